@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.name_checks.repository import ask_repository
 from llf_core.data.errors import DataError
-from llf_core.models.hub import NOT_A_HUB
+from llf_core.models.hub import INVALID_RESPONSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def fetch(source: Source, cache_dir: str | None = None, *, streaming: bool = Fal
             )
     except datasets.exceptions.DatasetNotFoundError:
         raise DataError(_refusal(str(source.hub_id))) from None
-    except (ConnectionError, RuntimeError, datasets.exceptions.DatasetsError, *NOT_A_HUB) as error:
+    except (ConnectionError, RuntimeError, datasets.exceptions.DatasetsError, *INVALID_RESPONSE) as error:
         if not answers:
             raise DataError(_unreachable(str(source.hub_id))) from None
         raise DataError(f"The data set {source.hub_id!r} cannot be opened: {_first_line(error)}.") from None
@@ -76,7 +76,7 @@ def fetch_info(repository: str, name: str) -> Path:
         found = hf_hub_download(
             repository, name, repo_type="dataset", local_files_only=not answers, endpoint=_endpoint()
         )
-    except (EntryNotFoundError, *NOT_A_HUB) as error:
+    except (EntryNotFoundError, *INVALID_RESPONSE) as error:
         if not answers or not isinstance(error, EntryNotFoundError):
             raise DataError(_unreachable(repository)) from None
         raise DataError(f"The data set {repository!r} of the hub has no file {name}.") from None
@@ -104,7 +104,7 @@ def _probe(hub_id: str) -> bool:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise  # a full disk is no matter of the network
         return False
-    except NOT_A_HUB:
+    except INVALID_RESPONSE:
         return False
     return True
 

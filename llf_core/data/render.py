@@ -14,7 +14,7 @@ from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACE, in_parts
 from llf_core.data.rendered import Rendered
 from llf_core.data.templates import BEGINS, ENDS, JOINT, Plain, named_template, render
-from llf_core.models.bounded_templates import bound_templates, endless_error
+from llf_core.models.bounded_templates import limit_templates, template_limit_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ def refused(error: Exception) -> BadExample:
 
     if isinstance(error, MemoryError):
         raise error
-    if isinstance(error, endless_error()):
+    if isinstance(error, template_limit_error()):
         raise DataError(
             f"The chat template that comes with the tokenizer does not end as one should: {error}. Expected a template "
             "that writes a conversation in some thousand steps: take the model from where it was published, or set "
@@ -185,7 +185,7 @@ def choose_template(
         tokens = tuple((key, str(value)) for key, value in tokenizer.special_tokens_map.items())
         marked, plain = named.marked(tools=tool_format), Plain.of(name, dict(tokens))
         return ChatTemplate(name, jinja, end, options, marked, named.stop, tokens, plain)
-    bound_templates()
+    limit_templates()
     if not tokenizer.chat_template:
         raise DataError(
             "The tokenizer brings no chat template (a base model?). "

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from llf_core.data.errors import DataError
-from llf_core.models.bounded_tokenizers import is_of_library, panics_as_errors
+from llf_core.models.bounded_tokenizers import is_tokenizer_error, panics_as_errors
 from llf_core.models.errors import first_line
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _told() -> Iterator[None]:
         with panics_as_errors():
             yield
     except Exception as error:
-        if not is_of_library(error):
+        if not is_tokenizer_error(error):
             raise
         raise DataError(
             f"The model's tokenizer cannot take a text of the data: {first_line(error)} Its tokenizer.json may be "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.adapter_loading import goes_on, load_adapter, merge_adapters
+from llf_core.models.adapter_loading import continues_adapter, load_adapter, merge_adapters
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model
@@ -47,7 +47,7 @@ def load_base_and_tuned(
     plan = plan_device(config)
     source = resolve_model(config.model.model_name_or_path, config)
     names = list(config.model.adapter_name_or_path or ())
-    last = names.pop() if goes_on(config) else None
+    last = names.pop() if continues_adapter(config) else None
     model: Any = merge_adapters(load_model(source, config, plan), names, config)
     settle(model)
     begun = model if last is None else load_adapter(model, last, config)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llf_core.data.align import Reading
     from llf_core.data.records import Record
     from llf_core.evaluation.worker_process import Progress
-    from llf_core.models.reward_model import Scorer
+    from llf_core.models.reward_model import RewardModel
 
 MODULE = "llf_core.evaluation.reward_accuracy"
 READ = (
@@ -79,7 +79,7 @@ def reward_accuracy(
     """Score both answers of each pair of a preference data set. The result of a run tokenizes pairs as the run did.
 
     Args:
-        reward_model: see `llf_core.models.reward_model.load_scorer`.
+        reward_model: see `llf_core.models.reward_model.load_reward_model`.
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
         dataset_dir: folder of named data sets.
         most: maximum number of pairs, taken from the beginning.
@@ -90,10 +90,10 @@ def reward_accuracy(
         DataError: the data set does not exist, has no pairs, or no usable ones.
     """
     from llf_core.config import RunConfig
-    from llf_core.models.reward_model import load_scorer, run_of
+    from llf_core.models.reward_model import config_of_run, load_reward_model
 
     asked = {"stage": "rm", "dataset": data} | ({} if dataset_dir is None else {"dataset_dir": dataset_dir})
-    run = run_of(reward_model)
+    run = config_of_run(reward_model)
     if run is not None:
         asked |= {key: value for key in READ if (value := run.get(key)) is not None}
     config = RunConfig.load(asked)
@@ -104,9 +104,9 @@ def reward_accuracy(
 
     if run is None:
         talks = [both for pair in _pairs(config, most, dropped, _Talks) for both in pair]
-        scores = load_scorer(reward_model).scores(talks, progress=told)
+        scores = load_reward_model(reward_model).scores(talks, progress=told)
     else:
-        scorer = load_scorer(reward_model)
+        scorer = load_reward_model(reward_model)
         ids = [both for pair in _pairs(config, most, dropped, partial(_Tokens, config, scorer)) for both in pair]
         scores = scorer.scores_of_ids(ids, progress=told)
     return ranked(scores[::2], scores[1::2], dict(dropped))
@@ -126,7 +126,7 @@ class _Talks:
 class _Tokens:
     """Tokenizes pairs as a run of stage rm does."""
 
-    def __init__(self, config: RunConfig, scorer: Scorer, reading: Reading) -> None:
+    def __init__(self, config: RunConfig, scorer: RewardModel, reading: Reading) -> None:
         from llf_core.data.build import Builder, Settings, Told
         from llf_core.data.prepare import template_of
 

@@ -101,7 +101,7 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
 
     Args:
         folder: run with `output/`.
-        reward_model: reward model that scores the answers, see `llf_core.models.reward_model.load_scorer`.
+        reward_model: reward model that scores the answers, see `llf_core.models.reward_model.load_reward_model`.
         prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
             answer.
         max_new_tokens: maximum number of tokens of an answer.
@@ -114,16 +114,16 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
         DataError: the run has no evaluation data, and `prompts` is None.
         ValueError: `prompts` is empty.
     """
-    from llf_core.models.reward_model import find_scorer, load_scorer
+    from llf_core.models.reward_model import find_reward_model, load_reward_model
 
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
     if prompts is not None and not prompts:
         raise ValueError("No prompt is given. Expected at least one, or none at all for what the run held out.")
     config = run_config(folder)
-    find_scorer(reward_model, config)  # before anything is computed
+    find_reward_model(reward_model, config)  # before anything is computed
     asked, texts = _answers(folder, config, prompts, max_new_tokens, most, progress)
-    scorer = load_scorer(reward_model, config)
+    scorer = load_reward_model(reward_model, config)
     told = [{"role": "assistant", "content": text} for of in ("base", "tuned") for text in texts[of]]
     talks = [[*messages, answer] for messages, answer in zip(asked * 2, told, strict=True)]
     scores = scorer.scores(talks, progress=lambda done, total: progress("Scoring answers", done, total))

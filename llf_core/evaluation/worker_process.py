@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.local_process import computing_environment, threads_of
 from llf_core.models.bounded_tokenizers import panics_as_errors
-from llf_core.models.lazy_imports import begin_imports, quick_imports
+from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import open_run
 from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE, UntrustedCodeError
@@ -117,7 +117,7 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
     """
     stdout = sys.stdout
     log_to("stderr")
-    begin_imports()
+    prepare_imports()
 
     def tell(what: str, done: int, total: int) -> None:
         print(json.dumps({"progress": [what, done, total]}), file=stdout, flush=True)
@@ -148,6 +148,6 @@ def _import_for(run: RunFolder) -> None:
         config = run_config(run)
     except (ConfigError, FileNotFoundError):
         return  # told by what is made
-    with quick_imports(config):
+    with deferred_imports(config):
         importlib.import_module("transformers.modeling_utils")
         importlib.import_module("peft")

@@ -11,7 +11,7 @@ from llf_core.generation.generate import end_tokens
 from llf_core.generation.supported_models import unsupported
 from llf_core.generation.text_stream import TextStream
 from llf_core.generation.transformers_generate import decode_plainly
-from llf_core.models.mixed_dtypes import one_dtype
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ class Conversation:
         training = self._model.training
         self._model.eval()
         try:
-            with one_dtype(self._model):
+            with autocast_mixed_dtypes(self._model):
                 kept = self._answer(prompt, answer, sampling, max_new_tokens, put, cancelled)
         finally:
             self._model.train(training)

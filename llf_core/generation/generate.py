@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from llf_core.models.mixed_dtypes import one_dtype
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -155,7 +155,7 @@ def _answering(model: PreTrainedModel) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with one_dtype(model):
+        with autocast_mixed_dtypes(model):
             yield
     finally:
         model.train(training)

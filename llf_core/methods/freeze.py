@@ -10,7 +10,7 @@ from llf_core.methods.lora_targets import senses
 from llf_core.methods.method import Method
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
-from llf_core.models.reward_head import SCORE, generates, unused_lm_head
+from llf_core.models.reward_head import HEAD_NAME, generates, unused_lm_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +32,7 @@ class Freeze(Method):
         require_known("freeze_trainable_modules", modules - {"all"}, block_modules(names))
         extra = set(options.freeze_extra_modules or ())
         require_known("freeze_extra_modules", extra, outer_modules(names))
-        extra |= {SCORE} if hasattr(model, SCORE) else set()
+        extra |= {HEAD_NAME} if hasattr(model, HEAD_NAME) else set()
         seeing = tuple(f"{name}." for name in senses(model))
         for name, parameter in model.named_parameters():
             inside = block_of(name)

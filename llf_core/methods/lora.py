@@ -94,9 +94,9 @@ def _keep_scale(model: PreTrainedModel) -> None:
 
 def _whole_modules(model: PreTrainedModel, asked: Sequence[str]) -> list[str]:
     """What is trained whole beside the adapter: what was asked for, and the head of a reward model."""
-    from llf_core.models.reward_head import SCORE
+    from llf_core.models.reward_head import HEAD_NAME
 
-    own = [SCORE] if hasattr(model, SCORE) and SCORE not in asked else []
+    own = [HEAD_NAME] if hasattr(model, HEAD_NAME) and HEAD_NAME not in asked else []
     return saved_modules(model, asked) + own
 
 

@@ -29,11 +29,11 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
     Raises:
         ModelError: an adapter that does not fit.
     """
-    from llf_core.models.adapter_loading import goes_on, load_adapter, merge_adapters
+    from llf_core.models.adapter_loading import continues_adapter, load_adapter, merge_adapters
 
     model.requires_grad_(requires_grad=False)
     adapters = list(config.model.adapter_name_or_path or ())
-    resumed = adapters.pop() if goes_on(config) else None
+    resumed = adapters.pop() if continues_adapter(config) else None
     model = merge_adapters(model, adapters, config)
     wrapped = make(model) if resumed is None else load_adapter(model, resumed, config, trainable=True)
     keep_trained_weights_exact(wrapped, config)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
-from llf_core.models.checksums import check_record, enumerated, same_values
-from llf_core.models.errors import LONGEST, ModelError, first_line
+from llf_core.models.checksums import bitwise_equal, check_checksums, list_first
+from llf_core.models.errors import MAX_QUOTED, ModelError, first_line
 from llf_core.models.header_check import damaged_json
-from llf_core.models.model_folder import check_texts, read_object
+from llf_core.models.model_folder import check_text_files, read_json_object
 from llf_core.models.patterns import check_patterns
-from llf_core.models.reward_head import SCORE, WEIGHT
+from llf_core.models.reward_head import HEAD_NAME, HEAD_WEIGHT
 from llf_core.models.stored_tensors import INTEGERS, read_header
 
 if TYPE_CHECKING:
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
-SAFE, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
-SCORE_KEY = f"base_model.model.{WEIGHT}"
+SAFETENSORS_FILE, PICKLE_FILE = "adapter_model.safetensors", "adapter_model.bin"
+SCORE_KEY = f"base_model.model.{HEAD_WEIGHT}"
 """Key of a reward model's head in PEFT's files."""
 
 
-MOST_NAMES = 10_000
+MAX_NAMES = 10_000
 """Maximum length of a list in an adapter's config: PEFT compares each entry with each module."""
-TEXTS: Any = str | list | None
-KINDS: dict[str, Any] = {
+NAME_TYPES: Any = str | list | None
+FIELD_TYPES: dict[str, Any] = {
     "peft_type": str, "base_model_name_or_path": str | None, "r": int, "lora_alpha": int | float,
-    "lora_dropout": int | float, "bias": str, "target_modules": TEXTS, "exclude_modules": TEXTS,
-    "layers_pattern": TEXTS, "layers_to_transform": int | list | None, "modules_to_save": list | None,
+    "lora_dropout": int | float, "bias": str, "target_modules": NAME_TYPES, "exclude_modules": NAME_TYPES,
+    "layers_pattern": NAME_TYPES, "layers_to_transform": int | list | None, "modules_to_save": list | None,
     "target_parameters": list | None, "rank_pattern": dict | None, "alpha_pattern": dict | None,
     "trainable_token_indices": dict | list | None, "layer_replication": list | None,
 }  # fmt: skip
@@ -71,12 +71,12 @@ def find_adapter(name: str, config: RunConfig) -> Path:
             f"{name} has no adapter_config.json, so it is not an adapter. Expected a folder that PEFT saved, such as "
             "the output of a LoRA run."
         )
-    if not (folder / SAFE).is_file():
-        if not (folder / PICKLE).is_file():
-            raise ModelError(f"{name} has no {SAFE}. Copy or download the adapter again.")
+    if not (folder / SAFETENSORS_FILE).is_file():
+        if not (folder / PICKLE_FILE).is_file():
+            raise ModelError(f"{name} has no {SAFETENSORS_FILE}. Copy or download the adapter again.")
         if not config.model.allow_pickle:
             raise ModelError(
-                f"{name} has its weights only as pickle ({PICKLE}), which can run code while it loads. "
+                f"{name} has its weights only as pickle ({PICKLE_FILE}), which can run code while it loads. "
                 "Set allow_pickle: true if you trust where it comes from."
             )
     return folder
@@ -108,12 +108,12 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
     return model
 
 
-def goes_on(config: RunConfig) -> bool:
+def continues_adapter(config: RunConfig) -> bool:
     """Whether the run continues to train an existing adapter."""
     return bool(config.model.adapter_name_or_path) and not config.get("create_new_adapter")
 
 
-def with_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> Any:
+def load_frozen_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> Any:
     """Load frozen adapters: merged, or kept separate where the model is quantized and there is only one.
 
     Args:
@@ -148,18 +148,19 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
 
     folder = find_adapter(name, config)
     settings = adapter_settings(folder)
-    if (folder / SAFE).is_file():
+    if (folder / SAFETENSORS_FILE).is_file():
         _check_rank(settings, folder)
     check_patterns(settings, [module for module, _ in model.named_modules()], folder)
     try:
         wrapped: Any
-        if trainable and hasattr(model, SCORE) and SCORE not in (settings.modules_to_save or ()):
+        if trainable and hasattr(model, HEAD_NAME) and HEAD_NAME not in (settings.modules_to_save or ()):
             wrapped = _with_new_score(model, settings, folder)
         else:
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
     except UnpicklingError as error:
         raise ModelError(
-            f"{folder / PICKLE} is damaged, or holds more than tensors, and none of it was run. Expected {SAFE}: take "
+            f"{folder / PICKLE_FILE} is damaged, or holds more than tensors, and none of it was run. Expected "
+            f"{SAFETENSORS_FILE}: take "
             "the adapter from where it was made."
         ) from error
     except Exception as error:
@@ -172,11 +173,11 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     if trainable:
         _keep_exact(wrapped, folder)
     _check_loaded(wrapped, folder, name, config)
-    check_record(wrapped, folder)
+    check_checksums(wrapped, folder)
     return wrapped
 
 
-def check_reloads(model: Any) -> None:
+def check_adapter_reloads(model: Any) -> None:
     """Check, before training, that PEFT can save a new adapter and load all of it again.
 
     Args:
@@ -198,7 +199,7 @@ def check_reloads(model: Any) -> None:
         for parameter in trained.values():
             parameter.fill_(torch.nan)
         set_peft_model_state_dict(model, saved)
-        lost = [name for name, parameter in trained.items() if not same_values(begun[name], parameter)]
+        lost = [name for name, parameter in trained.items() if not bitwise_equal(begun[name], parameter)]
         for name in lost:
             trained[name].copy_(begun[name])
     if lost:
@@ -206,7 +207,7 @@ def check_reloads(model: Any) -> None:
         todo = f"Set lora_target: {','.join(fit)}" if fit else "Set finetuning_type: full"
         raise ModelError(
             f"PEFT {version('peft')} would save the adapter and not load it again whole: it leaves out "
-            f"{enumerated(lost)} of {len(trained):,} weights. {todo}, or take another model."
+            f"{list_first(lost)} of {len(trained):,} weights. {todo}, or take another model."
         )
 
 
@@ -220,12 +221,12 @@ def _target(model: Any, name: str) -> str:
 
 def _check_rank(settings: Any, folder: Path) -> None:
     """Refuse damaged weights, and a rank larger than the weights allow, before PEFT allocates memory for it."""
-    tensors = read_header(folder / SAFE)
+    tensors = read_header(folder / SAFETENSORS_FILE)
     whole = next((name for name, tensor in tensors.items() if tensor.dtype in INTEGERS), None)
     if whole is not None:
         raise ModelError(
-            f"{folder / SAFE} has integers as {whole[:100]} ({tensors[whole].dtype}). Expected floating-point numbers. "
-            "Copy or download the adapter again."
+            f"{folder / SAFETENSORS_FILE} has integers as {whole[:100]} ({tensors[whole].dtype}). Expected "
+            "floating-point numbers. Copy or download the adapter again."
         )
     numbers = sum(tensor.count for tensor in tensors.values())
     ranks = {"r": getattr(settings, "r", 0)} | (getattr(settings, "rank_pattern", None) or {})
@@ -241,9 +242,9 @@ def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
     """Wrap a model with an adapter of a language model, and train and save the new reward head with it."""
     from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 
-    settings.modules_to_save = [*(settings.modules_to_save or ()), SCORE]
+    settings.modules_to_save = [*(settings.modules_to_save or ()), HEAD_NAME]
     settings.inference_mode = False
-    head: Any = model.get_submodule(SCORE).weight
+    head: Any = model.get_submodule(HEAD_NAME).weight
     wrapped = get_peft_model(model, settings)
     weights = load_peft_weights(str(folder), device="cpu")
     set_peft_model_state_dict(wrapped, weights | {SCORE_KEY: head})
@@ -269,26 +270,30 @@ def adapter_settings(folder: Path) -> Any:
 
     path = folder / "adapter_config.json"
     again = "Copy or download the adapter again."
-    check_texts(folder)
+    check_text_files(folder)
     damaged = damaged_json(folder)
     if damaged:
         raise ModelError(damaged.replace("the model", "the adapter"))
-    stored = read_object(path)
-    odd = next((key for key, kinds in KINDS.items() if key in stored and not isinstance(stored[key], kinds)), None)
+    stored = read_json_object(path)
+    odd = next(
+        (key for key, kinds in FIELD_TYPES.items() if key in stored and not isinstance(stored[key], kinds)), None
+    )
     if odd is not None:
         raise ModelError(
             f"{path} has a value of another type than expected for {odd}: {str(stored[odd])[:50]}. {again}"
         )
-    long = next((key for key in KINDS if isinstance(stored.get(key), list) and len(stored[key]) > MOST_NAMES), None)
+    long = next(
+        (key for key in FIELD_TYPES if isinstance(stored.get(key), list) and len(stored[key]) > MAX_NAMES), None
+    )
     if long is not None:
-        raise ModelError(f"{path} lists {len(stored[long]):,} in {long}. Expected at most {MOST_NAMES:,}. {again}")
+        raise ModelError(f"{path} lists {len(stored[long]):,} in {long}. Expected at most {MAX_NAMES:,}. {again}")
     try:
         settings = PeftConfig.from_pretrained(str(folder))
     except Exception as error:
         raise ModelError(f"{path} is no config of an adapter: {first_line(error)} {again}") from error
     if settings.task_type == TaskType.SEQ_CLS:
         settings.task_type = TaskType.CAUSAL_LM
-        settings.modules_to_save = sorted({*(settings.modules_to_save or ()), SCORE} - {"classifier"})
+        settings.modules_to_save = sorted({*(settings.modules_to_save or ()), HEAD_NAME} - {"classifier"})
     return settings
 
 
@@ -302,7 +307,7 @@ def _keep_exact(wrapped: Any, folder: Path) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     weights = load_peft_weights(str(folder), device="cpu")
-    if SCORE_KEY not in weights and hasattr(wrapped.get_base_model(), SCORE):
+    if SCORE_KEY not in weights and hasattr(wrapped.get_base_model(), HEAD_NAME):
         weights[SCORE_KEY] = wrapped.get_base_model().score.weight
     set_peft_model_state_dict(wrapped, weights, wrapped.active_adapter)
 
@@ -322,9 +327,9 @@ def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> N
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {len(left)} weights are "
             f"only on one side, the first is {left[0]}. {_made_for(folder)}"
         )
-    if apart := [key for key, tensor in wanted.items() if not same_values(stored[key], tensor)]:
+    if apart := [key for key, tensor in wanted.items() if not bitwise_equal(stored[key], tensor)]:
         raise ModelError(
-            f"PEFT {version('peft')} does not load the adapter {name} whole: {enumerated(apart)} of "
+            f"PEFT {version('peft')} does not load the adapter {name} whole: {list_first(apart)} of "
             f"{len(wanted):,} weights are not what the file holds. Expected an adapter that PEFT can load again: train "
             "one with other modules in lora_target."
         )
@@ -334,11 +339,13 @@ def _made_for(folder: Path) -> str:
     from peft import PeftConfig
 
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    return f"It was made for {str(base)[:LONGEST]}." if base else "Its config does not say which model it was made for."
+    return (
+        f"It was made for {str(base)[:MAX_QUOTED]}." if base else "Its config does not say which model it was made for."
+    )
 
 
 def _cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = next((line for line in lines if "size mismatch" in line), lines[0] if lines else type(error).__name__)
-    line = line[: 300 if "size mismatch" in line else LONGEST]  # the weight and both shapes
+    line = line[: 300 if "size mismatch" in line else MAX_QUOTED]  # the weight and both shapes
     return line if line.endswith(".") else line + "."

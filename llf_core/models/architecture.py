@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.name_checks.architecture_properties import refusal
 from llf_core.models.errors import ModelError, last_line
-from llf_core.models.model_folder import AGAIN, read_config
+from llf_core.models.model_folder import REDOWNLOAD, read_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -47,13 +47,13 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     except Exception as error:
         if known or not isinstance(error, ValueError | KeyError):
             why = last_line(error).removeprefix("TypeError: ").removeprefix("ValueError: ")
-            raise ModelError(f"{source.folder / 'config.json'} is no config of a {kind}: {why} {AGAIN}") from error
+            raise ModelError(f"{source.folder / 'config.json'} is no config of a {kind}: {why} {REDOWNLOAD}") from error
         raise ModelError(
             f"transformers {transformers.__version__} does not know the architecture {kind!r} of {source.name}. "
             "Expected one of its causal language models; a newer transformers may know it: pip install -U transformers."
         ) from error
     known = type(config) in AutoModelForCausalLM._model_mapping  # noqa: SLF001 - the only list there is
-    if not known and not own_code and not sees(config):
+    if not known and not own_code and not is_multimodal(config):
         raise ModelError(
             f"{source.name} is of type {kind!r}, which transformers cannot load as a causal language model. "
             "Expected a model that generates text, such as llama, qwen3 or gemma3."
@@ -61,7 +61,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     return config
 
 
-def sees(config: PretrainedConfig) -> bool:
+def is_multimodal(config: PretrainedConfig) -> bool:
     """Whether a model takes images as well as text."""
     from transformers import AutoModelForImageTextToText
 

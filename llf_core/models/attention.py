@@ -5,11 +5,11 @@ from __future__ import annotations
 from llf_core.models.errors import ModelError
 
 
-def attention_name(asked: str) -> str | None:
+def attention_name(flash_attn: str) -> str | None:
     """Translate `flash_attn` to transformers' `attn_implementation`.
 
     Args:
-        asked: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.
+        flash_attn: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.
 
     Returns:
         None for `auto`: transformers then uses `sdpa` where the architecture supports it, else eager attention.
@@ -19,15 +19,15 @@ def attention_name(asked: str) -> str | None:
     """
     from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-    if asked == "fa2" and not is_flash_attn_2_available():
+    if flash_attn == "fa2" and not is_flash_attn_2_available():
         raise ModelError(
             "flash_attn: fa2 needs a CUDA GPU and the package flash-attn, which are not both here. "
             "Take flash_attn: auto, which uses PyTorch's own fused attention."
         )
-    if asked == "fa3" and not is_flash_attn_3_available():
+    if flash_attn == "fa3" and not is_flash_attn_3_available():
         raise ModelError(
             "flash_attn: fa3 needs a Hopper GPU and FlashAttention 3, which are not both here. "
             "Take flash_attn: auto, which uses PyTorch's own fused attention."
         )
     names = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
-    return names.get(asked)
+    return names.get(flash_attn)

@@ -13,9 +13,9 @@ from llf_core.runs.files import json_bytes, replace_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIDE = 512
+MATRIX_SIZE = 512
 ROUNDS = 7
-WORTH = 1.1
+MIN_SPEEDUP = 1.1
 
 
 def bf16_speedup(threads: int) -> float:
@@ -47,7 +47,7 @@ def time_bf16() -> float:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(SIDE, SIDE, generator=generator) for _ in range(2))
+    left, right = (torch.randn(MATRIX_SIZE, MATRIX_SIZE, generator=generator) for _ in range(2))
     pairs = {dtype: (left.to(dtype), right.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
     best = dict.fromkeys(pairs, float("inf"))
     for _ in range(ROUNDS):

@@ -22,35 +22,35 @@ if TYPE_CHECKING:
     from jinja2 import Template, nodes
     from jinja2.runtime import Context
 
-STEPS = 1_000_000
+MAX_STEPS = 1_000_000
 """Loop iterations and calls of one rendering; a conversation of a thousand turns needs about ten thousand."""
-SECONDS = 3.0
+MAX_SECONDS = 3.0
 """CPU seconds of one rendering, measured in its thread."""
-LOOKED_EVERY = 64
+CHECK_EVERY = 64
 """Steps between two checks of time and memory."""
-LONGEST_SOURCE = 200_000
+MAX_SOURCE_LENGTH = 200_000
 """Characters of a template's source; published templates have about ten thousand."""
-LONGEST = 50_000_000
+MAX_LENGTH = 50_000_000
 """Characters or entries of a single value that a template creates."""
-MOST_WRITTEN = 200_000_000
+MAX_OUTPUT_LENGTH = 200_000_000
 """Characters that one rendering may write, including the output of its macros."""
-MOST_ENTRIES = 300_000
+MAX_NESTED_ENTRIES = 300_000
 """Entries of nested lists and mappings where all of them are written, joined or compared."""
-WIDEST = 100_000
+MAX_WIDTH = 100_000
 """Largest width or count that a filter or method accepts."""
-PARTED = 5_000_000
+MAX_SPLIT_LENGTH = 5_000_000
 """Characters of a string that is split into a list."""
-LARGE = 100_000
+MEMORY_CHECK_LENGTH = 100_000
 """Characters of a value from which the memory of the process is checked."""
-MOST_MEMORY = 800_000_000
+MAX_MEMORY = 800_000_000
 """Bytes by which the process may grow during one rendering."""
-MOST_BITS = 100_000
+MAX_INT_BITS = 100_000
 """Bits of an integer that a template computes."""
 STEP, JOIN, WRITE, WHOLE, KEPT = "llf_step", "llf_join", "llf_write", "llf_whole", " steps"
 _rendering = threading.local()
 
 
-def bound_templates() -> None:
+def limit_templates() -> None:
     """Make transformers compile chat templates with these limits, for the rest of the process."""
     from jinja2 import pass_context
     from transformers.utils import chat_template_utils as theirs
@@ -60,8 +60,10 @@ def bound_templates() -> None:
         return
 
     def compile_bounded(chat_template: str) -> Template:
-        if len(chat_template) > LONGEST_SOURCE:
-            raise endless_error()(f"it has {len(chat_template):,} characters; at most {LONGEST_SOURCE:,} are read")
+        if len(chat_template) > MAX_SOURCE_LENGTH:
+            raise template_limit_error()(
+                f"it has {len(chat_template):,} characters; at most {MAX_SOURCE_LENGTH:,} are read"
+            )
         # An environment of theirs, made with an empty text: compiling a template works out its constants already.
         environment = plain("").environment
         environment.__class__ = _bounded(type(environment))
@@ -78,7 +80,7 @@ def bound_templates() -> None:
 
 
 @cache
-def endless_error() -> type[Exception]:
+def template_limit_error() -> type[Exception]:
     """Return the exception class, a `jinja2.TemplateError`, that a template raises when it exceeds a limit."""
     from jinja2.exceptions import TemplateError
 
@@ -164,12 +166,12 @@ def _count(context: Context, steps: int, written: int = 0) -> None:
         _rendering.began = None
     spent[0] += steps
     spent[1] += written
-    if spent[0] > STEPS:
-        raise endless_error()(f"it takes more than {STEPS:,} rounds of loops and calls")
-    if spent[1] > MOST_WRITTEN:
-        raise endless_error()(f"it writes more than {MOST_WRITTEN:,} characters")
-    if spent[0] % LOOKED_EVERY == 0 and time.thread_time() - spent[2] > SECONDS:
-        raise endless_error()(f"it takes more than {SECONDS:g} s")
+    if spent[0] > MAX_STEPS:
+        raise template_limit_error()(f"it takes more than {MAX_STEPS:,} rounds of loops and calls")
+    if spent[1] > MAX_OUTPUT_LENGTH:
+        raise template_limit_error()(f"it writes more than {MAX_OUTPUT_LENGTH:,} characters")
+    if spent[0] % CHECK_EVERY == 0 and time.thread_time() - spent[2] > MAX_SECONDS:
+        raise template_limit_error()(f"it takes more than {MAX_SECONDS:g} s")
 
 
 def _step(context: Context, value: int) -> int:
@@ -205,8 +207,8 @@ def _size(value: Any) -> int:
             size += len(one)
         elif isinstance(one, Mapping | list | tuple | set | frozenset):
             entries += len(one)
-            if entries > MOST_ENTRIES:
-                return LONGEST + 1
+            if entries > MAX_NESTED_ENTRIES:
+                return MAX_LENGTH + 1
             todo += [*one, *one.values()] if isinstance(one, Mapping) else one
             size += 4 * len(one)
         else:
@@ -215,14 +217,14 @@ def _size(value: Any) -> int:
 
 
 def _check_length(length: int) -> None:
-    if length > LONGEST:
-        raise endless_error()(f"it writes more than {LONGEST:,} characters")
-    if length > LARGE:
+    if length > MAX_LENGTH:
+        raise template_limit_error()(f"it writes more than {MAX_LENGTH:,} characters")
+    if length > MEMORY_CHECK_LENGTH:
         memory = psutil.Process().memory_info().rss
         if getattr(_rendering, "began", None) is None:
             _rendering.began = memory
-        if memory - _rendering.began > MOST_MEMORY:
-            raise endless_error()(f"it takes more than {MOST_MEMORY // 10**6:,} MB of memory")
+        if memory - _rendering.began > MAX_MEMORY:
+            raise template_limit_error()(f"it takes more than {MAX_MEMORY // 10**6:,} MB of memory")
 
 
 def _checked(plain: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
@@ -241,8 +243,10 @@ def _check_widths(value: Any, *args: Any, **kwargs: Any) -> None:
     """Limit the width or count given to a filter or method."""
     size = _size(_whole(value)) if isinstance(value, str | bytes | Mapping | list | tuple) else 0
     for one in (*args, *kwargs.values()):
-        if isinstance(one, int) and abs(one) > WIDEST:
-            raise endless_error()(f"it asks for a width or a number of {abs(one):,}; at most {WIDEST:,} are made")
+        if isinstance(one, int) and abs(one) > MAX_WIDTH:
+            raise template_limit_error()(
+                f"it asks for a width or a number of {abs(one):,}; at most {MAX_WIDTH:,} are made"
+            )
         if isinstance(one, str):
             size += len(one)
     _check_length(size)
@@ -256,11 +260,11 @@ def _check_slow(value: Any, *args: Any, **kwargs: Any) -> None:
 def _check_taken_apart(value: Any, *_args: Any, **_kwargs: Any) -> None:
     """Limit strings that are split into lists: a list entry takes about fifty times the memory of a character."""
     if isinstance(value, str | bytes):
-        _check_length(len(value) * (LONGEST // PARTED))
+        _check_length(len(value) * (MAX_LENGTH // MAX_SPLIT_LENGTH))
 
 
 def _check_printed(value: Any, *_args: Any, **_kwargs: Any) -> None:
-    _check_length(_size(value) * (LONGEST // LARGE))  # some hundred times as long
+    _check_length(_size(value) * (MAX_LENGTH // MEMORY_CHECK_LENGTH))  # some hundred times as long
 
 
 def _check_lines(value: Any, width: Any = 4, *_args: Any, **_kwargs: Any) -> None:
@@ -314,7 +318,7 @@ def _check_translated(text: str, table: Any, *_args: Any) -> None:
 
 def _check_sum(_value: Any, attribute: Any = None, start: Any = 0) -> None:  # noqa: ARG001 - as the filter has them
     if not isinstance(start, int | float):
-        raise endless_error()("it adds up what are no numbers")
+        raise template_limit_error()("it adds up what are no numbers")
 
 
 def _check_json(value: Any, *args: Any, **kwargs: Any) -> None:
@@ -381,10 +385,10 @@ METHODS: Mapping[str, Callable[..., Any]] = {
 def _check_operands(operator: str, left: Any, right: Any) -> None:
     """Refuse operators whose result would take unbounded memory or time."""
     numbers = isinstance(left, int) and isinstance(right, int)
-    if operator == "**" and numbers and right > 0 and left.bit_length() * right > MOST_BITS:
-        raise endless_error()(f"it makes a number of more than {MOST_BITS:,} bits")
-    if operator == "*" and numbers and left.bit_length() + right.bit_length() > MOST_BITS:
-        raise endless_error()(f"it makes a number of more than {MOST_BITS:,} bits")
+    if operator == "**" and numbers and right > 0 and left.bit_length() * right > MAX_INT_BITS:
+        raise template_limit_error()(f"it makes a number of more than {MAX_INT_BITS:,} bits")
+    if operator == "*" and numbers and left.bit_length() + right.bit_length() > MAX_INT_BITS:
+        raise template_limit_error()(f"it makes a number of more than {MAX_INT_BITS:,} bits")
     if operator == "%" and isinstance(left, str | bytes):
         _check_formatted(left, right)
     sized = (str, bytes, list, tuple)

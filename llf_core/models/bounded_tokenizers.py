@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError, first_line
-from llf_core.models.model_folder import AGAIN
+from llf_core.models.model_folder import REDOWNLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PANIC = "PanicException"
-MOST_TIMES = 256
+MAX_GROWTH = 256
 """Maximum growth factor of a normalizer or decoder: eight one-character replacements in a row."""
-MOST_ADDED = 1000
+MAX_ADDED_LENGTH = 1000
 """Characters that a normalizer or decoder may add to a text."""
-PROBES = ("a", "Hello, world 1", "\u00e4 \u4f60\u597d \U0001f642")
+PROBE_TEXTS = ("a", "Hello, world 1", "\u00e4 \u4f60\u597d \U0001f642")
 """Texts that every tokenizer must accept: ASCII, a script without spaces, and characters beyond 16 bits."""
 
 
@@ -48,7 +48,7 @@ def panics_as_errors() -> Iterator[None]:
         raise PanicError(first_line(error)) from error
 
 
-def is_of_library(error: Exception) -> bool:
+def is_tokenizer_error(error: Exception) -> bool:
     """Whether the tokenizers library raised an exception: it raises plain `Exception`, or panics."""
     return type(error) is Exception or isinstance(error, PanicError)
 
@@ -68,26 +68,27 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         return
     for part in ("normalizer", "decoder"):
         state = getattr(backend, part)
-        times, added = (1.0, 0) if state is None else growth(json.loads(state.__getstate__()))
-        if times > MOST_TIMES or added > MOST_ADDED:
+        times, added = (1.0, 0) if state is None else growth_bound(json.loads(state.__getstate__()))
+        if times > MAX_GROWTH or added > MAX_ADDED_LENGTH:
             raise ModelError(
                 f"The tokenizer of {name} is refused: its {part} makes a text up to {times:,.0f} times as long and "
-                f"adds {added:,} characters. Expected at most {MOST_TIMES} times and {MOST_ADDED:,} characters. {AGAIN}"
+                f"adds {added:,} characters. Expected at most {MAX_GROWTH} times and {MAX_ADDED_LENGTH:,} characters. "
+                f"{REDOWNLOAD}"
             )
     try:
         with panics_as_errors():
-            for text in PROBES:
+            for text in PROBE_TEXTS:
                 backend.encode(text, add_special_tokens=False)
     except Exception as error:
-        if not is_of_library(error):
+        if not is_tokenizer_error(error):
             raise
         raise ModelError(
             f"The tokenizer of {name} cannot take every text: {first_line(error)} Expected one that has a token for "
-            f"what it does not know. {AGAIN}"
+            f"what it does not know. {REDOWNLOAD}"
         ) from error
 
 
-def growth(part: dict[str, Any]) -> tuple[float, int]:
+def growth_bound(part: dict[str, Any]) -> tuple[float, int]:
     """Upper bound of the growth of a text by a normalizer or decoder.
 
     Args:
@@ -100,7 +101,7 @@ def growth(part: dict[str, Any]) -> tuple[float, int]:
     if kind == "Sequence":
         times, added = 1.0, 0
         for inner in part.get("normalizers") or part.get("decoders") or ():
-            more, longer = growth(inner)
+            more, longer = growth_bound(inner)
             times, added = times * more, int(added * more) + longer
         return times, added
     if kind == "Prepend":

@@ -31,7 +31,7 @@ folder = "."  # where this file lies
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)"""
 
-SCORE = """
+SCORE_SNIPPET = """
 messages = [
     {"role": "user", "content": "What is the capital of France?"},
     {"role": "assistant", "content": "The capital of France is Paris."},
@@ -39,17 +39,17 @@ messages = [
 inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
 print(model.eval()(**inputs).logits.item())  # of two answers to one question, the better one has the higher score"""
 
-SCORE_PLAIN = """
+SCORE_PLAIN_SNIPPET = """
 inputs = tokenizer("What is the capital of France? The capital of France is Paris.", return_tensors="pt")
 print(model.eval()(**inputs).logits.item())  # of two answers to one question, the better one has the higher score"""
 
-ASK = """
+GENERATE_SNIPPET = """
 messages = [{"role": "user", "content": "What is the capital of France?"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 output = model.generate(**inputs, max_new_tokens=64, eos_token_id=tokenizer.eos_token_id)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
 
-ASK_PLAIN = """
+GENERATE_PLAIN_SNIPPET = """
 inputs = tokenizer("Once upon a time", return_tensors="pt")
 output = model.generate(**inputs, max_new_tokens=64)
 print(tokenizer.decode(output[0], skip_special_tokens=True))"""
@@ -62,8 +62,8 @@ def model_card(  # noqa: PLR0913 - what it tells
     *,
     adapter: bool,
     chat: bool,
-    sees: bool = False,
-    scores: str | None = None,
+    multimodal: bool = False,
+    classifier_class: str | None = None,
 ) -> str:
     """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
 
@@ -73,14 +73,23 @@ def model_card(  # noqa: PLR0913 - what it tells
         metrics: last values by name, e.g. `loss` and `eval_loss`.
         adapter: whether the result is an adapter; else it is a whole model.
         chat: whether the tokenizer has a chat template.
-        sees: whether the model is multimodal.
-        scores: class name with which a reward model's classifier is loaded; None if the model generates.
+        multimodal: whether the model is multimodal.
+        classifier_class: class name with which a reward model's classifier is loaded; None if the model generates.
     """
     base = source.portable_name
     front: dict[str, Any] = {
         "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-classification" if scores else "image-text-to-text" if sees else "text-generation",
-        "tags": ["llf", config.stage.stage, config.method.finetuning_type, *(["reward-model"] if scores else [])],
+        "pipeline_tag": "text-classification"
+        if classifier_class
+        else "image-text-to-text"
+        if multimodal
+        else "text-generation",
+        "tags": [
+            "llf",
+            config.stage.stage,
+            config.method.finetuning_type,
+            *(["reward-model"] if classifier_class else []),
+        ],
     }
     if base is not None:
         front["base_model"] = base
@@ -89,8 +98,10 @@ def model_card(  # noqa: PLR0913 - what it tells
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {_title(source, config)}",
-        _what(source, config, adapter=adapter, scores=bool(scores)),
-        "```python\n" + load_snippet(source, adapter=adapter, chat=chat, sees=sees, scores=scores) + "\n```",
+        _what(source, config, adapter=adapter, scores=bool(classifier_class)),
+        "```python\n"
+        + load_snippet(source, adapter=adapter, chat=chat, multimodal=multimodal, classifier_class=classifier_class)
+        + "\n```",
         _numbers(metrics),
         "The config of the run, paths shortened:\n\n```yaml\n" + _shared_config(config) + "```",
     ]
@@ -98,7 +109,7 @@ def model_card(  # noqa: PLR0913 - what it tells
 
 
 def load_snippet(
-    source: ModelSource, *, adapter: bool, chat: bool, sees: bool = False, scores: str | None = None
+    source: ModelSource, *, adapter: bool, chat: bool, multimodal: bool = False, classifier_class: str | None = None
 ) -> str:
     """Python code that loads the result with plain transformers (and peft) and generates, or scores, a text.
 
@@ -106,25 +117,25 @@ def load_snippet(
         source: the base model.
         adapter: whether the result is an adapter.
         chat: whether the tokenizer has a chat template.
-        sees: whether the model is multimodal.
-        scores: class name with which a reward model's classifier is loaded; None if the model generates.
+        multimodal: whether the model is multimodal.
+        classifier_class: class name with which a reward model's classifier is loaded; None if the model generates.
     """
     if not adapter:
         head = WHOLE_SNIPPET
     else:
         gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
         revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
-        labels = f", {scores}" if scores else ""
+        labels = f", {classifier_class}" if classifier_class else ""
         head = ADAPTER_SNIPPET.format(base=f"{source.portable_name!r}{gguf}{revision}{labels}")
-    if scores:
+    if classifier_class:
         head = head.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
-        return head + "\n" + (SCORE if chat else SCORE_PLAIN)
-    if sees:
+        return head + "\n" + (SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET)
+    if multimodal:
         head = head.replace("AutoModelForCausalLM", "AutoModelForImageTextToText")
-    return head + "\n" + (ASK if chat else ASK_PLAIN)
+    return head + "\n" + (GENERATE_SNIPPET if chat else GENERATE_PLAIN_SNIPPET)
 
 
-def last_part(name: str) -> str:
+def display_name(name: str) -> str:
     """Last component of a path or hub id, to show to people."""
     return name.rstrip("/").rpartition("/")[2]
 
@@ -141,20 +152,20 @@ def _shared_config(config: RunConfig) -> str:
 def _short(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(("/", "http://", "https://")):
         return value
-    return last_part(value) if value.startswith("/") else without_secrets(value)
+    return display_name(value) if value.startswith("/") else without_secrets(value)
 
 
 def _title(source: ModelSource, config: RunConfig) -> str:
-    return f"{last_part(source.name)}, tuned ({config.stage.stage}, {config.method.finetuning_type})"
+    return f"{display_name(source.name)}, tuned ({config.stage.stage}, {config.method.finetuning_type})"
 
 
 def _what(source: ModelSource, config: RunConfig, *, adapter: bool, scores: bool) -> str:
-    base = source.portable_name or last_part(source.name)
+    base = source.portable_name or display_name(source.name)
     text = f"{'An adapter for' if adapter else 'A whole model, tuned from'} `{base}`"
     if scores:
         text = f"A reward model: {text[0].lower()}{text[1:]}"
     if config.data.dataset:
-        names = ", ".join(last_part(name) for name in config.data.dataset)
+        names = ", ".join(display_name(name) for name in config.data.dataset)
         text += f", trained on {names}"
     text += ". It loads with plain transformers" + (" and peft:" if adapter else ":")
     if source.kind == "embedded" and adapter:

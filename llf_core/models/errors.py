@@ -9,11 +9,11 @@ class ModelError(UserError, ValueError):
     exit_code = BAD_CONFIG
 
 
-LONGEST = 200
+MAX_QUOTED = 200
 """Maximum number of characters that a message quotes of another library's message."""
-PACKAGES = ("torchvision", "torchcodec", "librosa", "timm", "sentencepiece")
+OPTIONAL_PACKAGES = ("torchvision", "torchcodec", "librosa", "timm", "sentencepiece")
 """Packages that some models and processors need and LLF does not install, the most common first."""
-TORCHVISION_AHEAD = 15
+TORCHVISION_OFFSET = 15
 """torchvision 0.(n + 15) is built for torch 2.n."""
 
 
@@ -32,7 +32,7 @@ def last_line(error: BaseException) -> str:
 
 def _line(error: BaseException, place: int) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = (lines[place] if lines else type(error).__name__)[:LONGEST].rstrip()
+    text = (lines[place] if lines else type(error).__name__)[:MAX_QUOTED].rstrip()
     if isinstance(error, KeyError):
         text = f"{text} is not known"
     elif isinstance(error, TypeError | AttributeError) and not text.startswith("Field "):
@@ -40,9 +40,9 @@ def _line(error: BaseException, place: int) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def lacks(error: Exception) -> str:
+def missing_package(error: Exception) -> str:
     """Sentence that names a missing package and the command that installs it, if the message of `error` names one."""
-    named = [name for name in PACKAGES if name in str(error).lower()]
+    named = [name for name in OPTIONAL_PACKAGES if name in str(error).lower()]
     if not named:
         return first_line(error)
     package = named[0]
@@ -55,4 +55,4 @@ def _torchvision() -> str | None:
     import torch
 
     major, minor = torch.__version__.split(".")[:2]
-    return f"0.{int(minor) + TORCHVISION_AHEAD}" if major == "2" and minor.isdigit() else None
+    return f"0.{int(minor) + TORCHVISION_OFFSET}" if major == "2" and minor.isdigit() else None

@@ -26,7 +26,7 @@ def gguf_arguments(file: str) -> dict[str, Any]:
     return {"gguf_file": file} | ({} if config is None else {"quantization_config": config(dequantize=True)})
 
 
-def mend_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
+def fix_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
     """Split digits as SmolLM's own tokenizer does; transformers omits this when it reads a GGUF file.
 
     Without it the blank line before a numbered list becomes two tokens that the model has hardly seen.

@@ -27,7 +27,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with no_progress_bars(), read_once():
+    with no_progress_bars(), cached_gguf_reader():
         tokenizer = read_tokenizer(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, dtype=torch.bfloat16, local_files_only=True, **gguf_arguments(gguf.name)
@@ -43,7 +43,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 @contextmanager
-def read_once() -> Iterator[None]:
+def cached_gguf_reader() -> Iterator[None]:
     """Context manager in which transformers parses a GGUF file only once.
 
     transformers parses the whole file for the tokenizer, the config and the weights, and rebuilds the table of weight

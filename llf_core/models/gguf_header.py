@@ -25,18 +25,18 @@ BLOCKS = {
     26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66),
 }  # fmt: skip
 """Values and bytes per block of each tensor type; newer types are not checked."""
-SMALLEST_ENTRY, SMALLEST_TENSOR = 13, 24
+MIN_ENTRY_BYTES, MIN_TENSOR_BYTES = 13, 24
 """Minimum number of bytes of a metadata entry, and of an entry in the list of tensors."""
-MOST_ENTRIES, MOST_TENSORS = 10_000, 1_000_000
-MOST_ITEMS = 4_000_000
+MAX_ENTRIES, MAX_TENSORS = 10_000, 1_000_000
+MAX_ITEMS = 4_000_000
 """Maximum number of items in all lists of the metadata together; the largest vocabularies have two million."""
-MOST_DIMENSIONS = 4
-MOST_ALIGNED = 2**20
-LONGEST = 2**31
+MAX_DIMENSIONS = 4
+MAX_ALIGNMENT = 2**20
+MAX_CONTEXT = 2**31
 """Maximum context length; no model has a longer one."""
-DEEPEST = 8
+MAX_DEPTH = 8
 SIZES = ("embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv", "vocab_size")
-AGAIN = "Copy or download it again."
+REDOWNLOAD = "Copy or download it again."
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def read_gguf_header(path: Path) -> GgufHeader:
         except ModelError:
             raise
         except (struct.error, ValueError, KeyError, EOFError, OverflowError, OSError) as error:  # of seek, of Unicode
-            raise ModelError(f"{path} is a GGUF file that is cut or damaged. {AGAIN}") from error
+            raise ModelError(f"{path} is a GGUF file that is cut or damaged. {REDOWNLOAD}") from error
         wrong = _beyond(header, tensors, file.tell(), path.stat().st_size) or _too_large(header)
     if wrong:
-        raise ModelError(f"{path} is a GGUF file that is cut or damaged: {wrong}. {AGAIN}")
+        raise ModelError(f"{path} is a GGUF file that is cut or damaged: {wrong}. {REDOWNLOAD}")
     return header
 
 
@@ -79,11 +79,11 @@ def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, 
     version, tensors, entries = _unpack(file, "<IQQ")
     if version not in VERSIONS:
         raise ModelError(f"{path} has GGUF version {version}. Expected 2 or 3; convert the model again.")
-    if tensors * SMALLEST_TENSOR > size or entries * SMALLEST_ENTRY > size:
+    if tensors * MIN_TENSOR_BYTES > size or entries * MIN_ENTRY_BYTES > size:
         raise EOFError
-    if tensors > MOST_TENSORS or entries > MOST_ENTRIES:
+    if tensors > MAX_TENSORS or entries > MAX_ENTRIES:
         raise EOFError
-    values, left = {}, MOST_ITEMS
+    values, left = {}, MAX_ITEMS
     for _ in range(entries):
         key = _string(file, size)
         (kind,) = _unpack(file, "<I")
@@ -95,7 +95,7 @@ def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, 
     for _ in range(tensors):
         name = _string(file, size)
         (rank,) = _unpack(file, "<I")
-        if not 0 < rank <= MOST_DIMENSIONS:
+        if not 0 < rank <= MAX_DIMENSIONS:
             raise EOFError
         shapes[name] = tuple(reversed(_unpack(file, f"<{rank}Q")))
         places[name] = _unpack(file, "<IQ")
@@ -105,7 +105,7 @@ def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, 
 def _beyond(header: GgufHeader, places: Mapping[str, tuple[int, int]], start: int, size: int) -> str:
     """Name of a tensor that lies beyond the end of the file; empty if there is none."""
     aligned = header.values.get("general.alignment", 32)
-    if not isinstance(aligned, int) or not 0 < aligned <= MOST_ALIGNED:
+    if not isinstance(aligned, int) or not 0 < aligned <= MAX_ALIGNMENT:
         return "general.alignment is no number of bytes"
     start += -start % aligned
     for name, (kind, offset) in places.items():
@@ -133,7 +133,7 @@ def _too_large(header: GgufHeader) -> str:
     embedded = header.shapes.get("token_embd.weight")
     if embedded is not None and width is not None and width not in embedded:
         return f"embedding_length is {width:,}, and token_embd.weight has the shape {list(embedded)}"
-    if positions is not None and not 0 < positions < LONGEST:
+    if positions is not None and not 0 < positions < MAX_CONTEXT:
         return f"context_length is {positions:,}"
     if not numbers:
         return "it has no tensors"
@@ -162,7 +162,7 @@ def _skip_array(file: BinaryIO, left: int, depth: int = 1) -> int:
     """Skip a list. `left` is the number of items that lists may still have; returns the number after this one."""
     kind, count = _unpack(file, "<IQ")
     left -= count
-    if left < 0 or depth > DEEPEST:
+    if left < 0 or depth > MAX_DEPTH:
         raise EOFError
     if kind == STRING:
         for _ in range(count):

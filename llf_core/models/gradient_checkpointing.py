@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.estimate import Forecast
 
-SHARE = 0.9  # of the free memory that a forecast may fill: it is no measurement
+MEMORY_SHARE = 0.9  # of the free memory that a forecast may fill: it is no measurement
 
 
 @dataclass(frozen=True)
-class Checkpointing:
+class CheckpointingChoice:
     """Decision about gradient checkpointing.
 
     Attributes:
@@ -31,15 +31,15 @@ class Checkpointing:
 
 
 def choose_checkpointing(
-    config: RunConfig, model: PreTrainedModel, plain: Forecast | None, thrifty: Forecast | None, available: int
-) -> Checkpointing:
+    config: RunConfig, model: PreTrainedModel, baseline: Forecast | None, checkpointed: Forecast | None, available: int
+) -> CheckpointingChoice:
     """Decide by the config, or by the memory forecast where the config leaves it open.
 
     Args:
         config: for `gradient_checkpointing` and `disable_gradient_checkpointing`.
         model: the loaded model.
-        plain: memory forecast of a step without checkpointing; None if the model's sizes are unknown.
-        thrifty: memory forecast of a step with checkpointing; None if the model's sizes are unknown.
+        baseline: memory forecast of a step without checkpointing; None if the model's sizes are unknown.
+        checkpointed: memory forecast of a step with checkpointing; None if the model's sizes are unknown.
         available: free bytes, with the model loaded.
 
     Raises:
@@ -47,24 +47,32 @@ def choose_checkpointing(
     """
     asked = config.training.gradient_checkpointing
     if config.model.disable_gradient_checkpointing:
-        return Checkpointing(on=False, reason="Gradient checkpointing is off, as disable_gradient_checkpointing asks.")
+        return CheckpointingChoice(
+            on=False, reason="Gradient checkpointing is off, as disable_gradient_checkpointing asks."
+        )
     if asked and not model.supports_gradient_checkpointing:
         raise ModelError(
             f"{type(model).__name__} does not support gradient checkpointing. Set gradient_checkpointing: false."
         )
     if asked is not None:
-        return Checkpointing(asked, f"Gradient checkpointing is {_word(on=asked)}, as gradient_checkpointing asks.")
-    if plain is None or thrifty is None:
-        return Checkpointing(on=False, reason="Gradient checkpointing is off: the model's sizes are not known.")
-    need = f"a step needs about {_gigabytes(plain.step)} GB beside the model, and {_gigabytes(available)} GB are free"
-    if plain.step <= SHARE * available:
-        return Checkpointing(on=False, reason=f"Gradient checkpointing is off: {need}.")
+        return CheckpointingChoice(
+            asked, f"Gradient checkpointing is {_word(on=asked)}, as gradient_checkpointing asks."
+        )
+    if baseline is None or checkpointed is None:
+        return CheckpointingChoice(on=False, reason="Gradient checkpointing is off: the model's sizes are not known.")
+    need = (
+        f"a step needs about {_gigabytes(baseline.step)} GB beside the model, and {_gigabytes(available)} GB are free"
+    )
+    if baseline.step <= MEMORY_SHARE * available:
+        return CheckpointingChoice(on=False, reason=f"Gradient checkpointing is off: {need}.")
     if not model.supports_gradient_checkpointing:
-        return Checkpointing(on=False, reason=f"{type(model).__name__} has no gradient checkpointing, though {need}.")
-    with_it = f"with it about {_gigabytes(thrifty.step)} GB"
-    if thrifty.step > SHARE * available:
+        return CheckpointingChoice(
+            on=False, reason=f"{type(model).__name__} has no gradient checkpointing, though {need}."
+        )
+    with_it = f"with it about {_gigabytes(checkpointed.step)} GB"
+    if checkpointed.step > MEMORY_SHARE * available:
         with_it += ", which may not suffice: lower per_device_train_batch_size or cutoff_len"
-    return Checkpointing(on=True, reason=f"Gradient checkpointing is on: {need}; {with_it}.")
+    return CheckpointingChoice(on=True, reason=f"Gradient checkpointing is on: {need}; {with_it}.")
 
 
 def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
-from llf_core.models.model_folder import AGAIN, check_texts, read_config, read_object, weight_files
+from llf_core.models.model_folder import REDOWNLOAD, check_text_files, read_config, read_json_object, weight_files
 from llf_core.models.stored_tensors import INTEGERS, stored_tensors
 
 if TYPE_CHECKING:
@@ -16,24 +16,28 @@ JSON_FILES = (
     "config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
     "preprocessor_config.json", "processor_config.json", "adapter_config.json",
 )  # fmt: skip
-MOST_LABELS = 1_000_000
-PACKED = 16
+MAX_LABELS = 1_000_000
+MAX_PACKING = 16
 """Maximum number of weights that one stored value can hold (2 bits each in an int32)."""
-SHARED = 1000
+MAX_SHARED_LAYERS = 1000
 """Layers that a model may have beyond its number of stored tensors: some models reuse weights in several layers."""
-LONGEST = 2**31
+MAX_CONTEXT = 2**31
 """Maximum context length; no model has a longer one."""
-LEAST = {
+MIN_SIZES = {
     "num_hidden_layers": 1, "hidden_size": 1, "vocab_size": 1, "num_attention_heads": 1, "num_key_value_heads": 0,
     "intermediate_size": 0, "head_dim": 0,
 }  # fmt: skip
 """Smallest valid value of each size; 0 means that the model may do without it."""
-PAIRS = (("vocab_size", "hidden_size"), ("hidden_size", "intermediate_size"), ("num_attention_heads", "head_dim"))
+SIZE_PRODUCTS = (
+    ("vocab_size", "hidden_size"),
+    ("hidden_size", "intermediate_size"),
+    ("num_attention_heads", "head_dim"),
+)
 """Sizes whose product cannot exceed the number of values of a single weight."""
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention_heads", "num_key_value_heads")
 
 
-def check_sound(folder: Path) -> None:
+def check_sizes(folder: Path) -> None:
     """Refuse a model whose config does not match the size of its weights.
 
     Args:
@@ -42,38 +46,38 @@ def check_sound(folder: Path) -> None:
     Raises:
         ModelError: names the file, the value, and what the weights allow.
     """
-    check_texts(folder)
+    check_text_files(folder)
     config = read_config(folder)
     tensors = stored_tensors(folder)
-    numbers, count = PACKED * sum(tensor.count for tensor in tensors.values()), len(tensors)
+    numbers, count = MAX_PACKING * sum(tensor.count for tensor in tensors.values()), len(tensors)
     if not tensors:
         _, pickles, _ = weight_files(file.name for file in folder.iterdir())
-        numbers = PACKED * sum((folder / name).stat().st_size for name in pickles)
+        numbers = MAX_PACKING * sum((folder / name).stat().st_size for name in pickles)
         count = numbers
     path = folder / "config.json"
     if wrong := _odd_value(config):
-        raise ModelError(f"{path} says that {wrong}. {AGAIN}")
+        raise ModelError(f"{path} says that {wrong}. {REDOWNLOAD}")
     whole = next((name for name, one in tensors.items() if name.endswith(".weight") and one.dtype in INTEGERS), None)
     if whole is not None and not config.get("quantization_config"):
         raise ModelError(
             f"{folder} has integers as {whole[:100]} ({tensors[whole].dtype}), and no quantization_config that says "
-            f"what they stand for. {AGAIN}"
+            f"what they stand for. {REDOWNLOAD}"
         )
     for part in _parts(config):
         wrong = _too_large(part, numbers, count)
         if wrong:
-            raise ModelError(f"{path} cannot belong to these weights: {wrong}. {AGAIN}")
+            raise ModelError(f"{path} cannot belong to these weights: {wrong}. {REDOWNLOAD}")
 
 
 def _odd_value(config: dict[str, Any]) -> str:
     """Description of an invalid value in a config; empty if there is none."""
-    for key, least in LEAST.items():
+    for key, least in MIN_SIZES.items():
         value = config.get(key)
         if type(value) is int and value < least:
             return f"{key} is {_shown(value)}. Expected at least {least}"
     labels = next((part["num_labels"] for part in _parts(config) if _large(part.get("num_labels"))), None)
     if labels is not None:
-        return f"num_labels is {_shown(labels)}. Expected at most {MOST_LABELS:,}"
+        return f"num_labels is {_shown(labels)}. Expected at most {MAX_LABELS:,}"
     for key, value in config.items():
         if key.endswith(("dropout", "pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
             return f"{key[:100]} is {value:g}. Expected a share from 0 to 1"
@@ -86,7 +90,7 @@ def _odd_value(config: dict[str, Any]) -> str:
 
 def _large(labels: Any) -> bool:
     """Whether there are so many labels that transformers, which names each, would run out of memory."""
-    return isinstance(labels, int) and labels > MOST_LABELS
+    return isinstance(labels, int) and labels > MAX_LABELS
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -103,16 +107,20 @@ def _too_large(config: dict[str, Any], numbers: int, tensors: int) -> str:
         return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
     layers, positions = size("num_hidden_layers"), size("max_position_embeddings")
-    if layers > tensors + SHARED:
+    if layers > tensors + MAX_SHARED_LAYERS:
         return f"num_hidden_layers is {_shown(layers)}, and they are {tensors:,} tensors"
-    if positions > LONGEST:
-        return f"max_position_embeddings is {_shown(positions)}. Expected at most {LONGEST:,}"
-    for one, other in PAIRS:
+    if positions > MAX_CONTEXT:
+        return f"max_position_embeddings is {_shown(positions)}. Expected at most {MAX_CONTEXT:,}"
+    for one, other in SIZE_PRODUCTS:
         if max(size(one), 1) * max(size(other), 1) > numbers:
             key = one if size(one) > size(other) else other
-            return f"{key} is {_shown(size(key))}, and they hold {numbers // PACKED:,} numbers in all"
+            return f"{key} is {_shown(size(key))}, and they hold {numbers // MAX_PACKING:,} numbers in all"
     most = next((key for key in COUNTS if size(key) > numbers), None)
-    return "" if most is None else f"{most} is {_shown(size(most))}, and they hold {numbers // PACKED:,} numbers in all"
+    return (
+        ""
+        if most is None
+        else f"{most} is {_shown(size(most))}, and they hold {numbers // MAX_PACKING:,} numbers in all"
+    )
 
 
 def _shown(value: int) -> str:
@@ -124,7 +132,7 @@ def damaged_json(folder: Path) -> str:
     try:
         for path in (folder / name for name in JSON_FILES):
             if path.is_file():
-                read_object(path)
+                read_json_object(path)
     except ModelError as error:
         return str(error)
     return ""

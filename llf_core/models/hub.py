@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.name_checks.models import meant_instead, shown_name
 from llf_core.config.name_checks.repository import ask_repository
 from llf_core.models.errors import ModelError
-from llf_core.models.header_check import check_sound
-from llf_core.models.model_folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
+from llf_core.models.header_check import check_sizes
+from llf_core.models.model_folder import NON_WEIGHT_FILES, PICKLE_SUFFIXES, card_license, check_files, check_shards
 from llf_core.models.model_source import ModelSource
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0
-NOT_A_HUB = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+INVALID_RESPONSE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """Exceptions that the hub's client raises on a response that is an HTML page or unexpected JSON."""
-KINDS = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".md")
+FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".md")
 
 
 def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
@@ -43,12 +43,12 @@ def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
     def choose(files: Iterable[str]) -> list[str]:
         files = list(files)
         check_files(name, files, allow_pickle=pickle_allowed)
-        return wanted(files, code=bool(config and config.model.trust_remote_code))
+        return files_to_download(files, code=bool(config and config.model.trust_remote_code))
 
     folder, commit, license_ = _snapshot(name, revision, config, choose)
     check_files(name, [file.name for file in folder.iterdir()], allow_pickle=pickle_allowed)
     check_shards(folder)
-    check_sound(folder)
+    check_sizes(folder)
     return ModelSource(name, folder, "hub", commit, None, license_ or card_license(folder), name)
 
 
@@ -65,10 +65,10 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
     Raises:
         ModelError: no such adapter, gated or private, no connection, or no weights that may be loaded.
     """
-    return _snapshot(name, "main", config, lambda files: wanted(list(files), code=False))[0]
+    return _snapshot(name, "main", config, lambda files: files_to_download(list(files), code=False))[0]
 
 
-def wanted(files: list[str], *, code: bool) -> list[str]:
+def files_to_download(files: list[str], *, code: bool) -> list[str]:
     """Select the files of a repository that loading needs, all from its top folder.
 
     Args:
@@ -79,10 +79,10 @@ def wanted(files: list[str], *, code: bool) -> list[str]:
         Names of the files to download. Pickles are among them only if there are no safetensors.
     """
     top = [name for name in files if "/" not in name and not name.startswith(".")]
-    kinds = KINDS + ((".py",) if code else ())
+    kinds = FILE_TYPES + ((".py",) if code else ())
     if not any(name.endswith(".safetensors") for name in top):
-        kinds += PICKLES
-    return [name for name in top if name.endswith(kinds) and name not in NO_WEIGHTS]
+        kinds += PICKLE_SUFFIXES
+    return [name for name in top if name.endswith(kinds) and name not in NON_WEIGHT_FILES]
 
 
 def _snapshot(  # noqa: C901 - one branch for each kind of answer
@@ -117,7 +117,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise  # a full disk is no matter of the network
             failure = error
-        except NOT_A_HUB as error:
+        except INVALID_RESPONSE as error:
             failure = error
     try:
         folder = snapshot_download(name, revision=revision, local_files_only=True, **place)
@@ -179,7 +179,7 @@ def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:
 
 def _unreachable(name: str, failure: BaseException | None, endpoint: str) -> str:
     why = "HF_HUB_OFFLINE is set" if failure is None else f"{endpoint} did not answer ({_short(failure)})"
-    if isinstance(failure, NOT_A_HUB):
+    if isinstance(failure, INVALID_RESPONSE):
         why = f"{endpoint} did not answer as a hub does ({type(failure).__name__}); a network may ask for a login"
     return (
         f"{name} is not a folder here, it is not in the hub's cache, and {why}. Check the network, HF_ENDPOINT and the "

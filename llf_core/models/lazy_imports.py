@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import optimizer_of
-from llf_core.models.deferred_modules import defer, may_defer
+from llf_core.models.deferred_modules import can_defer, defer_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
 
 
-def begin_imports() -> None:
+def prepare_imports() -> None:
     """Start what can be done before torch and transformers are imported. Call it first in such a process."""
-    from llf_core.models.model_files import remember_model_files
+    from llf_core.models.model_files import cache_import_structure
 
     if "torch" not in sys.modules and sys.platform == "linux":
         threading.Thread(target=_load_torch, daemon=True).start()
-    remember_model_files()
+    cache_import_structure()
 
 
 def _load_torch() -> None:
@@ -46,7 +46,7 @@ def _load_torch() -> None:
 
 
 @contextmanager
-def quick_imports(config: RunConfig | None) -> Iterator[None]:
+def deferred_imports(config: RunConfig | None) -> Iterator[None]:
     """Context manager around the imports of torch, transformers, PEFT and their dependents, in a run's own process.
 
     Modules that the run does not use are hidden or deferred. bitsandbytes is hidden, because PEFT and transformers
@@ -64,8 +64,8 @@ def quick_imports(config: RunConfig | None) -> Iterator[None]:
             import_bitsandbytes()
         elif "bitsandbytes" not in sys.modules:
             sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's way to make an import fail
-        if config is not None and may_defer(config):
-            defer()
+        if config is not None and can_defer(config):
+            defer_modules()
         yield
     finally:
         gc.freeze()

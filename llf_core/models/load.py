@@ -6,17 +6,17 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import method_of
-from llf_core.models.architecture import load_architecture, sees
+from llf_core.models.architecture import is_multimodal, load_architecture
 from llf_core.models.attention import attention_name
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
-from llf_core.models.checksums import check_record
-from llf_core.models.errors import ModelError, first_line, lacks
+from llf_core.models.checksums import check_checksums
+from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.gguf import gguf_arguments
 from llf_core.models.header_check import damaged_json
 from llf_core.models.model_folder import weight_files
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.quantize import make_trainable, quantization
-from llf_core.models.remote_code import runs_own_code
+from llf_core.models.quantize import keep_differentiable, quantization_config
+from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import generates, unused_lm_head
 from llf_core.models.stored_tensors import stored_dtypes
 
@@ -44,10 +44,10 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    trusted = runs_own_code(source, config)
-    seeing = source.kind != "gguf" and sees(load_architecture(source, trust_remote_code=trusted))
+    trusted = resolve_trust_remote_code(source, config)
+    seeing = source.kind != "gguf" and is_multimodal(load_architecture(source, trust_remote_code=trusted))
     kind: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-    bits = quantization(config, plan)
+    bits = quantization_config(config, plan)
     arguments: dict[str, Any] = {
         "dtype": loading_dtype(source, config, plan),
         "trust_remote_code": trusted,
@@ -92,21 +92,21 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             "would start at random. Expected the weights of a causal language model."
         )
     if bits is None:
-        check_record(model, source.folder)
+        check_checksums(model, source.folder)
     else:
-        make_trainable(model)
-    mend_generation_config(model)
+        keep_differentiable(model)
+    fix_generation_config(model)
     return model if bits is not None else model.to(plan.device)
 
 
 def _why(error: Exception) -> str:
     """A library's error about a model, and what to do."""
     if isinstance(error, ImportError):
-        return lacks(error)
+        return missing_package(error)
     return f"{first_line(error)} Copy or download it again if files are damaged."
 
 
-def check_runs(model: PreTrainedModel, source: ModelSource) -> None:
+def check_forward(model: PreTrainedModel, source: ModelSource) -> None:
     """Run a forward pass on two tokens: some versions of transformers load models that they cannot run.
 
     Args:
@@ -163,7 +163,7 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     return plan.torch_dtype
 
 
-def mend_generation_config(model: PreTrainedModel) -> None:
+def fix_generation_config(model: PreTrainedModel) -> None:
     """Enable sampling where a model's `generation_config.json` sets sampling parameters without `do_sample`.
 
     transformers refuses to save such a model.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def one_dtype(model: nn.Module) -> AbstractContextManager[Any]:
+def autocast_mixed_dtypes(model: nn.Module) -> AbstractContextManager[Any]:
     """Autocast to the half-precision dtype that some of the weights have; a null context if all have one dtype.
 
     During training, trained weights are float32 and a frozen base is bfloat16.

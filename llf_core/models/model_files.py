@@ -21,7 +21,7 @@ READER = "create_import_structure_from_path"
 INSTALLED = {"site-packages", "dist-packages"}
 
 
-def remember_model_files() -> None:
+def cache_import_structure() -> None:
     """Make a later import of transformers read the exports of its 1,700 model files from a cache in `LLF_HOME/cache`.
 
     transformers parses these files twice on every import, a fifth of a trainer's import time. The cache is computed by
@@ -65,7 +65,7 @@ def _teach(module: ModuleType) -> None:
             return read(asked)
         if known is None:
             known = _stored(package) or _store(package, read(models))
-        return decode(known)
+        return decode_structure(known)
 
     setattr(module, READER, remembered)
 
@@ -85,7 +85,7 @@ def _stored(package: Path) -> dict[str, Any] | None:
         stored = json.loads(_file().read_bytes())
         if stored["of"] != _mark(package):
             return None
-        decode(stored["exports"])
+        decode_structure(stored["exports"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a cache: what cannot be read is made again
     exports: dict[str, Any] = stored["exports"]
@@ -93,7 +93,7 @@ def _stored(package: Path) -> dict[str, Any] | None:
 
 
 def _store(package: Path, structure: dict[Any, Any]) -> dict[str, Any]:
-    exports = encode(structure)
+    exports = encode_structure(structure)
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         replace_file(_file(), json.dumps({"of": _mark(package), "exports": exports}).encode())
@@ -102,7 +102,7 @@ def _store(package: Path, structure: dict[Any, Any]) -> dict[str, Any]:
     return exports
 
 
-def encode(structure: dict[Any, Any]) -> dict[str, Any]:
+def encode_structure(structure: dict[Any, Any]) -> dict[str, Any]:
     """Convert an import structure to JSON.
 
     Args:
@@ -115,10 +115,13 @@ def encode(structure: dict[Any, Any]) -> dict[str, Any]:
         for key, modules in structure.items()
         if isinstance(key, frozenset)
     ]
-    return {"needs": needs, "folders": {key: encode(one) for key, one in structure.items() if isinstance(key, str)}}
+    return {
+        "needs": needs,
+        "folders": {key: encode_structure(one) for key, one in structure.items() if isinstance(key, str)},
+    }
 
 
-def decode(exports: dict[str, Any]) -> dict[Any, Any]:
+def decode_structure(exports: dict[str, Any]) -> dict[Any, Any]:
     """Convert JSON back to an import structure. Each call returns a new one, since callers modify it."""
     needs = {frozenset(key): {name: set(names) for name, names in modules.items()} for key, modules in exports["needs"]}
-    return {**needs, **{name: decode(one) for name, one in exports["folders"].items()}}
+    return {**needs, **{name: decode_structure(one) for name, one in exports["folders"].items()}}

@@ -14,35 +14,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = "model.safetensors.index.json"
-SETTINGS_BYTES = 4 << 20
+MAX_SETTINGS_BYTES = 4 << 20
 """Size limit of a settings file; the largest published ones have a few hundred thousand bytes."""
-LISTS_BYTES = 128 << 20
+MAX_LIST_BYTES = 128 << 20
 """Size limit of a file that lists tokens or weights; the largest `tokenizer.json` have 80 million bytes."""
-SETTINGS = (
+SETTINGS_FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "adapter_config.json", "chat_template.jinja",
 )  # fmt: skip
-TEXTS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
-CARD_BYTES = 1 << 20
-AGAIN = "Copy or download the model again."
-NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt")
+TEXT_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+MAX_CARD_BYTES = 1 << 20
+REDOWNLOAD = "Copy or download the model again."
+NON_WEIGHT_FILES = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt")
 
 
 def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
     """Sort file names into safetensors, pickles and GGUF files. Ignores subfolders and adapters."""
     top = sorted(name for name in names if "/" not in name and not name.startswith(("adapter_model", ".")))
     safe = [name for name in top if name.endswith(".safetensors")]
-    pickles = [name for name in top if name.endswith(PICKLES) and name not in NO_WEIGHTS]
+    pickles = [name for name in top if name.endswith(PICKLE_SUFFIXES) and name not in NON_WEIGHT_FILES]
     return safe, pickles, [name for name in top if name.lower().endswith(".gguf")]
 
 
-def check_files(where: str, names: Iterable[str], *, allow_pickle: bool) -> None:
+def check_files(name: str, names: Iterable[str], *, allow_pickle: bool) -> None:
     """Refuse a folder that cannot be loaded as a model.
 
     Args:
-        where: name of the model, for the message.
+        name: name of the model, for the message.
         names: its files, relative to its folder.
         allow_pickle: the config's `allow_pickle`.
 
@@ -53,26 +53,26 @@ def check_files(where: str, names: Iterable[str], *, allow_pickle: bool) -> None
     safe, pickles, ggufs = weight_files(names)
     if "adapter_config.json" in names and not safe and not pickles:
         raise ModelError(
-            f"{where} is an adapter, not a model. Give it as adapter_name_or_path, and its base as model_name_or_path."
+            f"{name} is an adapter, not a model. Give it as adapter_name_or_path, and its base as model_name_or_path."
         )
     if not safe and ggufs:
         raise ModelError(
-            f"{where} holds {len(ggufs)} GGUF files. Give the path of one, for example {ggufs[0]}, as "
+            f"{name} holds {len(ggufs)} GGUF files. Give the path of one, for example {ggufs[0]}, as "
             "model_name_or_path."
         )
     if "config.json" not in names:
         raise ModelError(
-            f"{where} has no config.json, so it is not a model folder. "
+            f"{name} has no config.json, so it is not a model folder. "
             "Expected a folder with config.json, *.safetensors and the tokenizer's files."
         )
     if not safe and not pickles:
         raise ModelError(
-            f"{where} has no weights. Expected *.safetensors beside its config.json; was it copied or downloaded "
+            f"{name} has no weights. Expected *.safetensors beside its config.json; was it copied or downloaded "
             "completely?"
         )
     if not safe and not allow_pickle:
         raise ModelError(
-            f"{where} has its weights only as pickle ({pickles[0]}), which can run code while it loads. "
+            f"{name} has its weights only as pickle ({pickles[0]}), which can run code while it loads. "
             "Take a model with *.safetensors, or set allow_pickle: true if you trust where it comes from."
         )
 
@@ -86,37 +86,37 @@ def check_shards(folder: Path) -> None:
     path = folder / INDEX
     if not path.is_file():
         return
-    index = read_object(path)
+    index = read_json_object(path)
     named = index.get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-        raise ModelError(f"{path} has no weight_map that names a file for each weight. {AGAIN}")
+        raise ModelError(f"{path} has no weight_map that names a file for each weight. {REDOWNLOAD}")
     files = sorted(set(named.values()))
     here = {file.name for file in folder.iterdir() if file.is_file()}
     odd = next((name for name in files if not name.endswith(".safetensors") or "/" in name), None)
     if odd is not None:
-        raise ModelError(f"{path} names {odd[:100]!r}. Expected *.safetensors files of the same folder. {AGAIN}")
+        raise ModelError(f"{path} names {odd[:100]!r}. Expected *.safetensors files of the same folder. {REDOWNLOAD}")
     missing = [name for name in files if name not in here]
     if missing:
         raise ModelError(
             f"{folder} lacks {len(missing):,} of its {len(files):,} weight files, the first is {missing[0][:100]}. "
-            f"{AGAIN}"
+            f"{REDOWNLOAD}"
         )
     if not isinstance(index.get("metadata"), dict):
-        raise ModelError(f"{path} has no metadata that are a JSON object. {AGAIN}")
+        raise ModelError(f"{path} has no metadata that are a JSON object. {REDOWNLOAD}")
 
 
-def check_texts(folder: Path) -> None:
+def check_text_files(folder: Path) -> None:
     """Refuse a model or adapter with a text file that is not a regular file, or too large.
 
     Raises:
         ModelError: names the file, what it is, and what was expected.
     """
     for path in sorted(folder.iterdir()):
-        if path.name.endswith(TEXTS) and not path.is_dir():
+        if path.name.endswith(TEXT_SUFFIXES) and not path.is_dir():
             try:
                 os.close(_opened(path))
             except FileNotFoundError:
-                raise ModelError(f"{path} is a link to nothing. {AGAIN}") from None
+                raise ModelError(f"{path} is a link to nothing. {REDOWNLOAD}") from None
 
 
 def _opened(path: Path) -> int:
@@ -125,19 +125,19 @@ def _opened(path: Path) -> int:
     Raises:
         ModelError: it is not a regular file, or too large.
     """
-    most = SETTINGS_BYTES if path.name in SETTINGS else LISTS_BYTES
+    most = MAX_SETTINGS_BYTES if path.name in SETTINGS_FILES else MAX_LIST_BYTES
     try:
         descriptor = open_file(path.resolve())
     except UnreadableError as error:
-        raise ModelError(f"{path} cannot be read: {error} {AGAIN}") from error
+        raise ModelError(f"{path} cannot be read: {error} {REDOWNLOAD}") from error
     size = os.fstat(descriptor).st_size
     if size > most:
         os.close(descriptor)
-        raise ModelError(f"{path} has {size:,} bytes. Expected at most {most:,}. {AGAIN}")
+        raise ModelError(f"{path} has {size:,} bytes. Expected at most {most:,}. {REDOWNLOAD}")
     return descriptor
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a model's folder.
 
     Raises:
@@ -147,11 +147,11 @@ def read_object(path: Path) -> dict[str, Any]:
         with os.fdopen(_opened(path), "rb") as file:
             value = json.loads(file.read().decode("utf-8"))
     except RecursionError as error:
-        raise ModelError(f"{path} is nested too deeply. {AGAIN}") from error
+        raise ModelError(f"{path} is nested too deeply. {REDOWNLOAD}") from error
     except ValueError as error:  # of Unicode too
-        raise ModelError(f"{path} is not valid JSON ({str(error)[:100]}). {AGAIN}") from error
+        raise ModelError(f"{path} is not valid JSON ({str(error)[:100]}). {REDOWNLOAD}") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object. {AGAIN}")
+        raise ModelError(f"{path} holds no JSON object. {REDOWNLOAD}")
     return value
 
 
@@ -163,7 +163,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             which no config of a run can allow.
     """
     path = folder / "config.json"
-    config = read_object(path)
+    config = read_json_object(path)
     kernel = next((value for value in _implementations(config) if "/" in value), None)
     if kernel is not None:
         raise ModelError(
@@ -190,7 +190,7 @@ def card_license(folder: Path) -> str | None:
     if not card.is_file():
         return None
     with card.open("rb") as file:
-        text = file.read(CARD_BYTES).decode("utf-8", errors="replace")
+        text = file.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
     if not text.startswith("---\n") or "\n---" not in text[4:]:
         return None
     try:

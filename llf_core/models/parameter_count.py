@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-EXPERT_AXES = 3
-MATRIX_AXES = 2
+EXPERT_DIMS = 3
+MATRIX_DIMS = 2
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {
         path: parameter
         for path, module, parameter in _own_parameters(model)
-        if parameter.ndim == EXPERT_AXES and parameter.shape[0] in _expert_counts(module)
+        if parameter.ndim == EXPERT_DIMS and parameter.shape[0] in _expert_counts(module)
     }
 
 
@@ -66,7 +66,7 @@ def expert_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
         path: parameter
         for path, module, parameter in _own_parameters(model)
         if "Expert" in type(module).__name__
-        and parameter.ndim == MATRIX_AXES
+        and parameter.ndim == MATRIX_DIMS
         and any(1 < count < parameter.shape[0] and parameter.shape[0] % count == 0 for count in _expert_counts(module))
     }
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-SECONDS = 3
+MAX_CPU_SECONDS = 3
 """CPU seconds for all patterns on all names; usual patterns take a few milliseconds."""
-WALL_SECONDS = 60
-TRIAL = f"""
+MAX_WALL_SECONDS = 60
+CHECK_SCRIPT = f"""
 import json, re, resource, sys
-resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
+resource.setrlimit(resource.RLIMIT_CPU, ({MAX_CPU_SECONDS}, {MAX_CPU_SECONDS}))
 patterns, names = json.load(sys.stdin)
 for pattern in patterns:
     try:
@@ -47,12 +47,17 @@ def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
     given = json.dumps([patterns, list(names)])
     try:
         code = subprocess.run(  # noqa: S603 - our own text
-            [sys.executable, "-I", "-S", "-c", TRIAL], input=given.encode(), timeout=WALL_SECONDS, check=False
+            [sys.executable, "-I", "-S", "-c", CHECK_SCRIPT],
+            input=given.encode(),
+            timeout=MAX_WALL_SECONDS,
+            check=False,
         ).returncode
     except subprocess.TimeoutExpired:
         code = -1
     if code:
-        what = "one that is none" if code > 0 else f"one that takes more than {SECONDS} s on this model's modules"
+        what = (
+            "one that is none" if code > 0 else f"one that takes more than {MAX_CPU_SECONDS} s on this model's modules"
+        )
         raise ModelError(
             f"{folder / 'adapter_config.json'} names modules by regular expressions, {what}: "
             f"{', '.join(patterns)[:100]}. Copy or download the adapter again, or list the modules by their names."

@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.architecture import load_architecture, sees
-from llf_core.models.errors import ModelError, first_line, lacks
+from llf_core.models.architecture import is_multimodal, load_architecture
+from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.remote_code import runs_own_code
+from llf_core.models.remote_code import resolve_trust_remote_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -31,8 +31,8 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
         return None
-    trusted = runs_own_code(source, config)
-    if not sees(load_architecture(source, trust_remote_code=trusted)):
+    trusted = resolve_trust_remote_code(source, config)
+    if not is_multimodal(load_architecture(source, trust_remote_code=trusted)):
         return None
     from transformers import AutoProcessor, PreTrainedTokenizerBase
 
@@ -42,10 +42,10 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
                 source.folder, local_files_only=True, trust_remote_code=trusted
             )
     except ImportError as error:
-        raise ModelError(f"The processor of {source.name} cannot be loaded: {lacks(error)}") from error
+        raise ModelError(f"The processor of {source.name} cannot be loaded: {missing_package(error)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         if "torchvision" in str(error).lower() and find_spec("torchvision") is None:
-            raise ModelError(f"The processor of {source.name} cannot be loaded: {lacks(error)}") from error
+            raise ModelError(f"The processor of {source.name} cannot be loaded: {missing_package(error)}") from error
         raise ModelError(
             f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
             "preprocessor_config.json in the model's folder."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_core.models.device import DevicePlan
 
 
-def quantization(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | None:
+def quantization_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | None:
     """Quantization config for `from_pretrained`; None if the model is not quantized.
 
     Args:
@@ -47,7 +47,7 @@ def quantization(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | No
     )
 
 
-def make_trainable(model: nn.Module) -> None:
+def keep_differentiable(model: nn.Module) -> None:
     """Keep a quantized model differentiable on a CPU, and silence a log line per layer.
 
     On CPUs with AVX512-BF16 a forward pass in eval mode repacks the 4-bit weights for a kernel without a backward pass,
@@ -65,7 +65,7 @@ def make_trainable(model: nn.Module) -> None:
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_news)
 
 
-def left_unquantized(model: nn.Module) -> str | None:
+def unquantized_notice(model: nn.Module) -> str | None:
     """Sentence about a large part of the model that is not quantized; None if that part is small.
 
     bitsandbytes quantizes linear layers, but not experts that are stored in one parameter.

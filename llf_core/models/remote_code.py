@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llf_core.models.model_source import ModelSource
 
 
-def runs_own_code(source: ModelSource, config: RunConfig) -> bool:
+def resolve_trust_remote_code(source: ModelSource, config: RunConfig) -> bool:
     """Value of `trust_remote_code` for transformers' loaders.
 
     Args:

@@ -9,7 +9,7 @@ from llf_core.config.paths import expanded, is_there
 from llf_core.models.embedded_model import EMBEDDED, embedded_model
 from llf_core.models.errors import ModelError
 from llf_core.models.gguf_header import read_gguf_header
-from llf_core.models.header_check import check_sound
+from llf_core.models.header_check import check_sizes
 from llf_core.models.model_folder import card_license, check_files, check_shards, weight_files
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import home
@@ -70,5 +70,5 @@ def _local(name: str, path: Path, *, allow_pickle: bool) -> ModelSource:
         return _local(name, path / ggufs[0], allow_pickle=allow_pickle)
     check_files(name, files, allow_pickle=allow_pickle)
     check_shards(path)
-    check_sound(path)
+    check_sizes(path)
     return ModelSource(name, path, "folder", license=card_license(path), portable_name=portable_path(path))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
-SCORE = "score"
+HEAD_NAME = "score"
 """Name of the head in transformers' sequence classifiers."""
-WEIGHT = f"{SCORE}.weight"
+HEAD_WEIGHT = f"{HEAD_NAME}.weight"
 
 
 def generates(config: RunConfig) -> bool:
@@ -43,7 +43,7 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
     import torch
     from torch import nn
 
-    width = classifier_of(causal).score.weight.shape[1]
+    width = build_classifier(causal).score.weight.shape[1]
     score = nn.Linear(width, 1, bias=False, dtype=torch.float32)
     stored = None if folder is None else stored_reward_head(folder)
     with torch.no_grad():
@@ -56,10 +56,10 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
             raise ModelError(
                 f"{folder} is a classifier with {len(stored)} labels. Expected a reward model, which has one."
             )
-    setattr(causal, SCORE, score.to(causal.device))
+    setattr(causal, HEAD_NAME, score.to(causal.device))
 
 
-def reward_head_of(model: nn.Module, rows: Tensor) -> Tensor:
+def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
     """Compute the scores of hidden states.
 
     Args:
@@ -74,14 +74,14 @@ def reward_head_of(model: nn.Module, rows: Tensor) -> Tensor:
     while (inner := getattr(causal, "module", None)) is not None:
         causal = inner
     causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
-    return apply_reward_head(causal.score, rows)
+    return apply_head(causal.score, rows)
 
 
-def apply_reward_head(score: Any, rows: Tensor) -> Tensor:
+def apply_head(head: Any, rows: Tensor) -> Tensor:
     """Compute the scores of hidden states with a given head.
 
     Args:
-        score: linear layer with weight `[1, H]`.
+        head: linear layer with weight `[1, H]`.
         rows: hidden states `[N, H]`.
 
     Returns:
@@ -90,7 +90,7 @@ def apply_reward_head(score: Any, rows: Tensor) -> Tensor:
     import torch
 
     with torch.autocast(rows.device.type, enabled=False):
-        found: Tensor = score(rows.to(score.weight.dtype)).squeeze(-1).float()
+        found: Tensor = head(rows.to(head.weight.dtype)).squeeze(-1).float()
     return found
 
 
@@ -101,7 +101,7 @@ def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
     return [] if head is None else [one for one in head.parameters() if id(one) not in shared]
 
 
-def classifier_of(causal: PreTrainedModel) -> Any:
+def build_classifier(causal: PreTrainedModel) -> Any:
     """Build a sequence classifier with one label that shares the weights of a causal model.
 
     Args:
@@ -131,18 +131,18 @@ def classifier_of(causal: PreTrainedModel) -> Any:
         made: Any = kinds[type(config)](config)
     prefix = f"{causal.base_model_prefix}."
     weights: dict[str, Any] = {
-        key: value for key, value in causal.named_parameters() if key.startswith((prefix, f"{SCORE}."))
+        key: value for key, value in causal.named_parameters() if key.startswith((prefix, f"{HEAD_NAME}."))
     }
     wanted = {key for key, _ in made.named_parameters()}
-    if wanted - {WEIGHT} != weights.keys() - {WEIGHT} or WEIGHT not in wanted:
+    if wanted - {HEAD_WEIGHT} != weights.keys() - {HEAD_WEIGHT} or HEAD_WEIGHT not in wanted:
         raise ModelError(told)
-    if WEIGHT in weights:
+    if HEAD_WEIGHT in weights:
         setattr(made, causal.base_model_prefix, causal.base_model)
-        setattr(made, SCORE, causal.score)
+        setattr(made, HEAD_NAME, causal.score)
     return made
 
 
-def padding_of(tokenizer: Any) -> int | None:
+def classifier_pad_token_id(tokenizer: Any) -> int | None:
     """Padding token id for a sequence classifier.
 
     transformers reads the score at the last token that is not padding. If conversations end with the padding token,
@@ -168,11 +168,11 @@ def stored_reward_head(folder: Path) -> Tensor | None:
     """
     from safetensors import safe_open
 
-    if WEIGHT not in stored_tensors(folder):
+    if HEAD_WEIGHT not in stored_tensors(folder):
         return None
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            if WEIGHT in file.keys():  # noqa: SIM118 - no mapping
-                found: Tensor = file.get_tensor(WEIGHT)
+            if HEAD_WEIGHT in file.keys():  # noqa: SIM118 - no mapping
+                found: Tensor = file.get_tensor(HEAD_WEIGHT)
                 return found
     return None

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config import RunConfig
 from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
-from llf_core.models.adapter_loading import SAFE, adapter_settings
+from llf_core.models.adapter_loading import SAFETENSORS_FILE, adapter_settings
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.load import load_model
-from llf_core.models.mixed_dtypes import one_dtype
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.quantize import quantization
-from llf_core.models.remote_code import runs_own_code
+from llf_core.models.quantize import quantization_config
+from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.resolve import resolve_model
-from llf_core.models.reward_head import SCORE, WEIGHT, apply_reward_head, padding_of
+from llf_core.models.reward_head import HEAD_NAME, HEAD_WEIGHT, apply_head, classifier_pad_token_id
 from llf_core.models.stored_tensors import read_header
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs import RunFolder, home
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 VALUE_HEAD = "value_head.safetensors"
 """File of LLaMA-Factory's reward head: `v_head.summary.weight` and `.bias`."""
-SHOWN = 60
+MAX_QUOTED = 60
 """Characters of a text that a message quotes."""
-KEPT = (
+LOADING_KEYS = (
     "model_name_or_path", "trust_remote_code", "cache_dir", "allow_pickle", "use_fast_tokenizer", "flash_attn",
     "use_cpu", "bf16", "fp16", "pure_bf16",
 )  # fmt: skip
@@ -53,7 +53,7 @@ EXPECTED = (
 
 
 @dataclass(frozen=True)
-class Scorer:
+class RewardModel:
     """A reward model: a sequence classifier of transformers, or a causal model with a separate head.
 
     Attributes:
@@ -86,7 +86,7 @@ class Scorer:
 
         order = attention_mask.argsort(dim=1, descending=True, stable=True)  # padding to the right
         ids, mask = input_ids.gather(1, order), attention_mask.gather(1, order)
-        with torch.no_grad(), self._at_work(), one_dtype(self.model):
+        with torch.no_grad(), self._at_work(), autocast_mixed_dtypes(self.model):
             return self._by_classifier(ids, mask) if self.head is None else self._by_head(self.head, ids, mask)
 
     def scores(
@@ -144,7 +144,8 @@ class Scorer:
                 if not math.isfinite(score):
                     said = " ".join(self.tokenizer.decode(list(ids[one]), skip_special_tokens=True).split())
                     raise ModelError(
-                        f'The reward model gives "{said[-SHOWN:]}" the score {score}. Expected a finite number: look '
+                        f'The reward model gives "{said[-MAX_QUOTED:]}" the score {score}. Expected a finite number: '
+                        "look "
                         "at the reward model with this text, or take another one."
                     )
                 found[one] = score
@@ -189,7 +190,7 @@ class Scorer:
         hidden: Tensor = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         counts = mask.bool() if self.skipped is None else mask.bool() & (ids != self.skipped)
         last = (torch.arange(ids.shape[1], device=ids.device) * counts).argmax(1)
-        return apply_reward_head(head, hidden[torch.arange(len(ids), device=ids.device), last])
+        return apply_head(head, hidden[torch.arange(len(ids), device=ids.device), last])
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -212,21 +213,21 @@ class Scorer:
                 module.training = True
 
 
-def load_scorer(
+def load_reward_model(
     name: str,
     config: RunConfig | None = None,
     *,
-    onto: Any = None,
+    shared_model: Any = None,
     adapter: str = "reward",
     quantization_bit: int | None = None,
-) -> Scorer:
+) -> RewardModel:
     """Load a reward model.
 
     Args:
         name: run of stage rm, its `output/`, another folder, or a hub id.
         config: for the device, precision, `cache_dir`, `trust_remote_code` and similar keys.
-        onto: PEFT model with the adapter's base (such as the policy). The reward model is loaded as another adapter of
-            it, and its head is kept separate. The active adapter does not change.
+        shared_model: PEFT model with the adapter's base (such as the policy). The reward model is loaded as another
+            adapter of it, and its head is kept separate. The active adapter does not change.
         adapter: name of that adapter.
         quantization_bit: bits of the weights of a separate model.
 
@@ -234,33 +235,33 @@ def load_scorer(
         ModelError: the reward model does not exist, is no reward model, or does not fit the model it is loaded onto.
     """
     alone = _settings(config, quantization_bit)
-    folder = find_scorer(name, alone)
+    folder = find_reward_model(name, alone)
     if not (folder / "adapter_config.json").is_file():
-        if onto is not None:
+        if shared_model is not None:
             raise _whole_model(name)
         return _whole(name, folder, alone)
     head, skips = _head_of(name, folder)
-    if onto is None:
-        source = resolve_model(base_of(folder), alone)
+    if shared_model is None:
+        source = resolve_model(adapter_base(folder), alone)
         model: Any = load_model(source, alone, plan_device(alone))
         tokenizer, of = _tokenizer(folder, source, alone), None
     else:
-        model, of = onto, adapter
+        model, of = shared_model, adapter
         tokenizer = _tokenizer(folder, None, alone)
     model = _with_adapter(model, name, folder, of)
     head.to(model.device).requires_grad_(requires_grad=False)
-    return Scorer(model, tokenizer, head, of, padding_of(tokenizer) if skips else None)
+    return RewardModel(model, tokenizer, head, of, classifier_pad_token_id(tokenizer) if skips else None)
 
 
 def _whole_model(name: str) -> ModelError:
     return ModelError(f"{name} is a whole model, so it cannot be put on another one as an adapter.")
 
 
-def find_scorer(name: str, config: RunConfig) -> Path:
+def find_reward_model(name: str, config: RunConfig) -> Path:
     """Find the folder of a reward model and check its files, without loading it.
 
     Args:
-        name: see `load_scorer`.
+        name: see `load_reward_model`.
         config: for the hub.
 
     Raises:
@@ -270,8 +271,8 @@ def find_scorer(name: str, config: RunConfig) -> Path:
     adapter = (folder / "adapter_config.json").is_file()
     if (folder / VALUE_HEAD).is_file():
         return folder
-    if adapter and (folder / SAFE).is_file():
-        good = any(key.endswith(f".{WEIGHT}") for key in read_header(folder / SAFE))
+    if adapter and (folder / SAFETENSORS_FILE).is_file():
+        good = any(key.endswith(f".{HEAD_WEIGHT}") for key in read_header(folder / SAFETENSORS_FILE))
     elif (folder / "config.json").is_file():
         good = any("SequenceClassification" in one for one in read_config(folder).get("architectures") or ())
     else:
@@ -288,11 +289,11 @@ def _local(name: str) -> Path:
     return folder
 
 
-def run_of(name: str) -> RunConfig | None:
+def config_of_run(name: str) -> RunConfig | None:
     """Config of the run that trained a reward model; None if there is no such run or reward model."""
     folder = _local(name)
     run = RunFolder(folder)
-    return run_config(run) if run.config.is_file() else made_by(folder)
+    return run_config(run) if run.config.is_file() else config_of_result(folder)
 
 
 def _folder_of(name: str, config: RunConfig) -> Path:
@@ -316,14 +317,16 @@ def _settings(config: RunConfig | None, quantization_bit: int | None) -> RunConf
     """Config for loading a frozen model by itself. With a given config, the number of threads is already set."""
     import torch
 
-    kept = {} if config is None else {key: config.get(key) for key in KEPT} | {"threads": torch.get_num_threads()}
+    kept = (
+        {} if config is None else {key: config.get(key) for key in LOADING_KEYS} | {"threads": torch.get_num_threads()}
+    )
     values = {key: value for key, value in kept.items() if value is not None}
     return RunConfig.load(
         values | {"dataset": "unused", "finetuning_type": "lora", "quantization_bit": quantization_bit}
     )
 
 
-def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
+def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
     """Load a reward model that is not an adapter."""
     import torch
     from torch import nn
@@ -333,9 +336,9 @@ def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
     plan = plan_device(config)
     if (folder / VALUE_HEAD).is_file():
         model: Any = load_model(source, config, plan)
-        return Scorer(model, load_tokenizer(source, config), _value_head(name, folder).to(model.device))
-    bits = quantization(config, plan)
-    trusted = runs_own_code(source, config)
+        return RewardModel(model, load_tokenizer(source, config), _value_head(name, folder).to(model.device))
+    bits = quantization_config(config, plan)
+    trusted = resolve_trust_remote_code(source, config)
     arguments: dict[str, Any] = {"dtype": plan.torch_dtype, "trust_remote_code": trusted}
     if bits is not None:
         arguments |= {"quantization_config": bits, "device_map": {"": plan.place}}
@@ -355,10 +358,12 @@ def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
     model.requires_grad_(requires_grad=False)
     model = model if bits is not None else model.to(plan.device)
     tokenizer = load_tokenizer(source, config)
-    if not type(model).__module__.startswith("transformers.") or not isinstance(getattr(model, SCORE, None), nn.Linear):
-        return Scorer(model, tokenizer)  # it knows itself where it reads a score
+    if not type(model).__module__.startswith("transformers.") or not isinstance(
+        getattr(model, HEAD_NAME, None), nn.Linear
+    ):
+        return RewardModel(model, tokenizer)  # it knows itself where it reads a score
     head = model.score.to(torch.float32)
-    return Scorer(model, tokenizer, head, None, model.config.get_text_config().pad_token_id)
+    return RewardModel(model, tokenizer, head, None, model.config.get_text_config().pad_token_id)
 
 
 def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
@@ -368,7 +373,7 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
     if (folder / VALUE_HEAD).is_file():
         return _value_head(name, folder), False
     weights = load_peft_weights(str(folder), device="cpu")
-    found = [value for key, value in weights.items() if key.endswith(f".{SCORE}.weight")]
+    found = [value for key, value in weights.items() if key.endswith(f".{HEAD_NAME}.weight")]
     if not found:  # of an adapter in a pickle, this is known only now
         raise ModelError(f"{name} is not a reward model: it has no head that makes scores. {EXPECTED}")
     return _linear(name, found[0], None), True
@@ -397,21 +402,21 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return made
 
 
-def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
+def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
     """Find the base model of a reward model that is an adapter.
 
     Args:
-        name: see `load_scorer`.
+        name: see `load_reward_model`.
         config: for the hub.
         base: expected base model. It is returned if the adapter names it or the folder it lies in.
 
     Raises:
         ModelError: the reward model does not exist or is no adapter, or its base differs and does not exist.
     """
-    folder = find_scorer(name, _settings(config, None))
+    folder = find_reward_model(name, _settings(config, None))
     if not (folder / "adapter_config.json").is_file():
         raise _whole_model(name)
-    wanted = base_of(folder)
+    wanted = adapter_base(folder)
     if wanted in {base.name, base.portable_name} or expanded(wanted).resolve() == base.folder.resolve():
         return base
     try:
@@ -426,19 +431,19 @@ def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
     return base if same else found
 
 
-def made_by(folder: Path) -> RunConfig | None:
+def config_of_result(folder: Path) -> RunConfig | None:
     """Config of the run whose result is in a folder; None if it is not the result of a run."""
     run = RunFolder(folder.parent)
     return run_config(run) if folder == run.output and run.config.is_file() else None
 
 
-def base_of(folder: Path) -> str:
+def adapter_base(folder: Path) -> str:
     """Name of the base model of an adapter; for the result of a run, as in the run's config.
 
     Raises:
         ModelError: the adapter does not name its base.
     """
-    config = made_by(folder)
+    config = config_of_result(folder)
     if config is not None:
         return config.model.model_name_or_path
     base: str | None = adapter_settings(folder).base_model_name_or_path
@@ -452,10 +457,10 @@ def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> A
     from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     settings = adapter_settings(folder)
-    settings.modules_to_save = sorted({*(settings.modules_to_save or ())} - {SCORE}) or None
+    settings.modules_to_save = sorted({*(settings.modules_to_save or ())} - {HEAD_NAME}) or None
     settings.inference_mode = True
     weights = load_peft_weights(str(folder), device="cpu")
-    weights = {key: value for key, value in weights.items() if not key.endswith(f".{SCORE}.weight")}
+    weights = {key: value for key, value in weights.items() if not key.endswith(f".{HEAD_NAME}.weight")}
     try:
         if adapter is None:
             model, adapter = get_peft_model(model, settings), "default"
@@ -480,4 +485,4 @@ def _tokenizer(folder: Path, source: ModelSource | None, config: RunConfig) -> P
     """Tokenizer that was saved with an adapter, or else its base's."""
     if (folder / "tokenizer_config.json").is_file():
         return load_tokenizer(ModelSource(str(folder), folder, "folder"), config)
-    return load_tokenizer(source or resolve_model(base_of(folder), config), config)
+    return load_tokenizer(source or resolve_model(adapter_base(folder), config), config)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from llf_core.models.card import model_card
-from llf_core.models.checksums import checksums, enumerated, named_tensors, same_values
+from llf_core.models.checksums import bitwise_equal, checksums, list_first, named_tensors
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
-from llf_core.models.load import load_model, mend_generation_config
+from llf_core.models.load import fix_generation_config, load_model
 from llf_core.models.model_folder import read_config
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.reward_head import add_reward_head, classifier_of, generates, padding_of
+from llf_core.models.reward_head import add_reward_head, build_classifier, classifier_pad_token_id, generates
 from llf_core.models.stored_tensors import stored_dtype
 from llf_core.redaction import redact
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llf_core.models.checksums import Checksum
     from llf_core.models.model_source import ModelSource
 
-POLICY = "default"
+DEFAULT_ADAPTER = "default"
 """PEFT's name of a model's first adapter."""
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -87,8 +87,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         metrics,
         adapter=adapter,
         chat=bool(tokenizer.chat_template),
-        sees=hasattr(tokenizer, "tokenizer"),
-        scores=_labels(words) if scores else None,
+        multimodal=hasattr(tokenizer, "tokenizer"),
+        classifier_class=_labels(words) if scores else None,
     )
     (folder / "README.md").write_text(redact(text), encoding="utf-8")
     return written
@@ -105,8 +105,8 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
     if adapter:
         from peft import get_peft_model_state_dict
 
-        kept = {name: tensor for name, tensor in kept.items() if f".{POLICY}." in f"{name}."}
-        live = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=POLICY)
+        kept = {name: tensor for name, tensor in kept.items() if f".{DEFAULT_ADAPTER}." in f"{name}."}
+        live = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=DEFAULT_ADAPTER)
     else:
         live = kept
     stored, apart = 0, []
@@ -115,11 +115,11 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
             for name in file.keys():  # noqa: SIM118 - no mapping
                 tensor = file.get_tensor(name)
                 stored += tensor.numel()
-                if name in live and not same_values(tensor, live[name]):
+                if name in live and not bitwise_equal(tensor, live[name]):
                     apart.append(name)
     trained = sum(tensor.numel() for tensor in kept.values())
     if apart or stored < trained:
-        what = enumerated(apart) if apart else f"{trained - stored:,} of {trained:,} numbers (missing)"
+        what = list_first(apart) if apart else f"{trained - stored:,} of {trained:,} numbers (missing)"
         raise ModelError(
             f"The files of the result do not hold what was trained: {what}. The checkpoints are whole: look for a "
             "failing disk or memory, then resume."
@@ -135,17 +135,17 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool
         settings.inference_mode = True
     # PEFT's own default would ask the hub for the base's config to see whether the vocabulary has grown.
     # Only the trained one: a stage may keep others to compare it with.
-    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[POLICY])
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[DEFAULT_ADAPTER])
 
 
 def _classifier(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
-    made = classifier_of(model)
-    made.config.pad_token_id = padding_of(tokenizer)
+    made = build_classifier(model)
+    made.config.pad_token_id = classifier_pad_token_id(tokenizer)
     return made
 
 
 def _labels(tokenizer: PreTrainedTokenizerBase) -> str:
-    padding = "None" if padding_of(tokenizer) is None else "tokenizer.pad_token_id"
+    padding = "None" if classifier_pad_token_id(tokenizer) is None else "tokenizer.pad_token_id"
     return f"num_labels=1, pad_token_id={padding}"
 
 
@@ -158,7 +158,7 @@ def _cast(model: Any, source: ModelSource) -> None:
 
 
 def _save_whole(model: Any, folder: Path) -> None:
-    mend_generation_config(model)
+    fix_generation_config(model)
     model.save_pretrained(folder)
     written = read_config(folder)
     for key in ("_name_or_path", "_model_name_or_path"):
@@ -188,5 +188,5 @@ def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
     if hasattr(model.get_base_model(), "score"):
         add_reward_head(base)
     with tempfile.TemporaryDirectory() as adapter:
-        model.save_pretrained(adapter, save_embedding_layers=False, selected_adapters=[POLICY])
+        model.save_pretrained(adapter, save_embedding_layers=False, selected_adapters=[DEFAULT_ADAPTER])
         return PeftModel.from_pretrained(base, adapter).merge_and_unload()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llf_core.estimate import Forecast
     from llf_core.models.device import DevicePlan
 
-ADAPTER = ".lora_"
+ADAPTER_KEY = ".lora_"
 
 
 def forecast_step(  # noqa: PLR0913 - what a step is made of
@@ -49,7 +49,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         longest=longest,
         width=4 if (plan.autocast or plan.dtype) == "float32" else 2,
         autocast=plan.autocast is not None,
-        trains_base=any(ADAPTER not in name for name in inside),
+        trains_base=any(ADAPTER_KEY not in name for name in inside),
         rank=max(ranks, default=0),
         fast=fast,
         on_cpu=plan.device != "cuda",
@@ -87,7 +87,7 @@ def base_shapes(model: nn.Module) -> Shapes:
     """Shapes of a model's own weights by name, without adapters; 4-bit weights count unpacked."""
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
-        if ADAPTER not in name and ".modules_to_save." not in name:
+        if ADAPTER_KEY not in name and ".modules_to_save." not in name:
             packed = getattr(parameter, "quant_state", None)
             shapes[name] = tuple(parameter.shape if packed is None else packed.shape)
     return shapes

@@ -11,19 +11,19 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
-from llf_core.models.model_folder import AGAIN
+from llf_core.models.model_folder import REDOWNLOAD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-HEADER_LIMIT = 100_000_000
-BITS = {
+MAX_HEADER_BYTES = 100_000_000
+DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64, "F16": 16,
     "BF16": 16, "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
 """Bits per value of each dtype; newer dtypes are not checked."""
 INTEGERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
-MOST_VALUES = 4_000_000
+MAX_VALUES = 4_000_000
 """Maximum number of JSON values in a header, enough for about half a million tensors."""
 
 
@@ -82,18 +82,18 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0  # noqa: PLR2004 - the format's first field
-        text = file.read(length) if 0 < length <= min(size, HEADER_LIMIT) else b""
+        text = file.read(length) if 0 < length <= min(size, MAX_HEADER_BYTES) else b""
     try:
         # Each value takes some fifty times as much memory as in the file.
-        few = sum(text.count(sign) for sign in b",[{") <= MOST_VALUES
+        few = sum(text.count(sign) for sign in b",[{") <= MAX_VALUES
         header = json.loads(text if few else b"", object_pairs_hook=_once)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         found = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
         wrong = _wrong(tensors, header.get("__metadata__", {}), size - 8 - length)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise ModelError(f"{path} is not a complete safetensors file. {AGAIN}") from error
+        raise ModelError(f"{path} is not a complete safetensors file. {REDOWNLOAD}") from error
     if wrong:
-        raise ModelError(f"{path} {wrong}. {AGAIN}")
+        raise ModelError(f"{path} {wrong}. {REDOWNLOAD}")
     return found
 
 
@@ -133,7 +133,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _consistent(entry: Any) -> bool:
     """Whether a tensor's byte range matches its shape and dtype."""
     begin, end = entry["data_offsets"]
-    shape, bits = entry["shape"], BITS.get(entry["dtype"])
+    shape, bits = entry["shape"], DTYPE_BITS.get(entry["dtype"])
     if (
         not isinstance(entry["dtype"], str)
         or not all(isinstance(size, int) and size >= 0 for size in (*shape, begin, end))

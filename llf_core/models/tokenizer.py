@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture
-from llf_core.models.bounded_templates import bound_templates
+from llf_core.models.bounded_templates import limit_templates
 from llf_core.models.bounded_tokenizers import check_tokenizer, panics_as_errors
 from llf_core.models.errors import ModelError, first_line, last_line
-from llf_core.models.gguf import mend_pre_tokenizer
+from llf_core.models.gguf import fix_pre_tokenizer
 from llf_core.models.header_check import damaged_json
-from llf_core.models.model_folder import AGAIN
+from llf_core.models.model_folder import REDOWNLOAD
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.remote_code import runs_own_code
+from llf_core.models.remote_code import resolve_trust_remote_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models.model_source import ModelSource
 
-PADDING = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
+PADDING_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 
 
 def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenizerBase:
@@ -36,7 +36,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         ModelError: it cannot be loaded, or has token ids without an embedding in the model.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
-    trusted = runs_own_code(source, config)
+    trusted = resolve_trust_remote_code(source, config)
     try:
         tokenizer = read_tokenizer(
             source.folder,
@@ -70,13 +70,13 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any)
 
     if gguf_file is not None:
         arguments["gguf_file"] = gguf_file
-    bound_templates()
+    limit_templates()
     with no_progress_bars(), panics_as_errors():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="right", **arguments)
     for key in ("local_files_only", "is_local", "gguf_file"):
         tokenizer.init_kwargs.pop(key, None)
     if gguf_file is not None:
-        mend_pre_tokenizer(tokenizer, folder / gguf_file)
+        fix_pre_tokenizer(tokenizer, folder / gguf_file)
     set_padding(tokenizer)
     return tokenizer
 
@@ -99,7 +99,7 @@ def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str
         why = _refused_by_library(path)
         settings = source.folder / "tokenizer_config.json"
         which = f"{path} is no tokenizer: {why}" if why else f"it does not go with {settings}: {last_line(error)}"
-        return f"{start}: {which} {AGAIN}"
+        return f"{start}: {which} {REDOWNLOAD}"
     if str(error).startswith("Couldn't instantiate the backend tokenizer"):
         return f"{source.name} has no tokenizer that transformers can read. {expected}"
     return f"{start}: {last_line(error)} {expected}"
@@ -126,7 +126,7 @@ def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return
     vocabulary = tokenizer.get_vocab()
-    spare = [token for token in PADDING if token in vocabulary and token != tokenizer.eos_token]
+    spare = [token for token in PADDING_TOKENS if token in vocabulary and token != tokenizer.eos_token]
     tokenizer.pad_token = spare[0] if spare else tokenizer.unk_token or tokenizer.eos_token
 
 

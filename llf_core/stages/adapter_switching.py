@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llf_core.models.save_result import POLICY
+from llf_core.models.save_result import DEFAULT_ADAPTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mappi
     settings.inference_mode = True
     model.add_adapter(name, settings)
     result = set_peft_model_state_dict(model, dict(weights), adapter_name=name)
-    model.set_adapter(POLICY)
+    model.set_adapter(DEFAULT_ADAPTER)
     for parameter in model.parameters():
         parameter.requires_grad_(before.get(id(parameter), False))
     model.train(training)
@@ -46,7 +46,7 @@ def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mappi
 def save_policy_alone(model: PeftModel) -> None:
     """Has a PEFT model save the adapter that is trained, and none of those that were put beside it."""
     if "save_pretrained" not in vars(model):
-        model.save_pretrained = partial(model.save_pretrained, selected_adapters=[POLICY])
+        model.save_pretrained = partial(model.save_pretrained, selected_adapters=[DEFAULT_ADAPTER])
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def wearing(model: PeftModel, name: str | None) -> Iterator[None]:
             try:
                 yield
             finally:
-                model.set_adapter(POLICY)
+                model.set_adapter(DEFAULT_ADAPTER)
     finally:
         for parameter, requires_grad in trained:
             parameter.requires_grad_(requires_grad)

@@ -10,7 +10,7 @@ import torch
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, load_tokenizer, resolve_model
-from llf_core.models.adapter_loading import goes_on, with_adapters
+from llf_core.models.adapter_loading import continues_adapter, load_frozen_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ def load_auxiliary(
     )
     source = resolve_model(name, config)
     check_tokens(work, load_tokenizer(source, config), f"The model {name} of {what}")
-    model = with_adapters(load_model(source, config, work.plan), adapters, config)
+    model = load_frozen_adapters(load_model(source, config, work.plan), adapters, config)
     return frozen(model, work, f"The model {name} of {what}").to(work.model.device)
 
 
@@ -57,7 +57,7 @@ def load_unchanged(work: TrainingContext) -> PreTrainedModel:
     """
     with torch.random.fork_rng():
         again = apply_method(load_model(work.source, work.config, work.plan), work.config)
-    if hasattr(again, "unload") and not goes_on(work.config):
+    if hasattr(again, "unload") and not continues_adapter(work.config):
         again = again.unload()  # a new adapter changes nothing yet
     return frozen(again, work, "The model before its first step")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.reference_model import names_reference
-from llf_core.models.adapter_loading import goes_on
-from llf_core.models.save_result import POLICY
+from llf_core.models.adapter_loading import continues_adapter
+from llf_core.models.save_result import DEFAULT_ADAPTER
 from llf_core.stages.adapter_switching import add_frozen, wearing
 from llf_core.stages.auxiliary_model import evaluating, load_auxiliary, load_unchanged
 
@@ -66,7 +66,7 @@ def compared(work: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
         return ReferencePolicy(named_reference(work))
     if not shares or not hasattr(policy, "disable_adapter"):
         return ReferencePolicy(load_unchanged(work))
-    if goes_on(work.config):
+    if continues_adapter(work.config):
         add_twin(policy)
         return ReferencePolicy(policy, policy=True, adapter=NAME)
     return ReferencePolicy(policy, policy=True)
@@ -94,10 +94,12 @@ def add_twin(policy: PeftModel) -> None:
     """Puts a frozen adapter beside the one that is trained, with the same weights to the last bit."""
     from peft import get_peft_model_state_dict
 
-    weights = {key: value.clone() for key, value in get_peft_model_state_dict(policy, adapter_name=POLICY).items()}
-    add_frozen(policy, NAME, deepcopy(policy.peft_config[POLICY]), weights)
+    weights = {
+        key: value.clone() for key, value in get_peft_model_state_dict(policy, adapter_name=DEFAULT_ADAPTER).items()
+    }
+    add_frozen(policy, NAME, deepcopy(policy.peft_config[DEFAULT_ADAPTER]), weights)
     own = dict(policy.named_parameters())
     for name, parameter in own.items():
         if f".{NAME}." in name or name.endswith(f".{NAME}"):
             # PEFT makes modules that are trained whole in the dtype of the base.
-            parameter.data = own[f".{POLICY}".join(name.rsplit(f".{NAME}", 1))].detach().clone()
+            parameter.data = own[f".{DEFAULT_ADAPTER}".join(name.rsplit(f".{NAME}", 1))].detach().clone()

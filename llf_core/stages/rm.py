@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from llf_core.acceleration.patching.causal_head import forward_hidden
 from llf_core.config.declarations.stages.rm import RMOptions
 from llf_core.data.pair_collator import PairCollator
-from llf_core.models.reward_head import reward_head_of
+from llf_core.models.reward_head import score_hidden_states
 from llf_core.stages.base.stage import Stage
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class RM(Stage):
         """
 
         def objective(hidden: Tensor) -> Tensor:
-            return reward_head_of(model, hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["ends"]))
+            return score_hidden_states(model, hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["ends"]))
 
         rewards: Tensor = forward_hidden(model, batch, objective)
         chosen, rejected = rewards.view(-1, 2).unbind(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models import ModelError
-from llf_core.models.checksums import differences, enumerated, kept_tensors, named_tensors
+from llf_core.models.checksums import checkpoint_tensors, differences, list_first, named_tensors
 from llf_core.runs.step_counters import read_counters, step_of
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def check_reloaded(
         beside = ()
     apart = [str(one) for one in differences(expected, named_tensors(model, beside))]
     if not model_alone:
-        apart += [f"{one} (not in the checkpoint)" for one in kept_tensors(model, beside) if one not in expected]
+        apart += [f"{one} (not in the checkpoint)" for one in checkpoint_tensors(model, beside) if one not in expected]
     if not apart:
         return ""
     raise ModelError(
-        f"{name} was not loaded as it was saved: {enumerated(apart)}. Its files were changed, or the installed "
+        f"{name} was not loaded as it was saved: {list_first(apart)}. Its files were changed, or the installed "
         f"libraries leave a part of them out. {_what_to_do(checkpoints, step)}"
     )
 

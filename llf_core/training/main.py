@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.models.lazy_imports import begin_imports, quick_imports
+from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
 from llf_core.runs.disk_errors import failure_message, is_disk_error
@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     tolerate_a_full_log()
     try:
         begin_phase(RunWriter(folder, attempt), "environment")
-        begin_imports()
-        with quick_imports(_config(folder)):
+        prepare_imports()
+        with deferred_imports(_config(folder)):
             from llf_core.training.session import run_attempt
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(

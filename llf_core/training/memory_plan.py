@@ -11,7 +11,7 @@ from llf_core.config.registry import stage_of
 from llf_core.data import PackedRows
 from llf_core.data.example_store import lengths
 from llf_core.data.streaming import Stream
-from llf_core.models.gradient_checkpointing import Checkpointing, choose_checkpointing, enable_checkpointing
+from llf_core.models.gradient_checkpointing import CheckpointingChoice, choose_checkpointing, enable_checkpointing
 from llf_core.models.step_forecast import forecast_step, free_memory
 from llf_core.training.resolved_config import read_resolved
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MULTIPLE = 8  # as the collator pads
 
 
-def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> Checkpointing:
+def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> CheckpointingChoice:
     """Enable gradient checkpointing if the config or the memory forecast requires it, and record the reason.
 
     Args:
@@ -52,7 +52,7 @@ def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, r
     kept = (read_resolved(work.folder) or {}).get("gradient_checkpointing") if resumes else None
     if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
         word = "on" if kept["on"] else "off"
-        chosen = Checkpointing(kept["on"], f"Gradient checkpointing is {word}, as before the stop.")
+        chosen = CheckpointingChoice(kept["on"], f"Gradient checkpointing is {word}, as before the stop.")
     if chosen.on:
         for model in (work.model, *beside):
             enable_checkpointing(model, config)

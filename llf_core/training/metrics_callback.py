@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from llf_core.models.checksums import checksums, kept_tensors
+from llf_core.models.checksums import checkpoint_tensors, checksums
 from llf_core.runs import Checkpoints, Inbox
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
@@ -335,7 +335,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             counters["stage"] = self.trainer.stage.state()
             self.trainer.stage.save(path)
             if self._kept is None:
-                self._kept = kept_tensors(self.trainer.model, self.trainer.stage.auxiliary_models())
+                self._kept = checkpoint_tensors(self.trainer.model, self.trainer.stage.auxiliary_models())
             with ThreadPoolExecutor(1) as beside:
                 found = beside.submit(checksums, self._kept)
                 self.checkpoints.flush(step)  # while the disk is waited for

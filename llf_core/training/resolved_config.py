@@ -15,12 +15,12 @@ from llf_core.runs.files import replace_file
 
 if TYPE_CHECKING:
     from llf_core.models import DevicePlan
-    from llf_core.models.gradient_checkpointing import Checkpointing
+    from llf_core.models.gradient_checkpointing import CheckpointingChoice
     from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.base.context import TrainingContext
 
 
-def write_resolved(work: TrainingContext, checkpointing: Checkpointing) -> None:
+def write_resolved(work: TrainingContext, checkpointing: CheckpointingChoice) -> None:
     """Write the resolved settings: device, precision, template, and the sources of model and data.
 
     Args:

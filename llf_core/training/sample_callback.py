@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.generation import generate
 from llf_core.generation.own_forward import own_forward
-from llf_core.models.adapter_loading import goes_on
+from llf_core.models.adapter_loading import continues_adapter
 from llf_core.runs import RunReader
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SamplePrompts:
         lines = (config.generation.watched_prompts or "").splitlines()
         self._asked = [line.strip() for line in lines if line.strip()]
         self._longest = config.generation.watched_tokens
-        self._goes_on = goes_on(config)
+        self._goes_on = continues_adapter(config)
         self._model, self._tokenizer, self._writer = model, tokenizer, writer
         self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
         self.last = -1

@@ -33,14 +33,14 @@ from llf_core.models import (
     resolve_model,
     save_output,
 )
-from llf_core.models.adapter_loading import check_reloads, goes_on
+from llf_core.models.adapter_loading import check_adapter_reloads, continues_adapter
 from llf_core.models.bounded_tokenizers import panics_as_errors
-from llf_core.models.checksums import write_record
-from llf_core.models.load import check_runs
+from llf_core.models.checksums import write_checksums
+from llf_core.models.load import check_forward
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
-from llf_core.models.quantize import left_unquantized
-from llf_core.models.remote_code import runs_own_code
+from llf_core.models.quantize import unquantized_notice
+from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import add_reward_head
 from llf_core.modifiers.modifier import apply_modifiers
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
@@ -228,8 +228,8 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
     if source.kind == "gguf":
         _tell_properties(model.config.to_dict(), config, writer)
     if sees:
-        check_runs(model, source)
-    if unquantized := left_unquantized(model):
+        check_forward(model, source)
+    if unquantized := unquantized_notice(model):
         _warn(writer, "quantization_bit", unquantized)
     if stage_of(config).has_reward_head:
         add_reward_head(model, None if source.kind == "gguf" else source.folder)
@@ -241,8 +241,8 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
             f"finetuning_type {config.get('finetuning_type')} trains no parameter of {source.name}. Expected a method "
             "that trains some, such as lora, freeze or full."
         )
-    if not goes_on(config):
-        check_reloads(model)
+    if not continues_adapter(config):
+        check_adapter_reloads(model)
     return model
 
 
@@ -363,8 +363,10 @@ def _save(work: TrainingContext, trainer: TrainingLoop) -> str:
     shutil.rmtree(folder.output, ignore_errors=True)
     folder.output_record.unlink(missing_ok=True)  # so that none is ever that of another result
     partial.replace(folder.output)
-    write_record(folder, written)
-    runs_own_code(ModelSource(str(folder.output), folder.output, "folder"), config)  # allowed, as what it was made from
+    write_checksums(folder, written)
+    resolve_trust_remote_code(
+        ModelSource(str(folder.output), folder.output, "folder"), config
+    )  # allowed, as what it was made from
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
         try:

@@ -21,7 +21,7 @@ from llf_core.methods.lora import LoRA
 from llf_core.methods.method import apply_method
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
-from llf_core.models.reward_model import load_scorer, scorer_base
+from llf_core.models.reward_model import load_reward_model, reward_model_base
 from llf_core.rewards import WeightedSum, load_rewards
 from llf_core.rewards.signature import TRAINER_PARAMETERS
 from llf_core.stages.adapter_switching import save_policy_alone
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
-    from llf_core.models.reward_model import Scorer
+    from llf_core.models.reward_model import RewardModel
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.ppo.scoring import Score, Written
 
@@ -114,29 +114,29 @@ def width_of(model: PreTrainedModel) -> int:
 
 
 # -- the reward ------------------------------------------------------------------------------------------
-def _scorer(work: TrainingContext, *, shared: bool) -> Scorer | None:
+def _scorer(work: TrainingContext, *, shared: bool) -> RewardModel | None:
     config = work.config
     kind, name = config.get("reward_model_type"), config.get("reward_model")
     if kind not in {"lora", "full"}:
         return None
     if kind == "lora":
-        source = scorer_base(name, config, work.source)
+        source = reward_model_base(name, config, work.source)
         # Where adapters were merged into the policy's weights, these are no longer what the reward model was made for.
         own = source is not work.source or hasattr(work.model.get_base_model(), "llf_merged")
         onto = _wrapped(load_model(source, config, work.plan), work) if own or not shared else work.model
-        scorer = load_scorer(name, config, onto=onto, adapter=REWARD)
+        scorer = load_reward_model(name, config, shared_model=onto, adapter=REWARD)
         save_policy_alone(work.model)
         return _quickened(scorer, work)
     adapters = list(config.get("reward_model_adapters") or ())
     bits = config.get("reward_model_quantization_bit")
     if not adapters:
-        return _quickened(load_scorer(name, config, quantization_bit=bits), work)
+        return _quickened(load_reward_model(name, config, quantization_bit=bits), work)
     plain = _plain(config, model_name_or_path=name, quantization_bit=bits)
     base = merge_adapters(load_model(resolve_model(name, plain), plain, work.plan), adapters[:-1], plain)
-    return _quickened(load_scorer(adapters[-1], config, onto=_wrapped(base, work), adapter=REWARD), work)
+    return _quickened(load_reward_model(adapters[-1], config, shared_model=_wrapped(base, work), adapter=REWARD), work)
 
 
-def _quickened(scorer: Scorer, work: TrainingContext) -> Scorer:
+def _quickened(scorer: RewardModel, work: TrainingContext) -> RewardModel:
     """A reward model on the fast path, where it is a causal model of its own."""
     own = scorer.model is not work.model
     if own:
@@ -164,7 +164,7 @@ def _closing(work: TrainingContext) -> list[int]:
     return ids
 
 
-def _scoring(work: TrainingContext, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
+def _scoring(work: TrainingContext, scorer: RewardModel | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
     config = work.config
     if scorer is not None:
         ends = end_tokens(work.model, work.tokenizer) or ()
@@ -212,7 +212,7 @@ def _value_head(model: PreTrainedModel, weight: Tensor | None = None) -> ValueHe
     return ValueHead(width_of(model), model.get_input_embeddings().weight.device, weight)
 
 
-def _value_model(work: TrainingContext, scorer: Scorer | None) -> ValueModel:
+def _value_model(work: TrainingContext, scorer: RewardModel | None) -> ValueModel:
     """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
     config, weight = work.config, None
     if scorer is None or scorer.head is None or config.model.quantization_bit:
@@ -231,7 +231,7 @@ def _value_model(work: TrainingContext, scorer: Scorer | None) -> ValueModel:
     return ValueModel(model, _value_head(model, weight))
 
 
-def _take_weights(model: PreTrainedModel, scorer: Scorer) -> Tensor | None:
+def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
     """Has a model begin with a reward model's weights, where these fit; returns the reward model's head then."""
     own, other = model.state_dict(), scorer.model.state_dict()
     prefix = f"{model.base_model_prefix}."

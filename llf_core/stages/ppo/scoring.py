@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.acceleration.patching.causal_head import causal_of, forward_hidden
-from llf_core.models.reward_head import apply_reward_head
+from llf_core.models.reward_head import apply_head
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, fix_message
 from llf_core.stages.adapter_switching import wearing
 from llf_core.stages.base.stop_training import StopTraining
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.prompts import Prompts
-    from llf_core.models.reward_model import Scorer
+    from llf_core.models.reward_model import RewardModel
     from llf_core.rewards import WeightedSum
 
 SHOWN = 60
@@ -70,7 +70,7 @@ class ModelScoring:
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: RewardModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
         flatten: bool,
@@ -80,7 +80,7 @@ class ModelScoring:
         """Takes a loaded reward model.
 
         Args:
-            scorer: of `llf_core.models.reward_model.load_scorer`; alone, or put onto the policy.
+            scorer: of `llf_core.models.reward_model.load_reward_model`; alone, or put onto the policy.
             tokenizer: the policy's.
             flatten: whether its model may be given flattened batches.
             closing: what the chat template writes after the words of an answer.
@@ -112,7 +112,7 @@ class ModelScoring:
         places = _last_read(batch, scorer.skipped)
 
         def objective(hidden: Tensor) -> Tensor:
-            return apply_reward_head(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, places))
+            return apply_head(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, places))
 
         worn = nullcontext() if scorer.adapter is None else wearing(scorer.model, scorer.adapter)
         with torch.no_grad(), worn:

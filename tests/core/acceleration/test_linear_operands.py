@@ -15,7 +15,7 @@ from llf_core.acceleration.patching.fast_forwards import install, linear_forward
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.acceleration.patching.linear_operands import operand, operands
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
-from llf_core.models.quantize import make_trainable
+from llf_core.models.quantize import keep_differentiable
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny
 from tests.core.acceleration.test_models import batch, distance, gradients, with_lora
@@ -49,7 +49,7 @@ def four_bits(**options):
 
     layer = bitsandbytes.nn.Linear4bit(64, 48, compute_dtype=torch.float32, quant_type="nf4", **options)
     layer = layer.to("cpu")  # which quantizes
-    make_trainable(layer)
+    keep_differentiable(layer)
     return frozen(layer)
 
 
@@ -165,7 +165,7 @@ def test_a_quantized_model_trains_as_pefts_own_layers_do(dtype, tmp_path):
         model = AutoModelForCausalLM.from_pretrained(
             tmp_path, quantization_config=bits, device_map={"": "cpu"}, dtype=dtype
         )
-        make_trainable(model)
+        keep_differentiable(model)
         models.append(with_lora(model).train())
     fast, plain = models
     done = accelerate(fast)

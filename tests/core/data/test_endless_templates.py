@@ -6,7 +6,7 @@ from jinja2.exceptions import TemplateError
 from llf_core.data import DataError, prepare
 from llf_core.data.render import choose_template
 from llf_core.models import bounded_templates as bounded
-from llf_core.models.bounded_templates import bound_templates
+from llf_core.models.bounded_templates import limit_templates
 
 ROWS = [{"instruction": "Hi", "output": "Yo"}]
 SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
@@ -55,7 +55,7 @@ REFUSED = r"does not end as one should: it .*set template\.|maximum recursion de
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_it_is_refused_with_a_sentence(name, make_config, write, tokenizer, monkeypatch):
-    monkeypatch.setattr(bounded, "STEPS", 50_000)
+    monkeypatch.setattr(bounded, "MAX_STEPS", 50_000)
     tokenizer.chat_template = ENDLESS[name] + END
     write(ROWS)
     with pytest.raises(DataError, match=REFUSED):
@@ -65,7 +65,7 @@ def test_it_is_refused_with_a_sentence(name, make_config, write, tokenizer, monk
 
 
 def test_what_takes_its_time_in_one_step_is_refused_too(make_config, write, tokenizer, monkeypatch):
-    monkeypatch.setattr(bounded, "SECONDS", 0.05)
+    monkeypatch.setattr(bounded, "MAX_SECONDS", 0.05)
     tokenizer.chat_template = "{% set r = range(99999) | list %}{% for i in r %}{% set s = r | sum %}{% endfor %}" + END
     write(ROWS)
     with pytest.raises(DataError, match=r"takes more than 0\.05 s"):
@@ -75,7 +75,7 @@ def test_what_takes_its_time_in_one_step_is_refused_too(make_config, write, toke
 def test_a_long_conversation_is_none_of_it(tokenizer):
     said = SAID * 2000
     plain = tokenizer.apply_chat_template(said, tokenize=False)
-    bound_templates()
+    limit_templates()
     assert tokenizer.apply_chat_template(said, tokenize=False) == plain
     words = "{{ m.role ~ ': ' ~ m.content ~ 1 ~ none }}"
     tokenizer.chat_template = "{% for m in messages %}{% for n in range(40) %}{% endfor %}" + words + "{% endfor %}"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from llf_core.cli import app
 from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.evaluation.win_rate import PairwiseComparison, judged, win_rate, win_rate_in_child
-from llf_core.models.reward_model import load_scorer
+from llf_core.models.reward_model import load_reward_model
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_both_answer_what_was_held_out_and_the_reward_model_scores_them(trained,
     assert told[-1] == ("Scoring answers", 12, 12)
     assert ("Answers of the result", 6, 6) in told
 
-    scorer = load_scorer(reward_model.id)
+    scorer = load_reward_model(reward_model.id)
     from llf_core.config import RunConfig
 
     config = RunConfig.load(folder.config)

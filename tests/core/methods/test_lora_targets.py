@@ -10,7 +10,7 @@ from llf_core.config import RunConfig
 from llf_core.methods.lora_targets import adapter_targets, linear_layers, linear_names
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, plan_device, resolve_model
-from llf_core.models.quantize import left_unquantized
+from llf_core.models.quantize import unquantized_notice
 from tests.core.models.tiny_configs import tiny_config
 
 MORE = ["falcon_mamba", "mamba2", "bamba", "falcon_h1", "qwen3_next", "gpt_oss", "deepseek_v3"]
@@ -96,7 +96,7 @@ def test_experts_that_no_adapter_reaches_are_told():
     model = tiny("dbrx")
     assert "leaves out mlp.v1, mlp.w1, mlp.w2, the weights of experts" in adapter_targets(model, ["all"]).notes[0]
     model.is_quantized = True
-    assert "leaves the experts of DbrxForCausalLM in float32" in left_unquantized(model)
+    assert "leaves the experts of DbrxForCausalLM in float32" in unquantized_notice(model)
 
 
 def test_slices_of_a_weight_are_not_taken_for_another_use_of_it():
@@ -170,7 +170,7 @@ def test_experts_that_stay_unquantized_are_told(tiny_tokenizer, tmp_path, monkey
     keys = {"model_name_or_path": str(tmp_path / "moe"), "dataset": "llf_demo", "use_cpu": True, "quantization_bit": 4}
     config = RunConfig.load(keys)
     model = load_model(resolve_model(str(tmp_path / "moe"), config), config, plan_device(config))
-    told = left_unquantized(model)
+    told = unquantized_notice(model)
     assert "leaves the experts of MixtralForCausalLM in" in told
     assert "147,456 of 222,016 parameters" in told
 

@@ -185,7 +185,7 @@ def save_tiny(kind: str, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     from llf_core.config.name_checks.architecture_properties import refusal
-    from llf_core.models.architecture import sees
+    from llf_core.models.architecture import is_multimodal
     from tests.core.models.tiny_configs import tiny_config
     from tests.core.models.tiny_processors import name_processor, tiny_processor
     from tests.tiny import tiny_tokenizer
@@ -203,8 +203,8 @@ def save_tiny(kind: str, folder: Path) -> None:
         setattr(config, key, value)
     processor = None
     try:
-        processor = tiny_processor(kind, config) if sees(config) else None
-        model = (AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM).from_config(config)
+        processor = tiny_processor(kind, config) if is_multimodal(config) else None
+        model = (AutoModelForImageTextToText if is_multimodal(config) else AutoModelForCausalLM).from_config(config)
     except ImportError:  # the run that is tried says of what
         if processor is None:
             name_processor(kind, folder)
@@ -451,9 +451,11 @@ def _plain(folder: Path) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    from llf_core.models.architecture import sees
+    from llf_core.models.architecture import is_multimodal
 
-    kind: Any = AutoModelForImageTextToText if sees(AutoConfig.from_pretrained(folder)) else AutoModelForCausalLM
+    kind: Any = (
+        AutoModelForImageTextToText if is_multimodal(AutoConfig.from_pretrained(folder)) else AutoModelForCausalLM
+    )
     return kind.from_pretrained(folder, dtype=torch.float32).eval()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llf_core.models import ModelError, save_output
-from llf_core.models.mixed_dtypes import one_dtype
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 
 IDS = torch.tensor([[1, 5, 9, 200]])
 
@@ -35,7 +35,7 @@ def adapter(config, loaded, tmp_path):
 
 
 def logits(model):
-    with torch.no_grad(), one_dtype(model):
+    with torch.no_grad(), autocast_mixed_dtypes(model):
         return model.eval()(IDS).logits.float()
 
 

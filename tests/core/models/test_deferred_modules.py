@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from llf_core.models.deferred_modules import STAND_INS, may_defer
+from llf_core.models.deferred_modules import STAND_INS, can_defer
 
 START = """
 import json, sys
-from llf_core.models.deferred_modules import STAND_INS, defer, real
+from llf_core.models.deferred_modules import STAND_INS, defer_modules, import_real
 defer()
 sys.modules["bitsandbytes"] = None  # which brings a compiler
 def there():
@@ -104,9 +104,9 @@ print(json.dumps([found.tolist(), len(there())]))
     ],
 )
 def test_a_run_that_may_compile_something_defers_nothing(config, changes, may):
-    assert may_defer(config(**changes)) is may
+    assert can_defer(config(**changes)) is may
 
 
 def test_one_of_several_processes_defers_nothing(config, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert may_defer(config()) is False
+    assert can_defer(config()) is False

@@ -10,13 +10,13 @@ import pytest
 from transformers.utils import import_utils
 
 from llf_core.models import model_files
-from llf_core.models.model_files import READER, decode, encode
+from llf_core.models.model_files import READER, decode_structure, encode_structure
 
 IMPORT = """
 import hashlib, json, sys
 if sys.argv[1] == "remember":
-    from llf_core.models.model_files import remember_model_files
-    remember_model_files()
+    from llf_core.models.model_files import cache_import_structure
+    cache_import_structure()
 opened = [0]
 sys.addaudithook(
     lambda event, args: event == "open" and "/models/" in str(args[0]) and str(args[0]).endswith(".py")
@@ -71,7 +71,7 @@ def test_the_structure_survives_json_in_its_order():
         frozenset(): {"configuration_a": {"C"}},
         "folder": {frozenset(): {"x": {"Y"}}, "empty": {}},
     }
-    again = decode(json.loads(json.dumps(encode(structure))))
+    again = decode_structure(json.loads(json.dumps(encode_structure(structure))))
     assert again == structure
     assert list(again) == list(structure)
 
@@ -81,7 +81,7 @@ def test_the_function_that_reads_them_is_there():
     folder = Path(import_utils.__file__).parent.parent / "models" / "llama"
     found = read(folder)
     assert "LlamaConfig" in found[frozenset()]["configuration_llama"]
-    assert decode(encode(found)) == found
+    assert decode_structure(encode_structure(found)) == found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there it is done")

@@ -11,7 +11,7 @@ from llf_core.config.name_checks import check
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_loading import find_adapter
 from llf_core.models.lazy_imports import needs_bitsandbytes
-from llf_core.models.reward_model import load_scorer
+from llf_core.models.reward_model import load_reward_model
 from llf_core.runs import create_run, read_status
 from llf_core.training.session import run_attempt
 from tests import attempts
@@ -91,7 +91,7 @@ def test_a_model_that_is_none(name):
 def test_an_adapter_a_reference_or_a_reward_model_that_is_none(name, tiny_model_dir):
     config = config_of(model_name_or_path=str(tiny_model_dir))
     refused(lambda: find_adapter(name, config), name)
-    refused(lambda: load_scorer(name, config), name)
+    refused(lambda: load_reward_model(name, config), name)
     for more in (
         {"adapter_name_or_path": name},
         {"stage": "dpo", "dataset": "llf_demo_pairs", "ref_model": name},

@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from llf_core.config.name_checks.architecture_properties import properties
 from llf_core.models import ModelError
 from llf_core.models.architecture import load_architecture
-from llf_core.models.load import check_runs
+from llf_core.models.load import check_forward
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import RunReader, read_status
 from tests.attempts import data_file, make_run, settings, trained
@@ -170,7 +170,7 @@ def test_a_bert_that_is_no_decoder_is_refused_before_its_data_is_read(trained, t
 def test_a_model_that_transformers_loads_and_cannot_run_is_refused(tmp_path):
     model = tiny("llama")
     source = ModelSource("some", tmp_path, "folder")
-    check_runs(model, source)
+    check_forward(model, source)
     model.lm_head.forward = None
     with pytest.raises(ModelError, match=r"^transformers [\d.]+ loads some and cannot run it: .*'NoneType'.* Another"):
-        check_runs(model, source)
+        check_forward(model, source)

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.models import ModelError
 from llf_core.models import device as devices
-from llf_core.models.reward_model import load_scorer
+from llf_core.models.reward_model import load_reward_model
 from tests.core.stages.llama_factory.same_model import save_model
 
 GOLDENS = Path(__file__).parents[1] / "stages" / "llama_factory"
@@ -72,7 +72,7 @@ def adapter(classifier, tiny_model_dir, tiny_tokenizer, tmp_path):
 def test_a_classifier_of_its_own(classifier, tiny_tokenizer, tmp_path):
     disturbed(classifier).save_pretrained(tmp_path / "whole")
     tiny_tokenizer.save_pretrained(tmp_path / "whole")
-    scorer = load_scorer(str(tmp_path / "whole"))
+    scorer = load_reward_model(str(tmp_path / "whole"))
     expected = by_transformers(classifier, tiny_tokenizer)
     assert scorer.scores(TALKS) == pytest.approx(expected, rel=1e-5)
     assert scorer.scores(TALKS, batch_size=1) == pytest.approx(expected, rel=1e-5)
@@ -81,7 +81,7 @@ def test_a_classifier_of_its_own(classifier, tiny_tokenizer, tmp_path):
 @pytest.mark.parametrize("fast", [False, True])
 def test_an_adapter_by_itself_and_beside_another(adapter, tiny_model_dir, fast):
     folder, expected = adapter
-    assert load_scorer(str(folder)).scores(TALKS) == pytest.approx(expected, rel=1e-5)
+    assert load_reward_model(str(folder)).scores(TALKS) == pytest.approx(expected, rel=1e-5)
 
     policy = get_peft_model(
         LlamaForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(task_type="CAUSAL_LM", r=2, lora_dropout=0.5)
@@ -93,7 +93,7 @@ def test_an_adapter_by_itself_and_beside_another(adapter, tiny_model_dir, fast):
     logits = policy.eval()(input_ids=ids).logits
     policy.train()
     trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
-    scorer = load_scorer(str(folder), onto=policy)
+    scorer = load_reward_model(str(folder), shared_model=policy)
     assert scorer.scores(TALKS) == pytest.approx(expected, rel=1e-5)
     assert policy.active_adapter == "default"
     assert policy.training
@@ -108,7 +108,7 @@ def test_a_value_head_of_the_policy_stays_its_own(adapter, tiny_model_dir):
     causal.score = torch.nn.Linear(64, 1, bias=False)
     policy = get_peft_model(causal, LoraConfig(task_type="CAUSAL_LM", r=2, modules_to_save=["score"]))
     value = causal.score.weight.clone()
-    scorer = load_scorer(str(folder), onto=policy)
+    scorer = load_reward_model(str(folder), shared_model=policy)
     assert scorer.scores(TALKS) == pytest.approx(expected, rel=1e-5)
     assert torch.equal(causal.score.weight, value)
     assert causal.score.weight.requires_grad
@@ -116,7 +116,7 @@ def test_a_value_head_of_the_policy_stays_its_own(adapter, tiny_model_dir):
 
 def test_tokens_may_be_padded_on_either_side(adapter):
     folder, expected = adapter
-    scorer = load_scorer(str(folder))
+    scorer = load_reward_model(str(folder))
     rows = [scorer.tokens(talk) for talk in TALKS]
     longest = max(map(len, rows))
     for left in (True, False):
@@ -139,17 +139,17 @@ def test_what_llama_factory_saved_scores_as_there(tmp_path):
     settings["base_model_name_or_path"] = str(tmp_path / "model")
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
     wanted = json.loads((GOLDENS / "rm.json").read_text())["scores"]
-    assert load_scorer(str(adapter)).scores(list(wanted)) == pytest.approx(list(wanted.values()), rel=1e-5)
+    assert load_reward_model(str(adapter)).scores(list(wanted)) == pytest.approx(list(wanted.values()), rel=1e-5)
 
     merged = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(tmp_path / "model"), adapter).merge_and_unload()
     merged.save_pretrained(tmp_path / "model")
     shutil.copy(GOLDENS / "rm_adapter" / "value_head.safetensors", tmp_path / "model")
-    found = load_scorer(str(tmp_path / "model")).scores(list(wanted))
+    found = load_reward_model(str(tmp_path / "model")).scores(list(wanted))
     assert found == pytest.approx(list(wanted.values()), rel=1e-4)
 
 
 def test_a_score_that_is_no_number_is_refused(adapter):
-    scorer = load_scorer(str(adapter[0]))
+    scorer = load_reward_model(str(adapter[0]))
     with torch.no_grad():
         scorer.head.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match=r"the lighthouse.* the score nan\. Expected a finite number"):
@@ -158,22 +158,22 @@ def test_a_score_that_is_no_number_is_refused(adapter):
 
 def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_tokenizer, tmp_path):
     with pytest.raises(ModelError, match="There is no reward model at /nowhere"):
-        load_scorer("/nowhere")
+        load_reward_model("/nowhere")
     with pytest.raises(ModelError, match="no head that makes scores"):
-        load_scorer(str(tiny_model_dir))
+        load_reward_model(str(tiny_model_dir))
     policy = get_peft_model(LlamaForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(task_type="CAUSAL_LM", r=2))
     policy.save_pretrained(tmp_path / "speaks")
     with pytest.raises(ModelError, match="speaks is not a reward model"):
-        load_scorer(str(tmp_path / "speaks"))
+        load_reward_model(str(tmp_path / "speaks"))
     classifier.save_pretrained(tmp_path / "whole")
     with pytest.raises(ModelError, match="a whole model, so it cannot be put on another"):
-        load_scorer(str(tmp_path / "whole"), onto=policy)
+        load_reward_model(str(tmp_path / "whole"), shared_model=policy)
     two = AutoModelForSequenceClassification.from_pretrained(tiny_model_dir, num_labels=2)
     two.save_pretrained(tmp_path / "two")
     tiny_tokenizer.save_pretrained(tmp_path / "two")
     with pytest.raises(ModelError, match="a classifier with 2 labels"):
-        load_scorer(str(tmp_path / "two"))
+        load_reward_model(str(tmp_path / "two"))
     save_model(tmp_path / "other")
     other = get_peft_model(LlamaForCausalLM.from_pretrained(tmp_path / "other"), LoraConfig(task_type="CAUSAL_LM", r=2))
     with pytest.raises(ModelError, match="does not fit its base"):
-        load_scorer(str(adapter[0]), onto=other)
+        load_reward_model(str(adapter[0]), shared_model=other)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.models import resolve_model, save_output
 from llf_core.models.card import load_snippet, model_card
-from llf_core.models.mixed_dtypes import one_dtype
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import RunFolder
 from tests.core.models.test_adapter_loading import disturb
@@ -75,7 +75,7 @@ def by_the_card(reader):
 
 
 def logits(model):
-    with torch.no_grad(), one_dtype(model):
+    with torch.no_grad(), autocast_mixed_dtypes(model):
         return model.eval()(torch.tensor(IDS)).logits[0, -1].float()
 
 

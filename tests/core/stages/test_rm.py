@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llf_core.config import validate
-from llf_core.models.reward_model import load_scorer
+from llf_core.models.reward_model import load_reward_model
 from llf_core.runs import RunReader
 from llf_core.stages.rm import pair_losses
 from tests.core.stages.curves import curve, stop_and_resume
@@ -184,7 +184,7 @@ def test_the_output_scores_alike_in_plain_transformers(trained, pairs, pair_rows
         model = AutoModelForSequenceClassification.from_pretrained(folder.output)
         assert model.config.num_labels == 1
     scores, talks = scores_of_plain_transformers(model, tokenizer, pair_rows)
-    assert load_scorer(folder.id).scores(talks) == pytest.approx(scores, abs=1e-5)
+    assert load_reward_model(folder.id).scores(talks) == pytest.approx(scores, abs=1e-5)
     (held,) = [event for event in RunReader(folder).events() if event["type"] == "evaluation"]
     better, worse = np.mean(scores[::2]), np.mean(scores[1::2])
     assert held["values"]["eval_rewards/chosen"] == pytest.approx(better, abs=1e-5)
@@ -209,7 +209,7 @@ def test_where_padding_is_the_end_token_a_score_is_read_where_it_was_trained(
         for key in ("chosen", "rejected")
         for row in pair_rows
     ]
-    scores = load_scorer(folder.id).scores(talks)
+    scores = load_reward_model(folder.id).scores(talks)
     logged = RunReader(folder).metrics()
     assert np.mean(scores[:16]) == pytest.approx(logged.last("eval_rewards/chosen"), abs=1e-5)
     assert np.mean(scores[16:]) == pytest.approx(logged.last("eval_rewards/rejected"), abs=1e-5)
@@ -231,7 +231,7 @@ def test_the_cards_lines_score_an_answer(trained, pairs, finetuning_type, monkey
         {"role": "user", "content": "What is the capital of France?"},
         {"role": "assistant", "content": "The capital of France is Paris."},
     ]
-    assert load_scorer(folder.id).scores([talk]) == pytest.approx([printed], abs=1e-5)
+    assert load_reward_model(folder.id).scores([talk]) == pytest.approx([printed], abs=1e-5)
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
@@ -268,7 +268,7 @@ def test_an_adapter_that_speaks_may_become_one_that_scores(trained, pairs):
     folder, code = trained(stage="rm", dataset=pairs, adapter_name_or_path=str(spoken.output), learning_rate=3e-3)
     assert code == 0
     assert curve(folder)[-1] < curve(folder)[0]
-    assert len(load_scorer(folder.id).scores(["Hello"])) == 1
+    assert len(load_reward_model(folder.id).scores(["Hello"])) == 1
 
 
 def test_an_architecture_without_a_classifier_is_refused_before_anything_is_trained(
@@ -341,5 +341,5 @@ def test_where_an_adapter_would_have_no_base_the_whole_classifier_is_written(
     model = AutoModelForSequenceClassification.from_pretrained(folder.output)
     assert type(model).__name__ == "LlamaForSequenceClassification"
     scores, talks = scores_of_plain_transformers(model, AutoTokenizer.from_pretrained(folder.output), pair_rows)
-    assert load_scorer(folder.id).scores(talks) == pytest.approx(scores, abs=1e-5)
+    assert load_reward_model(folder.id).scores(talks) == pytest.approx(scores, abs=1e-5)
     assert sum(better > worse for better, worse in zip(scores[::2], scores[1::2], strict=True)) >= 14

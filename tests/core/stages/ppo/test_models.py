@@ -138,7 +138,7 @@ def test_a_reward_adapter_whose_base_is_gone_is_refused_unless_it_only_lies_else
 
 
 def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_work, reward_adapter, tiny_tokenizer):
-    from llf_core.models.reward_model import load_scorer
+    from llf_core.models.reward_model import load_reward_model
 
     work = make_work(reward_model_type="lora", reward_model=str(reward_adapter), ppo_models="separate")
     stage = PPO(work)
@@ -147,7 +147,7 @@ def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_wo
     answer = tiny_tokenizer(words, add_special_tokens=False)["input_ids"]
     end = tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")
     ended, cut = scores(stage, [Written(prompt, [*answer, end]), Written(prompt, answer)])
-    scorer = load_scorer(str(reward_adapter), work.config)
+    scorer = load_reward_model(str(reward_adapter), work.config)
     (expected,) = scorer.scores([[question, {"role": "assistant", "content": words}]])
     assert ended == pytest.approx(expected, rel=1e-4)
     assert cut == pytest.approx(expected, rel=1e-4)
