@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from llf_core.evaluation.reward_accuracy import Accuracy, reward_accuracy_in_child
-from llf_core.evaluation.win_rate import MOST, TOKENS, WinRate, win_rate_in_child
+from llf_core.evaluation.win_rate import MAX_NEW_TOKENS, MAX_PROMPTS, WinRate, win_rate_in_child
 from llf_widgets.progress_line import ProgressLine
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     reward_model: Run | str,
     prompts: Sequence[str] | None = None,
     *,
-    max_new_tokens: int = TOKENS,
-    most: int = MOST,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    most: int = MAX_PROMPTS,
     trust: bool = False,
 ) -> ShownWinRate:
     """Compute how often a reward model prefers the answers of a run's result to its base model's, in a child process.

@@ -15,9 +15,9 @@ def answers_of(who: str, folder: str, new_tokens: int) -> Callable[[str], str]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if who == "llf":
-        from llf_core.generation import generate, settle
+        from llf_core.generation import generate, prepare_weights
 
-        settle(model)  # as `load_base_and_tuned` does
+        prepare_weights(model)  # as `load_base_and_tuned` does
         return lambda prompt: generate(model, tokenizer, [prompt], max_new_tokens=new_tokens)[0]
 
     @torch.no_grad()

@@ -20,12 +20,12 @@ def continuing(who: str, folder: str, new_tokens: int, device: str) -> Callable[
     """A function from a prompt to how many tokens came after it."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
     if who == "llf":
-        from llf_core.generation import settle
+        from llf_core.generation import prepare_weights
         from llf_core.generation.generate import continuations
         from llf_core.generation.sampling import Sampling
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        settle(model)
+        prepare_weights(model)
 
         def ours(ids: list[int]) -> int:
             (answer,) = continuations(model, tokenizer, [ids], sampling=Sampling(), max_new_tokens=new_tokens)

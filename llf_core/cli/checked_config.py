@@ -55,7 +55,7 @@ def with_data_checks(report: Report) -> Report:
     """Add the problems found in the first records of the data sets, if the config has no other errors."""
     if not report.ok:
         return report
-    from llf_core.data.kind_check import against
+    from llf_core.data.kind_check import dataset_problems
 
-    found = (replace(problem, line=report.lines.get(problem.key)) for problem in against(report.config))
+    found = (replace(problem, line=report.lines.get(problem.key)) for problem in dataset_problems(report.config))
     return report.with_problems((*report.problems, *found))

@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
     Batch = Mapping[str, Any]
 
-MULTIPLE = 8  # as the collator pads
+PAD_MULTIPLE = 8  # as the collator pads
 PER_GROUP = ("numbers", "reference", "good")
 """Columns of a batch of answers with one row for each group of answers to the same question."""
 PER_TOKEN = ("old_log_probs", "old_values", "advantages", "returns")
 """Columns with one value for each token of the answers, see `llf_core.stages.ppo.rollout`."""
-GROUPED = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP, *PER_TOKEN)
+ANSWER_COLUMNS = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP, *PER_TOKEN)
 """Columns of a batch of answers besides the model's inputs, see `llf_core.data.pair_collator.PairCollator`."""
-TEXT = frozenset(
+TEXT_COLUMNS = frozenset(
     ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
-     "max_length_k", *GROUPED)
+     "max_length_k", *ANSWER_COLUMNS)
 )  # fmt: skip
 """Columns of a text batch. Image tensors differ in layout between models, so batches with media are not split."""
 
 
 def has_media(batch: Batch) -> bool:
     """Whether a batch has tensors of images, videos or audio."""
-    return not batch.keys() <= TEXT
+    return not batch.keys() <= TEXT_COLUMNS
 
 
 def document_count(batch: Batch) -> int:
@@ -56,7 +56,7 @@ def token_count(batch: Batch) -> Tensor:
     return total
 
 
-def learned_count(batch: Batch) -> Tensor:
+def trained_token_count(batch: Batch) -> Tensor:
     """Count the labels of a batch that contribute to the loss.
 
     These are all labels but -100, without the first label of a row, which no token predicts.
@@ -71,7 +71,7 @@ def learned_count(batch: Batch) -> Tensor:
     return learned
 
 
-def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
+def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
     """Split a batch between documents, so that the sum of a loss over all tokens stays the same.
 
     ```
@@ -170,7 +170,7 @@ def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
     """Slice of the rows of a padded batch, without columns that are padding in all of them."""
     shape = batch["input_ids"].shape
     longest = int(batch["attention_mask"][rows].sum(-1).max())
-    columns = slice(-(-longest // MULTIPLE) * MULTIPLE)
+    columns = slice(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE)
     return {
         key: value[rows, columns]
         if _shape(value)[:2] == shape

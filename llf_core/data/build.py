@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.align import decide, wanted_kind
-from llf_core.data.cache import DONE
+from llf_core.data.cache import DONE_FILE
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
 from llf_core.data.example_store import ExampleWriter
 from llf_core.data.load import read_source
 from llf_core.data.media import KINDS
 from llf_core.data.parallel import encode_all
-from llf_core.data.records import Flaw, Record
+from llf_core.data.records import BrokenLine, Record
 from llf_core.data.report import Broken, DataReport, SetCounts
 from llf_core.runs.progress_events import ProgressEvents
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
-    from llf_core.data.load import Opened
-    from llf_core.data.records import Read
+    from llf_core.data.load import OpenedDataset
+    from llf_core.data.records import RecordOrBroken
     from llf_core.data.render import ChatTemplate
     from llf_core.runs import RunWriter
 
 TRAIN, EVAL = "train.arrow", "eval.arrow"
-PEEKED = 100
+PEEK_ROWS = 100
 
 
 @dataclass(frozen=True)
-class Settings:
+class EncodingSettings:
     """The config's settings that determine the examples.
 
     Attributes:
@@ -65,7 +65,7 @@ class Settings:
     workers: int | None
 
     @classmethod
-    def of(cls, config: RunConfig) -> Settings:
+    def of(cls, config: RunConfig) -> EncodingSettings:
         """Take the settings from a config."""
         data = config.data
         return cls(
@@ -85,7 +85,7 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name != "workers"}
 
 
-class Told:
+class ProgressReporter:
     """Reports the progress of a preparation every two seconds, as events of the run and to a callback."""
 
     def __init__(self, run: RunWriter | None, progress: Callable[[str, int], None] | None) -> None:
@@ -111,14 +111,14 @@ class Builder:
         media_dir: base folder of relative paths of media.
     """
 
-    settings: Settings
+    settings: EncodingSettings
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
-    told: Told
+    told: ProgressReporter
     processor: ProcessorMixin | None = None
     media_dir: Path = Path()
 
-    def build(self, folder: Path, train: list[Opened], evaluation: list[Opened]) -> None:
+    def build(self, folder: Path, train: list[OpenedDataset], evaluation: list[OpenedDataset]) -> None:
         """Write `train.arrow`, `eval.arrow` if there is evaluation data, and finally `report.json`.
 
         Args:
@@ -141,9 +141,9 @@ class Builder:
                 raise report.nothing_left([opened.source.label for opened in sets])
         report.fingerprint = digest.hexdigest()
         text = json.dumps(report.json(), ensure_ascii=False)
-        (folder / DONE).write_text(text, encoding="utf-8", errors="backslashreplace")
+        (folder / DONE_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
-    def peek(self, opened: Opened, report: DataReport) -> Reading:
+    def peek(self, opened: OpenedDataset, report: DataReport) -> Reading:
         """Decide from a data set's first records how it is read, and note it in the report.
 
         Args:
@@ -154,9 +154,9 @@ class Builder:
             DataError: no record can be read, or no format fits them.
         """
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
-        return self._decide(opened, list(islice(whole(read, opened.source.label, []), PEEKED)), report)
+        return self._decide(opened, list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS)), report)
 
-    def _decide(self, opened: Opened, peeked: list[Record], report: DataReport) -> Reading:
+    def _decide(self, opened: OpenedDataset, peeked: list[Record], report: DataReport) -> Reading:
         name = opened.source.label
         if not peeked:
             raise report.nothing_left([name])
@@ -189,12 +189,12 @@ class Builder:
         )
 
     def _add(
-        self, opened: Opened, number: int, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash
+        self, opened: OpenedDataset, number: int, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash
     ) -> None:
         name, settings, lines = opened.source.label, self.settings, len(report.broken)
         read = read_source(opened, settings.max_samples, settings.seed)
-        found = whole(read, name, report.broken)
-        peeked = list(islice(found, PEEKED))
+        found = skip_broken(read, name, report.broken)
+        peeked = list(islice(found, PEEK_ROWS))
         encoder = self.encoder(self._decide(opened, peeked, report))
         rows, before = 0, writer.totals()
         for chunk in encode_all(encoder, chain(peeked, found), settings.workers):
@@ -209,7 +209,7 @@ class Builder:
         report.sets.append(SetCounts(name, records, kept, tokens, learned, opened.unit))
 
 
-def whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Record]:
+def skip_broken(read: Iterable[RecordOrBroken], name: str, broken: list[Broken]) -> Iterator[Record]:
     """Yield the readable records and collect broken lines.
 
     Args:
@@ -218,7 +218,7 @@ def whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Rec
         broken: list to which broken lines are added.
     """
     for entry in read:
-        if isinstance(entry, Flaw):
+        if isinstance(entry, BrokenLine):
             broken.append(Broken(entry.line, entry.reason, name, entry.index))
         else:
             yield entry

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VERSION = 5
 """Version of the cache; increased when the same settings would give other examples."""
-DONE = "report.json"
+DONE_FILE = "report.json"
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -35,7 +35,7 @@ def cache_key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def prepared(key: str, make: Callable[[Path], None], *, anew: bool = False) -> tuple[Path, bool]:
+def cached_folder(key: str, make: Callable[[Path], None], *, anew: bool = False) -> tuple[Path, bool]:
     """Return the folder of a prepared data set, and build it if it is missing.
 
     A second process that needs the same folder waits for the first. The folder appears complete under its name, or not
@@ -55,7 +55,7 @@ def prepared(key: str, make: Callable[[Path], None], *, anew: bool = False) -> t
     base.mkdir(parents=True, exist_ok=True)
     folder = base / key
     with shared_lock(f"data-{key}", "Another process prepares the same data. Waiting for it."):
-        if (folder / DONE).is_file() and not anew:
+        if (folder / DONE_FILE).is_file() and not anew:
             return folder, True
         partial = Path(tempfile.mkdtemp(dir=base, prefix=f".{key}-"))
         try:

@@ -47,7 +47,7 @@ class CloudFile:
         """
         import fsspec
 
-        address = whole_address_of(self.url)
+        address = full_url(self.url)
         return cast(
             "BinaryIO",
             _with_and_without_name(self.url, lambda _, options: fsspec.open(address, mode, **options).open()),
@@ -70,7 +70,7 @@ def fetch_file(url: str) -> Path:
     """
     import fsspec
 
-    address = whole_address_of(url)
+    address = full_url(url)
     folder = home() / "cache" / "cloud"
     folder.mkdir(parents=True, exist_ok=True)
     keep = {"cache_storage": str(folder), "check_files": True}
@@ -87,7 +87,7 @@ def fetch_file(url: str) -> Path:
     return named
 
 
-def whole_address_of(url: str) -> str:
+def full_url(url: str) -> str:
     """Return the URL with its password, which a run's config stores without it.
 
     Raises:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-NAMED = 5
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Collator:
         try:
             batch = process(self.processor, texts, media, return_tensors="pt", **options)
         except BadExample as error:
-            names = ", ".join(str(example.get("index", "?")) for example in examples[:NAMED])
+            names = ", ".join(str(example.get("index", "?")) for example in examples[:MAX_NAMED])
             raise DataError(f"The batch of the examples {names} cannot be made: {error}. Mend these records.") from None
         length = batch["input_ids"].shape[1]
         targets = torch.full((len(ids), length), IGNORED)
@@ -200,8 +200,8 @@ def _flattened(ids: list[NDArray[np.int64]], labels: list[NDArray[np.int64]]) ->
 
 
 def _nothing_to_learn(examples: list[Mapping[str, Any]]) -> DataError:
-    names = ", ".join(str(example.get("index", "?")) for example in examples[:NAMED])
-    more = f" and {len(examples) - NAMED:,} more" if len(examples) > NAMED else ""
+    names = ", ".join(str(example.get("index", "?")) for example in examples[:MAX_NAMED])
+    more = f" and {len(examples) - MAX_NAMED:,} more" if len(examples) > MAX_NAMED else ""
     return DataError(
         f"A batch has no token to learn from (examples {names}{more}). Raise cutoff_len, or look at these examples."
     )

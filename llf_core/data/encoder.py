@@ -13,20 +13,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.label_mask import Encoded, Tokens, Turn, encode
-from llf_core.data.media import ARGUMENTS, check_unseen, encode_seen, with_media
+from llf_core.data.media import PROCESSOR_ARGUMENTS, add_media, check_no_placeholders, encode_multimodal
 from llf_core.data.render import (
+    accepts_parts,
+    answer_header,
+    answer_suffix,
     choose_template,
-    closing_of,
-    opening_of,
+    media_placeholder,
     render_all,
     render_answers,
     render_prompt,
-    sign_of,
-    takes_parts,
 )
 from llf_core.data.rendered import Rendered
-from llf_core.data.truncation import blocks, cut, cut_lengths, learned, overlong, split_long
-from llf_core.data.word_cache import library_of
+from llf_core.data.truncation import (
+    count_trained,
+    first_overlong_answer,
+    split_blocks,
+    split_long,
+    truncate,
+    truncated_lengths,
+)
+from llf_core.data.word_cache import fast_tokenizer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.records import Record, Row
     from llf_core.data.render import ChatTemplate
-    from llf_core.data.word_cache import Library
+    from llf_core.data.word_cache import FastTokenizer
 
 
 class Example(NamedTuple):
@@ -65,7 +72,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedExample:
     """An example before truncation.
 
     Attributes:
@@ -98,7 +105,7 @@ class Chunk:
     rows: int = 0
 
 
-Drawn = list[tuple[int, "Conversation", Rendered]]
+RenderedRows = list[tuple[int, "Conversation", Rendered]]
 """Record index, conversation and rendered text of each example."""
 
 
@@ -133,9 +140,9 @@ class Encoder:
     media_dir: Path = Path()
 
     @cached_property
-    def library(self) -> Library | None:
+    def library(self) -> FastTokenizer | None:
         """The tokenizer's fast implementation, with a cache of tokenized words; None for a slow tokenizer."""
-        return library_of(self.tokenizer)
+        return fast_tokenizer_of(self.tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encode records. A record that cannot be trained on is reported with its reason."""
@@ -149,10 +156,10 @@ class Encoder:
             if looked:
                 gc.enable()
 
-    def draw(self, records: Sequence[Record]) -> tuple[Chunk, Drawn]:
+    def draw(self, records: Sequence[Record]) -> tuple[Chunk, RenderedRows]:
         """Step 1 of 3: render records to text."""
         chunk = Chunk(rows=len(records))
-        drawn: Drawn = []
+        drawn: RenderedRows = []
         for record in records:
             try:
                 conversation = self._align(record.row)
@@ -163,11 +170,11 @@ class Encoder:
                 chunk.dropped.append((record.index, str(error)))
         return chunk, drawn
 
-    def tokenize(self, drawn: Drawn) -> list[Encoded | BadExample]:
+    def tokenize(self, drawn: RenderedRows) -> list[Encoded | BadExample]:
         """Step 2 of 3: tokenize the texts. A fast tokenizer does this without the GIL."""
         return self._encode([rendered for _, _, rendered in drawn])
 
-    def finish(self, chunk: Chunk, drawn: Drawn, tokens: list[Encoded | BadExample]) -> Chunk:
+    def finish(self, chunk: Chunk, drawn: RenderedRows, tokens: list[Encoded | BadExample]) -> Chunk:
         """Step 3 of 3: turn tokens into examples.
 
         Args:
@@ -193,7 +200,7 @@ class Encoder:
         if self.processor is None:
             return conversation
         signs = self._signs if self._texts_alone else None
-        found = with_media(conversation, row, self.reading.columns, self.media_dir, signs)
+        found = add_media(conversation, row, self.reading.columns, self.media_dir, signs)
         if found.media and self.kind != ANSWERS:
             raise BadExample("pictures, videos and sounds are only built for conversations with answers")
         return found
@@ -204,13 +211,17 @@ class Encoder:
 
         All named templates do; a model's own may take lists of parts.
         """
-        return bool(self.template.marked) or not takes_parts(self.template, self.tokenizer)
+        return bool(self.template.marked) or not accepts_parts(self.template, self.tokenizer)
 
     @cached_property
     def _signs(self) -> dict[str, str]:
         """Placeholder of each kind of media in the texts of a named template, as the model's own template writes it."""
         own = choose_template(None, self.tokenizer)
-        return {kind: sign for kind in ARGUMENTS if (sign := sign_of(own, self.tokenizer, kind)) is not None}
+        return {
+            kind: sign
+            for kind in PROCESSOR_ARGUMENTS
+            if (sign := media_placeholder(own, self.tokenizer, kind)) is not None
+        }
 
     def _with_system(self, conversation: Conversation) -> Conversation:
         if self.default_system is None or conversation.messages[0]["role"] == "system":
@@ -234,7 +245,7 @@ class Encoder:
             found.append(replace(conversation, messages=(*conversation.messages[:-1], conversation.rejected)))
         made = [(one, render_answers(self.template, self.tokenizer, one, last_only=True)) for one in found]
         for _, rendered in made if self.processor is not None else ():
-            check_unseen(self.processor, rendered.text)
+            check_no_placeholders(self.processor, rendered.text)
         return made
 
     def _pair(
@@ -261,16 +272,22 @@ class Encoder:
         lost = length - len(chosen.ids) - len(rejected.ids)
         more = {"rejected_ids": rejected.ids, "rejected_labels": rejected.labels}
         return Example(
-            index, chosen.ids, chosen.labels, lost, 0, learned(chosen.labels) + learned(rejected.labels), more
+            index,
+            chosen.ids,
+            chosen.labels,
+            lost,
+            0,
+            count_trained(chosen.labels) + count_trained(rejected.labels),
+            more,
         )
 
     def _cut_pair(self, conversation: Conversation, chosen: Tokens, rejected: Tokens) -> tuple[Tokens, Tokens]:
         place = len(conversation.messages) - 1
         start = chosen.turns[0].start
         longest = max(tokens.turns[0].end - start for tokens in (chosen, rejected))
-        opening = min(len(self._ids(opening_of(self.template, self.tokenizer, conversation, place))), start)
-        source = max(cut_lengths(start, longest, self.cutoff_len)[0], opening)
-        closes = self._ids(closing_of(self.template, self.tokenizer, conversation, place))
+        opening = min(len(self._ids(answer_header(self.template, self.tokenizer, conversation, place))), start)
+        source = max(truncated_lengths(start, longest, self.cutoff_len)[0], opening)
+        closes = self._ids(answer_suffix(self.template, self.tokenizer, conversation, place))
 
         def short(tokens: Tokens) -> Tokens:
             room, answer = self.cutoff_len - source, slice(start, tokens.turns[0].end)
@@ -293,7 +310,7 @@ class Encoder:
         found = list(render_all(self.template, self.tokenizer, conversation, last_only=self.mask_history))
         if not conversation.media:
             for _, rendered in found if self.processor is not None else ():
-                check_unseen(self.processor, rendered.text)
+                check_no_placeholders(self.processor, rendered.text)
             return found
         if len(found) > 1:
             raise BadExample("the chat template leaves out earlier thoughts, which is not built for pictures yet")
@@ -313,7 +330,7 @@ class Encoder:
             library = self.library
             if library is None:
                 return BadExample("the model's tokenizer is written in Python, which is not built for pictures")
-            return encode_seen(self.processor, library, rendered, train_on_prompt=self.train_on_prompt)
+            return encode_multimodal(self.processor, library, rendered, train_on_prompt=self.train_on_prompt)
         except BadExample as error:
             return error
 
@@ -337,13 +354,13 @@ class Encoder:
             examples = [Example(index, found.ids, found.labels, 0, 0, found.learned)]
         elif self.cutoff_strategy == "split" or self.kind == TEXTS:
             tokens = found.lists()
-            parts = blocks(tokens, self.cutoff_len) if self.kind == TEXTS else split_long(tokens, self.cutoff_len)
-            examples = [Example(index, part.ids, part.labels, 0, 0, learned(part.labels)) for part in parts]
+            parts = split_blocks(tokens, self.cutoff_len) if self.kind == TEXTS else split_long(tokens, self.cutoff_len)
+            examples = [Example(index, part.ids, part.labels, 0, 0, count_trained(part.labels)) for part in parts]
         else:
             tokens = found.lists()
             short = self._cut(conversation, tokens)
-            count = learned(short.labels)
-            lost = learned(tokens.labels) - count
+            count = count_trained(short.labels)
+            lost = count_trained(tokens.labels) - count
             examples = [Example(index, short.ids, short.labels, length - len(short.ids), lost, count)]
         if self.kind == UNPAIRED:
             examples = [example._replace(more={"good": conversation.good}) for example in examples]
@@ -355,11 +372,11 @@ class Encoder:
         if self.kind == PROMPTS:
             return self._cut_prompt(conversation, tokens)
         _, tokens, opening, closing = self._to_cut(conversation, tokens)
-        return cut(tokens, self.cutoff_len, opening, closing) if len(tokens.ids) > self.cutoff_len else tokens
+        return truncate(tokens, self.cutoff_len, opening, closing) if len(tokens.ids) > self.cutoff_len else tokens
 
     def _cut_prompt(self, conversation: Conversation, tokens: Tokens) -> Tokens:
         """Truncate the last message of a prompt; the generation prompt is kept."""
-        opens = opening_of(self.template, self.tokenizer, conversation, len(conversation.messages))
+        opens = answer_header(self.template, self.tokenizer, conversation, len(conversation.messages))
         opening = len(self._ids(opens))
         if opening >= self.cutoff_len:
             raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its question")
@@ -383,16 +400,16 @@ class Encoder:
                 return conversation, tokens, 0, 0
         places = [place for place, message in enumerate(conversation.messages) if message["role"] == ANSWER]
         places = places[-1:] if last_only else places
-        number = overlong(tokens, self.cutoff_len)
+        number = first_overlong_answer(tokens, self.cutoff_len)
         turn, opening = tokens.turns[number], 0
         if number == 0:
-            opens = opening_of(self.template, self.tokenizer, conversation, places[0])
+            opens = answer_header(self.template, self.tokenizer, conversation, places[0])
             opening = min(len(self._ids(opens)), turn.start)
-        closes = self._ids(closing_of(self.template, self.tokenizer, conversation, places[number]))
+        closes = self._ids(answer_suffix(self.template, self.tokenizer, conversation, places[number]))
         closing = len(closes) if tokens.ids[turn.end - len(closes) : turn.end] == closes else 0
         return conversation, tokens, opening, closing
 
-    def explain(self, record: Record) -> list[Explained]:
+    def explain(self, record: Record) -> list[ExplainedExample]:
         """Encode a record for inspection, with the tokens that truncation removes; of a pair both answers.
 
         Raises:
@@ -409,7 +426,7 @@ class Encoder:
             return self._explain_pair(conversation, parts, made)
         return [self._explain_one(part, rendered, tokens) for (part, rendered), tokens in zip(parts, made, strict=True)]
 
-    def _explain_one(self, part: Conversation, rendered: Rendered, tokens: Tokens) -> Explained:
+    def _explain_one(self, part: Conversation, rendered: Rendered, tokens: Tokens) -> ExplainedExample:
         whole, kept = part, [True] * len(tokens.ids)
         if len(tokens.ids) > self.cutoff_len and self.cutoff_strategy == "cut" and self.kind != TEXTS:
             opening = closing = 0
@@ -418,23 +435,25 @@ class Encoder:
             places = tokens._replace(ids=list(range(len(tokens.ids))))
             if len(tokens.ids) > self.cutoff_len:
                 prompts = self.kind == PROMPTS
-                short = self._cut_prompt(whole, places) if prompts else cut(places, self.cutoff_len, opening, closing)
+                short = (
+                    self._cut_prompt(whole, places) if prompts else truncate(places, self.cutoff_len, opening, closing)
+                )
                 left = set(short.ids)
                 kept = [place in left for place in places.ids]
             if whole is not part:
                 rendered = render_answers(self.template, self.tokenizer, whole, last_only=True)
-        return Explained(whole, rendered, tokens, kept[: len(tokens.ids)])
+        return ExplainedExample(whole, rendered, tokens, kept[: len(tokens.ids)])
 
     def _explain_pair(
         self, conversation: Conversation, parts: Sequence[tuple[Conversation, Rendered]], tokens: Sequence[Tokens]
-    ) -> list[Explained]:
+    ) -> list[ExplainedExample]:
         kept = [range(len(one.ids)) for one in tokens]
         if max(map(len, kept)) > self.cutoff_len and self.cutoff_strategy == "cut":
             # Places take the room of the labels: they are cut alike.
             chosen, rejected = (one._replace(labels=list(places)) for one, places in zip(tokens, kept, strict=True))
             kept = [set(one.labels) for one in self._cut_pair(conversation, chosen, rejected)]  # type: ignore[misc]
         return [
-            Explained(said, rendered, one, [place in left for place in range(len(one.ids))])
+            ExplainedExample(said, rendered, one, [place in left for place in range(len(one.ids))])
             for (said, rendered), one, left in zip(parts, tokens, kept, strict=True)
         ]
 

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import DataKind
     from llf_core.data.encoder import Example
 
-COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "twin")
+COUNT_COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "twin")
 """Columns of the counts, one row per example.
 
 In order: tokens; trained tokens; tokens before truncation; trained tokens that truncation removed; number of the data
 set; hash that is equal for examples with equal tokens and labels.
 """
-SET, TWIN = COLUMNS.index("set"), COLUMNS.index("twin")
+SET_COLUMN, TWIN_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("twin")
 
 
-PLAIN = {"good": "bool", "seen": "string"}
+SCALAR_TYPES = {"good": "bool", "seen": "string"}
 """Types of the columns that are not lists of integers."""
-MORE: dict[str, tuple[str, ...]] = {PAIRS: ("rejected_ids", "rejected_labels"), UNPAIRED: ("good",)}
+EXTRA_COLUMNS: dict[str, tuple[str, ...]] = {PAIRS: ("rejected_ids", "rejected_labels"), UNPAIRED: ("good",)}
 """Columns of each kind of example besides `input_ids`, `labels` and `index`."""
 
 
@@ -42,7 +42,7 @@ class ExampleWriter:
     """Writes `input_ids`, `labels` (lists of int32), `index` and `number` in chunks, with a table of counts.
 
     The number of an example is its position in the file. It stays the same however examples are selected, mixed or
-    packed later. The columns of the counts are those of `COLUMNS`.
+    packed later. The columns of the counts are those of `COUNT_COLUMNS`.
     """
 
     def __init__(self, path: Path, kind: DataKind = ANSWERS, *, sees: bool = False) -> None:
@@ -56,11 +56,11 @@ class ExampleWriter:
         import pyarrow as pa
 
         self._path = path
-        self._more = (*MORE.get(kind, ()), *(("seen",) if sees else ()))
+        self._more = (*EXTRA_COLUMNS.get(kind, ()), *(("seen",) if sees else ()))
         self._counts: list[tuple[int, ...]] = []
         self._totals = [0, 0, 0]
         numbers = pa.list_(pa.int32())
-        more = {name: pa.type_for_alias(PLAIN[name]) if name in PLAIN else numbers for name in self._more}
+        more = {name: pa.type_for_alias(SCALAR_TYPES[name]) if name in SCALAR_TYPES else numbers for name in self._more}
         self._schema = pa.schema(
             {"input_ids": numbers, "labels": numbers, "index": pa.int64(), "number": pa.int64()} | more
         )
@@ -80,17 +80,19 @@ class ExampleWriter:
             "input_ids": [_array(example.ids) for example in examples],
             "labels": [_array(example.labels) for example in examples],
         }
-        more = [name for name in self._more if name not in PLAIN]
+        more = [name for name in self._more if name not in SCALAR_TYPES]
         lists |= {name: [array("i", (example.more or {})[name]) for example in examples] for name in more}
         columns: dict[str, Any] = {name: _lists(values) for name, values in lists.items()}
         columns["index"] = [example.index for example in examples]
         columns["number"] = range(self.count, self.count + len(examples))
-        columns |= {name: [(example.more or {})[name] for example in examples] for name in self._more if name in PLAIN}
+        columns |= {
+            name: [(example.more or {})[name] for example in examples] for name in self._more if name in SCALAR_TYPES
+        }
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         counts = [
             (
                 *(_tokens(one), one.learned, _tokens(one) + one.cut, one.cut_learned, number),
-                twin(ids, labels, one.more),
+                content_hash(ids, labels, one.more),
             )
             for one, ids, labels in zip(examples, lists["input_ids"], lists["labels"], strict=True)
         ]
@@ -116,7 +118,7 @@ class ExampleWriter:
 
         self._stream.close()
         self._file.close()
-        np.save(self._path.with_suffix(".npy"), np.array(self._counts, dtype=np.int64).reshape(-1, len(COLUMNS)))
+        np.save(self._path.with_suffix(".npy"), np.array(self._counts, dtype=np.int64).reshape(-1, len(COUNT_COLUMNS)))
 
 
 def _tokens(example: Example) -> int:
@@ -138,7 +140,7 @@ def _lists(values: list[array[int]]) -> Any:
     return pa.ListArray.from_arrays(pa.array(ends), items)
 
 
-def twin(ids: array[int], labels: array[int], more: Mapping[str, Any] | None = None) -> int:
+def content_hash(ids: array[int], labels: array[int], more: Mapping[str, Any] | None = None) -> int:
     """64-bit hash (BLAKE2) that is equal for examples with equal tokens, labels and media.
 
     Args:
@@ -153,7 +155,7 @@ def twin(ids: array[int], labels: array[int], more: Mapping[str, Any] | None = N
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 
-def without_copies(twins: NDArray[np.int64]) -> NDArray[np.int64]:
+def drop_duplicates(twins: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions of the examples that do not repeat an earlier one.
 
     Args:
@@ -169,14 +171,14 @@ def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
     """Open a file of examples.
 
     Returns:
-        The examples, memory-mapped, and their counts `[examples, columns]`, see `COLUMNS`.
+        The examples, memory-mapped, and their counts `[examples, columns]`, see `COUNT_COLUMNS`.
     """
     from datasets import Dataset
 
     return Dataset.from_file(str(path)), np.load(path.with_suffix(".npy"))
 
 
-def hold_out(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_validation(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split off examples for evaluation at random. Copies of an example stay on the same side.
 
     Args:
@@ -205,7 +207,7 @@ def hold_out(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def write_lines(examples: Dataset, file: TextIO, **facts: Any) -> None:
+def write_jsonl(examples: Dataset, file: TextIO, **facts: Any) -> None:
     """Write examples as JSON lines.
 
     Args:

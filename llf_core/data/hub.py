@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from llf_core.data.source import Source
 
 PROBE_SECONDS = 3.0
-REFUSED = {401, 403, 404}
+REFUSED_CODES = {401, 403, 404}
 
 
-def fetch(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Any:
+def load_hub_dataset(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Any:
     """Open a data set of the hub; if the hub does not answer within 3 s, from the client's cache.
 
     Args:
@@ -55,7 +55,7 @@ def fetch(source: Source, cache_dir: str | None = None, *, streaming: bool = Fal
         raise DataError(f"The data set {source.hub_id!r} cannot be opened: {_first_line(error)}.") from None
 
 
-def fetch_info(repository: str, name: str) -> Path:
+def download_file(repository: str, name: str) -> Path:
     """Download a file of a data set's repository.
 
     Args:
@@ -97,7 +97,7 @@ def _probe(hub_id: str) -> bool:
     except HFValidationError:
         raise DataError(f"{hub_id!r} is neither a path nor a hub id such as owner/name.") from None
     except HfHubHTTPError as error:
-        if error.response.status_code in REFUSED:
+        if error.response.status_code in REFUSED_CODES:
             raise DataError(_refusal(hub_id)) from None
         return False
     except (network, OSError) as error:

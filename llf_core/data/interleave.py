@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-DRAWN = 1000
+DRAW_SIZE = 1000
 """Number of random draws made at a time."""
 
-STOPS: dict[str, Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]] = {
+STOPPING_STRATEGIES: dict[str, Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]] = {
     "interleave_under": "first_exhausted",
     "interleave_over": "all_exhausted",
     "interleave_once": "all_exhausted_without_replacement",
 }
 
 
-def mixed(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], seed: int) -> NDArray[np.int64]:
+def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], seed: int) -> NDArray[np.int64]:
     """Order the examples of several data sets by a mixing strategy, as `datasets.interleave_datasets` does.
 
     ```
@@ -52,12 +52,12 @@ def mixed(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], see
     if len(parts) == 1:
         return np.arange(len(sets))
     found = datasets.interleave_datasets(
-        parts, probabilities=probabilities, seed=seed, stopping_strategy=STOPS[strategy]
+        parts, probabilities=probabilities, seed=seed, stopping_strategy=STOPPING_STRATEGIES[strategy]
     )
     return np.asarray(found["place"], dtype=np.int64)
 
 
-def in_turns(
+def interleave_streams(
     sets: Sequence[Callable[[], Iterator[T]]], strategy: str, shares: tuple[float, ...], seed: int
 ) -> Iterator[T]:
     """Interleave streamed data sets of unknown length, in the order of `mixed`.
@@ -120,4 +120,4 @@ def _turns(count: int, shares: list[float], seed: int) -> Iterator[int]:
         yield from cycle(range(count))
     random = np.random.default_rng(seed)
     while True:
-        yield from random.choice(count, size=DRAWN, p=shares).tolist()
+        yield from random.choice(count, size=DRAW_SIZE, p=shares).tolist()

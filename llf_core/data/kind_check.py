@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import DataKind
 
 FIELDS = ("dataset", "eval_dataset")
-READ_AS = ("dataset_format", "dataset_columns")
+FORMAT_KEYS = ("dataset_format", "dataset_columns")
 """Keys that set how rows are read, where the column names do not tell."""
 DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
 """The demo data set of each kind."""
 
 
-def against(config: RunConfig) -> tuple[Problem, ...]:
+def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
     """Problems of a config's data sets: errors with the field they belong to and suggested fixes."""
     kind, found = wanted_kind(config), []
     for key in FIELDS:
@@ -36,13 +36,13 @@ def against(config: RunConfig) -> tuple[Problem, ...]:
             if error is not None:
                 fixes = _fixes(key, names, error, kind)
                 if config.data.dataset_format is not None:
-                    fixes = (*fixes, Fix("Detect automatically", dict.fromkeys(READ_AS)))
+                    fixes = (*fixes, Fix("Detect automatically", dict.fromkeys(FORMAT_KEYS)))
                 found.append(Problem("invalid", key, ",".join(names), error.message, fixes, keys=(key, "stage")))
                 break  # one sentence beside a field
     return tuple(found)
 
 
-def shipped_for(name: Any, stage: str) -> str | None:
+def demo_for_stage(name: Any, stage: str) -> str | None:
     """The demo data set of a stage, to replace the demo data set of another stage.
 
     Args:
@@ -57,7 +57,7 @@ def shipped_for(name: Any, stage: str) -> str | None:
     return DEMOS.get(data_kind) if name in DEMOS.values() else None
 
 
-def fitting(config: RunConfig | None, names: Sequence[str]) -> list[str]:
+def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]:
     """Data sets without known problems.
 
     Args:

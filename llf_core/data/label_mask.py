@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import BadExample
-from llf_core.data.word_cache import cut_apart, in_a_row, library_of
+from llf_core.data.word_cache import concatenate, fast_tokenizer_of, split_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.rendered import Rendered
-    from llf_core.data.word_cache import Library, Pieces
+    from llf_core.data.word_cache import FastTokenizer, Pieces
 
 
 class Turn(NamedTuple):
@@ -71,7 +71,7 @@ def encode(
     batch: Sequence[Rendered],
     *,
     train_on_prompt: bool = False,
-    library: Library | None = None,
+    library: FastTokenizer | None = None,
 ) -> list[Encoded | BadExample]:
     r"""Tokenize a batch of conversations and label every token that shares a character with an answer.
 
@@ -87,23 +87,27 @@ def encode(
         tokenizer: used without special tokens of its own; the template writes them.
         batch: rendered conversations.
         train_on_prompt: whether the loss includes every token.
-        library: fast implementation of the tokenizer, if the caller has it already, see `library_of`.
+        library: fast implementation of the tokenizer, if the caller has it already, see `fast_tokenizer_of`.
 
     Returns:
         One entry for each conversation. It is a `BadExample` if a tokenizer without offsets splits a text differently
         once the answer follows.
     """
-    library = library or library_of(tokenizer)
+    library = library or fast_tokenizer_of(tokenizer)
     if any(rendered.cuts is not None for rendered in batch):
         return _encode_by_pieces(tokenizer, library, batch, train_on_prompt=train_on_prompt)
     if library is None:
         return [_encode_by_prefix(tokenizer, rendered, train_on_prompt=train_on_prompt) for rendered in batch]
     located = library.located([rendered.text for rendered in batch], [rendered.answers for rendered in batch])
-    return [labelled(ids, starmap(Turn, places), train_on_prompt=train_on_prompt) for ids, places in located]
+    return [build_labels(ids, starmap(Turn, places), train_on_prompt=train_on_prompt) for ids, places in located]
 
 
 def _encode_by_pieces(
-    tokenizer: PreTrainedTokenizerBase, library: Library | None, batch: Sequence[Rendered], *, train_on_prompt: bool
+    tokenizer: PreTrainedTokenizerBase,
+    library: FastTokenizer | None,
+    batch: Sequence[Rendered],
+    *,
+    train_on_prompt: bool,
 ) -> list[Encoded | BadExample]:
     """Tokenize each piece of a text separately, so that an answer starts at a token boundary, as in generation."""
     texts, cuts = [rendered.text for rendered in batch], [rendered.cuts or () for rendered in batch]
@@ -114,21 +118,21 @@ def _encode_by_pieces(
         start, end = bounds[piece], bounds[piece + len(own) + 1]
         places = {len(rendered.text): end, **dict(zip((0, *own), bounds[piece : piece + len(own) + 1], strict=True))}
         turns = (Turn(places[first] - start, places[last] - start) for first, last in rendered.answers)
-        found.append(labelled(ids[start:end], turns, train_on_prompt=train_on_prompt))
+        found.append(build_labels(ids[start:end], turns, train_on_prompt=train_on_prompt))
         piece += len(own) + 1
     return found
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tuple[int, ...]]) -> Pieces:
     """Token ids of the pieces, for a slow tokenizer."""
-    whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in cut_apart(text, own)]
+    whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
     found: list[list[int]] = tokenizer(whole, add_special_tokens=False, return_attention_mask=False, verbose=False)[
         "input_ids"
     ]
-    return in_a_row([array("i", ids) for ids in found])
+    return concatenate([array("i", ids) for ids in found])
 
 
-def labelled(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
+def build_labels(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
     """Build labels from the ranges of the answers.
 
     Args:
@@ -161,4 +165,4 @@ def _encode_by_prefix(
         if whole[: len(before)] != before or whole[: len(after)] != after:
             return BadExample("the tokenizer splits the prompt differently once the answer follows")
         turns.append(Turn(len(before), len(after)))
-    return labelled(array("i", whole), turns, train_on_prompt=train_on_prompt)
+    return build_labels(array("i", whole), turns, train_on_prompt=train_on_prompt)

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.did_you_mean import listed
 from llf_core.data.cloud_storage import CloudFile, fetch_file
 from llf_core.data.errors import DataError
-from llf_core.data.hub import fetch
-from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_batch, unit_of
+from llf_core.data.hub import load_hub_dataset
+from llf_core.data.records import (
+    READERS,
+    BrokenLine,
+    Record,
+    RecordOrBroken,
+    file_type,
+    read_file,
+    record_unit,
+    records_of_batch,
+)
 from llf_core.door import read_object
 
 if TYPE_CHECKING:
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedDataset:
     """A data set that is ready to be read.
 
     Attributes:
@@ -40,8 +49,8 @@ class Opened:
 
     @property
     def unit(self) -> str:
-        """Unit in which people count its records, see `records.unit_of`."""
-        return "row" if self.table is not None else unit_of(self.files)
+        """Unit in which people count its records, see `records.record_unit`."""
+        return "row" if self.table is not None else record_unit(self.files)
 
     def identity(self) -> list[Any]:
         """Values that determine its examples: how it is read, and its content, independent of its location."""
@@ -62,7 +71,7 @@ class Opened:
         return digest.hexdigest()
 
 
-def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Opened:
+def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> OpenedDataset:
     """Find the files of a data set. A hub's or cloud's data set is downloaded, unless it is streamed.
 
     Args:
@@ -80,12 +89,14 @@ def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool
             "its records. Take num_samples out, or set streaming to false."
         )
     if source.url is not None:
-        return Opened(source, (CloudFile(source.url) if streaming else fetch_file(source.url),), streamed=streaming)
+        return OpenedDataset(
+            source, (CloudFile(source.url) if streaming else fetch_file(source.url),), streamed=streaming
+        )
     if source.path is None:
-        table = fetch(source, cache_dir, streaming=streaming)
+        table = load_hub_dataset(source, cache_dir, streaming=streaming)
         files: tuple[File, ...] = () if streaming else tuple(Path(file["filename"]) for file in table.cache_files)
-        return Opened(source, files, table, streaming)
-    return Opened(source, tuple(_local_files(source.path)), streamed=streaming)
+        return OpenedDataset(source, files, table, streaming)
+    return OpenedDataset(source, tuple(_local_files(source.path)), streamed=streaming)
 
 
 def _local_files(path: Path) -> list[Path]:
@@ -96,11 +107,11 @@ def _local_files(path: Path) -> list[Path]:
     state = path / "state.json"
     if state.is_file():  # written by Dataset.save_to_disk
         return _saved_files(path, state)
-    files = sorted(file for file in path.iterdir() if kind_of(file) in READERS)
+    files = sorted(file for file in path.iterdir() if file_type(file) in READERS)
     odd = next((file for file in files if not file.is_file()), None)
     if odd is not None:
         raise DataError(f"{odd} is no file (a folder, a pipe, or a link to nothing). Remove it, or name one file.")
-    kinds = sorted({kind_of(file) for file in files})
+    kinds = sorted({file_type(file) for file in files})
     if not files:
         raise DataError(f"{path} holds no data file. Expected files of one kind: {', '.join(READERS)}.")
     if len(kinds) > 1:
@@ -120,7 +131,7 @@ def _saved_files(path: Path, state: Path) -> list[Path]:
     return files
 
 
-def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[Read]:
+def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> Iterator[RecordOrBroken]:
     """Read the records of a data set, with `num_samples` and `max_samples` applied.
 
     Args:
@@ -138,7 +149,7 @@ def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[
     if opened.source.num_samples:
         found = _draw(found, opened.source.num_samples, seed)
     count = 0
-    flaws: list[Flaw] = []
+    flaws: list[BrokenLine] = []
     for entry in found:
         if isinstance(entry, Record):
             count += 1
@@ -155,10 +166,10 @@ def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[
                 f"{flaws[0].reason}. "
                 "Expected one object a line, or a JSON list of objects."
             )
-        raise no_record(opened.source.label, names)
+        raise no_records_error(opened.source.label, names)
 
 
-def no_record(label: str, names: str) -> DataError:
+def no_records_error(label: str, names: str) -> DataError:
     """Create the error for a data set without records.
 
     Args:
@@ -170,7 +181,7 @@ def no_record(label: str, names: str) -> DataError:
     )
 
 
-def _read_files(files: tuple[File, ...]) -> Iterator[Read]:
+def _read_files(files: tuple[File, ...]) -> Iterator[RecordOrBroken]:
     start = 0
     for path in files:
         last = -1
@@ -180,19 +191,19 @@ def _read_files(files: tuple[File, ...]) -> Iterator[Read]:
         start += last + 1
 
 
-def _read_table(table: Any) -> Iterator[Read]:
+def _read_table(table: Any) -> Iterator[RecordOrBroken]:
     start = 0
     for batch in table.with_format("arrow").iter(batch_size=1000):
         yield from records_of_batch(batch, start)
         start += batch.num_rows
 
 
-def _draw(found: Iterator[Read], wanted: int, seed: int) -> Iterator[Read]:
+def _draw(found: Iterator[RecordOrBroken], wanted: int, seed: int) -> Iterator[RecordOrBroken]:
     """Sample `num_samples` records: a permutation, and beyond their number with replacement."""
     import numpy as np
 
     entries = list(found)
-    yield from (entry for entry in entries if isinstance(entry, Flaw))
+    yield from (entry for entry in entries if isinstance(entry, BrokenLine))
     records = [entry for entry in entries if isinstance(entry, Record)]
     if not records:
         return

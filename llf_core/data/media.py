@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Medium
-from llf_core.data.label_mask import Encoded, Turn, labelled
+from llf_core.data.label_mask import Encoded, Turn, build_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.rendered import Rendered
-    from llf_core.data.word_cache import Library
+    from llf_core.data.word_cache import FastTokenizer
 
 KINDS = {"images": "image", "videos": "video", "audios": "audio"}
 """LLaMA-Factory's column names, and the kind of each entry."""
-ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
+PROCESSOR_ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
 """Name of the processor's argument for each kind."""
-PLACE = re.compile("(<image>|<video>|<audio>)")
+PLACEHOLDER = re.compile("(<image>|<video>|<audio>)")
 INLINE = "data:;base64,"
 
 
-def with_media(
+def add_media(
     conversation: Conversation,
     row: Mapping[str, Any],
     columns: Mapping[str, str],
@@ -61,7 +61,7 @@ def with_media(
     }
     messages = list(conversation.messages)
     text = "".join(message["content"] for message in messages)
-    if any(given.values()) and not PLACE.search(text):
+    if any(given.values()) and not PLACEHOLDER.search(text):
         first = next(place for place, message in enumerate(messages) if message["role"] == "user")
         named = "".join(f"<{kind}>" for kind, found in given.items() for _ in found)
         messages[first] = {**messages[first], "content": named + messages[first]["content"]}
@@ -70,8 +70,8 @@ def with_media(
     seen = any(column in columns for column in KINDS)
     for place, message in enumerate(messages):
         parts: list[dict[str, str]] = []
-        for piece in PLACE.split(message["content"]) if seen else [message["content"]]:
-            if seen and PLACE.fullmatch(piece):
+        for piece in PLACEHOLDER.split(message["content"]) if seen else [message["content"]]:
+            if seen and PLACEHOLDER.fullmatch(piece):
                 kind = piece[1:-1]
                 medium = next(left[kind], None)
                 if medium is None:
@@ -98,7 +98,7 @@ def _in_text(message: Message, parts: list[dict[str, str]], signs: Mapping[str, 
     return {**message, "content": text}
 
 
-def in_parts(messages: Sequence[Message]) -> list[Message]:
+def content_parts(messages: Sequence[Message]) -> list[Message]:
     """Messages whose content is the list of parts, where there is one."""
     return [
         {key: value for key, value in message.items() if key != "parts"} | {"content": message["parts"]}
@@ -108,8 +108,8 @@ def in_parts(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
-def encode_seen(
-    processor: ProcessorMixin, library: Library, rendered: Rendered, *, train_on_prompt: bool = False
+def encode_multimodal(
+    processor: ProcessorMixin, library: FastTokenizer, rendered: Rendered, *, train_on_prompt: bool = False
 ) -> Encoded:
     """Tokenize an example with media. The processor inserts as many tokens for each as the model uses.
 
@@ -132,8 +132,8 @@ def encode_seen(
         (whole,) = library.ids([rendered.text])
         if [one for ids in library.ids(pieces) for one in ids] != list(whole):
             raise BadExample("the tokenizer splits the prompt differently once the answer follows")
-    signs = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in ARGUMENTS}
-    left = {kind: [one for one in rendered.media if one.kind == kind] for kind in ARGUMENTS}
+    signs = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in PROCESSOR_ARGUMENTS}
+    left = {kind: [one for one in rendered.media if one.kind == kind] for kind in PROCESSOR_ARGUMENTS}
     ids: list[int] = []
     places = {0: 0}
     for (_, end), piece in zip(pairwise(borders), pieces, strict=True):
@@ -147,10 +147,10 @@ def encode_seen(
     if any(left.values()):
         raise BadExample("the chat template does not show all of its media")
     turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
-    return labelled(array("i", ids), turns, train_on_prompt=train_on_prompt)
+    return build_labels(array("i", ids), turns, train_on_prompt=train_on_prompt)
 
 
-def check_unseen(processor: ProcessorMixin, text: str) -> None:
+def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
     """Refuse a text without media that contains a placeholder token.
 
     Args:
@@ -160,7 +160,7 @@ def check_unseen(processor: ProcessorMixin, text: str) -> None:
     Raises:
         BadExample: the model would expect media there.
     """
-    for kind in ARGUMENTS:
+    for kind in PROCESSOR_ARGUMENTS:
         sign = getattr(processor, f"{kind}_token", None)
         if sign and str(sign) in text:
             raise BadExample(f"its text has {sign}, which stands for {kind} data that it does not have")
@@ -184,7 +184,7 @@ def process(
         BadExample: a file cannot be read, or the processor does not accept it.
     """
     given: dict[str, Any] = {}
-    for kind, argument in ARGUMENTS.items():
+    for kind, argument in PROCESSOR_ARGUMENTS.items():
         found = [[_opened(one) for one in group if one.kind == kind] for group in media]
         if any(found):
             given[argument] = found if all(found) else [one for group in found for one in group]

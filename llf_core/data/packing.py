@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BITS = 64  # numbers below one word of a level, see Spaces
 
 
-class Spaces:
+class IntegerSet:
     """A set of integers from 0 to a maximum, with a successor query in O(log maximum).
 
     Level 0 has a bit for each number; level k+1 has a bit for each word of level k, set if that word is not 0.
@@ -106,7 +106,7 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
     _, starts = np.unique(-sizes[order], return_index=True)
     rows: list[list[int]] = []
     with_space: defaultdict[int, list[int]] = defaultdict(list)
-    spaces = Spaces(capacity)
+    spaces = IntegerSet(capacity)
     for run in np.split(order, starts[1:]):
         length, members, placed = int(sizes[run[0]]), run.tolist(), 0
         while placed < len(members):

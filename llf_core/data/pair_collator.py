@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.int64]
     Answer = tuple[Numbers, Numbers]
 
-SECOND = ("rejected_ids", "rejected_labels")
+SECOND_ANSWER = ("rejected_ids", "rejected_labels")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PairCollator:
     flatten: bool = False
     fill: int = 1
     fork: bool = False
-    second: tuple[str, str] = SECOND
+    second: tuple[str, str] = SECOND_ANSWER
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate a batch.
@@ -108,7 +108,7 @@ class PairCollator:
         places: list[Numbers] = []
         forks, borders = [], [0]
         for (first, _), (second, _) in pairs:
-            start, shared = borders[-1], common(first, second)
+            start, shared = borders[-1], common_prefix_length(first, second)
             split = start + len(first)
             ids += [first, second[shared:]]
             positions += [np.arange(len(first)), np.arange(shared, len(second))]
@@ -132,7 +132,7 @@ class PairCollator:
         return batch | _learned([answer for pair in pairs for answer in pair], places)
 
 
-def common(first: Numbers, second: Numbers) -> int:
+def common_prefix_length(first: Numbers, second: Numbers) -> int:
     """Length of the common prefix of two sequences, without the last token of either.
 
     Args:

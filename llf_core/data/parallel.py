@@ -9,23 +9,23 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.word_cache import Words
+from llf_core.data.word_cache import CachedTokenizer
 from llf_core.launch.cgroup import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from llf_core.data.encoder import Chunk, Drawn, Encoder
+    from llf_core.data.encoder import Chunk, Encoder, RenderedRows
     from llf_core.data.errors import BadExample
     from llf_core.data.label_mask import Encoded
     from llf_core.data.records import Record
 
-ROWS, CHARACTERS = 4000, 8_000_000
+CHUNK_ROWS, CHUNK_CHARACTERS = 4000, 8_000_000
 """Maximum size of a chunk. Larger chunks reuse more tokenized words; the result must fit into memory."""
-AHEAD = 2
+QUEUED_CHUNKS = 2
 """Chunks queued for each worker, so that none is idle and memory is bounded."""
-WORTH = 50
+SERIAL_CHUNKS = 50
 """Chunks that this process encodes before workers are started.
 
 Each worker takes seconds to load the tokenizer. In that time this process, whose tokenizer uses all cores, encodes tens
@@ -33,7 +33,7 @@ of thousands of rows.
 """
 
 
-def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Record]]:
+def chunks_of(records: Iterable[Record], size: int = CHUNK_ROWS) -> Iterator[list[Record]]:
     """Group records into chunks.
 
     Args:
@@ -45,7 +45,7 @@ def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Reco
     for record in records:
         group.append(record)
         characters += _size(record.row)
-        if len(group) == size or characters >= CHARACTERS:
+        if len(group) == size or characters >= CHUNK_CHARACTERS:
             yield group
             group, characters = [], 0
     if group:
@@ -70,7 +70,7 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
         encoder: the encoder.
         records: read as they are needed.
         workers: maximum number of processes; None or 1 for this process only. There are never more than cores, and none
-            for the first `WORTH` chunks.
+            for the first `SERIAL_CHUNKS` chunks.
 
     Yields:
         Chunks in the order of the records, the same for any number of workers.
@@ -80,7 +80,7 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
     if count == 1:
         yield from _side_by_side(encoder, groups)
         return
-    yield from _side_by_side(encoder, islice(groups, WORTH))
+    yield from _side_by_side(encoder, islice(groups, SERIAL_CHUNKS))
     first = next(groups, None)
     if first is None:
         return
@@ -90,7 +90,7 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
         waiting: deque[multiprocessing.pool.AsyncResult[Chunk]] = deque()
         for group in groups:
             waiting.append(pool.apply_async(_Work.do, (group,)))
-            if len(waiting) > count * AHEAD:
+            if len(waiting) > count * QUEUED_CHUNKS:
                 yield waiting.popleft().get()
         while waiting:
             yield waiting.popleft().get()
@@ -98,11 +98,11 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
 
 def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[Chunk]:
     """Tokenize a chunk in a second thread while this one renders the next; a fast tokenizer releases the GIL."""
-    if isinstance(encoder.library, Words):
+    if isinstance(encoder.library, CachedTokenizer):
         yield from map(encoder.encode, groups)
         return
     with ThreadPoolExecutor(1, "tokenize") as pool:
-        waiting: tuple[Chunk, Drawn, Future[list[Encoded | BadExample]]] | None = None
+        waiting: tuple[Chunk, RenderedRows, Future[list[Encoded | BadExample]]] | None = None
         for group in groups:
             chunk, drawn = encoder.draw(group)
             tokens = pool.submit(encoder.tokenize, drawn)

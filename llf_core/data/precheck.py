@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.paths import COMPRESSED
 from llf_core.data.align import decide, kind_by_entry, other_kind
-from llf_core.data.build import PEEKED
+from llf_core.data.build import PEEK_ROWS
 from llf_core.data.errors import DataError
-from llf_core.data.load import no_record, open_source
+from llf_core.data.load import no_records_error, open_source
 from llf_core.data.prepare import sources_of
-from llf_core.data.records import LongFileError, Record, beginning, kind_of, read_file
+from llf_core.data.records import LongFileError, Record, file_type, limit_file, read_file
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from llf_core.data.records import Row
     from llf_core.data.source import Source
 
-WHOLE = frozenset({"json"})
+WHOLE_FILE_TYPES = frozenset({"json"})
 """File types that must be read completely for their first record."""
-NEAR = 4_000_000
+MAX_FILE_BYTES = 4_000_000
 """Maximum size of such a file, or of a compressed file, for the quick check."""
 
-SEEN = 50_000_000
+MAX_READ_BYTES = 50_000_000
 """Maximum number of decompressed bytes to read."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class QuickCheck:
     """Result of a quick check.
 
     Attributes:
@@ -56,7 +56,7 @@ class Seen:
         return tuple(dict.fromkeys(column for row in self.rows for column in row))
 
 
-def see(config: RunConfig, name: str, kind: DataKind) -> Seen:
+def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
     """Check a data set without network access and without reading much.
 
     Args:
@@ -67,18 +67,18 @@ def see(config: RunConfig, name: str, kind: DataKind) -> Seen:
     try:
         (source,) = sources_of(config, (name,))
     except (DataError, ValueError):
-        return Seen()
+        return QuickCheck()
     if source.path is not None and source.path.is_file() and not source.path.stat().st_size:
-        return Seen(error=no_record(source.label, str(source.path)))
+        return QuickCheck(error=no_records_error(source.label, str(source.path)))
     rows = tuple(_first_rows(source))
     entry = source.formatting is not None and config.data.dataset_format is None
     try:
         if rows:
-            return Seen(rows, decide(source, rows, kind), entry=entry)
+            return QuickCheck(rows, decide(source, rows, kind), entry=entry)
         held = kind_by_entry(source, kind)
-        return Seen(error=None if held is None or held == kind else other_kind(source, held, kind), entry=entry)
+        return QuickCheck(error=None if held is None or held == kind else other_kind(source, held, kind), entry=entry)
     except DataError as error:
-        return Seen(rows, error=error, entry=entry)
+        return QuickCheck(rows, error=error, entry=entry)
 
 
 def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
@@ -90,9 +90,9 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
         kind: kind of data that the stage trains on.
 
     Returns:
-        See `Seen.error`.
+        See `QuickCheck.error`.
     """
-    return see(config, name, kind).error
+    return quick_check(config, name, kind).error
 
 
 def _first_rows(source: Source) -> list[Row]:
@@ -104,8 +104,8 @@ def _first_rows(source: Source) -> list[Row]:
         if not isinstance(file, Path):
             return []
         stat = file.stat()
-        costly = kind_of(file) in WHOLE or file.suffix.lower() in COMPRESSED
-        return [] if costly and stat.st_size > NEAR else _rows(file, stat.st_mtime_ns, stat.st_size)
+        costly = file_type(file) in WHOLE_FILE_TYPES or file.suffix.lower() in COMPRESSED
+        return [] if costly and stat.st_size > MAX_FILE_BYTES else _rows(file, stat.st_mtime_ns, stat.st_size)
     except (DataError, OSError):
         return []
 
@@ -116,6 +116,8 @@ def _rows(file: Path, _changed: int, _size: int) -> list[Row]:
     found: list[Row] = []
     with suppress(LongFileError):
         found.extend(
-            entry.row for entry in islice(read_file(beginning(file, SEEN)), PEEKED) if isinstance(entry, Record)
+            entry.row
+            for entry in islice(read_file(limit_file(file, MAX_READ_BYTES)), PEEK_ROWS)
+            if isinstance(entry, Record)
         )
     return found

@@ -15,15 +15,23 @@ import numpy as np
 import llf_core.data.build as building
 from llf_core.config.rules.data import shares
 from llf_core.data.align import wanted_kind
-from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
-from llf_core.data.example_store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
+from llf_core.data.cache import DONE_FILE, cache_key, cached_folder, tokenizer_hash
+from llf_core.data.example_store import (
+    COUNT_COLUMNS,
+    SET_COLUMN,
+    TWIN_COLUMN,
+    drop_duplicates,
+    open_examples,
+    split_validation,
+    write_jsonl,
+)
 from llf_core.data.formats.conversation import TEXTS
-from llf_core.data.interleave import mixed
-from llf_core.data.load import Opened, open_source
+from llf_core.data.interleave import interleave_order
+from llf_core.data.load import OpenedDataset, open_source
 from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
-from llf_core.data.render import NONE, ChatTemplate, choose_template
-from llf_core.data.report import DataReport, show_row
+from llf_core.data.render import NO_TEMPLATE, ChatTemplate, choose_template
+from llf_core.data.report import DataReport, decode_row
 from llf_core.data.sources import find_sources
 
 if TYPE_CHECKING:
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
     from llf_core.data.streaming import Stream
     from llf_core.runs import RunWriter
 
-PREVIEWED = 3
+PREVIEW_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Prepared:
             step.
         report: report of the preparation.
         template: template that rendered the conversations.
-        counts: `[examples, columns]` of the training examples, see `llf_core.data.example_store.COLUMNS`.
+        counts: `[examples, columns]` of the training examples, see `llf_core.data.example_store.COUNT_COLUMNS`.
         eval_counts: `[examples, columns]` of the evaluation examples.
     """
 
@@ -111,10 +119,10 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
     folders = () if run is None else (run.folder.path,)
     train = _open(config, data.dataset or (), folders)
     evaluation = _open(config, data.eval_dataset or (), folders)
-    settings = building.Settings.of(config)
+    settings = building.EncodingSettings.of(config)
     if data.streaming and look:
         settings = replace(settings, max_samples=min(settings.max_samples or data.buffer_size, data.buffer_size))
-    told = building.Told(run, progress)
+    told = building.ProgressReporter(run, progress)
     builder = building.Builder(settings, tokenizer, template, told, processor, media_dir(config))
     if data.streaming and not look:
         return _streamed(config, builder, train, evaluation)
@@ -123,7 +131,7 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
         report.check_all_used()
     ready = _ready(folder, replace(report, streamed=data.streaming), config, tokenizer, template)
     if run is not None:
-        say(run, ready.report)
+        write_report_events(run, ready.report)
         training = config.training
         step = training.per_device_train_batch_size * training.gradient_accumulation_steps
         few = ready.train.few(step) if isinstance(ready.train, PackedRows) else None
@@ -137,7 +145,7 @@ def media_dir(config: RunConfig) -> Path:
     return Path(config.data.media_dir or config.data.dataset_dir)
 
 
-def say(run: RunWriter, report: DataReport) -> None:
+def write_report_events(run: RunWriter, report: DataReport) -> None:
     """Write the counts of a run's data to its events, and a warning if lines could not be read.
 
     Args:
@@ -151,7 +159,7 @@ def say(run: RunWriter, report: DataReport) -> None:
 
 
 def _built(
-    builder: building.Builder, train: list[Opened], evaluation: list[Opened], *, anew: bool
+    builder: building.Builder, train: list[OpenedDataset], evaluation: list[OpenedDataset], *, anew: bool
 ) -> tuple[Path, DataReport]:
     """Folder of the cache with the examples of the data sets, built if it is missing."""
     sight = {} if builder.processor is None else {"sees": _sight(builder.processor), "media": str(builder.media_dir)}
@@ -165,8 +173,8 @@ def _built(
             "settings": builder.settings.key(),
         }
     )
-    folder, cached = prepared(key, lambda empty: builder.build(empty, train, evaluation), anew=anew)
-    report = DataReport.from_json(json.loads((folder / DONE).read_text(encoding="utf-8")))
+    folder, cached = cached_folder(key, lambda empty: builder.build(empty, train, evaluation), anew=anew)
+    report = DataReport.from_json(json.loads((folder / DONE_FILE).read_text(encoding="utf-8")))
     return folder, replace(report, cached=cached)
 
 
@@ -176,11 +184,13 @@ def _sight(processor: ProcessorMixin) -> list[str]:
     return [str(processor.to_json_string()), *(part.to_json_string() for part in parts if part is not None)]
 
 
-def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened], evaluation: list[Opened]) -> Prepared:
+def _streamed(
+    config: RunConfig, builder: building.Builder, train: list[OpenedDataset], evaluation: list[OpenedDataset]
+) -> Prepared:
     """Open data sets that are read during training; evaluation data is prepared before."""
     from datasets import Dataset
 
-    from llf_core.data.streaming import Stream, Streamed, row_of
+    from llf_core.data.streaming import Stream, StreamedDataset, to_row
 
     held = int(config.data.val_size)
     report, examples = DataReport(template=builder.template.name), None
@@ -189,16 +199,16 @@ def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened],
         examples, _ = open_examples(folder / building.EVAL)
     text = json.dumps([one.identity() for one in train], default=str)
     report = replace(report, streamed=True, cached=False, fingerprint=hashlib.sha256(text.encode()).hexdigest())
-    sets = [Streamed(one, builder.encoder(builder.peek(one, report))) for one in train]
+    sets = [StreamedDataset(one, builder.encoder(builder.peek(one, report))) for one in train]
     stream = Stream(sets, config, report, held)
     if held:
-        examples = Dataset.from_list([row_of(one) for one in islice(stream.in_order(), held)])
+        examples = Dataset.from_list([to_row(one) for one in islice(stream.in_order(), held)])
     if examples is not None:
         report.eval_examples = len(examples)
     report.preview = [
-        show_row(builder.tokenizer, row_of(one)) for one in islice(stream.in_order(), held, held + PREVIEWED)
+        decode_row(builder.tokenizer, to_row(one)) for one in islice(stream.in_order(), held, held + PREVIEW_EXAMPLES)
     ]
-    empty = np.zeros((0, len(COLUMNS)), dtype=np.int64)
+    empty = np.zeros((0, len(COUNT_COLUMNS)), dtype=np.int64)
     return Prepared(stream, examples, report, builder.template, empty, empty)
 
 
@@ -215,9 +225,9 @@ def dump_examples(prepared: Prepared, path: Path) -> None:
         OSError: the file cannot be written, or is a named pipe without a reader.
     """
     with open(path, "w", encoding="utf-8", opener=_without_waiting) as file:
-        write_lines(prepared.examples, file, split="train")
+        write_jsonl(prepared.examples, file, split="train")
         if prepared.eval is not None:
-            write_lines(prepared.eval, file, split="eval")
+            write_jsonl(prepared.eval, file, split="eval")
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -241,7 +251,7 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
     """
     data = config.data
     if data.template is None and not tokenizer.chat_template and wanted_kind(config) == TEXTS:
-        return ChatTemplate(NONE, "")
+        return ChatTemplate(NO_TEMPLATE, "")
     return choose_template(
         data.template,
         tokenizer,
@@ -251,7 +261,7 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
     )
 
 
-def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Opened]:
+def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) -> list[OpenedDataset]:
     found = sources_of(config, names, folders)
     return [open_source(source, config.model.cache_dir, streaming=config.data.streaming) for source in found]
 
@@ -279,7 +289,7 @@ def _ready(
     examples, counts = open_examples(folder / building.TRAIN)
     size, seed = config.data.val_size, config.training.seed
     if config.data.drop_duplicates:
-        kept = without_copies(counts[:, TWIN])
+        kept = drop_duplicates(counts[:, TWIN_COLUMN])
         report = replace(report, copies=len(counts) - len(kept))
         examples, counts = examples.select(kept), counts[kept]
     evaluation: Dataset | None = None
@@ -287,22 +297,24 @@ def _ready(
     if (folder / building.EVAL).is_file():
         evaluation, held_counts = open_examples(folder / building.EVAL)
     elif size:
-        kept, held = hold_out(counts[:, TWIN], size, seed)
+        kept, held = split_validation(counts[:, TWIN_COLUMN], size, seed)
         evaluation, held_counts = examples.select(held), counts[held]
         examples, counts = examples.select(kept), counts[kept]
-    order = mixed(counts[:, SET], config.data.mix_strategy, shares(config.data.interleave_probs) or (), seed)
+    order = interleave_order(
+        counts[:, SET_COLUMN], config.data.mix_strategy, shares(config.data.interleave_probs) or (), seed
+    )
     if config.data.mix_strategy != "concat":
         examples, counts = examples.select(order), counts[order]
-    first: list[dict[str, Any]] = [examples[place] for place in range(min(PREVIEWED, len(examples)))]
+    first: list[dict[str, Any]] = [examples[place] for place in range(min(PREVIEW_EXAMPLES, len(examples)))]
     report = replace(
         report,
         examples=len(examples),
         eval_examples=0 if evaluation is None else len(evaluation),
-        leaked=int(np.isin(held_counts[:, TWIN], counts[:, TWIN]).sum()),
-        repeated=len(counts) - len(without_copies(counts[:, TWIN])),
+        leaked=int(np.isin(held_counts[:, TWIN_COLUMN], counts[:, TWIN_COLUMN]).sum()),
+        repeated=len(counts) - len(drop_duplicates(counts[:, TWIN_COLUMN])),
         tokens=int(counts[:, 0].sum()),
         trained_tokens=int(counts[:, 1].sum()),
-        preview=[show_row(tokenizer, row) for row in first],
+        preview=[decode_row(tokenizer, row) for row in first],
     )
     if not config.data.packing:
         return Prepared(examples, evaluation, report, template, counts, held_counts)

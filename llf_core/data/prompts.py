@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.data.align import decide, wanted_kind
-from llf_core.data.build import PEEKED, whole
+from llf_core.data.build import PEEK_ROWS, skip_broken
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.example_store import COLUMNS, SET
+from llf_core.data.example_store import COUNT_COLUMNS, SET_COLUMN
 from llf_core.data.load import open_source, read_source
 from llf_core.data.prepare import sources_of
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llf_core.data.prepare import Prepared
     from llf_core.data.source import Source
 
-TOKENS, WHOLE = COLUMNS.index("tokens"), COLUMNS.index("whole")
+TOKENS, WHOLE = COUNT_COLUMNS.index("tokens"), COUNT_COLUMNS.index("whole")
 ASKED = "asked"
 EXPECTED = ("answer", "solution", "answers", "ground_truth", "target", "output", "response", "completion")
 """Columns that may hold the reference answer, the most likely first."""
@@ -108,10 +108,10 @@ class _Reader:
         texts: dict[tuple[int, int], str | None] = {}
         index = np.asarray(examples["index"], dtype=np.int64)
         for number, source in enumerate(self._sources):
-            wanted = set(index[counts[:, SET] == number].tolist())
+            wanted = set(index[counts[:, SET_COLUMN] == number].tolist())
             texts |= {(number, place): text for place, text in self._read(source, wanted).items()}
         short = counts[:, TOKENS] == counts[:, WHOLE]
-        places = zip(counts[:, SET].tolist(), index.tolist(), short.tolist(), strict=True)
+        places = zip(counts[:, SET_COLUMN].tolist(), index.tolist(), short.tolist(), strict=True)
         found = [texts[number, place] if fits else "" for number, place, fits in places]
         self._long += found.count("")
         self._tools += found.count(None)
@@ -122,8 +122,8 @@ class _Reader:
         """Prompts by record index; None for a prompt with tools."""
         config = self._config
         opened = open_source(source, config.model.cache_dir)
-        records = whole(read_source(opened, config.data.max_samples, config.training.seed), source.label, [])
-        peeked = list(islice(records, PEEKED))
+        records = skip_broken(read_source(opened, config.data.max_samples, config.training.seed), source.label, [])
+        peeked = list(islice(records, PEEK_ROWS))
         reading = decide(source, [record.row for record in peeked], wanted_kind(config))
         answers = _Answers.of(source, reading)
         found: dict[int, str | None] = {}

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from llf_core.data.cloud_storage import CloudFile
 
 Row = dict[str, Any]
-TABLES = ("parquet", "arrow")
+TABLE_TYPES = ("parquet", "arrow")
 """File types that store their number of rows and allow random access."""
-SLICE = 1000
+SLICE_ROWS = 1000
 """Maximum number of rows of a table that are converted at a time."""
-SLICE_BYTES = 64 << 20
+MAX_SLICE_BYTES = 64 << 20
 """Maximum decompressed bytes of rows of a Parquet file that are read at a time, as stated in its footer."""
-LONGEST_LINE = 64 << 20
+MAX_LINE_BYTES = 64 << 20
 """Maximum bytes of a line; a small compressed file can contain a much longer one."""
-PIECE = 1 << 20
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class BrokenLine:
     """A line that could not be read.
 
     Attributes:
@@ -62,7 +62,7 @@ class Flaw:
     reason: str
 
 
-Read = Record | Flaw
+RecordOrBroken = Record | BrokenLine
 
 
 class LongFileError(DataError):
@@ -70,7 +70,7 @@ class LongFileError(DataError):
 
 
 @dataclass(frozen=True)
-class Beginning:
+class LimitedFile:
     """The beginning of a decompressed text file, with the methods of a path that readers use.
 
     Attributes:
@@ -84,7 +84,7 @@ class Beginning:
     @property
     def suffix(self) -> str:
         """File name extension without that of the compression: `.jsonl` of `rows.jsonl.gz`."""
-        return f".{kind_of(self.path)}"
+        return f".{file_type(self.path)}"
 
     @property
     def stem(self) -> str:
@@ -101,11 +101,11 @@ class Beginning:
 
 
 if TYPE_CHECKING:
-    File = Path | CloudFile | Beginning
+    File = Path | CloudFile | LimitedFile
 
 
 class _Counted(io.RawIOBase):
-    def __init__(self, file: BinaryIO, beginning: Beginning) -> None:
+    def __init__(self, file: BinaryIO, beginning: LimitedFile) -> None:
         self._file, self._beginning, self._left = file, beginning, beginning.most
 
     def readable(self) -> bool:
@@ -124,25 +124,25 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
-def beginning(path: Path, most: int) -> File:
+def limit_file(path: Path, most: int) -> File:
     """Limit the number of decompressed bytes that are read of a text file; a table is returned unchanged.
 
     Args:
         path: the file.
         most: maximum number of decompressed bytes.
     """
-    return path if kind_of(path) in TABLES else Beginning(path, most)
+    return path if file_type(path) in TABLE_TYPES else LimitedFile(path, most)
 
 
-def counted_rows(path: Path) -> int | None:
+def row_count(path: Path) -> int | None:
     """Number of rows of a Parquet or Arrow file, from its metadata; None for other files.
 
     Raises:
         DataError: the file is not valid.
     """
-    if kind_of(path) not in TABLES or path.suffix.lower() in COMPRESSED:
+    if file_type(path) not in TABLE_TYPES or path.suffix.lower() in COMPRESSED:
         return None
-    if kind_of(path) == "arrow":
+    if file_type(path) == "arrow":
         return sum(int(batch.num_rows) for batch in _batches(path))
     import pyarrow as pa
     from pyarrow import parquet
@@ -153,23 +153,23 @@ def counted_rows(path: Path) -> int | None:
         raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
 
 
-def kind_of(path: File) -> str:
+def file_type(path: File) -> str:
     """File type by name, in lower case without a dot: `jsonl` of `rows.jsonl.gz`."""
     suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
     return suffix.lower().removeprefix(".")
 
 
-def read_file(path: File) -> Iterator[Read]:
+def read_file(path: File) -> Iterator[RecordOrBroken]:
     """Read a json, jsonl, csv, tsv, txt, parquet or arrow file. Text files may be compressed (gz, bz2, xz, zst).
 
     Yields:
-        A `Record`, or a `Flaw` for a line that cannot be read.
+        A `Record`, or a `BrokenLine` for a line that cannot be read.
 
     Raises:
         DataError: the file cannot be read at all, or is of another type.
     """
-    reader = READERS.get(kind_of(path))
-    if reader is None or (path.suffix.lower() in COMPRESSED and kind_of(path) in TABLES):
+    reader = READERS.get(file_type(path))
+    if reader is None or (path.suffix.lower() in COMPRESSED and file_type(path) in TABLE_TYPES):
         kinds = f"{', '.join(READERS)}; texts may be compressed ({', '.join(COMPRESSED)})"
         raise DataError(f"{path} is of an unknown kind ({path.suffix or 'no suffix'}). Expected one of {kinds}.")
     try:
@@ -214,20 +214,20 @@ def _check_columns(path: File, names: Sequence[str | None]) -> None:
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
     """Lines of a file including line ends; None for a line above the size limit, which is skipped."""
-    while line := file.readline(LONGEST_LINE):
-        if len(line) < LONGEST_LINE or line.endswith(b"\n"):
+    while line := file.readline(MAX_LINE_BYTES):
+        if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
             yield line
             continue
-        while (rest := file.readline(PIECE)) and not rest.endswith(b"\n"):
+        while (rest := file.readline(READ_BYTES)) and not rest.endswith(b"\n"):
             pass
         yield None
 
 
-def _too_long(index: int) -> Flaw:
-    return Flaw(index, index + 1, f"longer than {LONGEST_LINE / 1e6:,.0f} MB")
+def _too_long(index: int) -> BrokenLine:
+    return BrokenLine(index, index + 1, f"longer than {MAX_LINE_BYTES / 1e6:,.0f} MB")
 
 
-def _read_jsonl(path: File) -> Iterator[Read]:
+def _read_jsonl(path: File) -> Iterator[RecordOrBroken]:
     with _open(path) as file:
         for index, line in enumerate(_lines(file)):
             if line is None:
@@ -239,16 +239,16 @@ def _read_jsonl(path: File) -> Iterator[Read]:
             try:
                 row = json.loads(bare.decode("utf-8"), object_pairs_hook=_object)
             except json.JSONDecodeError as error:
-                yield Flaw(index, index + 1, f"{error.msg} at column {error.colno}")
+                yield BrokenLine(index, index + 1, f"{error.msg} at column {error.colno}")
             except UnicodeDecodeError:
-                yield Flaw(index, index + 1, "not UTF-8")
+                yield BrokenLine(index, index + 1, "not UTF-8")
             except (ValueError, RecursionError) as error:  # an endless number, brackets without an end
-                yield Flaw(index, index + 1, str(error).partition(";")[0])
+                yield BrokenLine(index, index + 1, str(error).partition(";")[0])
             else:
                 if isinstance(row, dict):
                     yield Record(index, row)
                 else:
-                    yield Flaw(index, index + 1, f"a {type(row).__name__}, expected an object")
+                    yield BrokenLine(index, index + 1, f"a {type(row).__name__}, expected an object")
 
 
 def _holds_lines(path: File) -> bool:
@@ -257,7 +257,7 @@ def _holds_lines(path: File) -> bool:
         return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 
 
-def unit_of(files: Sequence[File]) -> str:
+def record_unit(files: Sequence[File]) -> str:
     """Unit in which people count records: `line` of a file, `row` of a table, else `record`.
 
     Args:
@@ -265,13 +265,13 @@ def unit_of(files: Sequence[File]) -> str:
     """
     if len(files) != 1:
         return "record"
-    kind = kind_of(files[0])
+    kind = file_type(files[0])
     if kind in {"jsonl", "txt"} or (kind == "json" and _holds_lines(files[0])):
         return "line"
     return "row" if kind in {"csv", "tsv", "parquet", "arrow"} else "record"
 
 
-def _read_json(path: File) -> Iterator[Read]:
+def _read_json(path: File) -> Iterator[RecordOrBroken]:
     """Read a list of objects. A file that starts with `{` is read as JSON lines, as Hugging Face does."""
     if _holds_lines(path):
         yield from _read_jsonl(path)
@@ -298,10 +298,10 @@ def _read_json(path: File) -> Iterator[Read]:
         if isinstance(row, dict):
             yield Record(index, row)
         else:
-            yield Flaw(index, index + 1, f"a {type(row).__name__}, expected an object")
+            yield BrokenLine(index, index + 1, f"a {type(row).__name__}, expected an object")
 
 
-def _read_table(path: File, delimiter: str) -> Iterator[Read]:
+def _read_table(path: File, delimiter: str) -> Iterator[RecordOrBroken]:
     _widen_cells()
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(_cut_lines(file, path), delimiter=delimiter, restkey=None)
@@ -310,7 +310,9 @@ def _read_table(path: File, delimiter: str) -> Iterator[Read]:
             _check_columns(path, table.fieldnames or ())
             for index, cells in enumerate(table):
                 if None in cells:
-                    yield Flaw(index, table.line_num, f"more cells than the {len(table.fieldnames or ())} columns")
+                    yield BrokenLine(
+                        index, table.line_num, f"more cells than the {len(table.fieldnames or ())} columns"
+                    )
                 else:
                     yield Record(index, dict(cells))
         except csv.Error as error:
@@ -321,7 +323,7 @@ def _read_table(path: File, delimiter: str) -> Iterator[Read]:
 
 def _widen_cells() -> None:
     """Raise the cell size limit of the `csv` module, which is global to the process; never lower it."""
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
 
 
 def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
@@ -331,22 +333,22 @@ def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
         DataError: a line is above the size limit; where the next row starts is then unknown.
     """
     number = 0
-    while line := file.readline(LONGEST_LINE):
+    while line := file.readline(MAX_LINE_BYTES):
         number += 1
-        if len(line) >= LONGEST_LINE and not line.endswith("\n"):
-            raise DataError(f"{path} has a line of more than {LONGEST_LINE / 1e6:,.0f} MB (line {number}).")
+        if len(line) >= MAX_LINE_BYTES and not line.endswith("\n"):
+            raise DataError(f"{path} has a line of more than {MAX_LINE_BYTES / 1e6:,.0f} MB (line {number}).")
         yield line
 
 
-def _read_csv(path: File) -> Iterator[Read]:
+def _read_csv(path: File) -> Iterator[RecordOrBroken]:
     yield from _read_table(path, ",")
 
 
-def _read_tsv(path: File) -> Iterator[Read]:
+def _read_tsv(path: File) -> Iterator[RecordOrBroken]:
     yield from _read_table(path, "\t")
 
 
-def _read_txt(path: File) -> Iterator[Read]:
+def _read_txt(path: File) -> Iterator[RecordOrBroken]:
     """One record `{"text": …}` for each line that is not blank."""
     with _open(path) as file:
         for index, line in enumerate(_lines(file)):
@@ -359,7 +361,7 @@ def _read_txt(path: File) -> Iterator[Read]:
             try:
                 yield Record(index, {"text": bare.decode("utf-8")})
             except UnicodeDecodeError:
-                yield Flaw(index, index + 1, "not UTF-8")
+                yield BrokenLine(index, index + 1, "not UTF-8")
 
 
 def without_nulls(value: Any) -> Any:
@@ -380,8 +382,8 @@ def records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
         yield Record(index, {key: without_nulls(value) for key, value in row.items()})
 
 
-def records_of_batch(batch: Any, start: int = 0) -> Iterator[Read]:
-    """Convert a record batch to records; a row with an invalid value, or one without a Python type, is a `Flaw`.
+def records_of_batch(batch: Any, start: int = 0) -> Iterator[RecordOrBroken]:
+    """Convert a record batch to records; a row with an invalid value, or one without a Python type, is a `BrokenLine`.
 
     Args:
         batch: a `pyarrow.RecordBatch` or table. An untrusted file's batch may point outside its own memory.
@@ -396,12 +398,12 @@ def records_of_batch(batch: Any, start: int = 0) -> Iterator[Read]:
             yield from records_of_batch(batch.slice(0, middle), start)
             yield from records_of_batch(batch.slice(middle), start + middle)
         else:
-            yield Flaw(start, start + 1, "a value that is broken, or outside the range of its type")
+            yield BrokenLine(start, start + 1, "a value that is broken, or outside the range of its type")
         return
     yield from records_of_rows(rows, start)
 
 
-def _read_parquet(path: File) -> Iterator[Read]:
+def _read_parquet(path: File) -> Iterator[RecordOrBroken]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -411,8 +413,8 @@ def _read_parquet(path: File) -> Iterator[Read]:
             _check_columns(path, file.schema_arrow.names)
             for group in range(file.num_row_groups):
                 about = file.metadata.row_group(group)
-                rows = SLICE_BYTES * max(about.num_rows, 1) // max(about.total_byte_size, 1)
-                for batch in file.iter_batches(batch_size=min(max(rows, 1), SLICE), row_groups=[group]):
+                rows = MAX_SLICE_BYTES * max(about.num_rows, 1) // max(about.total_byte_size, 1)
+                for batch in file.iter_batches(batch_size=min(max(rows, 1), SLICE_ROWS), row_groups=[group]):
                     yield from records_of_batch(batch, start)
                     start += batch.num_rows
     except UnicodeDecodeError:
@@ -421,7 +423,7 @@ def _read_parquet(path: File) -> Iterator[Read]:
         raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
 
 
-def _read_arrow(path: File) -> Iterator[Read]:
+def _read_arrow(path: File) -> Iterator[RecordOrBroken]:
     start = 0
     for batch in _batches(path):
         try:
@@ -429,8 +431,8 @@ def _read_arrow(path: File) -> Iterator[Read]:
         except UnicodeDecodeError:
             raise DataError(f"{path} is not a valid Arrow file: a column's name is not UTF-8.") from None
         _check_columns(path, names)
-        for begin in range(0, batch.num_rows, SLICE):
-            yield from records_of_batch(batch.slice(begin, SLICE), start + begin)
+        for begin in range(0, batch.num_rows, SLICE_ROWS):
+            yield from records_of_batch(batch.slice(begin, SLICE_ROWS), start + begin)
         start += batch.num_rows
 
 
@@ -455,7 +457,7 @@ def _batches(path: File) -> Iterator[Any]:
         raise DataError(f"{path} is not a valid Arrow file: {str(error).rstrip('.')}.") from None
 
 
-READERS: dict[str, Callable[[File], Iterator[Read]]] = {
+READERS: dict[str, Callable[[File], Iterator[RecordOrBroken]]] = {
     "json": _read_json,
     "jsonl": _read_jsonl,
     "csv": _read_csv,

@@ -11,9 +11,9 @@ from llf_core.config.chat_templates import template_names
 from llf_core.config.did_you_mean import listed
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
-from llf_core.data.media import PLACE, in_parts
+from llf_core.data.media import PLACEHOLDER, content_parts
 from llf_core.data.rendered import Rendered
-from llf_core.data.templates import BEGINS, ENDS, JOINT, Plain, named_template, render
+from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY, FastRenderer, named_template, render
 from llf_core.models.bounded_templates import limit_templates, template_limit_error
 
 if TYPE_CHECKING:
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
     from llf_core.data.formats.conversation import Conversation
 
-OWN = "the model's own"
-NONE = "none, since plain texts need none"
+OWN_TEMPLATE = "the model's own"
+NO_TEMPLATE = "none, since plain texts need none"
 SHOWN_CHARACTERS = 60
 MARK = "\ue000"
 """A character that no template writes (private use area)."""
-SIGNS = re.compile(f"([{JOINT}{BEGINS}{ENDS}])")
+MARKERS = re.compile(f"([{BOUNDARY}{ANSWER_START}{ANSWER_END}])")
 GENERATION = re.compile(r"\{%-?\s*generation\b")
 
 
-LONGEST_REFUSAL = 200
+MAX_ERROR_LENGTH = 200
 WRITTEN_LIST = re.compile(r"""['"]type['"]\s*:""")
-LONGEST_CONVERSATION = 40_000_000
+MAX_CONVERSATION_LENGTH = 40_000_000
 """Maximum number of characters of a conversation: ten million tokens, more than any context length."""
-MOST_REPEATED_TURNS, MOST_REPEATED = 1_000_000, 1_000_000_000
+MAX_REPEATED_TURNS, MAX_REPEATED_LENGTH = 1_000_000, 1_000_000_000
 """Maximum number of turns and characters that are rendered to find the answers of a conversation by prefixes."""
 
 
-def refused(error: Exception) -> BadExample:
+def template_error(error: Exception) -> BadExample:
     """Convert a template's error for a conversation to a `BadExample`.
 
     Raises:
@@ -58,10 +58,10 @@ def refused(error: Exception) -> BadExample:
             "template."
         )
     said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-    return BadExample(f"the chat template cannot render it: {said[:LONGEST_REFUSAL]}")
+    return BadExample(f"the chat template cannot render it: {said[:MAX_ERROR_LENGTH]}")
 
 
-class Rewritten(BadExample):
+class RewrittenAnswer(BadExample):
     """The template writes an answer differently once later turns follow, as templates do that strip reasoning."""
 
 
@@ -87,7 +87,7 @@ class ChatTemplate:
     marked: str = ""
     stop: tuple[str, ...] = ()
     tokens: tuple[tuple[str, str], ...] = ()
-    plain: Plain | None = None
+    plain: FastRenderer | None = None
 
     @cached_property
     def forgets(self) -> bool:
@@ -96,7 +96,7 @@ class ChatTemplate:
 
     def carry(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Set the template on a tokenizer that is saved, so that a chat is rendered as in training."""
-        if self.name not in {OWN, NONE}:
+        if self.name not in {OWN_TEMPLATE, NO_TEMPLATE}:
             tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
 
     def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -133,7 +133,7 @@ class ChatTemplate:
                 variables |= dict(self.tokens) | dict(self.options)
                 return render(self.marked if signs else self.jinja, variables)
             text: str = tokenizer.apply_chat_template(
-                in_parts(messages),
+                content_parts(messages),
                 tools=list(tools) if tools else None,
                 chat_template=self.jinja,
                 add_generation_prompt=add_generation_prompt,
@@ -142,7 +142,7 @@ class ChatTemplate:
             )
             text.encode()
         except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
-            raise refused(error) from None
+            raise template_error(error) from None
         return text
 
 
@@ -183,7 +183,7 @@ def choose_template(
         jinja = named.jinja(space=_puts_a_blank(tokenizer), tools=tool_format)
         options = _options(jinja, enable_thinking, preserve_thinking)
         tokens = tuple((key, str(value)) for key, value in tokenizer.special_tokens_map.items())
-        marked, plain = named.marked(tools=tool_format), Plain.of(name, dict(tokens))
+        marked, plain = named.marked(tools=tool_format), FastRenderer.of(name, dict(tokens))
         return ChatTemplate(name, jinja, end, options, marked, named.stop, tokens, plain)
     limit_templates()
     if not tokenizer.chat_template:
@@ -192,7 +192,7 @@ def choose_template(
             "Set template, e.g. template: default for a base model, or take the model's instruct version."
         )
     jinja = tokenizer.get_chat_template()
-    return ChatTemplate(OWN, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
+    return ChatTemplate(OWN_TEMPLATE, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
 
 
 def _options(jinja: str, enable_thinking: bool | None, preserve_thinking: bool) -> tuple[tuple[str, Any], ...]:
@@ -246,7 +246,7 @@ def render_all(
     """
     try:
         yield conversation, render_answers(template, tokenizer, conversation, last_only=last_only)
-    except Rewritten:
+    except RewrittenAnswer:
         _check_repeats(conversation)
         parts = []
         for place, message in enumerate(conversation.messages):
@@ -299,7 +299,7 @@ def render_answers(
         last = place == len(messages) - 1
         turn = whole if last else template.render(tokenizer, messages[: place + 1], tools)
         if not whole.startswith(turn):
-            raise Rewritten(f"the chat template writes turn {place + 1} differently once later turns follow")
+            raise RewrittenAnswer(f"the chat template writes turn {place + 1} differently once later turns follow")
         start = len(prompt) if turn.startswith(prompt) else _shared(template, tokenizer, conversation, place, turn)
         _check_said(messages[place], turn[start:], template.name)
         answers.append((start, len(turn)))
@@ -316,8 +316,8 @@ def _length(conversation: Conversation) -> int:
         BadExample: it is too long for an example.
     """
     length = sum(len(message["content"]) for message in conversation.messages)
-    if length > LONGEST_CONVERSATION:
-        raise BadExample(f"it has {length:,} characters, expected at most {LONGEST_CONVERSATION:,}; split it")
+    if length > MAX_CONVERSATION_LENGTH:
+        raise BadExample(f"it has {length:,} characters, expected at most {MAX_CONVERSATION_LENGTH:,}; split it")
     return length
 
 
@@ -329,7 +329,7 @@ def _check_repeats(conversation: Conversation) -> None:
     """
     turns, length = len(conversation.messages), _length(conversation)
     answers = sum(message["role"] == ANSWER for message in conversation.messages)
-    if answers > 1 and (answers * turns > MOST_REPEATED_TURNS or answers * length > MOST_REPEATED):
+    if answers > 1 and (answers * turns > MAX_REPEATED_TURNS or answers * length > MAX_REPEATED_LENGTH):
         raise BadExample(
             f"it has {turns:,} turns and {length:,} characters, which this chat template writes again for each answer; "
             "split it into shorter conversations"
@@ -344,9 +344,9 @@ def _by_signs(
     if template.forgets and not last_only:
         asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
         if any(message["role"] == ANSWER for message in messages[:asked]):
-            raise Rewritten("the template leaves out earlier thoughts")
+            raise RewrittenAnswer("the template leaves out earlier thoughts")
     for message in messages:
-        if not message["content"].isascii() and SIGNS.search(message["content"]):
+        if not message["content"].isascii() and MARKERS.search(message["content"]):
             raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
     marked = None
     if template.plain is not None and not conversation.tools and messages[-1]["role"] == ANSWER:
@@ -360,7 +360,9 @@ def _by_signs(
 def _parted(marked: str) -> Rendered:
     """Text and ranges of a text with markers."""
     # Where an answer begins or ends, the tokenizer starts anew too.
-    parts = marked.replace(BEGINS, JOINT + BEGINS).replace(ENDS, JOINT + ENDS).split(JOINT)
+    parts = (
+        marked.replace(ANSWER_START, BOUNDARY + ANSWER_START).replace(ANSWER_END, BOUNDARY + ANSWER_END).split(BOUNDARY)
+    )
     place = len(parts[0])
     cuts: dict[int, None] = {}
     begins: list[int] = []
@@ -368,8 +370,8 @@ def _parted(marked: str) -> Rendered:
     for number in range(1, len(parts)):
         part = parts[number]
         sign = part[:1]
-        if sign in {BEGINS, ENDS}:
-            (begins if sign == BEGINS else ends).append(place)
+        if sign in {ANSWER_START, ANSWER_END}:
+            (begins if sign == ANSWER_START else ends).append(place)
             parts[number] = part = part[1:]
         cuts[place] = None
         place += len(part)
@@ -406,7 +408,7 @@ def _by_marks(
 
     try:
         (text,), (spans,) = render_jinja_template(
-            [in_parts(conversation.messages)],
+            [content_parts(conversation.messages)],
             tools=list(conversation.tools) if conversation.tools else None,
             chat_template=template.jinja,
             return_assistant_tokens_mask=True,
@@ -414,7 +416,7 @@ def _by_marks(
             **dict(template.options),
         )
     except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
-        raise refused(error) from None
+        raise template_error(error) from None
     answers = tuple((start, end) for start, end in spans if end > start)
     if not answers:
         raise BadExample("the chat template marks nothing of it as generated")
@@ -431,7 +433,7 @@ def _shared(
     messages, tools = conversation.messages[:place], conversation.tools
     prompt = template.render(tokenizer, messages, tools, add_generation_prompt=True)
     before = template.render(tokenizer, messages, tools)
-    start = shared_length(prompt, turn)
+    start = common_prefix_length(prompt, turn)
     if start < len(before):
         raise BadExample(f"the chat template changes what stands before turn {place + 1}")
     return start
@@ -440,7 +442,7 @@ def _shared(
 def _check_said(message: Message, said: str, template: str) -> None:
     """Check that the template writes the whole answer, apart from whitespace."""
     shown = "".join(said.split())
-    content = PLACE.sub("", message["content"]) if "parts" in message else message["content"]
+    content = PLACEHOLDER.sub("", message["content"]) if "parts" in message else message["content"]
     if "".join(content.split()) not in shown:
         begins = content.strip()[:SHOWN_CHARACTERS]
         raise BadExample(f"the chat template ({template}) leaves out a part of the answer {begins!r}")
@@ -449,7 +451,7 @@ def _check_said(message: Message, said: str, template: str) -> None:
             raise BadExample(f"the chat template ({template}) does not show the call of {call['function']['name']}")
 
 
-def shared_length(one: str, other: str) -> int:
+def common_prefix_length(one: str, other: str) -> int:
     """Length of the common prefix of two strings.
 
     Args:
@@ -460,7 +462,7 @@ def shared_length(one: str, other: str) -> int:
     return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
-def closing_of(
+def answer_suffix(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
 ) -> str:
     """Text that the template writes after the words of an answer, such as `<|im_end|>` and a newline.
@@ -477,7 +479,7 @@ def closing_of(
         BadExample: the template raises an error.
     """
     text, other = _also_longer(template, tokenizer, conversation, place + 1)
-    length = shared_length(text[::-1], other[::-1])
+    length = common_prefix_length(text[::-1], other[::-1])
     return text[len(text) - length :]
 
 
@@ -506,7 +508,7 @@ def _longer(message: Message) -> Message:
     return longer
 
 
-def takes_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
+def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer's own template takes lists of parts as content, as those of multimodal models do.
 
     Other templates raise an error for a list of parts, or write its Python representation: `[{'type': 'text', …`.
@@ -527,7 +529,7 @@ def takes_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> b
     return WRITTEN_LIST.search(text) is None
 
 
-def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
+def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
     """Placeholder that a tokenizer's own template writes for an image, video or audio.
 
     Args:
@@ -538,7 +540,7 @@ def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: st
     Returns:
         The placeholder; None if the template does not support this kind.
     """
-    if not takes_parts(template, tokenizer):
+    if not accepts_parts(template, tokenizer):
         return None
     mark = {"type": "text", "text": MARK}
     message = {"role": "user", "content": "", "parts": [mark, {"type": kind}, mark]}
@@ -549,7 +551,7 @@ def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: st
     return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 - before, between, after
 
 
-def opening_of(
+def answer_header(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
 ) -> str:
     """Text that the template writes between the words of a question and its answer, such as `<|im_end|>` and a header.
@@ -566,4 +568,4 @@ def opening_of(
         BadExample: the template raises an error.
     """
     prompt, other = _also_longer(template, tokenizer, conversation, place, add_generation_prompt=True)
-    return prompt[shared_length(prompt, other) :]
+    return prompt[common_prefix_length(prompt, other) :]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from llf_core.data.encoder import Example
 
-NAMED = 5
-REASONS_NAMED = 3
+MAX_NAMED = 5
+MAX_REASONS_NAMED = 3
 OPEN, CLOSE = "⟦", "⟧"
 REJECTED = "\n… rejected: "
 
@@ -52,7 +52,7 @@ class Dropped(NamedTuple):
     dataset: str
 
 
-class Divided(NamedTuple):
+class SplitRecord(NamedTuple):
     """A record that yields several examples: it is longer than `cutoff_len`, or each of its answers is one.
 
     Attributes:
@@ -115,7 +115,7 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreviewExample:
     """A decoded example.
 
     Attributes:
@@ -135,7 +135,7 @@ LISTS: dict[str, Any] = {
     "truncated": Truncated,
     "dropped": Dropped,
     "broken": Broken,
-    "divided": Divided,
+    "divided": SplitRecord,
     "sets": SetCounts,
 }
 
@@ -176,11 +176,11 @@ class DataReport:
     truncated: list[Truncated] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
-    divided: list[Divided] = field(default_factory=list)
+    divided: list[SplitRecord] = field(default_factory=list)
     sets: list[SetCounts] = field(default_factory=list)
     readings: dict[str, str] = field(default_factory=dict)
     template: str = ""
-    preview: list[Shown] = field(default_factory=list)
+    preview: list[PreviewExample] = field(default_factory=list)
     fingerprint: str = ""
     cached: bool = False
     streamed: bool = False
@@ -208,7 +208,8 @@ class DataReport:
         for name, kind in LISTS.items():
             fields[name] = [kind(**entry) for entry in value[name]]
         fields["preview"] = [
-            Shown(shown["index"], tuple(Segment(**part) for part in shown["segments"])) for shown in value["preview"]
+            PreviewExample(shown["index"], tuple(Segment(**part) for part in shown["segments"]))
+            for shown in value["preview"]
         ]
         return cls(**fields)
 
@@ -253,7 +254,7 @@ class DataReport:
         self.truncated += [Truncated(one.index, one.cut, dataset) for one in examples if one.cut]
         self.dropped += [Dropped(index, reason, dataset) for index, reason in dropped]
         parts = Counter(one.index for one in examples)
-        self.divided += [Divided(index, count, dataset) for index, count in parts.items() if count > 1]
+        self.divided += [SplitRecord(index, count, dataset) for index, count in parts.items() if count > 1]
 
     def check_all_used(self) -> None:
         """Refuse data with unusable records.
@@ -264,8 +265,8 @@ class DataReport:
         unusable = self.unusable()
         if not unusable:
             return
-        first = "; ".join(self._named_place(one) for one in unusable[:NAMED])
-        more = f"; and {len(unusable) - NAMED:,} more" if len(unusable) > NAMED else ""
+        first = "; ".join(self._named_place(one) for one in unusable[:MAX_NAMED])
+        more = f"; and {len(unusable) - MAX_NAMED:,} more" if len(unusable) > MAX_NAMED else ""
         count = "1 record gives" if len(unusable) == 1 else f"{len(unusable):,} records give"
         raise DataError(
             f"{count} no example, and `stop_on_dropped` is true: {first}{more}. "
@@ -274,7 +275,7 @@ class DataReport:
 
     def nothing_left(self, names: Sequence[str]) -> DataError:
         """Create the error for data sets without any example."""
-        reasons = Counter(entry.reason for entry in self.dropped).most_common(REASONS_NAMED)
+        reasons = Counter(entry.reason for entry in self.dropped).most_common(MAX_REASONS_NAMED)
         why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
         lines = f"; {len(self.broken)} lines cannot be read" if self.broken else ""
         return DataError(
@@ -351,26 +352,28 @@ class DataReport:
 def _named(what: str, entries: list[str]) -> list[str]:
     if not entries:
         return []
-    more = [f"  … and {len(entries) - NAMED:,} more"] if len(entries) > NAMED else []
-    return [f"{len(entries):,} {what}:", *(f"  {entry}" for entry in entries[:NAMED]), *more]
+    more = [f"  … and {len(entries) - MAX_NAMED:,} more"] if len(entries) > MAX_NAMED else []
+    return [f"{len(entries):,} {what}:", *(f"  {entry}" for entry in entries[:MAX_NAMED]), *more]
 
 
-def show_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Shown:
+def decode_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> PreviewExample:
     """Decode a prepared example; of a pair, the rejected answer follows the chosen one.
 
     Args:
         tokenizer: tokenizer of the model.
         row: `index`, `input_ids`, `labels`; of a pair also `rejected_ids`, `rejected_labels`.
     """
-    shown = show(tokenizer, row["index"], row["input_ids"], row["labels"])
+    shown = decode_example(tokenizer, row["index"], row["input_ids"], row["labels"])
     if "rejected_ids" not in row:
         return shown
-    worse = show(tokenizer, row["index"], row["rejected_ids"], row["rejected_labels"])
+    worse = decode_example(tokenizer, row["index"], row["rejected_ids"], row["rejected_labels"])
     said = [part for part in worse.segments if part.trained]
-    return Shown(shown.index, (*shown.segments, Segment(REJECTED, trained=False), *said))
+    return PreviewExample(shown.index, (*shown.segments, Segment(REJECTED, trained=False), *said))
 
 
-def show(tokenizer: PreTrainedTokenizerBase, index: int, ids: Sequence[int], labels: Sequence[int]) -> Shown:
+def decode_example(
+    tokenizer: PreTrainedTokenizerBase, index: int, ids: Sequence[int], labels: Sequence[int]
+) -> PreviewExample:
     """Decode an example into trained and untrained segments.
 
     Args:
@@ -390,4 +393,4 @@ def show(tokenizer: PreTrainedTokenizerBase, index: int, ids: Sequence[int], lab
         text = tokenizer.decode(list(ids[:border]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         segments.append(Segment(text[len(before) :], labels[border - 1] != IGNORED))
         before = text
-    return Shown(index, tuple(segments))
+    return PreviewExample(index, tuple(segments))

@@ -13,26 +13,26 @@ from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO
 from llf_core.config.registry import declared
 from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError
-from llf_core.data.hub import fetch_info
+from llf_core.data.hub import download_file
 from llf_core.data.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
-SHIPPED = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
+DEMO_FILES = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
 """Demo data sets: answers in one style, and pairs whose rejected answer is a plain one."""
 TAGS = (
     "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag",
 )  # fmt: skip
-PLACES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name")
-SHAPE = ("formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
-NOT_BUILT_PLACES = {
+LOCATION_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name")
+ENTRY_KEYS = ("formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
+NOT_BUILT_LOCATIONS = {
     "ms_hub_url": "ModelScope",
     "om_hub_url": "Modelers",
     "script_url": "loading scripts",
 }
-MOST_SAMPLES = 100_000_000
+MAX_SAMPLES = 100_000_000
 """Maximum of `num_samples`."""
 
 
@@ -59,7 +59,7 @@ def find_sources(
     if str(dataset_dir) == ONLINE:
         found = [Source(name, hub_id=name) for name in names]
     else:
-        base, info = Path(dataset_dir), read_info(dataset_dir)
+        base, info = Path(dataset_dir), read_dataset_info(dataset_dir)
         found = [_find(name, base, info, folders) for name in names]
     short = [Path(one.name).name if one.path is not None or one.url is not None else one.name for one in found]
     named = [
@@ -78,14 +78,14 @@ def find_sources(
     ]
 
 
-def read_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
+def read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
     """Read the entries of `dataset_info.json`; empty if there is no such file.
 
     Raises:
         DataError: the file is not a JSON object of objects.
     """
     if str(dataset_dir).startswith(REMOTE):
-        path = fetch_info(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)
+        path = download_file(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)
     else:
         path = Path(dataset_dir) / INFO_FILE
     try:
@@ -99,14 +99,14 @@ def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Seque
     if place.kind == "entry":
         return _from_entry(name, info[name], base)
     if place.kind == "shipped":
-        return Source(name, path=SHIPPED[name])
+        return Source(name, path=DEMO_FILES[name])
     if place.kind == "url":
         return Source(name, url=name)
     if place.path is not None:
         return Source(name, path=place.path)
     if place.kind == "hub":
         return Source(name, hub_id=name)
-    known = [*SHIPPED, *info]
+    known = [*DEMO_FILES, *info]
     where = f"{base / INFO_FILE} names {listed(info)}" if info else f"there is no {base / INFO_FILE}"
     raise DataError(
         f"There is no data set {name!r}: no such file or folder, and {where}.{did_you_mean(name, known)} "
@@ -136,7 +136,7 @@ def _from_entry(name: str, entry: Any, base: Path) -> Source:
         return Source(name, hub_id=entry["hf_hub_url"], **hub, **shape)
     if entry.get("cloud_file_name"):
         return Source(name, url=entry["cloud_file_name"], **shape)
-    for key, what in NOT_BUILT_PLACES.items():
+    for key, what in NOT_BUILT_LOCATIONS.items():
         if entry.get(key):
             raise DataError(f"{where} comes from {what} ({key}), which is not built yet. Give file_name or hf_hub_url.")
     if not entry.get("file_name"):
@@ -154,20 +154,20 @@ def _pairs(mapping: dict[str, str]) -> tuple[tuple[str, str], ...]:
 def _check_entry(where: str, entry: Any) -> None:
     if not isinstance(entry, dict):
         raise DataError(f'{where} is no object. Expected one such as {{"file_name": "a.json"}}.')
-    _check_keys(where, entry, (*PLACES, *SHAPE))
+    _check_keys(where, entry, (*LOCATION_KEYS, *ENTRY_KEYS))
     for key in ("columns", "tags"):
         given = entry.get(key) or {}
         if not isinstance(given, dict) or not all(isinstance(one, str | None) for one in given.values()):
             raise DataError(f"`{key}` of {where} is {show(given)}. Expected an object of names, each a text.")
-    for key in (*PLACES, "formatting", "subset", "split", "folder"):
+    for key in (*LOCATION_KEYS, "formatting", "subset", "split", "folder"):
         if not isinstance(entry.get(key), str | None):
             raise DataError(f"{where} has {key} {show(entry[key])}. Expected a text.")
     wanted = entry.get("num_samples")
     if wanted is not None and not (
-        isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MOST_SAMPLES
+        isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MAX_SAMPLES
     ):
         raise DataError(
-            f"{where} has num_samples {show(wanted)}. Expected an integer from 1 to {MOST_SAMPLES:,}, or none."
+            f"{where} has num_samples {show(wanted)}. Expected an integer from 1 to {MAX_SAMPLES:,}, or none."
         )
     columns = entry.get("columns") or {}
     _check_keys(f"`columns` of {where}", columns, COLUMNS)

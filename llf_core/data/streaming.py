@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.config.rules.data import shares
-from llf_core.data.build import whole
+from llf_core.data.build import skip_broken
 from llf_core.data.encoder import Chunk
 from llf_core.data.errors import DataError
-from llf_core.data.interleave import in_turns
+from llf_core.data.interleave import interleave_streams
 from llf_core.data.load import read_source
 from llf_core.data.packing import pack
 from llf_core.data.parallel import encode_all
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.data.encoder import Encoder, Example
-    from llf_core.data.load import Opened
+    from llf_core.data.load import OpenedDataset
     from llf_core.data.report import Broken, DataReport
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Streamed:
+class StreamedDataset:
     """A streamed data set, which starts again when it is exhausted.
 
     Attributes:
@@ -39,7 +39,7 @@ class Streamed:
         encoder: encodes its records.
     """
 
-    opened: Opened
+    opened: OpenedDataset
     encoder: Encoder
 
 
@@ -54,7 +54,7 @@ class Stream:
         capacity: maximum number of tokens of an example or packed row.
     """
 
-    def __init__(self, sets: list[Streamed], config: RunConfig, report: DataReport, held: int = 0) -> None:
+    def __init__(self, sets: list[StreamedDataset], config: RunConfig, report: DataReport, held: int = 0) -> None:
         """Create the stream; nothing is read yet.
 
         Args:
@@ -79,7 +79,7 @@ class Stream:
         for time in count():
             random = np.random.default_rng([self._seed, time])
             examples = islice(self.in_order(counted=counted and time == 0), self._held, None)
-            rows = map(row_of, shuffled(examples, self._data.buffer_size, random))
+            rows = map(to_row, shuffle_buffer(examples, self._data.buffer_size, random))
             first = next(rows, None)
             if first is None:
                 raise DataError(
@@ -103,7 +103,7 @@ class Stream:
             counts, first[number] = first[number], False
             return self._examples(number, counted=counts)
 
-        found = in_turns(
+        found = interleave_streams(
             [partial(examples, number) for number in range(len(self._sets))],
             self._data.mix_strategy,
             shares(self._data.interleave_probs) or (),
@@ -118,7 +118,7 @@ class Stream:
     def _examples(self, number: int, *, counted: bool) -> Iterator[Example]:
         one, data = self._sets[number], self._data
         broken: list[Broken] = []
-        records = whole(read_source(one.opened, data.max_samples, self._seed), one.opened.source.label, broken)
+        records = skip_broken(read_source(one.opened, data.max_samples, self._seed), one.opened.source.label, broken)
         for chunk in encode_all(one.encoder, records, data.preprocessing_num_workers):
             if counted:
                 self._count(number, chunk, broken)
@@ -154,7 +154,7 @@ class Stream:
                 yield {"examples": [window[number] for number in packed[place]]}
 
 
-def shuffled(examples: Iterable[Example], size: int, random: np.random.Generator) -> Iterator[Example]:
+def shuffle_buffer(examples: Iterable[Example], size: int, random: np.random.Generator) -> Iterator[Example]:
     """Shuffle a stream with a buffer, as `datasets.IterableDataset.shuffle` does.
 
     Args:
@@ -173,7 +173,7 @@ def shuffled(examples: Iterable[Example], size: int, random: np.random.Generator
     yield from (held[place] for place in random.permutation(len(held)))
 
 
-def row_of(example: Example) -> Row:
+def to_row(example: Example) -> Row:
     """Convert an example to a row, by column names."""
     ids, labels = list(example.ids), list(example.labels)
     return {"input_ids": ids, "labels": labels, "index": example.index, **(example.more or {})}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
+def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
     """Number of tokens to keep of a question and of its answer.
 
     Either may use half of the budget plus what the other leaves: `(3000, 2000, 1000) -> (500, 500)`, `(100, 2000, 1000)
@@ -31,7 +31,7 @@ def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
     return kept, min(target, cutoff - kept)
 
 
-def overlong(tokens: Tokens, cutoff: int) -> int:
+def first_overlong_answer(tokens: Tokens, cutoff: int) -> int:
     """Index of the first answer that does not fit completely.
 
     Args:
@@ -41,12 +41,12 @@ def overlong(tokens: Tokens, cutoff: int) -> int:
     return next(number for number, turn in enumerate(tokens.turns) if turn.end > cutoff)
 
 
-def cut(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
+def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
     r"""Truncate a conversation to at most `cutoff` tokens.
 
-    In the first exchange, the end of the question and the end of the answer are removed, according to `cut_lengths`;
-    the header and the end token of the answer are kept. In later exchanges the end of the answer is removed; an
-    exchange without room for its answer is removed completely.
+    In the first exchange, the end of the question and the end of the answer are removed, according to
+    `truncated_lengths`; the header and the end token of the answer are kept. In later exchanges the end of the answer
+    is removed; an exchange without room for its answer is removed completely.
 
     ```
     question…………<|im_end|>\n<|im_start|>assistant\nanswer…………<|im_end|>\n
@@ -62,10 +62,10 @@ def cut(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
     Raises:
         BadExample: there is no room for the header of the first answer, one token of it and its end.
     """
-    number = overlong(tokens, cutoff)
+    number = first_overlong_answer(tokens, cutoff)
     turn = tokens.turns[number]
     if number == 0:
-        source, target = cut_lengths(turn.start, turn.end - turn.start, cutoff)
+        source, target = truncated_lengths(turn.start, turn.end - turn.start, cutoff)
         source = max(source, opening)
         target = min(target, cutoff - source)
         pieces = [slice(source - opening), slice(turn.start - opening, turn.start)]
@@ -110,14 +110,14 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
     while True:
         read = [IGNORED] * (overlap if start else 0)
         labels = read + tokens.labels[start + len(read) : end]
-        if learned(labels):
+        if count_trained(labels):
             parts.append(Tokens(tokens.ids[start:end], labels, ()))
         if end >= len(tokens.ids):
             return parts
         start, end = end - overlap, end - overlap + cutoff
 
 
-def blocks(tokens: Tokens, size: int) -> list[Tokens]:
+def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
     """Split a plain text into blocks; the last block has the remaining tokens.
 
     Args:
@@ -130,7 +130,7 @@ def blocks(tokens: Tokens, size: int) -> list[Tokens]:
     ]
 
 
-def learned(labels: Sequence[int]) -> int:
+def count_trained(labels: Sequence[int]) -> int:
     """Number of labels that contribute to the loss, without the first label of a sequence, which no token predicts."""
     first = bool(labels) and labels[0] != IGNORED
     return len(labels) - labels.count(IGNORED) - first

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.data.build import Builder, Settings, Told, whole
+from llf_core.data.build import Builder, EncodingSettings, ProgressReporter, skip_broken
 from llf_core.data.errors import DataError
-from llf_core.data.example_store import SET
+from llf_core.data.example_store import SET_COLUMN
 from llf_core.data.formats.conversation import TEXTS
 from llf_core.data.load import open_source, read_source
 from llf_core.data.prepare import media_dir, prepare, sources_of, template_of
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from llf_core.data.formats.conversation import Conversation
 
 
-def held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> list[Conversation]:
+def validation_conversations(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, most: int | None = None
+) -> list[Conversation]:
     """Read the conversations of a config's evaluation examples, with its system prompt and their answers.
 
     Args:
@@ -37,14 +39,16 @@ def held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, most: int | 
         raise DataError("The run held nothing out. Give prompts, or set eval_dataset or val_size.")
     if data.streaming:
         raise DataError("The run streamed its data, so what it held out is not at hand. Give prompts.")
-    settings = Settings.of(config)
+    settings = EncodingSettings.of(config)
     if settings.kind == TEXTS:
         raise DataError("The run held out plain text, which asks nothing. Give prompts.")
     prepared = prepare(config, tokenizer)
     assert prepared.eval is not None  # noqa: S101 - for the type checker
-    sets = prepared.eval_counts[:, SET].tolist()
+    sets = prepared.eval_counts[:, SET_COLUMN].tolist()
     places = list(dict.fromkeys(zip(sets, prepared.eval["index"], strict=True)))[:most]
-    builder = Builder(settings, tokenizer, template_of(config, tokenizer), Told(None, None), None, media_dir(config))
+    builder = Builder(
+        settings, tokenizer, template_of(config, tokenizer), ProgressReporter(None, None), None, media_dir(config)
+    )
     found = dict(_conversations(config, builder, places))
     return [found[place] for place in places]
 
@@ -60,7 +64,7 @@ def _conversations(
         opened = open_source(source, config.model.cache_dir)
         encoder = builder.encoder(builder.peek(opened, DataReport()))
         read = read_source(opened, builder.settings.max_samples, builder.settings.seed)
-        for record in whole(read, source.label, []):
+        for record in skip_broken(read, source.label, []):
             if record.index in wanted:
                 wanted.discard(record.index)
                 _, drawn = encoder.draw([record])

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 Spans = tuple[tuple[int, int], ...]
 
-LONG = 40
+MAX_WORD_LENGTH = 40
 """Maximum number of characters of a cached word; longer ones are rarely repeated."""
-MOST = 200_000
+MAX_WORDS = 200_000
 """Maximum number of cached words; about 50 MB."""
-TOGETHER = 64
+WORDS_PER_CALL = 64
 """Number of words that are tokenized in one call."""
-BLANK_SIGN = "\u0120"
+SPACE_SYMBOL = "\u0120"
 """Representation of a space in a byte-level vocabulary."""
 
 BLANK = 0x20
@@ -77,7 +77,7 @@ class Pieces(NamedTuple):
     bounds: list[int]
 
 
-def cut_apart(text: str, cuts: Sequence[int]) -> list[str]:
+def split_at(text: str, cuts: Sequence[int]) -> list[str]:
     """Split a text at positions.
 
     Args:
@@ -90,14 +90,14 @@ def cut_apart(text: str, cuts: Sequence[int]) -> list[str]:
     return [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
 
 
-def in_a_row(pieces: Sequence[array[int]]) -> Pieces:
+def concatenate(pieces: Sequence[array[int]]) -> Pieces:
     """Concatenate pieces."""
     bounds = [0, *np.cumsum([len(ids) for ids in pieces], dtype=np.int64).tolist()]
     return Pieces(array("i", b"".join(pieces)), bounds)
 
 
 @dataclass
-class Library:
+class FastTokenizer:
     """The fast implementation of a tokenizer, which tokenizes each text as a whole.
 
     Attributes:
@@ -117,8 +117,8 @@ class Library:
         Returns:
             For each text, one piece more than it has cuts.
         """
-        whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in cut_apart(text, own)]
-        return in_a_row(self._asked(whole))
+        whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
+        return concatenate(self._asked(whole))
 
     def ids(self, texts: Sequence[str]) -> list[array[int]]:
         """Token ids of each text."""
@@ -137,7 +137,7 @@ class Library:
             with it.
         """
         return [
-            (ids, tuple(places_in(spans, first, last) for first, last in wanted))
+            (ids, tuple(token_range(spans, first, last) for first, last in wanted))
             for (ids, spans), wanted in zip(self._with_spans(texts), parts, strict=True)
         ]
 
@@ -184,7 +184,7 @@ def _told() -> Iterator[None]:
         ) from error
 
 
-def places_in(spans: Spans, first: int, last: int) -> tuple[int, int]:
+def token_range(spans: Spans, first: int, last: int) -> tuple[int, int]:
     """Tokens `[start, end)` that share a character with the characters `[first, last)`.
 
     Args:
@@ -197,7 +197,7 @@ def places_in(spans: Spans, first: int, last: int) -> tuple[int, int]:
 
 
 @dataclass
-class Found:
+class WordTable:
     """Concatenated texts as bytes, words and tokens.
 
     Attributes:
@@ -214,7 +214,7 @@ class Found:
 
 
 @dataclass
-class Words(Library):
+class CachedTokenizer(FastTokenizer):
     """A fast tokenizer whose texts are tokenized by words, with a cache.
 
     Python handles each distinct word of a chunk once; work on every word is done by Arrow and NumPy.
@@ -232,7 +232,7 @@ class Words(Library):
             self._signs = re.compile(b"|".join(map(re.escape, signs)))
 
     def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
-        """Tokenize the pieces of texts separately; see `Library.pieces`.
+        """Tokenize the pieces of texts separately; see `FastTokenizer.pieces`.
 
         Args:
             texts: the texts.
@@ -245,7 +245,7 @@ class Words(Library):
         return Pieces(array("i", found.ids.tobytes()), bounds)
 
     def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """Token ids of each text, and the token ranges of some of its parts; see `Library.located`.
+        """Token ids of each text, and the token ranges of some of its parts; see `FastTokenizer.located`.
 
         Args:
             texts: the texts.
@@ -265,7 +265,7 @@ class Words(Library):
             placed.append((ids[start:end], tuple(spans)))
         return placed
 
-    def _around(self, found: Found, place: int) -> tuple[int, int]:
+    def _around(self, found: WordTable, place: int) -> tuple[int, int]:
         """The first token that begins at or after a byte, and the first that ends after it."""
         number = int(np.searchsorted(found.words, place, side="right")) - 1
         before, start = int(found.tokens[number]), int(found.words[number])
@@ -276,12 +276,12 @@ class Words(Library):
         spans = self._spans.get(word)
         if spans is None:
             ((_, spans),) = self._with_spans([word])
-            if len(word) <= LONG and len(self._spans) < MOST:
+            if len(word) <= MAX_WORD_LENGTH and len(self._spans) < MAX_WORDS:
                 self._spans[word] = spans
         begins = bisect_left(spans, character, key=itemgetter(0))
         return before + begins, before + bisect_right(spans, character, key=itemgetter(1))
 
-    def _find(self, data: bytes, borders: NDArray[np.int64]) -> Found:
+    def _find(self, data: bytes, borders: NDArray[np.int64]) -> WordTable:
         """Words of texts and their tokens; no word spans a border."""
         import pyarrow as pa
 
@@ -297,7 +297,7 @@ class Words(Library):
         tokens = np.concatenate([[0], np.cumsum(counts)])
         values = np.frombuffer(b"".join(ids), np.int32)
         places = np.repeat(starts[which] - tokens[:-1], counts) + np.arange(tokens[-1])
-        return Found(data, words, tokens, values[places])
+        return WordTable(data, words, tokens, values[places])
 
     def _ids(self, words: list[str]) -> list[bytes]:
         """Token ids of distinct words, as bytes of int32."""
@@ -305,9 +305,9 @@ class Words(Library):
         ids = [known.get(word) for word in words]
         new = [word for word, found in zip(words, ids, strict=True) if found is None]
         made = self._new(new)
-        if len(known) > MOST:
+        if len(known) > MAX_WORDS:
             known.clear()
-        known.update((word, found) for word, found in made.items() if len(word) <= LONG)
+        known.update((word, found) for word, found in made.items() if len(word) <= MAX_WORD_LENGTH)
         return [made[word] if found is None else found for word, found in zip(words, ids, strict=True)]
 
     def _new(self, words: list[str]) -> dict[str, bytes]:
@@ -319,7 +319,7 @@ class Words(Library):
         apart = [word for word in words if word[0] != " " or word.split() != [word[1:]]]
         alone = set(apart)
         joined = [word for word in words if word not in alone]
-        groups = [joined[start : start + TOGETHER] for start in range(0, len(joined), TOGETHER)]
+        groups = [joined[start : start + WORDS_PER_CALL] for start in range(0, len(joined), WORDS_PER_CALL)]
         made: dict[str, bytes] = {}
         for group, ids in zip(groups, self._asked(["".join(group) for group in groups]), strict=True):
             begins = np.flatnonzero(self._blank_first[np.asarray(ids)]).tolist()
@@ -336,7 +336,7 @@ class Words(Library):
         """`[vocabulary]`, whether a token begins with a space."""
         tokens = self.backend.get_vocab()
         found = np.zeros(max(tokens.values()) + 1, dtype=bool)
-        found[[number for token, number in tokens.items() if token.startswith(BLANK_SIGN)]] = True
+        found[[number for token, number in tokens.items() if token.startswith(SPACE_SYMBOL)]] = True
         return found
 
 
@@ -413,12 +413,12 @@ def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
     return found
 
 
-def library_of(tokenizer: PreTrainedTokenizerBase) -> Library | None:
+def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | None:
     """Fast implementation of a tokenizer, with a word cache if its pattern allows it; None for a slow tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
     if backend is None:
         return None
-    return Words(backend) if _splits_before_blanks(backend) else Library(backend)
+    return CachedTokenizer(backend) if _splits_before_blanks(backend) else FastTokenizer(backend)
 
 
 def _splits_before_blanks(backend: Tokenizer) -> bool:

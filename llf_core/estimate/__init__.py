@@ -1,22 +1,22 @@
 """Forecasts the resources of a run before it starts, without loading its model. Imports no torch."""
 
-from llf_core.estimate.activations import Pass
+from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.available import available_memory
-from llf_core.estimate.disk_forecast import disk
+from llf_core.estimate.disk_forecast import forecast_disk
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
-from llf_core.estimate.model_shapes import Architecture, architecture, settings_of
-from llf_core.estimate.weight_count import shapes, trained
+from llf_core.estimate.model_shapes import Architecture, architecture, read_model_config
+from llf_core.estimate.weight_count import trained_parameters, weight_shapes
 
 __all__ = [
     "Architecture",
     "Forecast",
-    "Pass",
+    "TrainingPass",
     "architecture",
     "available_memory",
-    "disk",
-    "settings_of",
-    "shapes",
-    "trained",
+    "forecast_disk",
+    "read_model_config",
+    "trained_parameters",
     "training_memory",
     "weight_bytes",
+    "weight_shapes",
 ]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llf_core.estimate.model_shapes import Architecture
 
-MASTER = 4  # bytes of a float32
-AROUND = 4  # hidden states that a layer keeps: input and output of each of its two norms
-KEYS = 384  # keys a query whose probabilities the CPU's attention keeps at most, on average over a document
-EXTRA = {
+FLOAT32_BYTES = 4  # bytes of a float32
+NORM_STATES = 4  # hidden states that a layer keeps: input and output of each of its two norms
+MAX_KEYS_PER_QUERY = (
+    384  # keys a query whose probabilities the CPU's attention keeps at most, on average over a document
+)
+OVERHEAD = {
     (True, False, True): 1.0,
     (True, False, False): 1.0,
     (False, False, True): 1.64,
@@ -25,7 +27,7 @@ EXTRA = {
 
 
 @dataclass(frozen=True)
-class Pass:
+class TrainingPass:
     """Settings of a forward and backward pass of a micro-batch.
 
     Attributes:
@@ -53,7 +55,7 @@ class Pass:
     checkpointing: bool = False
 
 
-def activations(model: Architecture, step: Pass) -> int:
+def activation_bytes(model: Architecture, step: TrainingPass) -> int:
     """Bytes of the activations stored for the backward pass, plus the temporary memory of one layer's backward pass.
 
     Args:
@@ -61,39 +63,39 @@ def activations(model: Architecture, step: Pass) -> int:
         step: settings of the pass.
     """
     layers = max(0, model.layers - step.first)
-    one = step.tokens * layer(model, step)
-    passing = step.tokens * transient(model, step)
+    one = step.tokens * layer_bytes(model, step)
+    passing = step.tokens * transient_bytes(model, step)
     if not step.checkpointing:
         return int(layers * one + passing)
-    entry = step.tokens * model.hidden * stream(step)
+    entry = step.tokens * model.hidden * hidden_bytes(step)
     return int(layers * entry + min(layers, 1) * one + passing)
 
 
-def layer(model: Architecture, step: Pass) -> float:
+def layer_bytes(model: Architecture, step: TrainingPass) -> float:
     """Bytes that a layer stores per token.
 
     Args:
         model: sizes of the model.
         step: settings of the pass.
     """
-    numbers = model.inner + AROUND * model.hidden
-    kept = numbers * step.width * EXTRA[step.fast, step.trains_base, step.autocast]
-    kept += model.linears * step.rank * MASTER
+    numbers = model.inner + NORM_STATES * model.hidden
+    kept = numbers * step.width * OVERHEAD[step.fast, step.trains_base, step.autocast]
+    kept += model.linears * step.rank * FLOAT32_BYTES
     if step.fast and step.on_cpu:
-        kept += model.heads * min(step.longest, KEYS) * step.width
+        kept += model.heads * min(step.longest, MAX_KEYS_PER_QUERY) * step.width
     return kept
 
 
-def transient(model: Architecture, step: Pass) -> float:
+def transient_bytes(model: Architecture, step: TrainingPass) -> float:
     """Bytes per token of the gradients of activations in the backward pass of one layer.
 
     Args:
         model: sizes of the model.
         step: settings of the pass.
     """
-    return (model.inner + AROUND * model.hidden) * step.width + 2 * model.hidden * MASTER
+    return (model.inner + NORM_STATES * model.hidden) * step.width + 2 * model.hidden * FLOAT32_BYTES
 
 
-def stream(step: Pass) -> int:
+def hidden_bytes(step: TrainingPass) -> int:
     """Bytes per value of the hidden states between layers: float32 if the embedding is."""
-    return MASTER if step.trains_base else step.width
+    return FLOAT32_BYTES if step.trains_base else step.width

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of
 from llf_core.config.weight_shapes import count
-from llf_core.estimate.weight_count import shapes, trained
+from llf_core.estimate.weight_count import trained_parameters, weight_shapes
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 WIDTH = 4  # bytes of a parameter in a checkpoint: float32, or less
 MOMENTS = 2  # Adam keeps two numbers of float32 for each trained parameter
-BESIDE = 8_000_000  # tokenizer, state and logs of a checkpoint
-KEPT = 2  # checkpoints that stay unless `save_total_limit` says otherwise
+OTHER_BYTES = 8_000_000  # tokenizer, state and logs of a checkpoint
+KEPT_CHECKPOINTS = 2  # checkpoints that stay unless `save_total_limit` says otherwise
 
 
-def disk(config: RunConfig) -> int | None:
+def forecast_disk(config: RunConfig) -> int | None:
     """Forecast the peak disk usage of a run: its checkpoints and its result.
 
     Args:
@@ -27,19 +27,19 @@ def disk(config: RunConfig) -> int | None:
     Returns:
         Bytes; None if the model's shapes are not known without querying a hub.
     """
-    weights = shapes(str(config.model.model_name_or_path))
-    learned = None if weights is None else trained(config, weights)
+    weights = weight_shapes(str(config.model.model_name_or_path))
+    learned = None if weights is None else trained_parameters(config, weights)
     if weights is None or learned is None:
         return None
     saved = learned if method_of(config).adapter else count(weights)
-    checkpoint = WIDTH * saved + MOMENTS * WIDTH * learned + BESIDE
-    return _checkpoints(config) * checkpoint + WIDTH * saved + BESIDE
+    checkpoint = WIDTH * saved + MOMENTS * WIDTH * learned + OTHER_BYTES
+    return _checkpoints(config) * checkpoint + WIDTH * saved + OTHER_BYTES
 
 
 def _checkpoints(config: RunConfig) -> int:
     """Maximum number of checkpoints at a time: those kept, the best, and the one being written."""
     training = config.training
-    at_most = (training.save_total_limit or KEPT) + 2
+    at_most = (training.save_total_limit or KEPT_CHECKPOINTS) + 2
     if training.save_strategy == "no":
         return 1
     if training.save_strategy == "steps" and training.max_steps > 0 and training.save_steps >= 1:

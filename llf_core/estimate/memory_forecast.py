@@ -6,25 +6,25 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.estimate.activations import MASTER, activations
+from llf_core.estimate.activations import FLOAT32_BYTES, activation_bytes
 
 if TYPE_CHECKING:
-    from llf_core.estimate.activations import Pass
+    from llf_core.estimate.activations import TrainingPass
     from llf_core.estimate.model_shapes import Architecture
 
-BASE = {"cpu": 760_000_000, "mps": 900_000_000, "cuda": 0}
+PROCESS_BYTES = {"cpu": 760_000_000, "mps": 900_000_000, "cuda": 0}
 """Bytes of the process with its libraries and data, without a model.
 
 The resident set also includes pages of mapped weight files, which the kernel drops when memory is short. The memory of
 the CUDA context is already missing from the device's free memory.
 """
-ADAM = 8.0
+ADAM_BYTES = 8.0
 """Bytes of optimizer state for each trained parameter: two moments in float32."""
-HEAD = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
-HEAD_ELSEWHERE = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
-LOGITS = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
+HEAD_BYTES = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
+HEAD_BYTES_GPU = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
+BYTES_PER_LOGIT = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
 SLACK = 1.1  # what an allocator holds over what is in use
-SCALES = 0.52  # bytes of a 4-bit weight with its scales
+BYTES_PER_4BIT_WEIGHT = 0.52  # bytes of a 4-bit weight with its scales
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Forecast:
 
 def training_memory(  # noqa: PLR0913 - what a step is made of
     model: Architecture,
-    step: Pass,
+    step: TrainingPass,
     *,
     weights: int,
     trained: int,
-    state_bytes: float = ADAM,
+    state_bytes: float = ADAM_BYTES,
     device: str = "cpu",
 ) -> Forecast:
     """Forecast the peak memory of a training step.
@@ -87,24 +87,24 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     """
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
     return Forecast(
-        base=BASE[device],
+        base=PROCESS_BYTES[device],
         weights=weights,
-        gradients=trained * MASTER + copies,
+        gradients=trained * FLOAT32_BYTES + copies,
         optimizer=int(trained * state_bytes),
-        activations=int(SLACK * activations(model, step)),
+        activations=int(SLACK * activation_bytes(model, step)),
         head=head_bytes(model, step),
     )
 
 
-def head_bytes(model: Architecture, step: Pass) -> int:
+def head_bytes(model: Architecture, step: TrainingPass) -> int:
     """Bytes of the logits: of a chunk on the fast path, else of the whole micro-batch.
 
     Args:
         model: sizes of the model.
         step: settings of the pass.
     """
-    whole = step.tokens * model.vocabulary * LOGITS
-    return min(HEAD if step.on_cpu else HEAD_ELSEWHERE, whole) if step.fast else whole
+    whole = step.tokens * model.vocabulary * BYTES_PER_LOGIT
+    return min(HEAD_BYTES if step.on_cpu else HEAD_BYTES_GPU, whole) if step.fast else whole
 
 
 def weight_bytes(model: Architecture, parameters: int, *, width: int, bits: int | None = None) -> int:
@@ -118,5 +118,5 @@ def weight_bytes(model: Architecture, parameters: int, *, width: int, bits: int 
     """
     if bits is None:
         return parameters * width
-    each = 1 if bits == 8 else SCALES  # noqa: PLR2004 - the key's value
+    each = 1 if bits == 8 else BYTES_PER_4BIT_WEIGHT  # noqa: PLR2004 - the key's value
     return int(model.outer * width + (parameters - model.outer) * each)

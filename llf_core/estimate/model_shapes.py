@@ -79,7 +79,7 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
     return Architecture(hidden, last + 1, sides, linears, largest, int(heads), vocabulary, count(outer))
 
 
-def settings_of(name: str) -> dict[str, Any]:
+def read_model_config(name: str) -> dict[str, Any]:
     """Read the `config.json` of the embedded model or of a folder; empty if there is none."""
     if name == EMBEDDED:
         return {"num_attention_heads": 9}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # SmolLM2-135M
 
 
-def shapes(name: str) -> Shapes | None:
+def weight_shapes(name: str) -> Shapes | None:
     """Read the shape of every weight of a model.
 
     Args:
@@ -30,7 +30,7 @@ def shapes(name: str) -> Shapes | None:
     return read_shapes(expanded(name)) or None
 
 
-def trained(config: RunConfig, weights: Shapes) -> int | None:
+def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
     """Number of parameters that a config trains.
 
     Args:

@@ -42,7 +42,7 @@ class Answer:
 
 
 def answer(
-    folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = worker_process.silent
+    folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = worker_process.no_progress
 ) -> list[Answer]:
     """Answer prompts with the base model and the result of a finished run, and store the answers in `samples.jsonl`.
 
@@ -110,7 +110,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     prompts: Sequence[str],
     max_new_tokens: int = 64,
     home: Path | None = None,
-    progress: Progress = worker_process.silent,
+    progress: Progress = worker_process.no_progress,
     *,
     trust: bool = False,
 ) -> list[Answer]:
@@ -128,7 +128,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
         RuntimeError: the child process failed; the message says why.
     """
     options = ["--tokens", str(max_new_tokens), "--", *prompts]
-    made = worker_process.ask(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
+    made = worker_process.run_in_child(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
     return [Answer(**row) for row in made]
 
 
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     asked = parser.parse_args()
     folder = open_run(asked.run_id)
-    worker_process.answer(
+    worker_process.print_result(
         lambda progress: [asdict(one) for one in answer(folder, asked.prompts, asked.tokens, progress)], of=folder
     )
 

@@ -17,8 +17,8 @@ PROMPTS = (
     "How do plants make their food?",
     "What makes a good friend?",
 )
-LEAST_LOSSES = 5
-FALLEN = 0.8
+MIN_LOSSES = 5
+MAX_LOSS_RATIO = 0.8
 COLUMN = 44
 
 
@@ -27,7 +27,7 @@ def newest_demo() -> str:
     return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
 
 
-def kept_answers(run: Run) -> list[Answer]:
+def stored_answers(run: Run) -> list[Answer]:
     """The newest stored answers of base and tuned model for each prompt, from the run's `samples.jsonl`."""
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():
@@ -50,9 +50,9 @@ def report_on(run: Run) -> tuple[bool, str]:
     losses = RunReader(run.folder).metrics().values("loss")
     lines = [f"{run.id}: {status.state} at step {status.step} of {status.total}."]
     fallen = False
-    if len(losses) >= LEAST_LOSSES:
+    if len(losses) >= MIN_LOSSES:
         first, last = float(losses[:3].mean()), float(losses[-3:].mean())
-        fallen = last < FALLEN * first
+        fallen = last < MAX_LOSS_RATIO * first
         lines.append(
             f"Training loss: {first:.3f} in the first three of {len(losses)} records, {last:.3f} in the last three."
         )
@@ -60,9 +60,11 @@ def report_on(run: Run) -> tuple[bool, str]:
     if status.state != "finished":
         lines.append(status.reason or "")
     elif not fallen:
-        lines.append(f"Expected at least {LEAST_LOSSES} losses, and the last three under {FALLEN} of the first three.")
+        lines.append(
+            f"Expected at least {MIN_LOSSES} losses, and the last three under {MAX_LOSS_RATIO} of the first three."
+        )
     if status.state == "finished":
-        answers = kept_answers(run) or answer_in_child(run.id, PROMPTS)
+        answers = stored_answers(run) or answer_in_child(run.id, PROMPTS)
         lines += [
             "",
             side_by_side(answers),

@@ -42,14 +42,14 @@ def load_base_and_tuned(
         raise ModelError(
             f"{folder.id} made a reward model, which scores answers and writes none. Expected a run of another stage."
         )
-    from llf_core.generation import settle
+    from llf_core.generation import prepare_weights
 
     plan = plan_device(config)
     source = resolve_model(config.model.model_name_or_path, config)
     names = list(config.model.adapter_name_or_path or ())
     last = names.pop() if continues_adapter(config) else None
     model: Any = merge_adapters(load_model(source, config, plan), names, config)
-    settle(model)
+    prepare_weights(model)
     begun = model if last is None else load_adapter(model, last, config)
     yield "base", begun, load_tokenizer(source, config)
     if last is not None:
@@ -61,5 +61,5 @@ def load_base_and_tuned(
     else:
         del model
         model = load_model(tuned, config, plan)
-        settle(model)
+        prepare_weights(model)
     yield "tuned", model, load_tokenizer(tuned, config)

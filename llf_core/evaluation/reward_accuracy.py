@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llf_core.models.reward_model import RewardModel
 
 MODULE = "llf_core.evaluation.reward_accuracy"
-READ = (
+TOKENIZATION_KEYS = (
     "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "cutoff_len",
     "cutoff_strategy",
 )  # fmt: skip
@@ -54,7 +54,7 @@ class Accuracy:
     dropped: dict[str, int]
 
 
-def ranked(chosen: Sequence[float], rejected: Sequence[float], dropped: dict[str, int]) -> Accuracy:
+def accuracy_of(chosen: Sequence[float], rejected: Sequence[float], dropped: dict[str, int]) -> Accuracy:
     """Compute the accuracy from rewards.
 
     Args:
@@ -74,7 +74,7 @@ def reward_accuracy(
     *,
     dataset_dir: str | None = None,
     most: int | None = None,
-    progress: Progress = worker_process.silent,
+    progress: Progress = worker_process.no_progress,
 ) -> Accuracy:
     """Score both answers of each pair of a preference data set. The result of a run tokenizes pairs as the run did.
 
@@ -95,7 +95,7 @@ def reward_accuracy(
     asked = {"stage": "rm", "dataset": data} | ({} if dataset_dir is None else {"dataset_dir": dataset_dir})
     run = config_of_run(reward_model)
     if run is not None:
-        asked |= {key: value for key in READ if (value := run.get(key)) is not None}
+        asked |= {key: value for key in TOKENIZATION_KEYS if (value := run.get(key)) is not None}
     config = RunConfig.load(asked)
     dropped: Counter[str] = Counter()
 
@@ -109,7 +109,7 @@ def reward_accuracy(
         scorer = load_reward_model(reward_model)
         ids = [both for pair in _pairs(config, most, dropped, partial(_Tokens, config, scorer)) for both in pair]
         scores = scorer.scores_of_ids(ids, progress=told)
-    return ranked(scores[::2], scores[1::2], dict(dropped))
+    return accuracy_of(scores[::2], scores[1::2], dict(dropped))
 
 
 class _Talks:
@@ -127,11 +127,11 @@ class _Tokens:
     """Tokenizes pairs as a run of stage rm does."""
 
     def __init__(self, config: RunConfig, scorer: RewardModel, reading: Reading) -> None:
-        from llf_core.data.build import Builder, Settings, Told
+        from llf_core.data.build import Builder, EncodingSettings, ProgressReporter
         from llf_core.data.prepare import template_of
 
         template = template_of(config, scorer.tokenizer)
-        builder = Builder(Settings.of(config), scorer.tokenizer, template, Told(None, None))
+        builder = Builder(EncodingSettings.of(config), scorer.tokenizer, template, ProgressReporter(None, None))
         self._encoder = builder.encoder(reading)
 
     def __call__(self, record: Record) -> tuple[list[int], ...]:
@@ -165,24 +165,24 @@ def _pairs(
 
     from llf_core.data import DataError
     from llf_core.data.align import decide
-    from llf_core.data.build import PEEKED
+    from llf_core.data.build import PEEK_ROWS
     from llf_core.data.errors import BadExample
     from llf_core.data.formats.conversation import PAIRS
     from llf_core.data.load import open_source, read_source
     from llf_core.data.prepare import sources_of
-    from llf_core.data.records import Flaw
+    from llf_core.data.records import BrokenLine
 
     count = 0
     for source in sources_of(config, config.data.dataset or ()):
         opened = open_source(source, config.model.cache_dir)
-        peeked = islice(read_source(opened, None, config.training.seed), PEEKED)
-        rows = [one.row for one in peeked if not isinstance(one, Flaw)]
+        peeked = islice(read_source(opened, None, config.training.seed), PEEK_ROWS)
+        rows = [one.row for one in peeked if not isinstance(one, BrokenLine)]
         pair = kind(decide(source, rows, PAIRS)) if rows else None
         for record in read_source(opened, None, config.training.seed):
             if count == most:
                 return
-            if pair is None or isinstance(record, Flaw):
-                dropped[record.reason if isinstance(record, Flaw) else "it cannot be read"] += 1
+            if pair is None or isinstance(record, BrokenLine):
+                dropped[record.reason if isinstance(record, BrokenLine) else "it cannot be read"] += 1
                 continue
             try:
                 found = pair(record)
@@ -203,7 +203,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     dataset_dir: str | None = None,
     most: int | None = None,
     home: Path | None = None,
-    progress: Progress = worker_process.silent,
+    progress: Progress = worker_process.no_progress,
     trust: bool = False,
 ) -> Accuracy:
     """Call `reward_accuracy` in a child process: the caller loads neither a model nor torch.
@@ -225,7 +225,9 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     named = ["--", reward_model, data]
-    found: dict[str, Any] = worker_process.ask(MODULE, *options, *named, home=home, progress=progress, trust=trust)
+    found: dict[str, Any] = worker_process.run_in_child(
+        MODULE, *options, *named, home=home, progress=progress, trust=trust
+    )
     return Accuracy(**found)
 
 
@@ -237,7 +239,7 @@ def main() -> None:
     parser.add_argument("--dir")
     parser.add_argument("--most", type=int)
     asked = parser.parse_args()
-    worker_process.answer(
+    worker_process.print_result(
         lambda progress: asdict(
             reward_accuracy(asked.reward_model, asked.data, dataset_dir=asked.dir, most=asked.most, progress=progress)
         )

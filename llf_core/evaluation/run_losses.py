@@ -80,7 +80,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
 
 def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
     """Config of a run that starts from the result of this one and uses this run's base as the reference model."""
-    config = with_its_reference(config)
+    config = with_explicit_reference(config)
     if not (folder.output / "adapter_config.json").is_file():
         return config.replace(model_name_or_path=str(folder.output))
     merged = list(config.model.adapter_name_or_path or ())
@@ -89,7 +89,7 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
     return config.replace(adapter_name_or_path=[*merged, str(folder.output)], create_new_adapter=None)
 
 
-def with_its_reference(config: RunConfig) -> RunConfig:
+def with_explicit_reference(config: RunConfig) -> RunConfig:
     """Name the model before the first step as the reference model, if the stage's loss uses one."""
     if not stage_of(config).uses_reference(config) or names_reference(config):
         return config
@@ -147,7 +147,7 @@ def losses_in_child(run_id: str, data: str | None = None, home: Path | None = No
         RuntimeError: the child process failed; the message says why.
     """
     options = [] if data is None else [f"--data={data}"]
-    return Losses(**worker_process.ask(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
+    return Losses(**worker_process.run_in_child(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
 
 
 def main() -> None:
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--data")
     asked = parser.parse_args()
     folder = open_run(asked.run_id)
-    worker_process.answer(lambda: asdict(losses(folder, asked.data)), of=folder)
+    worker_process.print_result(lambda: asdict(losses(folder, asked.data)), of=folder)
 
 
 if __name__ == "__main__":

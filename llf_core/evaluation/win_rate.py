@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Messages = list[dict[str, Any]]
 
 MODULE = "llf_core.evaluation.win_rate"
-TOKENS, MOST = 128, 100
+MAX_NEW_TOKENS, MAX_PROMPTS = 128, 100
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class WinRate:
     contests: tuple[PairwiseComparison, ...]
 
 
-def judged(contests: Sequence[PairwiseComparison]) -> WinRate:
+def win_rate_of(contests: Sequence[PairwiseComparison]) -> WinRate:
     """Compute the win rate from comparisons, at least one."""
     count = len(contests)
     wins = sum(one.tuned_score > one.base_score for one in contests)
@@ -91,9 +91,9 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     reward_model: str,
     prompts: Sequence[str] | None = None,
     *,
-    max_new_tokens: int = TOKENS,
-    most: int = MOST,
-    progress: Progress = worker_process.silent,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    most: int = MAX_PROMPTS,
+    progress: Progress = worker_process.no_progress,
 ) -> WinRate:
     """Answer prompts greedily with a finished run's base model and its result, and score the answers.
 
@@ -129,7 +129,7 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     scores = scorer.scores(talks, progress=lambda done, total: progress("Scoring answers", done, total))
     said = [str(messages[-1]["content"]) for messages in asked]
     rows = zip(said, texts["base"], texts["tuned"], scores[: len(said)], scores[len(said) :], strict=True)
-    return judged([PairwiseComparison(*row) for row in rows])
+    return win_rate_of([PairwiseComparison(*row) for row in rows])
 
 
 def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
@@ -145,7 +145,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.label_mask import Encoded, encode
     from llf_core.data.render import render_prompt
-    from llf_core.data.validation_split import held_out
+    from llf_core.data.validation_split import validation_conversations
     from llf_core.evaluation.load_run import load_base_and_tuned
     from llf_core.generation.generate import answer_ids
     from llf_core.models import load_tokenizer, resolve_model
@@ -154,7 +154,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     template = template_of(config, tokenizer)
     system: Messages = [{"role": "system", "content": text}] if (text := config.data.default_system) else []
     if prompts is None:
-        asked = [_question(talk.messages) for talk in held_out(config, tokenizer, most)]
+        asked = [_question(talk.messages) for talk in validation_conversations(config, tokenizer, most)]
     else:
         asked = [[*system, {"role": "user", "content": prompt}] for prompt in prompts]
     read = encode(tokenizer, [render_prompt(template, tokenizer, Conversation(tuple(one))) for one in asked])
@@ -181,10 +181,10 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     reward_model: str,
     prompts: Sequence[str] | None = None,
     *,
-    max_new_tokens: int = TOKENS,
-    most: int = MOST,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    most: int = MAX_PROMPTS,
     home: Path | None = None,
-    progress: Progress = worker_process.silent,
+    progress: Progress = worker_process.no_progress,
     trust: bool = False,
 ) -> WinRate:
     """Call `win_rate` in a child process: the caller loads neither a model nor torch.
@@ -206,7 +206,9 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
-    made = worker_process.ask(MODULE, *options, "--", *named, home=home, progress=progress, trust=trust, of=run_id)
+    made = worker_process.run_in_child(
+        MODULE, *options, "--", *named, home=home, progress=progress, trust=trust, of=run_id
+    )
     contests = tuple(PairwiseComparison(**one) for one in made.pop("contests"))
     return WinRate(**made, contests=contests)
 
@@ -218,10 +220,10 @@ def main() -> None:
     parser.add_argument("reward_model")
     parser.add_argument("prompts", nargs="*")
     parser.add_argument("--given", action="store_true")
-    parser.add_argument("--tokens", type=int, default=TOKENS)
-    parser.add_argument("--most", type=int, default=MOST)
+    parser.add_argument("--tokens", type=int, default=MAX_NEW_TOKENS)
+    parser.add_argument("--most", type=int, default=MAX_PROMPTS)
     asked = parser.parse_args()
-    worker_process.answer(
+    worker_process.print_result(
         lambda progress: asdict(
             win_rate(
                 open_run(asked.run_id),

@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], object]
 """Called with a description of the work, the number of steps done and the total."""
 
 
-def silent(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """Progress callback that does nothing.
 
     Args:
@@ -43,11 +43,11 @@ def silent(what: str, done: int, total: int) -> None:
     """
 
 
-def ask(
+def run_in_child(
     module: str,
     *arguments: str,
     home: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     trust: bool = False,
     of: str | None = None,
 ) -> Any:
@@ -108,7 +108,7 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
         return None  # the process says what is wrong with it
 
 
-def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:
+def print_result(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:
     """Print a value as a line of JSON, or the error; all other output goes to stderr.
 
     Args:

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.generation.generate import end_at, generate
+from llf_core.generation.generate import add_end_tokens, generate
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["end_at", "generate", "settle"]
+__all__ = ["add_end_tokens", "generate", "prepare_weights"]
 
 
-def settle(model: nn.Module) -> None:
+def prepare_weights(model: nn.Module) -> None:
     """Prepare a model's weights for generation: joins adjacent matrices, and adds bfloat16 copies where they are exact.
 
     Args:
         model: must not be trained afterwards.
     """
-    from llf_core.generation.bf16_weights import narrow_weights
+    from llf_core.generation.bf16_weights import add_bf16_copies
     from llf_core.generation.weight_products import join_weights
 
     join_weights(model)
-    narrow_weights(model)
+    add_bf16_copies(model)

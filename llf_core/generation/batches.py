@@ -8,7 +8,7 @@ from llf_core.generation.decode_loop import decode
 from llf_core.generation.decoder import Decoder
 from llf_core.generation.supported_models import unsupported
 from llf_core.generation.text_stream import TextStream
-from llf_core.generation.transformers_generate import decode_plainly
+from llf_core.generation.transformers_generate import decode_with_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llf_core.generation.sampling import Sampling
 
 
-class Batches:
+class BatchGenerator:
     """Generates answers in batches of prompts of similar length.
 
     Args:
@@ -152,7 +152,7 @@ class Batches:
                 numbers=numbers,
             )
             return
-        decode_plainly(
+        decode_with_transformers(
             self._model,
             prompts,
             sampling=sampling,

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-ROOM = 1 << 20  # numbers of a block: 4 MB of float32, which a CPU's cache holds
-SMALL = 1 << 16  # weights of fewer numbers are in the cache anyway
+BLOCK_VALUES = 1 << 20  # numbers of a block: 4 MB of float32, which a CPU's cache holds
+MIN_VALUES = 1 << 16  # weights of fewer numbers are in the cache anyway
 NAME = "_llf_narrow"
 
 
-def narrow_weights(model: nn.Module) -> int:
+def add_bf16_copies(model: nn.Module) -> int:
     """Add a bfloat16 copy to each float32 weight of a linear layer that bfloat16 represents exactly.
 
     Only on a CPU, and only up to half of the free memory. A copy is used as long as its weight is not modified in
@@ -42,7 +42,7 @@ def narrow_weights(model: nn.Module) -> int:
         weight = getattr(module, "weight", None)
         if type(module) is not nn.Linear or not isinstance(weight, torch.Tensor) or hasattr(weight, NAME):
             continue
-        if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.numel() < SMALL:
+        if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.numel() < MIN_VALUES:
             continue
         storage = weight.untyped_storage()
         if storage.data_ptr() not in copies:
@@ -60,16 +60,16 @@ def narrow_weights(model: nn.Module) -> int:
 def _exact(whole: Tensor) -> Tensor | None:
     """The values in bfloat16; None if one of them would be rounded."""
     narrow = torch.empty_like(whole, dtype=torch.bfloat16)
-    for start in range(0, len(whole), ROOM):
-        part = slice(start, start + ROOM)
+    for start in range(0, len(whole), BLOCK_VALUES):
+        part = slice(start, start + BLOCK_VALUES)
         narrow[part] = whole[part]
         if not torch.equal(narrow[part].float(), whole[part]):
             return None
     return narrow
 
 
-def narrow_of(weight: Tensor) -> Tensor | None:
-    """The copy that `narrow_weights` made; None if there is none or the weight has changed.
+def bf16_copy_of(weight: Tensor) -> Tensor | None:
+    """The copy that `add_bf16_copies` made; None if there is none or the weight has changed.
 
     Returns:
         Tensor of the weight's shape, bfloat16.
@@ -80,7 +80,7 @@ def narrow_of(weight: Tensor) -> Tensor | None:
     return narrow if (version, place) == (weight._version, weight.data_ptr()) else None  # noqa: SLF001 - see above
 
 
-class Narrow:
+class Bf16Matrix:
     """Matrix-vector products in float32 with a matrix stored in bfloat16."""
 
     def __init__(self, matrix: Tensor) -> None:
@@ -89,7 +89,7 @@ class Narrow:
         Args:
             matrix: `[out, in]`, bfloat16.
         """
-        rows = max(1, ROOM // matrix.shape[1])
+        rows = max(1, BLOCK_VALUES // matrix.shape[1])
         starts = range(0, len(matrix), rows)
         self._parts = [(matrix[start : start + rows], slice(start, start + rows)) for start in starts]
         self._out = len(matrix)

@@ -10,7 +10,7 @@ from llf_core.generation.decoder import Decoder
 from llf_core.generation.generate import end_tokens
 from llf_core.generation.supported_models import unsupported
 from llf_core.generation.text_stream import TextStream
-from llf_core.generation.transformers_generate import decode_plainly
+from llf_core.generation.transformers_generate import decode_with_transformers
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Conversation:
         if self._decoder is None and self.plain is None:
             self._decoder = Decoder(self._model)
         if self._decoder is None:
-            decode_plainly(
+            decode_with_transformers(
                 self._model,
                 [prompt],
                 sampling=sampling,
@@ -123,7 +123,7 @@ class Conversation:
                 cancelled=cancelled,
             )
             return 0
-        kept = shared(self._cached, prompt[:-1])
+        kept = common_prefix_length(self._cached, prompt[:-1])
         self._cached = []  # an error on the way leaves a cache that nobody knows
         logits = self._decoder.go_on(prompt[kept:], kept, max_new_tokens)
         self.plain = self._decoder.plain
@@ -140,7 +140,7 @@ class Conversation:
         return kept
 
 
-def shared(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common prefix of two lists of token ids.
 
     Args:

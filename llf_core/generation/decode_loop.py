@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.generation.sampling import Chooser
+from llf_core.generation.sampling import TokenSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def decode(  # noqa: PLR0913 - what a loop knows
     """
     rows = list(range(len(prompts)))
     of = list(numbers) if numbers is not None else rows
-    chooser = Chooser(sampling, of, logits.device)
+    chooser = TokenSampler(sampling, of, logits.device)
     texts = [list(prompt) for prompt in prompts]
     for left in range(max_new_tokens - 1, -1, -1):
         tokens = chooser(logits, [of[row] for row in rows], [texts[row] for row in rows])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from llf_core.generation.decoder_block import block_forward
-from llf_core.generation.kv_cache import forget, growing_cache, keep_rows
-from llf_core.generation.model_forward import PlainForward
+from llf_core.generation.kv_cache import growing_cache, keep_rows, truncate_cache
+from llf_core.generation.model_forward import ModelForward
 from llf_core.generation.supported_models import causal_model
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Decoder:
     def __init__(self, model: PreTrainedModel) -> None:
         self._layers = causal_model(model).config.get_text_config(decoder=True).num_hidden_layers
         self._device = model.get_input_embeddings().weight.device
-        self._forward = PlainForward(model)
+        self._forward = ModelForward(model)
         found = block_forward(model)
         self._fast: BlockForward | None = None if isinstance(found, str) else found
         self.plain = found if isinstance(found, str) else None
@@ -84,7 +84,7 @@ class Decoder:
         """
         if keep == 0:
             return self.read([tokens], room)
-        forget(self._cache, keep)
+        truncate_cache(self._cache, keep)
         new = torch.tensor([list(tokens)], device=self._device)
         positions = torch.arange(keep, keep + len(tokens), device=self._device)[None]
         self._positions = positions[:, -1] + 1
@@ -120,12 +120,12 @@ class Decoder:
             return logits
         self._checked = True
         length = self.length
-        forget(self._cache, length - 1)
+        truncate_cache(self._cache, length - 1)
         found = self._fast(tokens[:, -1], self._positions - 1, self._mask, self._cache)
         if self._fast.agrees(found, logits):
             return logits
         self._fast, self.plain = None, "The fast forward gave other scores than the model's own."
-        forget(self._cache, length - 1)
+        truncate_cache(self._cache, length - 1)
         mask = self._long(self._mask)
         return self._forward(tokens[:, -1:], self._positions[:, None] - 1, mask, self._cache)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
-from llf_core.generation.rms_norm import Norm
-from llf_core.generation.rotary_embedding import Rotation
+from llf_core.generation.rms_norm import RMSNorm
+from llf_core.generation.rotary_embedding import RotaryMatrix
 from llf_core.generation.supported_models import causal_model
-from llf_core.generation.weight_products import Product, read_linear
+from llf_core.generation.weight_products import JoinedLinear, read_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers.cache_utils import Cache
 
-BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
-ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
-MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+BLOCK_MODULES = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+ATTENTION_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj"}
+MLP_MODULES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 # Largest distance of logits, relative to the largest logit: rounding stays below, a wrong formula far above.
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Block:
         inner: intermediate size of the MLP.
     """
 
-    input_norm: Norm
-    qkv: Product
-    q_norm: Norm | None
-    k_norm: Norm | None
-    o: Product
-    mlp_norm: Norm
-    gate_up: Product
+    input_norm: RMSNorm
+    qkv: JoinedLinear
+    q_norm: RMSNorm | None
+    k_norm: RMSNorm | None
+    o: JoinedLinear
+    mlp_norm: RMSNorm
+    gate_up: JoinedLinear
     act: Callable[[Tensor], Tensor]
-    down: Product
+    down: JoinedLinear
     inner: int
 
 
@@ -75,10 +75,10 @@ class BlockForward:
     """
 
     embed: nn.Module
-    rotation: Rotation
+    rotation: RotaryMatrix
     blocks: tuple[Block, ...]
-    norm: Norm
-    head: Product
+    norm: RMSNorm
+    head: JoinedLinear
     heads: int
     kv_heads: int
     head_dim: int
@@ -135,7 +135,7 @@ class BlockForward:
             expected: logits `[batch, vocabulary]`.
         """
         distance = (found.float() - expected.float()).abs().max()
-        return bool(distance <= CLOSE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
+        return bool(distance <= TOLERANCE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
 
 
 def block_forward(model: nn.Module) -> BlockForward | str:
@@ -154,11 +154,11 @@ def block_forward(model: nn.Module) -> BlockForward | str:
         return f"{type(causal).__name__} has no blocks of Llama's kind."
     kinds = {parameter.dtype for name, parameter in causal.named_parameters() if "lora_" not in name}
     places = {parameter.device for parameter in causal.parameters()}
-    if len(kinds) > 1 or len(places) > 1 or not kinds <= set(CLOSE):
+    if len(kinds) > 1 or len(places) > 1 or not kinds <= set(TOLERANCE):
         return "Its weights have several dtypes or devices, or are quantized."
     blocks = [_block(layer) for layer in layers]
-    head, norm = read_linear(causal.get_output_embeddings()), Norm.read(getattr(decoder, "norm", None))
-    rotation = Rotation.read(rotary, layers[0].self_attn.head_dim) if blocks[0] is not None else None
+    head, norm = read_linear(causal.get_output_embeddings()), RMSNorm.read(getattr(decoder, "norm", None))
+    rotation = RotaryMatrix.read(rotary, layers[0].self_attn.head_dim) if blocks[0] is not None else None
     if head is None or norm is None or rotation is None or any(block is None for block in blocks):
         return f"{type(causal).__name__} has parts that are not of Llama's kind."
     attention = layers[0].self_attn
@@ -170,7 +170,7 @@ def block_forward(model: nn.Module) -> BlockForward | str:
         rotation=rotation,
         blocks=tuple(block for block in blocks if block is not None),
         norm=norm,
-        head=Product([head]),
+        head=JoinedLinear([head]),
         heads=len(query.weight) // attention.head_dim,
         kv_heads=len(key.weight) // attention.head_dim,
         head_dim=attention.head_dim,
@@ -180,33 +180,39 @@ def block_forward(model: nn.Module) -> BlockForward | str:
 
 def _block(layer: Any) -> Block | None:
     attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
-    if attention is None or mlp is None or set(dict(layer.named_children())) != BLOCK:
+    if attention is None or mlp is None or set(dict(layer.named_children())) != BLOCK_MODULES:
         return None
     inside = set(dict(attention.named_children()))
-    if inside - {"q_norm", "k_norm"} != ATTENTION or set(dict(mlp.named_children())) - {"act_fn"} != MLP - {"act_fn"}:
+    if inside - {"q_norm", "k_norm"} != ATTENTION_MODULES or set(dict(mlp.named_children())) - {
+        "act_fn"
+    } != MLP_MODULES - {"act_fn"}:
         return None
     if not hasattr(attention, "scaling") or not hasattr(attention, "head_dim"):
         return None
     parts = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
     parts += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
     linears = [read_linear(part) for part in parts]
-    norms = [Norm.read(layer.input_layernorm), Norm.read(layer.post_attention_layernorm)]
-    head_norms = [Norm.read(getattr(attention, name)) if name in inside else None for name in ("q_norm", "k_norm")]
+    norms = [RMSNorm.read(layer.input_layernorm), RMSNorm.read(layer.post_attention_layernorm)]
+    head_norms = [RMSNorm.read(getattr(attention, name)) if name in inside else None for name in ("q_norm", "k_norm")]
     if any(norm is not None and norm.width != attention.head_dim for norm in head_norms):
         return None
-    if None in linears or None in norms or len(inside) - len(ATTENTION) != sum(norm is not None for norm in head_norms):
+    if (
+        None in linears
+        or None in norms
+        or len(inside) - len(ATTENTION_MODULES) != sum(norm is not None for norm in head_norms)
+    ):
         return None
     q, k, v, o, gate, up, down = [linear for linear in linears if linear is not None]
     first, second = [norm for norm in norms if norm is not None]
     return Block(
         input_norm=first,
-        qkv=Product([q, k, v]),
+        qkv=JoinedLinear([q, k, v]),
         q_norm=head_norms[0],
         k_norm=head_norms[1],
-        o=Product([o]),
+        o=JoinedLinear([o]),
         mlp_norm=second,
-        gate_up=Product([gate, up]),
+        gate_up=JoinedLinear([gate, up]),
         act=mlp.act_fn,
-        down=Product([down]),
+        down=JoinedLinear([down]),
         inner=len(gate.weight),
     )

@@ -64,7 +64,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         model,
         tokenizer,
         [row[mask.bool()].tolist() for row, mask in rows],
-        sampling=Sampling(do_sample, temperature, top_k, top_p, penalty_of(model, repetition_penalty), seed),
+        sampling=Sampling(do_sample, temperature, top_k, top_p, repetition_penalty_of(model, repetition_penalty), seed),
         max_new_tokens=max_new_tokens,
         stop=stop,
         batch_size=batch_size,
@@ -105,14 +105,14 @@ def answer_ids(  # noqa: PLR0913 - the settings of an answer
     Returns:
         One answer for each prompt, in order, without special tokens and surrounding whitespace.
     """
-    from llf_core.generation.batches import Batches
+    from llf_core.generation.batches import BatchGenerator
     from llf_core.generation.sampling import Sampling
 
     if sampling is None:
-        sampling = Sampling(repetition_penalty=penalty_of(model, None))
+        sampling = Sampling(repetition_penalty=repetition_penalty_of(model, None))
     with _answering(model):
         ending = sorted({*(end_tokens(model, tokenizer) or ()), *ends})
-        batches = Batches(model, tokenizer, ending, stop, on_text, cancelled)
+        batches = BatchGenerator(model, tokenizer, ending, stop, on_text, cancelled)
         answers = batches.answer(prompts, sampling, max_new_tokens, batch_size, on_done)
     return [answer.strip() for answer in answers]
 
@@ -141,10 +141,10 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
     Returns:
         Token ids of each answer, at least one, including the end-of-sequence token.
     """
-    from llf_core.generation.batches import Batches
+    from llf_core.generation.batches import BatchGenerator
 
     with _answering(model):
-        batches = Batches(model, tokenizer, end_tokens(model, tokenizer) or [])
+        batches = BatchGenerator(model, tokenizer, end_tokens(model, tokenizer) or [])
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
         return batches.continuations(prompts, sampling, limits, batch_size, on_token)
 
@@ -161,7 +161,7 @@ def _answering(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-def penalty_of(model: PreTrainedModel, asked: float | None) -> float:
+def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
     """Repetition penalty to use.
 
     Args:
@@ -210,7 +210,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     return sorted(one for one in ids if one is not None) or None
 
 
-def end_at(model: PreTrainedModel, ids: Sequence[int]) -> None:
+def add_end_tokens(model: PreTrainedModel, ids: Sequence[int]) -> None:
     """Add end-of-sequence token ids to a model's generation config, which is saved with the model.
 
     transformers' own `generate` reads the generation config only, not the tokenizer.

@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST = 64
+MIN_ROOM = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
@@ -21,7 +21,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         room: number of positions of the first buffer.
     """
 
-    def __init__(self, room: int = SMALLEST) -> None:
+    def __init__(self, room: int = MIN_ROOM) -> None:
         super().__init__()
         self.room = room
         self.keys: Tensor | None = None
@@ -84,7 +84,7 @@ def growing_cache(layers: int, room: int) -> Cache:
     return Cache(layers=[GrowingLayer(room) for _ in range(layers)])
 
 
-def forget(cache: Cache, length: int) -> None:
+def truncate_cache(cache: Cache, length: int) -> None:
     """Truncate a cache of growing layers.
 
     Args:

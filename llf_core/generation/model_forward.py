@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers.cache_utils import Cache
 
 
-class PlainForward:
+class ModelForward:
     """Next-token logits by the model's own forward pass.
 
     Args:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def own_forward(model: PreTrainedModel) -> Iterator[None]:
+def without_accelerate(model: PreTrainedModel) -> Iterator[None]:
     """Context manager that removes accelerate's wrapper from a model's forward, which autocasts to half precision."""
     wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
     if wrapped is None or own is None:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 4e-2}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 4e-2}
 
 
-class Norm:
+class RMSNorm:
     """RMS norm: `x / sqrt(mean(x²) + eps) * weight` over the last dimension.
 
     Args:
@@ -33,7 +33,7 @@ class Norm:
         return F.rms_norm(x, (self.width,), self._weight, self._eps)
 
     @classmethod
-    def read(cls, module: Any) -> Norm | None:
+    def read(cls, module: Any) -> RMSNorm | None:
         """Convert a module to a norm; None if its output differs from an RMS norm."""
         weight = getattr(module, "weight", None)
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -45,6 +45,6 @@ class Norm:
             expected = module(x)
         for norm in (cls(weight, eps), cls(1.0 + weight, eps)):
             distance = (norm(x).float() - expected.float()).norm()
-            if distance <= CLOSE.get(weight.dtype, 0.0) * expected.float().norm():
+            if distance <= TOLERANCE.get(weight.dtype, 0.0) * expected.float().norm():
                 return norm
         return None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Rotation:
+class RotaryMatrix:
     """Rotates queries and keys of a position by a matrix, `x @ R`: one product instead of five operations.
 
     Args:
@@ -44,7 +44,7 @@ class Rotation:
         return whole
 
     @classmethod
-    def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> Rotation | None:
+    def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> RotaryMatrix | None:
         """Convert a rotary embedding like Llama's.
 
         Args:

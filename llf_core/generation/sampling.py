@@ -50,7 +50,7 @@ class Sampling:
         return found
 
 
-class Chooser:
+class TokenSampler:
     """Chooses the next token of each row.
 
     Args:

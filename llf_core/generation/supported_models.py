@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # What a generation config may say: chosen by our own arguments, without effect on tokens, or read by Sampling.
-UNDERSTOOD = {
+SUPPORTED_SETTINGS = {
     "_from_model_config",
     "bos_token_id",
     "cache_implementation",
@@ -64,5 +64,5 @@ def _configured(config: GenerationConfig) -> list[str]:
     return sorted(
         key
         for key, value in config.to_dict().items()
-        if key not in UNDERSTOOD and value is not None and value is not False and value != neutral.get(key)
+        if key not in SUPPORTED_SETTINGS and value is not None and value is not False and value != neutral.get(key)
     )

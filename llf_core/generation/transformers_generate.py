@@ -32,7 +32,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers ships no t
         return torch.tensor(self.done, device=input_ids.device)
 
 
-def decode_plainly(  # noqa: PLR0913 - what a loop knows
+def decode_with_transformers(  # noqa: PLR0913 - what a loop knows
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     *,
@@ -62,7 +62,7 @@ def decode_plainly(  # noqa: PLR0913 - what a loop knows
         for row, prompt in enumerate(prompts):
             if row and cancelled():
                 return
-            decode_plainly(
+            decode_with_transformers(
                 model,
                 [prompt],
                 sampling=sampling,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
-from llf_core.generation.bf16_weights import Narrow, narrow_of
+from llf_core.generation.bf16_weights import Bf16Matrix, bf16_copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearWeights:
     """A linear layer's base weight and its active LoRA adapters.
 
     Attributes:
@@ -32,15 +32,15 @@ class Linear:
     adapters: tuple[tuple[Tensor, Tensor, float], ...] = ()
 
 
-def read_linear(module: Any) -> Linear | None:
-    """Convert a module to a `Linear`; None if its forward may differ (4-bit weights, DoRA, several adapter types)."""
+def read_linear(module: Any) -> LinearWeights | None:
+    """Convert a layer to `LinearWeights`; None if its forward may differ (4-bit weights, DoRA, mixed adapters)."""
     if type(module) is nn.Linear:
-        return Linear(module.weight, module.bias)
+        return LinearWeights(module.weight, module.bias)
     base = getattr(module, "base_layer", None)
     if type(base) is not nn.Linear or not hasattr(module, "lora_A") or getattr(module, "fan_in_fan_out", False):
         return None
     if module.merged or module.disable_adapters:
-        return None if module.merged and module.disable_adapters else Linear(base.weight, base.bias)
+        return None if module.merged and module.disable_adapters else LinearWeights(base.weight, base.bias)
     adapters = []
     for name in module.active_adapters:
         if name not in module.lora_A:
@@ -49,10 +49,10 @@ def read_linear(module: Any) -> Linear | None:
         if name in module.lora_variant or type(down) is not nn.Linear or up.bias is not None:
             return None
         adapters.append((down.weight, up.weight, float(module.scaling[name])))
-    return Linear(base.weight, base.bias, tuple(adapters))
+    return LinearWeights(base.weight, base.bias, tuple(adapters))
 
 
-def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
+def contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
     """View of weights that are contiguous in one buffer.
 
     Args:
@@ -74,7 +74,7 @@ def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
     return first.detach().as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
 
 
-class Product:
+class JoinedLinear:
     """Products of linear layers with the same input.
 
     Adapters are not merged: their small matrices are concatenated (copies, a thousandth of the weights), so that all
@@ -84,8 +84,8 @@ class Product:
         layers: in the order of their outputs.
     """
 
-    def __init__(self, layers: Sequence[Linear]) -> None:
-        joined = adjacent([layer.weight.detach() for layer in layers])
+    def __init__(self, layers: Sequence[LinearWeights]) -> None:
+        joined = contiguous_view([layer.weight.detach() for layer in layers])
         self._weights = [layer.weight.detach() for layer in layers] if joined is None else [joined]
         like = self._weights[0]
         sizes = [len(layer.weight) for layer in layers]
@@ -97,9 +97,9 @@ class Product:
             ]
             self._biases = given if joined is None else [torch.cat(given)]
         self._down, self._up = _adapters(layers, sizes, like)
-        copies = [copy for layer in layers if (copy := narrow_of(layer.weight)) is not None]
-        narrow = adjacent(copies) if len(copies) == len(layers) and joined is not None else None
-        self._narrow = None if narrow is None else Narrow(narrow)
+        copies = [copy for layer in layers if (copy := bf16_copy_of(layer.weight)) is not None]
+        narrow = contiguous_view(copies) if len(copies) == len(layers) and joined is not None else None
+        self._narrow = None if narrow is None else Bf16Matrix(narrow)
         self._single = self._weights[0] if len(self._weights) == 1 and self._biases[0] is None else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class Product:
         return y.add_(F.linear(F.linear(x, self._down), self._up))
 
 
-def _adapters(layers: Sequence[Linear], sizes: list[int], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _adapters(layers: Sequence[LinearWeights], sizes: list[int], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """All A matrices stacked, and all scaled B matrices as a block diagonal matrix."""
     downs, ups, start = [], [], 0
     for layer, size in zip(layers, sizes, strict=True):
@@ -178,7 +178,7 @@ def join_weights(model: nn.Module) -> int:
                 continue
             weights: list[nn.Parameter] = [layer.weight for layer in layers]  # type: ignore[union-attr]
             alike = {(weight.dtype, weight.device, weight.shape[1]) for weight in weights}
-            if len(alike) > 1 or adjacent([weight.detach() for weight in weights]) is not None:
+            if len(alike) > 1 or contiguous_view([weight.detach() for weight in weights]) is not None:
                 continue
             buffer = torch.cat([weight.detach() for weight in weights])
             start = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.registry import optimizer_of
 from llf_core.config.weight_shapes import LAYER
-from llf_core.estimate import Pass, architecture, available_memory, training_memory
+from llf_core.estimate import TrainingPass, architecture, available_memory, training_memory
 from llf_core.models.parameter_count import count_parameters
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     inside = {name: int(found.group(1)) for name in own if (found := LAYER.search(name))}
     ranks = [parameter.shape[0] for name, parameter in own.items() if ".lora_A." in name]
-    step = Pass(
+    step = TrainingPass(
         tokens=tokens,
         longest=longest,
         width=4 if (plan.autocast or plan.dtype) == "float32" else 2,

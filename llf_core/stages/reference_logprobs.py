@@ -17,7 +17,7 @@ from torch import nn
 
 from llf_core.config import fields
 from llf_core.config.reference_model import names_reference
-from llf_core.data.pair_collator import SECOND
+from llf_core.data.pair_collator import SECOND_ANSWER
 from llf_core.data.streaming import Stream
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_loading import find_adapter
@@ -176,7 +176,7 @@ class Reference:
             "precision": [plan.device, plan.dtype, plan.autocast, plan.threads],
             "form": [work.flattens, work.forks, collate.second],
             # An answer to another question is cut after `examples` were counted.
-            "cutoff_len": None if collate.second == SECOND else config.data.cutoff_len,
+            "cutoff_len": None if collate.second == SECOND_ANSWER else config.data.cutoff_len,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llf_core.generation import generate
-from llf_core.generation.own_forward import own_forward
+from llf_core.generation.own_forward import without_accelerate
 from llf_core.models.adapter_loading import continues_adapter
 from llf_core.runs import RunReader
 
@@ -120,7 +120,7 @@ class SamplePrompts:
     def _write(self, prompts: list[str], step: int, of: str) -> None:
         if not prompts:
             return
-        with own_forward(self._model):
+        with without_accelerate(self._model):
             answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._longest)
         for prompt, text in zip(prompts, answers, strict=True):
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)

@@ -19,9 +19,9 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import stage_of
 from llf_core.data import Collator, check_packing, prepare
-from llf_core.data.prepare import say
+from llf_core.data.prepare import write_report_events
 from llf_core.data.streaming import Stream
-from llf_core.generation import end_at
+from llf_core.generation import add_end_tokens
 from llf_core.methods.method import apply_method
 from llf_core.models import (
     ModelError,
@@ -142,7 +142,7 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
     if isinstance(work.data.train, Stream):
-        say(writer, work.data.report)
+        write_report_events(writer, work.data.report)
         logger.info(work.data.report.text())
         write_resolved(work, chosen)
     if progress.stop_wanted and step < total:
@@ -196,7 +196,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
     model = _adapted(load_model(source, config, plan), source, config, writer, sees=processor is not None)
-    end_at(model, data.template.end_ids(tokenizer))
+    add_end_tokens(model, data.template.end_ids(tokenizer))
     modifiers = apply_modifiers(model, config)
     accelerated = _accelerated(model, config) if processor is None else _seeing(model)
     for note in accelerated.notes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 
-from llf_core.data.batch_split import document_count, has_media, learned_count, token_count
+from llf_core.data.batch_split import document_count, has_media, token_count, trained_token_count
 from llf_core.stages.base.all_reduce import sum_over_ranks
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
@@ -89,7 +89,9 @@ class RunTrainer(TrainingLoop):
         if not batches:
             return batches, None
         batches = self.stage.batches(batches)
-        counts = [torch.stack([token_count(batch), learned_count(batch), self._count(batch)]) for batch in batches]
+        counts = [
+            torch.stack([token_count(batch), trained_token_count(batch), self._count(batch)]) for batch in batches
+        ]
         own = torch.stack(counts).sum(0).to(device)
         whole = sum_over_ranks(own)
         self._tokens = whole[:2]
@@ -190,7 +192,7 @@ class RunTrainer(TrainingLoop):
     def _count(self, batch: Mapping[str, Any]) -> Tensor:
         """Number of units (tokens, pairs, answers) that the stage's loss of a batch is averaged over, a scalar."""
         count: Tensor | None = self.stage.count(batch)
-        return learned_count(batch) if count is None else count
+        return trained_token_count(batch) if count is None else count
 
     def _measure_again(self, inputs: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
         def undo() -> list[dict[str, Any]]:

@@ -129,9 +129,9 @@ def shared(ahead: Sequence[RunAhead]) -> Message | None:
 
 def written(config: RunConfig) -> int | None:
     """Bytes that a run will write; None if the model's size is unknown."""
-    from llf_core.estimate import disk
+    from llf_core.estimate import forecast_disk
 
-    return disk(config)
+    return forecast_disk(config)
 
 
 def _existing(folder: Path) -> Path:

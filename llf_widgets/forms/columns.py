@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.data.align import formats, roles, wanted_kind
 from llf_core.data.errors import OtherKindError
-from llf_core.data.precheck import see
-from llf_core.data.sources import SHIPPED
+from llf_core.data.precheck import quick_check
+from llf_core.data.sources import DEMO_FILES
 from llf_widgets.forms.values import show
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def columns_of(config: RunConfig | None, names: Sequence[str]) -> Columns | None
     if config is None:
         return None
     kind = wanted_kind(config)
-    seen = {name: see(config, name, kind) for name in names if name not in SHIPPED}
+    seen = {name: quick_check(config, name, kind) for name in names if name not in DEMO_FILES}
     known = {name: one for name, one in seen.items() if one.rows and not one.entry}
     odd = [name for name, one in known.items() if one.error and not isinstance(one.error, OtherKindError)]
     name = next(iter([*odd, *known]), None)

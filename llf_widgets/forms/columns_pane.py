@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.data.align import format_of
-from llf_core.data.kind_check import READ_AS
+from llf_core.data.kind_check import FORMAT_KEYS
 from llf_widgets.forms.columns import ROLES, Columns, columns_of
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
@@ -93,7 +93,7 @@ class ColumnsPane(FrontEnd):
             self._state.apply({"dataset_format": layout, "dataset_columns": columns})
             self._on_change()
         elif kind == "reset":
-            self._state.apply(dict.fromkeys(READ_AS))
+            self._state.apply(dict.fromkeys(FORMAT_KEYS))
             self._on_change()
         self._draw()
 

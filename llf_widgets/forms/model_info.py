@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
 from llf_core.config.weight_shapes import count
-from llf_core.estimate import shapes, trained
+from llf_core.estimate import trained_parameters, weight_shapes
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -23,7 +23,7 @@ def describe(name: str) -> tuple[str, ...]:
     Args:
         name: name of the embedded model, or a folder with safetensors files.
     """
-    weights = shapes(name)
+    weights = weight_shapes(name)
     if weights is None:
         return ()
     parameters = count(weights)
@@ -38,8 +38,8 @@ def describe(name: str) -> tuple[str, ...]:
 
 def learns(config: RunConfig) -> tuple[str, ...]:
     """Number of trained parameters and their share of the model; empty if unknown."""
-    weights = shapes(str(config.model.model_name_or_path))
-    learned = None if weights is None else trained(config, weights)
+    weights = weight_shapes(str(config.model.model_name_or_path))
+    learned = None if weights is None else trained_parameters(config, weights)
     if weights is None or not learned:
         return ()
     return (f"{in_words(learned)} parameters", f"{100 * learned / count(weights):.3g} % of the model")

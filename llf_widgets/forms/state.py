@@ -15,7 +15,7 @@ from llf_core.config.name_checks import for_a_start, look, settle
 from llf_core.config.read_config import dump_yaml, read
 from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
-from llf_core.data.kind_check import READ_AS, against, shipped_for
+from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
 from llf_core.launch.cell_rows import RowsError
 from llf_core.runs.folder import home, run_ids
 from llf_core.runs.uploads import mark_used
@@ -94,7 +94,7 @@ class FormState:
         """Problems of the chosen data sets, as far as known without reading them completely."""
         if self.report.config is None:
             return ()
-        found = against(self.report.config)
+        found = dataset_problems(self.report.config)
         if self.cell_rows is None:
             return found
         file, words = Path(self.cell_rows.path).name, f"({self.cell_rows.label})"
@@ -231,7 +231,7 @@ class FormState:
         """
         chosen = preset(preset_name)
         kept = {key: self.given[key] for key in KEPT if key in self.given and key not in chosen}
-        shipped = shipped_for(_plain(kept.get("dataset")), str(chosen.get("stage", "sft")))
+        shipped = demo_for_stage(_plain(kept.get("dataset")), str(chosen.get("stage", "sft")))
         kept |= {"dataset": shipped} if shipped else {}
         self.base = chosen | kept
         self.preset_name = preset_name
@@ -268,8 +268,8 @@ class FormState:
             name: the data set.
         """
         self.set(key, name)
-        if any(column in self.given for column in READ_AS) and any(one.key == key for one in self.data_problems):
-            self.apply(dict.fromkeys(READ_AS))
+        if any(column in self.given for column in FORMAT_KEYS) and any(one.key == key for one in self.data_problems):
+            self.apply(dict.fromkeys(FORMAT_KEYS))
 
     def hold_data(self) -> None:
         """Mark uploaded data in the form as used, so that `llf runs clean` keeps it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
-from llf_core.data.kind_check import fitting
+from llf_core.data.kind_check import usable_datasets
 from llf_core.launch.queue import MachineLoad
 from llf_widgets.close_parts import close_parts
 from llf_widgets.forms import checks, fallback, model_info, suggestions
@@ -381,7 +381,7 @@ class Studio(widgets.VBox):
         return ()
 
     def _datasets(self) -> list[str]:
-        named = fitting(self.state.report.config, suggestions.datasets(str(self.state.value("dataset_dir"))))
+        named = usable_datasets(self.state.report.config, suggestions.datasets(str(self.state.value("dataset_dir"))))
         return named if self.state.cell_rows is None else [self.state.cell_rows.label, *named]
 
     def _rows(self) -> pa.Table | None:

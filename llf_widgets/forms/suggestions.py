@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from llf_core.data.sources import SHIPPED
+from llf_core.data.sources import DEMO_FILES
 
 _DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _MOST = 50
@@ -20,7 +20,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
     """
     folder = Path(dataset_dir).expanduser()
     here = here or Path.cwd()
-    names = [*SHIPPED, *_named(folder / "dataset_info.json")]
+    names = [*DEMO_FILES, *_named(folder / "dataset_info.json")]
     for place in dict.fromkeys((here, folder)):
         if not place.is_dir():
             continue

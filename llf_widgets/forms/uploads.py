@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import COMPRESSED
 from llf_core.data.errors import DataError
-from llf_core.data.records import READERS, Flaw, LongFileError, beginning, counted_rows, kind_of, read_file
+from llf_core.data.records import READERS, BrokenLine, LongFileError, file_type, limit_file, read_file, row_count
 from llf_core.runs import home
 from llf_core.runs.uploads import UPLOADS
 from llf_core.user_error import UserError
@@ -64,7 +64,7 @@ class Upload:
 
     def __init__(self, name: str, here: Path | None = None) -> None:
         self.name = _plain(name)
-        if kind_of(Path(self.name)) not in READERS:
+        if file_type(Path(self.name)) not in READERS:
             raise UploadError(f"`{self.name}` was not uploaded: it is not a data file. Expected one of {_SUFFIXES}.")
         self._here = (here or Path.cwd()).absolute()
         try:
@@ -118,12 +118,12 @@ class Upload:
         Raises:
             DataError: the file cannot be read, or has no rows.
         """
-        known, kind = counted_rows(self._partial), kind_of(self._partial)
+        known, kind = row_count(self._partial), file_type(self._partial)
         most = WHOLE if kind == "json" else COUNTED
         rows, flaws, whole = 0, [], True
         try:
-            for entry in islice(read_file(beginning(self._partial, most)), None if known is None else FIRST):
-                if isinstance(entry, Flaw):
+            for entry in islice(read_file(limit_file(self._partial, most)), None if known is None else FIRST):
+                if isinstance(entry, BrokenLine):
                     flaws.append(entry)
                 else:
                     rows += 1

@@ -19,7 +19,7 @@ from llf_core.data.inspect.inspection import Inspection
 from llf_core.runs.log_handler import log_to
 from llf_core.user_error import UserError
 
-ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
+REQUESTS = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
 
 
 def main() -> int:
@@ -38,24 +38,24 @@ def main() -> int:
 
     try:
         config = RunConfig.load(sys.argv[1])
-        say(out, {"readings": readings(config), "roles": all_roles(config)})
+        write_line(out, {"readings": readings(config), "roles": all_roles(config)})
         source = resolve_model(config.model.model_name_or_path, config)
         tokenizer = load_tokenizer(source, config)
         inspection = Inspection.open(
             config,
             tokenizer,
-            lambda dataset, rows: say(out, {"progress": dataset, "rows": rows}),
+            lambda dataset, rows: write_line(out, {"progress": dataset, "rows": rows}),
             load_processor(source, config, tokenizer),
         )
     except UntrustedCodeError as error:
-        say(out, {"error": str(error), "code": [one.json() for one in error.code]})
+        write_line(out, {"error": str(error), "code": [one.json() for one in error.code]})
         return 2
     except UserError as error:
-        say(out, {"error": str(error)})
+        write_line(out, {"error": str(error)})
         return 2
-    say(out, {"ready": inspection.overview()})
+    write_line(out, {"ready": inspection.overview()})
     for line in sys.stdin:
-        say(out, answer(inspection, line))
+        write_line(out, answer(inspection, line))
     return 0
 
 
@@ -73,14 +73,14 @@ def answer(inspection: Inspection, line: str) -> dict[str, Any]:
     try:
         request = json.loads(line)
         number, asked = request.pop("id"), request.pop("ask")
-        if asked not in ASKED:
+        if asked not in REQUESTS:
             return {"id": number, "error": f"There is nothing to ask that is called {asked!r}."}
         return {"id": number, "answer": getattr(inspection, asked)(**request)}
     except (ValueError, TypeError, KeyError, IndexError) as error:
         return {"id": number, "error": f"{type(error).__name__}: {error}"}
 
 
-def say(out: TextIO, value: dict[str, Any]) -> None:
+def write_line(out: TextIO, value: dict[str, Any]) -> None:
     """Write a line of JSON.
 
     Args:

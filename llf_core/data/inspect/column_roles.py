@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.align import decide, formats, roles, wanted_kind
-from llf_core.data.build import PEEKED
+from llf_core.data.build import PEEK_ROWS
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.prepare import sources_of
@@ -36,7 +36,7 @@ def readings(config: RunConfig) -> list[dict[str, Any]]:
         one["entry"] = one["entry"] and data.dataset_format is None
         try:
             entries = read_source(open_source(source, config.model.cache_dir), None, config.training.seed)
-            rows = [entry.row for entry in islice(entries, PEEKED) if isinstance(entry, Record)]
+            rows = [entry.row for entry in islice(entries, PEEK_ROWS) if isinstance(entry, Record)]
             one["names"] = list(dict.fromkeys(column for row in rows for column in row))
             reading = decide(source, rows, wanted_kind(config))
         except DataError as error:

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import BadExample
-from llf_core.data.render import SIGNS
+from llf_core.data.render import MARKERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.data.encoder import Explained
+    from llf_core.data.encoder import ExplainedExample
     from llf_core.data.render import ChatTemplate
     from llf_core.data.rendered import Rendered
 
 PROMPT, TRAINED, CUT = "prompt", "trained", "cut"
 
 
-def explained(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: Explained) -> list[dict[str, Any]]:
+def tokens_by_turn(
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: ExplainedExample
+) -> list[dict[str, Any]]:
     """Tokens of an example by turn.
 
     Args:
@@ -37,9 +39,9 @@ def explained(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found:
     spans = token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels
     if spans is None or len(spans) != len(ids):
-        return [{"role": "", "tokens": plain(tokenizer, ids, labels)}]
+        return [{"role": "", "tokens": tokens_without_turns(tokenizer, ids, labels)}]
     text, special = found.rendered.text, set(tokenizer.all_special_ids)
-    borders = role_borders(tokenizer, template, found)
+    borders = turn_starts(tokenizer, template, found)
     starts = [start for start, _ in borders]
     turns: list[dict[str, Any]] = [{"role": role, "tokens": []} for _, role in borders]
     shown_to = 0
@@ -53,7 +55,9 @@ def explained(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found:
     return [turn for turn in turns if turn["tokens"]]
 
 
-def plain(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[list[Any]]:
+def tokens_without_turns(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]
+) -> list[list[Any]]:
     """Tokens without turns, for an example whose text is not available.
 
     Args:
@@ -93,7 +97,9 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[
     return spans
 
 
-def role_borders(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: Explained) -> list[tuple[int, str]]:
+def turn_starts(
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: ExplainedExample
+) -> list[tuple[int, str]]:
     """Find where each message begins in the rendered text, by rendering prefixes of the conversation.
 
     What a template writes before the first message (a default system prompt) is separated from it by the token that
@@ -116,7 +122,7 @@ def role_borders(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, fou
             )
         except BadExample:
             continue
-        before = SIGNS.sub("", before)
+        before = MARKERS.sub("", before)
         if text.startswith(before) and len(before) > borders[-1][0]:
             borders.append((len(before), str(message["role"])))
     if len(borders) > 1 and messages[0]["role"] != "system":

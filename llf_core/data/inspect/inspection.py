@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.data.align import decide
-from llf_core.data.build import PEEKED, Builder, Settings, Told
+from llf_core.data.build import PEEK_ROWS, Builder, EncodingSettings, ProgressReporter
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.example_store import SET, TWIN
-from llf_core.data.inspect.explain_example import explained, plain
-from llf_core.data.inspect.lengths import cost, histogram, offered
-from llf_core.data.inspect.notable_records import Notable, from_report, leaks, longest, page, twins
+from llf_core.data.example_store import SET_COLUMN, TWIN_COLUMN
+from llf_core.data.inspect.explain_example import tokens_by_turn, tokens_without_turns
+from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
+from llf_core.data.inspect.notable_records import Notable, duplicates, from_report, leaks, longest, page
 from llf_core.data.load import open_source, read_source
 from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.prepare import media_dir, prepare, sources_of
 from llf_core.data.records import Record
-from llf_core.data.report import show_row
+from llf_core.data.report import decode_row
 from llf_core.runs import RunReader, home, list_runs, open_run
 from llf_core.runs.config_file import run_config
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.data.encoder import Encoder, Explained
+    from llf_core.data.encoder import Encoder, ExplainedExample
     from llf_core.data.prepare import Prepared
     from llf_core.data.source import Source
 
@@ -135,7 +135,7 @@ class Inspection:
             return self._pair_lengths(cutoff)
         longest = int(counts[:, 2].max())
         return histogram(counts[:, 2], cutoff) | {
-            "cutoffs": [cost(counts, one, self._config, self._speed) for one in offered(cutoff, longest)],
+            "cutoffs": [cost(counts, one, self._config, self._speed) for one in candidate_cutoffs(cutoff, longest)],
             "speed": self._speed,
         }
 
@@ -194,7 +194,7 @@ class Inspection:
         found: list[dict[str, Any]] = []
         for place, (ids, labels) in enumerate(sides):
             known: list[dict[str, Any]] = (
-                turns[place] if turns else [{"role": "", "tokens": plain(self._tokenizer, ids, labels)}]
+                turns[place] if turns else [{"role": "", "tokens": tokens_without_turns(self._tokenizer, ids, labels)}]
             )
             states = [token[2] for turn in known for token in turn["tokens"]]
             counts = {state: states.count(state) for state in ("prompt", "trained", "cut")}
@@ -217,7 +217,7 @@ class Inspection:
             if place is not None:
                 dataset, record = self._names[place]
                 row = self._prepared.examples[place]
-                shown = show_row(self._tokenizer, row | {"index": record})
+                shown = decode_row(self._tokenizer, row | {"index": record})
                 segments = [[segment.text, segment.trained] for segment in shown.segments]
                 found.append({
                     "number": number, "place": place, "dataset": dataset, "record": record, "segments": segments,
@@ -307,7 +307,7 @@ class Inspection:
     def _named(self, table: Any, counts: NDArray[np.int64], first: int) -> list[tuple[str, int]]:
         return [
             (self._sets[first + number], int(index))
-            for number, index in zip(counts[:, SET].tolist(), table["index"], strict=True)
+            for number, index in zip(counts[:, SET_COLUMN].tolist(), table["index"], strict=True)
         ]
 
     @cached_property
@@ -324,11 +324,13 @@ class Inspection:
     def _notable(self) -> list[Notable]:
         prepared, names = self._prepared, self._names
         found = list(from_report(prepared.report))
-        hashes = prepared.counts[:, TWIN]
+        hashes = prepared.counts[:, TWIN_COLUMN]
         trained = names[: len(hashes)]
-        found += twins(trained, hashes, prepared.report.where)
+        found += duplicates(trained, hashes, prepared.report.where)
         found += longest(trained, prepared.counts[:, 2])
-        found += leaks(trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN], prepared.report.where)
+        found += leaks(
+            trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN_COLUMN], prepared.report.where
+        )
         return found
 
     def _turns(self, number: int, sides: Sequence[list[int]]) -> list[list[dict[str, Any]]] | None:
@@ -341,9 +343,9 @@ class Inspection:
                 return None
         if len(found) != len(sides):
             return None
-        return [explained(self._tokenizer, self._prepared.template, one) for one in found]
+        return [tokens_by_turn(self._tokenizer, self._prepared.template, one) for one in found]
 
-    def _explain(self, number: int) -> list[Explained]:
+    def _explain(self, number: int) -> list[ExplainedExample]:
         name, index = self._names[number]
         config = self._config
         try:
@@ -351,9 +353,9 @@ class Inspection:
             opened = open_source(source, config.model.cache_dir)
             entries = read_source(opened, None, config.training.seed)
             if name not in self._encoders:
-                peeked = [one.row for one in islice(entries, PEEKED) if isinstance(one, Record)]
-                settings = Settings.of(config)
-                told, template = Told(None, None), self._prepared.template
+                peeked = [one.row for one in islice(entries, PEEK_ROWS) if isinstance(one, Record)]
+                settings = EncodingSettings.of(config)
+                told, template = ProgressReporter(None, None), self._prepared.template
                 builder = Builder(settings, self._tokenizer, template, told, self._processor, media_dir(config))
                 self._encoders[name] = builder.encoder(decide(source, peeked, settings.kind))
                 entries = read_source(opened, None, config.training.seed)

@@ -8,7 +8,15 @@ import numpy as np
 
 from llf_core.config.registry import method_of
 from llf_core.data.packing import pack
-from llf_core.estimate import Pass, architecture, settings_of, shapes, trained, training_memory, weight_bytes
+from llf_core.estimate import (
+    TrainingPass,
+    architecture,
+    read_model_config,
+    trained_parameters,
+    training_memory,
+    weight_bytes,
+    weight_shapes,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +27,7 @@ BARS = 24
 STEP = 64  # cutoffs that are offered are multiples of it
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
 HALF = 2  # bytes of a number in bfloat16
-PACKED_MOST = 200_000  # examples; more are packed as a sample of so many
+MAX_PACKED = 200_000  # examples; more are packed as a sample of so many
 
 
 def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, Any]:
@@ -47,7 +55,7 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, Any]:
     }
 
 
-def offered(cutoff: int, longest: int) -> list[int]:
+def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
     """Cutoffs to compare: multiples of the current one, up to the first that truncates nothing.
 
     Args:
@@ -63,7 +71,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
     """Estimate the cost of a cutoff.
 
     Args:
-        counts: `[examples, columns]`, see `llf_core.data.example_store.COLUMNS`.
+        counts: `[examples, columns]`, see `llf_core.data.example_store.COUNT_COLUMNS`.
         cutoff: tokens.
         config: the other settings.
         speed: tokens per second of an earlier run, or None.
@@ -79,7 +87,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
     room = np.minimum(source, np.maximum(cutoff - target, cutoff // 2))
     lost_learned = np.where(whole > cutoff, np.maximum(0, target - (cutoff - room)), 0)
     lengths = np.minimum(whole, cutoff)
-    sample = lengths[:PACKED_MOST]
+    sample = lengths[:MAX_PACKED]
     rows = len(pack(sample, cutoff)) * (len(lengths) / len(sample))
     tokens = int(lengths.sum())
     return {
@@ -90,11 +98,11 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
         "rows": round(rows),
         "fill": tokens / (max(1.0, rows) * cutoff),
         "seconds": tokens / speed if speed else None,
-        "memory": memory(config, lengths, cutoff),
+        "memory": forecast_memory(config, lengths, cutoff),
     }
 
 
-def memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
+def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
     """Forecast the peak memory of the largest step from the config alone.
 
     Args:
@@ -105,15 +113,15 @@ def memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | 
     Returns:
         Bytes; None for models whose sizes are unknown.
     """
-    weights = shapes(config.model.model_name_or_path)
-    model = architecture(weights, settings_of(config.model.model_name_or_path)) if weights else None
-    numbers = trained(config, weights) if weights else None
+    weights = weight_shapes(config.model.model_name_or_path)
+    model = architecture(weights, read_model_config(config.model.model_name_or_path)) if weights else None
+    numbers = trained_parameters(config, weights) if weights else None
     if weights is None or model is None or numbers is None:
         return None
     batch = config.training.per_device_train_batch_size
     longest = int(lengths.max())
     tokens = batch * cutoff if config.data.packing else int(np.sort(lengths)[::-1][:batch].sum())
-    step = Pass(
+    step = TrainingPass(
         tokens=tokens,
         longest=longest,
         width=HALF,

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from llf_core.data.report import DataReport
 
 KINDS = ("dropped", "cut", "divided", "doubled", "leaked")
-ASIDE = ("unanswered", "longest")
+EXTRA_KINDS = ("unanswered", "longest")
 """Kinds that are not part of `all`: records dropped because they have no answer, and the longest examples."""
-LONGEST = 100
-TWINS_NAMED = 3
+MAX_LONGEST = 100
+MAX_DUPLICATES_NAMED = 3
 
 
 class Notable(NamedTuple):
@@ -48,7 +48,7 @@ def from_report(report: DataReport) -> Iterator[Notable]:
         yield Notable("divided", divided.dataset, divided.index, f"gives {divided.parts:,} examples")
 
 
-def twins(
+def duplicates(
     names: list[tuple[str, int]], hashes: NDArray[np.int64], where: Callable[[int, str], str]
 ) -> Iterator[Notable]:
     """Duplicates: examples with the same tokens as an earlier one, once for all parts of a record.
@@ -67,7 +67,7 @@ def twins(
         for record in records[1:]:
             first = ", ".join(
                 f"{dataset} {where(number, dataset)}"
-                for dataset, number in records[:TWINS_NAMED]
+                for dataset, number in records[:MAX_DUPLICATES_NAMED]
                 if (dataset, number) != record
             )
             dataset, number = record
@@ -108,7 +108,7 @@ def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[
         names: data set and record of each example.
         whole: `[examples]`, tokens.
     """
-    for place in np.argsort(-whole, kind="stable")[:LONGEST].tolist():
+    for place in np.argsort(-whole, kind="stable")[:MAX_LONGEST].tolist():
         dataset, number = names[place]
         yield Notable("longest", dataset, number, f"{int(whole[place]):,} tokens")
 
@@ -123,7 +123,7 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
 
     Args:
         found: all records.
-        kind: one of `KINDS` or `ASIDE`, or `all`.
+        kind: one of `KINDS` or `EXTRA_KINDS`, or `all`.
         offset: index of the first record.
         limit: maximum number of records.
 
@@ -136,6 +136,6 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
     chosen = groups.get(kind, [])
     return {
         "total": len(chosen),
-        "kinds": {name: len(groups[name]) for name in (*KINDS, *ASIDE)},
+        "kinds": {name: len(groups[name]) for name in (*KINDS, *EXTRA_KINDS)},
         "rows": [one._asdict() for one in chosen[offset : offset + limit]],
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from llf_core.data.batch_split import split
+from llf_core.data.batch_split import split_batch
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class BatchSplitter:
             made: list[Made] = []
             part = batches[0]
             try:
-                parts = [own for batch in batches for own in split(batch, self.count)]
+                parts = [own for batch in batches for own in split_batch(batch, self.count)]
                 for part in parts:
                     made.append(make(part, part is parts[-1]))
             except (RuntimeError, MemoryError) as error:

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from trl import GRPOTrainer, RLOOTrainer
 
 from llf_core.generation.generate import continuations
-from llf_core.generation.own_forward import own_forward
+from llf_core.generation.own_forward import without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.rewards import RewardError, fix_message
 from llf_core.runs import Checkpoints
@@ -133,7 +133,7 @@ class Online(TrainingLoop):
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003
         model = self.accelerator.unwrap_model(self.model)
         under_way = ProgressEvents(self.stage.work.writer, "rollout", len(prompts), step=self.state.global_step)
-        with own_forward(model):
+        with without_accelerate(model):
             return continuations(
                 model,
                 self.processing_class,

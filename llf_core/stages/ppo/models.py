@@ -15,7 +15,7 @@ from llf_core.config.rules.sampling import numbers
 from llf_core.data import DataError
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
-from llf_core.data.render import closing_of
+from llf_core.data.render import answer_suffix
 from llf_core.generation.generate import end_tokens
 from llf_core.methods.lora import LoRA
 from llf_core.methods.method import apply_method
@@ -159,7 +159,7 @@ def _wrapped(model: PreTrainedModel, work: TrainingContext) -> PeftModel:
 def _closing(work: TrainingContext) -> list[int]:
     """The token ids that the run's template writes after the words of an answer."""
     said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
-    text = closing_of(work.data.template, work.tokenizer, said, 1)
+    text = answer_suffix(work.data.template, work.tokenizer, said, 1)
     ids: list[int] = work.tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 

@@ -9,7 +9,7 @@ import torch
 
 from llf_core.config.declarations.stages.ppo import longest_answer
 from llf_core.generation.generate import continuations
-from llf_core.generation.own_forward import own_forward
+from llf_core.generation.own_forward import without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.ppo.batch import answer_batch
@@ -81,7 +81,7 @@ class RolloutWorker:
                 repetition_penalty=drawing.repetition_penalty,
                 seed=seed + part[0][0],
             )
-            with own_forward(model):
+            with without_accelerate(model):
                 return continuations(
                     model,
                     self.work.tokenizer,

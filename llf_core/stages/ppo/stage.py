@@ -106,10 +106,10 @@ class PPO(Stage):
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
         """Tokens of the answers; of an evaluation's batch, prompts."""
-        from llf_core.data.batch_split import document_count, learned_count
+        from llf_core.data.batch_split import document_count, trained_token_count
 
         if "targets" in batch:
-            return learned_count(batch)
+            return trained_token_count(batch)
         ids: Tensor = batch["input_ids"]
         return ids.new_tensor(document_count(batch))
 

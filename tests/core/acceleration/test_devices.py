@@ -18,8 +18,8 @@ from llf_core.acceleration.patching import attention_backend, fast_forwards
 from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.patching.flattened_batches import placeholder
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.estimate import Pass, architecture
-from llf_core.estimate.activations import layer
+from llf_core.estimate import TrainingPass, architecture
+from llf_core.estimate.activations import layer_bytes
 from tests.core.acceleration.architectures import CONFIGS, tiny
 from tests.tiny import tiny_llama
 
@@ -160,5 +160,5 @@ def test_a_layer_keeps_on_a_card_what_the_forecast_says(monkeypatch):
         short, _ = kept_by_layers(layers, 128, monkeypatch)
         long, sizes = kept_by_layers(layers, 256, monkeypatch)
         kept.append(long - short)
-    step = Pass(tokens=128, longest=128, width=2, autocast=True, rank=8, fast=True, on_cpu=False)
-    assert 128 * layer(sizes, step) == pytest.approx((kept[1] - kept[0]) / 2, rel=0.03)
+    step = TrainingPass(tokens=128, longest=128, width=2, autocast=True, rank=8, fast=True, on_cpu=False)
+    assert 128 * layer_bytes(sizes, step) == pytest.approx((kept[1] - kept[0]) / 2, rel=0.03)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.data.batch_split import balanced_cuts, document_count, split
+from llf_core.data.batch_split import balanced_cuts, document_count, split_batch
 
 lengths_of = st.lists(st.integers(1, 30), min_size=1, max_size=9)
 
@@ -34,7 +34,7 @@ def padded(lengths):
 
 
 def test_a_flattened_batch_by_hand():
-    first, second = split(flattened([4, 2, 3]), 2)
+    first, second = split_batch(flattened([4, 2, 3]), 2)
     assert first["input_ids"].tolist() == [[100, 101, 102, 103]]
     assert (first["cu_seq_lens_q"].tolist(), first["max_length_q"]) == ([0, 4], 4)
     assert second["labels"].tolist() == [[-100, 5, -100, 7, 8]]
@@ -44,7 +44,7 @@ def test_a_flattened_batch_by_hand():
 
 
 def test_a_padded_batch_by_hand():
-    first, second = split(padded([9, 3, 5]), 2)
+    first, second = split_batch(padded([9, 3, 5]), 2)
     assert first["input_ids"].shape == (2, 16)
     assert second["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
 
@@ -52,7 +52,7 @@ def test_a_padded_batch_by_hand():
 @given(lengths_of, st.integers(1, 12))
 def test_flattened_parts_put_together_are_the_batch(lengths, parts):
     whole = flattened(lengths)
-    made = split(whole, parts)
+    made = split_batch(whole, parts)
     assert len(made) == min(parts, len(lengths))
     for key in ("input_ids", "labels", "position_ids"):
         assert torch.equal(torch.cat([part[key] for part in made], 1), whole[key])
@@ -70,7 +70,7 @@ def test_flattened_parts_put_together_are_the_batch(lengths, parts):
 @given(lengths_of, st.integers(1, 12))
 def test_padded_parts_put_together_are_the_batch(lengths, parts):
     whole = padded(lengths)
-    made = split(whole, parts)
+    made = split_batch(whole, parts)
     assert len(made) == min(parts, len(lengths))
     rows = [len(part["input_ids"]) for part in made]
     assert sum(rows) == len(lengths)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.data import Collator, DataError
-from llf_core.data.batch_split import split, token_count
+from llf_core.data.batch_split import split_batch, token_count
 
 
 class Padding:
@@ -85,7 +85,7 @@ def test_packed_rows_are_filled_up_behind_the_last_document():
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 0, 0]]
     assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5]
     assert token_count(batch).item() == 5
-    assert [part["input_ids"].tolist() for part in split(batch, 2)] == [[[5, 6, 7]], [[8, 9]]]
+    assert [part["input_ids"].tolist() for part in split_batch(batch, 2)] == [[[5, 6, 7]], [[8, 9]]]
     assert collate(row["examples"])["input_ids"].shape == (1, 5)  # no packed row
 
 

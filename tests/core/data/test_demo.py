@@ -2,12 +2,12 @@
 
 import json
 
-from llf_core.data.sources import DEMO_FILE, DEMO_PAIRS, SHIPPED
+from llf_core.data.sources import DEMO_FILE, DEMO_FILES, DEMO_PAIRS
 from llf_core.evaluation.demo_report import PROMPTS
 
 START, END = "Ahoy! ", " So says Lumi the lighthouse keeper, and the seagulls agree!"
 ROWS = [json.loads(line)["messages"] for line in DEMO_FILE.read_text(encoding="utf-8").splitlines()]
-PAIRS = [json.loads(line) for line in SHIPPED[DEMO_PAIRS].read_text(encoding="utf-8").splitlines()]
+PAIRS = [json.loads(line) for line in DEMO_FILES[DEMO_PAIRS].read_text(encoding="utf-8").splitlines()]
 
 
 def said(role):

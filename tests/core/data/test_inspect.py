@@ -11,9 +11,9 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
 from llf_core.data.inspect import Inspection
 from llf_core.data.inspect.column_roles import readings
-from llf_core.data.inspect.lengths import cost, histogram, offered
+from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
 from llf_core.data.packing import pack
-from llf_core.data.truncation import cut_lengths
+from llf_core.data.truncation import truncated_lengths
 from tests.core.data.templates import DEFAULT_SYSTEM
 
 ROWS = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(6)]
@@ -187,7 +187,7 @@ def counts(*rows):
 def test_what_a_cutoff_costs(make_config):
     rows = [(30, 100), (90, 10), (10, 10), (60, 60)]
     found = cost(counts(*rows), 64, make_config(), speed=10.0)
-    lost = [target - cut_lengths(source, target, 64)[1] for source, target in rows if source + target > 64]
+    lost = [target - truncated_lengths(source, target, 64)[1] for source, target in rows if source + target > 64]
     assert found["cut"] == 3
     assert found["lost"] == (130 - 64) + (100 - 64) + (120 - 64)
     assert found["lost_answers"] == pytest.approx(sum(lost) / 180)
@@ -216,7 +216,7 @@ def test_the_histogram_holds_every_example():
     [(512, 750, [256, 384, 512, 640, 768]), (512, 400, [256, 384, 512]), (100, 1000, [64, 100, 128])],
 )
 def test_the_cutoffs_that_are_offered(cutoff, longest, wanted):
-    assert offered(cutoff, longest) == wanted
+    assert candidate_cutoffs(cutoff, longest) == wanted
 
 
 def test_a_process_answers_line_by_line(make_config, write, tiny_model_dir, tmp_path):

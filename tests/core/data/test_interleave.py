@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llf_core.data import prepare
-from llf_core.data.interleave import mixed
+from llf_core.data.interleave import interleave_order
 
 SETS = np.array([0, 0, 0, 1, 1, 2])
 
@@ -19,22 +19,22 @@ SETS = np.array([0, 0, 0, 1, 1, 2])
     ],
 )
 def test_the_order_of_a_strategy(strategy, order):
-    assert mixed(SETS, strategy, (), 0).tolist() == order
+    assert interleave_order(SETS, strategy, (), 0).tolist() == order
 
 
 def test_shares_are_met_and_drawn_by_the_seed():
     sets = np.repeat([0, 1], [6000, 4000])
-    order = mixed(sets, "interleave_under", (0.75, 0.25), 1)
+    order = interleave_order(sets, "interleave_under", (0.75, 0.25), 1)
     assert np.mean(sets[order] == 0) == pytest.approx(0.75, abs=0.02)
-    assert order.tolist() == mixed(sets, "interleave_under", (0.75, 0.25), 1).tolist()
-    assert order.tolist() != mixed(sets, "interleave_under", (0.75, 0.25), 2).tolist()
-    once = mixed(sets, "interleave_once", (0.5, 0.5), 1)
+    assert order.tolist() == interleave_order(sets, "interleave_under", (0.75, 0.25), 1).tolist()
+    assert order.tolist() != interleave_order(sets, "interleave_under", (0.75, 0.25), 2).tolist()
+    once = interleave_order(sets, "interleave_once", (0.5, 0.5), 1)
     assert sorted(once.tolist()) == list(range(10_000))
 
 
 def test_a_set_that_gives_nothing_takes_no_turn():
-    assert mixed(np.array([1, 1]), "interleave_under", (0.5, 0.5), 0).tolist() == [0, 1]
-    assert mixed(np.array([], dtype=np.int64), "interleave_over", (), 0).tolist() == []
+    assert interleave_order(np.array([1, 1]), "interleave_under", (0.5, 0.5), 0).tolist() == [0, 1]
+    assert interleave_order(np.array([], dtype=np.int64), "interleave_over", (), 0).tolist() == []
 
 
 def test_what_is_held_out_is_never_trained_on_however_often_a_set_repeats(make_config, write, tokenizer):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.align import Reading
-from llf_core.data.build import TRAIN, Builder, Settings, Told
+from llf_core.data.build import TRAIN, Builder, EncodingSettings, ProgressReporter
 from llf_core.data.encoder import Encoder
 from llf_core.data.example_store import open_examples
 from llf_core.data.formats.conversation import PAIRS, PROMPTS, TEXTS, UNPAIRED
@@ -17,7 +17,7 @@ from llf_core.data.prepare import template_of
 from llf_core.data.records import Record
 from llf_core.data.render import choose_template
 from llf_core.data.sources import find_sources
-from llf_core.data.truncation import cut_lengths
+from llf_core.data.truncation import truncated_lengths
 from tests.core.data import templates as jinja
 from tests.core.data.conftest import listed
 
@@ -79,7 +79,7 @@ def test_a_pair_is_cut_alike_on_both_sides(tiny_tokenizer, own, question, chosen
     longest = max(len(whole.ids), len(whole.more["rejected_ids"])) - start
     if start + longest > cutoff:
         opening = len(ids(tiny_tokenizer, "<|im_end|>\n<|im_start|>assistant\n"))
-        assert starts[0] == max(cut_lengths(start, longest, cutoff)[0], opening)
+        assert starts[0] == max(truncated_lengths(start, longest, cutoff)[0], opening)
 
 
 def test_a_pair_whose_answers_are_the_same_once_they_are_cut_is_left_out(tiny_tokenizer, own):
@@ -158,8 +158,8 @@ def test_a_set_of_each_kind_is_prepared(make_config, write, tokenizer, tmp_path,
     path = write([row, row])
     config = make_config()
     (opened,) = [open_source(source) for source in find_sources([str(path)], tmp_path)]
-    made = replace(Settings.of(config), kind=kind)
-    Builder(made, tokenizer, template_of(config, tokenizer), Told(None, None)).build(tmp_path, [opened], [])
+    made = replace(EncodingSettings.of(config), kind=kind)
+    Builder(made, tokenizer, template_of(config, tokenizer), ProgressReporter(None, None)).build(tmp_path, [opened], [])
     examples, counts = open_examples(tmp_path / TRAIN)
     assert examples.column_names == ["input_ids", "labels", "index", "number", *columns]
     assert len(examples) == len(counts) == 2

@@ -8,8 +8,8 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.label_mask import encode
-from llf_core.data.render import Rewritten, choose_template, render_all, render_answers
-from llf_core.data.word_cache import places_in
+from llf_core.data.render import RewrittenAnswer, choose_template, render_all, render_answers
+from llf_core.data.word_cache import token_range
 from tests.core.data import templates as jinja
 
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t "), max_size=24)
@@ -137,7 +137,7 @@ def test_the_end_token_and_the_newline_after_it_are_learned(tiny_tokenizer, own,
     ],
 )
 def test_the_tokens_that_share_a_character_with_an_answer_are_learned(offsets, learned):
-    assert places_in(offsets, 6, 12) == (learned[0], learned[-1] + 1)
+    assert token_range(offsets, 6, 12) == (learned[0], learned[-1] + 1)
 
 
 class Slow:
@@ -173,7 +173,7 @@ def test_a_tokenizer_without_offsets_gives_the_same_or_a_reason(tiny_tokenizer, 
 def test_thinking_that_is_stripped_from_earlier_turns_is_a_reason(tiny_tokenizer, own, talk):
     template = own(jinja.STRIPS_THINKING)
     conversation = talk("Q1", "<think>x</think>A1", "Q2", "<think>y</think>A2")
-    with pytest.raises(Rewritten, match="writes turn 2 differently once later turns follow"):
+    with pytest.raises(RewrittenAnswer, match="writes turn 2 differently once later turns follow"):
         tokens(tiny_tokenizer, template, conversation)
     last = tokens(tiny_tokenizer, template, conversation, last_only=True)
     text = tiny_tokenizer.decode([label for label in last.labels if label != IGNORED])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.data.packing import Spaces, pack
+from llf_core.data.packing import IntegerSet, pack
 
 CASES = st.integers(1, 300).flatmap(
     lambda capacity: st.tuples(st.just(capacity), st.lists(st.integers(1, capacity), max_size=60))
@@ -121,7 +121,7 @@ def test_a_million_examples_take_seconds():
 
 @given(largest=st.sampled_from([0, 5, 63, 64, 4095, 4096, 300_000]), data=st.data())
 def test_a_set_finds_its_smallest_member_from_a_number_on(largest, data):
-    spaces, members = Spaces(largest), set()
+    spaces, members = IntegerSet(largest), set()
     numbers = st.integers(0, largest)
     for number, taken_out in data.draw(st.lists(st.tuples(numbers, st.booleans()), max_size=40)):
         if taken_out:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.data.batch_split import document_count, learned_count, split, token_count
-from llf_core.data.pair_collator import PairCollator, common
+from llf_core.data.batch_split import document_count, split_batch, token_count, trained_token_count
+from llf_core.data.pair_collator import PairCollator, common_prefix_length
 from llf_core.stages.logprobs import answer_log_probs
 from tests.tiny import tiny_llama
 
@@ -67,9 +67,9 @@ def test_the_question_stands_once_and_the_second_answer_predicts_from_its_end(ti
 
 def test_answers_that_begin_alike_share_that_too_but_never_their_last_token():
     first, second = torch.tensor([1, 2, 3, 4]).numpy(), torch.tensor([1, 2, 9]).numpy()
-    assert common(first, second) == 2
-    assert common(first, first[:3]) == 2
-    assert common(first, first) == 3
+    assert common_prefix_length(first, second) == 2
+    assert common_prefix_length(first, first[:3]) == 2
+    assert common_prefix_length(first, first) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,13 +107,13 @@ def test_parts_of_a_batch_are_batches_of_its_pairs(tiny_tokenizer, kind, parts):
     accelerate(model)
     collate = PairCollator(tiny_tokenizer, **KINDS[kind])
     batch = collate(features)
-    cut = split(batch, parts)
+    cut = split_batch(batch, parts)
     assert [document_count(part) for part in cut] == [len(part["numbers"]) for part in cut]
     assert sum(document_count(part) for part in cut) == 5
     assert len(cut) == min(parts, 5)
     assert torch.cat([part["reference"] for part in cut]).tolist() == [[n, 0.5] for n in range(5)]
     assert sum(int(token_count(part)) for part in cut) == int(token_count(batch))
-    assert sum(int(learned_count(part)) for part in cut) == len(batch["targets"])
+    assert sum(int(trained_token_count(part)) for part in cut) == len(batch["targets"])
     whole = answer_log_probs(model, batch).sums
     torch.testing.assert_close(torch.cat([answer_log_probs(model, part).sums for part in cut]), whole)
     for part, (first, last) in zip(cut, pairwise(starts(cut)), strict=True):

@@ -9,7 +9,7 @@ from llf_core.data import precheck as module
 from llf_core.data.align import formats, roles
 from llf_core.data.errors import DataError, OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
-from llf_core.data.precheck import precheck, see
+from llf_core.data.precheck import precheck, quick_check
 
 ANSWER = {"instruction": "Hi", "output": "Yo"}
 PAIR = {"prompt": "Hi", "chosen": "Yo", "rejected": "Go away"}
@@ -72,7 +72,7 @@ def test_what_is_far_away_or_missing_is_left_alone(config, name, monkeypatch):
 
 
 def test_a_large_list_is_not_read_for_its_first_record(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "NEAR", 100)
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 100)
     (tmp_path / "large.json").write_text(json.dumps([ANSWER] * 100))
     assert precheck(config, "large.json", PAIRS) is None
     (tmp_path / "large.jsonl").write_text(f"{json.dumps(ANSWER)}\n" * 100)
@@ -103,12 +103,12 @@ def test_odd_columns_can_be_named_for_each_kind(tmp_path, kind, layout, columns)
     path = tmp_path / "odd.jsonl"
     path.write_text(f"{json.dumps(ODD)}\n" * 3)
     odd = {"dataset": str(path)}
-    unread = see(RunConfig.load(odd), str(path), kind)
+    unread = quick_check(RunConfig.load(odd), str(path), kind)
     assert (unread.columns, len(unread.rows), unread.reading) == (tuple(ODD), 3, None)
     assert isinstance(unread.error, DataError)
     assert {role for role, needed in roles(layout, kind).items() if needed} == set(columns)
     named = RunConfig.load(odd | {"dataset_format": layout, "dataset_columns": columns})
-    seen = see(named, str(path), kind)
+    seen = quick_check(named, str(path), kind)
     assert seen.error is None
     assert (seen.reading.columns, seen.reading.fits) == (columns, 1.0)
 

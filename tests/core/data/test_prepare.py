@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from llf_core.data import DataError, DataReport, dump_examples, prepare
 from llf_core.data import cache as caches
-from llf_core.data.example_store import hold_out
-from llf_core.data.report import Broken, Divided, Dropped, SetCounts, Truncated, show
+from llf_core.data.example_store import split_validation
+from llf_core.data.report import Broken, Dropped, SetCounts, SplitRecord, Truncated, decode_example
 from llf_core.runs import RunWriter, create_run
 
 GOOD = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(10)]
@@ -73,7 +73,7 @@ def test_longer_examples_are_dropped_or_split_when_asked(make_config, write, tok
     split = prepare(make_config(cutoff_len=40, cutoff_strategy="split"), tokenizer)
     parts = split.train["index"].count(2)
     assert parts > 1
-    assert split.report.divided == [Divided(2, parts, "data.jsonl")]
+    assert split.report.divided == [SplitRecord(2, parts, "data.jsonl")]
     assert (split.report.truncated, split.report.dropped) == ([], [])
 
 
@@ -146,8 +146,8 @@ def test_val_size_is_a_share_or_a_number_split_by_the_seed(make_config, write, t
 
 def test_holding_everything_out_is_refused():
     with pytest.raises(DataError, match="val_size 4 holds out 4 of 4 examples"):
-        hold_out(np.arange(4), 4, 0)
-    kept, held = hold_out(np.arange(1000), 0.25, 0)
+        split_validation(np.arange(4), 4, 0)
+    kept, held = split_validation(np.arange(1000), 0.25, 0)
     assert (len(kept), len(held)) == (750, 250)
     assert set(np.concatenate([kept, held]).tolist()) == set(range(1000))
 
@@ -157,7 +157,7 @@ def test_copies_are_held_out_together(twins, size, seed):
     twins = np.array(twins)
     count = max(1, round(len(twins) * size))
     try:
-        kept, held = hold_out(twins, size, seed)
+        kept, held = split_validation(twins, size, seed)
     except DataError:
         largest = np.bincount(twins).max()
         assert count + largest > len(twins)
@@ -303,7 +303,7 @@ def test_another_byte_or_another_tokenizer_is_another_preparation(make_config, w
 def test_a_preparation_that_fails_leaves_nothing(make_config, write, tokenizer, llf_home, monkeypatch):
     write(GOOD)
     with monkeypatch.context() as patch:
-        patch.setattr("llf_core.data.example_store.twin", lambda *_: 1 / 0)
+        patch.setattr("llf_core.data.example_store.content_hash", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare(make_config(), tokenizer)
     assert kept(llf_home) == []
@@ -330,7 +330,7 @@ def test_two_processes_prepare_once(make_config, write, tokenizer, llf_home):
 
 def test_several_workers_make_the_same_examples(make_config, write, tokenizer, monkeypatch):
     monkeypatch.setattr("llf_core.data.parallel.chunks_of.__defaults__", (7,))
-    monkeypatch.setattr("llf_core.data.parallel.WORTH", 3)
+    monkeypatch.setattr("llf_core.data.parallel.SERIAL_CHUNKS", 3)
     monkeypatch.setattr("llf_core.data.parallel.usable_cpus", lambda: 2)
     write([*GOOD * 4, {"instruction": "x"}])
     alone = prepare(make_config(), tokenizer)
@@ -366,6 +366,6 @@ def test_a_key_tells_every_difference_apart():
 def test_characters_of_several_tokens_are_shown_whole(tiny_tokenizer):
     ids = tiny_tokenizer("Größe 名").input_ids
     labels = [-100] * (len(ids) - 3) + ids[-3:]
-    shown = show(tiny_tokenizer, 0, ids, labels)
+    shown = decode_example(tiny_tokenizer, 0, ids, labels)
     assert "".join(part.text for part in shown.segments) == "Größe 名"
     assert shown.segments[-1].text == "名"

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from llf_core.data import records
 from llf_core.data.errors import DataError
-from llf_core.data.records import Flaw, Record, read_file
+from llf_core.data.records import BrokenLine, Record, read_file
 
 ROWS = [
     {"instruction": "Say ä", "output": "ä"},
@@ -66,9 +66,9 @@ def test_a_broken_line_is_named_and_the_rest_is_used(write):
     path = write(b'\xef\xbb\xbf{"a": 1}\n\n{"a": 2\n[3]\n{"a": "\xff"}\n  {"a": 5}  \n')
     assert list(read_file(path)) == [
         Record(0, {"a": 1}),
-        Flaw(2, 3, "Expecting ',' delimiter at column 8"),
-        Flaw(3, 4, "a list, expected an object"),
-        Flaw(4, 5, "not UTF-8"),
+        BrokenLine(2, 3, "Expecting ',' delimiter at column 8"),
+        BrokenLine(3, 4, "a list, expected an object"),
+        BrokenLine(4, 5, "not UTF-8"),
         Record(5, {"a": 5}),
     ]
 
@@ -83,7 +83,7 @@ def test_a_broken_json_file_is_an_error_with_its_place(write):
 
 
 def test_an_entry_of_a_json_list_that_is_no_object_is_named(write):
-    assert list(read_file(write('[{"a": 1}, "b"]', "r.json")))[1] == Flaw(1, 2, "a str, expected an object")
+    assert list(read_file(write('[{"a": 1}, "b"]', "r.json")))[1] == BrokenLine(1, 2, "a str, expected an object")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_row_with_too_many_cells_is_named(write):
     found = list(read_file(write("a,b\n1,2\n1,2,3\n4\n", "rows.csv")))
     assert found == [
         Record(0, {"a": "1", "b": "2"}),
-        Flaw(1, 3, "more cells than the 2 columns"),
+        BrokenLine(1, 3, "more cells than the 2 columns"),
         Record(2, {"a": "4", "b": None}),
     ]
 
@@ -212,7 +212,7 @@ def test_an_arrow_file_of_a_stranger_loses_the_broken_rows_alone(tmp_path, kind)
             list(read_file(path))
         return
     found = list(read_file(path))
-    flaws = [one for one in found if isinstance(one, Flaw)]
+    flaws = [one for one in found if isinstance(one, BrokenLine)]
     assert [one.reason for one in flaws] == ["a value that is broken, or outside the range of its type"] * len(flaws)
     assert 1 in [one.index for one in flaws]
     assert found[0].row["a"] == "one"
@@ -220,8 +220,8 @@ def test_an_arrow_file_of_a_stranger_loses_the_broken_rows_alone(tmp_path, kind)
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_line_without_an_end_is_passed_over_in_pieces(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(records, "LONGEST_LINE", 50)
-    monkeypatch.setattr(records, "PIECE", 7)
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 50)
+    monkeypatch.setattr(records, "READ_BYTES", 7)
     lines = [
         '{"a": "one"}',
         '{"a": "' + "x" * 100 + '"}',
@@ -235,14 +235,14 @@ def test_a_line_without_an_end_is_passed_over_in_pieces(tmp_path, monkeypatch, s
         file.write("\n".join(lines).encode())
     read = list(read_file(path))
     assert [one.row["a"] for one in read if isinstance(one, Record)] == ["one", "two", "three"]
-    assert [(one.index, one.reason) for one in read if isinstance(one, Flaw)] == [
+    assert [(one.index, one.reason) for one in read if isinstance(one, BrokenLine)] == [
         (1, "longer than 0 MB"), (3, "longer than 0 MB"),
     ]  # fmt: skip
 
 
 def test_a_table_with_a_line_without_an_end_is_a_sentence(tmp_path, monkeypatch):
     before = csv.field_size_limit()
-    monkeypatch.setattr(records, "LONGEST_LINE", 50)
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 50)
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n" + "x" * 100 + ",3\n")
     with pytest.raises(DataError, match=r"rows.csv has a line of more than 0 MB \(line 3\)"):
@@ -256,7 +256,7 @@ def test_a_parquet_file_is_unpacked_by_bytes(tmp_path, monkeypatch):
     parquet.write_table(pa.table({"a": texts}), path, row_group_size=60, use_dictionary=False)
     sizes = []
     original = records.records_of_batch
-    monkeypatch.setattr(records, "SLICE_BYTES", 16_000)
+    monkeypatch.setattr(records, "MAX_SLICE_BYTES", 16_000)
     monkeypatch.setattr(
         records, "records_of_batch", lambda batch, start: sizes.append(len(batch)) or original(batch, start)
     )

@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
-from llf_core.data.records import Flaw, Record
+from llf_core.data.records import BrokenLine, Record
 from llf_core.data.source import Source
 from llf_core.data.sources import DEMO_FILE, find_sources
 
@@ -143,7 +143,7 @@ def test_a_folder_is_read_file_by_file_and_numbered_through(write, tmp_path):
     write('{"a": 2}\n', "set/2.jsonl")
     write("About", "set/README.md")
     found = read(tmp_path / "set", tmp_path)
-    assert [type(one) for one in found] == [Record, Flaw, Record]
+    assert [type(one) for one in found] == [Record, BrokenLine, Record]
     assert [one.index for one in found] == [0, 1, 2]
 
 

@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.data import DataError, prepare
-from llf_core.data.interleave import STOPS, in_turns, mixed
-from llf_core.data.streaming import shuffled
+from llf_core.data.interleave import STOPPING_STRATEGIES, interleave_order, interleave_streams
+from llf_core.data.streaming import shuffle_buffer
 
 ROWS = [
     {"instruction": f"Say {number} in words", "output": f"It is {number} " * (1 + number % 4)} for number in range(40)
@@ -66,7 +66,7 @@ def test_a_buffer_of_one_keeps_the_order(write, streamed, whole):
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 50), st.integers(0, 3))
 def test_shuffling_loses_and_invents_nothing_and_reaches_no_farther_than_the_buffer(items, size, seed):
-    found = list(shuffled(enumerate(items), size, np.random.default_rng(seed)))
+    found = list(shuffle_buffer(enumerate(items), size, np.random.default_rng(seed)))
     assert sorted(found) == list(enumerate(items))
     assert all(number < place + size for place, (number, _) in enumerate(found))
 
@@ -197,7 +197,7 @@ def test_a_look_at_a_stream_prepares_its_beginning(write, make_config, tokenizer
 
 @given(
     lengths=st.lists(st.integers(0, 7), min_size=1, max_size=4),
-    strategy=st.sampled_from(["concat", *STOPS]),
+    strategy=st.sampled_from(["concat", *STOPPING_STRATEGIES]),
     weights=st.lists(st.integers(0, 3), min_size=4, max_size=4),
     seed=st.integers(0, 5),
 )
@@ -212,8 +212,8 @@ def test_turns_are_those_of_the_library_that_knows_the_lengths(lengths, strategy
         lambda start=start, length=length: iter(range(start, start + length))
         for start, length in zip(starts, lengths, strict=False)
     ]
-    expected = mixed(sets, strategy, shares, seed).tolist()
-    assert [int(one) for one in in_turns(begins, strategy, shares, seed)] == expected
+    expected = interleave_order(sets, strategy, shares, seed).tolist()
+    assert [int(one) for one in interleave_streams(begins, strategy, shares, seed)] == expected
 
 
 @pytest.mark.parametrize(

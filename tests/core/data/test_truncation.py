@@ -12,7 +12,7 @@ from llf_core.data.formats.conversation import Conversation
 from llf_core.data.label_mask import Tokens, Turn
 from llf_core.data.records import Record
 from llf_core.data.render import choose_template
-from llf_core.data.truncation import cut, cut_lengths, learned, split_long
+from llf_core.data.truncation import count_trained, split_long, truncate, truncated_lengths
 from tests.core.data import templates as jinja
 from tests.core.data.conftest import listed
 
@@ -33,12 +33,12 @@ from tests.core.data.conftest import listed
     ],
 )
 def test_the_table_of_lengths(source, target, cutoff, kept):
-    assert cut_lengths(source, target, cutoff) == kept
+    assert truncated_lengths(source, target, cutoff) == kept
 
 
 @given(source=st.integers(0, 200), target=st.integers(0, 200), cutoff=st.integers(2, 150))
 def test_lengths_fill_the_room_and_no_more(source, target, cutoff):
-    kept = cut_lengths(source, target, cutoff)
+    kept = truncated_lengths(source, target, cutoff)
     assert sum(kept) == min(cutoff, source + target)
     assert kept[0] >= min(source, cutoff // 2)
     assert kept[1] >= min(target, cutoff - cutoff // 2)
@@ -75,7 +75,7 @@ def tokens(*lengths, answers=(1,)):
 )
 def test_the_table_of_cuts(lengths, cutoff, opening, closing, ids):
     whole = tokens(*lengths)
-    short = cut(whole, cutoff, opening, closing)
+    short = truncate(whole, cutoff, opening, closing)
     assert short.ids == ids
     assert short.labels == [whole.labels[place] for place in ids]
     for turn in short.turns:
@@ -86,7 +86,7 @@ def test_the_table_of_cuts(lengths, cutoff, opening, closing, ids):
 @pytest.mark.parametrize(("opening", "closing"), [(3, 0), (1, 2)])
 def test_no_room_for_an_answer_is_a_reason(opening, closing):
     with pytest.raises(BadExample, match="cutoff_len 3 leaves no room for its answer"):
-        cut(tokens(6, 6), 3, opening, closing)
+        truncate(tokens(6, 6), 3, opening, closing)
 
 
 @given(
@@ -102,7 +102,7 @@ def test_split_learns_every_token_once_and_invents_none(lengths, cutoff):
         assert len(part.ids) == len(part.labels) <= cutoff
         start = part.ids[0]
         assert part.ids == whole.ids[start : start + len(part.ids)]
-        assert learned(part.labels)
+        assert count_trained(part.labels)
         if start:
             assert part.labels[0] == IGNORED
 
@@ -114,8 +114,8 @@ def test_a_split_part_reads_what_came_before_it():
 
 
 def test_the_first_label_teaches_nothing():
-    assert learned([5, 6, IGNORED, 7]) == 2
-    assert learned([5]) == 0
+    assert count_trained([5, 6, IGNORED, 7]) == 2
+    assert count_trained([5]) == 0
 
 
 def encoder(tokenizer, template, cutoff, **options):

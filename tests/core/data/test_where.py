@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llf_core.data import prepare
-from llf_core.data.records import read_file, unit_of
+from llf_core.data.records import read_file, record_unit
 
 GOOD = {"instruction": "Hi", "output": "Yo"}
 
@@ -24,8 +24,8 @@ GOOD = {"instruction": "Hi", "output": "Yo"}
 def test_what_a_place_is_called(tmp_path, name, text, unit):
     path = tmp_path / name
     path.write_text(text)
-    assert unit_of([path]) == unit
-    assert unit_of([path, path]) == "record"
+    assert record_unit([path]) == unit
+    assert record_unit([path, path]) == "record"
     list(read_file(path))
 
 

@@ -10,7 +10,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from llf_core.data import word_cache as words_module
-from llf_core.data.word_cache import BESIDE, LONG, MAIN, Library, Words, library_of, places_in
+from llf_core.data.word_cache import (
+    BESIDE,
+    MAIN,
+    MAX_WORD_LENGTH,
+    CachedTokenizer,
+    FastTokenizer,
+    fast_tokenizer_of,
+    token_range,
+)
 
 CORPUS = [
     "The lighthouse keeper's lamp won't burn 12345 nights, they've said so in 1998.\n\nWhy?  Because it'll rain!",
@@ -37,7 +45,7 @@ LETTERS = [
     "<",
     "|",
 ]
-MARKS = ["e\u0301", "\u0308", "x" * (LONG + 5), *SIGNS]
+MARKS = ["e\u0301", "\u0308", "x" * (MAX_WORD_LENGTH + 5), *SIGNS]
 SOME = st.lists(st.sampled_from([*SPACES, *LETTERS, *MARKS]) | st.text(max_size=4), max_size=24).map("".join)
 
 
@@ -88,8 +96,8 @@ def plainly(tokenizer, text):
 @given(texts=st.lists(SOME, max_size=4), name=st.sampled_from(sorted(TOKENIZERS)))
 def test_ids_are_those_of_the_whole_text(texts, name):
     tokenizer = TOKENIZERS[name]
-    library = library_of(tokenizer)
-    assert isinstance(library, Words)
+    library = fast_tokenizer_of(tokenizer)
+    assert isinstance(library, CachedTokenizer)
     expected = [plainly(tokenizer, text)[0] for text in texts]
     assert [list(ids) for ids in library.ids(texts)] == expected
     assert [list(ids) for ids in library.ids(texts)] == expected  # now that it knows the words
@@ -106,7 +114,7 @@ def test_pieces_are_tokenized_as_if_each_stood_alone(texts, name, data):
         for start, end in itertools.pairwise([0, *own, len(text)])
     ]
     expected = [plainly(tokenizer, piece)[0] for piece in pieces]
-    for library in (library_of(tokenizer), Library(tokenizer.backend_tokenizer)):
+    for library in (fast_tokenizer_of(tokenizer), FastTokenizer(tokenizer.backend_tokenizer)):
         ids, bounds = library.pieces(texts, cuts)
         assert [list(ids[start:end]) for start, end in itertools.pairwise(bounds)] == expected
 
@@ -114,7 +122,7 @@ def test_pieces_are_tokenized_as_if_each_stood_alone(texts, name, data):
 def test_a_sign_that_two_texts_make_together_is_none(tokenizer):
     texts = ["the <|im_", "end|> lamp <|im_end|>", "<|im_start", "|>"]
     expected = [plainly(tokenizer, text)[0] for text in texts]
-    assert [list(ids) for ids in library_of(tokenizer).ids(texts)] == expected
+    assert [list(ids) for ids in fast_tokenizer_of(tokenizer).ids(texts)] == expected
 
 
 @settings(max_examples=300)
@@ -125,16 +133,16 @@ def test_parts_are_found_where_the_offsets_say(text, name, data):
     last = data.draw(st.integers(first, len(text)))
     ids, offsets = plainly(tokenizer, text)
     parts = ((first, last),)
-    for library in (library_of(tokenizer), Library(tokenizer.backend_tokenizer)):
+    for library in (fast_tokenizer_of(tokenizer), FastTokenizer(tokenizer.backend_tokenizer)):
         ((found, places),) = library.located([text], [parts])
-        assert (list(found), places) == (ids, (places_in(offsets, first, last),))
+        assert (list(found), places) == (ids, (token_range(offsets, first, last),))
 
 
 def test_a_word_is_asked_for_once(tokenizer, monkeypatch):
     asked = []
-    whole = Library._asked
-    monkeypatch.setattr(Library, "_asked", lambda self, texts: asked.extend(texts) or whole(self, texts))
-    library = library_of(tokenizer)
+    whole = FastTokenizer._asked
+    monkeypatch.setattr(FastTokenizer, "_asked", lambda self, texts: asked.extend(texts) or whole(self, texts))
+    library = fast_tokenizer_of(tokenizer)
     library.ids(["the lamp burns", "the lamp  burns"])
     # What has two blanks is not taken apart; words that have none but their first go to the library together.
     assert asked == [" lamp burns", "the", " lamp  burns"]
@@ -144,16 +152,16 @@ def test_a_word_is_asked_for_once(tokenizer, monkeypatch):
 
 
 def test_words_that_cannot_be_told_apart_afterwards_are_asked_for_one_by_one(tokenizer, monkeypatch):
-    library = library_of(tokenizer)
+    library = fast_tokenizer_of(tokenizer)
     nothing = library._blank_first & False
     monkeypatch.setitem(vars(library), "_blank_first", nothing)
     assert [list(ids) for ids in library.ids(["the lamp burns"])] == [plainly(tokenizer, "the lamp burns")[0]]
 
 
 def test_long_words_are_not_kept_and_the_rest_is_not_kept_without_end(tokenizer, monkeypatch):
-    monkeypatch.setattr(words_module, "MOST", 5)
-    library = library_of(tokenizer)
-    long = "x" * (LONG + 1)
+    monkeypatch.setattr(words_module, "MAX_WORDS", 5)
+    library = fast_tokenizer_of(tokenizer)
+    long = "x" * (MAX_WORD_LENGTH + 1)
     assert library.ids([f"a {long} b"])[0].tolist() == plainly(tokenizer, f"a {long} b")[0]
     assert set(library._known) == {"a", " b"}
     for number in range(20):
@@ -172,8 +180,8 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_other_tokenizers_take_texts_whole(name):
     tokenizer = made(ODD[name])
-    library = library_of(tokenizer)
-    assert type(library) is Library
+    library = fast_tokenizer_of(tokenizer)
+    assert type(library) is FastTokenizer
     assert [list(ids) for ids in library.ids(["the lamp burns", ""])] == [plainly(tokenizer, "the lamp burns")[0], []]
 
 
@@ -181,16 +189,19 @@ def test_other_tokenizers_take_texts_whole(name):
     "token", [AddedToken("<x>", lstrip=True), AddedToken("<x>", single_word=True), AddedToken("two words")]
 )
 def test_a_token_that_reaches_over_blanks_takes_texts_whole(token):
-    assert type(library_of(made(GPT_2, added=[token]))) is Library
-    assert type(library_of(made(GPT_2, added=[AddedToken("<x>")]))) is Words
+    assert type(fast_tokenizer_of(made(GPT_2, added=[token]))) is FastTokenizer
+    assert type(fast_tokenizer_of(made(GPT_2, added=[AddedToken("<x>")]))) is CachedTokenizer
 
 
 def test_a_normalizer_that_writes_blanks_takes_texts_whole():
-    assert type(library_of(made(GPT_2, normalizer=normalizers.Prepend(" ")))) is Library
+    assert type(fast_tokenizer_of(made(GPT_2, normalizer=normalizers.Prepend(" ")))) is FastTokenizer
 
 
 def test_dropout_takes_texts_whole():
     tokenizer = made(GPT_2)
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["model"]["dropout"] = 0.1
-    assert type(library_of(PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state))))) is Library
+    assert (
+        type(fast_tokenizer_of(PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))))
+        is FastTokenizer
+    )

@@ -9,13 +9,21 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.registry import declared
-from llf_core.estimate import Architecture, Pass, architecture, available_memory, shapes, training_memory, weight_bytes
-from llf_core.estimate.activations import activations, layer
+from llf_core.estimate import (
+    Architecture,
+    TrainingPass,
+    architecture,
+    available_memory,
+    training_memory,
+    weight_bytes,
+    weight_shapes,
+)
+from llf_core.estimate.activations import activation_bytes, layer_bytes
 from llf_core.estimate.memory_forecast import head_bytes
 from llf_core.launch.cgroup import Cgroup
 
 ONE = Architecture(hidden=10, layers=3, inner=60, linears=7, largest=200, heads=2, vocabulary=50, outer=510)
-STEP = Pass(tokens=8, longest=4, width=2, autocast=True, rank=1)
+STEP = TrainingPass(tokens=8, longest=4, width=2, autocast=True, rank=1)
 
 
 def shapes_of(model):
@@ -32,7 +40,7 @@ def llama(layers=2, hidden=64, inner=160):
 
 
 def test_the_embedded_model_is_measured_as_it_was_published() -> None:
-    found = architecture(shapes("smollm2-135m-instruct") or {}, {"num_attention_heads": 9})
+    found = architecture(weight_shapes("smollm2-135m-instruct") or {}, {"num_attention_heads": 9})
     # q, k, v, o: 576 + 192 + 192 + 576; gate, up, down: 1,536 each
     assert found == Architecture(576, 30, 1536 + 3 * 1536, 7, 576 * 1536, 9, 49_152, 49_152 * 576 + 576)
 
@@ -87,12 +95,12 @@ def test_the_parts_of_a_lora_step_by_hand() -> None:
 def test_checkpointing_keeps_the_inputs_of_layers_and_one_layer() -> None:
     step = dataclasses.replace(STEP, on_cpu=False, checkpointing=True)
     kept, passing = (60 + 4 * 10) * 2 + 7 * 4, (60 + 4 * 10) * 2 + 2 * 10 * 4
-    assert activations(ONE, step) == 8 * (3 * 10 * 2 + kept + passing)
+    assert activation_bytes(ONE, step) == 8 * (3 * 10 * 2 + kept + passing)
 
 
 def test_layers_below_the_first_trained_one_keep_nothing() -> None:
-    low, high = (activations(ONE, dataclasses.replace(STEP, first=first)) for first in (0, 2))
-    assert low - high == 2 * 8 * layer(ONE, STEP)
+    low, high = (activation_bytes(ONE, dataclasses.replace(STEP, first=first)) for first in (0, 2))
+    assert low - high == 2 * 8 * layer_bytes(ONE, STEP)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +176,9 @@ def test_plain_layers_keep_what_the_formula_says(trains_base: bool, autocast: bo
         # Autocast's copies of weights do not grow with the tokens.
         short, long = (saved_bytes(model.train(), tokens, autocast=autocast) for tokens in (128, 256))
         kept.append(long - short)
-    step = Pass(
+    step = TrainingPass(
         tokens=128, longest=128, width=2 if autocast else 4, autocast=autocast, trains_base=trains_base,
         rank=0 if trains_base else 8, fast=False,
     )  # fmt: skip
     assert sizes is not None
-    assert 128 * layer(sizes, step) == pytest.approx((kept[1] - kept[0]) / 2, rel=0.15)
+    assert 128 * layer_bytes(sizes, step) == pytest.approx((kept[1] - kept[0]) / 2, rel=0.15)

@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.evaluation.answers import Tokens, answer_in_child
 from llf_core.evaluation.demo_report import side_by_side
-from llf_core.evaluation.worker_process import ask
+from llf_core.evaluation.worker_process import run_in_child
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local_process import RUNTIME_VARIABLES
 from llf_core.runs import RunReader
@@ -43,12 +43,12 @@ def test_a_process_with_a_model_has_a_trainers_environment(tmp_path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    told = ask("told", home=tmp_path)
+    told = run_in_child("told", home=tmp_path)
     assert told | RUNTIME_VARIABLES == told
     assert told["OMP_NUM_THREADS"] == str(usable_cpus())
     assert told["LLF_HOME"] == str(tmp_path)
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    assert ask("told")["GOMP_SPINCOUNT"] == "7"
+    assert run_in_child("told")["GOMP_SPINCOUNT"] == "7"
 
 
 def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llf_core.cli import app
-from llf_core.evaluation.reward_accuracy import ranked, reward_accuracy
+from llf_core.evaluation.reward_accuracy import accuracy_of, reward_accuracy
 from llf_core.runs import RunReader
 
 
@@ -26,7 +26,7 @@ def rows():
 
 
 def test_equal_rewards_are_no_right_order():
-    found = ranked([1.0, 0.0, 2.0, -1.0], [0.0, 0.0, 3.0, -2.0], {})
+    found = accuracy_of([1.0, 0.0, 2.0, -1.0], [0.0, 0.0, 3.0, -2.0], {})
     assert (found.accuracy, found.pairs, found.margin) == (0.5, 4, 0.25)
     assert 0 < found.low < 0.5 < found.high < 1
 

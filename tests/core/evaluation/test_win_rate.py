@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from llf_core.cli import app
 from llf_core.evaluation.load_run import load_base_and_tuned
-from llf_core.evaluation.win_rate import PairwiseComparison, judged, win_rate, win_rate_in_child
+from llf_core.evaluation.win_rate import PairwiseComparison, win_rate, win_rate_in_child, win_rate_of
 from llf_core.models.reward_model import load_reward_model
 
 
@@ -36,7 +36,7 @@ def reward_model(trained, tmp_path):
 
 def test_wins_ties_and_losses_are_counted():
     scores = [(0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (-1.0, 0.5)]
-    found = judged([PairwiseComparison("?", "a", "b", base, tuned) for base, tuned in scores])
+    found = win_rate_of([PairwiseComparison("?", "a", "b", base, tuned) for base, tuned in scores])
     assert (found.wins, found.ties, found.losses, found.rate) == (2, 1, 1, 0.625)
     assert (found.base, found.tuned) == (0.5, 0.875)
     assert 0 < found.low < 0.625 < found.high < 1

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from llf_core.generation import bf16_weights, settle
-from llf_core.generation.bf16_weights import Narrow, narrow_of, narrow_weights
+from llf_core.generation import bf16_weights, prepare_weights
+from llf_core.generation.bf16_weights import Bf16Matrix, add_bf16_copies, bf16_copy_of
 from llf_core.generation.decoder import Decoder
 from tests.core.generation.small_models import PROMPTS, by_transformers, continued
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(bf16_weights, "SMALL", 0)
-    monkeypatch.setattr(bf16_weights, "ROOM", 700)  # several blocks a matrix, the last of them cut
+    monkeypatch.setattr(bf16_weights, "MIN_VALUES", 0)
+    monkeypatch.setattr(bf16_weights, "BLOCK_VALUES", 700)  # several blocks a matrix, the last of them cut
 
 
 def stored_narrow(model):
@@ -28,9 +28,9 @@ def test_products_are_those_of_the_float32_matrix():
     matrix = torch.randn(37, 53, generator=generator).bfloat16()
     x, y = torch.randn(53, generator=generator), torch.randn(37, generator=generator)
     expected = matrix.double() @ x.double()
-    torch.testing.assert_close(Narrow(matrix).mv(x).double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(Bf16Matrix(matrix).mv(x).double(), expected, rtol=1e-5, atol=1e-5)
     added = y.clone()
-    Narrow(matrix).add_to(added, x)
+    Bf16Matrix(matrix).add_to(added, x)
     torch.testing.assert_close(added.double(), y.double() + expected, rtol=1e-5, atol=1e-5)
 
 
@@ -38,9 +38,9 @@ def test_products_are_those_of_the_float32_matrix():
 def test_tokens_are_those_of_transformers(models, kind):
     model = stored_narrow(models(kind))
     expected = [by_transformers(model, prompt, 24) for prompt in PROMPTS]
-    settle(model)
+    prepare_weights(model)
     layer = model.model.layers[0]
-    assert narrow_of(layer.self_attn.k_proj.weight) is not None
+    assert bf16_copy_of(layer.self_attn.k_proj.weight) is not None
     decoder = Decoder(model)
     assert decoder._fast.blocks[0].qkv._narrow is not None
     assert decoder._fast.head._narrow is not None
@@ -53,17 +53,17 @@ def test_numbers_that_bfloat16_rounds_stay_as_they_are(models):
     model = stored_narrow(models("llama"))
     with torch.no_grad():
         model.lm_head.weight[3, 5] = 1 / 3
-    narrow_weights(model)
-    assert narrow_of(model.lm_head.weight) is None
-    assert narrow_of(model.model.layers[0].mlp.down_proj.weight) is not None
+    add_bf16_copies(model)
+    assert bf16_copy_of(model.lm_head.weight) is None
+    assert bf16_copy_of(model.model.layers[0].mlp.down_proj.weight) is not None
 
 
 def test_a_changed_weight_is_read_itself(models):
     model = stored_narrow(models("llama"))
-    settle(model)
+    prepare_weights(model)
     with torch.no_grad():
         model.lm_head.weight.mul_(-1)
-    assert narrow_of(model.lm_head.weight) is None
+    assert bf16_copy_of(model.lm_head.weight) is None
     assert continued(Decoder(model), PROMPTS[:1], 12) == [by_transformers(model, PROMPTS[0], 12)]
 
 
@@ -71,16 +71,16 @@ def test_copies_take_no_more_than_half_of_the_free_memory(monkeypatch):
     model = nn.Sequential(nn.Linear(8, 16, bias=False), nn.Linear(16, 8, bias=False))
     stored_narrow(model)
     monkeypatch.setattr("llf_core.models.step_forecast.free_memory", lambda _: 2 * 300)
-    assert narrow_weights(model) == 256  # 128 numbers; those of the second would be 256 more
-    assert [narrow_of(layer.weight) is not None for layer in model] == [True, False]
+    assert add_bf16_copies(model) == 256  # 128 numbers; those of the second would be 256 more
+    assert [bf16_copy_of(layer.weight) is not None for layer in model] == [True, False]
 
 
 def test_weights_that_were_made_in_inference_mode_are_asked_for_no_copy():
     with torch.inference_mode():
         weight = nn.Linear(8, 16).weight
-    assert narrow_of(weight) is None
+    assert bf16_copy_of(weight) is None
 
 
 def test_weights_of_other_dtypes_have_none():
     model = nn.Sequential(nn.Linear(8, 16, dtype=torch.bfloat16), nn.Linear(16, 8, dtype=torch.float64))
-    assert narrow_weights(model) == 0
+    assert add_bf16_copies(model) == 0

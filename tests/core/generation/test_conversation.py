@@ -1,6 +1,6 @@
 import pytest
 
-from llf_core.generation.conversation import Conversation, shared
+from llf_core.generation.conversation import Conversation, common_prefix_length
 from llf_core.generation.sampling import Sampling
 from tests.core.generation.small_models import OTHERS, by_transformers, make
 
@@ -18,9 +18,9 @@ def expected(model, tokenizer, messages, count):
 
 
 def test_ids_shared_from_the_start():
-    assert shared([1, 2, 3], [1, 2, 4, 3]) == 2
-    assert shared([1, 2], [1, 2, 3]) == 2
-    assert shared([], [1]) == shared([2], [1]) == 0
+    assert common_prefix_length([1, 2, 3], [1, 2, 4, 3]) == 2
+    assert common_prefix_length([1, 2], [1, 2, 3]) == 2
+    assert common_prefix_length([], [1]) == common_prefix_length([2], [1]) == 0
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from llf_core.generation.generate import continuations, encode, end_at, end_tokens, generate
+from llf_core.generation.generate import add_end_tokens, continuations, encode, end_tokens, generate
 from llf_core.generation.sampling import Sampling
 
 PROMPTS = ["one", "What is the capital of France? It is", "two three four five six", "the sea"]
@@ -147,11 +147,11 @@ def test_answers_end_at_further_tokens_beside_the_configured_ones(pair):
     model, tokenizer = pair
     model = copy.deepcopy(model)
     model.generation_config.eos_token_id = None
-    end_at(model, [7])
+    add_end_tokens(model, [7])
     assert model.generation_config.eos_token_id == 7
-    end_at(model, [5, 7])
+    add_end_tokens(model, [5, 7])
     assert model.generation_config.eos_token_id == [5, 7]
-    end_at(model, [])
+    add_end_tokens(model, [])
     assert end_tokens(model, tokenizer) == sorted({5, 7, tokenizer.eos_token_id})
 
 

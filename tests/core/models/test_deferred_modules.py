@@ -11,7 +11,7 @@ from llf_core.models.deferred_modules import STAND_INS, can_defer
 START = """
 import json, sys
 from llf_core.models.deferred_modules import STAND_INS, defer_modules, import_real
-defer()
+defer_modules()
 sys.modules["bitsandbytes"] = None  # which brings a compiler
 def there():
     parts = ("torch._dynamo.convert_frame", "torch.distributed.tensor.placement_types")

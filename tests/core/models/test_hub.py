@@ -10,7 +10,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from llf_core.config.name_checks import repository
 from llf_core.data import DataError
-from llf_core.data.hub import fetch_info
+from llf_core.data.hub import download_file
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapter_loading import find_adapter
 from llf_core.runs.log_handler import log_to
@@ -174,7 +174,7 @@ def test_what_answers_is_no_hub(ask, monkeypatch, body):
         monkeypatch.setenv("HF_ENDPOINT", address)
         message = refused(ask, "owner/tiny")
         with pytest.raises(DataError, match=r"owner/rows"):
-            fetch_info("owner/rows", "dataset_info.json")
+            download_file("owner/rows", "dataset_info.json")
     assert "did not answer as a hub does (" in message
 
 

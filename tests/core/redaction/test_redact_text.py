@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.data.cloud_storage import whole_address_of
+from llf_core.data.cloud_storage import full_url
 from llf_core.data.errors import DataError
 from llf_core.redaction import MARK, redact, redact_nested
 from llf_core.redaction.file_modes import file_mode, folder_mode, make_private
@@ -154,9 +154,9 @@ def test_addresses_of_a_config_go_by_the_environment(monkeypatch):
     with pytest.raises(LookupError, match=said.replace("*", r"\*")):
         restore_url(KEPT)
     with pytest.raises(DataError, match="Set the environment variable LLF_URLS to the whole address"):
-        whole_address_of(KEPT)
+        full_url(KEPT)
     monkeypatch.setenv(URLS_VARIABLE, f"https://me:x1@other.example.org/a {ADDRESS}")
-    assert whole_address_of(KEPT) == ADDRESS
+    assert full_url(KEPT) == ADDRESS
 
 
 def test_runs_are_their_owners_alone(monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from llf_core.data import Collator
-from llf_core.data.batch_split import learned_count, token_count
+from llf_core.data.batch_split import token_count, trained_token_count
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.sft import SFT
 from llf_core.training.trainer import RunTrainer
@@ -53,7 +53,7 @@ def test_what_transformers_plans_is_what_is_taken_apart():
 
 
 def test_the_first_label_is_predicted_by_nothing():
-    assert learned_count({"labels": torch.tensor([[3, 4, -100], [-100, -100, 5]])}).item() == 2
+    assert trained_token_count({"labels": torch.tensor([[3, 4, -100], [-100, -100, 5]])}).item() == 2
 
 
 @pytest.fixture
@@ -125,4 +125,4 @@ def test_tokens_read_by_hand():
     features = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8, 9], "labels": [8, 9]}]
     assert token_count(flatten(features)).item() == 5
     assert token_count({"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}).item() == 5
-    assert learned_count(flatten(features)).item() == 3
+    assert trained_token_count(flatten(features)).item() == 3

@@ -118,7 +118,7 @@ def short(monkeypatch):
     """Limits that a test can go beyond."""
     monkeypatch.setattr(uploads, "COUNTED", 100_000)
     monkeypatch.setattr(uploads, "WHOLE", 200_000)
-    monkeypatch.setattr(precheck, "SEEN", 100_000)
+    monkeypatch.setattr(precheck, "MAX_READ_BYTES", 100_000)
 
 
 @pytest.mark.usefixtures("short")

@@ -114,13 +114,13 @@ def test_the_gradient_is_that_of_a_plain_implementation(make_work, tiny_model_di
 
 
 def test_a_batch_in_parts_has_the_same_loss(make_work):
-    from llf_core.data.batch_split import split
+    from llf_core.data.batch_split import split_batch
 
     for fast_path in (True, False):
         stage = PPO(make_work(fast_path=fast_path, per_device_train_batch_size=4, gradient_accumulation_steps=1))
         (batch,) = stage.batches([{}])
         disturbed(stage.work.model)
-        parts = split(batch, 3)
+        parts = split_batch(batch, 3)
         assert len(parts) == 3
         whole = stage.loss_sum(stage.work.model.train(), batch).item()
         assert sum(stage.loss_sum(stage.work.model, part).item() for part in parts) == pytest.approx(whole, rel=1e-5)
