@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PENDING = frozenset(
     (
-        "llf_core.acceleration",
         "llf_core.config",
         "llf_core.data.align",
         "llf_core.data.formats",

@@ -1,1 +1,1 @@
-"""The fast path: pure functions on tensors, each with a plain reference in its test, and their installation."""
+"""The fast path: kernels as pure functions on tensors, tested against plain references, and their installation."""

@@ -1,4 +1,4 @@
-"""Hidden states of documents in a file that is mapped into memory, found by the documents' tokens."""
+"""Memory-mapped store of the hidden states of documents, keyed by the documents' token ids."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ RECORD = struct.Struct(f"<{KEY}sQII")  # key, first token, tokens, checksum
 
 
 def key_of(ids: Tensor) -> bytes:
-    """What a document is found by.
+    """Key of a document in the store.
 
     Args:
-        ids: `[tokens]`, int64, on the CPU.
+        ids: token ids `[tokens]`, int64, on the CPU.
     """
     return blake2b(ids.contiguous().numpy().tobytes(), digest_size=KEY).digest()
 
 
 class TrunkStore:
-    """Append-only: the first hidden states of a document stay, so that a resumed run reads what the first wrote.
+    """Append-only store of hidden states.
 
-    A document counts once its line in the index is written, after its states; what is damaged is left out when the
-    file is opened again.
+    The first hidden states of a document are kept, so that a resumed run reads what the first attempt wrote. A document
+    counts once its index entry is written, after its states. Damaged documents are dropped when the file is opened
+    again.
     """
 
     def __init__(self, folder: Path, *, tokens: int, width: int, dtype: torch.dtype) -> None:
-        """Opens or makes the file.
+        """Open or create the store.
 
         Args:
-            folder: holds `states` and `index`; made where it is not there.
-            tokens: how many there is room for; disk is taken only as they come.
-            width: numbers of a hidden state.
-            dtype: of a number.
+            folder: contains `states` and `index`; created if missing.
+            tokens: capacity in tokens; disk space is used only as they are written.
+            width: hidden size.
+            dtype: dtype of the hidden states.
 
         Raises:
-            OSError: the file cannot be made.
+            OSError: the file cannot be created.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._row = width * dtype.itemsize
@@ -71,7 +72,11 @@ class TrunkStore:
         return key in self._places
 
     def put(self, key: bytes, states: Tensor) -> bool:
-        """Keeps the states (`[tokens, width]`) of a document that is not there yet.
+        """Store the hidden states of a new document.
+
+        Args:
+            key: from `key_of`.
+            states: hidden states `[tokens, width]`.
 
         Returns:
             Whether there was room.
@@ -88,12 +93,12 @@ class TrunkStore:
         return True
 
     def get(self, key: bytes) -> Tensor:
-        """The states of a document, `[tokens, width]`: a view of the file."""
+        """Hidden states of a document, `[tokens, width]`, as a view of the file."""
         start, count = self._places[key]
         return torch.from_numpy(self._bytes[start : start + count]).view(self._dtype)
 
     def _read(self, index: bytes) -> None:
-        """Takes the documents up to the first one whose states are not what was written."""
+        """Read the index up to the first document whose states are damaged."""
         whole = len(index) - len(index) % RECORD.size
         for key, start, count, checksum in RECORD.iter_unpack(index[:whole]):
             if start + count > len(self._bytes) or zlib.crc32(self._bytes[start : start + count].data) != checksum:

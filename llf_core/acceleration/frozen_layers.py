@@ -1,8 +1,8 @@
-"""What frozen lower layers computed in the first epoch is kept, and later epochs start above them.
+"""Caches the output of frozen lower layers in the first epoch, so that later epochs start above them.
 
-The lowest layers of a decoder give a document the same hidden states in every epoch, where nothing in them is
-trained and nothing is random. Arrays of such states cost disk (`tokens · hidden · bytes`), and save the forward pass
-of these layers; they have no backward pass anyway.
+The lowest layers of a decoder compute the same hidden states of a document in every epoch, if nothing in them is
+trained or random. The cache takes disk space (`tokens * hidden * bytes`) and saves the forward pass of these layers;
+they have no backward pass anyway.
 
 Source: AutoFreeze, arXiv 2102.01386, section 3.3.
 """
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 def frozen_depth(decoder: PreTrainedModel) -> int:
-    """How many of a decoder's lowest layers compute the same in every epoch.
+    """Number of lowest layers of a decoder that compute the same in every epoch.
 
     Args:
         decoder: has `layers` and an embedding.
 
     Returns:
-        0 where an embedding is trained, or something in it or in the lowest layer is random.
+        The number; 0 if the embedding is trained, or the embedding or the lowest layer is random.
     """
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList):
@@ -62,22 +62,22 @@ def _varies(module: nn.Module) -> bool:
 
 
 class Trunk:
-    """A decoder whose lowest layers are left out for documents whose hidden states are kept.
+    """Skips the lowest layers of a decoder for documents whose hidden states are cached.
 
     Attributes:
-        depth: how many layers are left out.
-        kept: documents whose states were kept by this process.
-        skipped: tokens for which the layers were left out.
+        depth: number of layers that are skipped.
+        kept: number of documents that this process has stored.
+        skipped: number of tokens for which the layers were skipped.
     """
 
     def __init__(self, decoder: PreTrainedModel, depth: int, store: TrunkStore) -> None:
-        """Replaces the forward of the lowest layers; `remove` gives them their own back.
+        """Replace the forward of the lowest layers. `remove` restores it.
 
         Args:
-            decoder: has `layers`; is called with `input_ids` and either `cu_seq_lens_q` or an `attention_mask`
-                `[batch, seq]` that is padded on the right.
+            decoder: has `layers`; is called with `input_ids` and either `cu_seq_lens_q` or an `attention_mask` `[batch,
+                seq]` that is padded on the right.
             depth: from `frozen_depth`, at least 1.
-            store: for states of the width and dtype of the decoder's.
+            store: store for the decoder's hidden size and dtype.
         """
         self.depth, self.kept, self.skipped = depth, 0, 0
         self._store = store
@@ -90,7 +90,7 @@ class Trunk:
             layer.forward = MethodType(self._layer_forward(layer.forward, last=place == depth - 1), layer)
 
     def remove(self) -> None:
-        """Gives the layers their own forwards back."""
+        """Restore the forward of the layers."""
         self._hook.remove()
         for layer, own in zip(self._layers, self._own, strict=True):
             if own is None:
@@ -99,7 +99,7 @@ class Trunk:
                 layer.forward = own
 
     def _enter(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Looks up the documents of a batch before the decoder's forward."""
+        """Look up the documents of a batch before the decoder's forward."""
         self._keys, self._states = [], None
         ids = kwargs.get("input_ids", args[0] if args else None)
         if not decoder.training or ids is None:
@@ -134,11 +134,14 @@ class Trunk:
 
 
 def documents(ids: Tensor, batch: dict[str, Any]) -> list[Place]:
-    """Where the documents of a batch lie; none where it is of neither kind.
+    """Find the documents of a batch.
 
     Args:
-        ids: `[batch, seq]`.
-        batch: what the decoder is called with.
+        ids: token ids `[batch, seq]`.
+        batch: keyword arguments of the decoder.
+
+    Returns:
+        Position of each document; empty if the batch is neither flattened nor padded.
     """
     if (bounds := batch.get("cu_seq_lens_q")) is not None:
         return [(0, slice(start, end)) for start, end in pairwise(bounds.tolist())]

@@ -1,1 +1,1 @@
-"""Pure functions on tensors, each with a plain reference in its test."""
+"""Kernels: pure functions on tensors, each tested against a plain reference."""

@@ -1,10 +1,10 @@
-"""Causal attention that keeps the documents of a flattened batch apart.
+"""Causal attention within the documents of a flattened batch.
 
-On a CPU each document is a few plain batched products with a backward by hand: scaled_dot_product_attention's own
-bfloat16 backward takes three to four times as long there. Long documents go in blocks of queries, so that neither
-time nor memory is spent on what lies above the diagonal. Documents are filled up with zeros to a multiple of some
-tokens: oneDNN compiles a product for every new shape and keeps it, which for documents of all lengths grows to half a
-gigabyte. What is filled in comes after a document, where causality hides it from all that was there.
+On a CPU each document takes a few batched matrix products, with a hand-written backward: the bfloat16 backward of
+scaled_dot_product_attention takes three to four times as long there. Long documents are computed in blocks of queries,
+so that no time or memory is spent above the diagonal. Documents are zero-padded to a multiple of some tokens: oneDNN
+compiles a product for every new shape and caches it, which takes half a gigabyte for documents of all lengths. The
+padding follows a document, where the causal mask hides it.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ NUMBERS = "_llf_numbers"  # where a small tensor keeps its numbers as Python's o
 
 @dataclass(frozen=True)
 class Layout:
-    """Which tokens see which.
+    """Describes which tokens attend to which.
 
     Attributes:
-        bounds: 0, the end of each document, …; tokens after the last one belong to none, and attention gives them 0.
-        scale: of the scores.
-        window: a token sees itself and so many less one before it; None: all before it.
-        softcap: scores become `softcap · tanh(score / softcap)`.
-        forks: of each document, where the first of two branches begins and where the second: the second does not
-            see the first. Without a window only, see `unfolded`.
+        bounds: 0, the end of each document, …. Tokens after the last document belong to none; their output is 0.
+        scale: factor of the attention scores.
+        window: sliding window: a token attends to itself and to `window - 1` tokens before it. None: to all before it.
+        softcap: scores become `softcap * tanh(score / softcap)`.
+        forks: for each document, the start of the first and of the second of two branches. The second branch does not
+            attend to the first. Only without a window, see `unfolded`.
     """
 
     bounds: tuple[int, ...]
@@ -58,12 +58,20 @@ class Layout:
 
     @functools.cached_property
     def filled(self) -> tuple[int, ...]:
-        """`bounds` of the documents when each is filled up to a multiple of `MULTIPLE` tokens."""
+        """`bounds` of the documents after each is padded to a multiple of `MULTIPLE` tokens."""
         rooms = (-(-(end - start) // MULTIPLE) * MULTIPLE for start, end in pairwise(self.bounds))
         return tuple(accumulate(rooms, initial=0))
 
     def spread(self, x: Tensor, groups: int) -> Tensor:
-        """`[tokens, heads, dim]` to `[groups, filled tokens, heads / groups, dim]`, with zeros where it is filled."""
+        """Pad the documents and group the heads.
+
+        Args:
+            x: `[tokens, heads, dim]`.
+            groups: number of key-value heads.
+
+        Returns:
+            `[groups, filled tokens, heads / groups, dim]`, zero at padding.
+        """
         x = x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1)
         result = x.new_empty(groups, self.filled[-1], *x.shape[2:])
         for (start, end), (first, last) in zip(pairwise(self.bounds), pairwise(self.filled), strict=True):
@@ -72,7 +80,15 @@ class Layout:
         return result
 
     def gather(self, x: Tensor, tokens: int) -> Tensor:
-        """The way back from `spread`: `[groups, filled tokens, heads / groups, dim]` to `[tokens, heads, dim]`."""
+        """Invert `spread`.
+
+        Args:
+            x: `[groups, filled tokens, heads / groups, dim]`.
+            tokens: number of tokens of the result.
+
+        Returns:
+            `[tokens, heads, dim]`.
+        """
         result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
         for (start, end), first in zip(pairwise(self.bounds), self.filled, strict=False):
             result[start:end] = x[:, first : first + end - start].transpose(0, 1)
@@ -80,7 +96,7 @@ class Layout:
         return result.flatten(1, 2)
 
     def blocks(self) -> Iterator[tuple[int, int, int, Hidden | None]]:
-        """First query, end of queries and keys, first key, what is hidden beside, of the filled documents."""
+        """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask."""
         for number, (start, end) in enumerate(pairwise(self.filled)):
             step = end - start if end - start <= LONGEST else BLOCK
             fork, split = self.forks[number] if self.forks else (0, 0)
@@ -93,13 +109,18 @@ class Layout:
                 yield first, last, start if self.window is None else max(start, first - self.window + 1), hidden
 
     def keeps(self, keys: int) -> bool:
-        """Whether the probabilities of a block with so many keys stay in memory until the backward pass."""
+        """Whether the probabilities of a block with this number of keys are stored for the backward pass."""
         return keys <= KEPT
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """Of a block of queries, those from `query` on do not see the keys of a slice."""
+    """Additional mask of a block: queries from `query` on do not attend to a slice of keys.
+
+    Attributes:
+        query: first masked query.
+        keys: masked keys.
+    """
 
     query: int
     keys: slice
@@ -107,19 +128,19 @@ class Hidden:
 
 @functools.lru_cache(maxsize=4)
 def _causal(queries: int, repeats: int, dtype: torch.dtype) -> Tensor:
-    """`[queries · repeats, queries]`: 0 where a query sees a key of its own block, else -inf."""
+    """Causal mask `[queries * repeats, queries]` of a block: 0 where a query attends to a key, else -inf."""
     whole = torch.full((queries, queries), float("-inf"), dtype=dtype).triu_(1)
     return whole[:, None].expand(-1, repeats, -1).reshape(queries * repeats, queries)
 
 
 def _hide(scores: Tensor, queries: int, window: int | None, *, causal: bool) -> None:
-    """Sets the scores of what lies after a query, or too long before it, to -inf.
+    """Mask the scores of keys after a query, or beyond its window, with -inf.
 
     Args:
-        scores: `[groups, queries · repeats, keys]`; the last keys are the queries themselves.
-        queries: how many there are.
+        scores: `[groups, queries * repeats, keys]`; the last keys are the queries themselves.
+        queries: number of queries.
         window: see `Layout`.
-        causal: whether what lies after a query is still to be hidden.
+        causal: whether the causal mask is still to be applied.
     """
     repeats, keys = scores.shape[1] // queries, scores.shape[2]
     if causal:
@@ -132,9 +153,9 @@ def _hide(scores: Tensor, queries: int, window: int | None, *, causal: bool) -> 
 def _probabilities(
     q: Tensor, k: Tensor, layout: Layout, repeats: int, hidden: Hidden | None, sinks: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Softmax of the scores `[groups, queries · repeats, keys]`, and the tanh of the soft cap where there is one.
+    """Softmax of the scores `[groups, queries * repeats, keys]`, and the tanh of the soft cap if there is one.
 
-    With sinks, `[groups, repeats]`, there is one more key, the last, which stands for them.
+    With sinks, `[groups, repeats]`, there is one more key, the last, which represents them.
     """
     rows, keys = q.shape[1], k.shape[1]
     queries, capped = rows // repeats, None
@@ -157,7 +178,7 @@ def _probabilities(
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of `[tokens, heads, dim]`; `sin` has the sign of the first half turned already."""
+    """Apply rotary embedding to `[tokens, heads, dim]`; the first half of `sin` is negated already."""
     width = cos.shape[-1]
     if width == x.shape[-1]:
         return (x * cos).add_(x.roll(width // 2, -1).mul_(sin))
@@ -275,21 +296,22 @@ def document_attention(
     sin: Tensor | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention within each document.
+    """Compute causal attention within each document.
 
     Args:
-        q: `[tokens, heads, dim]`.
-        k: `[tokens, key_heads, dim]`; `heads` is a multiple of `key_heads`.
-        v: `[tokens, key_heads, value_dim]`.
+        q: queries `[tokens, heads, dim]`.
+        k: keys `[tokens, key_heads, dim]`; `heads` is a multiple of `key_heads`.
+        v: values `[tokens, key_heads, value_dim]`.
         layout: documents, scale, window, soft cap.
-        cos: `[tokens, 1, rotary_dim]`, where the rotary embedding of q and k is to be done here too; it turns the
-            first `rotary_dim` of `dim`.
-        sin: the same shape, its first half negated: `signed_sin`.
-        sinks: `[heads]`, a score of each head that takes a part of every query's probabilities and gives nothing.
+        cos: `[tokens, 1, rotary_dim]`, to apply the rotary embedding to q and k here; it rotates the first `rotary_dim`
+            of `dim`.
+        sin: `[tokens, 1, rotary_dim]` with its first half negated, see `signed_sin`.
+        sinks: attention sinks `[heads]`: a score per head that takes part in the softmax of every query and has no
+            value.
 
     Returns:
-        `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as by transformers' own
-        plain attention; the softmax itself is computed in float32.
+        `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as in transformers' eager
+        attention; the softmax is computed in float32.
     """
     if layout.forks and layout.window is not None:
         return unfolded(
@@ -301,15 +323,15 @@ def document_attention(
 
 
 def unfolded(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor) -> Tensor:
-    """Attention of documents with forks by one that knows none: both branches with all before them.
+    """Compute attention of documents with forks by a function without forks: each branch together with its prefix.
 
     Args:
-        attention: given a layout and tensors.
+        attention: called with a layout and the tensors.
         layout: with forks.
-        tensors: `[tokens, …]` each, of all documents and what comes after them.
+        tensors: `[tokens, ...]` each, of all documents and padding.
 
     Returns:
-        `[tokens, …]`; zeros after the last document.
+        `[tokens, ...]`, zero after the last document.
     """
     device = tensors[0].device
     bounds, taken, kept = _unfolding(layout.bounds, layout.forks, device, torch.is_inference_mode_enabled())
@@ -327,9 +349,9 @@ def _unfolding(
     device: torch.device,
     inference: bool,  # tensors that are made in inference mode cannot be kept for a backward pass
 ) -> tuple[tuple[int, ...], Tensor, Tensor]:
-    """Bounds of the branches, which tokens they are made of, and which of theirs are the documents' own.
+    """Bounds of the branches, indices of their tokens, and which of them belong to the result.
 
-    The same for all layers, of which only the first has the device wait for it.
+    The same for all layers, so that only the first layer synchronizes with the device.
     """
     taken: list[int] = []
     kept: list[int] = []
@@ -346,23 +368,27 @@ def _unfolding(
 
 
 def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:
-    """The documents' forks as plain numbers."""
+    """Convert forks `[documents, 2]` to integers; empty for None."""
     return () if forks is None else tuple((fork, split) for fork, split in numbers_of(forks))
 
 
 def signed_sin(sin: Tensor) -> Tensor:
-    """`sin` as `document_attention` wants it: `rotate_half(x) · sin` is `roll(x) · signed_sin`."""
+    """Negate the first half of `sin` `[..., rotary_dim]`, so that `rotate_half(x) * sin` is `roll(x) * signed_sin`.
+
+    Returns:
+        Same shape as `sin`.
+    """
     half = sin.shape[-1] // 2
     return torch.cat((-sin[..., :half], sin[..., half:]), -1)
 
 
 def bounds_of(cu_seq_lens: Tensor | Sequence[int]) -> tuple[int, ...]:
-    """The documents' bounds as plain numbers."""
+    """Convert the documents' bounds `[documents + 1]` to integers."""
     return tuple(numbers_of(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
 
 
 def numbers_of(tensor: Tensor) -> list[Any]:
-    """`tensor.tolist()`, kept with the tensor: every layer asks for it, and only the first waits for the device."""
+    """`tensor.tolist()` of a tensor of any shape, cached on it: only the first layer synchronizes with the device."""
     # A compiler traces no attributes, and of a tensor that was made in inference mode nobody counts the changes.
     if torch.compiler.is_compiling() or tensor.is_inference():
         return tensor.tolist()

@@ -1,8 +1,8 @@
-"""Cross-entropy of many rows over a large vocabulary without ever holding all logits.
+"""Cross-entropy of many rows over a large vocabulary, without storing all logits.
 
-Rows go through the head in chunks of a fixed size in bytes. A chunk's logits become its gradient in place, block by
-block in float32, and the product with the head's weight follows at once. So the forward pass makes the gradients, and
-what is kept for the backward pass is as large as the rows.
+Rows pass through the head in chunks of a fixed number of bytes. The logits of a chunk are replaced by their gradient in
+place, block by block in float32, and multiplied by the head's weight right away. So the forward pass computes the
+gradients, and the backward pass needs only memory of the size of the rows.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ LIFT = 1024.0
 
 @dataclass(frozen=True)
 class Terms:
-    """What a row costs, apart from its logits.
+    """Parameters of the cross-entropy.
 
     Attributes:
-        scale: of the logits.
-        softcap: logits become `softcap · tanh(logits / softcap)`.
-        smoothing: share of the probability that is spread evenly over the vocabulary.
-        dtype: in which the products are made.
+        scale: factor of the logits.
+        softcap: logits become `softcap * tanh(logits / softcap)`.
+        smoothing: label smoothing, in [0, 1].
+        dtype: dtype of the matrix products.
     """
 
     scale: float
@@ -54,22 +54,22 @@ class Terms:
 
     @property
     def exact(self) -> torch.dtype:
-        """In which everything but the products is made."""
+        """Dtype of everything but the matrix products."""
         return torch.promote_types(self.dtype, torch.float32)
 
     @property
     def lift(self) -> float:
-        """By what gradients are multiplied while they are products."""
+        """Factor of the gradients in the matrix products, which prevents underflow."""
         return LIFT if self.dtype == torch.float16 else 1.0
 
 
 @dataclass
 class Gradients:
-    """Sums of a row's gradients over all rows that were seen; None where none is wanted. Lifted, see `LIFT`.
+    """Gradients, accumulated over the chunks; None where not needed. Scaled by `LIFT`.
 
     Attributes:
-        rows: `[N, H]`, in the products' dtype.
-        weight: `[V, H]`; where there are several chunks, float32 (or float64), else in the products' dtype.
+        rows: `[N, H]`, in the dtype of the products.
+        weight: `[V, H]`; float32 (or float64) if there are several chunks, else in the dtype of the products.
         bias: `[V]`, float32 (or float64).
     """
 
@@ -79,7 +79,7 @@ class Gradients:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is any."""
+        """Whether any gradient is needed."""
         return not (self.rows is None and self.weight is None and self.bias is None)
 
 
@@ -90,7 +90,13 @@ def _pieces(total: int, bytes_each: int, limit: int) -> Iterator[slice]:
 
 
 def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
-    """Applies scale and soft cap in place, and writes the derivative of the soft cap to `slope`."""
+    """Apply scale and soft cap in place.
+
+    Args:
+        logits: `[rows, V]`; changed in place.
+        terms: for scale and soft cap.
+        slope: receives the derivative of the soft cap, `[rows, V]`; None if it is not needed.
+    """
     if terms.scale != 1.0:
         logits.mul_(terms.scale)
     if terms.softcap is not None:
@@ -101,7 +107,7 @@ def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
 
 
 def _costs(logits: Tensor, targets: Tensor, terms: Terms) -> Tensor:
-    """Costs `[rows]` of a block; its logits `[rows, V]` become log-probabilities in place."""
+    """Cross-entropy `[rows]` of a block; its logits `[rows, V]` become log-probabilities in place."""
     torch.ops.aten._log_softmax.out(logits, -1, False, out=logits)  # noqa: FBT003 - row by row, so in place
     costs = logits.gather(1, targets[:, None])[:, 0].neg_()
     if terms.smoothing:
@@ -110,7 +116,7 @@ def _costs(logits: Tensor, targets: Tensor, terms: Terms) -> Tensor:
 
 
 def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor | None, factors: Tensor | None) -> None:
-    """Turns a block's log-probabilities into the (lifted) gradient of its unscaled logits, in place."""
+    """Replace the log-probabilities of a block by the gradient of its unscaled logits (times `LIFT`), in place."""
     block.exp_()
     if terms.smoothing:
         block.sub_(terms.smoothing / block.shape[1])
@@ -125,7 +131,7 @@ def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor |
 
 
 class Chunks:
-    """The buffers of one pass over the rows, made once and used for every chunk."""
+    """Buffers of a pass over the rows, allocated once and used for every chunk."""
 
     def __init__(self, rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms) -> None:
         self.rows, self.weight, self.bias, self.terms = rows, weight, bias, terms
@@ -136,12 +142,21 @@ class Chunks:
         self._slope: Tensor | None = None
 
     def slices(self) -> Iterator[slice]:
-        """The chunks."""
+        """Slices of the rows, one per chunk."""
         bytes_each = self.vocab * self.terms.dtype.itemsize
         return _pieces(len(self.rows), bytes_each, CHUNK.get(self.kind, CHUNK_ELSEWHERE))
 
     def logits(self, part: slice, rows: Tensor, gradient: Tensor | None) -> Tensor:
-        """`[rows, V]` of a chunk, unscaled; without a weight in the place of its own gradient."""
+        """Compute the logits of a chunk.
+
+        Args:
+            part: slice of the chunk.
+            rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
+            gradient: gradient of the rows `[N, H]`; without a weight its buffer holds the logits.
+
+        Returns:
+            Unscaled logits `[rows, V]`.
+        """
         count = part.stop - part.start
         if self.weight is None and gradient is not None:
             return gradient[part].copy_(rows)
@@ -155,7 +170,11 @@ class Chunks:
         return torch.addmm(self.bias, rows, self.weight.t(), out=logits)
 
     def block(self, logits: Tensor) -> Tensor:
-        """A block's logits in the exact dtype."""
+        """Copy logits `[rows, V]` of a block to the exact dtype.
+
+        Returns:
+            `[rows, V]`.
+        """
         if logits.dtype == self.terms.exact:
             return logits
         if self._block is None:
@@ -163,7 +182,11 @@ class Chunks:
         return self._block[: len(logits)].copy_(logits)
 
     def slope(self, block: Tensor) -> Tensor | None:
-        """Room for the derivative of the soft cap."""
+        """Buffer for the derivative of the soft cap of a block `[rows, V]`.
+
+        Returns:
+            `[rows, V]`, or None without a soft cap.
+        """
         if self.terms.softcap is None:
             return None
         if self._slope is None:
@@ -171,7 +194,7 @@ class Chunks:
         return self._slope[: len(block)]
 
     def blocks(self, count: int) -> Iterator[slice]:
-        """The blocks of a chunk."""
+        """Slices of the blocks of a chunk."""
         limit = BLOCK.get(self.kind, CHUNK_ELSEWHERE)
         return _pieces(count, self.vocab * self.terms.exact.itemsize, limit)
 
@@ -185,16 +208,16 @@ def cross_entropies(
     gradients: Gradients,
     factors: Tensor | None = None,
 ) -> Tensor:
-    """Costs of all rows, chunk by chunk; fills `gradients`.
+    """Compute the cross-entropy of all rows, chunk by chunk, and fill `gradients`.
 
     Args:
-        rows: `[N, H]`, or the logits `[N, V]` where there is no weight.
-        weight: `[V, H]`.
-        bias: `[V]`.
-        targets: `[N]`.
-        terms: of the cost.
-        gradients: buffers for what is wanted, see `room`.
-        factors: `[N]`, by which each row's gradients are multiplied; unset, 1.
+        rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
+        weight: `[V, H]`, or None.
+        bias: `[V]`, or None.
+        targets: token ids `[N]`, int64.
+        terms: parameters of the cross-entropy.
+        gradients: buffers of the gradients that are needed, see `room`.
+        factors: factor of each row's gradients, `[N]`; None for 1.
 
     Returns:
         `[N]` in the exact dtype.
@@ -261,7 +284,14 @@ def chunked(
 
 
 def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
-    """Adds `gradientᵀ @ rows` to `total`, or writes it there."""
+    """Accumulate `gradientᵀ @ rows`.
+
+    Args:
+        gradient: `[rows, V]`.
+        rows: `[rows, H]`.
+        total: `[V, H]`; changed in place.
+        first: overwrite `total` instead of adding to it.
+    """
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.t(), rows, beta=0 if first else 1)
         return
@@ -273,7 +303,15 @@ def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> 
 
 
 def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: Sequence[bool]) -> Gradients:
-    """Buffers for the gradients of rows, weight and bias that are wanted."""
+    """Allocate buffers of gradients.
+
+    Args:
+        rows: `[N, H]`, or logits `[N, V]`.
+        weight: `[V, H]`, or None.
+        bias: `[V]`, or None.
+        terms: for the dtypes.
+        wants: whether the gradients of rows, weight and bias are needed.
+    """
     made_rows = torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None
     made_weight, made_bias = None, None
     if weight is not None and wants[1]:
@@ -288,7 +326,16 @@ def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms,
 
 
 def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """`gradient · factor` as `dtype`; in place where it has that dtype, else part by part in float32."""
+    """Multiply a gradient by a factor and convert it: in place if the dtype is the same, else part by part in float32.
+
+    Args:
+        gradient: of any shape.
+        factor: scalar, or of a shape that broadcasts.
+        dtype: dtype of the result.
+
+    Returns:
+        Same shape as `gradient`.
+    """
     if gradient.dtype == dtype:
         return gradient.mul_(factor)
     result = torch.empty_like(gradient, dtype=dtype)
@@ -301,12 +348,15 @@ def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 def factored(
     gradients: Gradients, factor: Tensor, dtypes: Sequence[torch.dtype | None]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What the backward pass gives back for rows, weight and bias.
+    """Gradients that the backward pass returns for rows, weight and bias.
 
     Args:
-        gradients: made before; that of the weight is changed in place.
-        factor: what they are multiplied by: a scalar, or `[N]`, one a row.
-        dtypes: of rows, weight and bias.
+        gradients: from the forward pass; that of the weight is changed in place.
+        factor: incoming gradient: a scalar, or `[N]`, one per row.
+        dtypes: dtypes of rows, weight and bias; None where no gradient is needed.
+
+    Returns:
+        Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None where not needed.
     """
     rows, weight, bias = gradients.rows, gradients.weight, gradients.bias
     if rows is not None:

@@ -1,7 +1,7 @@
-"""How far a student's next-token distributions are from its teacher's, without ever holding all logits.
+"""Divergence between the next-token distributions of a student and a teacher, without storing all logits.
 
-As in `kernels.cross_entropy`: rows go through both heads in chunks, a chunk's logits become their gradient in
-place, and the forward pass makes all gradients. Statistics are float32 (float64 for float64).
+As in `kernels.cross_entropy`: rows pass through both heads in chunks, the logits of a chunk are replaced by their
+gradient in place, and the forward pass computes all gradients. Statistics are float32 (float64 for float64).
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ def divergence_sum(
     beta: float = 0.5,
     note: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
-    """`T² · Σ D(p ‖ q)`: sum of the generalised Jensen-Shannon divergences of q, the student's, from p, the teacher's.
+    """Sum of generalized Jensen-Shannon divergences between teacher p and student q: `T² * Σ D(p, q)`.
 
     With `p = softmax(z_teacher / T)`, `q = softmax(z / T)` and `m = βp + (1 - β)q`:
 
     - `D = β KL(p ‖ m) + (1 - β) KL(q ‖ m)` for 0 < β < 1;
-    - `D = KL(p ‖ q)` for β = 0, the usual distillation, in which the student covers all that its teacher may say;
-    - `D = KL(q ‖ p)` for β = 1, in which it keeps to what its teacher finds likely.
+    - `D = KL(p ‖ q)` for β = 0: forward KL, the usual distillation, which is mode-covering;
+    - `D = KL(q ‖ p)` for β = 1: reverse KL, which is mode-seeking.
 
-    The ends are no limits of what is between them, which tends to 0. The factor T² keeps gradients alike over
-    temperatures; TRL's GKD has none, so it differs where T is not 1. Where one of the two has more rows in its head,
-    which are padding then, p and q are distributions over those that both have.
+    β = 0 and β = 1 are not limits of the first case, which tends to 0 there. The factor T² keeps the size of the
+    gradients independent of the temperature; TRL's GKD omits it, so results differ for T other than 1. If one head has
+    more rows (padding of the vocabulary), p and q are distributions over the tokens of both.
 
     Args:
-        hidden: `[..., H]`, the student's hidden states; the logits `[..., V]` for a head without weight.
-        head: the student's.
-        teacher_hidden: `[..., K]`, of the same positions; no gradient flows to it or its head.
-        teacher_head: the teacher's.
-        learned_rows: `[N]`, int64: which positions count, as places in the flattened `[...]`.
-        temperature: T, above 0: the larger, the more unlikely tokens count.
-        beta: β, 0 to 1.
-        note: called with `learned_rows` and what each of them costs, `[N]` without a graph; costs nothing.
+        hidden: the student's hidden states `[..., H]`; logits `[..., V]` for a head without weight.
+        head: the student's head.
+        teacher_hidden: the teacher's hidden states `[..., K]` at the same positions; neither these nor the teacher's
+            head receive gradients.
+        teacher_head: the teacher's head.
+        learned_rows: `[N]`, int64: positions that count, as indices into the flattened `[...]`.
+        temperature: T, above 0. Larger values give more weight to unlikely tokens.
+        beta: β, in [0, 1].
+        note: called with `learned_rows` and their divergences `[N]`, detached; takes no additional computation.
 
     Returns:
-        A float32 (float64 for float64) scalar with a graph; 0 where no row counts. Through a head that trains it can
-        be walked backward once.
+        float32 (float64 for float64) scalar; 0 without rows. With a trained head, `backward` can be called once only.
 
     Raises:
-        ValueError: where a constant is out of its range.
+        ValueError: `temperature` or `beta` is out of range.
 
     Source:
         GKD, arXiv 2306.13649, equation 1; T² as in arXiv 1503.02531, section 2.
@@ -97,12 +97,12 @@ def divergence_sum(
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """What a student is compared with, and how.
+    """Teacher of a distillation, and parameters of the divergence.
 
     Attributes:
-        rows: `[N, K]`, of the positions that count; the logits `[N, V]` for a head without weight.
-        head: the teacher's.
-        terms: of the teacher's logits.
+        rows: hidden states `[N, K]` at the positions that count; logits `[N, V]` for a head without weight.
+        head: the teacher's head.
+        terms: parameters of the teacher's logits.
         temperature: T.
         beta: β.
     """
@@ -115,7 +115,7 @@ class Teacher:
 
 
 class Divergence(Function):
-    """The sum over rows; the forward pass makes all gradients, the backward pass only multiplies."""
+    """Autograd function: sum of divergences. The forward pass computes all gradients, the backward pass scales them."""
 
     @staticmethod
     def forward(
@@ -127,7 +127,20 @@ class Divergence(Function):
         teacher: Teacher,
         note: Callable[[Tensor], object] | None,
     ) -> Tensor:
-        """See the class."""
+        """Compute the sum and all gradients.
+
+        Args:
+            ctx: autograd context.
+            rows: hidden states `[N, H]`, or logits `[N, V]`.
+            weight: `[V, H]`, or None.
+            bias: `[V]`, or None.
+            terms: parameters of the student's logits.
+            teacher: the teacher.
+            note: called with the divergences `[N]`; or None.
+
+        Returns:
+            Scalar.
+        """
         # T² of the sum, 1/T of the logits.
         ctx.factor = teacher.temperature / terms.lift
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
@@ -140,22 +153,30 @@ class Divergence(Function):
 
     @staticmethod
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """See the class."""
+        """Scale the gradients of the forward pass.
+
+        Args:
+            ctx: autograd context.
+            grad: incoming gradient, a scalar.
+
+        Returns:
+            Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
+        """
         return (*factored(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
 
 
 def divergences(
     rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, teacher: Teacher, gradients: Gradients
 ) -> Tensor:
-    """Divergences of all rows, chunk by chunk; fills `gradients`.
+    """Compute the divergences of all rows, chunk by chunk, and fill `gradients`.
 
     Args:
-        rows: `[N, H]`, the student's, or its logits `[N, V]` where there is no weight.
-        weight: `[V, H]`.
-        bias: `[V]`.
-        terms: of the student's logits.
-        teacher: what they are compared with.
-        gradients: buffers for what is wanted, see `kernels.cross_entropy.room`. What they hold lacks a factor T.
+        rows: the student's hidden states `[N, H]`, or its logits `[N, V]` without a weight.
+        weight: `[V, H]`, or None.
+        bias: `[V]`, or None.
+        terms: parameters of the student's logits.
+        teacher: the teacher.
+        gradients: buffers of the gradients that are needed, see `kernels.cross_entropy.room`. They lack a factor T.
 
     Returns:
         `[N]` in the exact dtype.
@@ -183,16 +204,16 @@ def divergences(
 
 
 def _compare(student: Tensor, taught: Tensor, teacher: Teacher, *, wanted: bool) -> Tensor:
-    """Divergences of a block; the student's logits become their gradient in place where it is wanted.
+    """Divergences of a block. If needed, the student's logits are replaced by their gradient in place.
 
     Args:
-        student: `[rows, V]`, logits.
-        taught: `[rows, V]`, the teacher's logits; overwritten.
-        teacher: has temperature and β.
-        wanted: whether a gradient is.
+        student: logits `[rows, V]`.
+        taught: the teacher's logits `[rows, V]`; overwritten.
+        teacher: for temperature and β.
+        wanted: whether the gradient is needed.
 
     Returns:
-        `[rows]`, times T². The gradient is that of D by the logits over T.
+        `[rows]`, times T². The gradient is that of D with respect to the logits divided by T.
     """
     beta, temperature = teacher.beta, teacher.temperature
     for logits in (student, taught):
@@ -229,7 +250,7 @@ def _vocabulary(hidden: Tensor, head: Head) -> int:
 
 
 def _cut(hidden: Tensor, head: Head, size: int) -> tuple[Tensor, Head]:
-    """A head of so many tokens."""
+    """A head restricted to the first `size` tokens."""
     if _vocabulary(hidden, head) == size:
         return hidden, head
     if head.weight is None:

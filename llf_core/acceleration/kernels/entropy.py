@@ -1,4 +1,4 @@
-"""The entropy of a model's next token, chunk by chunk: no more logits at once than a loss needs."""
+"""Entropy of a model's next-token distribution, chunk by chunk: stores no more logits at a time than the loss."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def entropies(rows: Tensor, head: Head) -> Tensor:
     """Entropy of the distribution after each row, `H = -Σ_v p_v log p_v`, in nats.
 
     Args:
-        rows: `[N, H]`, hidden states; the logits `[N, V]` for a head without weight.
-        head: what makes logits of them.
+        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
+        head: maps hidden states to logits.
 
     Returns:
-        `[N]`, float32 (float64 for float64), without a graph.
+        `[N]`, float32 (float64 for float64), detached.
     """
     vocab = rows.shape[1] if head.weight is None else len(head.weight)
     exact = torch.promote_types(rows.dtype, torch.float32)

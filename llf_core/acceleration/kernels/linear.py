@@ -1,8 +1,8 @@
-"""Frozen linear layers, with or without LoRA, quantized or not, that share one input.
+"""Frozen linear layers that share an input, with or without LoRA, quantized or not.
 
-The products with the base weights are the plain ones. What LoRA adds to them is put together: one product with all
-`A` of the group, and sums that are made inside the products (`addmm`), so that no intermediate of the size of the
-output is written. The backward pass is by hand: it keeps the input and `x Aᵀ`, and dequantizes a 4-bit base again.
+The products with the base weights are unchanged. The LoRA parts are combined: one product with all `A` matrices of the
+group, and sums inside the products (`addmm`), so that no intermediate of the output's size is written. The backward
+pass is hand-written: it stores the input and `x Aᵀ`, and dequantizes a 4-bit base again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Operand:
     """A frozen linear layer and its adapter.
 
     Attributes:
-        weight: `[out, in]`, or what bitsandbytes packed it into.
+        weight: `[out, in]`, or packed by bitsandbytes.
         bias: `[out]` or None; frozen.
-        quant_state: of bitsandbytes where the weight is 4-bit.
+        quant_state: bitsandbytes' state of a 4-bit weight.
         transposed: whether the weight is stored as `[in, out]` (GPT-2's Conv1D).
         adapter: `(A [rank, in], B [out, rank])` or None.
-        scale: of the adapter.
+        scale: scaling of the adapter.
     """
 
     weight: Tensor
@@ -51,7 +51,7 @@ class Operand:
     scale: float = 1.0
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """The weight as `[out, in]`, in the dtype that is computed in."""
+        """The weight as `[out, in]` in the compute dtype."""
         if self.quant_state is not None:
             from bitsandbytes.functional import dequantize_4bit
 
@@ -111,17 +111,17 @@ class _Linears(Function):
 
 
 def linears(x: Tensor, operands: Sequence[Operand]) -> tuple[Tensor, ...]:
-    """Applies several frozen linear layers with their adapters to the same input.
+    """Apply several frozen linear layers with their adapters to the same input.
 
     Args:
-        x: `[..., in]`; its dtype is the one that is computed in.
-        operands: layers of the same input width.
+        x: `[..., in]`; its dtype is the compute dtype.
+        operands: layers with the same input size.
 
     Returns:
-        One `[..., out]` for each of them, in the dtype of `x`.
+        `[..., out]` for each layer, in the dtype of `x`.
 
     Source:
-        `y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ`, arXiv 2106.09685.
+        `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.
     """
     adapters = [tensor for operand in operands if operand.adapter is not None for tensor in operand.adapter]
     outputs: tuple[Tensor, ...] = _Linears.apply(x, tuple(operands), *adapters)  # type: ignore[no-untyped-call]

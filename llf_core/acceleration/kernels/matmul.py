@@ -1,4 +1,4 @@
-"""Matrix products at the shapes of a training step."""
+"""Matrix products for the shapes of a training step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ MANY_ROWS = 1280
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, onto: Tensor | None = None) -> Tensor:
-    """`a @ b`, plus a bias, or added to `onto`.
+    """Compute `a @ b`, plus a bias, or added to `onto`.
 
     Args:
         a: `[rows, inner]`.
         b: `[inner, columns]`.
-        bias: `[columns]`.
-        onto: `[rows, columns]`, changed in place.
+        bias: `[columns]`, or None.
+        onto: `[rows, columns]`, changed in place; or None.
+
+    Returns:
+        `[rows, columns]`.
     """
     rows, columns = a.shape[0], b.shape[1]
     if a.device.type != "cpu" or a.dtype != torch.bfloat16 or columns > NARROW or not ROWS < rows <= MANY_ROWS:

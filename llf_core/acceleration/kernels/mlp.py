@@ -1,4 +1,4 @@
-"""The gate of a gated MLP with a hand-written backward."""
+"""Activation of a gated MLP with a hand-written backward."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ class _SwiGLU(Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """`silu(gate) * up`; keeps `gate` and `up` for the backward pass and nothing else.
+    """Compute `silu(gate) * up`. Stores only `gate` and `up` for the backward pass.
 
     Args:
         gate: `[..., inner]`.
         up: `[..., inner]`.
 
+    Returns:
+        `[..., inner]`.
+
     Source:
-        arXiv 2002.05202.
+        SwiGLU, arXiv 2002.05202, equation 5.
     """
     result: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
     return result

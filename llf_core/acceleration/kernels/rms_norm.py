@@ -1,4 +1,4 @@
-"""RMS normalization with a hand-written backward: float32 inside, one pass less than autograd's graph."""
+"""RMS norm with a hand-written backward: float32 inside, one pass over memory less than autograd."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ class _RMSNorm(Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tensor:
-    """Divides each row by its root mean square and scales it: `x / sqrt(mean(x²) + eps) * (offset + weight)`.
+    """Normalize each row by its root mean square: `x / sqrt(mean(x²) + eps) * (offset + weight)`.
 
     Args:
-        x: `[..., hidden]`, any float dtype; statistics and gradients are float32.
+        x: `[..., hidden]`, any floating-point dtype; statistics and gradients are float32.
         weight: `[hidden]`.
         eps: added to the mean square.
-        offset: 1 for Gemma, whose weights are stored less 1; then the product is rounded once, after the weight,
-            as Gemma's own module does.
+        offset: 1 for Gemma, which stores its weights minus 1. The product is then rounded once, after the weight, as in
+            Gemma's module.
 
     Returns:
-        `[..., hidden]` in the dtype of `x` times that of `weight`.
+        `[..., hidden]`, in the promoted dtype of `x` and `weight`.
 
     Source:
-        arXiv 1910.07467.
+        arXiv 1910.07467, equation 4.
     """
     result: Tensor = _RMSNorm.apply(x, weight, eps, offset)  # type: ignore[no-untyped-call]
     return result

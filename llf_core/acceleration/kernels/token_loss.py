@@ -1,10 +1,10 @@
 """Log-probabilities and their sum from hidden states: one implementation for every stage.
 
-Exactness: sums, exponentials and logarithms are float32 (float64 for float64), so a loss is that of
-`F.cross_entropy(logits.float())` on the same logits to about 1e-6, whatever dtype the products have. Gradients are
-rounded to the products' dtype where autograd rounds them: the logits' gradient once, each product once; and once more
-where the rows' gradient, made in the forward pass, is multiplied by what comes from above. Scale and soft cap, which
-models apply in their own dtype, are float32 here.
+Precision: sums, exponentials and logarithms are float32 (float64 for float64), so the loss equals
+`F.cross_entropy(logits.float())` on the same logits to about 1e-6, whatever the dtype of the products. Gradients are
+rounded to the dtype of the products where autograd rounds them: the gradient of the logits once, and each product once;
+and once more where the gradient of the rows from the forward pass is multiplied by the incoming gradient. Scale and
+soft cap, which models apply in their own dtype, are float32 here.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
-    """Log-probability of one token after each row.
+    """Log-probability of a token after each row.
 
     Args:
-        rows: `[N, H]`, hidden states; the logits `[N, V]` for a head without weight.
-        head: what makes logits of them.
-        targets: `[N]`, int64, each a token of the vocabulary.
+        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
+        head: maps hidden states to logits.
+        targets: token ids `[N]`, int64.
 
     Returns:
-        `[N]`, float32 (float64 for float64), with a graph.
+        `[N]`, float32 (float64 for float64), differentiable.
     """
     return -_costs(rows, head, targets, 0.0, summed=False)
 
@@ -57,19 +57,19 @@ def nll_sum(
 ) -> Tensor:
     """Sum of the negative log-likelihoods of the targets.
 
-    Only rows with a target go through the head.
+    Only rows with a target pass through the head.
 
     Args:
-        hidden: `[..., H]`, hidden states; the logits `[..., V]` for a head without weight.
-        head: what makes logits of them.
-        targets: `[...]`, int64, the token after each position; -100 where nothing is learned.
-        label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
-        note: called with the places that have a target, `[N]` among all in a row, and what each costs, `[N]` without
-            a graph; costs nothing.
+        hidden: hidden states `[..., H]`; logits `[..., V]` for a head without weight.
+        head: maps hidden states to logits.
+        targets: `[...]`, int64: token after each position; -100 for positions without a loss.
+        label_smoothing: probability mass that is spread evenly over the vocabulary, in [0, 1].
+        note: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses `[N]`,
+            detached; takes no additional computation.
 
     Returns:
-        A float32 (float64 for float64) scalar with a graph; 0 where there is no target. Through a head that trains
-        it can be walked backward once.
+        float32 (float64 for float64) scalar; 0 without targets. With a trained head, `backward` can be called once
+        only.
 
     Source:
         Label smoothing as in arXiv 1512.00567, section 7.
@@ -103,16 +103,21 @@ def _costs(
 
 
 def products_dtype(rows: Tensor, head: Head) -> torch.dtype:
-    """The dtype that rows are multiplied with a head in: autocast's where it is on; that of logits as it is."""
+    """Dtype in which rows are multiplied with a head: autocast's if it is enabled; logits keep theirs.
+
+    Args:
+        rows: hidden states `[N, H]`, or logits `[N, V]`.
+        head: maps hidden states to logits.
+    """
     return rows.dtype if head.weight is None else computing_dtype(head.weight)
 
 
 class CrossEntropy(Function):
-    """`[N]` costs of rows, or their sum.
+    """Autograd function: cross-entropy of each row, `[N]`, or their sum.
 
-    Where the sum is asked for or the head is frozen, the forward pass makes all gradients and the backward pass only
-    multiplies. Costs of single rows through a head that trains are computed again in the backward pass, since the
-    factor of each row enters the gradient of the weight.
+    For the sum, or with a frozen head, the forward pass computes all gradients and the backward pass scales them. For
+    single rows with a trained head the backward pass computes them again, since each row's factor enters the gradient
+    of the weight.
     """
 
     @staticmethod
@@ -126,7 +131,21 @@ class CrossEntropy(Function):
         summed: bool,
         note: Callable[[Tensor], object] | None,
     ) -> Tensor:
-        """See the class."""
+        """Compute the cross-entropy.
+
+        Args:
+            ctx: autograd context.
+            rows: hidden states `[N, H]`, or logits `[N, V]`.
+            weight: `[V, H]`, or None.
+            bias: `[V]`, or None.
+            targets: token ids `[N]`, int64.
+            terms: parameters of the cross-entropy.
+            summed: return the sum.
+            note: called with the cross-entropies `[N]`; or None.
+
+        Returns:
+            Scalar if `summed`, else `[N]`.
+        """
         ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
         gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3] if ctx.made else (False,) * 3)
@@ -141,7 +160,15 @@ class CrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """See the class."""
+        """Scale the gradients of the forward pass, or compute them.
+
+        Args:
+            ctx: autograd context.
+            grad: incoming gradient, a scalar or `[N]`.
+
+        Returns:
+            Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
+        """
         terms = ctx.terms
         if ctx.made:
             gradients = Gradients(*ctx.saved_tensors)

@@ -1,1 +1,1 @@
-"""What replaces the modules of a loaded model, and the proof that it computes the same."""
+"""Replaces modules of a loaded model by faster ones, and verifies that they compute the same."""

@@ -1,4 +1,4 @@
-"""The attention that transformers calls by the name `llf`, for flattened batches on any device."""
+"""Attention implementation `llf` for transformers: flattened batches on any device."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ USUAL = frozenset(
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What one call of attention was asked for.
+    """Arguments of a call of attention.
 
     Attributes:
         layer: the module that called.
-        scale: of the scores.
+        scale: factor of the attention scores.
         window: see `Layout`.
         softcap: see `Layout`.
-        flattened: whether it was told the documents' lengths.
-        masked: the window of its mask, "unknown" where transformers' marked mask did not arrive as it was made.
-        unusual: names of what else it was given.
+        flattened: whether it received the documents' lengths.
+        masked: window of its mask; "unknown" if the mask is not the one that `marked_mask` made.
+        unusual: names of arguments that `llf` does not support.
     """
 
     layer: nn.Module
@@ -50,11 +50,11 @@ class AttentionCall:
 
 
 def register() -> None:
-    """Makes `llf` known to transformers, as attention and as mask.
+    """Register `llf` with transformers, as attention and as mask.
 
-    Without a mask function of the same name transformers would build no mask at all. Ours is that of `sdpa`: a batch
-    that brings no `cu_seq_lens_q` gets the mask that it needs, flattened or not, and documents never see each other.
-    `llf_probe` is the same with masks that tell what they are.
+    Without a mask function of the same name transformers would create no mask at all. This one is that of `sdpa`: a
+    batch without `cu_seq_lens_q` gets a complete mask, flattened or not, so that documents never attend to each other.
+    `llf_probe` is the same with marked masks, see `marked_mask`.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -71,16 +71,20 @@ def marked_mask(
     allow_is_causal_skip: bool = True,
     **kwargs: object,
 ) -> Tensor:
-    """The mask of `sdpa`, always made, with an attribute `window` that `attention` reads.
+    """Create the mask of `sdpa`, never skipped, with an attribute `window` that `attention` reads.
 
-    The window of a layer that is told of none must be seen in its mask, and a short probe would not reach it.
+    The window of a layer that does not receive it as an argument is only known from the mask, and a short probe would
+    not reach it.
 
     Args:
-        *args: of `sdpa_mask`.
-        local_size: its window, or the size of its chunks.
-        use_vmap: set where a model brings rules of its own: then the window is "unknown".
-        allow_is_causal_skip: not heeded.
-        **kwargs: of `sdpa_mask`.
+        *args: arguments of `sdpa_mask`.
+        local_size: size of its window or of its chunks.
+        use_vmap: set where a model has masking rules of its own; the window is then "unknown".
+        allow_is_causal_skip: not used.
+        **kwargs: arguments of `sdpa_mask`.
+
+    Returns:
+        `[batch, 1, queries, keys]`, as `sdpa_mask`.
     """
     from transformers.masking_utils import sdpa_mask
 
@@ -106,24 +110,25 @@ def attention(
     record: list[AttentionCall] | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer.
+    """Compute the attention of one layer.
 
     Args:
         module: the layer.
         query: `[batch, heads, seq, dim]`.
         key: `[batch, key_heads, keys, dim]`.
         value: `[batch, key_heads, keys, value_dim]`.
-        attention_mask: of `sdpa`; the placeholder of a flattened batch is not looked at.
-        dropout: share of the probabilities that is dropped.
-        scaling: of the scores; unset, `1 / √dim`.
-        sliding_window: tokens that a token sees, itself included.
+        attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; not used for flattened batches.
+        dropout: dropout probability of the attention probabilities.
+        scaling: factor of the attention scores; None for `1 / √dim`.
+        sliding_window: number of tokens that a token attends to, including itself.
         softcap: see `Layout`.
-        cu_seq_lens_q: the documents of a flattened batch (batch 1); tokens after the last one get zeros.
-        max_length_q: the longest of them.
-        forks: `[documents, 2]`, where the branches of each begin, see `Layout`.
-        s_aux: sinks, `[heads]`, see `document_attention`.
-        record: is told what each layer asks for, which it knows alone.
-        **kwargs: what other attentions want.
+        cu_seq_lens_q: bounds of the documents of a flattened batch, `[documents + 1]`, int32; tokens after the last
+            document get zeros.
+        max_length_q: length of the longest document.
+        forks: start of the branches of each document, `[documents, 2]`, see `Layout`.
+        s_aux: attention sinks `[heads]`, see `document_attention`.
+        record: list to which the arguments of each call are added.
+        **kwargs: arguments of other attention implementations.
 
     Returns:
         `[batch, seq, heads, value_dim]`, and None for the probabilities.
@@ -159,7 +164,7 @@ def _documents(
     bounds: Tensor | None = None,
     longest: int | None = None,
 ) -> Tensor:
-    """Attention of documents without forks; zeros after the last one."""
+    """Attention of documents without forks; zeros after the last document."""
     filler = len(q) - layout.bounds[-1]
     q, k, v = (x[: layout.bounds[-1]] for x in (q, k, v))
     if not dropout and sinks is None and _flash_knows(q, v, layout):
@@ -174,7 +179,7 @@ def _documents(
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that a product with `x` is computed in: autocast's where it is on."""
+    """Dtype in which a product with `x`, of any shape, is computed: autocast's if it is enabled."""
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
@@ -192,7 +197,7 @@ def _masked(
     sinks: Tensor | None,
     **kwargs: object,
 ) -> Tensor:
-    """Attention by a mask: torch's own, which knows no soft cap and no sinks, or the plain formula."""
+    """Attention with a mask: torch's own, or the plain formula if there is a soft cap or sinks."""
     if softcap is None and sinks is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -217,7 +222,7 @@ def _plain(
     dropout: float,
     sinks: Tensor | None,
 ) -> Tensor:
-    """The plain formula on `[batch, heads, seq, dim]`; `seen` is true where a token sees another."""
+    """The plain formula on `[batch, heads, seq, dim]`; `seen` is true where a token attends to another."""
     repeats = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(repeats, 1).transpose(2, 3) * scale
     if softcap is not None:
@@ -233,15 +238,18 @@ def _plain(
 
 @lru_cache(maxsize=4)
 def _bounds_on(device: torch.device, bounds: tuple[int, ...], inference: bool) -> Tensor:
-    """Bounds as `_varlen` takes them; the same for all layers, of which only the first has the device wait for it."""
+    """Bounds as `_varlen` takes them.
+
+    The same for all layers, so that only the first layer synchronizes with the device.
+    """
     return torch.tensor(bounds, dtype=torch.int32, device=device)
 
 
 @cache
 def varlen_arguments() -> frozenset[str]:
-    """The arguments of torch's `varlen_attn`; none where this torch is older than 2.10, which brought it.
+    """Names of the arguments of torch's `varlen_attn`; empty before torch 2.10, which introduced it.
 
-    2.10 knows `is_causal` and no scale, 2.11 a scale and a window, and from 2.12 on keys may have fewer heads.
+    2.10 has `is_causal` and no scale, 2.11 a scale and a window, and from 2.12 on there may be fewer key heads.
     """
     try:
         from torch.nn.attention.varlen import varlen_attn
@@ -251,7 +259,7 @@ def varlen_arguments() -> frozenset[str]:
 
 
 def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
-    """Whether FlashAttention, as torch ships it, can compute this."""
+    """Whether torch's FlashAttention supports this call."""
     dim = q.shape[-1]
     return (
         q.device.type == "cuda"
@@ -266,14 +274,14 @@ def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layout: Layout) -> Tensor:
-    """FlashAttention's form for sequences of several lengths, as torch ships it.
+    """FlashAttention for sequences of different lengths, by torch's `varlen_attn`.
 
     Args:
         q: `[tokens, heads, dim]`.
         k: `[tokens, key_heads, dim]`.
         v: `[tokens, key_heads, dim]`.
         bounds: `[documents + 1]`, int32, on the device of `q`.
-        longest: tokens of the longest document.
+        longest: length of the longest document.
         layout: scale and window.
     """
     from torch.nn.attention.varlen import varlen_attn
@@ -300,14 +308,14 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
 def one_by_one(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float = 0.0, sinks: Tensor | None = None
 ) -> Tensor:
-    """The plain form: one document after the other, by torch's own attention; what the fast ones are tested against.
+    """Reference implementation: one document after the other, by torch's own attention.
 
     Args:
         q: `[tokens, heads, dim]`.
         k: `[tokens, key_heads, dim]`.
         v: `[tokens, key_heads, value_dim]`.
         layout: documents, scale, window, soft cap.
-        dropout: share of the probabilities that is dropped.
+        dropout: dropout probability of the attention probabilities.
         sinks: `[heads]`, see `document_attention`.
 
     Returns:

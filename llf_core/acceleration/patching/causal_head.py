@@ -1,4 +1,4 @@
-"""What comes after a model's last hidden state, and how an objective is given it instead of all logits."""
+"""Passes a model's last hidden states and its output head to an objective, instead of all logits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_READ = {
     "labels", "predictors", "targets", "answers", "ends", "groups", "numbers", "reference", "good", "old_log_probs",
     "old_values", "advantages", "returns",
 }  # fmt: skip
-"""Of a batch, what a model is not given."""
+"""Columns of a batch that are not passed to the model."""
 TOKENS = 3
 # Of the probe's logits this many are compared: the model makes all of them, which is what a probe costs.
 COLUMNS = 1024
@@ -41,13 +41,13 @@ SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """`logits = softcap · tanh(scale · (h Wᵀ + b) / softcap)`.
+    """Output head: `logits = softcap * tanh(scale * (h Wᵀ + b) / softcap)`.
 
     Attributes:
-        weight: `[V, H]`; None where hidden states are logits already, and nothing more is done to them.
-        bias: `[V]`.
-        scale: of the logits.
-        softcap: bound of the logits.
+        weight: `[V, H]`; None if the hidden states are logits already, which are then used unchanged.
+        bias: `[V]`, or None.
+        scale: factor of the logits.
+        softcap: bound of the logits; None for no soft cap.
     """
 
     weight: Tensor | None
@@ -56,7 +56,7 @@ class Head:
     softcap: float | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The plain form, which the fast ones are tested against: `[..., H]` to `[..., V]`."""
+        """Compute the logits: `[..., H]` to `[..., V]`. Reference implementation of the kernels."""
         if self.weight is None:
             return hidden
         logits = F.linear(hidden, self.weight, self.bias) * self.scale
@@ -64,21 +64,21 @@ class Head:
 
 
 LOGITS = Head(None)
-"""The head of a model that gives its logits itself."""
+"""Head of a model that returns logits."""
 
 
 def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor, Head], Made]) -> Made:
-    """Runs a model and an objective on what comes out of it.
+    """Run a model and an objective on its output.
 
     Args:
-        model: a causal language model, however it is wrapped (PEFT, DistributedDataParallel, …). It is called once,
-            as it is, so that the hooks of its wrappers run.
-        batch: of either kind, see `llf_core.data.Collator`; what says what is learned from it is left out.
-        objective: given hidden states `[batch, seq, H]` and the head. Where `install_head` was refused or not called,
-            given the logits and `LOGITS`.
+        model: causal language model, with any wrappers (PEFT, DistributedDataParallel, …). It is called once, so that
+            the hooks of its wrappers run.
+        batch: flattened or padded, see `llf_core.data.Collator`; columns for the loss are not passed to the model.
+        objective: called with hidden states `[batch, seq, H]` and the head. If `install_head` was refused or not
+            called, called with logits `[batch, seq, V]` and `LOGITS`.
 
     Returns:
-        What the objective returns.
+        The result of the objective.
     """
     causal = causal_of(model)
     inputs = {key: value for key, value in batch.items() if key not in NOT_READ} | {"use_cache": False}
@@ -93,15 +93,15 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
 
 
 def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor], Made]) -> Made:
-    """`forward` for an objective that the output head is nothing to; it also serves a model without `install_head`.
+    """`forward` for an objective that needs no output head; also supports a model without `install_head`.
 
     Args:
-        model: as of `forward`.
-        batch: as of `forward`.
-        objective: given hidden states `[batch, seq, H]`.
+        model: see `forward`.
+        batch: see `forward`.
+        objective: called with hidden states `[batch, seq, H]`.
 
     Returns:
-        What the objective returns.
+        The result of the objective.
     """
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):
@@ -122,7 +122,7 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
 
 
 def causal_of(model: nn.Module) -> PreTrainedModel:
-    """The causal language model inside of its wrappers."""
+    """The causal language model inside its wrappers."""
     while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
         model = inner
     unwrap = getattr(model, "get_base_model", None)
@@ -130,16 +130,15 @@ def causal_of(model: nn.Module) -> PreTrainedModel:
 
 
 def install_head(model: nn.Module) -> str | None:
-    """Replaces the forward of a causal language model by one that knows `objective`; without it, nothing changes.
+    """Replace the forward of a causal language model by one that accepts `objective`; calls without it are unchanged.
 
-    Whether hidden states and `Head` give the model's own logits is tried on a few made-up hidden states: the decoder
-    itself doesn't run.
+    The head is verified on random hidden states: its logits must equal the model's. The decoder is not run.
 
     Args:
-        model: of transformers, perhaps wrapped by PEFT.
+        model: transformers model, wrapped by PEFT or not.
 
     Returns:
-        None, or why the model stays as it is.
+        None, or the reason why the model is unchanged.
     """
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):
@@ -187,7 +186,7 @@ def _with_objective(signature: inspect.Signature) -> Callable[..., object]:
 
 
 def _linear(causal: PreTrainedModel) -> nn.Linear | str:
-    """The linear layer that makes the logits now, or what stands in its place."""
+    """The linear layer that computes the logits, or a description of what does instead."""
     module = causal.get_output_embeddings()
     if type(module).__name__ == "ModulesToSaveWrapper":  # trained whole by PEFT
         active = [name for name in module.active_adapters if name in module.modules_to_save]
@@ -208,7 +207,7 @@ def _decoders(causal: PreTrainedModel) -> list[PreTrainedModel]:
 
 
 class _Hidden:
-    """A decoder's output that holds hidden states and nothing else, whatever is asked of it."""
+    """Decoder output with hidden states only; any other field is None."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
@@ -224,10 +223,10 @@ class _Hidden:
 def _probe(
     causal: PreTrainedModel, decoder: PreTrainedModel, linear: nn.Linear
 ) -> tuple[PreTrainedModel, float, float | None] | str:
-    """Compares the logits that a model makes of given hidden states with those of `Head`.
+    """Compare the model's logits of given hidden states with those of `Head`.
 
     Returns:
-        The decoder, scale and soft cap, or how the model differs.
+        The decoder, scale and soft cap, or a description of the difference.
     """
     weight = linear.weight
     device, generator = weight.device, torch.Generator().manual_seed(0)
@@ -273,7 +272,7 @@ def _probe(
 
 
 def _terms(causal: PreTrainedModel) -> list[tuple[float, float | None]]:
-    """Scales and soft caps that the model's configuration speaks of, and that none of them is used."""
+    """Scales and soft caps that the model's config has, and no scale or soft cap."""
     config = causal.config.get_text_config()
     softcaps = [float(value) for name in SOFTCAPS if (value := getattr(config, name, None))]
     factors = [float(value) for name in SCALES if (value := getattr(config, name, None))]

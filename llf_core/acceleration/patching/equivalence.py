@@ -1,4 +1,4 @@
-"""Runs of a model on two short documents, before and after something was done to it."""
+"""Runs a model on two short documents, before and after it is changed, and compares the results."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ STILL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.b
 
 
 class EquivalenceCheck:
-    """A model without its head, on trial. Only so many of its first layers run as hold one of each kind.
+    """Compares a decoder with its original state. Runs only as many of the first layers as include every kind of layer.
 
     Attributes:
-        decoder: it.
-        calls: for each kind of attention, the keyword arguments that its model calls it with; filled by `flattens`.
-        looped: modules that are called for each document by itself; filled by `flattens`.
+        decoder: the decoder.
+        calls: for each kind of attention, the keyword arguments that its model passes; filled by `flattens`.
+        looped: modules that are called separately for each document; filled by `flattens`.
     """
 
     def __init__(self, causal: PreTrainedModel) -> None:
-        """Takes a causal language model in evaluation mode, and its own numbers.
+        """Record the hidden states of a causal language model in evaluation mode.
 
         Raises:
-            Exception: whatever the model raises where it cannot be run on input ids alone.
+            Exception: any exception of the model, if it cannot be run on input ids alone.
         """
         self.decoder = decoder_of(causal)
         self.calls: dict[Hashable, dict[str, object]] = {}
@@ -72,10 +72,10 @@ class EquivalenceCheck:
             self._own = self._alone()
 
     def flattens(self) -> str | None:
-        """Sets the model's attention to `llf` and tries it.
+        """Set the model's attention to `llf` and test whether it separates documents.
 
         Returns:
-            None where batches may be flattened, else the reason; then the model's attention is what it was.
+            None if batches may be flattened, else the reason; the model's attention is then restored.
         """
         before = self._causal.config._attn_implementation
         reason = refused(self._causal)
@@ -94,17 +94,20 @@ class EquivalenceCheck:
         return reason
 
     def moved(self, *, flatten: bool) -> str | None:
-        """How far the model's numbers are from its own of the beginning, as a sentence; None for rounding.
+        """Compare the model's hidden states with the original ones.
 
         Args:
-            flatten: whether they come from a flattened batch.
+            flatten: whether to run on a flattened batch.
+
+        Returns:
+            The relative difference as a sentence; None if it is rounding.
         """
         now = self._beside(self._first) if flatten else self._alone()
         distance = _distance(now, self._own)
         return None if distance <= CLOSE.get(self._own.dtype, 0.0) else f"its numbers would move by {distance:.1%}."
 
     def forks(self) -> bool:
-        """Whether a branch of a flattened document has the numbers of the same tokens without the other branch."""
+        """Whether a branch of a flattened document has the same hidden states as without the other branch."""
         try:
             alone = self._run(None, **self._told(flattened([torch.cat((self._first, self._second))])))
             beside, still = (self._branch(other) for other in (self._first, self._third))
@@ -116,7 +119,7 @@ class EquivalenceCheck:
         return not moved and _distance(beside, alone[start:]) <= limit
 
     def _branch(self, other: Tensor) -> Tensor:
-        """Last hidden states of the second document as a branch after the first one, beside another branch."""
+        """Last hidden states of the second document as a branch after the first one, next to another branch."""
         shared, length = len(self._first), len(self._second)
         batch = flattened([torch.cat((self._first, other, self._second))])
         split = shared + len(other)
@@ -147,7 +150,7 @@ class EquivalenceCheck:
         return None
 
     def _loop(self, attentions: list[nn.Module]) -> None:
-        """Has modules with a state begin anew with each document."""
+        """Call modules with a recurrent state separately for each document."""
         if not carries_state(self._causal):
             return
         kinds = {kind(one) for one in stateful(self.decoder, lambda: self._alone([]), attentions)}
@@ -155,7 +158,7 @@ class EquivalenceCheck:
         call_each(self.looped)
 
     def _chunks(self, attentions: list[nn.Module]) -> dict[nn.Module, int | None]:
-        """Has attentions that count chunks be called for each document; returns the chunk of each."""
+        """Call attentions with chunks separately for each document; returns the chunk size of each."""
         if not counts_chunks(self._causal):
             return {}
         kinds = {kind(one) for one in attentions}
@@ -165,11 +168,11 @@ class EquivalenceCheck:
         return {one: chunk_of(one) for one in attentions}
 
     def _alone(self, record: list[AttentionCall] | None = None) -> Tensor:
-        """Last hidden states `[seq, hidden]` of the second document by itself."""
+        """Last hidden states `[seq, hidden]` of the second document alone."""
         return self._run(record, input_ids=self._second[None])
 
     def _beside(self, other: Tensor, record: list[AttentionCall] | None = None) -> Tensor:
-        """The same where another document stands before it."""
+        """Last hidden states `[seq, hidden]` of the second document after another document."""
         batch = self._told(flattened([other, self._second]))
         return self._run(record, **batch)[len(other) :]
 
@@ -215,7 +218,7 @@ class EquivalenceCheck:
 
 
 def _layers(decoder: nn.Module, config: PreTrainedConfig) -> tuple[str, int] | None:
-    """Name of the list of layers, and how many of the first hold one of each kind; None where there is no such list."""
+    """Name of the list of layers, and the number of first layers that include every kind; None without such a list."""
     count = getattr(config, "num_hidden_layers", None)
     for name, child in decoder.named_children():
         if isinstance(child, nn.ModuleList) and len(child) == count:
@@ -225,7 +228,7 @@ def _layers(decoder: nn.Module, config: PreTrainedConfig) -> tuple[str, int] | N
 
 
 def _strange(name: str, asked: list[AttentionCall], chunks: Mapping[nn.Module, int | None]) -> str | None:
-    """What the layers want of attention that flattened batches would not get; None where there is nothing."""
+    """Arguments of attention that flattened batches do not support; None if there are none."""
     if not asked:
         return f"{name} computes its attention by itself, so it would see the other documents."
     for one in asked:
@@ -237,6 +240,6 @@ def _strange(name: str, asked: list[AttentionCall], chunks: Mapping[nn.Module, i
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """Relative, of the norms; infinite where a number is none."""
+    """Relative difference of the norms; infinite if a value is not finite."""
     distance = float((one - other).float().norm() / other.float().norm())
     return float("inf") if math.isnan(distance) else distance

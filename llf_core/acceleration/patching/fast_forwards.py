@@ -1,4 +1,4 @@
-"""Faster forwards for the parts of a transformer, as methods: `del module.forward` brings back the module's own."""
+"""Fast forwards of the parts of a transformer. `del module.forward` restores the module's own."""
 
 from __future__ import annotations
 
@@ -26,15 +26,27 @@ SILU = ("SiLU", "SiLUActivation")
 
 
 def install(module: nn.Module, forward: Forward) -> None:
-    """Makes a function the forward of one module.
+    """Set a function as the forward of a module.
 
-    As a bound method it follows a deep copy of the module to the copy.
+    It is bound to the module as a method, so that a deep copy of the module uses the copy.
+
+    Args:
+        module: the module.
+        forward: function with the module as its first argument.
     """
     module.forward = MethodType(forward, module)
 
 
 def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
-    """What each of the modules makes of `x`; together where their weights are frozen."""
+    """Apply several linear modules to the same input; in one call if their weights are frozen.
+
+    Args:
+        x: `[..., in]`.
+        modules: linear layers, adapted or not.
+
+    Returns:
+        `[..., out]` for each module.
+    """
     found = operands(modules)
     if found is None:
         return [module(x) for module in modules]
@@ -42,7 +54,13 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
 
 
 def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
-    """For RMS norms; see `rms_norm`. Some give back the dtype of their input, whatever that of their weight."""
+    """Create a fast forward of an RMS norm, see `rms_norm`.
+
+    Args:
+        eps: epsilon.
+        offset: 1 for Gemma's norms, else 0.
+        keeps_dtype: whether the output has the dtype of the input, whatever the dtype of the weight.
+    """
 
     def forward(self: Any, x: Tensor, *args: object, **kwargs: object) -> object:
         if args or kwargs:
@@ -54,7 +72,17 @@ def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
 
 
 def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) -> object:
-    """For a linear layer with LoRA that no block below takes care of."""
+    """Fast forward of a linear layer with LoRA, outside the blocks with fast forwards of their own.
+
+    Args:
+        self: the layer.
+        x: `[..., in]`.
+        *args: arguments of the layer's own forward.
+        **kwargs: arguments of the layer's own forward.
+
+    Returns:
+        `[..., out]`.
+    """
     found = None if args or kwargs else operand(self)
     if found is None:
         return type(self).forward(self, x, *args, **kwargs)
@@ -63,11 +91,11 @@ def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) 
 
 @dataclass(frozen=True)
 class GatedMLP:
-    """`down(act(gate(x)) · up(x))`.
+    """Gated MLP: `down(act(gate(x)) * up(x))`.
 
     Attributes:
-        inputs: names of the gate's and the other projection, or of one that makes both, the gate first.
-        output: name of the projection back.
+        inputs: names of the gate and up projections, or of one that computes both, the gate first.
+        output: name of the down projection.
         act: name of the activation.
     """
 
@@ -91,17 +119,17 @@ class GatedMLP:
 
 @dataclass(frozen=True)
 class RotaryAttention:
-    """Attention of flattened batches on a CPU; everything else is left to the module's own forward.
+    """Attention of flattened batches on a CPU; everything else uses the module's own forward.
 
     Attributes:
-        inputs: names of the projections to q, k and v, or of one that makes all three.
-        output: name of the projection back.
-        heads: of queries and of keys.
-        dim: of a head.
-        norms: names of the norms of q and k, or none.
-        whole: whether these norm all heads together.
-        rotary: whether q and k are turned; some layers of some models know no positions.
-        scale: of the scores.
+        inputs: names of the projections of q, k and v, or of one that computes all three.
+        output: name of the output projection.
+        heads: number of query heads and of key heads.
+        dim: size of a head.
+        norms: names of the norms of q and k, or None.
+        whole: whether these normalize all heads together.
+        rotary: whether q and k are rotated; some layers have no positional encoding.
+        scale: factor of the attention scores.
         window: see `Layout`.
         softcap: see `Layout`.
     """
@@ -139,7 +167,15 @@ class RotaryAttention:
         return forward
 
     def heads_of(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v of `[1, tokens, hidden]`, each `[tokens, heads, dim]`, normed and not turned yet."""
+        """Compute q, k and v, normalized and not rotated yet.
+
+        Args:
+            module: the attention module.
+            x: `[1, tokens, hidden]`.
+
+        Returns:
+            `[tokens, heads, dim]` each.
+        """
         parts = project(x, [getattr(module, name) for name in self.inputs])
         if len(parts) == 1:
             queries, keys = (count * self.dim for count in self.heads)

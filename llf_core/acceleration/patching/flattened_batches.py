@@ -1,4 +1,4 @@
-"""Flattened batches, and which models cannot take them, as far as their configuration tells."""
+"""Flattened batches, and the models that do not support them according to their config."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 KNOWN_LAYERS = ("full_attention", "sliding_attention")
 STATES = ("linear_attention", "conv", "hybrid")
-"""Layers that carry a state from token to token, which `per_document` has begin anew."""
+"""Layers with a recurrent state; `per_document` resets it for each document."""
 CHUNKED = "chunked_attention"
-"""Layers whose tokens see those of their own chunk, which `per_document` counts from each document's beginning."""
+"""Layers that attend within chunks; `per_document` counts chunks from the start of each document."""
 OTHER_LAYERS = ("moe",)
-"""Layers that know one token at a time."""
+"""Layers that process each token independently."""
 
 
 def refused(causal: PreTrainedModel) -> str | None:
-    """Why batches of a model must not be flattened, as a sentence; None where a trial is to tell.
+    """Reason why batches of a model must not be flattened; None if a trial has to decide.
 
     Args:
-        causal: a causal language model of transformers.
+        causal: causal language model of transformers.
     """
     config = causal.config.get_text_config()
     name = type(causal).__name__
@@ -43,18 +43,18 @@ def refused(causal: PreTrainedModel) -> str | None:
 
 
 def carries_state(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model carry a state from token to token."""
+    """Whether layers of a model have a recurrent state."""
     layers = getattr(causal.config.get_text_config(), "layer_types", None) or ()
     return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
 
 
 def counts_chunks(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model see by chunks."""
+    """Whether layers of a model attend within chunks."""
     return CHUNKED in (getattr(causal.config.get_text_config(), "layer_types", None) or ())
 
 
 def decoder_of(causal: PreTrainedModel) -> PreTrainedModel:
-    """What makes the hidden states; Llama 4 gives itself for it."""
+    """The module that computes the hidden states. For Llama 4 this is the model itself."""
     decoder = causal.get_decoder()
     return causal.model if decoder is causal and hasattr(causal, "model") else decoder
 
@@ -84,7 +84,7 @@ class Flattened(TypedDict):
 
 
 def flattened(ids: list[Tensor]) -> Flattened:
-    """A flattened batch of documents `[seq]`, without labels; see `Collator`."""
+    """Flattened batch of documents `[seq]` each, without labels; see `Collator`."""
     lengths = torch.tensor([0] + [len(one) for one in ids])
     bounds = lengths.cumsum(0).to(torch.int32).to(ids[0].device)
     longest = max(len(one) for one in ids)
@@ -99,5 +99,9 @@ def flattened(ids: list[Tensor]) -> Flattened:
 
 
 def placeholder(device: torch.device) -> Tensor:
-    """The mask of a flattened batch: transformers hands four dimensions through untouched and builds none."""
+    """Mask of a flattened batch: transformers passes four-dimensional masks through and creates none.
+
+    Returns:
+        An empty tensor `[1, 1, 0, 0]`.
+    """
     return torch.empty(1, 1, 0, 0, device=device)

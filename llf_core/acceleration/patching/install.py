@@ -1,4 +1,4 @@
-"""Makes a loaded model faster in place: looks at its parts, tries each against the model's own, keeps what agrees."""
+"""Accelerates a loaded model in place: replaces its parts, compares each with the original, keeps what is equal."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Accelerated:
-    """What `accelerate` did.
+    """Result of `accelerate`.
 
     Attributes:
-        flattens: whether batches may be flattened: the model keeps documents apart.
-        forks: whether documents may have branches that do not see each other.
-        notes: sentences for a log: what is fast, what stays as it was, and why.
-        why: where batches may not be flattened, the reason as a sentence.
+        flattens: whether batches may be flattened: the model separates documents.
+        forks: whether documents may have branches that do not attend to each other.
+        notes: sentences for a log: what is accelerated, what is unchanged, and why.
+        why: reason why batches may not be flattened, as a sentence; else empty.
     """
 
     flattens: bool
@@ -41,14 +41,14 @@ class Accelerated:
 
 
 def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
-    """Replaces forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones that give the same.
+    """Replace the forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones with the same result.
 
-    Every part is recognised by what it computes on a small copy of itself, and the whole is compared with what it
-    was. `del module.forward` gives a part its own forward back.
+    Every part is recognized by what a small copy of it computes, and the whole model is compared with its original
+    state. `del module.forward` restores a part.
 
     Args:
-        model: a causal language model of transformers, perhaps wrapped by PEFT.
-        attention: whether its attention may be exchanged; otherwise batches are not flattened.
+        model: causal language model of transformers, wrapped by PEFT or not.
+        attention: whether its attention may be replaced; otherwise batches are not flattened.
     """
     from llf_core.acceleration.patching.causal_head import install_head
 
@@ -61,7 +61,12 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
 
 
 def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
-    """`accelerate` without the model's head."""
+    """`accelerate` without the model's head.
+
+    Args:
+        model: see `accelerate`.
+        attention: see `accelerate`.
+    """
     causal: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
     for module in training:  # eval() would take longer than all the rest
@@ -104,7 +109,7 @@ def _quicken(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
 
 
 def restore(model: nn.Module) -> None:
-    """Gives every part its own forward back; the attention of the whole stays what it is."""
+    """Restore the forward of every part. The model's attention implementation is not restored."""
     for module in model.modules():
         if getattr(vars(module).get("forward"), "__module__", None) == install.__module__:
             del module.forward

@@ -1,4 +1,4 @@
-"""Reads a module as the operand of a product: what is frozen, what of it is adapted, and how."""
+"""Reads a linear module as the operand of a product: its frozen weight and its adapter."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ FOUR_BITS = ("bitsandbytes.nn.modules", "Linear4bit")
 
 
 def is_adapted(module: nn.Module) -> bool:
-    """Whether a module is a linear layer with adapters of PEFT's LoRA, over a base that `operand` can read."""
+    """Whether a module is a LoRA layer of PEFT over a base that `operand` can read."""
     return _name(module) in ADAPTED and _is_known(module.get_base_layer())  # type: ignore[operator]
 
 
 def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one reason after the other
-    """A frozen linear layer, plain, LoRA-adapted or 4-bit.
+    """Read a frozen linear layer, plain, with LoRA or 4-bit.
 
     Args:
-        module: any module; looked at anew in every forward, since adapters are switched on and off.
+        module: any module. Read in every forward, since adapters are switched on and off.
 
     Returns:
-        None where the fast product would not be that of the module: its weight is trained, it is of an unknown
-        class, its adapter has dropout, is a variant of LoRA (DoRA), or is not the only one.
+        None if the fast product would differ from the module: its weight is trained, its class is unknown, or its
+        adapter has dropout, is a LoRA variant (DoRA), or is not the only one.
     """
     adapter, scale, base = None, 1.0, module
     if _name(module) in ADAPTED:
@@ -69,7 +69,7 @@ def _is_known(base: nn.Module) -> bool:
 
 
 def _adapter(module: LoraLayer) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, float] | None:
-    """The one plain adapter that is active, `(None, 1)` where none is, None where it is of another kind."""
+    """The active plain adapter and its scale; `(None, 1)` if none is active, None for any other adapter."""
     if module.merged:
         return None if module.disable_adapters else (None, 1.0)
     active = [name for name in module.active_adapters if name in module.lora_A]
@@ -87,7 +87,7 @@ def _adapter(module: LoraLayer) -> tuple[tuple[torch.Tensor, torch.Tensor] | Non
 
 
 def operands(modules: Iterable[nn.Module]) -> list[Operand] | None:
-    """`operand` of each, or None where one of them is none."""
+    """Read several modules with `operand`; None if one of them cannot be read."""
     found = []
     for module in modules:
         one = operand(module)

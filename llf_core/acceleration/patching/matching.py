@@ -1,4 +1,4 @@
-"""Which of the faster forwards is that of a module, found by trying them on a specimen of it."""
+"""Finds the fast forward that matches a module by trying candidates on a small copy of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNFIT = Exception
 
 
 def match_norm(module: nn.Module) -> Forward | None:
-    """For RMS norms: `weight · x` or, as Gemma has it, `(1 + weight) · x`."""
+    """Match an RMS norm: `weight * x` or, as in Gemma, `(1 + weight) * x`."""
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     weight = module._parameters.get("weight")
     if not isinstance(eps, float) or weight is None or weight.ndim != 1 or list(module.children()):
@@ -47,7 +47,7 @@ def match_norm(module: nn.Module) -> Forward | None:
 
 
 def match_mlp(module: nn.Module) -> Forward | None:
-    """For MLPs with a gate, whatever their activation."""
+    """Match a gated MLP with any activation."""
     for inputs in GATES:
         names = (*inputs, "down_proj")
         act = next((name for name in ACTIVATIONS if callable(getattr(module, name, None))), None)
@@ -61,11 +61,11 @@ def match_mlp(module: nn.Module) -> Forward | None:
 
 
 def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward | None:
-    """For attention with rotary embeddings.
+    """Match attention with rotary embeddings.
 
     Args:
-        module: may be anything.
-        called: the keyword arguments that its model called it with, `position_embeddings` among them.
+        module: any module.
+        called: keyword arguments that its model passes to it, including `position_embeddings`.
     """
     found = next((names for names in QKV if all(is_linear(getattr(module, name, None)) for name in names)), None)
     output = next((name for name in BACK if is_linear(getattr(module, name, None))), None)
@@ -103,7 +103,7 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
 
 
 def _heads(module: nn.Module, inputs: tuple[str, ...], dim: int) -> tuple[int, int] | None:
-    """Heads of queries and of keys."""
+    """Number of query heads and of key heads."""
     sizes = [getattr(module, name).out_features for name in inputs]
     if len(sizes) > 1:
         return sizes[0] // dim, sizes[1] // dim
@@ -112,7 +112,7 @@ def _heads(module: nn.Module, inputs: tuple[str, ...], dim: int) -> tuple[int, i
 
 
 def _variants(module: nn.Module) -> Iterator[tuple[tuple[str, str] | None, bool, bool]]:
-    """Norms, whether they norm all heads together, and whether there are positions: the likelier first."""
+    """Candidates: norms, whether they normalize all heads together, and whether there is a rotary embedding."""
     named = [pair for pair in NORMS if all(isinstance(getattr(module, name, None), nn.Module) for name in pair)]
     for rotary in (True, False):
         for pair in named:
@@ -122,7 +122,7 @@ def _variants(module: nn.Module) -> Iterator[tuple[tuple[str, str] | None, bool,
 
 
 def _agrees(plain: Callable[..., Tensor], fast: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> bool:
-    """Whether both give the same for each input; what cannot be computed does not."""
+    """Whether both give the same result for each input; False if one raises an exception."""
     try:
         pairs = [(fast(x), plain(x)) for x in inputs]
     except UNFIT:
@@ -131,5 +131,5 @@ def _agrees(plain: Callable[..., Tensor], fast: Callable[..., Tensor], inputs: t
 
 
 def _same_dtype(plain: Callable[..., Tensor], fast: Callable[..., Tensor], x: Tensor) -> bool:
-    """Whether both give a narrow input with a wide weight the same dtype."""
+    """Whether both give the same dtype for a half-precision input with a float32 weight."""
     return bool(fast(x).dtype == plain(x).dtype)

@@ -1,7 +1,7 @@
-"""Modules that carry a state from token to token, made to begin anew with each document of a flattened batch.
+"""Resets the recurrent state of modules at each document of a flattened batch.
 
-A short convolution, a gated delta net or a Mamba mixer is called once for each document by itself, whatever it computes
-and by whatever kernels. Which modules need that is found by calling them with other tokens before the same ones.
+A short convolution, a gated delta net or a Mamba mixer is called separately for each document, with its own code and
+kernels. The modules that need this are found by changing the tokens before the same ones.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ if TYPE_CHECKING:
 
 HALF = (torch.bfloat16, torch.float16)
 ROUNDING, ROUNDING_OF_HALF = 1e-6, 1e-3
-"""Relative distances (of norms) that only the order of a sum makes."""
+"""Relative differences (of norms) that come from the order of summation only."""
 BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "forks", "seq_idx", "record")
-"""What a module is told of documents, which one that is called for one document must not be told."""
+"""Arguments about documents, which are removed when a module is called for a single document."""
 
 
 def forward_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
-    """A forward that calls the module's own for one document after the other; tokens after the last one get zeros."""
+    """Forward that calls the module's own for one document after the other; tokens after the last document get zeros.
+
+    Args:
+        self: the module.
+        *args: arguments of the module's own forward.
+        **kwargs: arguments of the module's own forward.
+    """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
     return _called_each(self, args, kwargs, mask=False)
@@ -58,7 +64,7 @@ def _called_each(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, 
 
 
 def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor | None:
-    """`[1, 1, length, length]`, true where a token sees another; None where it sees all before it."""
+    """`[1, 1, length, length]`, true where a token attends to another; None if it attends to all before it."""
     if chunk is None or length <= chunk:
         return None
     numbers = torch.arange(length, device=device) // chunk
@@ -66,41 +72,52 @@ def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor 
 
 
 def attention_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
-    """`forward_each` of an attention that counts tokens by itself: each document gets a mask of its own."""
+    """`forward_each` for an attention with chunks: each document gets its own mask.
+
+    Args:
+        self: the module.
+        *args: arguments of the module's own forward.
+        **kwargs: arguments of the module's own forward.
+    """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
     return _called_each(self, args, kwargs, mask=True)
 
 
 def chunk_of(module: Any) -> int | None:
-    """How many tokens a chunk of an attention has; None where it sees all before a token."""
+    """Chunk size of an attention; None if it attends to all tokens before."""
     config = module.config
     chunked = config.layer_types[module.layer_idx] == CHUNKED
     return int(config.attention_chunk_size) if chunked else None
 
 
 def call_each(modules: Sequence[nn.Module], forward: Forward = forward_each) -> None:
-    """Has modules be called for each document by itself."""
+    """Call modules separately for each document.
+
+    Args:
+        modules: the modules.
+        forward: `forward_each` or `attention_each`.
+    """
     for module in modules:
         install(module, forward)
 
 
 def call_whole(modules: Sequence[nn.Module]) -> None:
-    """Gives them their own forward back."""
+    """Restore the modules' own forward."""
     for module in modules:
         vars(module).pop("forward", None)
 
 
 def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn.Module]) -> list[nn.Module]:
-    """The modules whose numbers for some tokens depend on those before, and which are told of documents.
+    """Find modules that receive the documents' bounds and whose output for a token depends on the tokens before it.
 
     Args:
         root: a decoder.
-        run: runs it on a few tokens, alone, with `record` among its arguments, which stands for the documents' bounds.
-        attentions: modules that call an attention, which knows documents itself.
+        run: runs it on a few tokens, with `record` among its arguments in place of the documents' bounds.
+        attentions: modules that call an attention function, which separates documents itself.
 
     Returns:
-        The innermost ones; where such a one is not told of documents, the innermost around it that is.
+        The innermost of these modules. If one does not receive the bounds, the innermost module around it that does.
     """
     calls = _calls(root, run)
     known = set(attentions)
@@ -124,7 +141,7 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
 
 
 def _calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
-    """The arguments of the last call of each module below `root`."""
+    """Arguments of the last call of each module below `root`."""
     calls: dict[nn.Module, Call] = {}
 
     def listen(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
@@ -140,9 +157,9 @@ def _calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
 
 
 def _mixes(module: nn.Module, call: Call) -> bool:
-    """Whether the last tokens' numbers change where those before them are exchanged.
+    """Whether the output for the last tokens changes when the tokens before them change.
 
-    It is asked in float32: what a state carries over may be small, and a sum over experts in another order is not zero.
+    Tested in float32: the effect of a state may be small, and the order of a sum over experts has an effect too.
     """
     args, kwargs = call
     kwargs = {name: value for name, value in kwargs.items() if name not in BOUNDS}
@@ -176,7 +193,7 @@ def _mixes(module: nn.Module, call: Call) -> bool:
 
 
 def _each(change: Callable[[object], object], value: Any) -> Any:
-    """Tuples and dicts with every value in them changed."""
+    """Apply a function to every value of nested tuples and dicts."""
     if isinstance(value, tuple):
         return tuple(_each(change, one) for one in value)
     if isinstance(value, dict):
@@ -194,19 +211,19 @@ def _first(value: object) -> Tensor | None:
 
 
 def _tokens(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int:
-    """The tokens of a call; 0 where it has no tensor `[1, tokens, hidden]`."""
+    """Number of tokens of a call; 0 if it has no tensor `[1, tokens, hidden]`."""
     found = _first_of(args, kwargs)
     return 0 if found is None else found.shape[1]
 
 
 def _first_of(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
-    """The first tensor `[1, tokens, hidden]` of a call; None where it has none."""
+    """First tensor `[1, tokens, hidden]` of a call; None if there is none."""
     given = (*args, *kwargs.values())
     return next((one for one in given if isinstance(one, Tensor) and one.ndim == 3 and one.shape[0] == 1), None)  # noqa: PLR2004
 
 
 def _documents(bounds: Sequence[int], forks: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[slice, ...], int]]:
-    """What is read for each document, or branch of one, and from which of these tokens on the result is kept."""
+    """Slices to read for each document or branch, and the first of these tokens whose result is kept."""
     for number, (start, end) in enumerate(pairwise(bounds)):
         if not forks:
             yield (slice(start, end),), 0
@@ -217,7 +234,7 @@ def _documents(bounds: Sequence[int], forks: Sequence[tuple[int, int]]) -> Itera
 
 
 def _part(value: Any, taken: Sequence[slice] | slice, tokens: int) -> Any:
-    """Of all tensors `[1, tokens, …]` in a value the tokens that are taken; everything else as it is."""
+    """Slice the tokens of all tensors `[1, tokens, ...]` in a value; other values are unchanged."""
     if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == tokens:
         if isinstance(taken, slice):
             return value[:, taken]

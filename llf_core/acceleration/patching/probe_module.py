@@ -1,8 +1,8 @@
-"""A module made small: the same class and code, float32, random weights, projections of a narrow input.
+"""Makes a small copy of a module: the same class and code, in float32, with random weights and a narrow input.
 
-A formula that is tried on it is tried on numbers that tell: a norm whose weights are all near 30 is in bfloat16 hardly
-to be told from one that adds 1 to them, and an adapter that has learned nothing yet hides how it is applied. And it
-costs next to nothing, whatever the size, precision and device of the module itself.
+Random values distinguish formulas that the model's own values hide: a norm whose weights are all near 30 differs in
+bfloat16 hardly from one that adds 1 to them, and an untrained adapter has no effect. The copy is cheap, whatever the
+size, dtype and device of the module.
 """
 
 from __future__ import annotations
@@ -29,40 +29,53 @@ CACHE = re.compile(r"(update\w*|get_\w+_state|is_recording_past|\.layers|is_upda
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    """Normal numbers, the same ones for the same seed, and none taken from the global generator."""
+    """Normal random values from a seed, independent of the global generator.
+
+    Args:
+        *shape: shape of the tensor.
+        seed: random seed.
+
+    Returns:
+        Tensor of the given shape, float32.
+    """
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two results are those of one formula."""
+    """Whether two results are equal up to rounding.
+
+    Args:
+        one: of any shape.
+        other: of any shape.
+    """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return bool((one - other).norm() <= CLOSE * other.norm())
 
 
 def is_linear(module: object) -> bool:
-    """Whether a module stands for a matrix: a linear layer of any class, or an adapter around one."""
+    """Whether a module is a linear layer of any class, or an adapter around one."""
     base = getattr(module, "base_layer", module)
     return isinstance(module, nn.Module) and hasattr(base, "in_features") and hasattr(base, "out_features")
 
 
 def drops(module: nn.Module) -> bool:
-    """Whether a module drops something when it is trained, which a faster form would not."""
+    """Whether a module applies dropout in training, which a fast forward would not."""
     named = (value for name, value in vars(module).items() if "drop" in name and isinstance(value, float))
     parts = (child.p for child in module.children() if isinstance(child, nn.Dropout))
     return any(share > 0 for share in (*named, *parts))
 
 
 def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> nn.Module | None:
-    """The small copy.
+    """Make a small copy of a module.
 
     Args:
-        module: of a model; not changed.
+        module: module of a model; not changed.
         inputs: names of the linear layers that read its input.
-        outputs: names of those that make its output.
+        outputs: names of the linear layers that compute its output.
 
     Returns:
-        None where it has parts that cannot be made small.
+        The copy; None if the module has parts that cannot be made small.
     """
     if module._parameters or module._buffers or "forward" in vars(module):
         return None
@@ -82,7 +95,12 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
 
 
 def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
-    """A copy in float32 on the CPU, with the forward of its class and random weights."""
+    """Copy a module to float32 on the CPU, with the forward of its class and random weights.
+
+    Args:
+        module: the module; not changed.
+        seed: random seed.
+    """
     whole = copy.deepcopy(module)
     for part in whole.modules():
         vars(part).pop("forward", None)
@@ -104,9 +122,9 @@ def _linear(module: Any, wide: int | None, high: int | None, seed: int) -> nn.Li
 
 
 def kind(module: nn.Module) -> Hashable:
-    """What two modules have in common that compute by one formula: class, plain attributes, kinds of their parts.
+    """Key that is equal for modules with the same formula: class, plain attributes, and keys of the submodules.
 
-    The number of its layer is left out where a module uses it only to find its cache.
+    The layer index is left out if a module uses it only to find its cache.
     """
     by_number = _by_number(type(module).forward)
     facts = tuple(
@@ -126,7 +144,7 @@ def kind(module: nn.Module) -> Hashable:
 
 @functools.cache
 def _by_number(forward: Callable[..., object]) -> bool:
-    """Whether a method computes something by the number of its layer; assumed where its code is not to be had."""
+    """Whether a method's result depends on the index of its layer; True if its source is not available."""
     try:
         code = inspect.getsource(inspect.unwrap(forward))
     except (OSError, TypeError):
