@@ -25,7 +25,7 @@ from llf_core.runs.log_handler import log_to
 log_to("stderr")
 from llf_core.models import embedded_model, embedded_wheel, resolve_model
 embedded_wheel.SHA256 = embedded_model.SHA256 = sys.argv[1]
-embedded_wheel.EVERY = 0.1
+embedded_wheel.LOG_SECONDS = 0.1
 print(resolve_model("smollm2-135m-instruct").path)
 """
 
