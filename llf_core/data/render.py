@@ -278,8 +278,8 @@ def render_answers(
         last_only: whether to find the last answer only.
 
     Raises:
-        RewrittenAnswer: the template writes an answer differently once later turns follow (as templates do that strip earlier
-            reasoning).
+        RewrittenAnswer: the template writes an answer differently once later turns follow (as templates do that strip
+            earlier reasoning).
         BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
             call, or the tools.
     """
