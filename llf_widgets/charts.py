@@ -43,6 +43,6 @@ class Charts(FrontEnd):
         """
         self.figure = packed(figure)
 
-    def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
+    def _on_message(self, _widget: object, message: Any, _buffers: object) -> None:
         if isinstance(message, dict) and message.get("type") == "click":
             self._clicked({key: message.get(key) for key in ("trace", "x", "y")})

@@ -15,7 +15,7 @@ DTYPES = {"f": np.dtype("<f4"), "i": np.dtype("<i4"), "u": np.dtype("<i4")}
 NAMES = {np.dtype("<f4"): "f4", np.dtype("<i4"): "i4"}
 
 
-def packed(value: Any) -> Any:
+def packed(value: object) -> Any:
     """Encode each array of a figure as `{"dtype": "f4" | "i4", "bdata": base64}`, plotly.js's format.
 
     Floats keep seven significant digits. NaN and infinities are preserved, unlike in JSON.

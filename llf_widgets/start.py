@@ -81,7 +81,7 @@ def split_rows(config: Any) -> tuple[Any, Any]:
     return rest, rest.pop("dataset")
 
 
-def _names_data(dataset: Any) -> bool:
+def _names_data(dataset: object) -> bool:
     if isinstance(dataset, list):
         return all(isinstance(name, str) for name in dataset) and bool(dataset)
     return dataset is None or isinstance(dataset, str | os.PathLike)

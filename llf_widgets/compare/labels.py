@@ -60,7 +60,7 @@ def middle(text: str, most: int) -> str:
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
-def value_of(value: Any) -> str:
+def value_of(value: object) -> str:
     """Format a config value for display."""
     if value is None:
         return "–"  # noqa: RUF001 - a dash as wide as a digit
@@ -109,7 +109,7 @@ def _differences(watches: Sequence[Watch]) -> list[str]:
     return [", ".join(_named(key, config.get(key)) for key in keys) for config in configs]
 
 
-def _named(key: str, value: Any) -> str:
+def _named(key: str, value: object) -> str:
     text = value_of(value)
     if key in {"model_name_or_path", "dataset"}:
         text = Path(text).name or text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Line:
     best: tuple[int, ...] = ()
     code: bool = False
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The row for the front end."""
         return {"label": self.label, "cells": list(self.cells), "best": list(self.best), "code": self.code}
 
@@ -54,7 +54,7 @@ class Part:
     note: str
     lines: tuple[Line, ...] = ()
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The section for the front end."""
         return {"title": self.title, "note": self.note, "lines": [line.json() for line in self.lines]}
 
@@ -198,11 +198,11 @@ def _marked(label: str, cells: tuple[str, ...], values: Sequence[float | None]) 
     return Line(label, cells, tuple(place for place, value in enumerate(values) if value == min(known)))
 
 
-def _event(watch: Watch, kind: str) -> dict[str, Any]:
+def _event(watch: Watch, kind: str) -> dict[str, object]:
     return watch.index.last(kind) or {}
 
 
-def _count(value: Any) -> str:
+def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else NONE
 
 

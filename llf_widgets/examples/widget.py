@@ -158,7 +158,7 @@ class Examples(FrontEnd):
         self._code, self._note = [], ""
         self._receive(self, self._page["asked"], [])
 
-    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         if not isinstance(content, dict):
             return
         offset = content.get("offset", 0)

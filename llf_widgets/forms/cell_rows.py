@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.launch.cell_rows import to_table, write_rows
 from llf_core.runs import home
@@ -32,7 +32,7 @@ class CellRows:
     variable: str
 
     @classmethod
-    def keep(cls, rows: Any) -> CellRows:
+    def keep(cls, rows: object) -> CellRows:
         """Write rows below `LLF_HOME`; equal rows go to the same file.
 
         Args:
@@ -65,12 +65,12 @@ class CellRows:
         """Replace the label in a value of `dataset` with the file name."""
         return text.replace(self.label, self.path)
 
-    def are(self, dataset: Any) -> bool:
+    def are(self, dataset: object) -> bool:
         """Whether a value of `dataset` refers to these rows only."""
         return dataset in (self.path, (self.path,), [self.path])
 
 
-def _variable(rows: Any) -> str:
+def _variable(rows: object) -> str:
     """Name of the variable that holds an object in the notebook; `rows` if none."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None

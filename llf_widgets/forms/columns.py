@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.data.align import formats, roles, wanted_kind
 from llf_core.data.errors import OtherKindError
@@ -127,6 +127,6 @@ def _likely(role: str, names: Sequence[str]) -> str | None:
     return names[0] if role in {"prompt", "messages"} and len(names) == 1 else None
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     text = show(value)
     return text if len(text) <= CELL else f"{text[: CELL - 1]}…"

@@ -79,7 +79,7 @@ class ColumnsPane(FrontEnd):
             "named": found.named,
         }
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         found, (layout, columns) = self._columns, self._draft
         if found is None:
             return

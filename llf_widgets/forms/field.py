@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_widgets.forms.messages import Message, wire
 from llf_widgets.forms.values import choices, kind
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[str] = ()) -> dict[str, Any]:
+def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[str] = ()) -> dict[str, object]:
     """A field as its section displays it.
 
     Args:

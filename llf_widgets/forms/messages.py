@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ class Message:
 
     level: Literal["error", "warning", "note"]
     text: str
-    fixes: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
+    fixes: tuple[tuple[str, Mapping[str, object]], ...] = field(default=())
     copy: str = ""
 
     @classmethod
@@ -40,7 +40,7 @@ class Message:
             text = f"Line {problem.line}: {text}"
         return cls(problem.severity, text, tuple((fix.label, fix.changes) for fix in problem.fixes))
 
-    def wire(self) -> dict[str, Any]:
+    def wire(self) -> dict[str, object]:
         """The message for the front end, without the values of fixes."""
         return {
             "level": self.level,
@@ -50,6 +50,6 @@ class Message:
         }
 
 
-def wire(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def wire(messages: Iterable[Message]) -> list[dict[str, object]]:
     """Several messages for the front end."""
     return [message.wire() for message in messages]

@@ -51,7 +51,7 @@ class Presets(FrontEnd):
             self._label = next((label for name, label, _ in self._presets if name == compared), compared)
             self._changes = len(self._state.changes())
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         kind = content["type"]
         if kind == "runs":
             self._runs = _recent_runs()

@@ -141,7 +141,7 @@ class Preview(FrontEnd):
             self._messages = wire(messages)
             self._examples = list(examples)
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         acts = {
             "look": self.look,
             "inspect": self.inspect,

@@ -101,7 +101,7 @@ class Section(FrontEnd):
         self._state.say(key, Problem("invalid", key, None, told.text, severity=told.level))
         self._on_change()
 
-    def _receive(self, _widget: Any, content: dict[str, Any], buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], buffers: Sequence[Any]) -> None:
         if content["type"] == "upload":
             self._uploads.take(content, buffers)
             return

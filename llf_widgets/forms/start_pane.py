@@ -89,7 +89,7 @@ class StartPane(FrontEnd):
         """
         self.send({"type": "reveal", "part": part})
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         if content["type"] in {"start", "queue"}:
             try:
                 self._on_start(content["type"] == "queue")

@@ -201,7 +201,7 @@ class FormState:
             text = self.cell_rows.meant(text)
         self.set(key, parse(self.specs[key], text.replace("\0", "")))  # which no keyboard writes and no config holds
 
-    def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: object) -> None:
         """Set a field; None means "not set".
 
         Args:
@@ -294,7 +294,7 @@ class FormState:
         value, problem = self._said.get(key, (None, None))
         return () if problem is None or value != _plain(self.given.get(key)) else (problem,)
 
-    def _take_rows(self, rows: Any) -> None:
+    def _take_rows(self, rows: object) -> None:
         """Use rows as the data set; invalid rows are reported beside the field."""
         try:
             self.cell_rows = CellRows.keep(rows)
@@ -318,7 +318,7 @@ class FormState:
         self.notes = tuple(asked.problems)
         self._forget()
 
-    def _put(self, key: str, value: Any) -> None:
+    def _put(self, key: str, value: object) -> None:
         is_default = key in self.specs and _same(value, self._default(key))
         if value is None or (is_default and key not in self.base and key not in ALWAYS_SHOWN):
             self.given.pop(key, None)
@@ -334,13 +334,13 @@ class FormState:
         self.__dict__.pop("names", None)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """A value as written in a file: names as a comma-separated list."""
     if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
         return ",".join(value)
     return value
 
 
-def _same(value: Any, other: Any) -> bool:
+def _same(value: object, other: object) -> bool:
     """Equality where 1 differs from true, and 2 equals 2.0."""
     return isinstance(value, bool) == isinstance(other, bool) and bool(_plain(value) == other)

@@ -133,7 +133,7 @@ class SweepPane(FrontEnd):
         said = checks.too_large(checks.written(config), home(), runs)
         return [] if said is None else [said]
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         kind = content["type"]
         if kind == "start":
             try:

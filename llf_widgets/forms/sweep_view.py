@@ -133,7 +133,7 @@ class SweepView(widgets.VBox):
         if sentence:
             self._lines.note = sentence
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         if content["type"] == "stop":
             self.stop()
         elif content["type"] == "monitor":

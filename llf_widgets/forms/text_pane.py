@@ -69,7 +69,7 @@ class TextPane(FrontEnd):
             self._said = [Message("error", str(error), (("Discard the text", {}),))]
         self._on_change()
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         if content["type"] == "paste":
             self.paste(content["text"])
         elif content["type"] == "fix" and content["message"] < len(self._said):

@@ -44,7 +44,7 @@ def choices(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
     return [("", unset), *offered] if spec.optional else offered
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """Format a value for the form."""
     match value:
         case None:

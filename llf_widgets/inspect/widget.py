@@ -250,7 +250,7 @@ class Inspect(FrontEnd):
             return
         self._open()
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         acts: dict[str, Callable[[], None]] = {
             "page": lambda: self._show_page(str(content["kind"]), int(content["offset"])),
             "search": lambda: self._search(str(content["words"]), int(content["start"])),

@@ -69,7 +69,7 @@ class Completions:
                 ),
             )
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> dict[str, object]:
         """Data for the front end.
 
         Returns:
@@ -117,7 +117,7 @@ class Completions:
         if len(found.rows) < KEPT:
             found.rows.append(row)
 
-    def _by_function(self, rewards: Any) -> dict[str, float | None]:
+    def _by_function(self, rewards: object) -> dict[str, float | None]:
         if not isinstance(rewards, dict):
             return {}
         self._functions.update(dict.fromkeys(map(str, rewards)))
@@ -133,12 +133,12 @@ def _some(rows: list[Completion]) -> list[Completion]:
     return spread(_ordered(rows), ROWS)
 
 
-def _finite(value: Any) -> float | None:
+def _finite(value: object) -> float | None:
     number = as_number(value)
     return number if number is not None and math.isfinite(number) else None
 
 
-def _plain(prompt: Any) -> str:
+def _plain(prompt: object) -> str:
     """A prompt as text: the last message of a conversation."""
     if isinstance(prompt, list):
         prompt = prompt[-1] if prompt else ""

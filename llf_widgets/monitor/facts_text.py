@@ -43,7 +43,7 @@ def about(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
     return ", ".join(parts)
 
 
-def _short(name: Any) -> str:
+def _short(name: object) -> str:
     """The last two parts of a path; a hub id or name unchanged."""
     text = str(name).strip()
     parts = [part for part in text.split("/") if part]

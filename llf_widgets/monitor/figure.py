@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,7 +43,7 @@ HEIGHTS = (0.9, 0.8, 0.7)
 """Heights of neighboring markers, so that their labels do not overlap."""
 
 
-def figure_json(curves: Curves, total: int, *, narrow: bool = False) -> dict[str, Any]:
+def figure_json(curves: Curves, total: int, *, narrow: bool = False) -> dict[str, object]:
     """Build the complete figure with numpy arrays, for `figures.packed`.
 
     Args:
@@ -59,7 +59,7 @@ def figure_json(curves: Curves, total: int, *, narrow: bool = False) -> dict[str
     }
 
 
-def contents(curves: Curves) -> list[dict[str, Any]]:
+def contents(curves: Curves) -> list[dict[str, object]]:
     """The changing data: x, y and texts of every trace, in the figure's order."""
     return [
         _seen(curves.line(curves.lead)),
@@ -76,7 +76,7 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
     ]
 
 
-def annotations(curves: Curves, places: Places | None = None) -> list[dict[str, Any]]:
+def annotations(curves: Curves, places: Places | None = None) -> list[dict[str, object]]:
     """Chart titles with descriptions, last values, and labels at the ends of lines.
 
     Args:
@@ -101,7 +101,7 @@ def annotations(curves: Curves, places: Places | None = None) -> list[dict[str, 
     return notes
 
 
-def _group_notes(number: int, one: LoggedGroup, curves: Curves, places: Places) -> list[dict[str, Any]]:
+def _group_notes(number: int, one: LoggedGroup, curves: Curves, places: Places) -> list[dict[str, object]]:
     """Heading, description, reference level and line labels of a group."""
     group, axis = one.group, axis_number(number)
     (left, _), (_, top) = places.group(number)
@@ -126,7 +126,7 @@ def _group_notes(number: int, one: LoggedGroup, curves: Curves, places: Places) 
     return notes + _line_labels(one, axis, curves)
 
 
-def _line_labels(one: LoggedGroup, axis: int, curves: Curves) -> list[dict[str, Any]]:
+def _line_labels(one: LoggedGroup, axis: int, curves: Curves) -> list[dict[str, object]]:
     """Labels at the ends of a group's lines, moved apart if they overlap."""
     ends: list[tuple[str, str, float, float]] = []  # text, colour, x, y
     for place, (name, called) in enumerate(one.lines.items()):
@@ -204,11 +204,11 @@ def _lines_of(one: LoggedGroup, curves: Curves) -> list[Line]:
     return found
 
 
-def _heading(text: str, x: float, y: float, up: float) -> dict[str, Any]:
+def _heading(text: str, x: float, y: float, up: float) -> dict[str, object]:
     return _note(text, x, y, up) | {"xshift": -LEFT, "font": {"color": INK, "size": 12}}
 
 
-def _note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
+def _note(text: str, x: float, y: float, up: float) -> dict[str, object]:
     """Secondary text above a position of the figure."""
     return {
         "text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
@@ -216,12 +216,12 @@ def _note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _seen(line: Line) -> dict[str, Any]:
+def _seen(line: Line) -> dict[str, object]:
     """The points of a line; a single point is drawn as a dot."""
     return _points(line) | {"mode": "markers" if line[0].size == 1 else "lines"}
 
 
-def _points(line: Line) -> dict[str, Any]:
+def _points(line: Line) -> dict[str, object]:
     x, y = line
     return {"x": x, "y": y}
 
@@ -235,7 +235,7 @@ def _broken_text(curves: Curves) -> list[str]:
     return _last_only(curves.broken.size, f"not a finite number: {curves.broken_count:,} of the logged {what}")
 
 
-def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
+def _marks(marks: list[tuple[int, str]]) -> dict[str, object]:
     x: list[float | None] = []
     y: list[float | None] = []
     text: list[str] = []
@@ -246,7 +246,7 @@ def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
     return {"x": x, "y": y, "text": text}
 
 
-def _end_labels(curves: Curves) -> list[dict[str, Any]]:
+def _end_labels(curves: Curves) -> list[dict[str, object]]:
     """Name and last value at the end of each line of the large chart; of two close labels the higher moves up."""
     told = ((curves.lead, curves.main.lines[curves.lead]), (EVAL_PREFIX + curves.lead, "evaluation"))
     drawn = [_finite(curves.line(name)) for name, _ in told]

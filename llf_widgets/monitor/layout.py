@@ -93,12 +93,12 @@ def tones(number: int) -> tuple[str, str]:
     return TONES[number % len(TONES)], "solid" if number < len(TONES) else "1.5px,3px"
 
 
-def step_range(total: int) -> dict[str, Any]:
+def step_range(total: int) -> dict[str, object]:
     """The step axis for `total` steps; automatic if unknown."""
     return {"range": [0, total], "autorange": False} if total > 0 else {"autorange": True}
 
 
-def traces(curves: Curves) -> list[dict[str, Any]]:
+def traces(curves: Curves) -> list[dict[str, object]]:
     """Styles of all traces, without data: large chart, small charts, markers and labels, then groups."""
     form = FORMATS[curves.main.group.form][1].replace("4g", "4f")
     main = {"type": "scatter", "xaxis": "x", "yaxis": "y", "mode": "lines", "showlegend": False}
@@ -171,7 +171,7 @@ def traces(curves: Curves) -> list[dict[str, Any]]:
     ]
 
 
-def _group_traces(number: int, shown: LoggedGroup, curves: Curves) -> list[dict[str, Any]]:
+def _group_traces(number: int, shown: LoggedGroup, curves: Curves) -> list[dict[str, object]]:
     """For each line of a group: logged values, smoothed values, and validation values if there are any."""
     axis, form = axis_number(number), FORMATS[shown.group.form][1]
     common = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}", "mode": "lines", "showlegend": False}
@@ -210,7 +210,7 @@ def plain(label: str) -> str:
     return label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
-def layout(curves: Curves, total: int, places: Places) -> dict[str, Any]:
+def layout(curves: Curves, total: int, places: Places) -> dict[str, object]:
     """Axes, margins and colors of the figure; axes are blank until there is data.
 
     Args:
@@ -274,7 +274,7 @@ def layout(curves: Curves, total: int, places: Places) -> dict[str, Any]:
     return shape
 
 
-def _scale(shown: LoggedGroup) -> dict[str, Any]:
+def _scale(shown: LoggedGroup) -> dict[str, object]:
     """Number format and range of a group's axis."""
     group = shown.group
     if group.top is not None:
@@ -285,7 +285,7 @@ def _scale(shown: LoggedGroup) -> dict[str, Any]:
     return {"tickformatstops": [{"dtickrange": [None, 9e-5], "value": "~e"}], "labelalias": ZERO}
 
 
-def levels(curves: Curves) -> list[dict[str, Any]]:
+def levels(curves: Curves) -> list[dict[str, object]]:
     """Reference levels of the groups as shapes."""
     return [
         {

@@ -121,7 +121,7 @@ class RunView:
         with self._lock:
             return self._draw(options) if name == "charts" else strip_bidi_nested(PART[name](self.watch, options))
 
-    def news(self, have: Mapping[str, Any], options: Options = DEFAULT) -> dict[str, Any]:
+    def news(self, have: Mapping[str, object], options: Options = DEFAULT) -> dict[str, object]:
         """Read new data, then return the parts that the client lacks.
 
         Args:
@@ -141,7 +141,7 @@ class RunView:
             parts = {name: self.part(name, options) for name in new}
             return {"now": self.watch.now, "marks": marks, "parts": parts}
 
-    def _draw(self, options: Options) -> dict[str, Any]:
+    def _draw(self, options: Options) -> dict[str, object]:
         """The charts for these options, cached until they change, since several pages may show one run."""
         options = replace(options, older=0)
         revision, window = self._revisions["charts"], options.window

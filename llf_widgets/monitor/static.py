@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.door import visible
 from llf_core.runs.plain_text import strip_bidi
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llf_widgets.monitor.facts import Facts
 
 
-def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
+def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
     """Image, table and text of a run, by MIME type. Read-only.
 
     Args:
@@ -42,7 +42,7 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
     return bundle(watch)
 
 
-def bundle(watch: Watch) -> dict[str, Any]:
+def bundle(watch: Watch) -> dict[str, object]:
     """The bundle of a run that is being watched, as of the last read."""
     facts, curves = watch.facts, watch.curves()
     run = _summary(watch)
@@ -51,7 +51,7 @@ def bundle(watch: Watch) -> dict[str, Any]:
     return _texts(watch, replace(run, png=drawn)) | {"image/png": image}
 
 
-def first_bundle(watch: Watch) -> dict[str, Any]:
+def first_bundle(watch: Watch) -> dict[str, object]:
     """The bundle without the image, whose first drawing takes a second."""
     return _texts(watch, _summary(watch))
 
@@ -79,7 +79,7 @@ def _so_far(facts: Facts) -> str:
     return f"{far} when this was saved, {formatting.clock(facts.heartbeat or facts.created or 0)}."
 
 
-def _texts(watch: Watch, run: Summary) -> dict[str, Any]:
+def _texts(watch: Watch, run: Summary) -> dict[str, object]:
     facts = watch.facts
     home = home_hash(watch.folder.home)
     return {

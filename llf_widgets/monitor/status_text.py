@@ -70,7 +70,7 @@ def within(facts: Facts) -> str:
     return f"within {_about(facts.step_seconds)}"
 
 
-def messages(facts: Facts) -> list[dict[str, Any]]:
+def messages(facts: Facts) -> list[dict[str, object]]:
     """Warnings, findings and refused requests of the current attempt, newest last.
 
     Returns:
@@ -96,7 +96,7 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
     return list(found.values())[::-1]
 
 
-def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
+def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, object]]:
     """Live changes that a finding suggests, while the run trains."""
     change = event.get("change")
     if facts.state != "running" or not isinstance(change, dict) or not change:
@@ -237,7 +237,7 @@ def resume_label(facts: Facts) -> str:
     return f"Resume from {facts.checkpoints[-1]}" if facts.checkpoints else "Restart"
 
 
-def front_end(facts: Facts, now: float) -> dict[str, Any]:
+def front_end(facts: Facts, now: float) -> dict[str, object]:
     """All data of the header as plain JSON. The front end advances clocks from `now`.
 
     Args:

@@ -33,7 +33,7 @@ class Timeline:
             elif isinstance(step, int):
                 answers[step] = text
 
-    def view(self, older: int = 0) -> list[dict[str, Any]]:
+    def view(self, older: int = 0) -> list[dict[str, object]]:
         """Data for the front end: the newest answers to each prompt, in order of first appearance.
 
         Args:
@@ -60,7 +60,7 @@ class Timeline:
         return list(self._tuned.items())[:PROMPTS]
 
 
-def _row(prompt: str, base: str | None, answers: dict[int, str], *, whole: bool) -> dict[str, Any]:
+def _row(prompt: str, base: str | None, answers: dict[int, str], *, whole: bool) -> dict[str, object]:
     every = sorted(answers)
     steps = spread(every, STEPS) if whole else every[-NEWEST:]
     return {

@@ -361,7 +361,7 @@ def waits_for(turn: QueuePosition) -> str:
     return f"Waiting for {ahead[0]}. Position {place} of {place + turn.behind()} in the queue."
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     return None if isinstance(value, str) else as_number(value)
 
 

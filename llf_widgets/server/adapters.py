@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import authenticated
@@ -28,7 +28,7 @@ class AdaptersHandler(RunsAPIHandler):
         self.finish(await self.in_list_thread(lambda: adapters(self.index, offset, limit)))
 
 
-def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
+def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:
     """Results of finished runs: `run`, `name`, `base`, `method`, `rank`, `bytes`, `ended`.
 
     Args:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
@@ -36,6 +36,6 @@ class CodeHandler(RunsAPIHandler):
         self.finish(found)
 
 
-def read(folder: RunFolder) -> dict[str, Any]:
+def read(folder: RunFolder) -> dict[str, object]:
     """The code of a run as a view shows it."""
     return code_as_json(code_to_allow(folder))

@@ -93,7 +93,7 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     return kind, _read_args(kind, args), by
 
 
-def _read_args(kind: str, args: Any) -> dict[str, Any]:
+def _read_args(kind: str, args: object) -> dict[str, object]:
     if kind == "set" and isinstance(args, dict):  # else it is refused below
         try:
             return check_changes(args)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
@@ -114,7 +114,7 @@ def front_end() -> str:
     return json.dumps({"module": module(), "css": stylesheet()})
 
 
-def summary(view: RunView) -> dict[str, Any]:
+def summary(view: RunView) -> dict[str, object]:
     """The current bundle of a run."""
     view.look()
     return bundle(view.watch)

@@ -78,7 +78,7 @@ class RunHandler(RunsAPIHandler):
             more = await self.off_loop(self._details, folder, status["state"], turn=folder.id)
         self.finish({"id": folder.id, "status": status, "meta": meta, **more})
 
-    def _details(self, folder: RunFolder, state: str) -> dict[str, Any]:
+    def _details(self, folder: RunFolder, state: str) -> dict[str, object]:
         """Data for the sidebar besides status and meta; for a broken run its row."""
         if state != "broken":
             try:
@@ -120,7 +120,7 @@ class Opened:
         self._told: deque[dict[str, Any]] = deque(maxlen=SHOWN_EVENTS)
         self._lock = threading.Lock()
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, object]:
         """Details for the sidebar.
 
         Returns:
@@ -132,7 +132,7 @@ class Opened:
         with self._lock:
             return self._details()
 
-    def _details(self) -> dict[str, Any]:
+    def _details(self) -> dict[str, object]:
         folder, reader = self.folder, self._reader
         columns = reader.metrics()
         for sample in reader.samples():
@@ -161,12 +161,12 @@ class Opened:
         }
 
 
-def shown_details(opened: Opened) -> dict[str, Any]:
+def shown_details(opened: Opened) -> dict[str, object]:
     """The details of a run without bidirectional control characters."""
     return {name: strip_bidi_nested(part) for name, part in opened.details().items()}
 
 
-def _shown(event: dict[str, Any], state: str) -> dict[str, Any]:
+def _shown(event: dict[str, Any], state: str) -> dict[str, object]:
     """An event for the sidebar: short texts, and advice for this state."""
     texts = event | {"fix": advice(event, state)}
     return {key: _short(texts[key]) for key in SHOWN_KEYS if isinstance(texts.get(key), str) and texts[key]}
@@ -182,7 +182,7 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and abs(value) < float("inf") else None
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> Any:
     return value[:TEXT] if isinstance(value, str) else value
 
 
