@@ -115,7 +115,7 @@ class Reading:
 
     def text(self) -> str:
         """Format, reason, and how many rows fit where some do not."""
-        fits = "" if self.fits == 1 else f"; {self.fits:.0%} of the first rows fit"
+        fits = "" if self.fits == 1 else f"; {self.fits:.0%} of the first rows match"
         return f"{self.format} ({self.reason}{fits})"
 
 
@@ -141,7 +141,7 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
 def other_kind(source: Source, held: DataKind, kind: DataKind) -> OtherKindError:
     """The error of a set that holds something else than the stage learns from."""
     return OtherKindError(
-        f"The data set {source.label} holds {HELD[held]}, which is for stage {any_of(stages_for(held))}. "
+        f"The data set {source.label} contains {HELD[held]}, for stage {any_of(stages_for(held))}. "
         f"Stage {any_of(stages_for(kind))} needs {HELD[kind]}.",
         held,
     )
@@ -243,7 +243,7 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: Data
     if written is not None and isinstance(rows[0].get(written), str):
         return Reading("text", {"prompt": written}, {}, f"column {written} holds text", TEXTS)
     raise DataError(
-        f"The data set {source.label} has the columns {listed(columns)}, which fit no known format. "
+        f"The data set {source.label} has the columns {listed(columns)}, which match no known format. "
         "Expected messages, conversations, or instruction and output; or say what each column holds with "
         "`dataset_format` and `dataset_columns`."
     )

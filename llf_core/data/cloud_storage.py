@@ -116,7 +116,7 @@ def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) ->
             return act(protocol, options)
         except (ImportError, ValueError) as error:
             package = PACKAGES.get(protocol)
-            todo = f"pip install {package}" if package else "take a protocol that fsspec knows"
+            todo = f"pip install {package}" if package else "use a protocol that fsspec supports"
             raise DataError(f"{url} cannot be opened: {_line(error)}. What to do: {todo}.") from None
         except FileNotFoundError:
             raise DataError(f"There is no file {url}.") from None

@@ -146,7 +146,9 @@ class Collator:
             batch = process(self.processor, texts, media, return_tensors="pt", **options)
         except BadExample as error:
             names = ", ".join(str(example.get("index", "?")) for example in examples[:MAX_NAMED])
-            raise DataError(f"The batch of the examples {names} cannot be made: {error}. Mend these records.") from None
+            raise DataError(
+                f"The batch of the examples {names} cannot be collated: {error}. Fix these records."
+            ) from None
         length = batch["input_ids"].shape[1]
         targets = torch.full((len(ids), length), IGNORED)
         for row, (tokens, learned, example) in enumerate(zip(ids, labels, examples, strict=True)):
@@ -203,5 +205,5 @@ def _nothing_to_learn(examples: list[Mapping[str, Any]]) -> DataError:
     names = ", ".join(str(example.get("index", "?")) for example in examples[:MAX_NAMED])
     more = f" and {len(examples) - MAX_NAMED:,} more" if len(examples) > MAX_NAMED else ""
     return DataError(
-        f"A batch has no token to learn from (examples {names}{more}). Raise cutoff_len, or look at these examples."
+        f"A batch has no tokens in the loss (examples {names}{more}). Raise cutoff_len, or check these examples."
     )

@@ -202,7 +202,7 @@ class Encoder:
         signs = self._signs if self._texts_alone else None
         found = add_media(conversation, row, self.reading.columns, self.media_dir, signs)
         if found.media and self.kind != ANSWERS:
-            raise BadExample("pictures, videos and sounds are only built for conversations with answers")
+            raise BadExample("images, videos and audio are supported only in conversations with responses")
         return found
 
     @cached_property
@@ -260,7 +260,7 @@ class Encoder:
         chosen, rejected = better.lists(), worse.lists()
         start = chosen.turns[0].start
         if rejected.turns[0].start != start or chosen.ids[:start] != rejected.ids[:start]:
-            raise BadExample("the template writes the question differently before the two answers")
+            raise BadExample("the template renders the prompt differently before the two responses")
         length = len(chosen.ids) + len(rejected.ids)
         if max(len(chosen.ids), len(rejected.ids)) > self.cutoff_len:
             if self.cutoff_strategy != "cut":
@@ -268,7 +268,7 @@ class Encoder:
                 raise BadExample(f"it has {longest:,} tokens, more than cutoff_len {self.cutoff_len:,}")
             chosen, rejected = self._cut_pair(conversation, chosen, rejected)
         if chosen.ids == rejected.ids:
-            raise BadExample("its two answers are the same once they are cut and written by the template")
+            raise BadExample("its two responses are identical after truncation and templating")
         lost = length - len(chosen.ids) - len(rejected.ids)
         more = {"rejected_ids": rejected.ids, "rejected_labels": rejected.labels}
         return Example(
@@ -293,7 +293,7 @@ class Encoder:
             room, answer = self.cutoff_len - source, slice(start, tokens.turns[0].end)
             closing = len(closes) if tokens.ids[answer][-len(closes) :] == closes else 0
             if room <= closing:
-                raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its answer")
+                raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its response")
 
             def kept(values: list[int]) -> list[int]:
                 said = values[answer]
@@ -313,7 +313,7 @@ class Encoder:
                 check_no_placeholders(self.processor, rendered.text)
             return found
         if len(found) > 1:
-            raise BadExample("the chat template leaves out earlier thoughts, which is not built for pictures yet")
+            raise BadExample("the chat template removes earlier thinking, which is not supported with images yet")
         return [(part, replace(rendered, media=part.media)) for part, rendered in found]
 
     def _encode(self, batch: list[Rendered]) -> list[Encoded | BadExample]:
@@ -329,7 +329,7 @@ class Encoder:
         try:
             library = self.library
             if library is None:
-                return BadExample("the model's tokenizer is written in Python, which is not built for pictures")
+                return BadExample("the model's tokenizer is a slow tokenizer, which is not supported with images")
             return encode_multimodal(self.processor, library, rendered, train_on_prompt=self.train_on_prompt)
         except BadExample as error:
             return error
@@ -345,8 +345,8 @@ class Encoder:
         length = len(found.ids)
         if length > self.cutoff_len and conversation.media:
             raise BadExample(
-                f"it has {length:,} tokens with its pictures, more than cutoff_len {self.cutoff_len:,}, and pictures "
-                "cannot be cut"
+                f"it has {length:,} tokens with its images, more than cutoff_len {self.cutoff_len:,}, and images "
+                "cannot be truncated"
             )
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
@@ -365,7 +365,7 @@ class Encoder:
         if self.kind == UNPAIRED:
             examples = [example._replace(more={"good": conversation.good}) for example in examples]
         if self.kind != PROMPTS and not any(example.learned for example in examples):
-            raise BadExample("it has no token to learn from")
+            raise BadExample("it has no tokens in the loss")
         return examples
 
     def _cut(self, conversation: Conversation, tokens: Tokens) -> Tokens:
@@ -379,7 +379,7 @@ class Encoder:
         opens = answer_header(self.template, self.tokenizer, conversation, len(conversation.messages))
         opening = len(self._ids(opens))
         if opening >= self.cutoff_len:
-            raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its question")
+            raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its prompt")
 
         def kept(values: list[int]) -> list[int]:
             return values[: self.cutoff_len - opening] + values[len(values) - opening :]

@@ -203,7 +203,9 @@ def split_validation(twins: NDArray[np.int64], size: float, seed: int) -> tuple[
     needed = int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1
     held = np.isin(rank, order[:needed])
     if count >= total or held.all():
-        raise DataError(f"val_size {size:g} holds out {count} of {total} examples. Leave at least one to train on.")
+        raise DataError(
+            f"val_size {size:g} holds out {count} of {total} examples. Expected at least one training example."
+        )
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

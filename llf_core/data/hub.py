@@ -133,7 +133,7 @@ def _endpoint() -> str | None:
 def _refusal(hub_id: str) -> str:
     page = f"{_endpoint() or 'https://huggingface.co'}/datasets/{hub_id}"
     return (
-        f"The hub gives no data set {hub_id!r}: there is none of that name, or it is gated or private. "
+        f"The hub has no data set {hub_id!r}: there is none of that name, or it is gated or private. "
         f"Look at {page}, accept the conditions there, and set HF_TOKEN to a token that may read it."
     )
 
@@ -141,7 +141,7 @@ def _refusal(hub_id: str) -> str:
 def _unreachable(hub_id: str) -> str:
     return (
         f"The data set {hub_id!r} is not in the hub's cache, and the hub did not answer within {PROBE_SECONDS:g} s. "
-        "Check the network, HF_ENDPOINT and the proxy variables, or give a local file; llf_demo needs no hub."
+        "Check the network, HF_ENDPOINT and the proxy variables, or use a local file. llf_demo needs no hub."
     )
 
 

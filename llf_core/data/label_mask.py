@@ -163,6 +163,6 @@ def _encode_by_prefix(
     for first, last in rendered.answers:
         before, after = tokenized(first), tokenized(last)
         if whole[: len(before)] != before or whole[: len(after)] != after:
-            return BadExample("the tokenizer splits the prompt differently once the answer follows")
+            return BadExample("the tokenizer splits the prompt differently when the response follows")
         turns.append(Turn(len(before), len(after)))
     return build_labels(array("i", whole), turns, train_on_prompt=train_on_prompt)

@@ -86,7 +86,7 @@ def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool
     if streaming and source.num_samples:
         raise DataError(
             f"The data set {source.label} is streamed, and its entry draws num_samples {source.num_samples:,} of all "
-            "its records. Take num_samples out, or set streaming to false."
+            "its records. Remove num_samples, or set streaming to false."
         )
     if source.url is not None:
         return OpenedDataset(
@@ -110,12 +110,12 @@ def _local_files(path: Path) -> list[Path]:
     files = sorted(file for file in path.iterdir() if file_type(file) in READERS)
     odd = next((file for file in files if not file.is_file()), None)
     if odd is not None:
-        raise DataError(f"{odd} is no file (a folder, a pipe, or a link to nothing). Remove it, or name one file.")
+        raise DataError(f"{odd} is not a file (a folder, a pipe or a broken link). Remove it, or name one file.")
     kinds = sorted({file_type(file) for file in files})
     if not files:
-        raise DataError(f"{path} holds no data file. Expected files of one kind: {', '.join(READERS)}.")
+        raise DataError(f"{path} has no data file. Expected files of one type: {', '.join(READERS)}.")
     if len(kinds) > 1:
-        raise DataError(f"{path} mixes files of kinds {', '.join(kinds)}. Expected one kind: name one file.")
+        raise DataError(f"{path} mixes files of the types {', '.join(kinds)}. Expected one type: name one file.")
     return files
 
 
@@ -126,7 +126,8 @@ def _saved_files(path: Path, state: Path) -> list[Path]:
     files = [path / name for name in names if isinstance(name, str) and "/" not in name]
     if not files or len(files) < len(names) or not all(map(os.path.isfile, files)):
         raise DataError(
-            f"{state} names no files that lie beside it. Expected what Dataset.save_to_disk wrote: copy it again."
+            f"{state} names files that are not in its folder. Expected the output of Dataset.save_to_disk. Copy it "
+            "again."
         )
     return files
 
@@ -164,7 +165,7 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
             raise DataError(
                 f"No line of {names} can be read; the first of {len(flaws):,} is line {flaws[0].line}: "
                 f"{flaws[0].reason}. "
-                "Expected one object a line, or a JSON list of objects."
+                "Expected one object per line, or a JSON list of objects."
             )
         raise no_records_error(opened.source.label, names)
 
@@ -177,7 +178,7 @@ def no_records_error(label: str, names: str) -> DataError:
         names: its files.
     """
     return DataError(
-        f"The data set {label} is empty: there is no record in {names}. Put at least one in, or name another set."
+        f"The data set {label} is empty: {names} has no records. Add at least one, or use another data set."
     )
 
 

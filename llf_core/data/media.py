@@ -75,7 +75,7 @@ def add_media(
                 kind = piece[1:-1]
                 medium = next(left[kind], None)
                 if medium is None:
-                    raise BadExample(f"its text names more {piece} than the {len(given[kind])} that it has")
+                    raise BadExample(f"its text has more {piece} than the {len(given[kind])} that it has")
                 used.append(medium)
                 parts.append({"type": kind})
             elif piece or not message["content"]:
@@ -83,7 +83,7 @@ def add_media(
         messages[place] = {**message, "parts": parts} if signs is None else _in_text(message, parts, signs)
     for kind, found in left.items():
         if any(True for _ in found):
-            raise BadExample(f"it has more of {kind} than its text names with <{kind}>")
+            raise BadExample(f"it has more {kind} data than <{kind}> markers in its text")
     rejected = conversation.rejected
     if rejected is not None and signs is None:  # the other answer of a pair, in which no picture is looked for
         rejected = {**rejected, "parts": [{"type": "text", "text": rejected["content"]}]}
@@ -131,7 +131,7 @@ def encode_multimodal(
     if rendered.cuts is None:
         (whole,) = library.ids([rendered.text])
         if [one for ids in library.ids(pieces) for one in ids] != list(whole):
-            raise BadExample("the tokenizer splits the prompt differently once the answer follows")
+            raise BadExample("the tokenizer splits the prompt differently when the response follows")
     signs = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in PROCESSOR_ARGUMENTS}
     left = {kind: [one for one in rendered.media if one.kind == kind] for kind in PROCESSOR_ARGUMENTS}
     ids: list[int] = []
@@ -145,7 +145,7 @@ def encode_multimodal(
         ids += process(processor, [piece], [taken])["input_ids"][0] if taken else library.ids([piece])[0]
         places[end] = len(ids)
     if any(left.values()):
-        raise BadExample("the chat template does not show all of its media")
+        raise BadExample("the chat template does not render all of its media")
     turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
     return build_labels(array("i", ids), turns, train_on_prompt=train_on_prompt)
 
@@ -163,7 +163,7 @@ def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
     for kind in PROCESSOR_ARGUMENTS:
         sign = getattr(processor, f"{kind}_token", None)
         if sign and str(sign) in text:
-            raise BadExample(f"its text has {sign}, which stands for {kind} data that it does not have")
+            raise BadExample(f"its text has {sign}, which marks {kind} data that it does not have")
 
 
 def process(
@@ -212,7 +212,7 @@ def _medium(kind: str, value: Any, folder: Path) -> Medium:
     if value.startswith("data:"):
         return Medium(kind, INLINE + value.partition(",")[2])
     if "://" in value:
-        raise BadExample(f"its {kind} {value} is not on this disk, and nothing is fetched: download it first")
+        raise BadExample(f"its {kind} {value} is not on this disk, and LLF does not download media: download it first")
     path = Path(value).expanduser()
     return Medium(kind, str(path if path.is_absolute() else folder / path))
 
@@ -233,5 +233,5 @@ def _opened(medium: Medium) -> Any:
     except FileNotFoundError:
         raise BadExample(f"there is no file {medium.value}") from None
     except (UnidentifiedImageError, OSError, ValueError) as error:
-        name = "its inline picture" if inline else f"the picture {medium.value}"
+        name = "its inline image" if inline else f"the image {medium.value}"
         raise BadExample(f"{name} cannot be read ({str(error).splitlines()[0]})") from None

@@ -85,7 +85,7 @@ class PackedRows:
         return (
             f"With `packing` an epoch is one step: the {len(self.members):,} examples fit into {len(self):,} rows, and "
             f"a step takes {step:,}. Lower `gradient_accumulation_steps` or `per_device_train_batch_size` for more "
-            "steps, or take `packing` out."
+            "steps, or remove `packing`."
         )
 
 
@@ -102,6 +102,6 @@ def check_packing(*, packing: bool, flattens: bool, why: str = "") -> None:
     """
     if packing and not flattens:
         raise DataError(
-            f"`packing` is true, but with this model the examples of a row would see each other. {why}".rstrip()
-            + " Expected `packing: false`: the same examples are learned from, each in a row of its own."
+            f"`packing` is true, but with this model the examples of a row would attend to each other. {why}".rstrip()
+            + " Expected `packing: false`: each example then has its own row."
         )

@@ -99,7 +99,7 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
     shortest, longest = int(sizes.min()), int(sizes.max())
     if shortest < 1 or longest > capacity:
         wrong = shortest if shortest < 1 else longest
-        raise ValueError(f"An example has {wrong} tokens. Expected 1 to {capacity}, the room of a row.")
+        raise ValueError(f"An example has {wrong} tokens. Expected 1 to {capacity}, the capacity of a row.")
 
     capacity = min(capacity, int(sizes.sum()))  # where all fit into one row, room beyond that needs no table
     order = np.argsort(-sizes, kind="stable")

@@ -81,7 +81,7 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
         held, eval_places = other.rows(prepared.eval, prepared.eval_counts)
     left_out = (train.said() + ("" if other is train else other.said())).strip()
     if not len(rows) or (held is not None and not len(held)):
-        raise DataError(f"No prompt is left. {left_out}")
+        raise DataError(f"No prompts remain. {left_out}")
     return Prompts(rows, held, tuple(train.columns), left_out, places, eval_places)
 
 
@@ -97,8 +97,8 @@ class _Reader:
     def said(self) -> str:
         """Sentences about what was left out."""
         cutoff = self._config.data.cutoff_len
-        long = f"{self._long:,} prompts have more than cutoff_len {cutoff:,} tokens and are left out. "
-        tools = f"{self._tools:,} prompts offer functions (tools), which is not built yet, and are left out. "
+        long = f"{self._long:,} prompts have more than cutoff_len {cutoff:,} tokens and are dropped. "
+        tools = f"{self._tools:,} prompts use tools, which is not supported yet, and are dropped. "
         return (long if self._long else "") + (tools if self._tools else "")
 
     def rows(self, examples: Dataset, counts: NDArray[np.int64]) -> tuple[Dataset, tuple[int, ...]]:

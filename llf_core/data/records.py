@@ -171,13 +171,13 @@ def read_file(path: File) -> Iterator[RecordOrBroken]:
     reader = READERS.get(file_type(path))
     if reader is None or (path.suffix.lower() in COMPRESSED and file_type(path) in TABLE_TYPES):
         kinds = f"{', '.join(READERS)}; texts may be compressed ({', '.join(COMPRESSED)})"
-        raise DataError(f"{path} is of an unknown kind ({path.suffix or 'no suffix'}). Expected one of {kinds}.")
+        raise DataError(f"{path} is of an unknown type ({path.suffix or 'no suffix'}). Expected one of {kinds}.")
     try:
         yield from reader(path)
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # a full disk, no permission
-        raise DataError(f"{path} cannot be unpacked: {str(error).rstrip('.')}. Copy or make it again.") from None
+        raise DataError(f"{path} cannot be unpacked: {str(error).rstrip('.')}. Copy or create it again.") from None
 
 
 def _open(path: File) -> BinaryIO:
@@ -207,9 +207,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_columns(path: File, names: Sequence[str | None]) -> None:
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(
-            f"{path} has the column {', '.join(twice)} twice, so it is not clear which one is meant. Rename one."
-        )
+        raise DataError(f"{path} has the column {', '.join(twice)} twice, which is ambiguous. Rename one.")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
@@ -284,12 +282,14 @@ def _read_json(path: File) -> Iterator[RecordOrBroken]:
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
-            "Mend that place, or write one object a line (jsonl), where a broken line costs only itself."
+            "Fix it, or write one object per line (jsonl), so that only the broken line is lost."
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
     except _TwiceError as error:
-        raise DataError(f"{path} has an object with {error}. Rename one, or write one object a line (jsonl).") from None
+        raise DataError(
+            f"{path} has an object with {error}. Rename one, or write one object per line (jsonl)."
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {str(error).partition(';')[0]}.") from None
     if not isinstance(rows, list):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llf_core.data.formats.conversation import Conversation
 
 OWN_TEMPLATE = "the model's own"
-NO_TEMPLATE = "none, since plain texts need none"
+NO_TEMPLATE = "none (plain text)"
 SHOWN_CHARACTERS = 60
 MARK = "\ue000"
 """A character that no template writes (private use area)."""
@@ -53,7 +53,7 @@ def template_error(error: Exception) -> BadExample:
         raise error
     if isinstance(error, template_limit_error()):
         raise DataError(
-            f"The chat template that comes with the tokenizer does not end as one should: {error}. Expected a template "
+            f"The chat template of the tokenizer exceeds its limits: {error}. Expected a template "
             "that writes a conversation in some thousand steps: take the model from where it was published, or set "
             "template."
         )
@@ -171,14 +171,12 @@ def choose_template(
         named = named_template(name)
         end = tokenizer.eos_token if named.end == "eos_token" else named.end
         if end is None:
-            raise DataError(
-                f"The template {name} ends answers with the end-of-sequence token, and the tokenizer has none."
-            )
+            raise DataError(f"The template {name} ends responses with the EOS token, and the tokenizer has none.")
         if tokenizer.convert_tokens_to_ids(end) in {None, tokenizer.unk_token_id} and end != tokenizer.unk_token:
             fitting = sorted((one for one in template_names() if _fits(one, tokenizer)), key=_made_of_text)
             raise DataError(
-                f"The template {name} ends answers with {end}, which is not a token of this tokenizer: "
-                f"the model would never learn to stop. Templates that fit: {listed(fitting)}."
+                f"The template {name} ends responses with {end}, which is not a token of this tokenizer: "
+                f"the model would never learn to stop. Matching templates: {listed(fitting)}."
             )
         jinja = named.jinja(space=_puts_a_blank(tokenizer), tools=tool_format)
         options = _options(jinja, enable_thinking, preserve_thinking)
@@ -189,7 +187,7 @@ def choose_template(
     if not tokenizer.chat_template:
         raise DataError(
             "The tokenizer brings no chat template (a base model?). "
-            "Set template, e.g. template: default for a base model, or take the model's instruct version."
+            "Set template, e.g. template: default for a base model, or use the instruct version of the model."
         )
     jinja = tokenizer.get_chat_template()
     return ChatTemplate(OWN_TEMPLATE, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
@@ -299,13 +297,13 @@ def render_answers(
         last = place == len(messages) - 1
         turn = whole if last else template.render(tokenizer, messages[: place + 1], tools)
         if not whole.startswith(turn):
-            raise RewrittenAnswer(f"the chat template writes turn {place + 1} differently once later turns follow")
+            raise RewrittenAnswer(f"the chat template renders turn {place + 1} differently when later turns follow")
         start = len(prompt) if turn.startswith(prompt) else _shared(template, tokenizer, conversation, place, turn)
         _check_said(messages[place], turn[start:], template.name)
         answers.append((start, len(turn)))
     for tool in tools or ():
         if str(tool["function"].get("name", "")) not in whole[: answers[0][0]]:
-            raise BadExample(f"the chat template ({template.name}) does not show the tools")
+            raise BadExample(f"the chat template ({template.name}) does not render the tools")
     return Rendered(whole, tuple(answers))
 
 
@@ -344,7 +342,7 @@ def _by_signs(
     if template.forgets and not last_only:
         asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
         if any(message["role"] == ANSWER for message in messages[:asked]):
-            raise RewrittenAnswer("the template leaves out earlier thoughts")
+            raise RewrittenAnswer("the template removes earlier thinking")
     for message in messages:
         if not message["content"].isascii() and MARKERS.search(message["content"]):
             raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
@@ -419,7 +417,7 @@ def _by_marks(
         raise template_error(error) from None
     answers = tuple((start, end) for start, end in spans if end > start)
     if not answers:
-        raise BadExample("the chat template marks nothing of it as generated")
+        raise BadExample("the chat template does not mark any generated text")
     return Rendered(text, answers[-1:] if last_only else answers)
 
 
@@ -435,7 +433,7 @@ def _shared(
     before = template.render(tokenizer, messages, tools)
     start = common_prefix_length(prompt, turn)
     if start < len(before):
-        raise BadExample(f"the chat template changes what stands before turn {place + 1}")
+        raise BadExample(f"the chat template changes the text before turn {place + 1}")
     return start
 
 
@@ -445,10 +443,10 @@ def _check_said(message: Message, said: str, template: str) -> None:
     content = PLACEHOLDER.sub("", message["content"]) if "parts" in message else message["content"]
     if "".join(content.split()) not in shown:
         begins = content.strip()[:SHOWN_CHARACTERS]
-        raise BadExample(f"the chat template ({template}) leaves out a part of the answer {begins!r}")
+        raise BadExample(f"the chat template ({template}) drops a part of the response {begins!r}")
     for call in message.get("tool_calls", ()):
         if call["function"]["name"] not in shown:
-            raise BadExample(f"the chat template ({template}) does not show the call of {call['function']['name']}")
+            raise BadExample(f"the chat template ({template}) does not render the call of {call['function']['name']}")
 
 
 def common_prefix_length(one: str, other: str) -> int:

@@ -270,7 +270,7 @@ class DataReport:
         count = "1 record gives" if len(unusable) == 1 else f"{len(unusable):,} records give"
         raise DataError(
             f"{count} no example, and `stop_on_dropped` is true: {first}{more}. "
-            "Mend them, or set it to false to go on without them."
+            "Fix them, or set it to false to drop them."
         )
 
     def nothing_left(self, names: Sequence[str]) -> DataError:
@@ -279,7 +279,7 @@ class DataReport:
         why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
         lines = f"; {len(self.broken)} lines cannot be read" if self.broken else ""
         return DataError(
-            f"No example of {', '.join(names)} can be learned from: {why}{lines}. Mend the data, or take another set."
+            f"No example of {', '.join(names)} is usable: {why}{lines}. Fix the data, or use another data set."
         )
 
     def unusable(self) -> list[Dropped]:
@@ -305,23 +305,23 @@ class DataReport:
     def duplicates_warning(self) -> str | None:
         """Warning about duplicates among the training examples, and the key that removes them; None for few."""
         told = duplicates_warning(self.repeated, self.examples)
-        return None if told is None else f"{told} `drop_duplicates: true` leaves them out."
+        return None if told is None else f"{told} `drop_duplicates: true` drops them."
 
     def text(self) -> str:
         """The report as text for a terminal or log."""
         told = self.duplicates_warning()
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         lines = [
-            f"{self.examples:,} examples to train on, {self.eval_examples:,} to evaluate on.",
-            f"{self.tokens:,} tokens, {self.trained_tokens:,} of them trained ({share:.1%}).",
-            *(["The data is streamed: these are the counts of what was read so far."] if self.streamed else []),
+            f"{self.examples:,} training examples, {self.eval_examples:,} evaluation examples.",
+            f"{self.tokens:,} tokens, {self.trained_tokens:,} of them in the loss ({share:.1%}).",
+            *(["The data is streamed: these counts cover the records read so far."] if self.streamed else []),
             *self._packed(),
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
-            *([f"{self.copies:,} copies of earlier examples left out."] if self.copies else []),
+            *([f"{self.copies:,} duplicates of earlier examples dropped."] if self.copies else []),
             *([] if told is None else [told]),
             *_named(
-                "cut at cutoff_len",
+                "truncated at cutoff_len",
                 [f"{one.dataset} {self.where(one.index, one.dataset)} by {one.cut}" for one in self.truncated],
             ),
             *_named("dropped", [self._named_place(one) for one in self.dropped]),
@@ -332,7 +332,7 @@ class DataReport:
             *_named("broken", [f"{one.dataset} line {one.line}: {one.reason}" for one in self.broken]),
         ]
         for shown in self.preview:
-            lines += ["", f"Example {shown.index + 1} (trained between {OPEN} and {CLOSE}):", shown.text()]
+            lines += ["", f"Example {shown.index + 1} (in the loss between {OPEN} and {CLOSE}):", shown.text()]
         return "\n".join(lines)
 
     def _unread(self, one: Broken) -> str:

@@ -138,9 +138,11 @@ def _from_entry(name: str, entry: Any, base: Path) -> Source:
         return Source(name, url=entry["cloud_file_name"], **shape)
     for key, what in NOT_BUILT_LOCATIONS.items():
         if entry.get(key):
-            raise DataError(f"{where} comes from {what} ({key}), which is not built yet. Give file_name or hf_hub_url.")
+            raise DataError(
+                f"{where} comes from {what} ({key}), which is not supported yet. Set file_name or hf_hub_url."
+            )
     if not entry.get("file_name"):
-        raise DataError(f"{where} says neither file_name nor hf_hub_url. Name its file, relative to {base}.")
+        raise DataError(f"{where} has neither file_name nor hf_hub_url. Set file_name, relative to {base}.")
     path = base / entry["file_name"]
     if not path.exists():
         raise DataError(f"{where} names {entry['file_name']}, but {path} does not exist.")
@@ -153,21 +155,21 @@ def _pairs(mapping: dict[str, str]) -> tuple[tuple[str, str], ...]:
 
 def _check_entry(where: str, entry: Any) -> None:
     if not isinstance(entry, dict):
-        raise DataError(f'{where} is no object. Expected one such as {{"file_name": "a.json"}}.')
+        raise DataError(f'{where} is not an object. Expected one such as {{"file_name": "a.json"}}.')
     _check_keys(where, entry, (*LOCATION_KEYS, *ENTRY_KEYS))
     for key in ("columns", "tags"):
         given = entry.get(key) or {}
         if not isinstance(given, dict) or not all(isinstance(one, str | None) for one in given.values()):
-            raise DataError(f"`{key}` of {where} is {show(given)}. Expected an object of names, each a text.")
+            raise DataError(f"`{key}` of {where} is {show(given)}. Expected an object of strings.")
     for key in (*LOCATION_KEYS, "formatting", "subset", "split", "folder"):
         if not isinstance(entry.get(key), str | None):
-            raise DataError(f"{where} has {key} {show(entry[key])}. Expected a text.")
+            raise DataError(f"{where} has {key} {show(entry[key])}. Expected a string.")
     wanted = entry.get("num_samples")
     if wanted is not None and not (
         isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MAX_SAMPLES
     ):
         raise DataError(
-            f"{where} has num_samples {show(wanted)}. Expected an integer from 1 to {MAX_SAMPLES:,}, or none."
+            f"{where} has num_samples {show(wanted)}. Expected an integer from 1 to {MAX_SAMPLES:,}, or null."
         )
     columns = entry.get("columns") or {}
     _check_keys(f"`columns` of {where}", columns, COLUMNS)

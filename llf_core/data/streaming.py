@@ -83,7 +83,8 @@ class Stream:
             first = next(rows, None)
             if first is None:
                 raise DataError(
-                    f"val_size {self._held} holds out every example of the data. Leave at least one to train on."
+                    f"val_size {self._held} holds out every example of the data. Expected at least one training "
+                    "example."
                 )
             every = chain([first], rows)
             yield from self._packed(every, random) if self._data.packing else every

@@ -78,7 +78,7 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
         turns = (*tokens.turns[:number], Turn(source, end))
         pieces += [slice(turn.start, turn.start + words), slice(turn.end - (target - words), turn.end)]
     elif number == 0:
-        raise BadExample(f"cutoff_len {cutoff} leaves no room for its answer between what opens and closes it")
+        raise BadExample(f"cutoff_len {cutoff} leaves no room for its response and the template tokens around it")
     else:
         turns = tokens.turns[:number]
         pieces = [slice(turns[-1].end)]

@@ -36,12 +36,12 @@ def validation_conversations(
     """
     data = config.data
     if not (data.eval_dataset or data.val_size):
-        raise DataError("The run held nothing out. Give prompts, or set eval_dataset or val_size.")
+        raise DataError("The run has no validation data. Pass prompts, or set eval_dataset or val_size.")
     if data.streaming:
-        raise DataError("The run streamed its data, so what it held out is not at hand. Give prompts.")
+        raise DataError("The run streamed its data, so its validation data is not stored. Pass prompts.")
     settings = EncodingSettings.of(config)
     if settings.kind == TEXTS:
-        raise DataError("The run held out plain text, which asks nothing. Give prompts.")
+        raise DataError("The validation data of the run is plain text without prompts. Pass prompts.")
     prepared = prepare(config, tokenizer)
     assert prepared.eval is not None  # noqa: S101 - for the type checker
     sets = prepared.eval_counts[:, SET_COLUMN].tolist()

@@ -179,8 +179,8 @@ def _told() -> Iterator[None]:
         if not is_tokenizer_error(error):
             raise
         raise DataError(
-            f"The model's tokenizer cannot take a text of the data: {first_line(error)} Its tokenizer.json may be "
-            "damaged. Copy or download the model again, or leave the text out."
+            f"The model's tokenizer cannot encode a text of the data: {first_line(error)} Its tokenizer.json may be "
+            "damaged. Copy or download the model again, or remove the text."
         ) from error
 
 

@@ -274,4 +274,4 @@ def _other_owner(path: Path) -> str:
 
 
 def _kind(mode: int) -> str:
-    return next((name for test, name in FILE_KINDS if test(mode)), "something else")
+    return next((name for test, name in FILE_KINDS if test(mode)), "another type of file")

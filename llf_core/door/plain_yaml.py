@@ -89,7 +89,7 @@ class Loader(yaml.SafeLoader):
             for key_node, _ in node.value:
                 key = self.construct_object(key_node, deep=True)
                 if key in seen:
-                    raise _error(f"the key {_short(key)} stands twice in one mapping", key_node)
+                    raise _error(f"the key {_short(key)} occurs twice in one mapping", key_node)
                 seen.add(key)
         return made
 

@@ -59,7 +59,7 @@ def answer(
         FileNotFoundError: the run has no result yet.
     """
     if not folder.output.is_dir():
-        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
     from llf_core.evaluation.load_run import load_base_and_tuned
     from llf_core.generation import generate
 

@@ -40,7 +40,7 @@ def load_base_and_tuned(
     """
     if not generates(config):
         raise ModelError(
-            f"{folder.id} made a reward model, which scores answers and writes none. Expected a run of another stage."
+            f"{folder.id} trained a reward model, which does not generate text. Expected a run of another stage."
         )
     from llf_core.generation import prepare_weights
 

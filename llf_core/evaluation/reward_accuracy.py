@@ -100,7 +100,7 @@ def reward_accuracy(
     dropped: Counter[str] = Counter()
 
     def told(done: int, total: int) -> None:
-        progress("Scoring answers", done, total)
+        progress("Scoring responses", done, total)
 
     if run is None:
         talks = [both for pair in _pairs(config, most, dropped, _Talks) for both in pair]

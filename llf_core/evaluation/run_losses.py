@@ -63,7 +63,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
     """
     if not folder.output.is_dir():
-        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
     config = run_config(folder)
     own = [name for name in config.get("reward_functions") or () if name not in BUILT_IN]
     if own and (code := code_of_rewards(folder, own)) is not None:
@@ -71,7 +71,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
     if data is not None:
         config = config.replace(eval_dataset=data, val_size=0)
     if not (config.data.eval_dataset or config.data.val_size):
-        raise ValueError(f"{folder.id} held nothing out to evaluate on. Name a data set that it was not trained on.")
+        raise ValueError(f"{folder.id} has no evaluation data. Pass a data set that it was not trained on.")
     base, examples = _loss(config, folder)
     _forget()  # one model is in memory at a time
     tuned, _ = _loss(_of_output(config, folder), folder)

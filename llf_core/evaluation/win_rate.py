@@ -117,16 +117,16 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     from llf_core.models.reward_model import find_reward_model, load_reward_model
 
     if not folder.output.is_dir():
-        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
     if prompts is not None and not prompts:
-        raise ValueError("No prompt is given. Expected at least one, or none at all for what the run held out.")
+        raise ValueError("The list of prompts is empty. Expected at least one, or None for the validation data.")
     config = run_config(folder)
     find_reward_model(reward_model, config)  # before anything is computed
     asked, texts = _answers(folder, config, prompts, max_new_tokens, most, progress)
     scorer = load_reward_model(reward_model, config)
     told = [{"role": "assistant", "content": text} for of in ("base", "tuned") for text in texts[of]]
     talks = [[*messages, answer] for messages, answer in zip(asked * 2, told, strict=True)]
-    scores = scorer.scores(talks, progress=lambda done, total: progress("Scoring answers", done, total))
+    scores = scorer.scores(talks, progress=lambda done, total: progress("Scoring responses", done, total))
     said = [str(messages[-1]["content"]) for messages in asked]
     rows = zip(said, texts["base"], texts["tuned"], scores[: len(said)], scores[len(said) :], strict=True)
     return win_rate_of([PairwiseComparison(*row) for row in rows])

@@ -91,11 +91,11 @@ def run_in_child(
         return json.loads(said)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        raise RuntimeError(f"The process that has the model was ended by {name}. Expected enough free memory for it.")
+        raise RuntimeError(f"The process with the model was terminated by {name}. Check that enough memory is free.")
     if said.startswith('{"error"'):
         told = json.loads(said)
         raise UntrustedCodeError(told["error"]) if told.get("untrusted") else RuntimeError(told["error"])
-    raise RuntimeError((complaints or ["The child process said nothing."])[-1])
+    raise RuntimeError((complaints or ["The child process exited without output."])[-1])
 
 
 def _threads(run_id: str | None, home: Path | None) -> int | None:

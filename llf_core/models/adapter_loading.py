@@ -60,7 +60,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
     if not name.strip() or not is_there(folder):
         if is_path(name) or "/" not in name or not may_be_hub_id(name):
             raise ModelError(
-                f"There is no adapter at {shown_name(name)}. Expected a folder with adapter_config.json, or a hub id."
+                f"No adapter at {shown_name(name)}. Expected a folder with adapter_config.json, or a hub id."
                 f"{meant_instead(name, config.model.cache_dir)}"
             )
         from llf_core.models.hub import hub_adapter
@@ -77,7 +77,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
         if not config.model.allow_pickle:
             raise ModelError(
                 f"{name} has its weights only as pickle ({PICKLE_FILE}), which can run code while it loads. "
-                "Set allow_pickle: true if you trust where it comes from."
+                "Set allow_pickle: true if you trust its source."
             )
     return folder
 
@@ -159,9 +159,9 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
     except UnpicklingError as error:
         raise ModelError(
-            f"{folder / PICKLE_FILE} is damaged, or holds more than tensors, and none of it was run. Expected "
+            f"{folder / PICKLE_FILE} is damaged, or contains more than tensors. It was not executed. Expected "
             f"{SAFETENSORS_FILE}: take "
-            "the adapter from where it was made."
+            "the adapter from its original source."
         ) from error
     except Exception as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
@@ -206,8 +206,8 @@ def check_adapter_reloads(model: Any) -> None:
         fit = sorted({_target(model, name) for name in trained} - {_target(model, name) for name in lost})
         todo = f"Set lora_target: {','.join(fit)}" if fit else "Set finetuning_type: full"
         raise ModelError(
-            f"PEFT {version('peft')} would save the adapter and not load it again whole: it leaves out "
-            f"{list_first(lost)} of {len(trained):,} weights. {todo}, or take another model."
+            f"PEFT {version('peft')} would not load the adapter completely after saving it: it drops "
+            f"{list_first(lost)} of {len(trained):,} weights. {todo}, or use another model."
         )
 
 
@@ -234,7 +234,7 @@ def _check_rank(settings: Any, folder: Path) -> None:
     if wrong is not None:
         raise ModelError(
             f"{folder / 'adapter_config.json'} cannot belong to these weights: {wrong[:100]} is {ranks[wrong]:,}, and "
-            f"they hold {numbers:,} numbers in all. Copy or download the adapter again."
+            f"they hold {numbers:,} numbers in total. Copy or download the adapter again."
         )
 
 
@@ -279,9 +279,7 @@ def adapter_settings(folder: Path) -> Any:
         (key for key, kinds in FIELD_TYPES.items() if key in stored and not isinstance(stored[key], kinds)), None
     )
     if odd is not None:
-        raise ModelError(
-            f"{path} has a value of another type than expected for {odd}: {str(stored[odd])[:50]}. {again}"
-        )
+        raise ModelError(f"{path} has a value of an unexpected type for {odd}: {str(stored[odd])[:50]}. {again}")
     long = next(
         (key for key in FIELD_TYPES if isinstance(stored.get(key), list) and len(stored[key]) > MAX_NAMES), None
     )
@@ -290,7 +288,7 @@ def adapter_settings(folder: Path) -> Any:
     try:
         settings = PeftConfig.from_pretrained(str(folder))
     except Exception as error:
-        raise ModelError(f"{path} is no config of an adapter: {first_line(error)} {again}") from error
+        raise ModelError(f"{path} is not a valid adapter config: {first_line(error)} {again}") from error
     if settings.task_type == TaskType.SEQ_CLS:
         settings.task_type = TaskType.CAUSAL_LM
         settings.modules_to_save = sorted({*(settings.modules_to_save or ()), HEAD_NAME} - {"classifier"})
@@ -329,7 +327,7 @@ def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> N
         )
     if apart := [key for key, tensor in wanted.items() if not bitwise_equal(stored[key], tensor)]:
         raise ModelError(
-            f"PEFT {version('peft')} does not load the adapter {name} whole: {list_first(apart)} of "
+            f"PEFT {version('peft')} does not load the adapter {name} completely: {list_first(apart)} of "
             f"{len(wanted):,} weights are not what the file holds. Expected an adapter that PEFT can load again: train "
             "one with other modules in lora_target."
         )
@@ -340,7 +338,9 @@ def _made_for(folder: Path) -> str:
 
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     return (
-        f"It was made for {str(base)[:MAX_QUOTED]}." if base else "Its config does not say which model it was made for."
+        f"It was trained for {str(base)[:MAX_QUOTED]}."
+        if base
+        else "Its config does not name the model it was trained for."
     )
 
 

@@ -37,8 +37,8 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     known = kind in transformers.CONFIG_MAPPING
     if own_code and not known and not trust_remote_code:
         raise ModelError(
-            f"{source.name} ({kind}) runs only with Python code that comes with it. "
-            "Set trust_remote_code: true if you have read that code and trust it."
+            f"{source.name} ({kind}) needs the Python code that comes with it. "
+            "Set trust_remote_code: true if you have reviewed that code and trust it."
         )
     try:
         config: Any = AutoConfig.from_pretrained(
@@ -47,7 +47,9 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     except Exception as error:
         if known or not isinstance(error, ValueError | KeyError):
             why = last_line(error).removeprefix("TypeError: ").removeprefix("ValueError: ")
-            raise ModelError(f"{source.folder / 'config.json'} is no config of a {kind}: {why} {REDOWNLOAD}") from error
+            raise ModelError(
+                f"{source.folder / 'config.json'} is not a valid {kind} config: {why} {REDOWNLOAD}"
+            ) from error
         raise ModelError(
             f"transformers {transformers.__version__} does not know the architecture {kind!r} of {source.name}. "
             "Expected one of its causal language models; a newer transformers may know it: pip install -U transformers."

@@ -71,7 +71,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         times, added = (1.0, 0) if state is None else growth_bound(json.loads(state.__getstate__()))
         if times > MAX_GROWTH or added > MAX_ADDED_LENGTH:
             raise ModelError(
-                f"The tokenizer of {name} is refused: its {part} makes a text up to {times:,.0f} times as long and "
+                f"The tokenizer of {name} was rejected: its {part} makes a text up to {times:,.0f} times as long and "
                 f"adds {added:,} characters. Expected at most {MAX_GROWTH} times and {MAX_ADDED_LENGTH:,} characters. "
                 f"{REDOWNLOAD}"
             )
@@ -83,7 +83,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         if not is_tokenizer_error(error):
             raise
         raise ModelError(
-            f"The tokenizer of {name} cannot take every text: {first_line(error)} Expected one that has a token for "
+            f"The tokenizer of {name} cannot encode every text: {first_line(error)} Expected one that has a token for "
             f"what it does not know. {REDOWNLOAD}"
         ) from error
 

@@ -196,8 +196,8 @@ def check_checksums(model: Any, folder: Path) -> None:
     }
     if apart := differences(wanted, tensors):
         raise ModelError(
-            f"{folder} is not loaded as the run wrote it: {list_first([str(one) for one in apart])}. Its files were "
-            "changed, or the installed libraries leave a part of them out. Copy it again, or resume the run from a "
+            f"{folder} does not load as the run saved it: {list_first([str(one) for one in apart])}. Its files were "
+            "changed, or the installed libraries drop a part of them. Copy it again, or resume the run from a "
             "checkpoint."
         )
 

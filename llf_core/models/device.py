@@ -73,15 +73,15 @@ def plan_device(config: RunConfig) -> DevicePlan:
     if asked == "fp16":
         if device == "cpu":
             raise ModelError(
-                "fp16: true needs a GPU, and this run uses the CPU. Leave fp16 out: the fastest precision is then "
+                "fp16: true needs a GPU, and this run uses the CPU. Remove fp16: the fastest precision is then "
                 "found by itself; bf16: true works on a CPU too."
             )
-        return DevicePlan(device, "float16", "float16", threads, f"{why} float16, as fp16 asks.")
+        return DevicePlan(device, "float16", "float16", threads, f"{why} float16, as set by fp16.")
     if asked is not None:
         if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise ModelError(
                 f"{asked}: true needs a GPU that computes in bfloat16 (Ampere or newer), and "
-                f"{torch.cuda.get_device_name()} does not. Set fp16: true, or leave both out."
+                f"{torch.cuda.get_device_name()} does not. Set fp16: true, or remove both."
             )
         autocast: Dtype | None = None if asked == "pure_bf16" else "bfloat16"
         return DevicePlan(device, "bfloat16", autocast, threads, f"{why} bfloat16, as {asked} asks.")
@@ -98,7 +98,7 @@ def _device(*, use_cpu: bool) -> tuple[Device, str]:
     import torch
 
     if use_cpu:
-        return "cpu", "CPU, as use_cpu asks;"
+        return "cpu", "CPU, as set by use_cpu;"
     if torch.cuda.is_available():
         # Before the first weight is put on it: each of several processes has a card of its own.
         rank = os.environ.get("LOCAL_RANK", "")

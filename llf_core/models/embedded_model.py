@@ -47,7 +47,7 @@ def embedded_model() -> ModelSource:
     """
     folder = home() / "models" / EMBEDDED
     if not _is_whole(folder):
-        with shared_lock(f"model-{EMBEDDED}", f"Another process is preparing {EMBEDDED}; waiting for it."):
+        with shared_lock(f"model-{EMBEDDED}", f"Waiting for another process that prepares {EMBEDDED}."):
             if not _is_whole(folder):
                 _make(folder)
     return ModelSource(EMBEDDED, folder, "embedded", VERSION, SHA256, LICENSE, PORTABLE)

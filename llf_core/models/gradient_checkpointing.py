@@ -48,7 +48,7 @@ def choose_checkpointing(
     asked = config.training.gradient_checkpointing
     if config.model.disable_gradient_checkpointing:
         return CheckpointingChoice(
-            on=False, reason="Gradient checkpointing is off, as disable_gradient_checkpointing asks."
+            on=False, reason="Gradient checkpointing is off, as set by disable_gradient_checkpointing."
         )
     if asked and not model.supports_gradient_checkpointing:
         raise ModelError(
@@ -56,22 +56,25 @@ def choose_checkpointing(
         )
     if asked is not None:
         return CheckpointingChoice(
-            asked, f"Gradient checkpointing is {_word(on=asked)}, as gradient_checkpointing asks."
+            asked, f"Gradient checkpointing is {_word(on=asked)}, as set by gradient_checkpointing."
         )
     if baseline is None or checkpointed is None:
-        return CheckpointingChoice(on=False, reason="Gradient checkpointing is off: the model's sizes are not known.")
+        return CheckpointingChoice(
+            on=False, reason=("Gradient checkpointing is off: the sizes of the model are unknown.")
+        )
     need = (
-        f"a step needs about {_gigabytes(baseline.step)} GB beside the model, and {_gigabytes(available)} GB are free"
+        f"a step needs about {_gigabytes(baseline.step)} GB in addition to the model, and {_gigabytes(available)} GB "
+        "are free"
     )
     if baseline.step <= MEMORY_SHARE * available:
         return CheckpointingChoice(on=False, reason=f"Gradient checkpointing is off: {need}.")
     if not model.supports_gradient_checkpointing:
         return CheckpointingChoice(
-            on=False, reason=f"{type(model).__name__} has no gradient checkpointing, though {need}."
+            on=False, reason=f"{type(model).__name__} does not support gradient checkpointing, although {need}."
         )
     with_it = f"with it about {_gigabytes(checkpointed.step)} GB"
     if checkpointed.step > MEMORY_SHARE * available:
-        with_it += ", which may not suffice: lower per_device_train_batch_size or cutoff_len"
+        with_it += ", which may not be enough: lower per_device_train_batch_size or cutoff_len"
     return CheckpointingChoice(on=True, reason=f"Gradient checkpointing is on: {need}; {with_it}.")
 
 

@@ -60,7 +60,7 @@ def check_sizes(folder: Path) -> None:
     whole = next((name for name, one in tensors.items() if name.endswith(".weight") and one.dtype in INTEGERS), None)
     if whole is not None and not config.get("quantization_config"):
         raise ModelError(
-            f"{folder} has integers as {whole[:100]} ({tensors[whole].dtype}), and no quantization_config that says "
+            f"{folder} has integers as {whole[:100]} ({tensors[whole].dtype}), and no quantization_config that explains "
             f"what they stand for. {REDOWNLOAD}"
         )
     for part in _parts(config):
@@ -82,7 +82,7 @@ def _odd_value(config: dict[str, Any]) -> str:
         if key.endswith(("dropout", "pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
             return f"{key[:100]} is {value:g}. Expected a share from 0 to 1"
     if not isinstance(config.get("model_type", ""), str):
-        return f"model_type is {str(config['model_type'])[:100]}. Expected a text"
+        return f"model_type is {str(config['model_type'])[:100]}. Expected a string"
     if not isinstance(config.get("quantization_config"), dict | None):
         return f"quantization_config is {str(config['quantization_config'])[:100]}. Expected an object"
     return ""
@@ -114,12 +114,12 @@ def _too_large(config: dict[str, Any], numbers: int, tensors: int) -> str:
     for one, other in SIZE_PRODUCTS:
         if max(size(one), 1) * max(size(other), 1) > numbers:
             key = one if size(one) > size(other) else other
-            return f"{key} is {_shown(size(key))}, and they hold {numbers // MAX_PACKING:,} numbers in all"
+            return f"{key} is {_shown(size(key))}, and they contain {numbers // MAX_PACKING:,} numbers in all"
     most = next((key for key in COUNTS if size(key) > numbers), None)
     return (
         ""
         if most is None
-        else f"{most} is {_shown(size(most))}, and they hold {numbers // MAX_PACKING:,} numbers in all"
+        else f"{most} is {_shown(size(most))}, and they contain {numbers // MAX_PACKING:,} numbers in all"
     )
 
 

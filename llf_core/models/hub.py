@@ -99,7 +99,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
         try:
             info = ask_repository("model", name, revision, seconds=PROBE_SECONDS)
             files = choose(sibling.rfilename for sibling in info.siblings or ())
-            logger.info(f"Taking {name} from the hub's cache, or fetching it …")
+            logger.info(f"Loading {name} from the hub's cache, or downloading it …")
             # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.
             patterns = [_literal(file) for file in files]
             folder = _inside(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
@@ -126,7 +126,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
     except LocalEntryNotFoundError as error:
         unreachable = _unreachable(name, failure, endpoint or constants.ENDPOINT)
         raise ModelError(unreachable + _meant(name, config)) from error
-    logger.info(f"The hub was not asked for {name}; the copy in its cache is used.")
+    logger.info(f"Using the cached copy of {name} without contacting the hub.")
     return Path(folder), Path(folder).name, None
 
 
@@ -167,7 +167,7 @@ def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:
             "a token of your account."
         )
     if isinstance(error, RevisionNotFoundError):
-        return f"{name} has no revision {revision!r}. Choose one that {page} lists, or leave model_revision out."
+        return f"{name} has no revision {revision!r}. Choose one that {page} lists, or remove model_revision."
     status = error.response.status_code
     if status in {401, 403, 404}:
         return (
@@ -180,10 +180,10 @@ def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:
 def _unreachable(name: str, failure: BaseException | None, endpoint: str) -> str:
     why = "HF_HUB_OFFLINE is set" if failure is None else f"{endpoint} did not answer ({_short(failure)})"
     if isinstance(failure, INVALID_RESPONSE):
-        why = f"{endpoint} did not answer as a hub does ({type(failure).__name__}); a network may ask for a login"
+        why = f"{endpoint} did not answer like a hub ({type(failure).__name__}); the network may require a login"
     return (
         f"{name} is not a folder here, it is not in the hub's cache, and {why}. Check the network, HF_ENDPOINT and the "
-        "proxy variables, or give a local folder; smollm2-135m-instruct needs no hub."
+        "proxy variables, or use a local folder. smollm2-135m-instruct needs no hub."
     )
 
 

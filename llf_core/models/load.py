@@ -69,8 +69,8 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             )
     except UnpicklingError as error:
         raise ModelError(
-            f"The pickled weights of {source.name} hold more than tensors, and none of it was run. "
-            "Expected a file of weights alone: take a model with *.safetensors."
+            f"The pickled weights of {source.name} contain more than tensors. They were not executed. "
+            "Expected weights only. Use a model with *.safetensors."
         ) from error
     except Exception as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
@@ -82,7 +82,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     if other:
         name, stored, expected = other[0]
         raise ModelError(
-            f"{source.name} has {len(other)} weights of another shape than its config says, the first is {name}: "
+            f"{source.name} has {len(other)} weights whose shape differs from its config, the first is {name}: "
             f"{str(list(stored))[:100]}. Expected {list(expected)}. Copy or download the model again, config.json too."
         )
     missing = sorted(set(info.get("missing_keys", ())) - _not_needed(model, config))
@@ -129,8 +129,8 @@ def check_forward(model: PreTrainedModel, source: ModelSource) -> None:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
         raise ModelError(
-            f"transformers {transformers.__version__} loads {source.name} and cannot run it: {first_line(error)} "
-            "Another version of transformers may run it, or choose another model."
+            f"transformers {transformers.__version__} loads {source.name} but cannot run it: {first_line(error)} "
+            "Try another version of transformers, or another model."
         ) from error
     finally:
         model.train(training)

@@ -53,7 +53,8 @@ def check_files(name: str, names: Iterable[str], *, allow_pickle: bool) -> None:
     safe, pickles, ggufs = weight_files(names)
     if "adapter_config.json" in names and not safe and not pickles:
         raise ModelError(
-            f"{name} is an adapter, not a model. Give it as adapter_name_or_path, and its base as model_name_or_path."
+            f"{name} is an adapter, not a model. Set adapter_name_or_path to it, and model_name_or_path to its base "
+            "model."
         )
     if not safe and ggufs:
         raise ModelError(
@@ -73,7 +74,7 @@ def check_files(name: str, names: Iterable[str], *, allow_pickle: bool) -> None:
     if not safe and not allow_pickle:
         raise ModelError(
             f"{name} has its weights only as pickle ({pickles[0]}), which can run code while it loads. "
-            "Take a model with *.safetensors, or set allow_pickle: true if you trust where it comes from."
+            "Take a model with *.safetensors, or set allow_pickle: true if you trust its source."
         )
 
 
@@ -102,7 +103,7 @@ def check_shards(folder: Path) -> None:
             f"{REDOWNLOAD}"
         )
     if not isinstance(index.get("metadata"), dict):
-        raise ModelError(f"{path} has no metadata that are a JSON object. {REDOWNLOAD}")
+        raise ModelError(f"{path} has metadata that are not a JSON object. {REDOWNLOAD}")
 
 
 def check_text_files(folder: Path) -> None:
@@ -116,7 +117,7 @@ def check_text_files(folder: Path) -> None:
             try:
                 os.close(_opened(path))
             except FileNotFoundError:
-                raise ModelError(f"{path} is a link to nothing. {REDOWNLOAD}") from None
+                raise ModelError(f"{path} is a broken link. {REDOWNLOAD}") from None
 
 
 def _opened(path: Path) -> int:
@@ -151,7 +152,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except ValueError as error:  # of Unicode too
         raise ModelError(f"{path} is not valid JSON ({str(error)[:100]}). {REDOWNLOAD}") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object. {REDOWNLOAD}")
+        raise ModelError(f"{path} is not a JSON object. {REDOWNLOAD}")
     return value
 
 
@@ -167,7 +168,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     kernel = next((value for value in _implementations(config) if "/" in value), None)
     if kernel is not None:
         raise ModelError(
-            f"{path} names a kernel of a hub, {kernel[:100]!r}, which would run as a program of this machine and is "
+            f"{path} names a hub kernel, {kernel[:100]!r}, which would run as a program of this machine and is "
             "not fetched. Remove the key from a copy of the model; flash_attn chooses how attention is computed."
         )
     return config

@@ -56,7 +56,9 @@ def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
         code = -1
     if code:
         what = (
-            "one that is none" if code > 0 else f"one that takes more than {MAX_CPU_SECONDS} s on this model's modules"
+            "one of them is invalid"
+            if code > 0
+            else f"one that takes more than {MAX_CPU_SECONDS} s on this model's modules"
         )
         raise ModelError(
             f"{folder / 'adapter_config.json'} names modules by regular expressions, {what}: "

@@ -57,7 +57,7 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
         ) from error
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ModelError(
-            f"{source.name} takes pictures, and its folder has no processor for them. "
+            f"{source.name} is a vision model, and its folder has no processor. "
             "Expected processor_config.json or preprocessor_config.json."
         )
     processor.tokenizer = tokenizer

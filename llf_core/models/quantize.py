@@ -33,7 +33,7 @@ def quantization_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConf
     if find_spec("bitsandbytes") is None:
         raise ModelError(
             f"quantization_bit: {bits} needs bitsandbytes, which this environment lacks. "
-            "Run pip install bitsandbytes, or leave quantization_bit out."
+            "Run pip install bitsandbytes, or remove quantization_bit."
         )
     from transformers import BitsAndBytesConfig
 
@@ -81,7 +81,7 @@ def unquantized_notice(model: nn.Module) -> str | None:
     return (
         f"quantization_bit leaves the experts of {type(model).__name__} in {dtype}: {count:,} of "
         f"{count_parameters(model)[0]:,} parameters, {size / 1e9:,.2f} GB. bitsandbytes quantizes linear layers, and "
-        "these are parameters. Leave quantization_bit out, or take a smaller model, if memory is short."
+        "these are parameters. Remove quantization_bit, or use a smaller model, if memory is short."
     )
 
 

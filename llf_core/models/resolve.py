@@ -41,7 +41,7 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
         return _local(name, path.absolute(), allow_pickle=bool(config and config.model.allow_pickle))
     if is_path(name) or not may_be_hub_id(name):
         raise ModelError(
-            f"There is no model at {shown_name(name)}. Expected a folder with config.json and *.safetensors, a .gguf "
+            f"No model at {shown_name(name)}. Expected a folder with config.json and *.safetensors, a .gguf "
             f"file, a hub id such as owner/name, or {EMBEDDED}."
             f"{meant_instead(name, config.model.cache_dir if config else None)}"
         )
@@ -63,7 +63,7 @@ def _local(name: str, path: Path, *, allow_pickle: bool) -> ModelSource:
         named = read_gguf_header(path).values.get("general.license")
         return ModelSource(name, path, "gguf", license=named, portable_name=portable_path(path.parent))
     if not path.is_dir():
-        raise ModelError(f"{name} is no regular file and no folder. Expected a folder or a .gguf file.")
+        raise ModelError(f"{name} is neither a regular file nor a folder. Expected a folder or a .gguf file.")
     files = [file.name for file in path.iterdir() if file.is_file()]
     safe, pickles, ggufs = weight_files(files)
     if len(ggufs) == 1 and not safe and not pickles:

@@ -54,7 +54,7 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
             score.weight.copy_(stored)
         else:
             raise ModelError(
-                f"{folder} is a classifier with {len(stored)} labels. Expected a reward model, which has one."
+                f"{folder} is a classifier with {len(stored)} labels. Expected a reward model, which has one label."
             )
     setattr(causal, HEAD_NAME, score.to(causal.device))
 
@@ -120,7 +120,7 @@ def build_classifier(causal: PreTrainedModel) -> Any:
     kinds = AutoModelForSequenceClassification._model_mapping  # noqa: SLF001 - the only list there is
     name = type(causal).__name__
     told = (
-        f"transformers {transformers.__version__} has no classifier of sequences for {name}, so nobody could load "
+        f"transformers {transformers.__version__} has no sequence classifier for {name}, so nobody could load "
         "a reward model of it. Expected an architecture that has one, such as llama, qwen3, mistral or gemma3."
     )
     if type(causal.config) not in kinds:

@@ -163,7 +163,8 @@ class RewardModel:
             return plain
         if not self.tokenizer.chat_template:
             raise ModelError(
-                "The reward model's tokenizer has no chat template, so it reads no conversations. Expected plain texts."
+                "The reward model's tokenizer has no chat template, so it cannot score conversations. Expected plain "
+                "texts."
             )
         messages: Any = list(text)
         read: Any = self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
@@ -254,7 +255,7 @@ def load_reward_model(
 
 
 def _whole_model(name: str) -> ModelError:
-    return ModelError(f"{name} is a whole model, so it cannot be put on another one as an adapter.")
+    return ModelError(f"{name} is a whole model, so it cannot be loaded as an adapter.")
 
 
 def find_reward_model(name: str, config: RunConfig) -> Path:
@@ -278,7 +279,7 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
     else:
         good = adapter
     if not good:
-        raise ModelError(f"{name} is not a reward model: it has no head that makes scores. {EXPECTED}")
+        raise ModelError(f"{name} is not a reward model: it has no reward head. {EXPECTED}")
     return folder
 
 
@@ -303,11 +304,11 @@ def _folder_of(name: str, config: RunConfig) -> Path:
         if not run.config.is_file():
             return folder
         if not run.output.is_dir():
-            raise ModelError(f"{run.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+            raise ModelError(f"{run.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
         return run.output
     if is_path(name) or "/" not in name or not may_be_hub_id(name):
         meant = meant_instead(name, config.model.cache_dir)
-        raise ModelError(f"There is no reward model at {shown_name(name)}.{meant} {EXPECTED}")
+        raise ModelError(f"No reward model at {shown_name(name)}.{meant} {EXPECTED}")
     from llf_core.models.hub import hub_adapter
 
     return hub_adapter(name, config)
@@ -351,7 +352,8 @@ def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
         raise ModelError(f"{name} cannot be loaded: {first_line(error)} {EXPECTED}") from error
     if info.get("missing_keys"):
         raise ModelError(
-            f"{name} lacks the weights {', '.join(sorted(info['missing_keys'])[:3])}, which would start at random."
+            f"{name} lacks the weights {', '.join(sorted(info['missing_keys'])[:3])}, which would be randomly "
+            "initialized."
         )
     if model.config.num_labels != 1:
         raise ModelError(f"{name} is a classifier with {model.config.num_labels} labels. {EXPECTED}")
@@ -375,7 +377,7 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
     weights = load_peft_weights(str(folder), device="cpu")
     found = [value for key, value in weights.items() if key.endswith(f".{HEAD_NAME}.weight")]
     if not found:  # of an adapter in a pickle, this is known only now
-        raise ModelError(f"{name} is not a reward model: it has no head that makes scores. {EXPECTED}")
+        raise ModelError(f"{name} is not a reward model: it has no reward head. {EXPECTED}")
     return _linear(name, found[0], None), True
 
 
@@ -448,7 +450,7 @@ def adapter_base(folder: Path) -> str:
         return config.model.model_name_or_path
     base: str | None = adapter_settings(folder).base_model_name_or_path
     if not base:
-        raise ModelError(f"The adapter in {folder} does not say which model it was made for.")
+        raise ModelError(f"The adapter in {folder} does not name the model it was trained for.")
     return base
 
 
@@ -472,8 +474,8 @@ def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> A
     apart = [*result.unexpected_keys, *(key for key in result.missing_keys if f".{adapter}." in key)]
     if apart:
         raise ModelError(
-            f"The reward model {name} does not fit its base: {len(apart)} weights are only on one side, the first is "
-            f"{apart[0]}. It was made for {settings.base_model_name_or_path}."
+            f"The reward model {name} does not fit its base: {len(apart)} weights do not match, the first is "
+            f"{apart[0]}. It was trained for {settings.base_model_name_or_path}."
         )
     for key, parameter in model.named_parameters():
         if f".{adapter}." in key:

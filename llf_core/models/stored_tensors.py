@@ -106,19 +106,19 @@ def _wrong(tensors: dict[str, Any], notes: Any, size: int) -> str:
         size: number of bytes after the header.
     """
     if not tensors:
-        return "holds no weight"
+        return "has no weights"
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
-        return "is damaged: its metadata are no texts"
+        return "is damaged: its metadata are not strings"
     odd = next((name for name, entry in tensors.items() if not _consistent(entry)), None)
     if odd is not None:
-        return f"is damaged: the size of {odd[:100]} is not that of its shape"
+        return f"is damaged: the size of {odd[:100]} does not match its shape"
     spans = sorted((*entry["data_offsets"], name) for name, entry in tensors.items())
     end = max(end for _, end, _ in spans)
     if end > size:
-        return f"is cut: it has {size:,} bytes of weights and should have {end:,}"
+        return f"is truncated: it has {size:,} bytes of weights and should have {end:,}"
     apart = next((name for (_, before, _), (begin, _, name) in pairwise([(0, 0, ""), *spans]) if begin != before), None)
     if apart is not None:
-        return f"is damaged: {apart[:100]} does not begin where the tensor before it ends"
+        return f"is damaged: {apart[:100]} does not start at the end of the previous tensor"
     return "" if end == size else f"is damaged: it has {size:,} bytes of weights and should have {end:,}"
 
 
@@ -126,7 +126,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON object without duplicate keys."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return value
 
 

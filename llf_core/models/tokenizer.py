@@ -85,8 +85,8 @@ def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str
     """Why a tokenizer cannot be loaded, and what to do."""
     if not trusted and "custom code" in str(error):
         return (
-            f"The tokenizer of {source.name} runs only with Python code that comes with it. "
-            "Set trust_remote_code: true if you have read that code and trust it."
+            f"The tokenizer of {source.name} needs the Python code that comes with it. "
+            "Set trust_remote_code: true if you have reviewed that code and trust it."
         )
     start = f"The tokenizer of {source.name} cannot be loaded"
     if source.kind == "gguf":
@@ -98,7 +98,9 @@ def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str
     if path.is_file():
         why = _refused_by_library(path)
         settings = source.folder / "tokenizer_config.json"
-        which = f"{path} is no tokenizer: {why}" if why else f"it does not go with {settings}: {last_line(error)}"
+        which = (
+            f"{path} is not a valid tokenizer: {why}" if why else f"it does not match {settings}: {last_line(error)}"
+        )
         return f"{start}: {which} {REDOWNLOAD}"
     if str(error).startswith("Couldn't instantiate the backend tokenizer"):
         return f"{source.name} has no tokenizer that transformers can read. {expected}"
@@ -135,6 +137,6 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, source: ModelSource, *
     largest = max(tokenizer.get_vocab().values(), default=0)
     if size is not None and largest >= size:
         raise ModelError(
-            f"The tokenizer of {source.name} makes ids up to {largest}, and the model has {size} embeddings. "
-            "Expected the tokenizer that belongs to the model; was it changed after training?"
+            f"The tokenizer of {source.name} has ids up to {largest}, and the model has {size} embeddings. "
+            "Expected the tokenizer that belongs to the model; the tokenizer may have been changed after training."
         )

@@ -76,6 +76,6 @@ def missing_url_secrets(values: Mapping[str, Any], environment: Mapping[str, str
 
 def _missing_message(address: str, what: str = "resume") -> str:
     return (
-        f"{address} was given with a password or a key, which a run does not keep. Set the environment variable "
+        f"{address} was given with a password or a key, which is not stored with the run. Set the environment variable "
         f"{URLS_VARIABLE} to the whole address (several with blanks between them), then {what}."
     )

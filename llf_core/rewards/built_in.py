@@ -94,16 +94,16 @@ def length_reward(longest: int, room: int) -> Callable[..., float]:
 
 BUILT_IN: Mapping[str, BuiltIn] = {
     "format": BuiltIn(
-        "1 where the answer has the form of `reward_pattern`, else 0.",
+        "1 if the completion matches `reward_pattern`, else 0.",
         lambda options: format_reward(options["reward_pattern"] or PATTERN),
     ),
     "correct": BuiltIn(
-        "1 where the answer's end equals the data set's, else 0.",
+        "1 if the final answer equals that of the data set, else 0.",
         lambda _: correct,
         expects=True,
     ),
     "length": BuiltIn(
-        "0, falling to -1 over the last fifth of `max_completion_length`.",
+        "0, decreasing to -1 over the last fifth of `max_completion_length`.",
         lambda options: length_reward(options["max_completion_length"], max(1, options["max_completion_length"] // 5)),
     ),
 }

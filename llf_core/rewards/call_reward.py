@@ -122,7 +122,9 @@ class Reward:
         found = found.tolist() if hasattr(found, "tolist") else found
         if not isinstance(found, list | tuple) or len(found) != len(answers):
             what = f"{len(found)} values" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
-            raise self._error(answers[0], f"returned {what} for {len(answers)} answers. Expected a list of one each")
+            raise self._error(
+                answers[0], (f"returned {what} for {len(answers)} completions. Expected one value for each")
+            )
         return [self._number(value, one) for value, one in zip(found, answers, strict=True)]
 
     def _call(self, answers: Sequence[Completion], told: dict[str, object]) -> object:

@@ -63,10 +63,10 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
     def record(function: Function) -> Function:
         called = name or name_of(function)
         if not called.isidentifier():
-            raise ValueError(f"A reward function can't be called {called!r}. Expected a name as Python has them.")
+            raise ValueError(f"A reward function cannot be named {called!r}. Expected a Python identifier.")
         Signature.of(function, called)
         if called in BUILT_IN:
-            raise ValueError(f"{called} is a built-in reward. Call yours otherwise: @llf.reward(name='my_{called}').")
+            raise ValueError(f"{called} is a built-in reward. Use another name: @llf.reward(name='my_{called}').")
         _registry[called] = function
         return function
 

@@ -31,7 +31,7 @@ def from_file(path: Path) -> list[RewardFunction]:
     name = f"llf_rewards_of_{path.stem}"
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"{path} cannot be read. Expected a file of Python, as rewards.py.")
+        raise ValueError(f"{path} cannot be read. Expected a Python file, such as rewards.py.")
     module = sys.modules[name] = module_from_spec(spec)
     beside = str(path.resolve().parent)
     sys.path.insert(0, beside)

@@ -104,7 +104,7 @@ class _Module:
     def _add(self, name: str, value: object, chains: set[str], users: tuple[str, ...]) -> None:
         """Add the value of a name."""
         if value is MISSING:
-            raise SourceError(f"{_who(users)} uses {name}, which is not defined. Define it, or leave it out.")
+            raise SourceError(f"{_who(users)} uses {name}, which is not defined. Define it, or remove it.")
         home = None if isinstance(value, ModuleType) else _import_location(name, value)
         if home is None and callable(value) and isinstance(inspect.unwrap(value), FunctionType):
             self.add_function(name, value, users)
@@ -129,7 +129,7 @@ class _Module:
         known = self.known[name]
         if known is not value and (_literal(known) is None or _literal(known) != _literal(value)):
             raise SourceError(
-                f"{_who(users)} uses {name}, which is something else in a function that it calls. Rename one."
+                f"{_who(users)} uses {name}, which has another meaning in a function that it calls. Rename one."
             )
         return True
 
@@ -137,7 +137,7 @@ class _Module:
         whole = module.__name__
         if not _importable(whole):
             raise SourceError(
-                f"{_who(users)} uses the module {whole}, which the trainer does not find. Install it; or import what "
+                f"{_who(users)} uses the module {whole}, which the trainer cannot import. Install it, or import what "
                 f"is used of it by name (from {whole} import …), whose source is taken over then."
             )
         package, _, last = whole.rpartition(".")
@@ -157,7 +157,7 @@ class _Module:
         if text is None:
             what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
             raise SourceError(
-                f"{_who(users)} uses {name}, {what} of the notebook, which cannot be handed over to the trainer. "
+                f"{_who(users)} uses {name}, {what} of the notebook, which cannot be passed to the trainer. "
                 "Make it inside the function; or let the function use an import, another function, or numbers and "
                 "texts and lists, tuples, sets and dicts of them."
             )
@@ -340,7 +340,7 @@ def _text(value: Any) -> str:
 
 def _secret(name: str, users: tuple[str, ...]) -> SourceError:
     return SourceError(
-        f"{_who(users)} uses {name}, which looks like a secret, and its source is kept with the run. Set it in the "
+        f"{_who(users)} uses {name}, which looks like a secret, and its source is stored with the run. Set it in the "
         f"environment before the training starts, and read it inside the function: os.environ[{name!r}]. If it is no "
         f"secret, give it inside the function, with the comment # {ALLOW_COMMENT} on that line."
     )
@@ -362,7 +362,7 @@ def _check_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, 
     if found:
         line = found[0].line - shift
         raise SourceError(
-            f"{_who(users)} holds what looks like a secret on line {line} ({found[0].what}), and its source is kept "
+            f"{_who(users)} contains what looks like a secret on line {line} ({found[0].what}), and its source is kept "
             "with the run. Set it in the environment before the training starts, and read it inside the function: "
             f"os.environ['NAME']. If it is no secret, write the comment # {ALLOW_COMMENT} on that line."
         )

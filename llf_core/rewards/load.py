@@ -43,7 +43,7 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
         try:
             reward.signature  # noqa: B018 - told before anything is trained
         except TypeError as error:
-            raise RewardError(name, f"{error} Mend it in {path}.") from error
+            raise RewardError(name, f"{error} Fix it in {path}.") from error
         found.append(reward)
     return found
 
@@ -52,7 +52,7 @@ def _module(path: Path, name: str) -> ModuleType:
     if not path.is_file():
         raise RewardError(
             name,
-            f"There is no reward function {name}: the run has no {path.name} in {path.parent}. Start it from the "
+            f"Unknown reward function {name}: the run has no {path.name} in {path.parent}. Start it from the "
             "notebook that defines it, with llf.train(config, rewards=[…]).",
         )
     module = ModuleType(f"llf_reward_{name}")
@@ -63,7 +63,7 @@ def _module(path: Path, name: str) -> ModuleType:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RewardError(
             name,
-            f"{path} cannot be run: {said.rstrip('.')}. Mend it there, then resume with trust=True, in a terminal "
+            f"{path} cannot be run: {said.rstrip('.')}. Fix it there, then resume with trust=True, in a terminal "
             "--trust.",
         ) from error
     return module

@@ -45,11 +45,11 @@ def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, Rewa
     for one in [rewards] if isinstance(rewards, str) or callable(rewards) else rewards:
         name = one if isinstance(one, str) else name_of(one)
         if name in found:
-            raise ValueError(f"Two reward functions are called {name}. Expected different names: @llf.reward(name=…).")
+            raise ValueError(f"Two reward functions are named {name}. Expected different names: @llf.reward(name=…).")
         if not isinstance(one, str):
             Signature.of(one, name)
             if name in BUILT_IN:
-                raise ValueError(f"{name} is a built-in reward. Call yours otherwise: @llf.reward(name='my_{name}').")
+                raise ValueError(f"{name} is a built-in reward. Use another name: @llf.reward(name='my_{name}').")
         found[name] = None if isinstance(one, str) else one
     return found
 
@@ -71,7 +71,10 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     if spec is None or stage not in spec.stages:
         if given:
             stages = " and ".join(spec.stages if spec else ())
-            message = f"Reward functions were given, and stage {stage} takes none. Expected one of the stages {stages}."
+            message = (
+                f"Reward functions were given, and stage {stage} does not use them. Expected one of the stages "
+                f"{stages}."
+            )
             raise ConfigError((Problem("invalid", "stage", stage, message),))
         return {}
     functions: dict[str, RewardFunction] = {}
@@ -223,7 +226,7 @@ def _unknown(name: str) -> Problem:
         "invalid",
         KEY,
         name,
-        f"There is no reward function {name!r}. Expected one of {', '.join(known)}, or a function written in a cell "
+        f"Unknown reward function {name!r}. Expected one of {', '.join(known)}, or a function written in a cell "
         "under @llf.reward, or given as llf.train(config, rewards=[f]); in a terminal: llf train --rewards FILE.",
         tuple(Fix(f"Use {one}", {KEY: one}) for one in BUILT_IN),
     )

@@ -51,11 +51,9 @@ def unscored_message(left: int, of: int) -> str:
         left: number of these completions.
         of: number of all completions.
     """
-    return (
-        f"No reward function applied to {left} of {of} answers (all gave None). Nothing is learned from such answers."
-    )
+    return f"All reward functions returned None for {left} of {of} completions. These are not trained on."
 
 
 def fix_message(name: str) -> str:
     """How to continue after a reward function failed."""
-    return f"Mend the function, then go on with run.resume(rewards=[{name}])."
+    return f"Fix the function, then resume with run.resume(rewards=[{name}])."

@@ -84,7 +84,7 @@ def accelerate_like(model: PreTrainedModel, work: TrainingContext, called: str) 
         found = accelerate(model, attention=work.config.model.flash_attn != "disabled")
         if not found.flattens or (work.forks and not found.forks):
             raise ModelError(
-                f"{called} cannot read batches as the one in training does: "
+                f"{called} does not support the batches of the policy: "
                 f"{found.why or 'documents in it have no branches.'} Set fast_path to false."
             )
 
@@ -97,8 +97,8 @@ def check_tokens(work: TrainingContext, tokenizer: PreTrainedTokenizerBase, call
     """
     if tokenizer.get_vocab() != work.tokenizer.get_vocab():
         raise ModelError(
-            f"{called} has another tokenizer than {work.config.model.model_name_or_path}: it knows "
-            f"{len(tokenizer):,} tokens, the one in training {len(work.tokenizer):,}, and they do not agree. Expected "
+            f"{called} has a different tokenizer than {work.config.model.model_name_or_path}: it knows "
+            f"{len(tokenizer):,} tokens, the trained model {len(work.tokenizer):,}, and they do not agree. Expected "
             "a model of the same family."
         )
 

@@ -111,11 +111,13 @@ class Reference:
         folder.mkdir(parents=True, exist_ok=True)
         key = self._key(twins)
         path = folder / f"{key}.npy"
-        with shared_lock(f"reference-{key}", "Another process asks the same reference. Waiting for it."):
+        with shared_lock(
+            f"reference-{key}", "Waiting for another process that computes the same reference log-probabilities."
+        ):
             if path.is_file():
                 kept = _read(path, len(examples))
                 if kept is not None:
-                    logger.info(f"What the reference makes of {len(examples):,} examples is known.")
+                    logger.info(f"Loaded the cached reference log-probabilities of {len(examples):,} examples.")
                     return kept
             table = self._ask(examples)
             partial = path.with_suffix(".partial.npy")
@@ -141,7 +143,7 @@ class Reference:
                 table[places] = sums.view(-1, 2).cpu().numpy()
                 done += len(places)
                 if under_way(done):
-                    logger.info(f"Asked the reference about {done:,} of {len(examples):,} examples.")
+                    logger.info(f"Computed the reference log-probabilities of {done:,} of {len(examples):,} examples.")
         bad = np.flatnonzero(~np.isfinite(table).all(1))
         if len(bad):
             raise ModelError(
@@ -149,7 +151,10 @@ class Reference:
                 f"finite number ({table[bad[0]].tolist()}), and {len(bad) - 1:,} more. Load it in float32, or "
                 "name another."
             )
-        logger.info(f"Asked the reference about {len(examples):,} examples in {time.monotonic() - started:.1f} s.")
+        logger.info(
+            f"Computed the reference log-probabilities of {len(examples):,} examples in "
+            f"{time.monotonic() - started:.1f} s."
+        )
         return table
 
     @contextmanager

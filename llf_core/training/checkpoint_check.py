@@ -62,7 +62,7 @@ def check_reloaded(
     if not apart:
         return ""
     raise ModelError(
-        f"{name} was not loaded as it was saved: {list_first(apart)}. Its files were changed, or the installed "
+        f"{name} does not load as it was saved: {list_first(apart)}. Its files were changed, or the installed "
         f"libraries leave a part of them out. {_what_to_do(checkpoints, step)}"
     )
 
@@ -88,14 +88,14 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
             part = "the archive itself"
         if part is not None:
             raise ModelError(
-                f"{folder.name}/{path.name} is damaged: {part} is not what was written. "
+                f"{folder.name}/{path.name} is damaged: {part} does not match its checksum. "
                 f"{_what_to_do(checkpoints, step)}"
             )
 
 
 def _what_to_do(checkpoints: Checkpoints, step: int) -> str:
     others = [other for other in checkpoints.list() if other != step]
-    steps = f"of step {', '.join(map(str, others))}" if others else "of which this run has none"
+    steps = f"of step {', '.join(map(str, others))}" if others else "this run has none"
     return f"Branch from another checkpoint ({steps}), or start a new run."
 
 

@@ -48,16 +48,16 @@ def _less_memory(config: RunConfig | None) -> str:
     if config is not None and method_of(config).frozen_base:
         rank = method_of(config).rank_key
         if config.get("quantization_bit"):
-            return f"Lower {rank}, or take a smaller model." if rank else "Take a smaller model."
-        return "Set quantization_bit: 4, or take a smaller model."
-    return "Set finetuning_type: lora, or take a smaller model."
+            return f"Lower {rank}, or use a smaller model." if rank else "Take a smaller model."
+        return "Set quantization_bit: 4, or use a smaller model."
+    return "Set finetuning_type: lora, or use a smaller model."
 
 
 def _out_of_memory(config: RunConfig | None) -> Failure:
     if config is not None and (limit := stage_of(config).completion_limit):
         return Failure(
             "Out of memory when sampling completions or training on them.",
-            f"Start again with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or {limit}.",
+            f"Restart with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or {limit}.",
         )
     # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
     return Failure("Out of memory besides the examples of a step.", _less_memory(config))
@@ -83,18 +83,18 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
         return Failure(
             "A file of the checkpoint (optimizer, scheduler or random state) holds more than tensors, and none of it "
             "was run.",
-            "Take the run from where it was made, or start a new one.",
+            "Copy the run from its original source, or start a new one.",
         )
     if is_out_of_memory(error):
         return _out_of_memory(config)
     if "does not require grad" in str(error):
         method = "its method" if config is None else f"finetuning_type {config.get('finetuning_type')}"
         return Failure(
-            f"The loss depends on nothing that {method} trains, so there is nothing to learn from it.",
-            "Set finetuning_type: full, or take another model.",
+            f"The loss does not depend on any parameter that {method} trains.",
+            "Set finetuning_type: full, or use another model.",
         )
     return Failure(
-        f"The trainer ended with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ") + ".",
-        "log.txt holds the trace.",
+        f"The trainer failed with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ") + ".",
+        "The traceback is in log.txt.",
         expected=False,
     )

@@ -127,12 +127,12 @@ class LiveChanges:
         """Refuse changes that this run cannot make now, before any is applied."""
         assert self._trainer is not None  # noqa: S101 - for the type checker
         if changes.get("max_steps", step + 1) <= step:
-            raise ValueError(f"The run is at step {step} already. Expected a later step than that; or stop it.")
+            raise ValueError(f"The run is already at step {step}. Expected a later step.")
         if "evaluate" in changes and self._trainer.eval_dataset is None:
-            raise ValueError("Nothing is held out to evaluate on. Set val_size or eval_dataset in the next run.")
+            raise ValueError("The run has no evaluation data. Set val_size or eval_dataset in the next run.")
         config = self._trainer.stage.config
         if "watch" in changes and config is not None and not stage_of(config).generates:
-            raise ValueError("A reward model scores answers and writes none, so there is nothing to watch.")
+            raise ValueError("A reward model does not generate text, so there are no prompts to watch.")
 
     def _learning_rate(self, rate: float, step: int, _control: TrainerControl) -> str:
         trainer = self._trainer
@@ -154,12 +154,12 @@ class LiveChanges:
 
     def _evaluate(self, _yes: bool, step: int, control: TrainerControl) -> str:
         control.should_evaluate = True
-        return f"Evaluated at step {step}, as asked."
+        return f"Evaluated at step {step} on request."
 
     def _watch(self, prompt: str, step: int, _control: TrainerControl) -> str:
         assert self._watched is not None  # noqa: S101 - for the type checker
         if not self._watched.add(prompt):
-            return "The prompt is watched already."
+            return "The prompt is already watched."
         self._watched.answer(step, only=prompt)
         self.held["watch"] = self._watched.added
         return f"A prompt is watched from step {step} on."

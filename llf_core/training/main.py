@@ -39,14 +39,16 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(
             "failed",
-            f'Training needs {error.name}, which this environment lacks. Run pip install "llf[train]", then resume.',
+            f'Training needs {error.name}, which is not installed. Run pip install "llf[train]", then resume.',
         )
         return 1
     except Exception as error:  # noqa: BLE001 - nothing else says what ended a trainer before it could import torch
         traceback.print_exc()
-        reason = f"The trainer could not begin: {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
+        reason = f"The trainer could not start: {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
         reason = (
-            " ".join(failure_message(folder, error)) if is_disk_error(error) else f"{reason}. log.txt holds the trace."
+            " ".join(failure_message(folder, error))
+            if is_disk_error(error)
+            else f"{reason}. The traceback is in log.txt."
         )
         RunWriter(folder, attempt).close("failed", reason)
         return 1

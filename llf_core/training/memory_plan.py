@@ -52,7 +52,7 @@ def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, r
     kept = (read_resolved(work.folder) or {}).get("gradient_checkpointing") if resumes else None
     if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
         word = "on" if kept["on"] else "off"
-        chosen = CheckpointingChoice(kept["on"], f"Gradient checkpointing is {word}, as before the stop.")
+        chosen = CheckpointingChoice(kept["on"], f"Gradient checkpointing is {word}, as before the resume.")
     if chosen.on:
         for model in (work.model, *beside):
             enable_checkpointing(model, config)

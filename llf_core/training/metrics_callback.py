@@ -123,7 +123,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             if request.type in takers:
                 takers[request.type](request, control, step)
             else:
-                self._answer(request, ok=False, message="The file holds no request.")
+                self._answer(request, ok=False, message="The file is not a valid request.")
         if self.stop_wanted:
             control.should_training_stop = True
             control.should_save = not self.checkpoints.complete(step)
@@ -147,13 +147,13 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     def _sample(self, request: Request, _control: TrainerControl, step: int) -> None:
         if self.watched is None or not self.watched.prompts:
-            self._answer(request, ok=False, message="No prompt is watched. Add one, or set watched_prompts.")
+            self._answer(request, ok=False, message="No prompts are watched. Add one, or set watched_prompts.")
             return
         self.watched.answer(step)
         if self.watched.last == step:
-            self._answer(request, ok=True, message=f"Answered at step {step}.")
+            self._answer(request, ok=True, message=f"Generated at step {step}.")
         else:
-            self._answer(request, ok=False, message="They could not be answered; the warning says why.")
+            self._answer(request, ok=False, message="The completions could not be generated. See the warning.")
 
     def _set(self, request: Request, control: TrainerControl, step: int) -> None:
         try:
@@ -212,7 +212,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if self.checkpoints.complete(state.best_global_step):
             state.best_model_checkpoint = str(own)
             return
-        said = f"The best checkpoint so far ({own.name}) is gone. The best from here on takes its place."
+        said = f"The best checkpoint so far ({own.name}) is missing. The best checkpoint from now on replaces it."
         self._warn("load_best_model_at_end", said)
         state.best_model_checkpoint = state.best_metric = None
         state.best_global_step = 0
@@ -407,7 +407,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 def _found(metrics: dict[str, float]) -> tuple[str, float]:
     """Name and value of an evaluation's result: the mean reward of completions, else the loss."""
     if "eval_reward" in metrics:
-        return "mean reward of what was held out", metrics["eval_reward"]
+        return "mean reward on the evaluation set", metrics["eval_reward"]
     return "evaluation loss", metrics.get("eval_loss", math.nan)
 
 

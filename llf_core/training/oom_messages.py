@@ -29,13 +29,12 @@ def training_retry_message(  # noqa: PLR0913 - what the sentence says
     """
     smaller = smaller_size(size, count)
     remedy = (
-        f"per_device_train_batch_size {smaller} with gradient_accumulation_steps {accumulation * count} "
-        "does so from the start."
+        f"per_device_train_batch_size {smaller} with gradient_accumulation_steps {accumulation * count} avoids this."
         if size > 1
-        else "A lower cutoff_len or gradient_checkpointing needs less memory from the start."
+        else "A lower cutoff_len or gradient_checkpointing needs less memory."
     )
     return (
-        f"Out of memory on {_amount(part)} at once in step {step}. The step is made again, and every "
+        f"Out of memory on {_amount(part)} at once in step {step}. This step is repeated, and every "
         f"one after it, with each batch in {count} parts: {_examples(size)} at a time become {_examples(smaller)}, "
         f"accumulation of {accumulation} becomes {accumulation * count}, "
         f"{_and_the_result(batch_dependent=batch_dependent)}. {remedy}"
@@ -52,17 +51,17 @@ def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_depend
         batch_dependent: whether the stage's loss compares the examples of a micro-batch.
     """
     smaller = smaller_size(size, count)
-    remedy = f" per_device_eval_batch_size {smaller} does so from the start." if size > 1 else ""
+    remedy = f" per_device_eval_batch_size {smaller} avoids this." if size > 1 else ""
     return (
-        f"Out of memory when evaluating {_amount(part)} at once. They are evaluated in parts, {count} a "
+        f"Out of memory when evaluating {_amount(part)} at once. Evaluation continues in parts, {count} a "
         f"batch from here on, {_and_the_result(batch_dependent=batch_dependent)}.{remedy}"
     )
 
 
 def _and_the_result(*, batch_dependent: bool) -> str:
     if batch_dependent:
-        return "and since the loss compares the examples of a part with each other, the result is not quite the same"
-    return "and the result stays the same"
+        return "and since the loss compares the examples of a part with each other, the result differs slightly"
+    return "and the result is the same"
 
 
 def smaller_size(size: int, count: int) -> int:
@@ -82,7 +81,7 @@ def reduce_token_memory(*, checkpointed: bool) -> str:
         checkpointed: whether gradient checkpointing is on.
     """
     on = "" if checkpointed else "turn gradient_checkpointing on, "
-    return f"Lower cutoff_len, {on}or take a smaller model."
+    return f"Lower cutoff_len, {on}or use a smaller model."
 
 
 def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpointed: bool) -> DoesNotFitError:
@@ -98,7 +97,7 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
     name = f"Example {example['index'] + 1}" if "index" in example else "One example"
     longest = max((len(example[key]) for key in example if key.endswith("_ids")), default=tokens)
     return DoesNotFitError(
-        f"{name} of {tokens:,} tokens does not fit into the memory even alone.",
+        f"{name} of {tokens:,} tokens does not fit in memory, even alone.",
         f"{reduce_token_memory(checkpointed=checkpointed)} A cutoff_len below {longest} cuts it.",
     )
 
@@ -113,7 +112,7 @@ def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed
         checkpointed: whether gradient checkpointing is on.
     """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed)
-    return DoesNotFitError(f"Out of memory on {_amount(part)} with their pictures, which are not taken apart.", remedy)
+    return DoesNotFitError(f"Out of memory on {_amount(part)} with their images, which cannot be split.", remedy)
 
 
 def multi_process_error(
@@ -130,8 +129,8 @@ def multi_process_error(
     """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, batch_dependent=batch_dependent)
     return DoesNotFitError(
-        f"One process ran out of memory on {_amount(part)}, and a step of several processes is not "
-        "made again in smaller parts.",
+        f"One process ran out of memory on {_amount(part)}, and a distributed step cannot be "
+        "repeated in smaller parts.",
         remedy,
     )
 

@@ -93,8 +93,8 @@ def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str)
         writer.event(
             "warning",
             key="dataset",
-            message="The data set is not the one that the run began with: some examples may be seen twice or never. "
-            "Bring the old files back and resume again, or start a new run.",
+            message="The data set has changed since the run started: some examples may be seen twice or never. "
+            "Restore the old files and resume again, or start a new run.",
         )
 
 
@@ -113,4 +113,4 @@ def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
     precision = {key: kept[key] for key in ("dtype", "autocast")}
     if kept["device"] != plan.device or precision == {key: getattr(plan, key) for key in precision}:
         return plan
-    return dataclasses.replace(plan, **precision, reason=f"{precision['dtype']}, as before the stop.")
+    return dataclasses.replace(plan, **precision, reason=f"{precision['dtype']}, as before the resume.")

@@ -74,7 +74,7 @@ def export_result(config: RunConfig, folder: RunFolder) -> str:
     target = expanded(str(config.training.output_dir))
     why = refusal(target, config, folder.home, thorough=True)
     if why:
-        raise ExportError(f"The result was not copied. {why} It is whole in {folder.output}.")
+        raise ExportError(f"The result was not copied. {why} It is complete in {folder.output}.")
     new = target.with_name(f".{folder.id[:100]}-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +87,10 @@ def export_result(config: RunConfig, folder: RunFolder) -> str:
         full = is_disk_error(error) and error.strerror == os.strerror(error.errno or 0)
         why = command_message(error, target.parent) if full else f"{error.strerror or error}".rstrip(".") + "."
         message = f"The result could not be copied to {target}. {why}"
-        raise ExportError(f"{message} It is whole in {folder.output}: copy it by hand.") from error
+        raise ExportError(f"{message} It is complete in {folder.output}. Copy it manually.") from error
     except ExportError as error:
         shutil.rmtree(new, ignore_errors=True)
-        raise ExportError(f"The result was not copied. {error} It is whole in {folder.output}.") from error
+        raise ExportError(f"The result was not copied. {error} It is complete in {folder.output}.") from error
     return f"Copied the result to {target}.{kept}"
 
 
@@ -136,7 +136,7 @@ def _put(new: Path, target: Path) -> str:
                 previous.rename(target)
         raise
     sync_folder(target.parent)
-    return "" if previous is None or _remove(previous) else f" What else was there is in {previous}."
+    return "" if previous is None or _remove(previous) else f" Other files of that folder are now in {previous}."
 
 
 def _check(target: Path, why: str) -> None:

@@ -57,6 +57,6 @@ class ResumeCheck:
                 made = "The step made again differs" if count == 1 else f"The first {count} steps made again differ"
                 return (
                     f"{made} from the log by up to {100 * largest:.2g} %: the resumed run is not the one that was "
-                    "stopped. Other versions, threads or data are causes, or a changed checkpoint."
+                    "stopped. Possible causes: other versions, threads or data, or a changed checkpoint."
                 )
         return ""

@@ -93,7 +93,10 @@ class SamplePrompts:
         try:
             return self._answer(step, only)
         except Exception as error:  # noqa: BLE001 - what a model or a template raises is not known; nothing depends on it
-            message = f"The watched prompts could not be answered at step {step}: {type(error).__name__}: {error}"
+            message = (
+                f"The completions of the watched prompts could not be generated at step {step}: "
+                f"{type(error).__name__}: {error}"
+            )
             self._writer.event("warning", key="watched_prompts", message=message)
             logger.info(message)
             return 0

@@ -204,7 +204,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
-    logger.info(f"{trainable:,} of {parameters:,} parameters are trained.")
+    logger.info(f"{trainable:,} of {parameters:,} parameters are trainable.")
     return TrainingContext(
         config=config,
         folder=folder,
@@ -238,7 +238,7 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
         _warn(writer, "lora_target", note)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(
-            f"finetuning_type {config.get('finetuning_type')} trains no parameter of {source.name}. Expected a method "
+            f"finetuning_type {config.get('finetuning_type')} trains no parameters of {source.name}. Expected a method "
             "that trains some, such as lora, freeze or full."
         )
     if not continues_adapter(config):
@@ -257,8 +257,8 @@ def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
 def _seeing(model: PreTrainedModel) -> Accelerated:
     """A vision model with an accelerated head only: the other parts of the fast path support text only."""
     plain_head = install_head(model)
-    why = "The model takes pictures."
-    notes = ("Fast path: the output head alone, since the model takes pictures.",)
+    why = "It is a vision model."
+    notes = ("Fast path: the output head alone, since it is a vision model.",)
     return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 

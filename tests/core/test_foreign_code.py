@@ -334,9 +334,9 @@ def test_pickled_weights_and_templates_of_a_stranger_run_nothing(tiny_model_dir,
     for folder in (run.data / "model", run.output):
         (folder / "model.safetensors").unlink()
         torch.save({"weights": Bomb(mark)}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="hold more than tensors, and none of it was run"):
+    with pytest.raises(ModelError, match=r"contain more than tensors\. They were not executed"):
         losses(run)
-    with pytest.raises(ModelError, match="hold more than tensors"):
+    with pytest.raises(ModelError, match="contain more than tensors"):
         answer(run, ["Hello"])
     assert not mark.exists()
 

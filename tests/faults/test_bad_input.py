@@ -139,7 +139,7 @@ def test_a_broken_line_is_named_and_the_rest_is_used(trained, write):
 def test_where_every_line_is_broken_the_first_is_named(refused, write):
     reason = refused(dataset=write("rows.jsonl", '\noops\n{"bad\n'))
     assert "the first of 2 is line 2: Expecting value at column 1" in reason
-    assert "one object a line" in reason
+    assert "one object per line" in reason
 
 
 def test_a_broken_json_list_names_the_place(refused, write):
@@ -162,7 +162,7 @@ def test_a_column_that_is_not_there(refused, write, tmp_path):
 
 def test_a_set_without_one_answer(refused, write):
     rows = [row | {"output": ""} for row in ROWS]
-    assert "an answer is empty (8 of them)" in refused(dataset=write("rows.json", json.dumps(rows)))
+    assert "a response is empty (8 of them)" in refused(dataset=write("rows.json", json.dumps(rows)))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("rows.parquet", "Parquet"), ("rows.arrow", "Arrow")])
@@ -173,7 +173,7 @@ def test_a_file_that_is_not_what_its_name_says(refused, write, name, kind):
 # -- the model -----------------------------------------------------------------------------------------------------
 def test_a_model_that_is_not_there(refused, tmp_path):
     reason = refused(model_name_or_path=str(tmp_path / "nowhere"))
-    assert f"There is no model at {tmp_path / 'nowhere'}" in reason
+    assert f"No model at {tmp_path / 'nowhere'}" in reason
     assert "smollm2-135m-instruct" in reason
 
 
@@ -216,7 +216,7 @@ def test_a_pickle_is_refused_and_never_opened(refused, copy, tmp_path):
     assert "only as pickle (pytorch_model.bin), which can run code" in reason
     assert "allow_pickle: true" in reason
     # Allowed, it is still read by torch's weights_only, which builds tensors and calls nothing.
-    assert "hold more than tensors, and none of it was run" in refused(
+    assert "contain more than tensors. They were not executed" in refused(
         model_name_or_path=str(folder), allow_pickle=True
     )
     assert not mark.exists()
@@ -244,7 +244,7 @@ def test_code_that_comes_with_a_model_is_not_run_unless_asked(refused, copy, tmp
     (folder / file).write_text(json.dumps(facts | more | {"auto_map": auto_map}))
     (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
     reason = refused(model_name_or_path=str(folder))
-    assert "runs only with Python code that comes with it" in reason
+    assert "needs the Python code that comes with it" in reason
     assert "trust_remote_code: true" in reason
     assert not mark.exists()
 

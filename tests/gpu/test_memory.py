@@ -69,7 +69,7 @@ def test_a_step_that_does_not_fit_is_made_again_in_parts(tiny_model_dir, tiny_to
     assert trainer.train_parts.count >= 2
     assert len(told) >= 1
     assert told[0][0] == "per_device_train_batch_size"
-    assert "The step is made again" in told[0][1]
+    assert "This step is repeated" in told[0][1]
     # On a card the sums of float32 are made in another order, and some of its kernels add as they come.
     assert losses.values == pytest.approx(expected.values, rel=1e-6 if ON_CPU else 1e-4)
     assert trainer.seen.tolist() == [2 * sum(lengths), 2 * sum(length - length // 2 for length in lengths)]

@@ -49,7 +49,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     page.get_by_role("button", name="Evaluate now").click()
     expect(view).to_contain_text("The evaluation loss is", timeout=20_000)
     page.get_by_role("button", name="Sample now").click()
-    expect(view).to_contain_text("Answered at step", timeout=20_000)
+    expect(view).to_contain_text("Generated at step", timeout=20_000)
 
     answers = page.get_by_role("region", name="Watch it answer")
     expect(answers).to_contain_text("base")

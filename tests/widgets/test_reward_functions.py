@@ -78,7 +78,7 @@ def test_from_a_cell_to_a_run_and_back(cell, shell, tiny_model_dir):
     assert now.state == "failed", run.log(40)
     assert now.reason.startswith('In step 3, on the prompt "Count to ')
     assert "the reward function clear raised RuntimeError: out of patience in line " in now.reason
-    assert "What was trained up to step 2 is kept." in now.reason
+    assert "The training up to step 2 is saved." in now.reason
     source = (run.folder.code / "clear.py").read_text()
     assert "import re\n" in source
     assert "PATIENCE = 8\nseen = []\nWORDS = re.compile('[aeiou]', 32)\n" in source
@@ -113,9 +113,7 @@ def test_a_value_that_cannot_be_handed_over_starts_no_run(cell, llf_home):
     cell(SETUP)
     cell("class Box:\n    pass\nbox = Box()\n@llf.reward\ndef f(answer):\n    return box.value")
     config = {"dataset": "llf_demo", "stage": "rloo", "per_device_train_batch_size": 8}
-    with pytest.raises(
-        ValueError, match="f uses box, a Box of the notebook, which cannot be handed over to the trainer"
-    ):
+    with pytest.raises(ValueError, match="f uses box, a Box of the notebook, which cannot be passed to the trainer"):
         cell(f"llf.train({config!r}, rewards=[f])")
     assert not list(llf_home.glob("runs/*"))
     assert llf.reward.__module__ == "llf_core.rewards.decorator"

@@ -78,7 +78,7 @@ def divergence_sum(
     teacher_hidden, teacher_head = _cut(teacher_hidden, teacher_head, common)
     if not (temperature > 0.0 and 0.0 <= beta <= 1.0):
         raise ValueError(
-            f"Distillation takes a temperature above 0 and a beta from 0 to 1, and got {temperature} and {beta}."
+            f"Distillation expects a temperature above 0 and a beta from 0 to 1, but got {temperature} and {beta}."
         )
     rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, learned_rows)
     taught = teacher_hidden.reshape(-1, teacher_hidden.shape[-1]).index_select(0, learned_rows)

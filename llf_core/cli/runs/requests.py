@@ -75,7 +75,7 @@ def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
 
 
 def _has_ended(run: "Run") -> bool:
-    """Whether the run has ended already; prints so."""
+    """Whether the run has already ended; prints so."""
     from llf_core.runs import FINAL
 
     with in_a_sentence():

@@ -47,12 +47,12 @@ class Alpaca(DatasetFormat):
         history = json_of(cell.get("history") or [], "history")
         for pair in history if isinstance(history, list | tuple) else [None]:
             if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - question and answer
-                raise BadExample("history is not a list of [question, answer] pairs")
-            messages.append({"role": "user", "content": text_of(pair[0], "a question of the history")})
-            messages.append({"role": "assistant", "content": text_of(pair[1], "an answer of the history")})
-        parts = [text_of(cell[key], "the question") for key in ("prompt", "query") if cell.get(key)]
+                raise BadExample("history is not a list of [prompt, response] pairs")
+            messages.append({"role": "user", "content": text_of(pair[0], "a prompt of the history")})
+            messages.append({"role": "assistant", "content": text_of(pair[1], "a response of the history")})
+        parts = [text_of(cell[key], "the prompt") for key in ("prompt", "query") if cell.get(key)]
         if not any(part.strip() for part in parts):
-            raise BadExample("the question is empty")
+            raise BadExample("the prompt is empty")
         messages.append({"role": "user", "content": "\n".join(parts)})
         tools = tools_of(cell.get("tools"))
         if "chosen" in columns:
@@ -62,7 +62,7 @@ class Alpaca(DatasetFormat):
             return checked([*messages, chosen], tools, rejected=rejected)
         if "response" not in columns:
             return checked(messages, tools, prompt=True)
-        messages.append({"role": ANSWER, "content": text_of(cell.get("response"), "the answer")})
+        messages.append({"role": ANSWER, "content": text_of(cell.get("response"), "the response")})
         return checked(messages, tools, good=verdict_of(cell["kto_tag"]) if "kto_tag" in columns else None)
 
 

@@ -27,14 +27,14 @@ UNPAIRED: DataKind = "unpaired_preferences"
 PROMPTS: DataKind = "prompts"
 TEXTS: DataKind = "texts"
 KINDS: Mapping[DataKind, str] = {
-    ANSWERS: "conversations with answers",
+    ANSWERS: "conversations with responses",
     PAIRS: "preference pairs (chosen, rejected)",
     UNPAIRED: "responses that are labelled good or bad",
-    PROMPTS: "prompts without an answer",
+    PROMPTS: "prompts without a response",
     TEXTS: "plain text",
 }
 # How the reasons begin for which a record without an answer is dropped.
-NO_ANSWER, MISSING, UNENDED = "an answer is empty", "the answer is missing", "it ends with the "
+NO_ANSWER, MISSING, UNENDED = "a response is empty", "the response is missing", "it ends with the "
 UNANSWERED = (NO_ANSWER, MISSING, UNENDED)
 
 
@@ -140,7 +140,7 @@ def checked(
         if message["role"] == ANSWER and not message["content"].strip() and not _says_more(message):
             raise BadExample(NO_ANSWER)
     if rejected is not None and rejected == turns[-1]:
-        raise BadExample("the chosen and the rejected answer are the same")
+        raise BadExample("the chosen and the rejected response are identical")
     return Conversation(tuple(messages), tools, rejected, good)
 
 
@@ -155,7 +155,7 @@ def verdict_of(value: Any) -> bool:
         return value
     found = words.get(str(value).strip().lower())
     if found is None:
-        raise BadExample(f"the mark is {shown(value)}, expected true or false")
+        raise BadExample(f"the label is {shown(value)}, expected true or false")
     return found
 
 
@@ -201,7 +201,7 @@ def _answer(value: Any, read: Callable[[Mapping[str, Any]], Message], key: str) 
         read(value) if isinstance(value, dict) else {"role": ANSWER, "content": text_of(value, f"the {key} answer")}
     )
     if message["role"] != ANSWER:
-        raise BadExample(f"the {key} answer is the {message['role']}'s, expected the assistant's")
+        raise BadExample(f"the {key} response is the {message['role']}'s, expected the assistant's")
     return message
 
 
@@ -266,8 +266,8 @@ def _part(part: Any, what: str) -> str:
         return str(part["text"])
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(kind, str) or kind == "text":
-        raise BadExample(f"{what} has a part that is no text; expected a text, or an object with `type` and `text`")
-    raise BadExample(f"{what} has a part of type {kind[:LONGEST_SHOWN]}, which is not built yet; expected text")
+        raise BadExample(f"{what} has a part that is not text; expected a string, or an object with `type` and `text`")
+    raise BadExample(f"{what} has a part of type {kind[:LONGEST_SHOWN]}, which is not supported yet; expected text")
 
 
 def json_of(value: Any, what: str) -> Any:
@@ -285,7 +285,7 @@ def json_of(value: Any, what: str) -> Any:
     except RecursionError:
         raise BadExample(f"{what} is nested too deeply") from None
     except ValueError:
-        raise BadExample(f"{what} holds a number with too many digits") from None
+        raise BadExample(f"{what} has a number with too many digits") from None
 
 
 def tools_of(value: Any) -> tuple[dict[str, Any], ...] | None:

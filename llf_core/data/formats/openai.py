@@ -36,7 +36,7 @@ class OpenAI(DatasetFormat):
             raise BadExample(f"{columns['messages']} is not a list of messages")
         messages = [_message(turn, tags, number) for number, turn in enumerate(turns, start=1)]
         if any(message["role"] == "system" for message in messages[1:]):
-            raise BadExample("a system message is not the first")
+            raise BadExample("a system message is not first")
         system = row.get(columns.get("system", ""))
         if system and not (messages and messages[0]["role"] == "system"):
             messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})

@@ -74,7 +74,7 @@ def answer(inspection: Inspection, line: str) -> dict[str, Any]:
         request = json.loads(line)
         number, asked = request.pop("id"), request.pop("ask")
         if asked not in REQUESTS:
-            return {"id": number, "error": f"There is nothing to ask that is called {asked!r}."}
+            return {"id": number, "error": f"Unknown request {asked!r}."}
         return {"id": number, "answer": getattr(inspection, asked)(**request)}
     except (ValueError, TypeError, KeyError, IndexError) as error:
         return {"id": number, "error": f"{type(error).__name__}: {error}"}

@@ -97,7 +97,10 @@ def leaks(
         if digest in trained:
             dataset, number = trained[digest]
             yield Notable(
-                "leaked", name[0], name[1], f"held out, but its twin {dataset} {where(number, dataset)} is trained on"
+                "leaked",
+                name[0],
+                name[1],
+                f"held out, but its duplicate {dataset} {where(number, dataset)} is in the training set",
             )
 
 

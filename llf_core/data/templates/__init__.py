@@ -155,8 +155,8 @@ def named_template(name: str) -> NamedTemplate:
         DataError: there is no template of this name; the message suggests the nearest name.
     """
     if name not in entries():
-        choices = f"There are {listed(template_names())}; leave template out for the model's own."
-        raise DataError(f"There is no template {name!r}.{did_you_mean(name, template_names())} {choices}")
+        choices = f"Available: {listed(template_names())}; remove template to use that of the model."
+        raise DataError(f"Unknown template {name!r}.{did_you_mean(name, template_names())} {choices}")
     entry = PLAIN | entries()[name]
     text = "".join(entry[slot] for slot in ("prefix", "system", "user", "open", "said"))
     return NamedTemplate(

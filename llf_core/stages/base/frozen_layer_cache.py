@@ -58,7 +58,9 @@ def keep_trunk(work: TrainingContext) -> Trunk | None:
     ):
         states = try_trunk(decoder, depth)
     if states is None:
-        logger.info("Later epochs compute all layers: what the frozen ones give cannot be handed on in this model.")
+        logger.info(
+            "Later epochs compute all layers: the outputs of the frozen layers cannot be cached for this model."
+        )
         return None
     examples = work.data.train.examples if isinstance(work.data.train, PackedRows) else work.data.train
     tokens = int(lengths(examples).sum())
@@ -68,12 +70,12 @@ def keep_trunk(work: TrainingContext) -> Trunk | None:
     layers = f"the {depth} frozen lower layers of {len(decoder.layers)}"
     if size > most or size > SHARE * free:
         logger.info(
-            f"Later epochs compute {layers} again: keeping what they give would need {size / 1e9:.1f} GB of disk; "
+            f"Later epochs compute {layers} again: caching their outputs would need {size / 1e9:.1f} GB of disk; "
             f"{free / 1e9:.1f} GB are free, and trunk_cache_gb is {config.training.trunk_cache_gb:g}."
         )
         return None
     store = TrunkStore(where, tokens=tokens, width=states.shape[-1], dtype=states.dtype)
-    logger.info(f"Later epochs skip {layers}: what they give is kept, {size / 1e9:.2f} GB until the run ends.")
+    logger.info(f"Later epochs skip {layers}: their cached outputs take {size / 1e9:.2f} GB until the run ends.")
     return Trunk(decoder, depth, store)
 
 

@@ -150,7 +150,7 @@ class OnlineStage(Stage):
             logger.info(prompts.left_out)
         if len(prompts.train) < needed:
             raise DataError(
-                f"There are {len(prompts.train):,} prompts, and a step draws answers to {needed:,} "
+                f"There are {len(prompts.train):,} prompts, and a step samples completions of {needed:,} "
                 "(per_device_train_batch_size times gradient_accumulation_steps, by num_generations). Lower one of the "
                 f"first two, or add prompts. {prompts.left_out}".rstrip()
             )
@@ -191,6 +191,6 @@ def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
             )
         if reward.expects and not any(row["expected"] is not None for row in prompts.train):
             raise DataError(
-                f"The reward {reward.name} compares with the right answer, and the data set gives none (columns: "
+                f"The reward {reward.name} needs a reference answer, and the data set has none (columns: "
                 f"{columns}). Expected a column answer or solution; or take another reward function."
             )

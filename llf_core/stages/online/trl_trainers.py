@@ -83,7 +83,7 @@ class Online(TrainingLoop):
         except RewardError as error:
             if not error.what_to_do:  # else an evaluation inside of the loop has done it
                 step = self._keep()
-                kept = f"What was trained up to step {step} is kept. " if step else ""
+                kept = f"The training up to step {step} is saved. " if step else ""
                 error.what_to_do = kept + fix_message(error.name)
             raise
 

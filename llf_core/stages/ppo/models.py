@@ -181,8 +181,8 @@ def _scoring(work: TrainingContext, scorer: RewardModel | None) -> Callable[[Seq
         wanted = sorted({*reward.signature.required} & {*TRAINER_PARAMETERS})
         if wanted:
             raise DataError(
-                f"The reward function {reward.name} takes {', '.join(wanted)}, which TRL's trainers tell and stage ppo "
-                "does not. Give it a default, or leave it out."
+                f"The reward function {reward.name} takes {', '.join(wanted)}, which only TRL trainers provide. "
+                "Give it a default value, or remove it."
             )
     if prompts.left_out:
         work.writer.event("warning", key="cutoff_len", message=prompts.left_out)

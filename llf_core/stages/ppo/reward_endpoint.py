@@ -58,7 +58,7 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
     """
     if not is_address(url):
         raise StopTraining(
-            f"{url} is not the address of a reward endpoint.", "Expected one such as http://localhost:8000/score."
+            f"{url} is not the URL of a reward endpoint.", "Expected one such as http://localhost:8000/score."
         )
     try:
         address = restore_url(url)
@@ -86,7 +86,7 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
             time.sleep(pause)
     raise StopTraining(
         f"The reward endpoint {without_secrets(url)} {said}.",
-        "Start it again or mend reward_model, then resume: the run goes on where it is.",
+        "Restart it or fix reward_model, then resume.",
     )
 
 
@@ -112,7 +112,7 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
     try:
         found = json.loads(body)["scores"]
     except (ValueError, KeyError, TypeError):
-        found, what = None, "no JSON object with scores"
+        found, what = None, "not a JSON object with scores"
     if not what and (not isinstance(found, list) or len(found) != count):
         what = f"{len(found)} scores" if isinstance(found, list) else f"scores of type {type(found).__name__}"
     bad = [] if what else [one for one in found if not _is_number(one)]
@@ -123,7 +123,7 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
         raise StopTraining(
             f"The reward endpoint {without_secrets(url)} answers {count} texts with {what}. Expected one finite number "
             "each.",
-            "Mend it, then resume: the run goes on where it is.",
+            "Fix it, then resume.",
         )
     return [float(one) for one in found]
 

@@ -214,8 +214,9 @@ def checked(
     for score, one in zip(scores, written, strict=True):
         if score.total is not None and not math.isfinite(score.total):
             raise StopTraining(
-                f'The reward of an answer to "{_shown(text(one.prompt))}" is {score.total}. Expected a finite number.',
-                "Look at the reward model with this prompt, then resume from the last checkpoint.",
+                f'The reward of a completion of "{_shown(text(one.prompt))}" is {score.total}. '
+                "Expected a finite number.",
+                "Test the reward model with this prompt, then resume from the last checkpoint.",
             )
     return scores
 

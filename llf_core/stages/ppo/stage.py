@@ -225,7 +225,7 @@ class PPO(Stage):
 
         own = [name for name in self.work.config.stage.reward_functions or () if name not in BUILT_IN]
         mend = (
-            f"Mend {own[0]} so that it gives a number; a run that has not finished goes on with "
+            f"Fix {own[0]} so that it gives a number; a run that has not finished goes on with "
             f"run.resume(rewards=[{own[0]}])."
             if own
             else ""

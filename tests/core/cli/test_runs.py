@@ -25,7 +25,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     assert "→ 3e-4 from step" in llf("runs", "set", row.id, "learning_rate=3e-4").output
     assert "The evaluation loss is" in llf("runs", "evaluate", row.id).output
     assert "A prompt is watched from step" in llf("runs", "set", row.id, "watch=Say hi.", "max_steps=1e6").output
-    assert llf("runs", "sample", row.id).output.startswith("Answered at step")
+    assert llf("runs", "sample", row.id).output.startswith("Generated at step")
     assert "is whole" in llf("runs", "checkpoint", row.id).output
     assert str(llf("runs", "set", row.id, "max_steps=1").exception).startswith("The run is at step")
     assert str(llf("runs", "set", row.id, "lora_rank=1").exception).startswith("'lora_rank' cannot be changed")

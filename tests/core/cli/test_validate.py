@@ -39,7 +39,7 @@ def test_columns_that_fit_no_format_are_told_before_a_run_begins(llf, config, co
     config.with_name("rows.json").write_text(json.dumps(rows))
     result = llf(command, config)
     assert result.exit_code == 2
-    assert "columns frage, antwort, which fit no known format" in result.output.replace("\n", " ")
+    assert "columns frage, antwort, which match no known format" in result.output.replace("\n", " ")
     assert list_runs().total == 0
     fits = {"dataset_format": "alpaca", "dataset_columns": {"prompt": "frage", "response": "antwort"}}
     config.write_text(config.read_text() + yaml.safe_dump(fits))

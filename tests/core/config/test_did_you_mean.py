@@ -56,5 +56,5 @@ def test_the_nearest_of_a_hub_may_be_named_without_its_owner():
     known = ["Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "gpt2"]
     assert nearest("qwen2.5-7b-instruct", known) == "Qwen/Qwen2.5-7B-Instruct"
     assert nearest("Qwen/Qwen2.5-7B-Instrct", known) == "Qwen/Qwen2.5-7B-Instruct"
-    assert nearest("something else", known) is None
+    assert nearest("another type of file", known) is None
     assert did_you_mean("gtp2", known) == " Did you mean 'gpt2'?"

@@ -192,10 +192,14 @@ def test_an_alpaca_entry_of_one_column_is_text_for_pretraining():
 @pytest.mark.parametrize(
     ("row", "kind", "reason"),
     [
-        ({"prompt": "a", "chosen": "b", "rejected": "b"}, PAIRS, "are the same"),
-        ({"prompt": "a", "chosen": "b", "rejected": " "}, PAIRS, "an answer is empty"),
-        ({"messages": [USER], "chosen": USER, "rejected": WORSE}, PAIRS, "the chosen answer is the user's"),
-        ({"prompt": "a", "completion": "b", "label": "maybe"}, UNPAIRED, "the mark is 'maybe', expected true or false"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, PAIRS, "are identical"),
+        ({"prompt": "a", "chosen": "b", "rejected": " "}, PAIRS, "a response is empty"),
+        ({"messages": [USER], "chosen": USER, "rejected": WORSE}, PAIRS, "the chosen response is the user's"),
+        (
+            {"prompt": "a", "completion": "b", "label": "maybe"},
+            UNPAIRED,
+            "the label is 'maybe', expected true or false",
+        ),
         ({"text": "  "}, TEXTS, "the text is empty"),
     ],
 )
@@ -208,7 +212,7 @@ def test_a_proposed_format_says_how_many_rows_fit():
     rows = [{"instruction": "a", "output": "b"}, {"instruction": "a", "output": ""}]
     reading = decide(Source("set", "set"), rows)
     assert reading.fits == 0.5
-    assert reading.text() == "alpaca (columns instruction and output; 50% of the first rows fit)"
+    assert reading.text() == "alpaca (columns instruction and output; 50% of the first rows match)"
 
 
 def test_openai_messages_are_carried_through_as_they_are():
@@ -261,7 +265,7 @@ def test_naming_columns_leaves_out_the_ones_not_named():
         ({"turns": []}, {"formatting": "sharegpt"}, "no column 'conversations'.*Its columns: turns"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, {}, "preference pairs"),
         ({"text": "Once upon a time"}, {}, "plain text"),
-        ({"a": 1, "b": 2}, {}, "columns a, b, which fit no known format"),
+        ({"a": 1, "b": 2}, {}, "columns a, b, which match no known format"),
     ],
 )
 def test_columns_that_do_not_fit_are_one_sentence(row, entry, message):
@@ -272,11 +276,11 @@ def test_columns_that_do_not_fit_are_one_sentence(row, entry, message):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"instruction": "2+2?", "output": ""}, "an answer is empty"),
-        ({"instruction": "2+2?", "output": None}, "the answer is missing"),
-        ({"instruction": " ", "output": "4"}, "the question is empty"),
+        ({"instruction": "2+2?", "output": ""}, "a response is empty"),
+        ({"instruction": "2+2?", "output": None}, "the response is missing"),
+        ({"instruction": " ", "output": "4"}, "the prompt is empty"),
         ({"instruction": "a", "output": "b", "history": [["x"]]}, "history is not a list of"),
-        ({"instruction": "a", "output": {"b": 1}}, "the answer is a dict, expected text"),
+        ({"instruction": "a", "output": {"b": 1}}, "the response is a dict, expected text"),
         ({"conversations": turns(("human", "a"), ("human", "b"))}, "turn 2 is the user's, expected the assistant's"),
         ({"conversations": turns(("gpt", "a"), ("human", "b"))}, "turn 1 is the assistant's, expected the user's"),
         ({"conversations": turns(("human", "a"))}, "ends with the user's turn"),
@@ -286,7 +290,7 @@ def test_columns_that_do_not_fit_are_one_sentence(row, entry, message):
         ({"conversations": turns(("human", "a"), ("function_call", "{}"))}, "the call in turn 2 has no name"),
         ({"conversations": turns(("human", "a"), ("observation", "b"))}, "turn 2 is the tool's"),
         ({"messages": [USER, ANSWER, RESULT]}, "turn 3 is the tool's, expected the user's"),
-        ({"messages": [USER, SYSTEM, ANSWER]}, "a system message is not the first"),
+        ({"messages": [USER, SYSTEM, ANSWER]}, "a system message is not first"),
         ({"messages": [{"role": "user"}, ANSWER]}, "the content of message 1 is missing"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ANSWER]}, "part of type image_url"),
         ({"messages": [USER, {**CALL, "tool_calls": [{}]}]}, "tool call of message 2 has no function name"),

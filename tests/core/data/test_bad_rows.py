@@ -24,10 +24,10 @@ BAD = {
         '{"instruction": "Hi", "output": "Yo", "output": "Yes"}',
         "it cannot be read: the key 'output' twice",
     ),
-    "an answer of another type": ('{"instruction": "Hi", "output": {"a": 1}}', "the answer is a dict, expected text"),
-    "an answer that is null": ('{"instruction": "Hi", "output": null}', "the answer is missing"),
-    "an empty answer": ('{"instruction": "Hi", "output": " \\n"}', "an answer is empty"),
-    "an empty question": ('{"instruction": "", "output": "Yo"}', "the question is empty"),
+    "an answer of another type": ('{"instruction": "Hi", "output": {"a": 1}}', "the response is a dict, expected text"),
+    "an answer that is null": ('{"instruction": "Hi", "output": null}', "the response is missing"),
+    "an empty answer": ('{"instruction": "Hi", "output": " \\n"}', "a response is empty"),
+    "an empty question": ('{"instruction": "", "output": "Yo"}', "the prompt is empty"),
     "half of a surrogate pair": ('{"instruction": "Hi", "output": "\\ud83d"}', "its text is not valid Unicode"),
     "a history that is none": ('{"instruction": "Hi", "output": "Yo", "history": [["a"]]}', "history is not a list of"),
 }
@@ -37,7 +37,7 @@ BAD_TALKS = {
     "two in a row": (talk(TURNS[0], TURNS[0], TURNS[1]), "turn 2 is the user's, expected the assistant's"),
     "no turn": (talk(), "it has no turn"),
     "no list": ('{"messages": "Hi"}', "messages is not JSON"),
-    "a late system prompt": (talk(*TURNS, {"role": "system", "content": "x"}), "a system message is not the first"),
+    "a late system prompt": (talk(*TURNS, {"role": "system", "content": "x"}), "a system message is not first"),
     "a call without a name": (
         talk(TURNS[0], {"role": "assistant", "tool_calls": [{"function": {}}]}),
         "a tool call of message 2 has no function name",

@@ -42,7 +42,7 @@ def test_padding_is_seen_by_nobody(lengths):
 
 def test_a_batch_without_a_trained_token_names_its_examples():
     rows = [{"input_ids": [1, 2], "labels": [1, -100], "index": 4}, {"input_ids": [1], "labels": [1], "index": 17}]
-    with pytest.raises(DataError, match=r"no token to learn from \(examples 4, 17\)"):
+    with pytest.raises(DataError, match=r"no tokens in the loss \(examples 4, 17\)"):
         Collator(Padding())(rows)
 
 
@@ -138,7 +138,7 @@ def test_a_flattened_batch_cut_at_its_borders_gives_the_examples_back(examples, 
 def test_a_flattened_batch_without_a_trained_token_is_refused_even_if_first_tokens_have_labels():
     # In a row of its own nothing predicts a first token; behind another example nothing may predict it either.
     rows = [{"examples": [example([1], index) for index in range(3)]}, example([2], 7)]
-    with pytest.raises(DataError, match=r"no token to learn from \(examples 0, 1, 2, 7\)"):
+    with pytest.raises(DataError, match=r"no tokens in the loss \(examples 0, 1, 2, 7\)"):
         Collator(Padding(), flatten=True)(rows)
     with pytest.raises(DataError, match=r"\(examples 0, 1, 2, 3, 4 and 15 more\)"):
         Collator(Padding(), flatten=True)([{"examples": [example([1], index) for index in range(20)]}])

@@ -122,7 +122,7 @@ def test_records_to_look_at_are_named_and_paged(inspect, write):
         ("leaked", "test.jsonl", 1),
     ]
     assert [row["where"] for row in found["rows"]] == ["line 9", "line 7", "line 8", "line 1", "line 2"]
-    assert found["rows"][0]["reason"] == "an answer is empty"
+    assert found["rows"][0]["reason"] == "a response is empty"
     assert found["rows"][0]["number"] is None
     assert found["rows"][2]["reason"] == "the same prompt and answer as data.jsonl line 4"
     assert view.example(found["rows"][1]["number"])["record"] == 6
@@ -238,7 +238,7 @@ def test_a_process_answers_line_by_line(make_config, write, tiny_model_dir, tmp_
     assert lines[0]["ready"]["examples"] == 6
     assert lines[1]["answer"]["record"] == 2
     assert (lines[2]["id"], "error" in lines[2]) == (2, True)
-    assert "nothing to ask that is called '__class__'" in lines[3]["error"]
+    assert "Unknown request '__class__'" in lines[3]["error"]
     assert lines[4]["answer"]["total"] == 0
     assert "error" in lines[5]
 
@@ -258,7 +258,7 @@ def test_how_rows_are_read_can_be_seen_and_corrected(make_config, write):
     write([{"frage": "Hi", "reply": "Yo"}, {"frage": "Ho", "reply": ""}])
     (found,) = readings(make_config())
     assert found["names"] == ["frage", "reply"]
-    assert "fit no known format" in found["error"]
+    assert "match no known format" in found["error"]
     columns = {"prompt": "frage", "response": "reply"}
     (found,) = readings(make_config(dataset_format="alpaca", dataset_columns=columns))
     assert (found["format"], found["columns"], found["fits"], found["entry"]) == ("alpaca", columns, 0.5, False)

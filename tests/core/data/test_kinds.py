@@ -63,7 +63,7 @@ def test_a_pair_is_cut_alike_on_both_sides(tiny_tokenizer, own, question, chosen
     chunk = encode(tiny_tokenizer, own(jinja.PLAIN), PAIRS, rows, cutoff)
     if chunk.dropped:
         said = chunk.dropped[0][1]
-        assert "leaves no room for its answer" in said or "the same once they are cut" in said
+        assert "leaves no room for its response" in said or "identical after truncation" in said
         return
     (pair,) = chunk.examples
     sides = [(pair.ids, pair.labels), (pair.more["rejected_ids"], pair.more["rejected_labels"])]
@@ -88,7 +88,7 @@ def test_a_pair_whose_answers_are_the_same_once_they_are_cut_is_left_out(tiny_to
     assert len(encode(tiny_tokenizer, own(jinja.PLAIN), PAIRS, rows, 400).examples) == 1
     chunk = encode(tiny_tokenizer, own(jinja.PLAIN), PAIRS, rows, 40)
     assert chunk.examples == []
-    assert "its two answers are the same once they are cut" in chunk.dropped[0][1]
+    assert "its two responses are identical after truncation" in chunk.dropped[0][1]
 
 
 def test_pairs_that_are_too_long_can_be_dropped(tiny_tokenizer, own):

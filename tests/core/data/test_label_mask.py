@@ -173,7 +173,7 @@ def test_a_tokenizer_without_offsets_gives_the_same_or_a_reason(tiny_tokenizer, 
 def test_thinking_that_is_stripped_from_earlier_turns_is_a_reason(tiny_tokenizer, own, talk):
     template = own(jinja.STRIPS_THINKING)
     conversation = talk("Q1", "<think>x</think>A1", "Q2", "<think>y</think>A2")
-    with pytest.raises(RewrittenAnswer, match="writes turn 2 differently once later turns follow"):
+    with pytest.raises(RewrittenAnswer, match="renders turn 2 differently when later turns follow"):
         tokens(tiny_tokenizer, template, conversation)
     last = tokens(tiny_tokenizer, template, conversation, last_only=True)
     text = tiny_tokenizer.decode([label for label in last.labels if label != IGNORED])
@@ -211,14 +211,14 @@ def test_a_template_with_generation_marks_may_strip_earlier_thinking(tiny_tokeni
 
 
 def test_thinking_that_is_never_shown_is_a_reason(tiny_tokenizer, own, talk):
-    with pytest.raises(BadExample, match="leaves out a part of the answer '<think>x</think>A1'"):
+    with pytest.raises(BadExample, match="drops a part of the response '<think>x</think>A1'"):
         tokens(tiny_tokenizer, own(jinja.ALWAYS_STRIPS), talk("Q1", "<think>x</think>A1"))
 
 
 def test_a_text_that_changes_with_later_turns_is_a_reason(tiny_tokenizer, own, talk):
-    with pytest.raises(BadExample, match="turn 2 differently once later turns follow"):
+    with pytest.raises(BadExample, match="turn 2 differently when later turns follow"):
         tokens(tiny_tokenizer, own(jinja.COUNTS_TURNS), talk("Q1", "A1", "Q2", "A2"))
-    with pytest.raises(BadExample, match="changes what stands before turn 2"):
+    with pytest.raises(BadExample, match="changes the text before turn 2"):
         tokens(tiny_tokenizer, own(jinja.COUNTS_TURNS), talk("Q1", "A1"))
 
 
@@ -239,10 +239,10 @@ def test_enable_thinking_reaches_the_template(tiny_tokenizer, own, talk, thinkin
 def test_calls_and_tools_that_are_not_shown_are_reasons(tiny_tokenizer, own):
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {}}}]}
     question, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
-    with pytest.raises(BadExample, match="does not show the call of add"):
+    with pytest.raises(BadExample, match="does not render the call of add"):
         tokens(tiny_tokenizer, own(jinja.PLAIN), Conversation((question, call)))
     tools = ({"type": "function", "function": {"name": "add"}},)
-    with pytest.raises(BadExample, match="does not show the tools"):
+    with pytest.raises(BadExample, match="does not render the tools"):
         tokens(tiny_tokenizer, own(jinja.PLAIN), Conversation((question, answer), tools))
 
 

@@ -141,6 +141,6 @@ def test_a_model_that_cannot_keep_examples_apart_is_refused_with_the_reason():
     with pytest.raises(DataError) as caught:
         check_packing(packing=True, flattens=False, why="It has recurrent layers.")
     assert caught.value.message == (
-        "`packing` is true, but with this model the examples of a row would see each other. It has recurrent layers. "
-        "Expected `packing: false`: the same examples are learned from, each in a row of its own."
+        "`packing` is true, but with this model the examples of a row would attend to each other. It has recurrent "
+        "layers. Expected `packing: false`: each example then has its own row."
     )

@@ -52,7 +52,7 @@ def test_first_rows_or_the_entry_tell_what_a_set_holds(config, name, fits):
 def test_the_sentence_is_that_of_the_training(config):
     error = precheck(config, "answers.jsonl", PAIRS)
     assert str(error) == (
-        "The data set answers.jsonl holds conversations with answers, which is for stage sft or kd. "
+        "The data set answers.jsonl contains conversations with responses, for stage sft or kd. "
         "Stage dpo or rm needs preference pairs (chosen, rejected)."
     )
     assert error.kind == ANSWERS
@@ -118,7 +118,7 @@ def test_an_empty_file_is_told_before_a_start(tmp_path):
     path.touch()
     error = precheck(RunConfig.load({"dataset": str(path)}), str(path), ANSWERS)
     assert str(error) == (
-        f"The data set empty.jsonl is empty: there is no record in {path}. Put at least one in, or name another set."
+        f"The data set empty.jsonl is empty: {path} has no records. Add at least one, or use another data set."
     )
 
 

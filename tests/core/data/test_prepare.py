@@ -47,20 +47,20 @@ def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
     (cut,) = report.truncated
     assert cut == Truncated(3, cut.cut, "data.jsonl")
     assert cut.cut > 0
-    assert report.dropped == [Dropped(2, "an answer is empty", "data.jsonl")]
+    assert report.dropped == [Dropped(2, "a response is empty", "data.jsonl")]
     assert report.broken == [Broken(2, "Expecting value at column 1", "data.jsonl", 1)]
     assert report.unusable() == [
         Dropped(1, "it cannot be read: Expecting value at column 1", "data.jsonl"),
-        Dropped(2, "an answer is empty", "data.jsonl"),
+        Dropped(2, "a response is empty", "data.jsonl"),
     ]
     assert report.sets == [SetCounts("data.jsonl", 4, 2, report.tokens, trained, "line")]
     assert report.summary()["records"] == 4
     assert [entry["index"] for entry in report.summary()["dropped"]] == [1, 2]
     assert report.preview[0].text() == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yo<|im_end|>\n⟧")
     assert [part.trained for part in report.preview[0].segments] == [False, True]
-    assert report.readings == {"data.jsonl": "alpaca (columns instruction and output; 67% of the first rows fit)"}
+    assert report.readings == {"data.jsonl": "alpaca (columns instruction and output; 67% of the first rows match)"}
     said = report.text()
-    for part in ("2 examples to train on", "data.jsonl line 4 by", "data.jsonl line 3: an answer is empty", "line 2"):
+    for part in ("2 training examples", "data.jsonl line 4 by", "data.jsonl line 3: a response is empty", "line 2"):
         assert part in said
     assert DataReport.from_json(json.loads(json.dumps(report.json()))) == report
 
@@ -183,11 +183,11 @@ def test_copies_can_be_left_out(make_config, write, tokenizer):
     report = prepare(make_config(), tokenizer).report
     assert (report.examples, report.repeated, report.counts()["copies"]) == (6, 2, 2)
     said = "2 of the 6 training examples are duplicates of earlier ones, and each copy is trained on."
-    assert f"{said} `drop_duplicates: true` leaves them out." in report.text()
+    assert f"{said} `drop_duplicates: true` drops them." in report.text()
     ready = prepare(make_config(drop_duplicates=True), tokenizer)
     assert ready.train["index"] == [0, 1, 2, 5]
     assert (ready.report.examples, ready.report.copies) == (4, 2)
-    assert "2 copies of earlier examples left out." in ready.report.text()
+    assert "2 duplicates of earlier examples dropped." in ready.report.text()
     assert (ready.report.repeated, ready.report.duplicates_warning()) == (0, None)
     assert "are copies" not in ready.report.text()
 
@@ -197,7 +197,7 @@ def test_eval_dataset_is_read_as_the_training_set_is(make_config, write, tokeniz
     write('{"question": "a", "answer": "b"}\n{"question": "a"}\n', "test.jsonl")
     ready = prepare(make_config(eval_dataset="test.jsonl"), tokenizer)
     assert (len(ready.train), len(ready.eval)) == (10, 1)
-    assert ready.report.dropped == [Dropped(1, "the answer is missing", "test.jsonl")]
+    assert ready.report.dropped == [Dropped(1, "the response is missing", "test.jsonl")]
 
 
 @pytest.mark.parametrize(
@@ -206,11 +206,11 @@ def test_eval_dataset_is_read_as_the_training_set_is(make_config, write, tokeniz
         (None, {}, "There is no data set"),
         ("", {}, "is empty"),
         ("oops\n", {}, r"No line of .*data.jsonl can be read; the first of 1 is line 1: Expecting value"),
-        ([{"a": 1, "b": 2}], {}, "fit no known format"),
+        ([{"a": 1, "b": 2}], {}, "match no known format"),
         (
             [{"instruction": "a", "output": ""}],
             {},
-            r"No example of data.jsonl can be learned from: an answer is empty \(1",
+            r"No example of data.jsonl is usable: a response is empty \(1",
         ),
         (GOOD[:2], {"val_size": 2}, "holds out 2 of 2"),
         (GOOD, {"cutoff_len": 3}, "leaves no room"),
@@ -340,7 +340,7 @@ def test_several_workers_make_the_same_examples(make_config, write, tokenizer, m
     assert together.train["labels"] == alone.train["labels"]
     assert together.train["index"] == alone.train["index"]
     assert together.report.fingerprint == alone.report.fingerprint
-    assert together.report.dropped == alone.report.dropped == [Dropped(40, "the answer is missing", "data.jsonl")]
+    assert together.report.dropped == alone.report.dropped == [Dropped(40, "the response is missing", "data.jsonl")]
 
 
 def test_a_small_set_starts_no_worker_however_many_are_asked_for(make_config, write, tokenizer, monkeypatch):

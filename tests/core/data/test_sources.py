@@ -64,7 +64,7 @@ def test_a_hub_entry_keeps_subset_split_and_folder(info):
         ({"ms_hub_url": "a/b"}, "ModelScope"),
         ({"script_url": "a"}, "loading scripts"),
         ({"formatting": "alpaca"}, "neither file_name nor hf_hub_url"),
-        ([], "is no object"),
+        ([], "is not an object"),
     ],
 )
 def test_an_entry_that_cannot_be_used_says_why(info, entry, message):
@@ -101,7 +101,7 @@ def test_a_file_in_a_cloud_is_fetched_and_read_again_when_it_changes(info, tmp_p
     ("url", "message"),
     [
         ("memory://none.jsonl", "There is no file memory://none.jsonl"),
-        ("nonsense://a/b.json", "nonsense://a/b.json cannot be opened: .*take a protocol that fsspec knows"),
+        ("nonsense://a/b.json", "nonsense://a/b.json cannot be opened: .*use a protocol that fsspec supports"),
     ],
 )
 def test_a_file_that_a_cloud_does_not_give_is_one_sentence(tmp_path, url, message):
@@ -150,13 +150,13 @@ def test_a_folder_is_read_file_by_file_and_numbered_through(write, tmp_path):
 def test_a_folder_of_two_kinds_is_refused(write, tmp_path):
     write("[]", "set/1.json")
     write("a\n", "set/2.csv")
-    with pytest.raises(DataError, match=r"mixes files of kinds csv, json"):
+    with pytest.raises(DataError, match=r"mixes files of the types csv, json"):
         read(tmp_path / "set", tmp_path)
 
 
 def test_an_empty_folder_and_an_empty_file_are_refused(write, tmp_path):
     (tmp_path / "set").mkdir()
-    with pytest.raises(DataError, match="holds no data file"):
+    with pytest.raises(DataError, match="has no data file"):
         read(tmp_path / "set", tmp_path)
     with pytest.raises(DataError, match="is empty"):
         read(write("\n"), tmp_path)
@@ -182,16 +182,16 @@ def test_num_samples_draws_without_and_then_with_replacement(write, tmp_path):
     ("entry", "reason"),
     [
         ({"columns": []}, None),
-        ({"columns": ["a"]}, "is ['a']. Expected an object of names, each a text."),
-        ({"columns": {"prompt": 1}}, "is {'prompt': 1}. Expected an object of names, each a text."),
-        ({"tags": [1]}, "is [1]. Expected an object of names, each a text."),
-        ({"file_name": ["a.json"]}, "has file_name ['a.json']. Expected a text."),
-        ({"formatting": ["alpaca"]}, "has formatting ['alpaca']. Expected a text."),
-        ({"split": 1}, "has split 1. Expected a text."),
-        ({"num_samples": -1}, "has num_samples -1. Expected an integer from 1 to 100,000,000, or none."),
+        ({"columns": ["a"]}, "is ['a']. Expected an object of strings."),
+        ({"columns": {"prompt": 1}}, "is {'prompt': 1}. Expected an object of strings."),
+        ({"tags": [1]}, "is [1]. Expected an object of strings."),
+        ({"file_name": ["a.json"]}, "has file_name ['a.json']. Expected a string."),
+        ({"formatting": ["alpaca"]}, "has formatting ['alpaca']. Expected a string."),
+        ({"split": 1}, "has split 1. Expected a string."),
+        ({"num_samples": -1}, "has num_samples -1. Expected an integer from 1 to 100,000,000, or null."),
         ({"num_samples": "many"}, "has num_samples 'many'. Expected an integer"),
         ({"num_samples": 10**12}, "has num_samples 1000000000000. Expected an integer"),
-        (None, "is no object. Expected one such as"),
+        (None, "is not an object. Expected one such as"),
     ],
 )
 def test_an_entry_of_the_wrong_types_is_told_in_a_sentence(tmp_path, entry, reason):
@@ -209,5 +209,5 @@ def test_an_entry_of_the_wrong_types_is_told_in_a_sentence(tmp_path, entry, reas
 def test_a_pipe_in_a_folder_of_data_is_not_waited_for(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}\n")
     os.mkfifo(tmp_path / "b.jsonl")
-    with pytest.raises(DataError, match=r"b\.jsonl is no file"):
+    with pytest.raises(DataError, match=r"b\.jsonl is not a file"):
         open_source(Source("x", path=tmp_path))

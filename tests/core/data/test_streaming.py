@@ -85,7 +85,7 @@ def test_what_became_of_the_records_is_counted_once(write, streamed, whole):
     assert expected.dropped
     assert expected.truncated
     assert len(expected.broken) == 2
-    assert "counts of what was read so far" in found.report.text()
+    assert "these counts cover the records read so far" in found.report.text()
     assert [shown.text() for shown in found.report.preview] == [shown.text() for shown in expected.preview]
 
 
@@ -154,7 +154,7 @@ def test_files_of_each_kind_here_and_in_a_cloud(tmp_path, streamed, llf_home, na
     ("url", "message"),
     [
         ("memory://streamed/none.jsonl", "There is no file memory://streamed/none.jsonl"),
-        ("nonsense://a/b.jsonl", "nonsense://a/b.jsonl cannot be opened: .*take a protocol that fsspec knows"),
+        ("nonsense://a/b.jsonl", "nonsense://a/b.jsonl cannot be opened: .*use a protocol that fsspec supports"),
         ("memory://streamed/none.doc", "unknown kind"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_stream_of_which_nothing_is_left_says_so(write, streamed):
     with pytest.raises(DataError, match="val_size 3 holds out every example"):
         next(iter(streamed(val_size=3).train))
     write([{"instruction": "a", "output": " "}] * 3)
-    with pytest.raises(DataError, match=r"No example of data.jsonl can be learned from"):
+    with pytest.raises(DataError, match=r"No example of data.jsonl is usable"):
         next(iter(streamed().train))
 
 

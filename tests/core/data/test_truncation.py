@@ -85,7 +85,7 @@ def test_the_table_of_cuts(lengths, cutoff, opening, closing, ids):
 
 @pytest.mark.parametrize(("opening", "closing"), [(3, 0), (1, 2)])
 def test_no_room_for_an_answer_is_a_reason(opening, closing):
-    with pytest.raises(BadExample, match="cutoff_len 3 leaves no room for its answer"):
+    with pytest.raises(BadExample, match="cutoff_len 3 leaves no room for its response"):
         truncate(tokens(6, 6), 3, opening, closing)
 
 
@@ -183,7 +183,7 @@ def test_a_call_is_never_cut_in_its_middle(tokenizer):
     whole = encode(encoder(tokenizer, template, 10**6), conversation).examples[0]
     chunk = encode(encoder(tokenizer, template, len(whole.ids) - 3), conversation)
     assert chunk.examples == []
-    assert "leaves no room for its answer" in chunk.dropped[0][1]
+    assert "leaves no room for its response" in chunk.dropped[0][1]
 
 
 def test_with_mask_history_the_oldest_exchanges_go_first(tiny_tokenizer, own, talk):

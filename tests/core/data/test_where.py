@@ -37,7 +37,7 @@ def test_lines_are_counted_as_an_editor_does(make_config, write, tokenizer):
     report = prepare(make_config(), tokenizer).report
     assert [report.where(one.index, one.dataset) for one in report.unusable()] == ["line 5", "line 8"]
     text = report.text()
-    assert "data.jsonl line 5: an answer is empty" in text
+    assert "data.jsonl line 5: a response is empty" in text
     assert "data.jsonl line 8: Expecting" in text
 
 

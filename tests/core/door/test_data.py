@@ -24,7 +24,7 @@ BAD = [
     ("a: " + "[" * 2000, 1, "nested more than 64 levels deep"),
     ("- " * 1500 + "a", 1, "nested more than 64 levels deep"),
     ("b: 1\na: x\0y", 2, "it has the character U+0000"),
-    ("x: 1\ny: {q: 1, q: 2}", 2, "the key 'q' stands twice in one mapping"),
+    ("x: 1\ny: {q: 1, q: 2}", 2, "the key 'q' occurs twice in one mapping"),
     ("a: &a [1, *a]", 1, "nested more than 64 levels deep"),
     (CHAIN, 63, "nested more than 64 levels deep"),
     (BOMB, 5, "it has more than 20,000 values"),

@@ -40,7 +40,7 @@ def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
     logged = RunReader(folder).metrics()
     told = []
     found = reward_accuracy(folder.id, str(path), progress=lambda *said: told.append(said))
-    assert told[-1] == ("Scoring answers", 24, 24)
+    assert told[-1] == ("Scoring responses", 24, 24)
     assert found.pairs == 12
     assert found.accuracy == pytest.approx(logged.last("eval_rewards/accuracies"))
     assert found.margin == pytest.approx(logged.last("eval_rewards/margins"), abs=1e-5)
@@ -50,8 +50,8 @@ def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
     path.write_text(json.dumps(rows))
     shown = CliRunner().invoke(app, ["reward-accuracy", folder.id, str(path), "--most", "4"])
     assert re.search(r"% of 4 pairs \(95 % band \d+\.\d% to \d+\.\d%\), mean margin", shown.output)
-    assert "1 left out: the chosen and the rejected answer are the same" in shown.output
-    assert "1 left out: an answer is empty" in shown.output
+    assert "1 left out: the chosen and the rejected response are identical" in shown.output
+    assert "1 left out: a response is empty" in shown.output
 
 
 def test_pairs_are_read_as_the_run_has_read_them(trained, rows, tmp_path):
@@ -72,10 +72,10 @@ def test_pairs_are_read_as_the_run_has_read_them(trained, rows, tmp_path):
 def test_what_is_missing_is_said(trained, rows, tmp_path, data_file):
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps([rows[0] | {"rejected": rows[0]["chosen"]}]))
-    with pytest.raises(ValueError, match=r"No pair of .* can be used: 1 since the chosen and the rejected answer"):
+    with pytest.raises(ValueError, match=r"No pair of .* can be used: 1 since the chosen and the rejected response"):
         reward_accuracy("nowhere", str(path))
-    with pytest.raises(ValueError, match="holds conversations with answers"):
+    with pytest.raises(ValueError, match="contains conversations with responses"):
         reward_accuracy("nowhere", str(data_file))
     path.write_text(json.dumps(rows))
-    with pytest.raises(ValueError, match="There is no reward model at nowhere"):
+    with pytest.raises(ValueError, match="No reward model at nowhere"):
         reward_accuracy("nowhere", str(path))

@@ -67,5 +67,5 @@ def test_what_is_missing_is_said(trained, make_run):
     with pytest.raises(RuntimeError, match="has no output yet"):
         losses_in_child(make_run().id)
     folder, _ = trained(max_steps=1)
-    with pytest.raises(RuntimeError, match=r"held nothing out to evaluate on\. Name a data set"):
+    with pytest.raises(RuntimeError, match=r"has no evaluation data\. Pass a data set"):
         losses_in_child(folder.id)

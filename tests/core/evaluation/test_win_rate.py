@@ -49,7 +49,7 @@ def test_both_answer_what_was_held_out_and_the_reward_model_scores_them(trained,
     questions = {row["instruction"] for row in json.loads(Path(settings["dataset"]).read_text())}
     assert len(found.contests) == 6
     assert len({one.prompt for one in found.contests} & questions) == 6
-    assert told[-1] == ("Scoring answers", 12, 12)
+    assert told[-1] == ("Scoring responses", 12, 12)
     assert ("Answers of the result", 6, 6) in told
 
     scorer = load_reward_model(reward_model.id)
@@ -112,15 +112,15 @@ def test_what_is_missing_is_said(trained, make_run, reward_model):
     with pytest.raises(FileNotFoundError, match="has no output yet"):
         win_rate(make_run(), reward_model.id)
     folder, _ = trained(max_steps=1)
-    with pytest.raises(ValueError, match=r"held nothing out\. Give prompts"):
+    with pytest.raises(ValueError, match=r"has no validation data\. Pass prompts"):
         win_rate(folder, reward_model.id)
-    with pytest.raises(ValueError, match="No prompt is given"):
+    with pytest.raises(ValueError, match="The list of prompts is empty"):
         win_rate(folder, reward_model.id, [])
-    with pytest.raises(ValueError, match="There is no reward model at nowhere"):
+    with pytest.raises(ValueError, match="No reward model at nowhere"):
         win_rate(folder, "nowhere", ["x"])
     with pytest.raises(ValueError, match="is not a reward model"):
         win_rate(folder, folder.id, ["x"], max_new_tokens=1)
-    with pytest.raises(ValueError, match="made a reward model, which scores answers and writes none"):
+    with pytest.raises(ValueError, match="trained a reward model, which does not generate text"):
         win_rate(reward_model, reward_model.id, ["x"])
 
 

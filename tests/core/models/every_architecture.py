@@ -43,7 +43,7 @@ METHODS = ("lora", "full")
 SEEN = 6
 """So many first tokens of 16 are predicted from when it is tried whether later ones count."""
 UNLEARNED = -100
-UNPACKED = "`packing` is true, but with this model the examples of a row would see each other."
+UNPACKED = "`packing` is true, but with this model the examples of a row would attend to each other."
 """How a run that is refused for its packing says so."""
 PAGE = """# Architectures
 
@@ -84,7 +84,7 @@ class Outcome:
         method: `lora` or `full`.
         state: `trained`, `refused` (before the first step, in a sentence) or `failed` (all else).
         why: the sentence, or the error.
-        trained: how many parameters are trained.
+        trained: how many parameters are trainable.
         parameters: how many there are.
         loss: relative distance of the first loss.
         logits: relative distance of the reloaded logits.

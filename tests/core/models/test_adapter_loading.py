@@ -87,7 +87,7 @@ def test_an_adapter_of_another_model(adapter, config, loaded, tmp_path, tiny_tok
     tiny_tokenizer.save_pretrained(tmp_path / "other")
     message = refused(loaded, config(model_name_or_path=str(tmp_path / "other"), adapter_name_or_path=str(folder)))
     assert f"The adapter {folder} does not fit the model {tmp_path / 'other'}: size mismatch" in message
-    assert "It was made for" in message
+    assert "It was trained for" in message
 
 
 def test_an_adapter_of_a_deeper_model_is_not_taken_in_part(adapter, config, loaded, tmp_path, tiny_tokenizer):
@@ -100,7 +100,7 @@ def test_an_adapter_of_a_deeper_model_is_not_taken_in_part(adapter, config, load
     LlamaForCausalLM(LlamaConfig(**base)).save_pretrained(tmp_path / "shallow")
     tiny_tokenizer.save_pretrained(tmp_path / "shallow")
     message = refused(loaded, config(model_name_or_path=str(tmp_path / "shallow"), adapter_name_or_path=str(folder)))
-    assert "14 weights are only on one side, the first is base_model.model.model.layers.1." in message
+    assert "14 weights do not match, the first is base_model.model.model.layers.1." in message
 
 
 def test_an_embedding_trained_whole_is_gone_on_with_to_the_last_bit(config, loaded, tmp_path):
@@ -116,7 +116,7 @@ def test_an_embedding_trained_whole_is_gone_on_with_to_the_last_bit(config, load
 
 
 def test_no_adapter_there(config, loaded, tmp_path, tiny_model_dir):
-    assert "There is no adapter at /no/such" in refused(loaded, config(adapter_name_or_path="/no/such"))
+    assert "No adapter at /no/such" in refused(loaded, config(adapter_name_or_path="/no/such"))
     assert "has no adapter_config.json, so it is not an adapter" in refused(
         loaded, config(adapter_name_or_path=str(tiny_model_dir))
     )

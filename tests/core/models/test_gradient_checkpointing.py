@@ -25,7 +25,7 @@ def model(config):
 @pytest.mark.parametrize(
     ("available", "on", "words"),
     [(5 * GB, False, "off: a step needs about 4.0 GB"), (4 * GB, True, "with it about 1.0 GB."),
-     (GB, True, "may not suffice")],
+     (GB, True, "may not be enough")],
 )  # fmt: skip
 def test_unset_it_is_on_where_the_forecast_fills_the_memory(config, model, available, on, words):
     chosen = choose_checkpointing(config(), model, forecast(4 * GB), forecast(GB), available)

@@ -177,5 +177,5 @@ def test_tokenizer_with_more_ids_than_the_model_has_embeddings(config, copy):
     size = len(tokenizer)
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save_pretrained(copy)
-    with pytest.raises(ModelError, match=f"makes ids up to {size}, and the model has {size} embeddings"):
+    with pytest.raises(ModelError, match=f"has ids up to {size}, and the model has {size} embeddings"):
         load_tokenizer(resolve_model(str(copy)), config())

@@ -86,13 +86,13 @@ def test_a_missing_shard_is_named(copy):
 def test_an_adapter_is_told_from_a_model(copy):
     (copy / "model.safetensors").rename(copy / "adapter_model.safetensors")
     (copy / "adapter_config.json").write_text("{}")
-    assert "is an adapter, not a model. Give it as adapter_name_or_path" in refused(copy)
+    assert "is an adapter, not a model. Set adapter_name_or_path to it" in refused(copy)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./here", "~/nowhere-at-all", "a/b/c", "model.gguf", "two words"])
 def test_what_can_only_be_a_path_is_not_asked_of_a_hub(name, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    assert f"There is no model at {name}." in refused(name)
+    assert f"No model at {name}." in refused(name)
 
 
 def test_a_file_that_is_no_gguf(tmp_path):

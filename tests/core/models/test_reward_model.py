@@ -157,16 +157,16 @@ def test_a_score_that_is_no_number_is_refused(adapter):
 
 
 def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_tokenizer, tmp_path):
-    with pytest.raises(ModelError, match="There is no reward model at /nowhere"):
+    with pytest.raises(ModelError, match="No reward model at /nowhere"):
         load_reward_model("/nowhere")
-    with pytest.raises(ModelError, match="no head that makes scores"):
+    with pytest.raises(ModelError, match="no reward head"):
         load_reward_model(str(tiny_model_dir))
     policy = get_peft_model(LlamaForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(task_type="CAUSAL_LM", r=2))
     policy.save_pretrained(tmp_path / "speaks")
     with pytest.raises(ModelError, match="speaks is not a reward model"):
         load_reward_model(str(tmp_path / "speaks"))
     classifier.save_pretrained(tmp_path / "whole")
-    with pytest.raises(ModelError, match="a whole model, so it cannot be put on another"):
+    with pytest.raises(ModelError, match="a whole model, so it cannot be loaded as an adapter"):
         load_reward_model(str(tmp_path / "whole"), shared_model=policy)
     two = AutoModelForSequenceClassification.from_pretrained(tiny_model_dir, num_labels=2)
     two.save_pretrained(tmp_path / "two")

@@ -149,7 +149,8 @@ def test_addresses_of_a_config_go_by_the_environment(monkeypatch):
     assert whole == [ADDRESS, ADDRESS]
     assert restore_url("https://h/x.json") == "https://h/x.json"
     said = (
-        f"{KEPT} was given with a password or a key, which a run does not keep. Set the environment variable LLF_URLS"
+        f"{KEPT} was given with a password or a key, which is not stored with the run. Set the environment variable "
+        "LLF_URLS"
     )
     with pytest.raises(LookupError, match=said.replace("*", r"\*")):
         restore_url(KEPT)

@@ -100,10 +100,10 @@ def test_what_is_no_number_is_an_error_that_names_function_and_prompt(value: Any
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ([1.0], "returned 1 values for 2 answers. Expected a list of one each."),
-        ([1.0, 2.0, 3.0], "returned 3 values for 2 answers. Expected a list of one each."),
-        (1.0, "returned a float for 2 answers. Expected a list of one each."),
-        (None, "returned a NoneType for 2 answers. Expected a list of one each."),
+        ([1.0], "returned 1 values for 2 completions. Expected one value for each."),
+        ([1.0, 2.0, 3.0], "returned 3 values for 2 completions. Expected one value for each."),
+        (1.0, "returned a float for 2 completions. Expected one value for each."),
+        (None, "returned a NoneType for 2 completions. Expected one value for each."),
     ],
 )
 def test_a_list_of_another_length(value: Any, said: str) -> None:

@@ -146,7 +146,7 @@ def test_a_file_beside_the_notebook_is_taken_over(
     assert "beside" not in text
     assert defined_by(text)["f"]("abc") == 6
     cells.run("import beside\ndef g(answer):\n    return beside.twice(len(answer))\n")
-    with pytest.raises(SourceError, match="The reward function g uses the module beside, which the trainer does not"):
+    with pytest.raises(SourceError, match="The reward function g uses the module beside, which the trainer cannot"):
         cells.source("g")
 
 
@@ -167,16 +167,16 @@ def test_a_cell_that_is_run_again_counts(cells: Cells) -> None:
         ("mine = 'sk-a1b2c3d4e5f6a7b8c9'\ndef f(answer): return mine", "f uses mine, which looks like a secret"),
         ("H = {'X-API-Key': 'a1b2'}\ndef f(answer): return H", "f uses H, which looks like a secret"),
         ("accessToken = 'a1b2c3d4e5f6a7b8c9'\ndef f(answer): return accessToken", "f uses accessToken, which looks"),
-        ("def f(answer): return 'Bearer sk-a1b2c3d4e5f6a7b8c9'", "f holds what looks like a secret"),
-        ("class K: pass\ndef f(answer): return K()", "f uses K, the class K of the notebook, which cannot be handed"),
-        ("k = object()\ndef f(answer): return k", "f uses k, a object of the notebook, which cannot be handed over"),
+        ("def f(answer): return 'Bearer sk-a1b2c3d4e5f6a7b8c9'", "f contains what looks like a secret"),
+        ("class K: pass\ndef f(answer): return K()", "f uses K, the class K of the notebook, which cannot be passed"),
+        ("k = object()\ndef f(answer): return k", "f uses k, a object of the notebook, which cannot be passed to"),
         ("k = [object()]\ndef f(answer): return k", "f uses k, a list of the notebook"),
         ("k = []\nk.append(k)\ndef f(answer): return k", "f uses k, a list of the notebook"),
         (
             "def g(x): return k\nk = {1: print}\ndef f(answer): return g(1)",
             r"f \(in g\) uses k, a dict of the notebook",
         ),
-        ("def f(answer): return nowhere", "f uses nowhere, which is not defined. Define it, or leave it out."),
+        ("def f(answer): return nowhere", "f uses nowhere, which is not defined. Define it, or remove it."),
         ("k = 'x' * 1_000_001\ndef f(answer): return k", "f uses k, which is 1,000,003 characters long"),
         ("f = dict(f=lambda answer: 1)['f']", "f is a lambda inside another statement. Write it as a function"),
     ],
@@ -192,7 +192,7 @@ def test_the_same_name_for_two_things(cells: Cells) -> None:
         "K = 1\ndef inner(k):\n    K = k\n    def called(x):\n        return K\n    return called\n"
         "called = inner(2)\ndef f(answer):\n    return K + called(answer)\n"
     )
-    with pytest.raises(SourceError, match=r"f \(in called\) uses K, which is something else"):
+    with pytest.raises(SourceError, match=r"f \(in called\) uses K, which has another meaning"):
         cells.source("f")
 
 

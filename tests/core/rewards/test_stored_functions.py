@@ -171,9 +171,14 @@ def lambda_free(answer: str) -> float:
 def test_what_is_no_reward_function_starts_no_run(llf_home: Any) -> None:
     other = CONFIG | {"stage": "sft"}
     for asked, given, error, said in (
-        (CONFIG | {"reward_functions": "nowhere"}, None, ConfigError, "no reward function 'nowhere'. Expected one of"),
+        (
+            CONFIG | {"reward_functions": "nowhere"},
+            None,
+            ConfigError,
+            "Unknown reward function 'nowhere'. Expected one of",
+        ),
         (other, [brief], ConfigError, "Reward functions were given, and stage sft takes none"),
-        (CONFIG, [brief, brief], ValueError, "Two reward functions are called brief"),
+        (CONFIG, [brief, brief], ValueError, "Two reward functions are named brief"),
         (CONFIG, [len], TypeError, "is a builtin_function_or_method. Expected a function"),
         (CONFIG, [lambda answer: 0.0], ValueError, "is called <lambda>. Expected a name"),
         (CONFIG, [launch], TypeError, "Expected parameters by name, `answer` among them"),
@@ -187,11 +192,11 @@ def test_names_that_are_taken_or_no_names() -> None:
     def correct(answer: str) -> float:
         return 1.0
 
-    with pytest.raises(ValueError, match=r"correct is a built-in reward\. Call yours otherwise"):
+    with pytest.raises(ValueError, match=r"correct is a built-in reward\. Use another name"):
         reward(correct)
     with pytest.raises(ValueError, match="correct is a built-in reward"):
         functions_by_name([correct])
-    with pytest.raises(ValueError, match="can't be called 'a b'"):
+    with pytest.raises(ValueError, match="cannot be named 'a b'"):
         reward(name="a b")(brief)
     assert functions_by_name("format") == {"format": None}
 
@@ -202,14 +207,14 @@ def test_a_stage_without_rewards_has_no_code() -> None:
 
 
 def test_a_file_that_is_gone_or_broken_is_told(tmp_path: Any) -> None:
-    with pytest.raises(RewardError, match=r"There is no reward function brief: the run has no brief\.py"):
+    with pytest.raises(RewardError, match=r"Unknown reward function brief: the run has no brief\.py"):
         load_rewards(["brief"], tmp_path, OPTIONS)
     (tmp_path / "brief.py").write_text("def other(answer): return 1")
     with pytest.raises(RewardError, match="defines no function brief"):
         load_rewards(["brief"], tmp_path, OPTIONS)
     (tmp_path / "brief.py").write_text("import nowhere_at_all")
     with pytest.raises(
-        RewardError, match=r"cannot be run: ModuleNotFoundError: No module named 'nowhere_at_all'\. Mend"
+        RewardError, match=r"cannot be run: ModuleNotFoundError: No module named 'nowhere_at_all'\. Fix"
     ):
         load_rewards(["brief"], tmp_path, OPTIONS)
     (tmp_path / "brief.py").write_text("def brief(text): return 1")
@@ -256,7 +261,7 @@ def test_functions_of_a_file_are_recorded_and_stand_alone(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "cannot be read. Expected a file of Python, as rewards.py."),
+        (None, "cannot be read. Expected a Python file, such as rewards.py."),
         ("def f(answer):\n    return 1\n", "has no reward function. Expected a function under @reward"),
         ("import nowhere_to_be_found\n", "cannot be run: ModuleNotFoundError: No module named 'nowhere_to_be_found'."),
         ("def f(:\n", "cannot be run: SyntaxError"),

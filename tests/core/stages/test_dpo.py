@@ -90,12 +90,12 @@ def test_asked_once_or_in_every_step_without_padding_or_with_it_the_losses_are_t
 
 def test_what_the_reference_said_is_kept_and_another_model_is_asked_anew(trained, pairs, capfd):
     first, _ = trained(stage="dpo", dataset=pairs)
-    assert "Asked the reference about 16 examples" in capfd.readouterr().out
+    assert "Computed the reference log-probabilities of 16 examples" in capfd.readouterr().out
     again, _ = trained(stage="dpo", dataset=pairs)
-    assert "What the reference makes of 16 examples is known." in capfd.readouterr().out
+    assert "Loaded the cached reference log-probabilities of 16 examples." in capfd.readouterr().out
     assert curve(again) == curve(first)
     named, code = trained(stage="dpo", dataset=pairs, ref_model_adapters=str(first.output))
-    assert "Asked the reference about 16 examples" in capfd.readouterr().out
+    assert "Computed the reference log-probabilities of 16 examples" in capfd.readouterr().out
     assert code == 0
     assert curve(named)[0] != pytest.approx(math.log(2), abs=1e-5)
 
@@ -137,7 +137,7 @@ def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, 
     folder = make_run(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
     assert run_attempt(folder, 1) == 0
     (said,) = [one["message"] for one in RunReader(folder).events() if "Out of memory" in one.get("message", "")]
-    assert "compares the examples of a part with each other, the result is not quite the same" in said
+    assert "compares the examples of a part with each other, the result differs slightly" in said
     # The running mean of BCO grows part by part, so that a later part sees more of it.
     np.testing.assert_allclose(curve(folder), curve(whole), rtol=2e-3)
     metrics = [RunReader(one).metrics().values("logps/chosen") for one in (folder, whole)]

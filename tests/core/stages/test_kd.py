@@ -99,7 +99,7 @@ def test_a_teacher_with_other_tokens_is_refused_though_it_has_as_many(trained, t
     swap_two_tokens(other)
     folder, code = trained(stage="kd", teacher_model=str(other))
     assert code == 2
-    assert "has another tokenizer than" in RunReader(folder).status().reason
+    assert "has a different tokenizer than" in RunReader(folder).status().reason
 
 
 def test_rows_that_pad_the_head_of_a_teacher_change_nothing(trained, tmp_path, teacher):

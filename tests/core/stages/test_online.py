@@ -193,8 +193,8 @@ def test_a_function_that_fails_leaves_a_checkpoint_and_a_sentence(make_online, f
     now = RunReader(folder).status()
     assert now.state == "failed"
     assert now.reason.startswith('In step 4, on the prompt "What is ')
-    assert f"the reward function share {said} What was trained up to step 3 is kept." in now.reason
-    assert now.reason.endswith("Mend the function, then go on with run.resume(rewards=[share]).")
+    assert f"the reward function share {said} The training up to step 3 is saved." in now.reason
+    assert now.reason.endswith("Fix the function, then resume with run.resume(rewards=[share]).")
     assert Checkpoints(folder).list() == [3]
     # the numbers of step 4 are no numbers of the run
     assert RunReader(folder).metrics().steps("reward").tolist() == [1, 2, 3]
@@ -221,7 +221,7 @@ def test_a_function_that_fails_in_the_last_evaluation_says_what_to_do(make_onlin
     assert attempt(folder) == 1
     reason = RunReader(folder).status().reason
     assert "raised ZeroDivisionError" in reason
-    assert reason.endswith("kept. Mend the function, then go on with run.resume(rewards=[share]).")
+    assert reason.endswith("kept. Fix the function, then resume with run.resume(rewards=[share]).")
     assert Checkpoints(folder).list() == [3]
     write_code(folder.code, {"share": SHARE})
     assert resume(folder, 3) == 0
@@ -232,7 +232,7 @@ def test_a_function_that_fails_at_once_leaves_nothing_to_keep(make_online):
     folder = make_online("def share(answer):\n    return nowhere\n")
     assert attempt(folder) == 1
     reason = RunReader(folder).status().reason
-    assert "raised NameError: name 'nowhere' is not defined in line 2 of code/share.py. Mend the function" in reason
+    assert "raised NameError: name 'nowhere' is not defined in line 2 of code/share.py. Fix the function" in reason
     assert not Checkpoints(folder).list()
 
 
@@ -245,8 +245,8 @@ def test_a_function_that_fails_at_once_leaves_nothing_to_keep(make_online):
             {},
             "The reward function share takes level, which is not a column of the",
         ),
-        (SHARE, {"per_device_train_batch_size": 100}, "There are 24 prompts, and a step draws answers to 25"),
-        (SHARE, {"dataset": "prompts", "reward_functions": "share,correct"}, "and the data set gives none (columns: q"),
+        (SHARE, {"per_device_train_batch_size": 100}, "There are 24 prompts, and a step samples completions of 25"),
+        (SHARE, {"dataset": "prompts", "reward_functions": "share,correct"}, "and the data set has none (columns: q"),
     ],
 )
 def test_what_cannot_make_a_step_is_told_before_the_first(make_online, tmp_path, code, changes, said):
@@ -263,7 +263,7 @@ def test_memory_that_runs_out_has_its_own_remedy(make_online):
     from llf_core.training.failures import explain_failure
 
     failure = explain_failure(MemoryError(), RunConfig.load(make_online().config))
-    assert failure.what_to_do.startswith("Start again with a lower per_device_train_batch_size")
+    assert failure.what_to_do.startswith("Restart with a lower per_device_train_batch_size")
 
 
 def test_none_is_a_skip_that_is_counted(make_online):
@@ -275,7 +275,7 @@ def test_none_is_a_skip_that_is_counted(make_online):
     assert set(skipped.tolist()) <= {0.0, 0.5, 1.0}
     assert skipped.max() > 0
     (warning,) = [event for event in events(folder, "warning") if event["key"] == "reward_functions"]
-    assert "no reward function applied to " in warning["message"]
+    assert "reward functions returned None for " in warning["message"]
 
 
 def test_a_run_takes_requests(make_online):
@@ -288,7 +288,7 @@ def test_a_run_takes_requests(make_online):
     assert attempt(folder) == 0
     answers = {event["id"]: event for event in events(folder, "answer")}
     assert all(answers[name]["ok"] for name in ids.values())
-    assert answers[ids["evaluate"]]["message"].startswith("The mean reward of what was held out is 0.")
+    assert answers[ids["evaluate"]]["message"].startswith("The mean reward on the evaluation set is 0.")
     columns = RunReader(folder).metrics()
     assert columns.values("learning_rate").tolist() == [1e-3, *[5e-3] * 6]
     assert columns.steps("eval_reward").tolist() == [1, 7]

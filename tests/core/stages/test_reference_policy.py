@@ -108,7 +108,7 @@ def test_a_torn_table_is_made_again(trained, pairs, capfd):
         capfd.readouterr()
         again, code = trained(stage="dpo", dataset=pairs)
         assert code == 0
-        assert "Asked the reference about 16 examples" in capfd.readouterr().out
+        assert "Computed the reference log-probabilities of 16 examples" in capfd.readouterr().out
         assert curve(again) == curve(first)
         assert kept.read_bytes() == whole
 
@@ -155,4 +155,4 @@ def test_a_reference_with_other_tokens_is_refused(trained, pairs, tmp_path, tiny
     swap_two_tokens(other)
     folder, code = trained(stage="dpo", dataset=pairs, ref_model=str(other))
     assert code == 2
-    assert "of ref_model has another tokenizer than" in RunReader(folder).status().reason
+    assert "of ref_model has a different tokenizer than" in RunReader(folder).status().reason

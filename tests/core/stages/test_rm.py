@@ -283,7 +283,7 @@ def test_an_architecture_without_a_classifier_is_refused_before_anything_is_trai
     folder, code = trained(stage="rm", dataset=pairs, model_name_or_path=str(tmp_path / "mamba"))
     assert code == 2
     reason = RunReader(folder).status().reason
-    assert "has no classifier of sequences for MambaForCausalLM" in reason
+    assert "has no sequence classifier for MambaForCausalLM" in reason
     assert "Expected an architecture that has one, such as llama" in reason
 
 
@@ -302,7 +302,7 @@ def test_pairs_that_prefer_nothing_are_counted_and_named(trained, pair_rows, tmp
     path.write_text(json.dumps(pair_rows))
     folder, code = trained(stage="rm", dataset=str(path), max_steps=1)
     assert code == 2
-    assert "the chosen and the rejected answer are the same" in RunReader(folder).status().reason
+    assert "the chosen and the rejected response are identical" in RunReader(folder).status().reason
 
 
 def test_what_means_nothing_to_a_reward_model_is_refused(pairs):
@@ -322,7 +322,7 @@ def test_base_and_result_are_compared_on_held_out_pairs(trained, pairs, finetuni
     found = losses(folder)
     assert found.tuned == pytest.approx(RunReader(folder).metrics().last("eval_loss"), rel=1e-5)
     assert found.tuned < found.base
-    with pytest.raises(ValueError, match="made a reward model"):
+    with pytest.raises(ValueError, match="trained a reward model"):
         answer(folder, ["Hello"])
 
 

@@ -74,7 +74,7 @@ def test_an_answer_that_nothing_applies_to_is_told_once() -> None:
     assert [judge.total(one) for one in judge.last] == [0.5, 0.5, 0.5, None, None]
     ((key, message),) = told
     assert key == "reward_functions"
-    assert message.startswith("In step 7, no reward function applied to 2 of 5 answers (all gave None).")
+    assert message.startswith("In step 7, all reward functions returned None for 2 of 5 completions.")
 
 
 def test_skips_are_logged_from_the_first_on() -> None:

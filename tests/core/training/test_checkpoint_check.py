@@ -82,7 +82,7 @@ def test_a_resume_refuses_weights_of_which_one_bit_has_changed(stopped, changes)
     name = flip_a_bit(checkpoint / ("model.safetensors" if changes else ADAPTER))
     assert next_attempt(folder) == 2
     reason = read_status(folder).reason
-    assert reason.startswith("checkpoint-3 was not loaded as it was saved: ")
+    assert reason.startswith("checkpoint-3 does not load as it was saved: ")
     assert name.replace("lora_A.weight", "lora_A.default.weight") in reason
     assert "expected" in reason
     assert "Branch from another checkpoint (of step 2)" in reason
@@ -102,7 +102,7 @@ def test_a_resume_refuses_an_optimizer_of_which_one_bit_has_changed(stopped):
     torch.load(path, weights_only=True)  # torch itself does not see it
     assert next_attempt(folder) == 2
     reason = read_status(folder).reason
-    assert reason.startswith(f"checkpoint-3/optimizer.pt is damaged: {largest.filename} is not what was written.")
+    assert reason.startswith(f"checkpoint-3/optimizer.pt is damaged: {largest.filename} does not match its checksum.")
     assert "Branch from another checkpoint (of step 2)" in reason
 
 
@@ -176,7 +176,7 @@ def test_the_best_checkpoint_is_compared_too(make_run, monkeypatch):
     assert run_attempt(good, 1) == 0
     monkeypatch.setattr(MetricsCallback, "on_save", on_save)
     assert run_attempt(folder, 1) == 2
-    assert "was not loaded as it was saved" in read_status(folder).reason
+    assert "does not load as it was saved" in read_status(folder).reason
 
 
 def test_an_adapter_that_peft_would_not_load_again_is_refused_before_the_first_step(
@@ -208,10 +208,10 @@ def test_an_adapter_that_peft_would_not_load_again_is_refused_before_the_first_s
     folder = make_run(**asked, lora_target="q_proj,down_proj")
     assert run_attempt(folder, 1) == 2
     reason = read_status(folder).reason
-    assert "would save the adapter and not load it again whole" in reason
+    assert "would not load the adapter completely after saving it" in reason
     assert "shared_experts.down_proj.lora_A.default.weight" in reason
     assert "Set lora_target: down_proj," not in reason
-    assert "q_proj, or take another model." in reason
+    assert "q_proj, or use another model." in reason
     assert RunReader(folder).metrics().last("loss") is None
     folder = make_run(**asked, lora_target="q_proj")
     assert run_attempt(folder, 1) == 0, read_status(folder).reason
@@ -232,7 +232,7 @@ def test_the_result_is_as_the_run_wrote_it_wherever_it_is_loaded(finished):
     before = evaluated(folder)
     assert before.tuned != before.base
     name = flip_a_bit(file)
-    said = f"is not loaded as the run wrote it: {name.replace('A.weight', 'A.default.weight')} (expected "
+    said = f"does not load as the run saved it: {name.replace('A.weight', 'A.default.weight')} (expected "
     for load in (lambda: list(load_base_and_tuned(folder, config)), lambda: evaluated(folder)):
         with pytest.raises(ModelError) as error:
             load()
@@ -253,7 +253,7 @@ def test_a_result_that_was_not_written_as_trained_fails_the_run(make_run, monkey
 
     monkeypatch.setattr(save_result, "_save_adapter", torn)
     assert run_attempt(folder, 1) == 2
-    assert "The files of the result do not hold what was trained: " in read_status(folder).reason
+    assert "The files of the result differ from the trained weights: " in read_status(folder).reason
     assert not folder.output.exists()
     monkeypatch.setattr(save_result, "_save_adapter", original)
     assert next_attempt(folder) == 0

@@ -250,14 +250,14 @@ def test_an_evaluation_comes_now_and_is_answered(make_run, at_steps):
 
 
 REFUSED = [
-    ("evaluate", {}, "Nothing is held out"),
-    ("sample", {}, "No prompt is watched"),
+    ("evaluate", {}, "The run has no evaluation data"),
+    ("sample", {}, "No prompts are watched"),
     ("set", {}, "No change was given"),
     ("set", {"lora_rank": 8}, "'lora_rank' cannot be changed in a live run"),
     ("set", {"learning_rate": 0}, "learning_rate is 0"),
     ("set", {"learning_rate": "fast"}, "learning_rate is fast"),
     ("set", {"learning_rate": 1e-3, "max_steps": 1}, "The run is at step 2 already"),
-    ("set", {"max_steps": 5, "evaluate": True}, "Nothing is held out"),
+    ("set", {"max_steps": 5, "evaluate": True}, "The run has no evaluation data"),
     ("set", {"max_steps": 2.5}, "max_steps is 2.5"),
     ("set", {"watch": " "}, "The prompt has 1 characters"),
 ]
@@ -335,7 +335,7 @@ def test_a_prompt_that_is_added_is_answered_at_once_beside_the_base_and_after_a_
     ]
     assert next_attempt(folder) == 0
     assert samples(folder)[4:] == [(6, "tuned", "Say hi.")]
-    assert [one["message"] for one in events(folder, "answer")][1] == "The prompt is watched already."
+    assert [one["message"] for one in events(folder, "answer")][1] == "The prompt is already watched."
 
 
 def test_the_base_answers_in_the_middle_of_a_run_as_before_it(make_run, at_steps):
@@ -410,7 +410,7 @@ def test_a_reward_model_has_nothing_to_watch(make_run, at_steps, tmp_path):
     assert run_attempt(folder, 1) == 0
     (answer,) = events(folder, "answer")
     assert answer["ok"] is False
-    assert answer["message"] == "A reward model scores answers and writes none, so there is nothing to watch."
+    assert answer["message"] == "A reward model does not generate text, so there are no prompts to watch."
 
 
 def test_bad_requests_are_answered_and_end_no_run(make_run, monkeypatch):

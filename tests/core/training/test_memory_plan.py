@@ -67,4 +67,4 @@ def test_a_resumed_run_keeps_what_was_decided(make_run, free, before, after, on)
     assert run_attempt(folder, 2) == 0, read_status(folder).reason
     first, second = decisions(folder)
     assert (first["gradient_checkpointing"], second["gradient_checkpointing"]) == (on, on)
-    assert "as before the stop" in second["reason"]
+    assert "as before the resume" in second["reason"]

@@ -74,4 +74,4 @@ def test_a_run_goes_on_with_an_adapter_of_another_kind_and_is_compared_with_its_
 def test_a_method_that_trains_nothing_ends_before_the_first_step_in_a_sentence(trained):
     folder, code = trained(finetuning_type="still")
     assert code == 2
-    assert read_status(folder).reason.startswith("finetuning_type still trains no parameter of ")
+    assert read_status(folder).reason.startswith("finetuning_type still trains no parameters of ")

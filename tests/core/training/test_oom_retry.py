@@ -151,7 +151,7 @@ def test_an_example_that_does_not_fit_alone_is_named(make, flat):
     listen(trainer)
     with pytest.raises(DoesNotFitError) as raised:
         trainer.train()
-    assert str(raised.value).startswith("Example 8 of 60 tokens does not fit into the memory even alone.")
+    assert str(raised.value).startswith("Example 8 of 60 tokens does not fit in memory, even alone.")
     assert "cutoff_len below 60" in str(raised.value)
     assert "gradient_checkpointing" in str(raised.value)
 
@@ -238,9 +238,7 @@ def test_a_run_whose_example_does_not_fit_fails_with_a_sentence(make_run, monkey
     assert run_attempt(folder, 1) == 1
     final = read_status(folder)
     assert final.state == "failed"
-    assert re.match(
-        r"Example \d+ of \d+ tokens does not fit into the memory even alone\. Lower cutoff_len", final.reason
-    )
+    assert re.match(r"Example \d+ of \d+ tokens does not fit in memory, even alone\. Lower cutoff_len", final.reason)
     assert "Traceback" not in final.reason
 
 
@@ -301,8 +299,8 @@ def test_two_processes_train_flattened_batches_as_one_and_refuse_to_halve(make, 
         assert answer["eval_loss"] == pytest.approx(expected, rel=1e-5)
         assert answer["seen"] == trainer.seen.tolist()
     assert re.fullmatch(
-        r"One process ran out of memory on 2 examples \(\d+ tokens\), and a step of several processes is "
-        r"not made again in smaller parts\. Train with per_device_train_batch_size 1 and gradient_accumulation_steps "
+        r"One process ran out of memory on 2 examples \(\d+ tokens\), and a distributed step cannot be "
+        r"repeated in smaller parts\. Train with per_device_train_batch_size 1 and gradient_accumulation_steps "
         r"4: the result is the same\.",
         said[1][1]["error"],
     )
@@ -332,8 +330,8 @@ def test_the_number_of_an_example_in_a_packed_row():
         error = single_example_error(
             {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))}, rows, checkpointed=True
         )
-        assert error.message == f"{name} of {len(ids)} tokens does not fit into the memory even alone."
-        assert error.what_to_do.startswith("Lower cutoff_len, or take a smaller model.")
+        assert error.message == f"{name} of {len(ids)} tokens does not fit in memory, even alone."
+        assert error.what_to_do.startswith("Lower cutoff_len, or use a smaller model.")
 
 
 def test_memory_that_lacks_outside_of_a_step_is_no_matter_of_the_batch():
@@ -341,9 +339,9 @@ def test_memory_that_lacks_outside_of_a_step_is_no_matter_of_the_batch():
         torch.empty(ABSURD, dtype=torch.uint8)
     model = {"model_name_or_path": "m", "dataset": "d", "stage": "sft"}
     for method, remedy in (
-        ({"finetuning_type": "full"}, "Set finetuning_type: lora, or take a smaller model."),
-        ({"finetuning_type": "lora"}, "Set quantization_bit: 4, or take a smaller model."),
-        ({"finetuning_type": "lora", "quantization_bit": 4}, "Lower lora_rank, or take a smaller model."),
+        ({"finetuning_type": "full"}, "Set finetuning_type: lora, or use a smaller model."),
+        ({"finetuning_type": "lora"}, "Set quantization_bit: 4, or use a smaller model."),
+        ({"finetuning_type": "lora", "quantization_bit": 4}, "Lower lora_rank, or use a smaller model."),
     ):
         failure = explain_failure(raised.value, RunConfig.load(model | method))
         assert failure.reason == f"Out of memory besides the examples of a step. {remedy}"

@@ -147,6 +147,6 @@ def test_packing_for_a_model_with_a_running_state_fails_with_the_reason(trained,
     folder, code = trained(packing=True, model_name_or_path=str(tmp_path / "mamba"), finetuning_type="full")
     reason = read_status(folder).reason
     assert code == 2
-    assert reason.startswith("`packing` is true, but with this model the examples of a row would see each other.")
+    assert reason.startswith("`packing` is true, but with this model the examples of a row would attend to each other.")
     assert "Mamba" in reason
-    assert reason.endswith("Expected `packing: false`: the same examples are learned from, each in a row of its own.")
+    assert reason.endswith("Expected `packing: false`: each example then has its own row.")

@@ -194,10 +194,10 @@ def test_texts_without_pictures_are_trained_beside_them(prepared, tmp_path, pict
         ({"images": ["none.png"]}, "there is no file .*none.png"),
         ({"images": ["rows.json"]}, "rows.json cannot be read"),
         ({"images": []}, "names more <image> than the 0"),
-        ({"images": ["red.png", "red.png"]}, "more of image than its text names"),
-        ({"images": ["https://example.org/a.png"]}, "not on this disk, and nothing is fetched"),
+        ({"images": ["red.png", "red.png"]}, "more image data than <image> markers"),
+        ({"images": ["https://example.org/a.png"]}, "not on this disk, and LLF does not download media"),
         ({"images": [7]}, "its image is a int"),
-        ({"output": "long " * 40}, "with its pictures, more than cutoff_len 64"),
+        ({"output": "long " * 40}, "with its images, more than cutoff_len 64"),
         ({"instruction": "<video>What?", "images": [], "videos": ["red.png"]}, "chat template|processor"),
     ],
 )
@@ -216,14 +216,14 @@ def test_a_sign_of_a_picture_in_a_text_without_one_is_a_reason(prepared, tmp_pat
     ready, _, _ = prepared(dataset=str(tmp_path / "texts.json"))
     assert ready.report.examples == 1
     assert [one.reason for one in ready.report.dropped] == [
-        "its text has <image>, which stands for image data that it does not have"
+        "its text has <image>, which marks image data that it does not have"
     ]
 
 
 def test_a_picture_that_changed_is_told(prepared, tmp_path):
     ready, processor, tokenizer = prepared()
     (tmp_path / "red.png").unlink()
-    with pytest.raises(DataError, match=r"examples 0 cannot be made: there is no file .*red.png"):
+    with pytest.raises(DataError, match=r"examples 0 cannot be collated: there is no file .*red.png"):
         Collator(tokenizer, processor)([ready.train[0]])
 
 

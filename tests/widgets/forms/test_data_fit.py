@@ -20,7 +20,7 @@ def said(state, key="dataset"):
 def test_another_kind_stands_beside_the_data_set_and_keeps_start_off(state):
     state.set("stage", "dpo")
     (problem,) = state.problems("dataset")
-    assert problem.message.startswith("The data set llf_demo holds conversations with answers")
+    assert problem.message.startswith("The data set llf_demo contains conversations with responses")
     assert problem in state.errors()
     assert [fix.label for fix in problem.fixes] == [
         "Take llf_demo_pairs",

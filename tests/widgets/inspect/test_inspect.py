@@ -85,7 +85,7 @@ def test_a_view_prepares_shows_and_changes(inspect):
 @pytest.mark.launches
 def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_path):
     view = inspect([{"a": 1}])
-    with pytest.raises(RuntimeError, match="fit no known format"):
+    with pytest.raises(RuntimeError, match="match no known format"):
         view.wait(60)
     assert view._state == "failed"
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
@@ -97,7 +97,7 @@ def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_pa
 @pytest.mark.launches
 def test_how_rows_are_read_is_corrected_in_the_view(inspect):
     view = inspect([{"frage": "Hi", "reply": "Yo"}])
-    with pytest.raises(RuntimeError, match="fit no known format"):
+    with pytest.raises(RuntimeError, match="match no known format"):
         view.wait(60)
     (found,) = view._readings["readings"]
     assert found["names"] == ["frage", "reply"]

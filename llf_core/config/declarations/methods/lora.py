@@ -125,7 +125,7 @@ RULES = (
         lambda config: bool(config.get("create_new_adapter")) and not config.get("adapter_name_or_path"),
         "create_new_adapter says what happens to adapter_name_or_path, which is not set: a new adapter is "
         "trained anyway.",
-        (Fix("Leave it out", {"create_new_adapter": None}),),
+        (Fix("Remove it", {"create_new_adapter": None}),),
         severity="note",
     ),
 )

@@ -136,7 +136,7 @@ RULES = (
             "With ld_alpha the tokens by which one answer is longer weigh less, and pref_loss "
             f"{c.get('pref_loss')} looks at means over tokens: longer answers gain nothing there."
         ),
-        (Fix("Leave it out", {"ld_alpha": None}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        (Fix("Remove it", {"ld_alpha": None}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
     ),
     Rule(
         ("per_device_train_batch_size", "pref_loss"),
@@ -152,7 +152,7 @@ RULES = (
         ("precompute_ref_log_probs", "pref_loss"),
         lambda c: _chosen(c) and bool(c.get("precompute_ref_log_probs")) and c.get("pref_loss") in REFERENCE_FREE,
         lambda c: f"The loss {c.get('pref_loss')} compares with no reference, so no reference model is used.",
-        (Fix("Leave it out", {"precompute_ref_log_probs": None}),),
+        (Fix("Remove it", {"precompute_ref_log_probs": None}),),
         severity="note",
     ),
 )  # fmt: skip

@@ -242,7 +242,7 @@ RULES = (
         "reward_model_quantization_bit is about a whole reward model. Expected reward_model_type full.",
         (
             Fix("Take a whole reward model", {"reward_model_type": "full"}),
-            Fix("Leave it out", {"reward_model_quantization_bit": None}),
+            Fix("Remove it", {"reward_model_quantization_bit": None}),
         ),
     ),
     Rule(
@@ -325,7 +325,7 @@ RULES = (
         ("neftune_noise_alpha", "stage"),
         _for_ppo(lambda c: bool(c.get("neftune_noise_alpha"))),
         "Noise in the embeddings would move the policy away from the answers that it has written.",
-        (Fix("Leave it out", {"neftune_noise_alpha": None}),),
+        (Fix("Remove it", {"neftune_noise_alpha": None}),),
     ),
 )
 

@@ -368,7 +368,7 @@ def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endp
     assert found.state == "failed"
     assert found.reason == (
         f"The reward endpoint {endpoint.url} answers with status 503 (Service Unavailable). "
-        "Start it again or mend reward_model, then resume: the run goes on where it is."
+        "Restart it or fix reward_model, then resume."
     )
     assert Checkpoints(folder).list() == [4]
     endpoint.status = 200
@@ -385,7 +385,7 @@ def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endp
         ('{"scores": [1]}', "1 scores"),
         ('{"scores": ["good", 1]}', 'the score "good"'),
         ('{"scores": 3}', "scores of type int"),
-        ("<html>", "no JSON object with scores"),
+        ("<html>", "not a JSON object with scores"),
     ],
 )
 def test_what_is_no_score_is_told(body, said):
@@ -453,7 +453,7 @@ def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
 def test_what_is_no_address_is_refused(address):
     asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
     assert any("is not an address" in one.message for one in validate(asked).problems)
-    with pytest.raises(reward_endpoint.StopTraining, match="is not the address"):
+    with pytest.raises(reward_endpoint.StopTraining, match="is not the URL"):
         reward_endpoint.ask_scores(address, ["a"])
 
 
@@ -491,7 +491,7 @@ def test_a_reward_model_with_other_tokens_is_refused(trained, classifier, tmp_pa
     other.save_pretrained(tmp_path / "other")
     folder, code = trained(reward_model_type="full", reward_model=str(tmp_path / "other"))
     assert code == 2
-    assert "has another tokenizer" in read_status(folder).reason
+    assert "has a different tokenizer" in read_status(folder).reason
 
 
 # -- rules ---------------------------------------------------------------------------------------------------
@@ -622,8 +622,8 @@ def test_reward_functions_are_weighed_and_told_of_the_record(make_run, functions
     ("name", "said"),
     [
         ("broken", "returned nan"),
-        ("silent", "No reward function applies to any of 16 answers (all gave None). Mend silent so that"),
-        ("none", "There is no reward function none"),
+        ("silent", "No reward function applies to any of 16 answers (all gave None). Fix silent so that"),
+        ("none", "Unknown reward function none"),
     ],
 )
 def test_a_function_that_gives_no_number(make_run, functions, name, said):
@@ -640,7 +640,7 @@ def test_an_answer_that_no_function_judges_is_left_out_and_counted(make_run, fun
     assert columns.values("unjudged").tolist() == [0.5]  # of all 16 prompts
     assert columns.values("reward").tolist() == [1.0]
     (told,) = [event for event in events(folder, "warning") if event["key"] == "reward_functions"]
-    assert told["message"].startswith("No reward function applied to 8 of 16 answers")
+    assert told["message"].startswith("All reward functions returned None for 8 of 16 completions")
     assert {one["reward"] for one in RunReader(folder).samples()} == {1.0}
     assert columns.values("rewards/even/mean").tolist() == [1.0]
     assert columns.values("rewards/even/skipped").tolist() == [0.5]
@@ -718,7 +718,7 @@ def test_a_function_that_takes_another_column_is_told_before_anything(make_run, 
 def test_what_only_trls_trainers_tell_is_refused_before_anything(make_run, functions):
     folder = with_code(make_run(**functions, reward_functions="noting"))
     assert run_attempt(folder, 1) == 2
-    assert read_status(folder).reason.startswith("The reward function noting takes log_metric, which TRL's trainers")
+    assert read_status(folder).reason.startswith("The reward function noting takes log_metric, which only TRL trainers")
     folder = with_code(make_run(**functions, max_steps=2, reward_functions="perhaps"))
     assert run_attempt(folder, 1) == 0
 
