@@ -60,8 +60,8 @@ def check_sizes(folder: Path) -> None:
     whole = next((name for name, one in tensors.items() if name.endswith(".weight") and one.dtype in INTEGERS), None)
     if whole is not None and not config.get("quantization_config"):
         raise ModelError(
-            f"{folder} has integers as {whole[:100]} ({tensors[whole].dtype}), and no quantization_config that explains "
-            f"what they stand for. {REDOWNLOAD}"
+            f"{folder} has integers as {whole[:100]} ({tensors[whole].dtype}), and no quantization_config that "
+            f"explains what they stand for. {REDOWNLOAD}"
         )
     for part in _parts(config):
         wrong = _too_large(part, numbers, count)
