@@ -12,7 +12,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -321,8 +320,10 @@ class CachedTokenizer(FastTokenizer):
         joined = [word for word in words if word not in alone]
         groups = [joined[start : start + WORDS_PER_CALL] for start in range(0, len(joined), WORDS_PER_CALL)]
         made: dict[str, bytes] = {}
-        for group, ids in zip(groups, self._asked(["".join(group) for group in groups]), strict=True):
-            begins = np.flatnonzero(self._blank_first[np.asarray(ids)]).tolist()
+        tokens = self._asked(["".join(group) for group in groups])
+        blank_first = self._blank_first(set(chain.from_iterable(tokens)))
+        for group, ids in zip(groups, tokens, strict=True):
+            begins = [place for place, token in enumerate(ids) if token in blank_first]
             if len(begins) == len(group):
                 pieces = pairwise([*begins, len(ids)])
                 made.update((word, ids[start:end].tobytes()) for word, (start, end) in zip(group, pieces, strict=True))
@@ -331,13 +332,10 @@ class CachedTokenizer(FastTokenizer):
         made.update((word, ids.tobytes()) for word, ids in zip(apart, self._asked(apart), strict=True))
         return made
 
-    @cached_property
-    def _blank_first(self) -> NDArray[np.bool_]:
-        """`[vocabulary]`, whether a token begins with a space."""
-        tokens = self.backend.get_vocab()
-        found = np.zeros(max(tokens.values()) + 1, dtype=bool)
-        found[[number for token, number in tokens.items() if token.startswith(SPACE_SYMBOL)]] = True
-        return found
+    def _blank_first(self, ids: set[int]) -> set[int]:
+        """Those of some tokens that begin with a space; the whole vocabulary takes longer than a small data set."""
+        name = self.backend.id_to_token
+        return {one for one in ids if (name(one) or "").startswith(SPACE_SYMBOL)}
 
 
 def _in_bytes(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[list[int]]:
