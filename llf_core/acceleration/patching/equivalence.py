@@ -19,13 +19,20 @@ from llf_core.acceleration.patching.flattened_batches import (
     refused,
 )
 from llf_core.acceleration.patching.matching import QKV, UNFIT
-from llf_core.acceleration.patching.per_document import attention_each, call_each, call_whole, chunk_of, stateful
-from llf_core.acceleration.patching.probe_module import kind
+from llf_core.acceleration.patching.per_document import (
+    attention_each,
+    call_each,
+    call_whole,
+    calls_of,
+    chunk_of,
+    stateful,
+)
+from llf_core.acceleration.patching.probe_module import by_number, kind, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from llf_core.acceleration.patching.attention_backend import AttentionCall
     from llf_core.acceleration.patching.flattened_batches import Flattened
@@ -62,14 +69,19 @@ class EquivalenceCheck:
         self._first, self._second, self._third = (
             torch.randint(0, size, (length,), generator=generator).to(self._device) for length in (*LENGTHS, LENGTHS[0])
         )
-        self._layers = _layers(self.decoder, causal.config.get_text_config())
+        self._numbered: frozenset[type] = frozenset()
+        self._layers = self._first_of_each_kind()
         try:
-            self._own = self._alone()
+            self._own = self._begun()
         except UNFIT:
             if self._layers is None:
                 raise
             self._layers = None
-            self._own = self._alone()
+            self._own = self._begun()
+
+    def kind(self, module: nn.Module) -> Hashable:
+        """What it has in common with the modules that compute by the same formula, see `probe_module.kind`."""
+        return kind(module, self._numbered)
 
     def flattens(self) -> str | None:
         """Set the model's attention to `llf` and test whether it separates documents.
@@ -118,6 +130,20 @@ class EquivalenceCheck:
         moved = _distance(still, beside) > STILL.get(alone.dtype, 0.0)
         return not moved and _distance(beside, alone[start:]) <= limit
 
+    def _begun(self) -> Tensor:
+        """The model's own numbers; which classes compute by the number of their layer is known from then on."""
+        own: list[Tensor] = []
+        calls = calls_of(self.decoder, lambda: own.append(self._alone()))
+        told = [one for one in self.decoder.modules() if one is not self.decoder and numbers_of(one)]
+        free = {type(one) for one in told if one in calls} - {
+            type(one) for one in told if one in calls and by_number(one, *calls[one])
+        }
+        self._numbered = frozenset(type(one) for one in told) - free
+        if not self._numbered or self._layers is None:
+            return own[0]
+        self._layers = self._first_of_each_kind()
+        return self._alone()
+
     def _branch(self, other: Tensor) -> Tensor:
         """Last hidden states of the second document as a branch after the first one, next to another branch."""
         shared, length = len(self._first), len(self._second)
@@ -153,16 +179,16 @@ class EquivalenceCheck:
         """Call modules with a recurrent state separately for each document."""
         if not carries_state(self._causal):
             return
-        kinds = {kind(one) for one in stateful(self.decoder, lambda: self._alone([]), attentions)}
-        self.looped = [one for one in self.decoder.modules() if kinds and kind(one) in kinds]
+        kinds = {self.kind(one) for one in stateful(self.decoder, lambda: self._alone([]), attentions)}
+        self.looped = [one for one in self.decoder.modules() if kinds and self.kind(one) in kinds]
         call_each(self.looped)
 
     def _chunks(self, attentions: list[nn.Module]) -> dict[nn.Module, int | None]:
         """Call attentions with chunks separately for each document; returns the chunk size of each."""
         if not counts_chunks(self._causal):
             return {}
-        kinds = {kind(one) for one in attentions}
-        found = [one for one in self.decoder.modules() if kind(one) in kinds]
+        kinds = {self.kind(one) for one in attentions}
+        found = [one for one in self.decoder.modules() if self.kind(one) in kinds]
         call_each(found, attention_each)
         self.looped += found
         return {one: chunk_of(one) for one in attentions}
@@ -187,6 +213,15 @@ class EquivalenceCheck:
             hidden: Tensor = self.decoder(**batch, use_cache=False, **told).last_hidden_state
         return hidden[0]
 
+    def _first_of_each_kind(self) -> tuple[str, int] | None:
+        """Name of the list of layers, and how many of the first hold one of each kind; None without such a list."""
+        count = getattr(self._causal.config.get_text_config(), "num_hidden_layers", None)
+        for name, child in self.decoder.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                kinds = [self.kind(layer) for layer in child]
+                return name, max(kinds.index(one) for one in set(kinds)) + 1
+        return None
+
     @contextmanager
     def _few_layers(self) -> Iterator[None]:
         if self._layers is None:
@@ -203,7 +238,7 @@ class EquivalenceCheck:
     @contextmanager
     def _listening(self) -> Iterator[None]:
         def listen(module: nn.Module, _: object, kwargs: dict[str, object]) -> None:
-            self.calls.setdefault(kind(module), kwargs)
+            self.calls.setdefault(self.kind(module), kwargs)
 
         hooks = [
             module.register_forward_pre_hook(listen, with_kwargs=True)
@@ -215,16 +250,6 @@ class EquivalenceCheck:
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def _layers(decoder: nn.Module, config: PreTrainedConfig) -> tuple[str, int] | None:
-    """Name of the list of layers, and the number of first layers that include every kind; None without such a list."""
-    count = getattr(config, "num_hidden_layers", None)
-    for name, child in decoder.named_children():
-        if isinstance(child, nn.ModuleList) and len(child) == count:
-            kinds = [kind(layer) for layer in child]
-            return name, max(kinds.index(one) for one in set(kinds)) + 1
-    return None
 
 
 def _strange(name: str, asked: list[AttentionCall], chunks: Mapping[nn.Module, int | None]) -> str | None:

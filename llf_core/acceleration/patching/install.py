@@ -12,7 +12,6 @@ from llf_core.acceleration.patching.equivalence import EquivalenceCheck
 from llf_core.acceleration.patching.fast_forwards import install, linear_forward
 from llf_core.acceleration.patching.linear_operands import is_adapted
 from llf_core.acceleration.patching.matching import QKV, UNFIT, match_attention, match_mlp, match_norm
-from llf_core.acceleration.patching.probe_module import kind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -122,7 +121,7 @@ def _replace(causal: nn.Module, trial: EquivalenceCheck, *, attention: bool) -> 
     for module in trial.decoder.modules():
         if "forward" in vars(module) or not _may_fit(module):  # some have another library's hook
             continue
-        what = kind(module)
+        what = trial.kind(module)
         if what not in fitted:
             try:
                 fitted[what] = _fit(module, trial.calls.get(what) if attention else None)

@@ -119,7 +119,7 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
     Returns:
         The innermost of these modules. If one does not receive the bounds, the innermost module around it that does.
     """
-    calls = _calls(root, run)
+    calls = calls_of(root, run)
     known = set(attentions)
     found: list[nn.Module] = []
 
@@ -140,7 +140,7 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
     return found
 
 
-def _calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
+def calls_of(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
     """Arguments of the last call of each module below `root`."""
     calls: dict[nn.Module, Call] = {}
 

@@ -8,24 +8,20 @@ size, dtype and device of the module.
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
-import re
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable
+    from collections.abc import Collection, Hashable
 
     from torch import Tensor
 
 WIDTH = 8  # of the narrow input
 SMALL = 100_000  # parameters that a part may have which is copied as it is
 CLOSE = 1e-5  # relative distance (of norms) of two float32 results of one formula
-INDEX = re.compile(r"layer_idx|layer_id\b|layer_index")
-CACHE = re.compile(r"(update\w*|get_\w+_state|is_recording_past|\.layers|is_updated\.get)[(\[][^)\]]*")
+NUMBERS = ("layer_id", "layer_index")  # in the names of attributes that hold the number of a layer
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -121,35 +117,63 @@ def _linear(module: Any, wide: int | None, high: int | None, seed: int) -> nn.Li
     return linear.requires_grad_(requires_grad=False)
 
 
-def kind(module: nn.Module) -> Hashable:
+def kind(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
     """Key that is equal for modules with the same formula: class, plain attributes, and keys of the submodules.
 
-    The layer index is left out if a module uses it only to find its cache.
+    Args:
+        module: of a model.
+        numbered: classes that compute by the number of their layer, see `by_number`; with others it is left out.
     """
-    by_number = _by_number(type(module).forward)
+    numbers = () if type(module) in numbered else numbers_of(module)
     facts = tuple(
         (name, value)
         for name, value in sorted(vars(module).items())
-        if isinstance(value, int | float | str | None) and (by_number or not INDEX.search(name))
+        if isinstance(value, int | float | str | None) and name not in numbers
     )
     config, number = getattr(module, "config", None), getattr(module, "layer_idx", None)
     layers = getattr(config, "layer_types", None)
     layer_type = layers[number] if layers and isinstance(number, int) and number < len(layers) else None
     own = [(name, one) for name, one in module._parameters.items() if one is not None]
     shapes = tuple((name, tuple(one.shape)) for name, one in own)
-    parts = tuple((name, kind(child)) for name, child in module.named_children() if not is_linear(child))
+    parts = tuple((name, kind(child, numbered)) for name, child in module.named_children() if not is_linear(child))
     linears = tuple((name, *_size(child)) for name, child in module.named_children() if is_linear(child))
     return type(module), facts, layer_type, shapes, parts, linears
 
 
-@functools.cache
-def _by_number(forward: Callable[..., object]) -> bool:
-    """Whether a method's result depends on the index of its layer; True if its source is not available."""
+def numbers_of(module: nn.Module) -> list[str]:
+    """Names of a module's attributes that hold the number of a layer."""
+    found = [(name, value) for name, value in vars(module).items() if any(map(name.count, NUMBERS))]
+    return [name for name, value in found if isinstance(value, int) and not isinstance(value, bool)]
+
+
+def by_number(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+    """Whether a module computes something by the number of its layer.
+
+    Its forward is run with and without the number. One that only finds its cache by it, and is given none, gives the
+    same numbers; one that reads it fails or gives others.
+
+    Args:
+        module: of a model, in evaluation mode.
+        args: of a call of it, without a cache.
+        kwargs: of that call.
+    """
+    without = copy.copy(module)
+    for name in numbers_of(module):
+        del vars(without)[name]
+    forward = type(module).forward
     try:
-        code = inspect.getsource(inspect.unwrap(forward))
-    except (OSError, TypeError):
+        return not _equal(forward(without, *args, **kwargs), forward(module, *args, **kwargs))
+    except Exception:  # noqa: BLE001 - whatever a forward raises that reads an attribute it does not have
         return True
-    return INDEX.search(CACHE.sub("", code)) is not None
+
+
+def _equal(one: object, other: object) -> bool:
+    """Whether all tensors of two results are the same bits."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return type(one) is type(other)
 
 
 def _size(module: Any) -> tuple[int, int, bool]:

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.patching.equivalence import EquivalenceCheck
 from llf_core.acceleration.patching.fast_forwards import install as install_forward
 from llf_core.acceleration.patching.fast_forwards import linear_forward
 from llf_core.acceleration.patching.install import accelerate, restore
@@ -257,6 +258,25 @@ def test_each_layer_keeps_its_own_scale_and_window():
 
 
 @torch.no_grad()
+def scale_of(module):
+    return 1 / (module.layer_idx + 1)
+
+
+def test_a_formula_with_the_number_of_its_layer_is_not_taken_for_that_of_the_first():
+    model = tiny("llama", num_hidden_layers=3)
+    plain = type(model.model.layers[0].mlp)
+    # Its own code does not speak of a number, and the first layer's is the plain formula.
+    numbered = type("NumberedMLP", (plain,), {"forward": lambda self, x: plain.forward(self, x) * scale_of(self)})
+    for number, layer in enumerate(model.model.layers):
+        layer.mlp.layer_idx = number
+        layer.mlp.__class__ = numbered
+    assert_trains_alike(*pair(model))
+
+
+def test_a_number_that_only_finds_a_cache_does_not_part_layers():
+    assert EquivalenceCheck(tiny("llama", num_hidden_layers=3).eval())._layers == ("layers", 1)
+
+
 def test_a_window_that_only_the_mask_knows_is_refused():
     model = tiny("mistral", sliding_window=1000)  # far longer than what is tried
     for layer in model.model.layers:
