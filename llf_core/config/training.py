@@ -196,13 +196,6 @@ class Training(Section):
             "for comparison."
         ),
     )
-    trunk_cache_gb: float = option(
-        10.0,
-        label="Frozen layer cache",
-        help="Disk space (GB) for the outputs of frozen lower layers, which later epochs then skip. 0 stores nothing.",
-        unit="GB",
-        minimum=0,
-    )
     torch_compile: bool = option(
         False,
         label="Compile",

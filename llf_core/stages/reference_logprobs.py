@@ -26,7 +26,6 @@ from llf_core.runs.lock import shared_lock
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.auxiliary_model import computing
-from llf_core.stages.base.frozen_layer_cache import epochs, length_dependent
 from llf_core.stages.logprobs import answer_log_probs
 from llf_core.stages.reference_policy import ReferencePolicy, adapter_names, compared, model_name, named_reference
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     Table = NDArray[np.float32 | np.float64]
     from torch import Tensor
 
+    from llf_core.config import RunConfig
     from llf_core.models import ModelSource
     from llf_core.stages.base.context import TrainingContext
 
@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
 VERSION = 3
+LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on the longest document of a batch
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,24 @@ def _once(work: TrainingContext) -> bool:
     asked = config.stage.precompute_ref_log_probs
     if isinstance(data, Stream) or asked is not None:
         return bool(asked) and not isinstance(data, Stream)
-    return epochs(config, len(data)) >= 1 and not length_dependent(work.model)
+    return _epochs(config, len(data)) >= 1 and not _length_dependent(work.model)
+
+
+def _epochs(config: RunConfig, rows: int) -> float:
+    """How often every row is seen."""
+    training = config.training
+    if training.max_steps > 0:
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        step = training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
+        return training.max_steps * step / rows
+    return float(training.num_train_epochs)
+
+
+def _length_dependent(model: Any) -> bool:
+    """Whether what a model makes of a document depends on the longest one of its batch."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
+    return bool(kinds & LENGTH_DEPENDENT)
 
 
 def _read(path: Path, examples: int) -> Table | None:

@@ -49,7 +49,6 @@ from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.stages.base.context import TrainingContext
-from llf_core.stages.base.frozen_layer_cache import forget_trunk, keep_trunk
 from llf_core.stages.base.stage import make_stage
 from llf_core.stages.base.stop_training import StopTraining
 from llf_core.training.arguments import training_arguments
@@ -135,7 +134,6 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
     begin_phase(writer, "first step")
     trainer = make_trainer(work, stage, progress, checkpoint)
     write_resolved(work, chosen)
-    keep_trunk(work)
 
     with _kept(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -155,7 +153,7 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
             trainer.evaluate()
     progress.watched.answer(step)
     not_copied = _save(work, trainer)
-    forget_trunk(folder)
+    shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions kept states of frozen layers there
     progress.answer_pending(step)
     if step < total:
         return "finished", f"Early stopping ended the run at step {step} of {total}. {not_copied}".rstrip()

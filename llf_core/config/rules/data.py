@@ -97,16 +97,6 @@ DATA = (
         severity="note",
     ),
     Rule(
-        ("trunk_cache_gb", "stage"),
-        lambda c: (
-            c.training.trunk_cache_gb != type(c.training).model_fields["trunk_cache_gb"].default
-            and not has_data_kind(c, "answers", "texts")
-        ),
-        lambda c: f"Stage {c.stage.stage} computes all layers in each step, so `trunk_cache_gb` has no effect.",
-        (Fix("Remove it", {"trunk_cache_gb": None}),),
-        severity="note",
-    ),
-    Rule(
         ("streaming", "stage"),
         lambda c: c.data.streaming and has_data_kind(c, "unpaired_preferences", "prompts"),
         lambda c: f"Stage {c.stage.stage} compares several examples, which streaming does not support.",

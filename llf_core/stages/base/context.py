@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
@@ -52,8 +50,3 @@ class TrainingContext:
     trainable: int
     flattens: bool
     forks: bool = False
-
-    @property
-    def cache(self) -> Path:
-        """Of the run's folder, what may be thrown away."""
-        return self.folder.path / "cache"

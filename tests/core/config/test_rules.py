@@ -136,7 +136,6 @@ CASES = [
     ("num_beams", "error", DRAWN | {"num_beams": 2}, "Stage grpo draws its answers, and a beam search draws none"),
     ("do_sample", "error", DRAWN | {"do_sample": False}, "which without sampling are all the same"),
     ("ref_model", "error", DRAWN | {"ref_model": "gpt2"}, "Stage grpo takes no other reference (ref_model)"),
-    ("trunk_cache_gb", "note", {"stage": "rm", "trunk_cache_gb": 1}, "Stage rm computes all layers in each step"),
     ("reward_functions", "error", {"stage": "grpo"}, "Stage grpo has no reward function"),
     ("reward_functions", "error", DRAWN | {"reward_functions": "format,format"}, "stands twice in format,format"),
     ("reward_weights", "error", DRAWN | {"reward_weights": "1,2"}, "for each of the 1 reward functions"),

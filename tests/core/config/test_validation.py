@@ -57,6 +57,12 @@ def test_a_key_that_is_not_needed_is_a_note_that_says_what_happens_instead():
     )
 
 
+def test_a_key_that_was_ours_once_is_a_note():
+    report = validate(BASE | {"trunk_cache_gb": 10.0})
+    assert report.ok
+    assert only(report, "not_needed").severity == "note"
+
+
 @pytest.mark.parametrize("key", sorted(known().secrets))
 def test_secrets_are_refused_and_never_repeated(key):
     report = validate(BASE | {key: "hf_abcdef"})
