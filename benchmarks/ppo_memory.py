@@ -82,11 +82,13 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     writer = RunWriter(folder, 1)
     plan = plan_device(config)
     before = _resident()
-    work = load(folder, config, writer, plan)
+    context = load(folder, config, writer, plan)
     progress = MetricsCallback(folder, writer)
-    stage = make_stage(config, work)
-    trainer = make_trainer(work, stage, progress)
-    every = {id(one): one for model in stage.roles.models.values() for one in (*model.parameters(), *model.buffers())}
+    stage = make_stage(config, context)
+    trainer = make_trainer(context, stage, progress)
+    every = {
+        id(one): one for model in stage.ppo_models.models.values() for one in (*model.parameters(), *model.buffers())
+    }
     every |= {id(one): one for one in trainer.model.parameters()}
     trained = [one for one in every.values() if one.requires_grad]
     trainer.train()
@@ -101,7 +103,7 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     return {
         "models": {
             role: sum(one.numel() for name, one in model.named_parameters() if "llf_value" not in name)
-            for role, model in stage.roles.models.items()
+            for role, model in stage.ppo_models.models.items()
         },
         "dtype": plan.dtype,
         "weights": weights,
@@ -131,11 +133,11 @@ def main() -> None:
     from llf_core.runs import home
 
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        adapter = reward_adapter(place / "reward")
-        data = place / "prompts.json"
+        folder = Path(temporary)
+        adapter = reward_adapter(folder / "reward")
+        data = folder / "prompts.json"
         data.write_text(json.dumps([{"instruction": f"Say something about the number {n}."} for n in range(16)]))
-        own = place / "home"
+        own = folder / "home"
         own.mkdir()
         (own / "models").symlink_to(home() / "models")
         results = {}

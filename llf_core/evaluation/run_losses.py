@@ -122,10 +122,10 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
     with tempfile.TemporaryDirectory(prefix="llf-") as home:
         folder = create_run(config.yaml(defaults=True), "evaluation", home, partial(_with_code, run))
         writer = RunWriter(folder)
-        work = load(folder, config, writer, restore_resolved(run, plan_device(config)))
-        trainer = make_trainer(work, make_stage(config, work), MetricsCallback(folder, writer), evaluates=True)
+        context = load(folder, config, writer, restore_resolved(run, plan_device(config)))
+        trainer = make_trainer(context, make_stage(config, context), MetricsCallback(folder, writer), evaluates=True)
         found = trainer.evaluate()
-        return float(found["eval_loss"]), work.data.report.eval_examples
+        return float(found["eval_loss"]), context.data.report.eval_examples
 
 
 def _with_code(run: RunFolder, new: RunFolder) -> None:

@@ -50,7 +50,7 @@ def save_policy_alone(model: PeftModel) -> None:
 
 
 @contextmanager
-def wearing(model: PeftModel, name: str | None) -> Iterator[None]:
+def use_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
     """The model with another adapter, or with none, for a while; which parameters are trained stays as it was.
 
     Args:

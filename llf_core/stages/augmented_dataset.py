@@ -15,29 +15,31 @@ class AugmentedDataset:
 
     Attributes:
         examples: the other one.
-        more: what is added to the example of a place.
+        extra_columns: what is added to the example of a place.
     """
 
-    def __init__(self, examples: Dataset | AugmentedDataset, more: Callable[[int], dict[str, Any]]) -> None:
+    def __init__(self, examples: Dataset | AugmentedDataset, extra_columns: Callable[[int], dict[str, Any]]) -> None:
         self.examples = examples
-        self.more = more
+        self.extra_columns = extra_columns
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        example: dict[str, Any] = self.examples[place]
-        return example | self.more(place)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        example: dict[str, Any] = self.examples[index]
+        return example | self.extra_columns(index)
 
-    def __getitems__(self, places: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Several at once, as torch's loaders ask for them."""
-        return [example | self.more(place) for example, place in zip(self._several(places), places, strict=True)]
+        return [
+            example | self.extra_columns(index) for example, index in zip(self._several(indices), indices, strict=True)
+        ]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[place] for place in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
-    def _several(self, places: Sequence[int]) -> list[dict[str, Any]]:
-        several: list[dict[str, Any]] = self.examples.__getitems__(places)
-        return several
+    def _several(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        examples: list[dict[str, Any]] = self.examples.__getitems__(indices)
+        return examples

@@ -12,9 +12,9 @@ from llf_core.acceleration.kernels.token_loss import nll_sum
 from llf_core.acceleration.patching.causal_head import Head, forward
 from llf_core.config.declarations.stages.kd import KDOptions
 from llf_core.config.ignore_index import IGNORED
-from llf_core.stages.auxiliary_model import computing, load_auxiliary
+from llf_core.stages.auxiliary_model import autocast, load_auxiliary
 from llf_core.stages.base.stage import Stage
-from llf_core.stages.sft import by_document, shifted_targets
+from llf_core.stages.sft import record_document_losses, shifted_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 class KD(Stage):
     """Learns a teacher's distribution over the vocabulary at each token of the answers, and the answers themselves."""
 
-    def __init__(self, work: TrainingContext) -> None:
+    def __init__(self, context: TrainingContext) -> None:
         """Loads the teacher."""
-        super().__init__(work)
-        options = work.config.options(KDOptions)
+        super().__init__(context)
+        options = context.config.options(KDOptions)
         self.alpha, self.temperature, self.beta = options.kd_alpha, options.kd_temperature, options.kd_beta
         adapters = options.teacher_model_adapters or ()
         self.teacher = load_auxiliary(
-            work, "teacher_model", str(options.teacher_model), adapters, options.teacher_model_quantization_bit
+            context, "teacher_model", str(options.teacher_model), adapters, options.teacher_model_quantization_bit
         )
 
     def loss_sum(
@@ -50,7 +50,7 @@ class KD(Stage):
         learned = (targets.flatten() != IGNORED).nonzero()[:, 0]
         taught: tuple[Tensor, Head] | tuple[()] = ()
         if self.alpha:
-            with torch.no_grad(), computing(self.work):
+            with torch.no_grad(), autocast(self.context):
                 taught = forward(self.teacher, batch, lambda hidden, head: (hidden, head))
         costs: list[Tensor] = []
 
@@ -65,16 +65,16 @@ class KD(Stage):
             parts = []
             for name, (share, cost) in terms.items():
                 if share:
-                    part = cost(partial(self._hear, costs, share))
+                    part = cost(partial(self._collect_costs, costs, share))
                     self.measures.add(name, part.detach(), len(learned))
                     parts.append(share * part)
             return torch.stack(parts).sum()
 
         loss: Tensor = forward(model, batch, objective)
         if record_losses is not None:
-            by_document(batch, record_losses, learned, torch.stack(costs).sum(0))
+            record_document_losses(batch, record_losses, learned, torch.stack(costs).sum(0))
         return loss
 
     @staticmethod
-    def _hear(costs: list[Tensor], share: float, _: Tensor, each: Tensor) -> None:
+    def _collect_costs(costs: list[Tensor], share: float, _: Tensor, each: Tensor) -> None:
         costs.append(share * each)

@@ -25,9 +25,15 @@ from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.augmented_dataset import AugmentedDataset
-from llf_core.stages.auxiliary_model import computing
+from llf_core.stages.auxiliary_model import autocast
 from llf_core.stages.logprobs import answer_log_probs
-from llf_core.stages.reference_policy import ReferencePolicy, adapter_names, compared, model_name, named_reference
+from llf_core.stages.reference_policy import (
+    ReferencePolicy,
+    adapter_names,
+    model_name,
+    named_reference,
+    reference_policy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +60,7 @@ LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on t
 
 
 @dataclass(frozen=True)
-class Said:
+class ReferenceColumn:
     """What a reference makes of the example of a place, as `AugmentedDataset` takes it; loaders' processes get it too.
 
     Attributes:
@@ -63,9 +69,9 @@ class Said:
 
     table: Table
 
-    def __call__(self, place: int) -> dict[str, Any]:
+    def __call__(self, index: int) -> dict[str, Any]:
         """Its column."""
-        return {"reference": self.table[place]}
+        return {"reference": self.table[index]}
 
 
 class Reference:
@@ -73,23 +79,25 @@ class Reference:
 
     Where it is asked once, that happens before the first step: the model in training is the reference then, unless
     another one is named, so that no method needs a second copy. What it said is kept under
-    `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, see `compared`.
+    `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, see `reference_policy`.
     """
 
-    def __init__(self, work: TrainingContext, collator: Callable[..., PairCollator]) -> None:
+    def __init__(self, context: TrainingContext, collator: Callable[..., PairCollator]) -> None:
         """Takes what is trained.
 
         Args:
-            work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+            context: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
             collator: given `Collator`'s arguments, what makes batches.
         """
-        self._work = work
-        self._collate = collator(tokenizer=work.tokenizer, flatten=work.flattens)
-        self.once = _once(work)
-        self._compared = None if self.once else compared(work)
+        self._work = context
+        self._collate = collator(tokenizer=context.tokenizer, flatten=context.flattens)
+        self.precomputed = _precomputes(context)
+        self._reference_policy = None if self.precomputed else reference_policy(context)
 
     # -- asked once ------------------------------------------------------------------------------------
-    def beside(self, examples: Dataset | AugmentedDataset, *, held_out: bool = False) -> Dataset | AugmentedDataset:
+    def with_reference_logprobs(
+        self, examples: Dataset | AugmentedDataset, *, held_out: bool = False
+    ) -> Dataset | AugmentedDataset:
         """The examples with the column `reference`, where it is asked once; else as they are.
 
         Args:
@@ -99,12 +107,12 @@ class Reference:
         Raises:
             ModelError: a log-probability is no finite number.
         """
-        if not self.once:
+        if not self.precomputed:
             return examples
         data = self._work.data
         twins = (data.eval_counts if held_out else data.counts)[:, -1]
         table = self._table(examples, twins)
-        return AugmentedDataset(examples, Said(table))
+        return AugmentedDataset(examples, ReferenceColumn(table))
 
     def _table(self, examples: Dataset | AugmentedDataset, twins: NDArray[np.int64]) -> Table:
         """`[examples, 2]`, read from the cache or computed."""
@@ -120,7 +128,7 @@ class Reference:
                 if kept is not None:
                     logger.info(f"Loaded the cached reference log-probabilities of {len(examples):,} examples.")
                     return kept
-            table = self._ask(examples)
+            table = self._compute_table(examples)
             partial = path.with_suffix(".partial.npy")
             with partial.open("wb") as file:
                 np.save(file, table)
@@ -129,21 +137,21 @@ class Reference:
             partial.replace(path)
         return table
 
-    def _ask(self, examples: Dataset | AugmentedDataset) -> Table:
-        work, started = self._work, time.monotonic()
-        other = self._collate.second[0]
-        lengths = np.array([len(one["input_ids"]) + len(one[other]) for one in examples])
+    def _compute_table(self, examples: Dataset | AugmentedDataset) -> Table:
+        context, started = self._work, time.monotonic()
+        second = self._collate.second[0]
+        lengths = np.array([len(one["input_ids"]) + len(one[second]) for one in examples])
         # As exact as the model's sums are, and no more: Apple's GPUs have no float64.
         exact = np.float64 if self._work.model.dtype == torch.float64 else np.float32
         table: Table = np.empty((len(examples), 2), dtype=exact)
-        done, under_way = 0, ProgressEvents(work.writer, "reference", len(examples))
-        with self._asked() as model, torch.no_grad(), computing(work):
-            for places in _batches(lengths):
-                batch = self._collate([examples[int(place)] for place in places])
-                sums = answer_log_probs(model, _on(batch, work.plan.device)).sums
-                table[places] = sums.view(-1, 2).cpu().numpy()
-                done += len(places)
-                if under_way(done):
+        done, progress = 0, ProgressEvents(context.writer, "reference", len(examples))
+        with self._loaded_reference() as model, torch.no_grad(), autocast(context):
+            for indices in _batches(lengths):
+                batch = self._collate([examples[int(index)] for index in indices])
+                sums = answer_log_probs(model, _on(batch, context.plan.device)).sums
+                table[indices] = sums.view(-1, 2).cpu().numpy()
+                done += len(indices)
+                if progress(done):
                     logger.info(f"Computed the reference log-probabilities of {done:,} of {len(examples):,} examples.")
         bad = np.flatnonzero(~np.isfinite(table).all(1))
         if len(bad):
@@ -159,15 +167,15 @@ class Reference:
         return table
 
     @contextmanager
-    def _asked(self) -> Iterator[PreTrainedModel]:
+    def _loaded_reference(self) -> Iterator[PreTrainedModel]:
         """The reference, for a while: another model is loaded for it and given up again."""
         named = names_reference(self._work.config)
-        with ReferencePolicy(named_reference(self._work) if named else self._work.model).asked() as model:
+        with ReferencePolicy(named_reference(self._work) if named else self._work.model).active() as model:
             yield model
 
     def _key(self, twins: NDArray[np.int64]) -> str:
-        work = self._work
-        config, plan = work.config, work.plan
+        context = self._work
+        config, plan = context.config, context.plan
         adapters = [find_adapter(name, config) for name in adapter_names(config)]
         collate = self._collate
         parts = {
@@ -180,7 +188,7 @@ class Reference:
             "settings": {one.key: config.get(one.key) for one in fields() if one.section in {"model", "method"}},
             "bits": config.get("ref_model_quantization_bit"),
             "precision": [plan.device, plan.dtype, plan.autocast, plan.threads],
-            "form": [work.flattens, work.forks, collate.second],
+            "form": [context.flattens, context.forks, collate.second],
             # An answer to another question is cut after `examples` were counted.
             "cutoff_len": None if collate.second == SECOND_ANSWER else config.data.cutoff_len,
         }
@@ -199,18 +207,18 @@ class Reference:
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()
             return kept
-        assert self._compared is not None  # noqa: S101 - for the type checker
-        with torch.no_grad(), self._compared.asked() as model, computing(self._work):
+        assert self._reference_policy is not None  # noqa: S101 - for the type checker
+        with torch.no_grad(), self._reference_policy.active() as model, autocast(self._work):
             return answer_log_probs(model, batch).sums
 
 
-def _once(work: TrainingContext) -> bool:
+def _precomputes(context: TrainingContext) -> bool:
     """Whether the reference is asked before the first step, about all examples."""
-    config, data = work.config, work.data.train
+    config, data = context.config, context.data.train
     asked = config.stage.precompute_ref_log_probs
     if isinstance(data, Stream) or asked is not None:
         return bool(asked) and not isinstance(data, Stream)
-    return _epochs(config, len(data)) >= 1 and not _length_dependent(work.model)
+    return _epochs(config, len(data)) >= 1 and not _length_dependent(context.model)
 
 
 def _epochs(config: RunConfig, rows: int) -> float:

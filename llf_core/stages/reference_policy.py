@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from llf_core.config.reference_model import names_reference
 from llf_core.models.adapter_loading import continues_adapter
 from llf_core.models.save_result import DEFAULT_ADAPTER
-from llf_core.stages.adapter_switching import add_frozen, wearing
-from llf_core.stages.auxiliary_model import evaluating, load_auxiliary, load_unchanged
+from llf_core.stages.adapter_switching import add_frozen, use_adapter
+from llf_core.stages.auxiliary_model import eval_mode, load_auxiliary, load_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,13 +41,13 @@ class ReferencePolicy:
     adapter: str | None = None
 
     @contextmanager
-    def asked(self) -> Iterator[PreTrainedModel]:
+    def active(self) -> Iterator[PreTrainedModel]:
         """The reference in evaluation mode, for a while."""
-        with wearing(self.model, self.adapter) if self.policy else nullcontext(), evaluating(self.model):
+        with use_adapter(self.model, self.adapter) if self.policy else nullcontext(), eval_mode(self.model):
             yield self.model
 
 
-def compared(work: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
+def reference_policy(context: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
     """The reference of a run.
 
     The model in training as it was before its first step needs no second copy of the base where an adapter is trained:
@@ -55,27 +55,27 @@ def compared(work: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
     a reference that the config names.
 
     Args:
-        work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+        context: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
         shares: whether the policy may play the reference too.
 
     Raises:
         ModelError: the model that is named is not there, or does not fit.
     """
-    policy: PeftModel = work.model
-    if names_reference(work.config):
-        return ReferencePolicy(named_reference(work))
+    policy: PeftModel = context.model
+    if names_reference(context.config):
+        return ReferencePolicy(named_reference(context))
     if not shares or not hasattr(policy, "disable_adapter"):
-        return ReferencePolicy(load_unchanged(work))
-    if continues_adapter(work.config):
-        add_twin(policy)
+        return ReferencePolicy(load_unchanged(context))
+    if continues_adapter(context.config):
+        add_frozen_copy(policy)
         return ReferencePolicy(policy, policy=True, adapter=NAME)
     return ReferencePolicy(policy, policy=True)
 
 
-def named_reference(work: TrainingContext) -> PreTrainedModel:
+def named_reference(context: TrainingContext) -> PreTrainedModel:
     """The model that the config names as the reference."""
-    bits = work.config.get("ref_model_quantization_bit")
-    return load_auxiliary(work, "ref_model", model_name(work.config), adapter_names(work.config), bits)
+    bits = context.config.get("ref_model_quantization_bit")
+    return load_auxiliary(context, "ref_model", model_name(context.config), adapter_names(context.config), bits)
 
 
 def model_name(config: RunConfig) -> str:
@@ -90,7 +90,7 @@ def adapter_names(config: RunConfig) -> list[str]:
     return list((own if named is None else named) or ())
 
 
-def add_twin(policy: PeftModel) -> None:
+def add_frozen_copy(policy: PeftModel) -> None:
     """Puts a frozen adapter beside the one that is trained, with the same weights to the last bit."""
     from peft import get_peft_model_state_dict
 

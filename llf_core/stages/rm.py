@@ -45,14 +45,14 @@ class RM(Stage):
 
     label_names: ClassVar[tuple[str, ...]] = ("ends",)
 
-    def __init__(self, work: TrainingContext | None = None) -> None:
-        """Reads the weight of the centering term; without `work` there is none."""
-        super().__init__(work)
-        self._center = 0.0 if work is None else work.config.options(RMOptions).center_rewards_coefficient or 0.0
+    def __init__(self, context: TrainingContext | None = None) -> None:
+        """Reads the weight of the centering term; without `context` there is none."""
+        super().__init__(context)
+        self._center = 0.0 if context is None else context.config.options(RMOptions).center_rewards_coefficient or 0.0
 
     def collator(self, **options: Any) -> PairCollator:
         """Batches of pairs, in which a question is read once where the model allows it."""
-        return PairCollator(**options, fork=self.work.forks)
+        return PairCollator(**options, fork=self.context.forks)
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:

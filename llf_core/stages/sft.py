@@ -30,8 +30,8 @@ def shifted_targets(labels: Tensor) -> Tensor:
     return F.pad(labels[..., 1:], (0, 1), value=IGNORED)
 
 
-def by_document(
-    batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], places: Tensor, costs: Tensor
+def record_document_losses(
+    batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], positions: Tensor, costs: Tensor
 ) -> None:
     """Adds up the costs of each document's tokens, and counts them."""
     import torch
@@ -39,9 +39,9 @@ def by_document(
     ends = batch.get("cu_seq_lens_q")
     count = len(batch["input_ids"]) if ends is None else len(ends) - 1
     if ends is None:
-        documents = places // batch["input_ids"].shape[-1]
+        documents = positions // batch["input_ids"].shape[-1]
     else:
-        documents = torch.bucketize(places, ends[1:].long(), right=True)
+        documents = torch.bucketize(positions, ends[1:].long(), right=True)
     sums = costs.new_zeros(count).index_add_(0, documents, costs)
     record_losses(sums, torch.bincount(documents, minlength=count))
 
@@ -72,10 +72,10 @@ class SFT(Stage):
         from llf_core.acceleration.patching.causal_head import forward
 
         targets = shifted_targets(batch["labels"])
-        heard = None if record_losses is None else partial(by_document, batch, record_losses)
+        record_costs = None if record_losses is None else partial(record_document_losses, batch, record_losses)
 
         def objective(hidden: Tensor, head: Head) -> Tensor:
-            return nll_sum(hidden, head, targets, label_smoothing, heard)
+            return nll_sum(hidden, head, targets, label_smoothing, record_costs)
 
         loss: Tensor = forward(model, batch, objective)
         return loss

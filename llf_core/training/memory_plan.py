@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 MULTIPLE = 8  # as the collator pads
 
 
-def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> CheckpointingChoice:
+def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> CheckpointingChoice:
     """Enable gradient checkpointing if the config or the memory forecast requires it, and record the reason.
 
     Args:
-        work: the training context with model and data. A resumed run keeps the decision in its `resolved.yaml`. An
+        context: the training context with model and data. A resumed run keeps the decision in its `resolved.yaml`. An
             event `memory` is written.
         beside: auxiliary models that are trained too; they get the same setting.
         resumes: whether the run resumes from a checkpoint.
@@ -39,25 +39,25 @@ def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, r
     Raises:
         ModelError: it is requested, and the architecture does not support it.
     """
-    config = work.config
+    config = context.config
     batch = config.training.per_device_train_batch_size
     twice = stage_of(config).data_kind == "unpaired_preferences"  # with the answer to another question
     drawn = stage_of(config).completion_tokens(config)
-    flattens = work.flattens and not stage_of(config).pads
-    tokens, longest = largest_batch(work.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
-    both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=flattens)
+    flattens = context.flattens and not stage_of(config).pads
+    tokens, longest = largest_batch(context.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
+    both = forecast_step(context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens)
     plain, thrifty = both or (None, None)
-    available = free_memory(work.plan.device)
-    chosen = choose_checkpointing(config, work.model, plain, thrifty, available)
-    kept = (read_resolved(work.folder) or {}).get("gradient_checkpointing") if resumes else None
+    available = free_memory(context.plan.device)
+    chosen = choose_checkpointing(config, context.model, plain, thrifty, available)
+    kept = (read_resolved(context.folder) or {}).get("gradient_checkpointing") if resumes else None
     if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
         word = "on" if kept["on"] else "off"
         chosen = CheckpointingChoice(kept["on"], f"Gradient checkpointing is {word}, as before the resume.")
     if chosen.on:
-        for model in (work.model, *beside):
+        for model in (context.model, *beside):
             enable_checkpointing(model, config)
     needed = thrifty if chosen.on else plain
-    work.writer.event(
+    context.writer.event(
         "memory",
         tokens=tokens,
         available=available,

@@ -226,7 +226,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             control: the Trainer's control object.
         """
         now = time.perf_counter()
-        if self.trainer is not None and len(self.trainer.noted) >= MAX_PENDING_STEPS:
+        if self.trainer is not None and len(self.trainer.pending_losses) >= MAX_PENDING_STEPS:
             self._write_examples()
         self._busy += now - self._mark
         self._busy_steps += 1
@@ -375,8 +375,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         """Write the example losses, not in every step, since reading them waits for the GPU."""
         if self.trainer is None:
             return
-        noted, self.trainer.noted = self.trainer.noted, []
-        for step, batches in noted:
+        pending_losses, self.trainer.pending_losses = self.trainer.pending_losses, []
+        for step, batches in pending_losses:
             numbers, losses, tokens = (torch.cat(parts).tolist() for parts in zip(*batches, strict=True))
             self.writer.examples(step, numbers, losses, tokens)
 

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from llf_core.stages.base.context import TrainingContext
 
 
-def write_resolved(work: TrainingContext, checkpointing: CheckpointingChoice) -> None:
+def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice) -> None:
     """Write the resolved settings: device, precision, template, and the sources of model and data.
 
     Args:
-        work: the training context.
+        context: the training context.
         checkpointing: the decision about gradient checkpointing.
     """
-    config, folder = work.config, work.folder
-    plan, source, data = work.plan, work.source, work.data
+    config, folder = context.config, context.folder
+    plan, source, data = context.plan, context.source, context.data
     resolved = {
         "device": plan.device,
         "dtype": plan.dtype,
         "autocast": plan.autocast,
-        "attention": getattr(work.model.config, "_attn_implementation", None),
+        "attention": getattr(context.model.config, "_attn_implementation", None),
         "gradient_checkpointing": dataclasses.asdict(checkpointing),
         "template": config.data.template or "the model's own",
         "threads": plan.threads,
@@ -53,8 +53,8 @@ def write_resolved(work: TrainingContext, checkpointing: CheckpointingChoice) ->
             "trained_tokens": data.report.trained_tokens,
             **({"rows": data.report.rows} if data.report.rows else {}),
         },
-        "parameters": work.parameters,
-        "trainable": work.trainable,
+        "parameters": context.parameters,
+        "trainable": context.trainable,
     }
     replace_file(folder.resolved, yaml.safe_dump(redact_nested(resolved), sort_keys=False).encode())
     facts = {"data": {"fingerprint": data.report.fingerprint}, "seed": config.training.seed, "threads": plan.threads}

@@ -122,37 +122,37 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
     if checkpoint is not None:
         check_archives(Checkpoints(folder), step_of(checkpoint))
     plan = plan_device(config)
-    work = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
+    context = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
     if checkpoint is not None:
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
-        warn_if_data_changed(folder, writer, work.data.report.fingerprint)
-    stage = make_stage(config, work)
-    chosen = decide_checkpointing(work, stage.auxiliary_models(), resumes=checkpoint is not None)
+        warn_if_data_changed(folder, writer, context.data.report.fingerprint)
+    stage = make_stage(config, context)
+    chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=checkpoint is not None)
     added = () if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("watch", ())
-    progress.watched = SamplePrompts(folder, writer, config, work.model, work.tokenizer, added)
+    progress.watched = SamplePrompts(folder, writer, config, context.model, context.tokenizer, added)
     begin_phase(writer, "first step")
-    trainer = make_trainer(work, stage, progress, checkpoint)
-    write_resolved(work, chosen)
+    trainer = make_trainer(context, stage, progress, checkpoint)
+    write_resolved(context, chosen)
 
     with _kept(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
-    if isinstance(work.data.train, Stream):
-        write_report_events(writer, work.data.report)
-        logger.info(work.data.report.text())
-        write_resolved(work, chosen)
+    if isinstance(context.data.train, Stream):
+        write_report_events(writer, context.data.report)
+        logger.info(context.data.report.text())
+        write_resolved(context, chosen)
     if progress.stop_wanted and step < total:
         progress.answer_pending(step)
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
 
     progress.warn_inexact_resume(check_best(trainer, progress.checkpoints))
-    if work.data.eval is not None and not _evaluated_at(trainer, step):
+    if context.data.eval is not None and not _evaluated_at(trainer, step):
         with _kept(progress):
             trainer.evaluate()
     progress.watched.answer(step)
-    not_copied = _save(work, trainer)
+    not_copied = _save(context, trainer)
     shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions kept states of frozen layers there
     progress.answer_pending(step)
     if step < total:
@@ -261,7 +261,7 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
 
 
 def make_trainer(
-    work: TrainingContext,
+    context: TrainingContext,
     stage: Stage,
     progress: MetricsCallback,
     checkpoint: Path | None = None,
@@ -271,20 +271,20 @@ def make_trainer(
     """Create the trainer of an attempt.
 
     Args:
-        work: the training context.
+        context: the training context.
         stage: the stage.
         progress: the metrics callback.
         checkpoint: checkpoint to resume from. Default: start from the beginning.
         evaluates: create a trainer for evaluation only.
     """
-    folder, config = work.folder, work.config
+    folder, config = context.folder, context.config
     callbacks: list[Any] = [progress]
-    train = work.data.train
+    train = context.data.train
     options: dict[str, Any] = {
-        "tokenizer": work.tokenizer,
-        "processor": work.processor,
-        "flatten": work.flattens,
-        "fill": FILL if work.plan.device == "cpu" else 1,
+        "tokenizer": context.tokenizer,
+        "processor": context.processor,
+        "flatten": context.flattens,
+        "fill": FILL if context.plan.device == "cpu" else 1,
     }
     if checkpoint is not None:
         stage.restore(read_counters(checkpoint).get("stage", {}))
@@ -294,20 +294,20 @@ def make_trainer(
     settings = partial(
         training_arguments,
         config,
-        work.plan,
+        context.plan,
         folder,
-        evaluates=work.data.eval is not None,
+        evaluates=context.data.eval is not None,
         resume_from=None if checkpoint is None else str(checkpoint),
         max_steps=None if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("max_steps"),
     )
     trainer: TrainingLoop = stage.trainer(settings, callbacks) or RunTrainer(
         stage=stage,
-        model=work.model,
+        model=context.model,
         args=settings(),
         train_dataset=None if evaluates else _examples(stage, train),
-        eval_dataset=None if work.data.eval is None else stage.examples(work.data.eval, held_out=True),
+        eval_dataset=None if context.data.eval is None else stage.examples(context.data.eval, held_out=True),
         data_collator=stage.collator(**options) or Collator(**options),
-        processing_class=work.tokenizer,
+        processing_class=context.tokenizer,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # MetricsCallback prints each record once, for people
@@ -343,21 +343,21 @@ def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -
         _warn(writer, "output_dir", error.problems[0].message)
 
 
-def _save(work: TrainingContext, trainer: TrainingLoop) -> str:
+def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
     """Write `output/` under a temporary name and rename it, then copy it to `output_dir`.
 
     Returns:
         Why the copy failed, as a warning since the result is safe; else empty.
     """
-    folder, writer, config = work.folder, work.writer, work.config
+    folder, writer, config = context.folder, context.writer, context.config
     partial = folder.path / ".output"
     shutil.rmtree(partial, ignore_errors=True)
     told = ("loss", "eval_loss", "reward", "eval_reward", "rewards/accuracies", "eval_rewards/accuracies")
     metrics = {name: entry[name] for entry in trainer.state.log_history for name in told if name in entry}
     model = trainer.accelerator.unwrap_model(trainer.model)
-    for modifier in reversed(work.modifiers):
+    for modifier in reversed(context.modifiers):
         modifier.remove(model)
-    written = save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
+    written = save_output(model, context.processor or context.tokenizer, partial, context.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
     folder.output_record.unlink(missing_ok=True)  # so that none is ever that of another result
     partial.replace(folder.output)

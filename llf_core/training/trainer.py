@@ -69,7 +69,7 @@ class RunTrainer(TrainingLoop):
         self._tokens = torch.zeros_like(self.seen)
         self._batches: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
-        self._noted: list[tuple[Tensor, ...]] = []
+        self._pending_losses: list[tuple[Tensor, ...]] = []
         self._randomness = RNGState(self.args.device)
 
     def get_batch_samples(
@@ -137,7 +137,7 @@ class RunTrainer(TrainingLoop):
         def undo() -> list[dict[str, Any]]:
             model.zero_grad()
             self._losses.clear()
-            self._noted.clear()
+            self._pending_losses.clear()
             self.stage.rollback()
             self._randomness.restore()
             return self._batches
@@ -147,9 +147,9 @@ class RunTrainer(TrainingLoop):
             return torch.zeros_like(self._losses[0])
         loss = torch.stack(self._losses).sum()
         self.stage.commit()
-        if self._noted:
-            self.noted.append((self.state.global_step + 1, self._noted))
-        self._batches, self._losses, self._noted = [], [], []
+        if self._pending_losses:
+            self.pending_losses.append((self.state.global_step + 1, self._pending_losses))
+        self._batches, self._losses, self._pending_losses = [], [], []
         self.seen += self._tokens
         return loss
 
@@ -227,7 +227,7 @@ class RunTrainer(TrainingLoop):
         return means
 
     def _note(self, numbers: Tensor, losses: Tensor, tokens: Tensor) -> None:
-        self._noted.append((numbers, losses, tokens))
+        self._pending_losses.append((numbers, losses, tokens))
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """The Trainer's loop, with the loss as a mean over tokens instead of a mean of batch means.

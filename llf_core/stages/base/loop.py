@@ -38,8 +38,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         stage: what is minimised.
         tell: called with a config key and a sentence where something is not as asked and the work goes on.
         seen: `[2]`, tokens read and learned from since the attempt began.
-        noted: of the steps since somebody took them the step, and of its batches the numbers of their examples, losses
-            and tokens.
+        pending_losses: example losses that are not written yet: of each step its number, and of each of its batches
+            the numbers of the examples, their losses and their tokens, `[examples]` each.
         train_parts: how many parts a batch is computed in.
         eval_parts: the same in an evaluation.
         peak_rate: the learning rate that the schedule scales.
@@ -54,7 +54,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         self.stage = stage
         self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
-        self.noted: list[tuple[int, list[tuple[Tensor, ...]]]] = []
+        self.pending_losses: list[tuple[int, list[tuple[Tensor, ...]]]] = []
         self.train_parts = BatchSplitter(lambda _part, _count: None)
         self.eval_parts = BatchSplitter(lambda _part, _count: None)
         self.peak_rate: float = self.args.learning_rate

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Batch = Mapping[str, Any]
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 # What the allocators of the back ends say. CUDA's own is torch.OutOfMemoryError.
 SIGNS = (
@@ -88,37 +88,37 @@ class BatchSplitter:
     def run(
         self,
         batches: Sequence[Batch],
-        make: Callable[[dict[str, Any], bool], Made],
+        compute: Callable[[dict[str, Any], bool], Result],
         *,
         undo: Callable[[], Sequence[Batch]],
-    ) -> list[Made]:
+    ) -> list[Result]:
         """Computes batches part by part; where memory runs out, twice as many parts are made from the start.
 
         Args:
             batches: what to compute now.
-            make: computes one part; is told whether it is the last one.
-            undo: takes back all that `make` has done; returns the batches to compute again, earlier ones included.
+            compute: computes one part; is told whether it is the last one.
+            undo: takes back all that `compute` has done; returns the batches to compute again, earlier ones included.
 
         Returns:
-            What `make` returned for each part.
+            What `compute` returned for each part.
 
         Raises:
             DoesNotFitError: by `tell`.
         """
         while True:
-            made: list[Made] = []
+            results: list[Result] = []
             part = batches[0]
             try:
                 parts = [own for batch in batches for own in split_batch(batch, self.count)]
                 for part in parts:
-                    made.append(make(part, part is parts[-1]))
+                    results.append(compute(part, part is parts[-1]))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             else:
-                return made
+                return results
             # Only out here, where the error is gone, do the frames of its trace hold the failed graph no longer.
-            made.clear()
+            results.clear()
             batches = undo()
             empty_caches()
             self._tell(part, self.count * 2)

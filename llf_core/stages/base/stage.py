@@ -44,19 +44,19 @@ class Stage(ABC):
         measures: what it measures beside its loss.
 
     Args:
-        work: what the attempt works with; None where only the loss formula is wanted.
+        context: what the attempt works with; None where only the loss formula is wanted.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     differences: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
     batch_dependent: bool = False
 
-    def __init__(self, work: TrainingContext | None = None) -> None:
-        self._context = work
+    def __init__(self, context: TrainingContext | None = None) -> None:
+        self._context = context
         self.measures = Measures()
 
     @property
-    def work(self) -> TrainingContext:
+    def context(self) -> TrainingContext:
         """What the attempt works with.
 
         Raises:
@@ -160,6 +160,6 @@ class Stage(ABC):
         """Reads what `save` wrote."""
 
 
-def make_stage(config: RunConfig, work: TrainingContext) -> Stage:
+def make_stage(config: RunConfig, context: TrainingContext) -> Stage:
     """The stage that a config selects."""
-    return stage_of(config).load(Stage)(work)
+    return stage_of(config).load(Stage)(context)

@@ -33,10 +33,10 @@ class DPO(Stage):
 
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
 
-    def __init__(self, work: TrainingContext) -> None:
+    def __init__(self, context: TrainingContext) -> None:
         """Opens the reference, where the loss compares with one; nothing in the model is random from here on."""
-        super().__init__(work)
-        config, options = work.config, work.config.options(DPOOptions)
+        super().__init__(context)
+        config, options = context.config, context.config.options(DPOOptions)
         self.formula, traits = LOSSES[options.pref_loss], PREFERENCE_LOSSES[options.pref_loss]
         self.terms = Terms(
             beta=config.stage.pref_beta,
@@ -48,16 +48,18 @@ class DPO(Stage):
         self.ftx, self.bco_weight, self.ld_alpha = config.stage.pref_ftx, options.pref_bco_weight, options.ld_alpha
         self.baseline = RunningMean()
         self._kept = self.baseline.state()
-        without_dropout(work.model)
-        self.reference = Reference(work, self.collator) if traits.needs_reference else None
+        without_dropout(context.model)
+        self.reference = Reference(context, self.collator) if traits.needs_reference else None
 
     def collator(self, **options: Any) -> PairCollator:
         """Batches of pairs, in which a question is read once where the model allows it."""
-        return PairCollator(**options, fork=self.work.forks)
+        return PairCollator(**options, fork=self.context.forks)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
         """The pairs, with what the reference makes of them where it is asked once."""
-        return examples if self.reference is None else self.reference.beside(examples, held_out=held_out)
+        return (
+            examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)
+        )
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.base.stage import Batch, Examples, RecordLosses
 
-OTHER = ("other_ids", "other_labels")
+MISMATCHED = ("other_ids", "other_labels")
 """Columns of an example: its question with the answer to another one."""
-FARTHEST = 50
+MAX_LOOKBACK = 50
 """Examples that are looked back through for another question."""
 
 
@@ -43,18 +43,18 @@ class KTO(Stage):
     batch_dependent: bool = True
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {"rewards/margins": ("rewards/chosen", "rewards/rejected")}
 
-    def __init__(self, work: TrainingContext) -> None:
+    def __init__(self, context: TrainingContext) -> None:
         """Opens the reference; nothing in the model is random from here on."""
-        super().__init__(work)
-        options = work.config.options(KTOOptions)
-        self.beta, self.ftx = work.config.stage.pref_beta, work.config.stage.pref_ftx
+        super().__init__(context)
+        options = context.config.options(KTOOptions)
+        self.beta, self.ftx = context.config.stage.pref_beta, context.config.stage.pref_ftx
         self.weights = (options.kto_chosen_weight, options.kto_rejected_weight)
-        without_dropout(work.model)
-        self.reference = Reference(work, self.collator)
+        without_dropout(context.model)
+        self.reference = Reference(context, self.collator)
 
     def collator(self, **options: Any) -> PairCollator:
         """Batches of a question with its answer and with that to another one."""
-        return PairCollator(**options, fork=self.work.forks, second=OTHER)
+        return PairCollator(**options, fork=self.context.forks, second=MISMATCHED)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
         """The examples with the answer to another question, and with what the reference makes of both.
@@ -64,8 +64,10 @@ class KTO(Stage):
         """
         if not held_out:
             self._check(examples)
-        others = Others(examples, self.work.config.data.cutoff_len)
-        augmented: Examples = self.reference.beside(AugmentedDataset(examples, others), held_out=held_out)
+        others = MismatchedResponses(examples, self.context.config.data.cutoff_len)
+        augmented: Examples = self.reference.with_reference_logprobs(
+            AugmentedDataset(examples, others), held_out=held_out
+        )
         return augmented
 
     def _check(self, examples: Any) -> None:
@@ -93,12 +95,14 @@ class KTO(Stage):
     ) -> Tensor:
         """Sum over the answers of a batch, see `Stage.loss_sum`."""
         answers = answer_log_probs(model, batch)
-        policy, foreign = answers.sums.view(-1, 2).unbind(1)
-        reference, reference_foreign = self.reference.log_probs(batch).to(policy).view(-1, 2).unbind(1)
+        policy, mismatched_policy = answers.sums.view(-1, 2).unbind(1)
+        reference, mismatched_reference = self.reference.log_probs(batch).to(policy).view(-1, 2).unbind(1)
         good, lengths = batch["good"], answers.lengths[0::2]
         ratio = policy - reference
-        far = foreign.detach() - reference_foreign
-        total, count = sum_over_ranks(torch.stack([far.sum(), far.new_tensor(float(len(far)))]))
+        mismatched_ratio = mismatched_policy.detach() - mismatched_reference
+        total, count = sum_over_ranks(
+            torch.stack([mismatched_ratio.sum(), mismatched_ratio.new_tensor(float(len(mismatched_ratio)))])
+        )
         kl = kl_estimate((total / count).reshape(1))
         costs = kto(ratio, kl, good, self.beta, self.weights)
         if self.ftx:
@@ -116,7 +120,7 @@ class KTO(Stage):
 
 
 @dataclass(frozen=True)
-class Others:
+class MismatchedResponses:
     """The answer to another question for each example, as `AugmentedDataset` takes it; data loader workers get it.
 
     It is that of the nearest example before it which asks something else.
@@ -129,15 +133,15 @@ class Others:
     examples: Any
     cutoff: int
 
-    def __call__(self, place: int) -> dict[str, Any]:
-        """Its columns, see `OTHER`."""
-        example = self.examples[place]
-        asked = _question(example)
-        for back in range(1, min(len(self.examples), FARTHEST)):
-            other = self.examples[place - back]
-            if _question(other) != asked:
-                return dict(zip(OTHER, mismatched(example, other, self.cutoff), strict=True))
-        return dict(zip(OTHER, mismatched(example, self.examples[place - 1], self.cutoff), strict=True))
+    def __call__(self, index: int) -> dict[str, Any]:
+        """Its columns, see `MISMATCHED`."""
+        example = self.examples[index]
+        question = _question(example)
+        for back in range(1, min(len(self.examples), MAX_LOOKBACK)):
+            other = self.examples[index - back]
+            if _question(other) != question:
+                return dict(zip(MISMATCHED, mismatched(example, other, self.cutoff), strict=True))
+        return dict(zip(MISMATCHED, mismatched(example, self.examples[index - 1], self.cutoff), strict=True))
 
 
 def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int) -> tuple[list[int], list[int]]:
@@ -151,15 +155,15 @@ def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int
     Returns:
         Ids and labels `[seq]` each, -100 in the question.
     """
-    question, answer = _start(example), _start(other)
+    question, answer = _answer_start(example), _answer_start(other)
     ids = other["input_ids"][answer:][: max(cutoff - question, 1)]
     return [*example["input_ids"][:question], *ids], [IGNORED] * question + list(ids)
 
 
 def _question(example: Mapping[str, Any]) -> list[int]:
-    return list(example["input_ids"][: _start(example)])
+    return list(example["input_ids"][: _answer_start(example)])
 
 
-def _start(example: Mapping[str, Any]) -> int:
+def _answer_start(example: Mapping[str, Any]) -> int:
     """Where the answer begins."""
-    return next(place for place, label in enumerate(example["labels"]) if label != IGNORED)
+    return next(index for index, label in enumerate(example["labels"]) if label != IGNORED)

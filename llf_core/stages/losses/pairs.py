@@ -36,7 +36,7 @@ class Pairs:
         Raises:
             ValueError: where there is no reference.
         """
-        return self.chosen - _known(self.reference_chosen)
+        return self.chosen - _required(self.reference_chosen)
 
     @property
     def rejected_ratio(self) -> Tensor:
@@ -45,7 +45,7 @@ class Pairs:
         Raises:
             ValueError: where there is no reference.
         """
-        return self.rejected - _known(self.reference_rejected)
+        return self.rejected - _required(self.reference_rejected)
 
     @property
     def margin(self) -> Tensor:
@@ -68,7 +68,7 @@ class Pairs:
         Raises:
             ValueError: where there is no reference.
         """
-        return _known(self.reference_chosen) - _known(self.reference_rejected)
+        return _required(self.reference_chosen) - _required(self.reference_rejected)
 
     @property
     def chosen_mean(self) -> Tensor:
@@ -98,7 +98,7 @@ class Terms:
     discopop_tau: float = 0.05
 
 
-def _known(reference: Tensor | None) -> Tensor:
+def _required(reference: Tensor | None) -> Tensor:
     if reference is None:
         raise ValueError(
             "This loss compares the policy with a reference, and there are no log-probabilities of one. Give them, or "

@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes drawn answers with their rewards into `samples.jsonl`; its trainer remembers where it is between steps."""
 
-    def __init__(self, writer: RunWriter, judge: TRLRewards, most: int) -> None:
+    def __init__(self, writer: RunWriter, trl_rewards: TRLRewards, max_completions: int) -> None:
         """Binds it to a run.
 
         Args:
             writer: of the attempt.
-            judge: knows the answers.
-            most: answers of a logged step that are written.
+            trl_rewards: knows the answers.
+            max_completions: answers of a logged step that are written.
         """
         self.trainer: Online | None = None
         self._writer = writer
-        self._judge = judge
-        self._most = most
+        self._trl_rewards = trl_rewards
+        self._max_completions = max_completions
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """A resumed run goes on where the other one was in its drawn answers."""
         if self.trainer is not None:
-            self.trainer.begin()
+            self.trainer.resume_rollout()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Before answers are drawn."""
-        self._remember()
+        self._save_step_state()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Before an evaluation draws some."""
-        self._remember()
+        self._save_step_state()
 
-    def _remember(self) -> None:
+    def _save_step_state(self) -> None:
         if self.trainer is not None:
-            self.trainer.remember()
+            self.trainer.save_step_state()
 
     def on_log(
         self,
@@ -60,12 +60,12 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         """Some answers of the step that is logged."""
         if "reward" not in (logs or {}):
             return
-        for one in self._judge.shown(self._most):
+        for one in self._trl_rewards.shown(self._max_completions):
             self._writer.sample(
                 step=state.global_step,
                 kind="completion",
                 prompt=one.answered.prompt,
                 text=one.answered.answer,
-                reward=self._judge.total(one),
+                reward=self._trl_rewards.total(one),
                 rewards=one.rewards,
             )

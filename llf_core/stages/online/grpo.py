@@ -18,7 +18,7 @@ class GRPO(OnlineStage):
 
     options = GRPOOptions
 
-    def _library(self) -> tuple[type[GRPOConfig], type[Online]]:
+    def _trl_classes(self) -> tuple[type[GRPOConfig], type[Online]]:
         from trl import GRPOConfig
 
         from llf_core.stages.online.trl_trainers import OnlineGRPO

@@ -18,7 +18,7 @@ class RLOO(OnlineStage):
 
     options = RLOOOptions
 
-    def _library(self) -> tuple[type[RLOOConfig], type[Online]]:
+    def _trl_classes(self) -> tuple[type[RLOOConfig], type[Online]]:
         from trl import RLOOConfig
 
         from llf_core.stages.online.trl_trainers import OnlineRLOO

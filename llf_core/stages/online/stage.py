@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAME = (
+SHARED_KEYS = (
     "num_generations", "max_completion_length", "epsilon", "epsilon_high", "num_iterations",
     "mask_truncated_completions",
 )  # fmt: skip
@@ -46,9 +46,9 @@ class OnlineStage(Stage):
 
     options: ClassVar[type[Section]]
 
-    def __init__(self, work: TrainingContext) -> None:
+    def __init__(self, context: TrainingContext) -> None:
         """Draws nothing yet."""
-        super().__init__(work)
+        super().__init__(context)
         self.rollout = Rollout()
         self._trainer: Online | None = None
 
@@ -79,30 +79,30 @@ class OnlineStage(Stage):
         from llf_core.stages.online.trl_rewards import TRLRewards
         from llf_core.stages.online.trl_trainers import drop_copied_reference
 
-        config, stage = self.work.config, self.work.config.stage
-        kind, make = self._library()
+        config, stage = self.context.config, self.context.config.stage
+        kind, make = self._trl_classes()
         values = self._values()
         arguments = settings(kind=kind, **values)
         options = {"reward_pattern": stage.reward_pattern, "max_completion_length": stage.max_completion_length}
-        rewards = load_rewards(stage.reward_functions or (), self.work.folder.code, options)
-        prompts = prompts_of(config, self.work.data, (self.work.folder.path,))
+        rewards = load_rewards(stage.reward_functions or (), self.context.folder.code, options)
+        prompts = prompts_of(config, self.context.data, (self.context.folder.path,))
         self._check(prompts, rewards, arguments.generation_batch_size // stage.num_generations)
-        judge = TRLRewards(
+        trl_rewards = TRLRewards(
             rewards,
             weights=values["reward_weights"],
-            decode=lambda ids: self.work.tokenizer.decode(ids, skip_special_tokens=True),
+            decode=lambda ids: self.context.tokenizer.decode(ids, skip_special_tokens=True),
             processes=arguments.world_size,
         )
-        callback = CompletionsCallback(self.work.writer, judge, stage.kept_completions)
+        callback = CompletionsCallback(self.context.writer, trl_rewards, stage.kept_completions)
         trainer = make(
             stage=self,
-            judge=judge,
+            trl_rewards=trl_rewards,
             rollout=self.rollout,
-            model=self.work.model,
+            model=self.context.model,
             args=arguments,
             train_dataset=prompts.train,
             eval_dataset=prompts.eval,
-            processing_class=self.work.tokenizer,
+            processing_class=self.context.tokenizer,
             callbacks=[*callbacks, callback],
         )
         callback.trainer = trainer
@@ -112,20 +112,20 @@ class OnlineStage(Stage):
         return trainer
 
     @abstractmethod
-    def _library(self) -> tuple[type[Any], type[Online]]:
+    def _trl_classes(self) -> tuple[type[Any], type[Online]]:
         """TRL's class of arguments, and our trainer of them."""
 
     def _values(self) -> dict[str, Any]:
         """What TRL is told beside the training section."""
-        config = self.work.config
+        config = self.context.config
         stage, training = config.stage, config.training
         weights = numbers(stage.reward_weights) or (1.0,) * len(stage.reward_functions or ())
         evaluated = training.per_device_eval_batch_size
-        values = {key: getattr(stage, key) for key in SAME}
+        values = {key: getattr(stage, key) for key in SHARED_KEYS}
         values |= {key: config.get(key) for key in (*GENERATION_KEYS, *self.options.model_fields)}
         values |= {
             "reward_weights": list(weights),
-            "chat_template_kwargs": dict(self.work.data.template.options),
+            "chat_template_kwargs": dict(self.context.data.template.options),
             # Whole groups of answers are evaluated.
             "per_device_eval_batch_size": -(-evaluated // stage.num_generations) * stage.num_generations,
             # Checkpointing was set on the model before; this is how TRL sets it again after it has drawn answers.
@@ -146,7 +146,7 @@ class OnlineStage(Stage):
         from llf_core.data import DataError
 
         if prompts.left_out:
-            self.work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
+            self.context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
             logger.info(prompts.left_out)
         if len(prompts.train) < needed:
             raise DataError(
@@ -160,7 +160,7 @@ class OnlineStage(Stage):
         """Keeps the drawn answers that later steps learn from, where the checkpoint is between them."""
         import torch
 
-        rollout = None if self._trainer is None else self._trainer.unfinished()
+        rollout = None if self._trainer is None else self._trainer.unused_completions()
         if rollout is not None:
             torch.save(rollout, checkpoint / ROLLOUT)
 
@@ -169,7 +169,7 @@ class OnlineStage(Stage):
         import torch
 
         if (checkpoint / ROLLOUT).is_file():
-            device = self.work.plan.device
+            device = self.context.plan.device
             self.rollout.inputs = torch.load(checkpoint / ROLLOUT, map_location=device, weights_only=True)
 
 

@@ -46,33 +46,33 @@ class TRLRewards:
         self.tokens = 0
         self.training: Callable[[], bool] = lambda: True
         self.tell: Callable[[str, str], None] = lambda _key, _message: None
-        self._weighed = WeightedSum(rewards, weights)
+        self._weighted_sum = WeightedSum(rewards, weights)
         self._decode = decode
         self._processes = processes
-        self._told = False
+        self._warned = False
         self._skipped: set[str] = set()
         self._batch: list[ScoredCompletion] = []
 
-    def total(self, judged: ScoredCompletion) -> float | None:
+    def total(self, completion: ScoredCompletion) -> float | None:
         """The weighted sum of an answer's rewards; None where no function applies."""
-        return self._weighed.total(judged)
+        return self._weighted_sum.total(completion)
 
-    def shown(self, most: int) -> list[ScoredCompletion]:
+    def shown(self, max_completions: int) -> list[ScoredCompletion]:
         """Some of the last answers, all to the first prompt: the best, the worst, and others between them."""
         first = [one for one in self.last if one.answered.messages == self.last[0].answered.messages]
         ranked = sorted(first, key=lambda one: self.total(one) or 0.0, reverse=True)
-        if len(ranked) <= most:
+        if len(ranked) <= max_completions:
             return ranked
-        gap = (len(ranked) - 1) / max(most - 1, 1)
-        return [ranked[round(number * gap)] for number in range(most)]
+        gap = (len(ranked) - 1) / max(max_completions - 1, 1)
+        return [ranked[round(number * gap)] for number in range(max_completions)]
 
     def _function(self, number: int, reward: Reward) -> Callable[..., list[float | None]]:
-        def judge(
+        def score_batch(
             prompts: list[Sequence[Mapping[str, Any]]],
             completion_ids: list[list[int]],
             row: list[dict[str, Any]],
             expected: list[str | None],
-            **told: Any,
+            **trainer_values: Any,
         ) -> list[float | None]:
             if number == 0:
                 given = zip(prompts, completion_ids, row, expected, strict=True)
@@ -80,21 +80,23 @@ class TRLRewards:
                     ScoredCompletion(Completion(messages, self._decode(ids), ids, columns, right))
                     for messages, ids, columns, right in given
                 ]
-            step = told["trainer_state"].global_step + 1
-            values = self._values(reward, {name: told[name] for name in TRAINER_PARAMETERS if name in told}, step)
-            self._note(reward.name, values, told["log_metric"])
-            if number == len(self._weighed.names) - 1:
-                self._end(step)
+            step = trainer_values["trainer_state"].global_step + 1
+            values = self._values(
+                reward, {name: trainer_values[name] for name in TRAINER_PARAMETERS if name in trainer_values}, step
+            )
+            self._record_rewards(reward.name, values, trainer_values["log_metric"])
+            if number == len(self._weighted_sum.names) - 1:
+                self._finish_batch(step)
             return values
 
-        judge.__name__ = reward.name
-        return judge
+        score_batch.__name__ = reward.name
+        return score_batch
 
-    def _values(self, reward: Reward, told: dict[str, Any], step: int) -> list[float | None]:
+    def _values(self, reward: Reward, trainer_values: dict[str, Any], step: int) -> list[float | None]:
         values: list[float | None] = []
         failed: list[tuple[str, str]] = []
         try:
-            values = reward.score([one.answered for one in self._batch], told)
+            values = reward.score([one.answered for one in self._batch], trainer_values)
         except RewardError as error:
             if self._processes == 1:
                 raise RewardError(error.name, _in_step(error.message, step)) from error
@@ -106,7 +108,7 @@ class TRLRewards:
             raise RewardError(name, _in_step(message, step))
         return values
 
-    def _note(self, name: str, values: list[float | None], log_metric: Callable[[str, float], None]) -> None:
+    def _record_rewards(self, name: str, values: list[float | None], log_metric: Callable[[str, float], None]) -> None:
         for one, value in zip(self._batch, values, strict=True):
             one.rewards[name] = value
         if None in values:
@@ -114,11 +116,11 @@ class TRLRewards:
         if name in self._skipped:
             log_metric(f"rewards/{name}/skipped", values.count(None) / len(values))
 
-    def _end(self, step: int) -> None:
+    def _finish_batch(self, step: int) -> None:
         """The batch is judged by all functions."""
         none = sum(self.total(one) is None for one in self._batch)
-        if none and not self._told:
-            self._told = True
+        if none and not self._warned:
+            self._warned = True
             self.tell(
                 "reward_functions",
                 _in_step(unscored_message(none, len(self._batch)), step),

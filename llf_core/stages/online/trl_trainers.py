@@ -33,26 +33,26 @@ class Online(TrainingLoop):
     """Stands in front of one of TRL's trainers; a test pins the names of theirs that it uses.
 
     Attributes:
-        judge: the reward functions.
+        trl_rewards: the reward functions.
         rollout: completions that were drawn before a stop.
     """
 
     control: TrainerControl
 
-    def __init__(self, *, judge: TRLRewards, rollout: Rollout, **kwargs: Any) -> None:
+    def __init__(self, *, trl_rewards: TRLRewards, rollout: Rollout, **kwargs: Any) -> None:
         """Takes what TRL's trainer takes, and the reward functions."""
-        super().__init__(reward_funcs=judge.functions, **kwargs)
-        self.judge = judge
+        super().__init__(reward_funcs=trl_rewards.functions, **kwargs)
+        self.trl_rewards = trl_rewards
         self.rollout = rollout
-        judge.training = lambda: bool(self.model.training)
-        judge.tell = lambda key, message: self.tell(key, message)  # noqa: PLW0108 - which is set later
-        self._between: tuple[RNGState, int] | None = None
+        trl_rewards.training = lambda: bool(self.model.training)
+        trl_rewards.tell = lambda key, message: self.tell(key, message)  # noqa: PLW0108 - which is set later
+        self._step_state: tuple[RNGState, int] | None = None
 
     @property
     def seen(self) -> Tensor:
         """`[2]`, tokens of prompts and answers, and of answers alone, since the attempt began."""
         before = getattr(self, "_initial_num_input_tokens_seen", 0)
-        return torch.tensor([self.state.num_input_tokens_seen - before, self.judge.tokens])
+        return torch.tensor([self.state.num_input_tokens_seen - before, self.trl_rewards.tokens])
 
     @seen.setter
     def seen(self, _: Tensor) -> None:
@@ -64,7 +64,7 @@ class Online(TrainingLoop):
         Raises:
             RewardError: with what to do about it.
         """
-        with self._keeping():
+        with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -73,42 +73,42 @@ class Online(TrainingLoop):
         Raises:
             RewardError: with what to do about it.
         """
-        with self._keeping():
+        with self._checkpoint_on_reward_error():
             return super().evaluate(*args, **kwargs)
 
     @contextmanager
-    def _keeping(self) -> Iterator[None]:
+    def _checkpoint_on_reward_error(self) -> Iterator[None]:
         try:
             yield
         except RewardError as error:
             if not error.what_to_do:  # else an evaluation inside of the loop has done it
-                step = self._keep()
+                step = self._save_last_step()
                 kept = f"The training up to step {step} is saved. " if step else ""
                 error.what_to_do = kept + fix_message(error.name)
             raise
 
-    def _keep(self) -> int:
+    def _save_last_step(self) -> int:
         """Writes the checkpoint of the last whole step, as if no answer of the next one had been drawn."""
         step: int = self.state.global_step
-        if step and not Checkpoints(self.stage.work.folder).complete(step):
+        if step and not Checkpoints(self.stage.context.folder).complete(step):
             self.model.zero_grad()
-            if self._between is not None:
-                randomness, self.state.num_input_tokens_seen = self._between
+            if self._step_state is not None:
+                randomness, self.state.num_input_tokens_seen = self._step_state
                 randomness.restore()
             self._save_checkpoint(self.model, trial=None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
         return step
 
-    def begin(self) -> None:
+    def resume_rollout(self) -> None:
         """Goes on with TRL's count of batches, and with answers that were drawn before the stop."""
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         self._buffered_inputs = self.rollout.take()
 
-    def remember(self) -> None:
+    def save_step_state(self) -> None:
         """Keeps what drawing answers changes, as it is between two steps."""
-        self._between = RNGState(self.args.device), self.state.num_input_tokens_seen
+        self._step_state = RNGState(self.args.device), self.state.num_input_tokens_seen
 
-    def unfinished(self) -> list[dict[str, Any]] | None:
+    def unused_completions(self) -> list[dict[str, Any]] | None:
         """The drawn answers that the next step still learns from."""
         whole = self.args.steps_per_generation * self.num_iterations
         buffered: list[dict[str, Any]] | None = self._buffered_inputs
@@ -120,7 +120,7 @@ class Online(TrainingLoop):
     def _send_telemetry(self) -> None:
         """None: a run tells nobody of itself."""
 
-    def draw(self, prompts: list[list[int]]) -> list[list[int]]:
+    def sample_completions(self, prompts: list[list[int]]) -> list[list[int]]:
         """Answers of our decode loop, which is several times as fast as `model.generate` on a CPU.
 
         Args:
@@ -132,7 +132,7 @@ class Online(TrainingLoop):
         seed = int(torch.randint(2**31, (1,)))  # of the run's own generator, so that a resumed run draws the same
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003
         model = self.accelerator.unwrap_model(self.model)
-        under_way = ProgressEvents(self.stage.work.writer, "rollout", len(prompts), step=self.state.global_step)
+        progress = ProgressEvents(self.stage.context.writer, "rollout", len(prompts), step=self.state.global_step)
         with without_accelerate(model):
             return continuations(
                 model,
@@ -141,28 +141,28 @@ class Online(TrainingLoop):
                 sampling=sampling,
                 max_new_tokens=self.max_completion_length,
                 batch_size=len(prompts),
-                on_token=lambda done, tokens: under_way(done, tokens=tokens),
+                on_token=lambda done, tokens: progress(done, tokens=tokens),
             )
 
     def _get_train_sampler(self, *args: object) -> Sampler[int]:
-        return Passes(super()._get_train_sampler(*args))
+        return ResumableSampler(super()._get_train_sampler(*args))
 
 
 class OnlineGRPO(Online, GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
     """Group Relative Policy Optimization (arXiv 2402.03300)."""
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: object) -> tuple[list[list[int]], None]:
-        return self.draw(prompt_ids), None
+        return self.sample_completions(prompt_ids), None
 
 
 class OnlineRLOO(Online, RLOOTrainer):  # type: ignore[misc]  # TRL ships no types
     """REINFORCE Leave-One-Out (arXiv 2402.14740)."""
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: object) -> list[list[int]]:
-        return self.draw(prompt_ids)
+        return self.sample_completions(prompt_ids)
 
 
-class Passes(Sampler[int]):
+class ResumableSampler(Sampler[int]):
     """A sampler of TRL's, whose order in each pass is the same in a run that is resumed in the middle of it.
 
     TRL's own draws the order of a pass from where the pass before has left its generator.

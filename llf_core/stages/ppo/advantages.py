@@ -35,10 +35,10 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     rewards, values = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)
     advantages = torch.zeros_like(rewards)
     after = next_value = torch.zeros_like(rewards[:, 0])
-    for place in range(rewards.shape[1] - 1, -1, -1):
-        delta = rewards[:, place] + gamma * next_value - values[:, place]
-        after = advantages[:, place] = delta + gamma * lam * after
-        next_value = values[:, place]
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        after = advantages[:, t] = delta + gamma * lam * after
+        next_value = values[:, t]
     return advantages.masked_fill(~mask, 0.0), (advantages + values).masked_fill(~mask, 0.0)
 
 
@@ -47,7 +47,7 @@ def whiten(
     mask: Tensor,
     *,
     shift_mean: bool = True,
-    add_up: Callable[[Tensor], Tensor] = lambda own: own,
+    all_reduce: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Tensor:
     """Scales values to a variance of 1, and shifts their mean to 0.
 
@@ -55,15 +55,15 @@ def whiten(
         values: any shape.
         mask: of the same shape, true where a value counts.
         shift_mean: whether the mean becomes 0, or stays what it is.
-        add_up: sums a tensor over all processes.
+        all_reduce: sums a tensor over all processes.
 
     Returns:
         The same shape and dtype, 0 where no value counts. Fewer than two values have no variance: nothing is scaled.
     """
     kept = values[mask].double() if values.device.type != "mps" else values[mask]
-    count, total = add_up(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))
+    count, total = all_reduce(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))
     mean = total / count.clamp(min=1)
-    spread = add_up((kept - mean).square().sum()) / (count - 1).clamp(min=1)
+    spread = all_reduce((kept - mean).square().sum()) / (count - 1).clamp(min=1)
     factor = (spread + EPSILON).rsqrt() if count > 1 else torch.ones_like(spread)
     scaled = (kept - mean) * factor
     whitened = torch.zeros_like(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from llf_core.stages.auxiliary_model import computing, evaluating
+from llf_core.stages.auxiliary_model import autocast, eval_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading(work: TrainingContext, models: Iterable[nn.Module]) -> Iterator[None]:
+def eval_with_autocast(context: TrainingContext, models: Iterable[nn.Module]) -> Iterator[None]:
     """All of some models in evaluation mode; parts that were training go back to it.
 
     Args:
-        work: its plan says in what precision.
+        context: its plan says in what precision.
         models: those that are asked.
     """
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(evaluating(model))
-        stack.enter_context(computing(work))
+            stack.enter_context(eval_mode(model))
+        stack.enter_context(autocast(context))
         yield

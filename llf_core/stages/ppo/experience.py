@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.config.declarations.stages.ppo import PPOOptions
-    from llf_core.stages.ppo.rollout_worker import Read
-    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.ppo.rollout_worker import TokenOutputs
+    from llf_core.stages.ppo.scoring import SampledCompletion
 
 
 @dataclass(frozen=True)
@@ -30,57 +30,57 @@ class Experience:
     Attributes:
         rollout: what the optimizer steps learn from.
         kl: `[answers]`, how far each has gone from the reference, in nats.
-        told: what is logged: name, sum, of how many.
+        metrics: what is logged: name, sum, of how many.
     """
 
     rollout: Rollout
     kl: Tensor
-    told: tuple[tuple[str, Tensor | float, int], ...]
+    metrics: tuple[tuple[str, Tensor | float, int], ...]
 
 
 def build_experience(  # noqa: PLR0913 - what advantages are made of
-    written: Sequence[Written],
+    completions: Sequence[SampledCompletion],
     scores: Tensor,
-    read: Read,
+    outputs: TokenOutputs,
     options: PPOOptions,
     beta: float,
     *,
-    add_up: Callable[[Tensor], Tensor] = lambda own: own,
+    all_reduce: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Experience:
     """From scores to advantages and returns.
 
     Args:
-        written: the answers.
+        completions: the answers.
         scores: `[answers]`, normalised where asked for.
-        read: what the models make of them.
+        outputs: what the models make of them.
         options: discounts, and whether rewards are whitened.
         beta: coefficient of the KL penalty.
-        add_up: sums a tensor over all processes.
+        all_reduce: sums a tensor over all processes.
     """
-    lengths = torch.tensor([len(one.answer) for one in written])
+    lengths = torch.tensor([len(one.answer) for one in completions])
     (now, mask), (before, _), (expected, _) = (
-        padded(one, lengths) for one in (read.log_probs, read.reference, read.values)
+        padded(one, lengths) for one in (outputs.log_probs, outputs.reference, outputs.values)
     )
     rewards = token_rewards(now, before, mask, scores, beta)
     if options.ppo_whiten_rewards:
-        rewards = whiten(rewards, mask, shift_mean=False, add_up=add_up)
+        rewards = whiten(rewards, mask, shift_mean=False, all_reduce=all_reduce)
     advantages, returns = gae(rewards, expected, mask, options.ppo_gamma, options.ppo_lam)
     kl = answer_kl(now, before, mask)
     tokens = int(lengths.sum())
     explained = explained_variance(expected[mask], returns[mask])
-    told = (
+    metrics = (
         ("kl", kl.sum(), len(kl)),
         ("kl_coef", beta, 1),
-        ("entropy", read.entropies.sum(), tokens),
+        ("entropy", outputs.entropies.sum(), tokens),
         ("advantages", advantages[mask].sum(), tokens),
         *((("explained_variance", explained, 1),) if explained.isfinite() else ()),
     )
     rollout = Rollout(
-        [list(one.prompt) for one in written],
-        [list(one.answer) for one in written],
-        read.log_probs,
-        read.values,
-        whiten(advantages, mask, add_up=add_up)[mask],
+        [list(one.prompt) for one in completions],
+        [list(one.answer) for one in completions],
+        outputs.log_probs,
+        outputs.values,
+        whiten(advantages, mask, all_reduce=all_reduce)[mask],
         returns[mask],
     )
-    return Experience(rollout, kl, told)
+    return Experience(rollout, kl, metrics)

@@ -27,11 +27,11 @@ from llf_core.rewards.signature import TRAINER_PARAMETERS
 from llf_core.stages.adapter_switching import save_policy_alone
 from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
 from llf_core.stages.online.stage import check_rewards
-from llf_core.stages.ppo.policy_output import act
+from llf_core.stages.ppo.policy_output import compute_policy
 from llf_core.stages.ppo.scoring import EndpointScoring, FunctionScoring, ModelScoring
-from llf_core.stages.ppo.value_models import Beside, ValueHead, ValueModel
+from llf_core.stages.ppo.value_models import UnsavedModule, ValueHead, ValueModel
 from llf_core.stages.reference_logprobs import without_dropout
-from llf_core.stages.reference_policy import compared
+from llf_core.stages.reference_policy import reference_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import RewardModel
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.ppo.scoring import Score, Written
+    from llf_core.stages.ppo.scoring import SampledCompletion, Score
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class PPOModels:
     Attributes:
         policy: the run's model; the value function is part of it for optimizers and wrappers.
         value: a `ValueHead` on the policy, or a `ValueModel`.
-        beside: what the value function is kept in.
+        value_container: what the value function is kept in.
         reference: log-probabilities `[tokens]` that the policy before its first step gives to a batch of
             `answer_batch`.
         score: what each answer has earned.
@@ -67,13 +67,13 @@ class PPOModels:
 
     policy: PreTrainedModel
     value: ValueHead | ValueModel
-    beside: Beside
+    value_container: UnsavedModule
     reference: Callable[[Mapping[str, Any]], Tensor]
-    score: Callable[[Sequence[Written]], Sequence[Score]]
+    score: Callable[[Sequence[SampledCompletion]], Sequence[Score]]
     models: Mapping[str, nn.Module]
 
 
-def cast(work: TrainingContext, temperature: float) -> PPOModels:
+def build_models(context: TrainingContext, temperature: float) -> PPOModels:
     """Gives every role to a model.
 
     With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
@@ -83,29 +83,29 @@ def cast(work: TrainingContext, temperature: float) -> PPOModels:
     every role is.
 
     Args:
-        work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+        context: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
         temperature: of the sampling.
 
     Raises:
         ModelError: a model that is not there, or does not fit.
     """
-    config, policy = work.config, work.model
+    config, policy = context.config, context.model
     shared = config.get("ppo_models") == "shared"
     without_dropout(policy)
     models: dict[str, nn.Module] = {"policy": policy}
-    scorer = _scorer(work, shared=shared)
+    scorer = _scorer(context, shared=shared)
     if scorer is not None:
-        check_tokens(work, scorer.tokenizer, f"The reward model {config.get('reward_model')}")
+        check_tokens(context, scorer.tokenizer, f"The reward model {config.get('reward_model')}")
         if scorer.model is not policy:
             models["reward"] = scorer.model
-    reference = _reference(work, temperature, models, shared=shared)
-    value = _value_head(policy) if shared else _value_model(work, scorer)
+    reference = _reference(context, temperature, models, shared=shared)
+    value = _value_head(policy) if shared else _value_model(context, scorer)
     if isinstance(value, ValueModel):
         models["value"] = value
     _log_parameters(models)
-    beside = Beside(value)
-    policy.llf_value = beside
-    return PPOModels(policy, value, beside, reference, _scoring(work, scorer), models)
+    value_container = UnsavedModule(value)
+    policy.llf_value = value_container
+    return PPOModels(policy, value, value_container, reference, _scoring(context, scorer), models)
 
 
 def width_of(model: PreTrainedModel) -> int:
@@ -114,68 +114,74 @@ def width_of(model: PreTrainedModel) -> int:
 
 
 # -- the reward ------------------------------------------------------------------------------------------
-def _scorer(work: TrainingContext, *, shared: bool) -> RewardModel | None:
-    config = work.config
+def _scorer(context: TrainingContext, *, shared: bool) -> RewardModel | None:
+    config = context.config
     kind, name = config.get("reward_model_type"), config.get("reward_model")
     if kind not in {"lora", "full"}:
         return None
     if kind == "lora":
-        source = reward_model_base(name, config, work.source)
+        source = reward_model_base(name, config, context.source)
         # Where adapters were merged into the policy's weights, these are no longer what the reward model was made for.
-        own = source is not work.source or hasattr(work.model.get_base_model(), "llf_merged")
-        onto = _wrapped(load_model(source, config, work.plan), work) if own or not shared else work.model
+        own = source is not context.source or hasattr(context.model.get_base_model(), "llf_merged")
+        onto = _with_peft(load_model(source, config, context.plan), context) if own or not shared else context.model
         scorer = load_reward_model(name, config, shared_model=onto, adapter=REWARD)
-        save_policy_alone(work.model)
-        return _quickened(scorer, work)
+        save_policy_alone(context.model)
+        return _accelerated(scorer, context)
     adapters = list(config.get("reward_model_adapters") or ())
     bits = config.get("reward_model_quantization_bit")
     if not adapters:
-        return _quickened(load_reward_model(name, config, quantization_bit=bits), work)
-    plain = _plain(config, model_name_or_path=name, quantization_bit=bits)
-    base = merge_adapters(load_model(resolve_model(name, plain), plain, work.plan), adapters[:-1], plain)
-    return _quickened(load_reward_model(adapters[-1], config, shared_model=_wrapped(base, work), adapter=REWARD), work)
+        return _accelerated(load_reward_model(name, config, quantization_bit=bits), context)
+    base_config = _without_adapters(config, model_name_or_path=name, quantization_bit=bits)
+    base = merge_adapters(
+        load_model(resolve_model(name, base_config), base_config, context.plan), adapters[:-1], base_config
+    )
+    return _accelerated(
+        load_reward_model(adapters[-1], config, shared_model=_with_peft(base, context), adapter=REWARD), context
+    )
 
 
-def _quickened(scorer: RewardModel, work: TrainingContext) -> RewardModel:
+def _accelerated(scorer: RewardModel, context: TrainingContext) -> RewardModel:
     """A reward model on the fast path, where it is a causal model of its own."""
-    own = scorer.model is not work.model
+    own = scorer.model is not context.model
     if own:
         scorer.model.requires_grad_(requires_grad=False)
         scorer.model.eval()
-    if own and scorer.head is not None and work.config.training.fast_path:
+    if own and scorer.head is not None and context.config.training.fast_path:
         causal = scorer.model.get_base_model() if hasattr(scorer.model, "get_base_model") else scorer.model
         if causal.get_output_embeddings() is not None:
-            found = accelerate(scorer.model, attention=work.config.model.flash_attn != "disabled")
+            found = accelerate(scorer.model, attention=context.config.model.flash_attn != "disabled")
             scorer = replace(scorer, flattens=found.flattens)
     return scorer
 
 
-def _wrapped(model: PreTrainedModel, work: TrainingContext) -> PeftModel:
+def _with_peft(model: PreTrainedModel, context: TrainingContext) -> PeftModel:
     """A model of its own under PEFT, whose first adapter does nothing."""
-    wrapped = LoRA(_plain(work.config, finetuning_type="lora")).apply(model)
+    wrapped = LoRA(_without_adapters(context.config, finetuning_type="lora")).apply(model)
     return wrapped.requires_grad_(requires_grad=False)
 
 
-def _closing(work: TrainingContext) -> list[int]:
+def _closing(context: TrainingContext) -> list[int]:
     """The token ids that the run's template writes after the words of an answer."""
     said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
-    text = answer_suffix(work.data.template, work.tokenizer, said, 1)
-    ids: list[int] = work.tokenizer(text, add_special_tokens=False)["input_ids"]
+    text = answer_suffix(context.data.template, context.tokenizer, said, 1)
+    ids: list[int] = context.tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def _scoring(work: TrainingContext, scorer: RewardModel | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
-    config = work.config
+def _scoring(
+    context: TrainingContext, scorer: RewardModel | None
+) -> Callable[[Sequence[SampledCompletion]], Sequence[Score]]:
+    config = context.config
     if scorer is not None:
-        ends = end_tokens(work.model, work.tokenizer) or ()
-        flatten = work.flattens and (scorer.flattens or scorer.model is work.model)
-        return ModelScoring(scorer, work.tokenizer, flatten=flatten, closing=_closing(work), ends=ends)
+        ends = end_tokens(context.model, context.tokenizer) or ()
+        flatten = context.flattens and (scorer.flattens or scorer.model is context.model)
+        return ModelScoring(scorer, context.tokenizer, flatten=flatten, closing=_closing(context), ends=ends)
     if config.get("reward_model_type") == "api":
-        return EndpointScoring(config.get("reward_model"), work.tokenizer)
+        return EndpointScoring(config.get("reward_model"), context.tokenizer)
     stage = config.stage
     options = {"reward_pattern": stage.reward_pattern, "max_completion_length": longest_answer(config)}
-    rewards = load_rewards(stage.reward_functions or (), work.folder.code, options)
-    prompts = prompts_of(config, work.data, (work.folder.path,))
+    rewards = load_rewards(stage.reward_functions or (), context.folder.code, options)
+    prompts = prompts_of(config, context.data, (context.folder.path,))
     check_rewards(prompts, rewards)
     for reward in rewards:
         wanted = sorted({*reward.signature.required} & {*TRAINER_PARAMETERS})
@@ -185,26 +191,26 @@ def _scoring(work: TrainingContext, scorer: RewardModel | None) -> Callable[[Seq
                 "Give it a default value, or remove it."
             )
     if prompts.left_out:
-        work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
+        context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
     weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)
     return FunctionScoring(
-        WeightedSum(rewards, weights), prompts, lambda ids: str(work.tokenizer.decode(ids, skip_special_tokens=True))
+        WeightedSum(rewards, weights), prompts, lambda ids: str(context.tokenizer.decode(ids, skip_special_tokens=True))
     )
 
 
 # -- the reference ---------------------------------------------------------------------------------------
 def _reference(
-    work: TrainingContext, temperature: float, models: dict[str, nn.Module], *, shared: bool
+    context: TrainingContext, temperature: float, models: dict[str, nn.Module], *, shared: bool
 ) -> Callable[[Mapping[str, Any]], Tensor]:
-    reference = compared(work, shares=shared)
+    reference = reference_policy(context, shares=shared)
     if not reference.policy:
         models["reference"] = reference.model
 
-    def ask(batch: Mapping[str, Any]) -> Tensor:
-        with reference.asked() as model:
-            return act(model, batch, temperature).log_probs
+    def reference_logprobs(batch: Mapping[str, Any]) -> Tensor:
+        with reference.active() as model:
+            return compute_policy(model, batch, temperature).log_probs
 
-    return ask
+    return reference_logprobs
 
 
 # -- the values ------------------------------------------------------------------------------------------
@@ -212,22 +218,22 @@ def _value_head(model: PreTrainedModel, weight: Tensor | None = None) -> ValueHe
     return ValueHead(width_of(model), model.get_input_embeddings().weight.device, weight)
 
 
-def _value_model(work: TrainingContext, scorer: RewardModel | None) -> ValueModel:
+def _value_model(context: TrainingContext, scorer: RewardModel | None) -> ValueModel:
     """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
-    config, weight = work.config, None
+    config, weight = context.config, None
     if scorer is None or scorer.head is None or config.model.quantization_bit:
-        model = apply_method(load_model(work.source, config, work.plan), config)
+        model = apply_method(load_model(context.source, config, context.plan), config)
     else:
-        model = load_model(work.source, config, work.plan)
+        model = load_model(context.source, config, context.plan)
         if scorer.adapter is None:
             weight = _take_weights(model, scorer)
         else:
-            again: Any = _scorer(work, shared=False)
+            again: Any = _scorer(context, shared=False)
             again.model.set_adapter(REWARD, inference_mode=True)
             model, weight = again.model.merge_and_unload(), again.head.weight
-        model = apply_method(model, _plain(config))
+        model = apply_method(model, _without_adapters(config))
     without_dropout(model)
-    accelerate_like(model, work, "The value model")
+    accelerate_like(model, context, "The value model")
     return ValueModel(model, _value_head(model, weight))
 
 
@@ -246,7 +252,7 @@ def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
     return head if head.shape[1] == width_of(model) else None
 
 
-def _plain(config: RunConfig, **changes: object) -> RunConfig:
+def _without_adapters(config: RunConfig, **changes: object) -> RunConfig:
     """The config of a model that has no adapters yet."""
     return config.replace(adapter_name_or_path=None, create_new_adapter=None, **changes)
 

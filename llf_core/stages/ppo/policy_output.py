@@ -32,7 +32,7 @@ class PolicyOutput:
     entropies: Tensor | None = None
 
 
-def act(
+def compute_policy(
     model: nn.Module,
     batch: Mapping[str, Any],
     temperature: float,
@@ -58,11 +58,11 @@ def act(
         at = batch["predictors"]
         states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, at)
         rows = states if scored is hidden else scored.reshape(-1, scored.shape[-1]).index_select(0, at)
-        rows, warm = apply_temperature(rows, head, temperature)
+        rows, scaled_head = apply_temperature(rows, head, temperature)
         return PolicyOutput(
-            log_probs(rows, warm, batch["targets"]),
+            log_probs(rows, scaled_head, batch["targets"]),
             None if value is None else value(states, batch),
-            entropies(rows.detach(), warm) if entropy else None,
+            entropies(rows.detach(), scaled_head) if entropy else None,
         )
 
     return _with_hidden(model, batch, objective)

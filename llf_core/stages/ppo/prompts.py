@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-DRAWING, ORDER, EVALUATION = 0, 1, 2
+SAMPLING, ORDER, EVALUATION = 0, 1, 2
 """What random numbers are for, so that no two of them depend on each other."""
 
 
@@ -52,22 +52,22 @@ class Plan:
         """Of one answer to every prompt."""
         return math.ceil(prompts / (self.answers * self.processes))
 
-    def ticks(self, prompts: int) -> int:
+    def loader_length(self, prompts: int) -> int:
         """Rows that make the Trainer count an epoch as one answer to every prompt.
 
         The last phase of an epoch begins with the next one's prompts where it does not come out even.
         """
         return self.phases(prompts) * self.steps * self.step * self.processes
 
-    def places(self, prompts: int, drawn: int, rank: int) -> list[int]:
+    def prompt_indices(self, prompts: int, prompts_used: int, rank: int) -> list[int]:
         """The places of the prompts that a process answers next; every epoch has an order of its own.
 
         Args:
             prompts: how many there are.
-            drawn: how many all processes have answered so far.
+            prompts_used: how many all processes have answered so far.
             rank: of this process.
         """
-        start = drawn + rank * self.answers
+        start = prompts_used + rank * self.answers
         found: list[int] = []
         orders: dict[int, Sequence[int]] = {}
         for number in range(start, start + self.answers):
@@ -77,25 +77,25 @@ class Plan:
             found.append(int(orders[epoch][number % prompts]))
         return found
 
-    def part(self, answers: int, phase: int, served: int, rank: int) -> list[int]:
+    def minibatch(self, answers: int, phase: int, phase_steps_done: int, rank: int) -> list[int]:
         """The numbers of the answers that an optimizer step learns from.
 
         Args:
             answers: how many there are.
             phase: number of the phase.
-            served: steps of the phase that were made before.
+            phase_steps_done: steps of the phase that were made before.
             rank: of this process.
         """
-        turn, part = divmod(served, self.parts)
-        order = np.random.default_rng((self.seed, ORDER, phase, turn, rank)).permutation(answers)
-        return [int(one) for one in np.array_split(order, self.parts)[part]]
+        epoch, number = divmod(phase_steps_done, self.parts)
+        order = np.random.default_rng((self.seed, ORDER, phase, epoch, rank)).permutation(answers)
+        return [int(one) for one in np.array_split(order, self.parts)[number]]
 
-    def drawing(self, phase: int, rank: int, use: int = DRAWING) -> int:
+    def sampling_seed(self, phase: int, rank: int, use: int = SAMPLING) -> int:
         """The seed that a phase's answers are drawn with; the answer of number `i` is drawn with that plus `i`."""
         return int(np.random.default_rng((self.seed, use, phase, rank)).integers(2**40))
 
 
-class Ticks:
+class PlaceholderDataset:
     """A data set of nothing: it makes the Trainer's loader as long as a run is."""
 
     def __init__(self, length: int) -> None:
@@ -104,18 +104,18 @@ class Ticks:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        if not 0 <= place < self._length:
-            raise IndexError(place)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
         return {"input_ids": []}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[place] for place in range(self._length))
+        return (self[index] for index in range(self._length))
 
 
 @dataclass(frozen=True)
 class PromptCollator:
-    """Batches of prompts for an evaluation, and the empty ones of `Ticks`.
+    """Batches of prompts for an evaluation, and the empty ones of `PlaceholderDataset`.
 
     Attributes:
         tokenizer: see `Collator`.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Rollout:
 
     def batch(
         self,
-        numbers: Sequence[int],
+        indices: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         device: torch.device | str,
         *,
@@ -54,20 +54,20 @@ class Rollout:
     ) -> dict[str, Any]:
         """Some of the answers as a batch, see `answer_batch`, with `PER_TOKEN`."""
         batch = answer_batch(
-            [self.prompts[one] for one in numbers],
-            [self.answers[one] for one in numbers],
+            [self.prompts[one] for one in indices],
+            [self.answers[one] for one in indices],
             tokenizer,
             device,
             flatten=flatten,
         )
         lengths = torch.tensor([len(answer) for answer in self.answers])
-        places = torch.cat([torch.arange(end - length, end) for length, end in self._spans(lengths, numbers)])
-        return batch | {name: getattr(self, name)[places].to(device) for name in PER_TOKEN}
+        positions = torch.cat([torch.arange(end - length, end) for length, end in self._spans(lengths, indices)])
+        return batch | {name: getattr(self, name)[positions].to(device) for name in PER_TOKEN}
 
     @staticmethod
-    def _spans(lengths: Tensor, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    def _spans(lengths: Tensor, indices: Sequence[int]) -> list[tuple[int, int]]:
         ends = lengths.cumsum(0)
-        return [(int(lengths[one]), int(ends[one])) for one in numbers]
+        return [(int(lengths[one]), int(ends[one])) for one in indices]
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it as tensors, for a file."""
@@ -86,13 +86,15 @@ class Rollout:
         return cls(prompts, answers, *(tensors[name] for name in PER_TOKEN))
 
 
-def in_parts(items: Sequence[Item], size: int, make: Callable[[Sequence[Item]], Made]) -> tuple[list[Made], int]:
+def run_in_chunks(
+    items: Sequence[Item], size: int, compute: Callable[[Sequence[Item]], Result]
+) -> tuple[list[Result], int]:
     """Does a piece of work for so many items at a time; half as many from where the memory does not suffice.
 
     Args:
         items: of the work.
         size: how many at a time.
-        make: does it, and leaves nothing behind where it fails.
+        compute: does it, and leaves nothing behind where it fails.
 
     Returns:
         What it made of each part, and the size in the end.
@@ -100,10 +102,10 @@ def in_parts(items: Sequence[Item], size: int, make: Callable[[Sequence[Item]], 
     Raises:
         RuntimeError: the memory does not suffice for a single item.
     """
-    made, start = [], 0
+    results, start = [], 0
     while start < len(items):
         try:
-            made.append(make(items[start : start + size]))
+            results.append(compute(items[start : start + size]))
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
@@ -112,4 +114,4 @@ def in_parts(items: Sequence[Item], size: int, make: Callable[[Sequence[Item]], 
             continue
         empty_caches()  # out here, where the error no longer holds what failed
         size = (size + 1) // 2
-    return made, size
+    return results, size

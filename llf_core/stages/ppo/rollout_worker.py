@@ -13,10 +13,10 @@ from llf_core.generation.own_forward import without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.ppo.batch import answer_batch
-from llf_core.stages.ppo.eval_mode import reading
-from llf_core.stages.ppo.policy_output import act
-from llf_core.stages.ppo.rollout import in_parts
-from llf_core.stages.ppo.scoring import checked
+from llf_core.stages.ppo.eval_mode import eval_with_autocast
+from llf_core.stages.ppo.policy_output import compute_policy
+from llf_core.stages.ppo.rollout import run_in_chunks
+from llf_core.stages.ppo.scoring import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.ppo.models import PPOModels
-    from llf_core.stages.ppo.scoring import Score, Written
+    from llf_core.stages.ppo.scoring import SampledCompletion, Score
 
 
 @dataclass(frozen=True)
-class Read:
+class TokenOutputs:
     """What the models make of written answers: one number for each token, answer after answer, float32 on the CPU.
 
     Attributes:
@@ -52,16 +52,16 @@ class RolloutWorker:
         sizes: answers that are written, and read, at a time; they become smaller where memory runs out.
     """
 
-    def __init__(self, work: TrainingContext, roles: PPOModels, temperature: float) -> None:
+    def __init__(self, context: TrainingContext, ppo_models: PPOModels, temperature: float) -> None:
         """Takes the run, who plays which role, and the temperature of the sampling."""
-        training = work.config.training
-        self.work, self.roles, self.temperature = work, roles, temperature
+        training = context.config.training
+        self.context, self.ppo_models, self.temperature = context, ppo_models, temperature
         self.sizes = {
             "write": training.per_device_train_batch_size * training.gradient_accumulation_steps,
             "read": training.per_device_train_batch_size,
         }
 
-    def write(self, prompts: Sequence[Sequence[int]], seed: int, step: int) -> list[list[int]]:
+    def generate(self, prompts: Sequence[Sequence[int]], seed: int, step: int) -> list[list[int]]:
         """Answers to prompts, as token ids.
 
         Args:
@@ -69,78 +69,78 @@ class RolloutWorker:
             seed: the answer to prompt `i` is drawn with that plus `i`, however many are written at a time.
             step: the steps made so far.
         """
-        under_way = ProgressEvents(self.work.writer, "rollout", len(prompts), step=step)
-        drawing, model = self.work.config.generation, self.work.model
+        progress = ProgressEvents(self.context.writer, "rollout", len(prompts), step=step)
+        generation, model = self.context.config.generation, self.context.model
 
-        def write(part: Sequence[tuple[int, Sequence[int]]]) -> list[list[int]]:
+        def generate(part: Sequence[tuple[int, Sequence[int]]]) -> list[list[int]]:
             sampling = Sampling(
-                do_sample=drawing.do_sample,
-                temperature=drawing.temperature,
-                top_k=drawing.top_k,
-                top_p=drawing.top_p,
-                repetition_penalty=drawing.repetition_penalty,
+                do_sample=generation.do_sample,
+                temperature=generation.temperature,
+                top_k=generation.top_k,
+                top_p=generation.top_p,
+                repetition_penalty=generation.repetition_penalty,
                 seed=seed + part[0][0],
             )
             with without_accelerate(model):
                 return continuations(
                     model,
-                    self.work.tokenizer,
+                    self.context.tokenizer,
                     [prompt for _, prompt in part],
                     sampling=sampling,
-                    max_new_tokens=[longest_answer(self.work.config, len(prompt)) for _, prompt in part],
+                    max_new_tokens=[longest_answer(self.context.config, len(prompt)) for _, prompt in part],
                     batch_size=len(part),
-                    on_token=lambda done, tokens: under_way(part[0][0] + done, tokens=tokens),
+                    on_token=lambda done, tokens: progress(part[0][0] + done, tokens=tokens),
                 )
 
-        made, self.sizes["write"] = in_parts(list(enumerate(prompts)), self.sizes["write"], write)
-        return [answer for part in made for answer in part]
+        results, self.sizes["write"] = run_in_chunks(list(enumerate(prompts)), self.sizes["write"], generate)
+        return [answer for part in results for answer in part]
 
-    def score(self, written: Sequence[Written], step: int) -> list[Score]:
+    def score(self, completions: Sequence[SampledCompletion], step: int) -> list[Score]:
         """Raw scores.
 
         Args:
-            written: the answers.
+            completions: the answers.
             step: the steps made so far.
 
         Raises:
             StopTraining: one is no finite number, or they cannot be had.
         """
-        under_way = ProgressEvents(self.work.writer, "score", len(written), step=step)
+        progress = ProgressEvents(self.context.writer, "score", len(completions), step=step)
         done = 0
 
-        def score(part: Sequence[Written]) -> Sequence[Score]:
+        def score(part: Sequence[SampledCompletion]) -> Sequence[Score]:
             nonlocal done
-            with reading(self.work, self.roles.models.values()):
-                found = checked(self.roles.score(part), part, self.text)
+            with eval_with_autocast(self.context, self.ppo_models.models.values()):
+                found = check_finite(self.ppo_models.score(part), part, self.text)
             done += len(part)
-            under_way(done)
+            progress(done)
             return found
 
-        made, self.sizes["read"] = in_parts(written, self.sizes["read"], score)
-        return [one for part in made for one in part]
+        results, self.sizes["read"] = run_in_chunks(completions, self.sizes["read"], score)
+        return [one for part in results for one in part]
 
-    def read(self, written: Sequence[Written]) -> Read:
+    def compute_outputs(self, completions: Sequence[SampledCompletion]) -> TokenOutputs:
         """What policy, value function and reference make of answers."""
-        work = self.work
+        context = self.context
 
-        def read(part: Sequence[Written]) -> tuple[Tensor, ...]:
+        def compute_outputs(part: Sequence[SampledCompletion]) -> tuple[Tensor, ...]:
             batch = answer_batch(
                 [one.prompt for one in part],
                 [one.answer for one in part],
-                work.tokenizer,
-                work.model.get_input_embeddings().weight.device,
-                flatten=work.flattens,
+                context.tokenizer,
+                context.model.get_input_embeddings().weight.device,
+                flatten=context.flattens,
             )
-            with torch.no_grad(), reading(work, self.roles.models.values()):
-                acted = act(work.model, batch, self.temperature, self.roles.value, entropy=True)
-                reference = self.roles.reference(batch)
-            found = (acted.log_probs, acted.values, reference, acted.entropies)
+            with torch.no_grad(), eval_with_autocast(context, self.ppo_models.models.values()):
+                output = compute_policy(context.model, batch, self.temperature, self.ppo_models.value, entropy=True)
+                reference = self.ppo_models.reference(batch)
+            found = (output.log_probs, output.values, reference, output.entropies)
             return tuple(one.float().cpu() for one in found if one is not None)
 
-        made, self.sizes["read"] = in_parts(written, self.sizes["read"], read)
-        return Read(*(torch.cat(column) for column in zip(*made, strict=True)))
+        results, self.sizes["read"] = run_in_chunks(completions, self.sizes["read"], compute_outputs)
+        return TokenOutputs(*(torch.cat(column) for column in zip(*results, strict=True)))
 
     def text(self, ids: Sequence[int]) -> str:
         """Token ids as a person reads them."""
-        text: str = self.work.tokenizer.decode(list(ids), skip_special_tokens=True)
+        text: str = self.context.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text.strip()

@@ -12,7 +12,7 @@ import torch
 from llf_core.acceleration.patching.causal_head import causal_of, forward_hidden
 from llf_core.models.reward_head import apply_head
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, fix_message
-from llf_core.stages.adapter_switching import wearing
+from llf_core.stages.adapter_switching import use_adapter
 from llf_core.stages.base.stop_training import StopTraining
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.reward_endpoint import ask_scores
@@ -32,19 +32,19 @@ SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Written:
+class SampledCompletion:
     """An answer that a policy has written.
 
     Attributes:
         prompt: token ids.
         answer: token ids, at least one.
-        place: of the prompt among the prepared examples.
+        index: of the prompt among the prepared examples.
         held_out: whether among those that are evaluated.
     """
 
     prompt: Sequence[int]
     answer: Sequence[int]
-    place: int = 0
+    index: int = 0
     held_out: bool = False
 
 
@@ -91,17 +91,17 @@ class ModelScoring:
         # A causal model with its head beside it is asked by the fast path, a classifier as it is.
         self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
 
-    def __call__(self, written: Sequence[Written]) -> list[Score]:
+    def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
         """One an answer."""
-        return [Score(one) for one in self._asked(written)]
+        return [Score(one) for one in self._scores(completions)]
 
-    def _asked(self, written: Sequence[Written]) -> list[float]:
+    def _scores(self, completions: Sequence[SampledCompletion]) -> list[float]:
         scorer = self._scorer
         device = next(scorer.model.parameters()).device
         flatten = self._flatten and self._by_head
         batch = answer_batch(
-            [one.prompt for one in written],
-            [self._closed(one.answer) for one in written],
+            [one.prompt for one in completions],
+            [self._closed(one.answer) for one in completions],
             self._tokenizer,
             device,
             flatten=flatten,
@@ -109,13 +109,13 @@ class ModelScoring:
         if not self._by_head:
             found: list[float] = scorer.rewards(batch["input_ids"], batch["attention_mask"]).tolist()
             return found
-        places = _last_read(batch, scorer.skipped)
+        indices = _last_read(batch, scorer.skipped)
 
         def objective(hidden: Tensor) -> Tensor:
-            return apply_head(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, places))
+            return apply_head(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, indices))
 
-        worn = nullcontext() if scorer.adapter is None else wearing(scorer.model, scorer.adapter)
-        with torch.no_grad(), worn:
+        active = nullcontext() if scorer.adapter is None else use_adapter(scorer.model, scorer.adapter)
+        with torch.no_grad(), active:
             scores: list[float] = forward_hidden(scorer.model, batch, objective).tolist()
         return scores
 
@@ -147,9 +147,9 @@ class EndpointScoring:
         """Takes the address, and what makes texts of ids."""
         self._url, self._tokenizer = url, tokenizer
 
-    def __call__(self, written: Sequence[Written]) -> list[Score]:
+    def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
         """One an answer."""
-        texts = [self._tokenizer.decode([*one.prompt, *one.answer], skip_special_tokens=False) for one in written]
+        texts = [self._tokenizer.decode([*one.prompt, *one.answer], skip_special_tokens=False) for one in completions]
         return [Score(one) for one in ask_scores(self._url, texts)]
 
 
@@ -157,61 +157,61 @@ class FunctionScoring:
     """The weighted sum of what reward functions say.
 
     Attributes:
-        places: of the prompts that can be judged, among the prepared examples.
-        eval_places: the same among those that are held out.
+        indices: of the prompts that can be judged, among the prepared examples.
+        eval_indices: the same among those that are held out.
     """
 
-    def __init__(self, weighed: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, weighted_sum: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
         """Takes the functions.
 
         Args:
-            weighed: the functions with their weights.
+            weighted_sum: the functions with their weights.
             prompts: what the functions are told of each prompt.
             text: makes a text of an answer's token ids.
         """
-        self.places, self.eval_places = prompts.places, prompts.eval_places
-        self._weighed, self._text = weighed, text
+        self.indices, self.eval_indices = prompts.places, prompts.eval_places
+        self._weighted_sum, self._text = weighted_sum, text
         self._rows = {False: prompts.train, True: prompts.eval}
         kept = {False: prompts.places, True: prompts.eval_places}
-        self._at = {held: {place: row for row, place in enumerate(places)} for held, places in kept.items()}
+        self._at = {held: {index: row for row, index in enumerate(indices)} for held, indices in kept.items()}
 
-    def __call__(self, written: Sequence[Written]) -> list[Score]:
+    def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
         """One an answer; its total is None where no function applies.
 
         Raises:
             StopTraining: a function failed, or gave no number.
         """
-        judged = [ScoredCompletion(self._answered(one)) for one in written]
-        for reward in self._weighed.rewards:
+        scored = [ScoredCompletion(self._answered(one)) for one in completions]
+        for reward in self._weighted_sum.rewards:
             try:
-                values = reward.score([one.answered for one in judged])
+                values = reward.score([one.answered for one in scored])
             except RewardError as error:
                 raise StopTraining(error.message, fix_message(error.name)) from error
-            for one, value in zip(judged, values, strict=True):
+            for one, value in zip(scored, values, strict=True):
                 one.rewards[reward.name] = value
-        return [Score(self._weighed.total(one), one.rewards) for one in judged]
+        return [Score(self._weighted_sum.total(one), one.rewards) for one in scored]
 
-    def _answered(self, one: Written) -> Completion:
+    def _answered(self, one: SampledCompletion) -> Completion:
         rows = self._rows[one.held_out]
         assert rows is not None  # noqa: S101 - for the type checker
-        row = rows[self._at[one.held_out][one.place]]
+        row = rows[self._at[one.held_out][one.index]]
         return Completion(row["prompt"], self._text(one.answer), list(one.answer), row["row"], row["expected"])
 
 
-def checked(
-    scores: Sequence[Score], written: Sequence[Written], text: Callable[[Sequence[int]], str]
+def check_finite(
+    scores: Sequence[Score], completions: Sequence[SampledCompletion], text: Callable[[Sequence[int]], str]
 ) -> Sequence[Score]:
     """The scores, once all that there are, are numbers.
 
     Args:
         scores: of the answers.
-        written: the answers.
+        completions: the answers.
         text: makes a text of token ids.
 
     Raises:
         StopTraining: one is NaN or infinite.
     """
-    for score, one in zip(scores, written, strict=True):
+    for score, one in zip(scores, completions, strict=True):
         if score.total is not None and not math.isfinite(score.total):
             raise StopTraining(
                 f'The reward of a completion of "{_shown(text(one.prompt))}" is {score.total}. '

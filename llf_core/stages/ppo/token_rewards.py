@@ -61,20 +61,20 @@ class RunningMoments:
         spread = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
         return spread if spread > 0 else 1.0
 
-    def update(self, scores: Tensor, add_up: Callable[[Tensor], Tensor] = lambda own: own) -> None:
+    def update(self, scores: Tensor, all_reduce: Callable[[Tensor], Tensor] = lambda own: own) -> None:
         """Takes in new scores.
 
         Args:
             scores: `[batch]`.
-            add_up: sums a tensor over all processes.
+            all_reduce: sums a tensor over all processes.
 
         Source:
             The moments of two sets from those of each: Chan, Golub and LeVeque 1979, equations 2.1.
         """
         exact = scores.detach().cpu().double()
-        count, total = add_up(torch.stack([exact.new_tensor(len(exact)), exact.sum()])).tolist()
+        count, total = all_reduce(torch.stack([exact.new_tensor(len(exact)), exact.sum()])).tolist()
         mean = total / count
-        squares = float(add_up((exact - mean).square().sum()))
+        squares = float(all_reduce((exact - mean).square().sum()))
         difference, both = mean - self.mean, self.count + count
         self.mean += difference * count / both
         self.squares += squares + difference**2 * self.count * count / both

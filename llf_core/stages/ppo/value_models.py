@@ -73,7 +73,7 @@ class ValueModel(nn.Module):
         return values
 
 
-class Beside(nn.Module):
+class UnsavedModule(nn.Module):
     """Has what is trained beside a model be part of it for optimizers and wrappers, and never of its files."""
 
     def __init__(self, inner: nn.Module) -> None:

@@ -322,8 +322,8 @@ def trainer_of(folder):
 
     writer = RunWriter(folder)
     config = RunConfig.load(folder.config)
-    work = load(folder, config, writer, plan_device(config))
-    return make_trainer(work, make_stage(config, work), MetricsCallback(folder, writer))
+    context = load(folder, config, writer, plan_device(config))
+    return make_trainer(context, make_stage(config, context), MetricsCallback(folder, writer))
 
 
 def test_keys_arrive_at_trl(make_online):
@@ -378,7 +378,8 @@ def test_names_of_trl_that_are_overridden_or_used(name):
     kind = getattr(trainers, name)
     library = [one for one in kind.__mro__ if one.__module__.startswith(("trl.", "transformers."))]
     known = {attribute for one in library for attribute in vars(one)}
-    own = {"seen", "begin", "draw", "remember", "unfinished", "_keep", "_keeping"}
+    own = {"seen", "resume_rollout", "sample_completions", "save_step_state", "unused_completions"}
+    own |= {"_save_last_step", "_checkpoint_on_reward_error"}
     assert set(vars(trainers.Online)) - {"__module__", "__doc__", "__annotations__", "__init__", *own} <= known
     assert {"_save_checkpoint", "_generate_single_turn"} <= known
     assert kind.__mro__.index(TrainingLoop) < kind.__mro__.index(library[0])
@@ -389,13 +390,13 @@ def test_names_of_trl_that_are_overridden_or_used(name):
 def test_passes_have_the_orders_of_an_unbroken_run():
     from trl.trainer.utils import RepeatSampler
 
-    from llf_core.stages.online.trl_trainers import Passes
+    from llf_core.stages.online.trl_trainers import ResumableSampler
 
     whole = RepeatSampler(list(range(9)), 2, batch_size=3, seed=5)
     orders = [list(whole) for _ in range(3)]
     assert orders[0] != orders[1] != orders[2]
     for number in (2, 0, 1):
-        passes = Passes(RepeatSampler(list(range(9)), 2, batch_size=3, seed=5))
+        passes = ResumableSampler(RepeatSampler(list(range(9)), 2, batch_size=3, seed=5))
         passes.set_epoch(number)
         assert list(passes) == orders[number]
         assert len(passes) == 18

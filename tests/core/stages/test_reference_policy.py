@@ -14,8 +14,8 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from llf_core.runs import Checkpoints, RunReader, home
 from llf_core.stages.augmented_dataset import AugmentedDataset
-from llf_core.stages.kto.stage import Others
-from llf_core.stages.reference_logprobs import Said, without_dropout
+from llf_core.stages.kto.stage import MismatchedResponses
+from llf_core.stages.reference_logprobs import ReferenceColumn, without_dropout
 from tests.core.stages.curves import curve, stop_and_resume
 from tests.tiny import swap_two_tokens
 
@@ -115,7 +115,9 @@ def test_a_torn_table_is_made_again(trained, pairs, capfd):
 
 def test_what_is_added_to_examples_reaches_the_processes_of_a_loader():
     rows = [{"input_ids": [n, 5, n], "labels": [-100, -100, n]} for n in range(4)]
-    examples = AugmentedDataset(AugmentedDataset(rows, Others(rows, 8)), Said(np.arange(8.0).reshape(4, 2)))
+    examples = AugmentedDataset(
+        AugmentedDataset(rows, MismatchedResponses(rows, 8)), ReferenceColumn(np.arange(8.0).reshape(4, 2))
+    )
     again = pickle.loads(pickle.dumps(examples))
     assert str(again[2]) == str(examples[2])
     assert examples[2]["other_ids"] == [2, 5, 1]
@@ -123,9 +125,9 @@ def test_what_is_added_to_examples_reaches_the_processes_of_a_loader():
 
 def test_the_answer_of_another_question_is_that_of_another_question():
     rows = [{"input_ids": [q, a], "labels": [-100, a]} for q, a in ((1, 10), (2, 20), (2, 21), (2, 22), (3, 30))]
-    others = Others(rows, 8)
+    others = MismatchedResponses(rows, 8)
     assert [others(place)["other_ids"][-1] for place in range(5)] == [30, 10, 10, 10, 22]
-    alone = Others(rows[1:4], 8)
+    alone = MismatchedResponses(rows[1:4], 8)
     assert [alone(place)["other_ids"][-1] for place in range(3)] == [22, 20, 21]  # there is no other question
 
 

@@ -17,9 +17,9 @@ TEXTS = ["aaa", "a", "aa", "", "b"]
 def judged(*functions: Any, weights: Any = None, processes: int = 1) -> tuple[TRLRewards, list[Any], list[Any], Any]:
     """A batch of five answers: four to the first prompt, one to the second."""
     rewards = [Reward(function.__name__, function) for function in functions]
-    judge = TRLRewards(rewards, weights or [1.0] * len(rewards), lambda ids: TEXTS[ids[0]], processes)
+    trl_rewards = TRLRewards(rewards, weights or [1.0] * len(rewards), lambda ids: TEXTS[ids[0]], processes)
     logged, told = [], []
-    judge.tell = lambda key, message: told.append((key, message))
+    trl_rewards.tell = lambda key, message: told.append((key, message))
     asked = [[{"role": "user", "content": text}] for text in ("one", "one", "one", "one", "two")]
 
     def call() -> list[Any]:
@@ -34,10 +34,10 @@ def judged(*functions: Any, weights: Any = None, processes: int = 1) -> tuple[TR
                 log_extra=None,
                 log_metric=lambda name, value: logged.append((name, value)),
             )
-            for function in judge.functions
+            for function in trl_rewards.functions
         ]
 
-    return judge, logged, told, call
+    return trl_rewards, logged, told, call
 
 
 def length(answer):
@@ -49,29 +49,29 @@ def easy(answer, level):
 
 
 def test_a_function_is_called_like_the_reward_and_gives_its_values() -> None:
-    judge, logged, told, call = judged(length, easy, weights=[1.0, 2.0])
-    assert [function.__name__ for function in judge.functions] == ["length", "easy"]
+    trl_rewards, logged, told, call = judged(length, easy, weights=[1.0, 2.0])
+    assert [function.__name__ for function in trl_rewards.functions] == ["length", "easy"]
     assert call() == [[3, 1, 2, 0, 1], [0.5, 0.5, 0.5, None, None]]
-    assert [judge.total(one) for one in judge.last] == [4, 2, 3, 0, 1]
-    assert judge.tokens == 6
+    assert [trl_rewards.total(one) for one in trl_rewards.last] == [4, 2, 3, 0, 1]
+    assert trl_rewards.tokens == 6
     assert logged == [("rewards/easy/skipped", 0.4)]
     assert told == []
 
 
 def test_what_is_shown_is_the_best_and_the_worst_to_one_prompt() -> None:
-    judge, _, _, call = judged(length)
+    trl_rewards, _, _, call = judged(length)
     call()
-    assert [one.answered.answer for one in judge.shown(2)] == ["aaa", ""]
-    assert [one.answered.answer for one in judge.shown(3)] == ["aaa", "a", ""]
-    assert [one.answered.answer for one in judge.shown(9)] == ["aaa", "aa", "a", ""]
-    assert judge.shown(0) == []
+    assert [one.answered.answer for one in trl_rewards.shown(2)] == ["aaa", ""]
+    assert [one.answered.answer for one in trl_rewards.shown(3)] == ["aaa", "a", ""]
+    assert [one.answered.answer for one in trl_rewards.shown(9)] == ["aaa", "aa", "a", ""]
+    assert trl_rewards.shown(0) == []
 
 
 def test_an_answer_that_nothing_applies_to_is_told_once() -> None:
-    judge, _, told, call = judged(easy)
+    trl_rewards, _, told, call = judged(easy)
     call()
     call()
-    assert [judge.total(one) for one in judge.last] == [0.5, 0.5, 0.5, None, None]
+    assert [trl_rewards.total(one) for one in trl_rewards.last] == [0.5, 0.5, 0.5, None, None]
     ((key, message),) = told
     assert key == "reward_functions"
     assert message.startswith("In step 7, all reward functions returned None for 2 of 5 completions.")
@@ -94,10 +94,10 @@ def test_skips_are_logged_from_the_first_on() -> None:
 
 
 def test_an_evaluation_is_no_part_of_what_is_shown_and_counted() -> None:
-    judge, _, _, call = judged(length)
-    judge.training = lambda: False
+    trl_rewards, _, _, call = judged(length)
+    trl_rewards.training = lambda: False
     call()
-    assert (judge.last, judge.tokens) == ([], 0)
+    assert (trl_rewards.last, trl_rewards.tokens) == ([], 0)
 
 
 def test_the_step_is_named() -> None:

@@ -86,7 +86,7 @@ def settings(tiny_model_dir, prompts_file, endpoint):
 
 
 @pytest.fixture
-def make_work(make_run):
+def make_context(make_run):
     """`make_work(**changes) -> Work`: what a stage is made on."""
     from llf_core.config import RunConfig
     from llf_core.models import plan_device

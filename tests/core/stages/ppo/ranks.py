@@ -24,19 +24,19 @@ home = Path(os.environ["HOME_OF_TEST"]) / str(rank)
 os.environ["LLF_HOME"] = str(home)
 config = RunConfig.load(json.loads(os.environ["SETTINGS"]))
 folder = create_run(config.yaml(defaults=True), "rank")
-work = load(folder, config, RunWriter(folder, 1), plan_device(config))
+context = load(folder, config, RunWriter(folder, 1), plan_device(config))
 progress = MetricsCallback(folder, RunWriter(folder, 1))
-trainer = make_trainer(work, make_stage(config, work), progress)
+trainer = make_trainer(context, make_stage(config, context), progress)
 stage = trainer.stage
 trainer.train()
-trained = [one.detach() for one in work.model.parameters() if one.requires_grad]
+trained = [one.detach() for one in context.model.parameters() if one.requires_grad]
 columns = RunReader(folder).metrics()
 print(
     json.dumps(
         {
             "prompts": [tuple(prompt) for prompt in stage.rollout.prompts],
             "answers": stage.rollout.answers,
-            "asked": stage.asked,
+            "asked": stage.prompts_used,
             "weights": hashlib.sha256(b"".join(one.numpy().tobytes() for one in trained)).hexdigest(),
             "coefficient": stage.controller.coefficient,
             "moments": [stage.moments.count, stage.moments.mean, stage.moments.squares],

@@ -78,7 +78,7 @@ def test_whitening_two_shares_is_whitening_the_whole() -> None:
             return own + torch.stack([torch.tensor(3.0, dtype=torch.float64), second.double().sum()])
         return own + (second.double() - mean).square().sum()
 
-    share = whiten(first, everywhere[:2], add_up=add_other)
+    share = whiten(first, everywhere[:2], all_reduce=add_other)
     assert share.tolist() == pytest.approx(whiten(whole, everywhere)[:2].tolist(), rel=1e-6)
 
 

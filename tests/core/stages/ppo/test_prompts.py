@@ -13,7 +13,7 @@ def drawn(plan: Plan, prompts: int, phases: int) -> list[int]:
     for _ in range(phases):
         start = len(found)
         for rank in range(plan.processes):
-            found += plan.places(prompts, start, rank)
+            found += plan.prompt_indices(prompts, start, rank)
     return found
 
 
@@ -36,13 +36,13 @@ def test_an_epoch_has_the_steps_of_the_phases_that_answer_every_prompt(
     plan = Plan(step=step, parts=parts, passes=passes, processes=processes, seed=5)
     assert plan.phases(prompts) == phases
     rows_of_a_step = step * processes
-    assert plan.ticks(prompts) == phases * parts * passes * rows_of_a_step
+    assert plan.loader_length(prompts) == phases * parts * passes * rows_of_a_step
 
 
 def test_each_pass_over_a_phase_learns_from_every_answer_once() -> None:
     plan = Plan(step=4, parts=3, passes=2, processes=1, seed=5)
     for answers in (12, 10, 2):
         for turn in range(2):
-            served = range(turn * 3, turn * 3 + 3)
-            parts = [plan.part(answers, 7, one, 0) for one in served]
+            phase_steps_done = range(turn * 3, turn * 3 + 3)
+            parts = [plan.minibatch(answers, 7, one, 0) for one in phase_steps_done]
             assert sorted(number for part in parts for number in part) == list(range(answers))

@@ -64,7 +64,7 @@ def slow_loss(model, stage, numbers):
     """The sum of PPO's losses of some answers of a rollout, written a second time: one answer at a time, all logits."""
     kept, total = stage.rollout, 0.0
     starts = [0, *torch.tensor([len(answer) for answer in kept.answers]).cumsum(0).tolist()]
-    head = stage.roles.value.linear
+    head = stage.ppo_models.value.linear
     for number in numbers:
         prompt, answer = kept.prompts[number], kept.answers[number]
         found = model(input_ids=torch.tensor([[*prompt, *answer]]), output_hidden_states=True)
@@ -82,13 +82,13 @@ def slow_loss(model, stage, numbers):
 
 
 @pytest.mark.parametrize("fast_path", [True, False])
-def test_the_gradient_is_that_of_a_plain_implementation(make_work, tiny_model_dir, tmp_path, fast_path):
-    stage = PPO(make_work(fast_path=fast_path))
+def test_the_gradient_is_that_of_a_plain_implementation(make_context, tiny_model_dir, tmp_path, fast_path):
+    stage = PPO(make_context(fast_path=fast_path))
     (batch, _) = stage.batches([{}, {}])
-    policy = disturbed(stage.work.model).train()  # what has moved since the answers were written
+    policy = disturbed(stage.context.model).train()  # what has moved since the answers were written
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        stage.roles.value.linear.weight.copy_(torch.randn(1, 64, generator=generator) * 0.1)
+        stage.ppo_models.value.linear.weight.copy_(torch.randn(1, 64, generator=generator) * 0.1)
     loss = stage.loss_sum(policy, batch)
     loss.backward()
     policy.save_pretrained(tmp_path / "adapter")
@@ -97,8 +97,8 @@ def test_the_gradient_is_that_of_a_plain_implementation(make_work, tiny_model_di
     )
     fast = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
     head = {name: fast.pop(name) for name in list(fast) if "llf_value" in name}
-    stage.roles.value.zero_grad()
-    numbers = stage.plan.part(4, 0, 0, 0)[:2]
+    stage.ppo_models.value.zero_grad()
+    numbers = stage.plan.minibatch(4, 0, 0, 0)[:2]
     slow = slow_loss(plain, stage, numbers)
     slow.backward()
     assert loss.item() == pytest.approx(slow.item(), rel=1e-5)
@@ -106,30 +106,30 @@ def test_the_gradient_is_that_of_a_plain_implementation(make_work, tiny_model_di
     for name, parameter in plain.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(fast[name], parameter.grad, rtol=1e-3, atol=1e-6)
-    for name, parameter in stage.roles.value.named_parameters():
+    for name, parameter in stage.ppo_models.value.named_parameters():
         torch.testing.assert_close(head[f"llf_value.inner.{name}"], parameter.grad, rtol=1e-4, atol=1e-6)
     stage.measures.commit()
     told = stage.measures.take()
     assert 0 < told["clip_fraction"][0] < told["clip_fraction"][1] == len(batch["targets"])
 
 
-def test_a_batch_in_parts_has_the_same_loss(make_work):
+def test_a_batch_in_parts_has_the_same_loss(make_context):
     from llf_core.data.batch_split import split_batch
 
     for fast_path in (True, False):
-        stage = PPO(make_work(fast_path=fast_path, per_device_train_batch_size=4, gradient_accumulation_steps=1))
+        stage = PPO(make_context(fast_path=fast_path, per_device_train_batch_size=4, gradient_accumulation_steps=1))
         (batch,) = stage.batches([{}])
-        disturbed(stage.work.model)
+        disturbed(stage.context.model)
         parts = split_batch(batch, 3)
         assert len(parts) == 3
-        whole = stage.loss_sum(stage.work.model.train(), batch).item()
-        assert sum(stage.loss_sum(stage.work.model, part).item() for part in parts) == pytest.approx(whole, rel=1e-5)
+        whole = stage.loss_sum(stage.context.model.train(), batch).item()
+        assert sum(stage.loss_sum(stage.context.model, part).item() for part in parts) == pytest.approx(whole, rel=1e-5)
         assert sum(int(stage.count(part)) for part in parts) == int(stage.count(batch))
 
 
 # -- a phase -------------------------------------------------------------------------------------------------
-def test_what_a_phase_learns_from_is_its_scores_less_the_kl(make_work, endpoint):
-    stage = PPO(make_work(ppo_gamma=1.0, ppo_lam=1.0))
+def test_what_a_phase_learns_from_is_its_scores_less_the_kl(make_context, endpoint):
+    stage = PPO(make_context(ppo_gamma=1.0, ppo_lam=1.0))
     stage.batches([{}, {}])
     kept = stage.rollout
     assert len(kept) == 4
@@ -144,17 +144,17 @@ def test_what_a_phase_learns_from_is_its_scores_less_the_kl(make_work, endpoint)
     assert told["reward"] == (float(sum(scores)), 4.0)
     assert told["kl"][0] == pytest.approx(0, abs=1e-5)
     assert told["response_length"] == (24.0, 4.0)
-    shown = RunReader(stage.work.folder).samples()
+    shown = RunReader(stage.context.folder).samples()
     assert [one["reward"] for one in shown] == scores
     assert all(one["kind"] == "completion" and one["step"] == 0 for one in shown)
     assert "What is" in shown[0]["prompt"]
 
 
-def test_answers_do_not_depend_on_how_many_are_written_at_once(make_work):
+def test_answers_do_not_depend_on_how_many_are_written_at_once(make_context):
     found = []
     for size in (1, 3, 4):
-        stage = PPO(make_work())
-        stage.author.sizes["write"] = size
+        stage = PPO(make_context())
+        stage.rollout_worker.sizes["write"] = size
         stage.batches([{}, {}])
         found.append(stage.rollout.answers)
     assert found[0] == found[1] == found[2]
@@ -162,21 +162,21 @@ def test_answers_do_not_depend_on_how_many_are_written_at_once(make_work):
 
 
 @pytest.mark.parametrize("fast_path", [True, False])
-def test_a_long_prompt_takes_nothing_from_the_answers_to_others(make_work, fast_path):
-    stage = PPO(make_work(max_new_tokens=0, max_length=40, fast_path=fast_path))
+def test_a_long_prompt_takes_nothing_from_the_answers_to_others(make_context, fast_path):
+    stage = PPO(make_context(max_new_tokens=0, max_length=40, fast_path=fast_path))
     prompts = [list(range(5, 5 + length)) for length in (10, 38, 60, 25)]
     limits = [30, 2, 1, 15]
-    answers = stage.author.write(prompts, 3, 0)
+    answers = stage.rollout_worker.generate(prompts, 3, 0)
     ends = stage._ends()
     for answer, limit in zip(answers, limits, strict=True):
         assert len(answer) == limit or (len(answer) < limit and answer[-1] in ends)
     assert len(answers[0]) > 2
-    stage.author.sizes["write"] = 1
-    assert stage.author.write(prompts, 3, 0) == answers
+    stage.rollout_worker.sizes["write"] = 1
+    assert stage.rollout_worker.generate(prompts, 3, 0) == answers
 
 
-def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
-    stage, original, asked = PPO(make_work()), rollout_worker.continuations, []
+def test_memory_that_does_not_suffice_halves_the_work(make_context, monkeypatch):
+    stage, original, asked = PPO(make_context()), rollout_worker.continuations, []
 
     def short_of_memory(model, tokenizer, prompts, **kwargs):
         asked.append(len(prompts))
@@ -184,7 +184,7 @@ def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return original(model, tokenizer, prompts, **kwargs)
 
-    plenty = PPO(make_work())
+    plenty = PPO(make_context())
     plenty.batches([{}, {}])
     monkeypatch.setattr(rollout_worker, "continuations", short_of_memory)
     stage.batches([{}, {}])
@@ -193,11 +193,11 @@ def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
     assert stage.state()["sizes"]["write"] == 2
 
 
-def test_answers_that_take_their_time_tell_how_many_there_are(make_work, monkeypatch):
+def test_answers_that_take_their_time_tell_how_many_there_are(make_context, monkeypatch):
     monkeypatch.setattr(progress_events, "EVERY", 0.0)
-    stage = PPO(make_work())
+    stage = PPO(make_context())
     stage.batches([{}, {}])
-    told = [event for event in events(stage.work.folder, "progress") if event["what"] != "data"]
+    told = [event for event in events(stage.context.folder, "progress") if event["what"] != "data"]
     assert {event["step"] for event in told} == {0}
     assert [event["rows"] for event in told if event["what"] == "score"] == [2, 4]
     written = [event["rows"] for event in told if event["what"] == "rollout"]
@@ -206,10 +206,10 @@ def test_answers_that_take_their_time_tell_how_many_there_are(make_work, monkeyp
 
 
 @pytest.mark.parametrize("whitened", [True, False])
-def test_score_normalisation_and_whitened_rewards(make_work, whitened):
-    stage = PPO(make_work(ppo_score_norm=True, ppo_whiten_rewards=whitened, ppo_lam=1.0))
+def test_score_normalisation_and_whitened_rewards(make_context, whitened):
+    stage = PPO(make_context(ppo_score_norm=True, ppo_whiten_rewards=whitened, ppo_lam=1.0))
     stage.batches([{}, {}])
-    raw = torch.tensor([one["reward"] for one in RunReader(stage.work.folder).samples()], dtype=torch.float64)
+    raw = torch.tensor([one["reward"] for one in RunReader(stage.context.folder).samples()], dtype=torch.float64)
     assert stage.moments.count == len(raw) == 4
     assert stage.moments.mean == pytest.approx(raw.mean().item())
     # a new policy is its own reference and its values are 0: an answer earns its score, at its last token
@@ -556,17 +556,17 @@ def test_llama_factorys_own_yaml_is_taken():
     assert report.ok
 
 
-def test_state_without_a_file_is_whole(make_work, tmp_path):
-    stage = PPO(make_work(ppo_models="separate"))
+def test_state_without_a_file_is_whole(make_context, tmp_path):
+    stage = PPO(make_context(ppo_models="separate"))
     stage.batches([{}, {}])
     with torch.no_grad():
-        for parameter in stage.roles.beside.trained().values():
+        for parameter in stage.ppo_models.value_container.trained().values():
             parameter.add_(1.0)
     stage.save(tmp_path)
-    again = PPO(make_work(ppo_models="separate"))
+    again = PPO(make_context(ppo_models="separate"))
     again.load(tmp_path)
-    for name, parameter in stage.roles.beside.trained().items():
-        assert torch.equal(parameter, again.roles.beside.trained()[name])
+    for name, parameter in stage.ppo_models.value_container.trained().items():
+        assert torch.equal(parameter, again.ppo_models.value_container.trained()[name])
     assert again.rollout.answers == stage.rollout.answers
     assert torch.equal(again.rollout.advantages, stage.rollout.advantages)
 
@@ -664,11 +664,14 @@ def test_prompts_that_nothing_judges_are_passed_over_and_counted(make_run, funct
         assert column(folder, name) == column(whole, name), name
 
 
-def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_nothing(make_work, functions, monkeypatch):
+def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_nothing(
+    make_context, functions, monkeypatch
+):
     one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
-    stage = PPO(make_work(**functions, **one, reward_functions="format"))
+    stage = PPO(make_context(**functions, **one, reward_functions="format"))
     before = stage.state()
-    monkeypatch.setattr(stage.roles.score, "_weighed", WeightedSum([Reward("format", lambda answer: None)], [1.0]))
+    unscored = WeightedSum([Reward("format", lambda answer: None)], [1.0])
+    monkeypatch.setattr(stage.ppo_models.score, "_weighted_sum", unscored)
     with pytest.raises(reward_endpoint.StopTraining, match=r"any of 16 answers .*\. Start a new run with"):
         stage.batches([{}])
     assert stage.state() == before
