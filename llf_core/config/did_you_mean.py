@@ -17,7 +17,15 @@ ALIKE = 0.6
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as a sentence with a leading space, or nothing where none is near."""
+    """Suggest the nearest known name.
+
+    Args:
+        name: a name that is not known.
+        known: the known names.
+
+    Returns:
+        The suggestion as a sentence with a leading space, or an empty text where no name is near.
+    """
     near = nearest(name, known)
     return "" if near is None else f" Did you mean {near!r}?"
 
@@ -51,9 +59,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def misspelt(name: str, known: Iterable[str]) -> str | None:
-    """The known name of which another is a misspelling: a letter or two off, and of the same numbers.
+    """Find the known name of which another is a misspelling: one or two letters differ, and no number does.
 
     `model-7b` is no misspelling of `model-3b`: a name with another number is another name.
+
+    Args:
+        name: a name that is not known.
+        known: the known names.
+
+    Returns:
+        The known name with the fewest differing letters, or None.
     """
     found = []
     for one in known:

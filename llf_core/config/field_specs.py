@@ -229,7 +229,12 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
 
 
 def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
-    """Whether a config uses an option: its plug-in is selected, or it selects it, and the stage reads it."""
+    """Whether a config uses an option: its plug-in is selected, or it selects it, and the stage reads it.
+
+    Args:
+        spec: the option.
+        config: selects the stage and the plug-ins.
+    """
     owner = all_declared()[spec.owner] if spec.owner else None
     selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
     return selected and (not spec.stages or config.stage.stage in spec.stages)

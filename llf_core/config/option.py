@@ -114,7 +114,17 @@ Lines = Annotated[str, BeforeValidator(join_lines)]
 
 
 def parse_object(value: Any) -> Any:
-    """JSON text of an object as the object, as Hugging Face takes it; anything else as it is."""
+    """Parse the JSON text of an object; return any other value unchanged.
+
+    Args:
+        value: as it was read.
+
+    Returns:
+        The object, or the value.
+
+    Raises:
+        ValueError: the text is not a JSON object.
+    """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return json_value(value)

@@ -139,7 +139,13 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
 
 
 def other_kind(source: Source, held: DataKind, kind: DataKind) -> OtherKindError:
-    """The error of a set that holds something else than the stage learns from."""
+    """Create the error of a data set with data of another kind than the stage trains on.
+
+    Args:
+        source: the data set.
+        held: kind of data that it contains.
+        kind: kind of data that the stage needs.
+    """
     return OtherKindError(
         f"The data set {source.label} contains {HELD[held]}, for stage {any_of(stages_for(held))}. "
         f"Stage {any_of(stages_for(kind))} needs {HELD[kind]}.",

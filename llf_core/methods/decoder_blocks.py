@@ -54,10 +54,15 @@ def outer_modules(parameters: Iterable[str]) -> set[str]:
 
 
 def require_known(key: str, asked: Iterable[str], known: set[str]) -> None:
-    """Refuses a name that the model does not have.
+    """Check that the model has all named modules.
+
+    Args:
+        key: the config key that names them.
+        asked: the names.
+        known: names of the model's modules.
 
     Raises:
-        ModelError: with the key, the names that were not found and those that could be taken.
+        ModelError: some do not exist. The message lists them and the possible names.
     """
     missing = [name for name in asked if name not in known]
     if missing:

@@ -148,10 +148,17 @@ def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool
 
 
 def saved_modules(model: nn.Module, asked: Sequence[str]) -> list[str]:
-    """Modules that are trained whole beside the adapter and saved with it (`additional_target`).
+    """Select the modules that are trained in full and saved with the adapter (`additional_target`).
+
+    Args:
+        model: the base model.
+        asked: the names in `additional_target`.
+
+    Returns:
+        The names, for PEFT's `modules_to_save`.
 
     Raises:
-        ModelError: a name that the model does not have.
+        ModelError: the model has no such module.
     """
     modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
     unknown = [name for name in asked if name.rsplit(".", 1)[-1] not in modules]

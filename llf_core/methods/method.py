@@ -43,5 +43,13 @@ class Method(ABC):
 
 
 def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel | PeftModel:
-    """Applies the method that a config selects, see `Method.apply`."""
+    """Apply the fine-tuning method that the config selects, see `Method.apply`.
+
+    Args:
+        model: the base model.
+        config: selects the method with `finetuning_type`.
+
+    Returns:
+        The model with its trainable parameters.
+    """
     return method_of(config).load(Method)(config).apply(model)

@@ -36,7 +36,11 @@ class Modifier(ABC):
 
 
 def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]:
-    """Applies the modifiers that a config selects, in the order of their names.
+    """Apply the modifiers that the config selects, in the order of their names.
+
+    Args:
+        model: changed in place.
+        config: selects the modifiers.
 
     Returns:
         The modifiers, so that they can be removed.

@@ -21,13 +21,29 @@ def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
 
 
 def snapshot(model: str, cache_dir: str | None = None) -> Path | None:
-    """The folder of a model in the cache, the newest where there are several; None where it is not there."""
+    """Find the newest cached snapshot of a model.
+
+    Args:
+        model: hub id, `owner/name`.
+        cache_dir: folder of the cache; None for the one that `HF_HOME` names.
+
+    Returns:
+        The folder of the snapshot, or None where the model is not cached.
+    """
     found = snapshots(model, cache_dir)
     return found[-1] if found else None
 
 
 def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
-    """The folders of a model in the cache, one for each commit that was fetched, the newest last."""
+    """List the cached snapshots of a model, one for each downloaded commit.
+
+    Args:
+        model: hub id, `owner/name`.
+        cache_dir: folder of the cache; None for the one that `HF_HOME` names.
+
+    Returns:
+        Folders, the newest last.
+    """
     folder = _cache(cache_dir) / f"models--{model.replace('/', '--')}" / "snapshots"
     try:
         return tuple(sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime))

@@ -48,7 +48,15 @@ class Answer:
 
 
 def settle(question: Question, answer: Answer) -> Problem | None:
-    """What an answer says against a config: an error where the name is not there, a note where nobody knows."""
+    """Turn the answer of a hub into a problem of the config.
+
+    Args:
+        question: names the repository and the key that refers to it.
+        answer: whether the hub has the repository.
+
+    Returns:
+        An error where the repository does not exist, a note where that could not be checked, None where it exists.
+    """
     if answer.there:
         return None
     what = WHAT[question.kind]

@@ -43,7 +43,15 @@ def models() -> tuple[str, ...]:
 
 
 def family_of(model: str = "", model_type: str = "") -> Family | None:
-    """The family of a hub id, or of a `model_type`; None where it is not told."""
+    """Find the family of a model.
+
+    Args:
+        model: hub id, `owner/name`.
+        model_type: architecture, as in the model's `config.json`.
+
+    Returns:
+        The family, or None where neither is known.
+    """
     return next((one for one in families() if model in one.models or model_type in one.types), None)
 
 

@@ -53,7 +53,16 @@ class Modules:
 
 
 def look_for_modules(config: RunConfig, spec: FieldSpec) -> Found:
-    """Judges each module of a key: what the model surely lacks is an error, what the table lacks a warning."""
+    """Check the module names in the value of a key against those of the model.
+
+    Args:
+        config: names the model.
+        spec: the key, such as `lora_target`.
+
+    Returns:
+        An error where the model lacks a module or the name is a misspelling, a warning where the modules are known
+        only by family or not at all, and nothing where all exist.
+    """
     asked = [name for name in config.get(spec.key) or () if name != ALL]
     modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if asked else None
     if not asked:

@@ -118,7 +118,14 @@ def recorded(target: Path) -> dict[str, Any]:
 
 
 def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below a folder, by its name in it, folders before what they hold; links are not followed.
+    """Iterate over everything below a folder, each folder before its content. Links are not followed.
+
+    Args:
+        folder: the folder.
+        inside: prefix of each name, with a trailing slash.
+
+    Yields:
+        Path relative to the first folder, and its entry.
 
     Raises:
         OSError: a folder cannot be read.

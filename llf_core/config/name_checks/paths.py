@@ -23,9 +23,15 @@ MOST = 500
 
 
 def look_for_paths(config: RunConfig, spec: FieldSpec) -> Found:
-    """A warning for each path that this machine does not have, since the config may be good on another one.
+    """Check that the absolute paths in the value of a key exist.
 
-    It is an error where its folder has a name that differs by a slip.
+    Args:
+        config: the config.
+        spec: the key.
+
+    Returns:
+        A warning for each missing path, since the config may be meant for another machine; an error where the parent
+        folder has an entry of which the name is a misspelling.
     """
     value = config.get(spec.key)
     found = Found()

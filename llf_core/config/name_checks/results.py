@@ -32,7 +32,17 @@ class Found:
 
 
 def using(config: RunConfig, spec: FieldSpec, name: str, meant: str | None) -> tuple[Fix, ...]:
-    """A fix that puts the name that was meant in the place of another; none where none is known."""
+    """Create the fix that replaces a name with the one that was probably meant.
+
+    Args:
+        config: the config with the name.
+        spec: the key with the name in its value.
+        name: the name that was not found.
+        meant: its replacement, or None where there is no suggestion.
+
+    Returns:
+        One fix, or none without a suggestion.
+    """
     if meant is None:
         return ()
     value = config.get(spec.key)
@@ -44,5 +54,14 @@ def using(config: RunConfig, spec: FieldSpec, name: str, meant: str | None) -> t
 def hint_of(  # noqa: PLR0913, PLR0917 - the parts of a question
     kind: Literal["model", "dataset"], name: str, key: str, value: str, meant: str | None, fixes: tuple[Fix, ...]
 ) -> Question:
-    """A question with the name that may have been meant."""
+    """Create a question for a hub, with the name that was probably meant as its hint.
+
+    Args:
+        kind: kind of repository.
+        name: hub id, `owner/name`.
+        key: the key that refers to it.
+        value: the key's whole value.
+        meant: the suggested name, or None.
+        fixes: offered with the problem if the repository does not exist.
+    """
     return Question(kind, name, key, value, f" Did you mean {meant!r}?" if meant else "", fixes)

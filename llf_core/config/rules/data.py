@@ -45,7 +45,12 @@ WHOLE = Fix("Switch off streaming", {"streaming": False})
 
 
 def has_data_kind(config: ConfigValues, *kinds: DataKind) -> bool:
-    """Whether the stage learns from one of these kinds of data."""
+    """Whether the stage trains on data of one of these kinds.
+
+    Args:
+        config: selects the stage.
+        *kinds: kinds of data.
+    """
     return stage_of(config).data_kind in kinds
 
 

@@ -40,7 +40,12 @@ def hold_out_and_evaluate(c: ConfigValues) -> Fix:
 
 
 def falls_together(larger: float, smaller: float) -> bool:
-    """Whether every save falls on an evaluation; a share and a number of steps never surely do."""
+    """Whether every save falls on an evaluation. It is False for a share of the run and a number of steps.
+
+    Args:
+        larger: interval of the saves, in steps, or as a share of the run below 1.
+        smaller: interval of the evaluations, likewise.
+    """
     if (larger < 1) != (smaller < 1):
         return False
     ratio = larger / smaller

@@ -245,10 +245,14 @@ def role_of(value: Any, names: Mapping[str, str], where: str) -> str:
 
 
 def text_of(value: Any, what: str) -> str:
-    """A cell or a message's content as text.
+    """Convert a cell or the content of a message to text.
+
+    Args:
+        value: text, a number or a list of text parts.
+        what: name of the value in error messages.
 
     Raises:
-        BadExample: it is neither text, a number, nor a list of text parts.
+        BadExample: it is something else.
     """
     if isinstance(value, str):
         return value
@@ -271,10 +275,17 @@ def _part(part: Any, what: str) -> str:
 
 
 def json_of(value: Any, what: str) -> Any:
-    """A value that may be written as JSON text (a CSV cell, a call's arguments).
+    """Parse a value that may be JSON text, such as a CSV cell or the arguments of a tool call.
+
+    Args:
+        value: JSON text, or a value that is already parsed.
+        what: name of the value in error messages.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        BadExample: text that is no JSON, is nested too deeply, or holds a number of thousands of digits.
+        BadExample: the text is not JSON, is nested too deeply, or contains a number with too many digits.
     """
     if not isinstance(value, str):
         return value

@@ -41,7 +41,15 @@ class FreezeOptions(Section):
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Parameters of the last layers; of the first ones where `freeze_trainable_layers` is below 0."""
+    """Count the parameters of the trained layers.
+
+    Args:
+        config: `freeze_trainable_layers`: the last n layers, or the first |n| where it is negative.
+        shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        Number of trained parameters.
+    """
     number = config.options(FreezeOptions).freeze_trainable_layers
     layers = {name: int(found.group(1)) for name in shapes if (found := LAYER.search(name))}
     depth = max(layers.values(), default=-1) + 1

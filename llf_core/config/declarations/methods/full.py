@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 def trained_parameters(_config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """All parameters."""
+    """Count all parameters.
+
+    Args:
+        shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        Number of trained parameters.
+    """
     return count(shapes)
 
 

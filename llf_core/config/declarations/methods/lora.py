@@ -92,7 +92,15 @@ def _wants_several(config: ConfigValues) -> bool:
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """`rank * (in + out)` for each linear layer that gets an adapter."""
+    """Count the parameters of the LoRA matrices: `rank * (in + out)` for each targeted linear layer.
+
+    Args:
+        config: `lora_rank` and `lora_target`.
+        shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        Number of trained parameters.
+    """
     options = config.options(LoRAOptions)
     total = 0
     for name, shape in shapes.items():

@@ -150,7 +150,15 @@ class PPOOptions(Section):
 
 
 def longest_answer(config: ConfigValues, prompt: int = 0) -> int:
-    """Most tokens of an answer to a prompt of so many tokens; `max_new_tokens` comes before `max_length`."""
+    """Maximum length of a completion; `max_new_tokens` takes precedence over `max_length`.
+
+    Args:
+        config: `max_new_tokens` and `max_length`.
+        prompt: length of the prompt, in tokens.
+
+    Returns:
+        Length in tokens, at least 1.
+    """
     return config.generation.max_new_tokens or max(1, config.generation.max_length - prompt)
 
 
