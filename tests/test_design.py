@@ -11,7 +11,7 @@ import typer
 
 import llf_widgets
 from llf_core.cli import app
-from llf_core.config.registry import GROUPS, KINDS
+from llf_core.config.registry import GROUPS, DECLARATION_TYPES
 from llf_widgets.server.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def test_the_page_on_plug_ins_has_each_kind_with_its_declaration_and_its_hook() 
     page = (ROOT / "docs" / "plugins.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `(llf\.\w+)` \| `(\w+)` \| `([\w.]+)\.(\w+)\.(\w+)`", page, re.MULTILINE)
     assert [(kind, group) for kind, group, *_ in rows] == list(GROUPS.items())
-    assert [declaration for _, _, declaration, *_ in rows] == [one.__name__ for one in KINDS]
+    assert [declaration for _, _, declaration, *_ in rows] == [one.__name__ for one in DECLARATION_TYPES]
     for _, _, _, module, name, hook in rows:
         base = getattr(importlib.import_module(module), name)
         assert hook in base.__abstractmethods__

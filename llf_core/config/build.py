@@ -25,12 +25,14 @@ EVALUATION_INTERVAL = 500
 ConfigT = TypeVar("ConfigT", bound="ConfigValues")
 
 
-def build(values: dict[str, Any], asked: RequestedConfig, config_class: type[ConfigT]) -> tuple[ConfigT, list[Problem]]:
+def build(
+    values: dict[str, Any], requested: RequestedConfig, config_class: type[ConfigT]
+) -> tuple[ConfigT, list[Problem]]:
     """Makes a config; a value that is refused is replaced by its default, so that the rest is checked too.
 
     Args:
         values: the values whose keys are options.
-        asked: where they come from.
+        requested: where they come from.
         config_class: what is made.
 
     Returns:
@@ -41,8 +43,8 @@ def build(values: dict[str, Any], asked: RequestedConfig, config_class: type[Con
     def made(section: type[Section]) -> Section:
         own = {key: value for key, value in values.items() if key in section.model_fields}
         part, refused = _section(section, own)
-        problems.extend(_refusal(key, own[key], reason, asked) for key, reason in refused.items())
-        return _with_absolute_paths(part, asked)
+        problems.extend(_refusal(key, own[key], reason, requested) for key, reason in refused.items())
+        return _with_absolute_paths(part, requested)
 
     sections: dict[str, Any] = {name: made(section) for name, section in SECTIONS.items()}
     sections["training"] = _with_inferred(sections["training"])
@@ -93,27 +95,31 @@ def _refused_choice(spec: FieldSpec | None, value: Any) -> str:
     return reasons[0] if reasons else f"Expected {spec.expected}."
 
 
-def _refusal(key: str, value: Any, reason: str, asked: RequestedConfig) -> Problem:
+def _refusal(key: str, value: Any, reason: str, requested: RequestedConfig) -> Problem:
     spec = field(key)
     assert spec is not None, key  # noqa: S101 - every field of a section has one
     message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"
     near = difflib.get_close_matches(str(value), [str(one) for one in spec.choices or ()], n=1)
     values = dict.fromkeys([*(near if spec.type == "text" else ()), spec.default])
     fixes = [Fix(f"Set to {one if isinstance(one, str) else show(one)}", {key: one}) for one in values]
-    return Problem("invalid", key, value, message, tuple(fixes), line=asked.lines.get(key))
+    return Problem("invalid", key, value, message, tuple(fixes), line=requested.lines.get(key))
 
 
-def _with_absolute_paths(part: Section, asked: RequestedConfig) -> Section:
+def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:
     changes: dict[str, Any] = {}
     for key, info in type(part).model_fields.items():
         spec, value = field(key), getattr(part, key)
         if spec is None or spec.path is None or value is None:
             continue
         # The default folder counts only where it is one: `data` beside no `dataset_info.json` is a mere word.
-        if key == "dataset_dir" and value == info.default and not (asked.base / value / "dataset_info.json").is_file():
+        if (
+            key == "dataset_dir"
+            and value == info.default
+            and not (requested.base / value / "dataset_info.json").is_file()
+        ):
             continue
         if isinstance(value, tuple):
-            changes[key] = tuple(absolute(one, spec.path, asked.base, file=asked.file) for one in value)
+            changes[key] = tuple(absolute(one, spec.path, requested.base, file=requested.file) for one in value)
         else:
-            changes[key] = absolute(value, spec.path, asked.base, file=asked.file)
+            changes[key] = absolute(value, spec.path, requested.base, file=requested.file)
     return part.model_copy(update=changes)

@@ -42,7 +42,7 @@ def classify(key: str, value: Any, line: int | None) -> Problem | None:
             return None
         feature = listed.features[key]
         message = f"`{key}` is {show(value)}, which is not supported yet ({feature}). Expected it to be absent."
-        return Problem("not_built", key, value, message, (_out(key),), line=line)
+        return Problem("not_built", key, value, message, (_removal(key),), line=line)
     return _unknown(key, value, line)
 
 
@@ -76,7 +76,7 @@ def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem |
 
 def _secret(key: str, variable: str, line: int | None) -> Problem:
     message = f"`{key}` is a secret, and the config is stored with the run. Set {variable} in the environment instead."
-    return Problem("invalid", key, None, message, (_out(key),), line=line)
+    return Problem("invalid", key, None, message, (_removal(key),), line=line)
 
 
 def _unknown(key: str, value: Any, line: int | None) -> Problem:
@@ -85,17 +85,17 @@ def _unknown(key: str, value: Any, line: int | None) -> Problem:
             f"`{key}` is not a config key, and it looks like a secret, which a run would keep. Expected it in the "
             "environment of the process that starts the run."
         )
-        return Problem("unknown", key, None, message, (_out(key),), line=line)
+        return Problem("unknown", key, None, message, (_removal(key),), line=line)
     names = [*(spec.key for spec in fields()), *known().keys]
     nearest = difflib.get_close_matches(key, sorted(names), n=1)
     if not nearest:
-        return Problem("unknown", key, value, f"Unknown key `{key}`.", (_out(key),), line=line)
+        return Problem("unknown", key, value, f"Unknown key `{key}`.", (_removal(key),), line=line)
     message = f"Unknown key `{key}`. Did you mean `{nearest[0]}`?"
     rename = Fix(f"Rename to {nearest[0]}", {key: None, nearest[0]: value})
-    return Problem("unknown", key, value, message, (rename, _out(key)), line=line)
+    return Problem("unknown", key, value, message, (rename, _removal(key)), line=line)
 
 
-def _out(key: str) -> Fix:
+def _removal(key: str) -> Fix:
     return Fix(f"Remove {key}", {key: None})
 
 

@@ -19,7 +19,7 @@ from llf_core.config.model import Model
 from llf_core.config.number_format import exact
 from llf_core.config.optimizer import OptimizerSection
 from llf_core.config.option import META, Level, Origin, PathKind, Section
-from llf_core.config.registry import KINDS, all_declared, declared
+from llf_core.config.registry import DECLARATION_TYPES, all_declared, declared
 from llf_core.config.stage import StageSection
 from llf_core.config.training import Training
 
@@ -196,7 +196,7 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
     meta: dict[str, Any] = extra[META]  # type: ignore[assignment]
     choices, labels = meta["choices"], None
     if meta["choices_from"]:
-        offered = declared(next(kind for kind in KINDS if kind.kind == meta["choices_from"]))
+        offered = declared(next(kind for kind in DECLARATION_TYPES if kind.kind == meta["choices_from"]))
         choices = tuple(offered)
         labels = tuple(one.label for one in offered.values())
     bounds: dict[type, Any] = {type(one): one for one in info.metadata}

@@ -36,35 +36,37 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def translate(asked: RequestedConfig) -> None:
+def translate(requested: RequestedConfig) -> None:
     """Replaces translated keys in place, with a note for each; two names with two values are a problem."""
     for old, new in known().translated.items():
-        if old not in asked.values:
+        if old not in requested.values:
             continue
-        given = asked.values.pop(old)
-        line = asked.lines.pop(old, None)
+        given = requested.values.pop(old)
+        line = requested.lines.pop(old, None)
         value = VALUES.get(old, _same)(given)
         if value is NOTHING:
             continue
-        problem = _stands_against(asked, old, new, given, value)
+        problem = _conflict(requested, old, new, given, value)
         if problem:
-            asked.problems.append(Problem("invalid", old, given, problem, line=line, keys=(old, new)))
+            requested.problems.append(Problem("invalid", old, given, problem, line=line, keys=(old, new)))
             continue
-        if old == "warmup_ratio" and asked.values.get(new):
-            message = f"`warmup_ratio` is not used, since `warmup_steps` is {asked.values[new]}."
+        if old == "warmup_ratio" and requested.values.get(new):
+            message = f"`warmup_ratio` is not used, since `warmup_steps` is {requested.values[new]}."
         else:
-            asked.values[new] = value
+            requested.values[new] = value
             if line is not None:
-                asked.lines[new] = line
+                requested.lines[new] = line
             message = f"`{old}` is read as `{new}: {value}`."
-        asked.problems.append(Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new)))
+        requested.problems.append(
+            Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new))
+        )
 
 
-def _stands_against(asked: RequestedConfig, old: str, new: str, given: Any, value: Any) -> str | None:
+def _conflict(requested: RequestedConfig, old: str, new: str, given: Any, value: Any) -> str | None:
     if old == "warmup_ratio":
         if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
             return None
         return f"`warmup_ratio` is {given!r}. Expected a share of the steps, from 0 to below 1."
-    if asked.values.get(new, value) != value:
-        return f"`{old}: {given}` and `{new}: {asked.values[new]}` set the same key. Expected one of them."
+    if requested.values.get(new, value) != value:
+        return f"`{old}: {given}` and `{new}: {requested.values[new]}` set the same key. Expected one of them."
     return None

@@ -47,12 +47,12 @@ def known() -> Known:
     values: dict[str, dict[Any, str]] = {}
     for feature in data["feature"]:
         harmless = feature.get("harmless", {})
-        asked = {
+        unsupported = {
             **dict.fromkeys(harmless, None),
             **feature.get("keys", {}),
             **dict.fromkeys(feature.get("unset", ())),
         }
-        for key, default in asked.items():
+        for key, default in unsupported.items():
             features[key] = feature["name"]
             defaults[key] = (default, *harmless.get(key, ()))
         for key, names in feature.get("values", {}).items():

@@ -68,7 +68,7 @@ class Problem:
         return {
             "kind": self.kind,
             "key": self.key,
-            "value": _told(self.value),
+            "value": _json_value(self.value),
             "message": self.message,
             "fixes": [{"label": fix.label, "changes": redact_nested(dict(fix.changes))} for fix in self.fixes],
             "severity": self.severity,
@@ -76,7 +76,7 @@ class Problem:
         }
 
 
-def _told(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """A value as an answer repeats it, without its secrets."""
     value = redact_nested(value)
     return value if isinstance(value, int | float | str | bool | None) else str(value)

@@ -1,4 +1,4 @@
-"""Reads what was asked for: a file, YAML or JSON text, a mapping, and `key=value` overrides."""
+"""Reads the requested config: a file, YAML or JSON text, a mapping, and `key=value` overrides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
 
 @dataclass
 class RequestedConfig:
-    """What was asked for, before anything is judged.
+    """Config as requested, before validation.
 
     Attributes:
         values: plain data by key.
@@ -96,23 +96,25 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
         The values, with problems for what could not be read.
     """
     if isinstance(source, Mapping):
-        asked = RequestedConfig({str(key): value for key, value in source.items()}, Path(base or Path.cwd()).absolute())
+        requested = RequestedConfig(
+            {str(key): value for key, value in source.items()}, Path(base or Path.cwd()).absolute()
+        )
     elif isinstance(source, Path) or (isinstance(source, str) and not _is_text(source)):
-        asked = _read_file(expanded(source), base)
+        requested = _read_file(expanded(source), base)
     elif isinstance(source, str):
-        asked = _read_text(source, Path(base or Path.cwd()).absolute())
+        requested = _read_text(source, Path(base or Path.cwd()).absolute())
     else:
-        asked = RequestedConfig({}, Path.cwd())
-        asked.problems.append(
+        requested = RequestedConfig({}, Path.cwd())
+        requested.problems.append(
             _broken(f"A config cannot be a {type(source).__name__}. Expected a mapping, YAML text or a path.")
         )
-    _override(asked, overrides)
-    for key, value in [*asked.values.items()]:
+    _override(requested, overrides)
+    for key, value in [*requested.values.items()]:
         why = _unusual(value) or _unusual(key)
         if why:
-            asked.problems.append(Problem("invalid", key, None, f"`{key}` {why}", line=asked.lines.get(key)))
-            del asked.values[key]
-    return asked
+            requested.problems.append(Problem("invalid", key, None, f"`{key}` {why}", line=requested.lines.get(key)))
+            del requested.values[key]
+    return requested
 
 
 def _unusual(value: Any) -> str:
@@ -141,41 +143,41 @@ def _read_file(path: Path, base: str | Path | None) -> RequestedConfig:
     try:
         text = read_text(path.resolve())  # what a person names may be a link
     except (OSError, RuntimeError, ValueError) as error:
-        asked = RequestedConfig({}, folder)
+        requested = RequestedConfig({}, folder)
         plain = isinstance(error, OSError) and not isinstance(error, UnreadableError)
         said = error.strerror if isinstance(error, OSError) and plain else str(error)  # a loop, a NUL in the path
         why = f"{str(said).rstrip('.')}."
-        asked.problems.append(_broken(f"The config {path} cannot be read: {why} Expected a YAML or JSON file."))
-        return asked
-    asked = _read_text(text, folder, as_json=path.suffix == ".json")
-    asked.file = True
-    return asked
+        requested.problems.append(_broken(f"The config {path} cannot be read: {why} Expected a YAML or JSON file."))
+        return requested
+    requested = _read_text(text, folder, as_json=path.suffix == ".json")
+    requested.file = True
+    return requested
 
 
 def _read_text(text: str, base: Path, *, as_json: bool = False) -> RequestedConfig:
-    asked = RequestedConfig({}, base)
+    requested = RequestedConfig({}, base)
     kind = "JSON" if as_json else "YAML"
     try:
         if as_json:
-            _take_json(text, asked)
-        elif not (text.lstrip().startswith("{") and _is_json(text, asked)):
-            _take_yaml(text, asked)
+            _take_json(text, requested)
+        elif not (text.lstrip().startswith("{") and _is_json(text, requested)):
+            _take_yaml(text, requested)
     except NotPlainError as error:
         where = f" at line {error.line}" if error.line else ""
-        asked.problems.append(_broken(f"The {kind} cannot be read{where}: {error}.", error.line))
-    return asked
+        requested.problems.append(_broken(f"The {kind} cannot be read{where}: {error}.", error.line))
+    return requested
 
 
-def _is_json(text: str, asked: RequestedConfig) -> bool:
+def _is_json(text: str, requested: RequestedConfig) -> bool:
     """Takes what begins as JSON does, where it is JSON and no YAML in braces."""
     try:
-        _take_json(text, asked)
+        _take_json(text, requested)
     except NotPlainError:
         return False
     return True
 
 
-def _take_json(text: str, asked: RequestedConfig) -> None:
+def _take_json(text: str, requested: RequestedConfig) -> None:
     objects: list[list[tuple[str, Any]]] = []
 
     def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def _take_json(text: str, asked: RequestedConfig) -> None:
         return dict(found)
 
     if not isinstance(json_value(text, keep), dict):
-        asked.problems.append(_broken('The config is not a JSON object. Expected `{"key": value, …}`.'))
+        requested.problems.append(_broken('The config is not a JSON object. Expected `{"key": value, …}`.'))
         return
     begun: dict[str, int] = {}  # the line that each text opens
     for number, content in enumerate(text.splitlines(), 1):
@@ -195,43 +197,43 @@ def _take_json(text: str, asked: RequestedConfig) -> None:
         if opens:
             begun.setdefault(opens[1], number)
     for key, value in objects[-1]:
-        _take(key, value, begun.get(json.dumps(key, ensure_ascii=False), 1), asked)
+        _take(key, value, begun.get(json.dumps(key, ensure_ascii=False), 1), requested)
 
 
-def _take_yaml(text: str, asked: RequestedConfig) -> None:
+def _take_yaml(text: str, requested: RequestedConfig) -> None:
     document = Document(text)
     pairs = document.pairs()
     if pairs is None and not document.empty:
-        asked.problems.append(_broken("The config is not a list of keys. Expected lines of the form `key: value`."))
+        requested.problems.append(_broken("The config is not a list of keys. Expected lines of the form `key: value`."))
     for key, value, line in pairs or ():
-        _take(str(key), value, line, asked)
+        _take(str(key), value, line, requested)
 
 
-def _take(key: str, value: Any, line: int, asked: RequestedConfig) -> None:
-    if key in asked.values and key not in asked.repeated:
-        asked.repeated.add(key)
-        message = f"`{key}` is set in line {asked.lines[key]} and again in line {line}. Expected it once."
-        asked.problems.append(Problem("invalid", key, None, message, line=line))
-    asked.values[key] = value
-    asked.lines[key] = line
+def _take(key: str, value: Any, line: int, requested: RequestedConfig) -> None:
+    if key in requested.values and key not in requested.repeated:
+        requested.repeated.add(key)
+        message = f"`{key}` is set in line {requested.lines[key]} and again in line {line}. Expected it once."
+        requested.problems.append(Problem("invalid", key, None, message, line=line))
+    requested.values[key] = value
+    requested.lines[key] = line
 
 
-def _override(asked: RequestedConfig, overrides: Sequence[str]) -> None:
+def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
     for text in overrides:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")
         if not equals or not key:
-            asked.problems.append(
+            requested.problems.append(
                 _broken(f"The override {text!r} is not `key=value`, for example `learning_rate=1e-4`.")
             )
             continue
         try:
-            asked.values[key] = yaml_value(value)
+            requested.values[key] = yaml_value(value)
         except NotPlainError:
-            asked.problems.append(
+            requested.problems.append(
                 Problem("invalid", key, value, f"The value of the override {text!r} cannot be read as YAML.")
             )
-        asked.lines.pop(key, None)
+        requested.lines.pop(key, None)
 
 
 def _broken(message: str, line: int | None = None) -> Problem:

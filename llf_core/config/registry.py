@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from llf_core.config.values import ConfigValues
 
-KINDS: tuple[type[Declaration], ...] = (
+DECLARATION_TYPES: tuple[type[Declaration], ...] = (
     MethodDeclaration,
     ModifierDeclaration,
     OptimizerDeclaration,
@@ -32,7 +32,7 @@ KINDS: tuple[type[Declaration], ...] = (
     FormatDeclaration,
 )
 """What an entry point of each group declares; the group of a kind is `llf.` and its plural."""
-GROUPS: Mapping[str, str] = MappingProxyType({one.kind: f"llf.{one.kind}s" for one in KINDS})
+GROUPS: Mapping[str, str] = MappingProxyType({one.kind: f"llf.{one.kind}s" for one in DECLARATION_TYPES})
 """The group of entry points of each kind."""
 PREFIX = "llf."
 D = TypeVar("D", bound=Declaration)
@@ -57,7 +57,7 @@ def declared(kind: type[D]) -> Mapping[str, D]:
     """The declarations of a kind by name, ours and those of other installed packages.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `DECLARATION_TYPES`.
 
     Raises:
         PluginError: two packages declare the same name.
@@ -67,7 +67,7 @@ def declared(kind: type[D]) -> Mapping[str, D]:
 
 def all_declared() -> Mapping[str, Declaration]:
     """Every declaration by `kind.name`."""
-    return {f"{kind.kind}.{name}": one for kind in KINDS for name, one in declared(kind).items()}
+    return {f"{kind.kind}.{name}": one for kind in DECLARATION_TYPES for name, one in declared(kind).items()}
 
 
 def method_of(config: ConfigValues) -> MethodDeclaration:
@@ -92,7 +92,7 @@ def modifiers_of(config: ConfigValues) -> tuple[ModifierDeclaration, ...]:
 
 def broken() -> tuple[Broken, ...]:
     """The installed plug-ins that cannot be loaded, with the reasons."""
-    return tuple(one for kind in KINDS for one in _loaded(kind.kind)[1])
+    return tuple(one for kind in DECLARATION_TYPES for one in _loaded(kind.kind)[1])
 
 
 def uncalled() -> tuple[Broken, ...]:
@@ -123,7 +123,7 @@ def _loaded(kind: str) -> tuple[Mapping[str, Declaration], tuple[Broken, ...]]:
     found: dict[str, Declaration] = {}
     failed = []
     origin: dict[str, metadata.EntryPoint] = {}
-    declaration = next(one for one in KINDS if one.kind == kind)
+    declaration = next(one for one in DECLARATION_TYPES if one.kind == kind)
     for point in sorted(_installed().select(group=GROUPS[kind]), key=lambda point: point.name):
         try:
             loaded = tuple(_declarations(point, declaration))

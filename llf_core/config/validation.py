@@ -56,32 +56,34 @@ def judge(
         base: where relative paths start; unset, the file's folder, or the working directory.
         config_class: what is made of the values.
     """
-    asked = read(source, overrides, base)
-    translate(asked)
-    problems, values = asked.problems, {}
-    untold = [key for key in asked.values if not is_known(key)][MOST_UNKNOWN:]
-    set_aside = set(untold)
-    for key, value in asked.values.items():
+    requested = read(source, overrides, base)
+    translate(requested)
+    problems, values = requested.problems, {}
+    unreported = [key for key in requested.values if not is_known(key)][MOST_UNKNOWN:]
+    set_aside = set(unreported)
+    for key, value in requested.values.items():
         if key in set_aside:
             continue
-        problem = classify(key, value, asked.lines.get(key))
+        problem = classify(key, value, requested.lines.get(key))
         if problem is not None:
             problems.append(problem)
         elif field(key) is not None:
             values[key] = value
-    if untold:
-        message = f"{len(untold):,} more keys are unknown: {listed(map(brief, untold))}. Expected a training config."
-        take_out = Fix("Remove them", dict.fromkeys(untold))
-        problems.append(Problem("unknown", untold[0], None, message, (take_out,), keys=tuple(untold)))
-    config, refused = build(values, asked, config_class)
+    if unreported:
+        message = (
+            f"{len(unreported):,} more keys are unknown: {listed(map(brief, unreported))}. Expected a training config."
+        )
+        removal = Fix("Remove them", dict.fromkeys(unreported))
+        problems.append(Problem("unknown", unreported[0], None, message, (removal,), keys=tuple(unreported)))
+    config, refused = build(values, requested, config_class)
     problems += refused
     wrong = {problem.key for problem in problems if problem.severity == "error"}
-    if asked.values or not problems:  # of a file that cannot be read nothing else is known
-        problems += _violations(config, wrong, asked.lines)
-    told = {key for problem in problems if problem.kind == "violation" for key in problem.keys[:1]}
-    without = _without_effect(config, values, asked.lines)
-    problems += [problem for problem in without if problem.key not in told]
-    return Judgement(config, problems, asked.lines, asked.base)
+    if requested.values or not problems:  # of a file that cannot be read nothing else is known
+        problems += _violations(config, wrong, requested.lines)
+    reported = {key for problem in problems if problem.kind == "violation" for key in problem.keys[:1]}
+    without = _without_effect(config, values, requested.lines)
+    problems += [problem for problem in without if problem.key not in reported]
+    return Judgement(config, problems, requested.lines, requested.base)
 
 
 def _violations(config: ConfigValues, wrong: set[str], lines: dict[str, int]) -> list[Problem]:

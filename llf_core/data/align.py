@@ -14,8 +14,7 @@ from llf_core.config.declarations.formats.sharegpt import SHAREGPT
 from llf_core.config.did_you_mean import any_of, did_you_mean, listed
 from llf_core.config.registry import declared, stage_of
 from llf_core.data.errors import BadExample, DataError, OtherKindError
-from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
-from llf_core.data.formats.conversation import KINDS as HELD
+from llf_core.data.formats.conversation import ANSWERS, DATA_KINDS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.formats.dataset_format import DatasetFormat
 from llf_core.data.media import KINDS
 
@@ -39,8 +38,8 @@ LAYOUTS = ("instruction", "turns")
 
 def stages_for(kind: DataKind) -> tuple[str, ...]:
     """The names of the stages that learn from a kind of data, those without options of their own first."""
-    fitting = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
-    return tuple(stage.name for stage in sorted(fitting, key=lambda stage: bool(stage.options.model_fields)))
+    matching = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
+    return tuple(stage.name for stage in sorted(matching, key=lambda stage: bool(stage.options.model_fields)))
 
 
 def formats(kind: DataKind) -> tuple[str, ...]:
@@ -90,7 +89,7 @@ class Reading:
         columns: LLaMA-Factory's name to the set's own.
         tags: LLaMA-Factory's name of a tag to the set's own.
         reason: why this format.
-        kind: what the set holds, one of `llf_core.data.formats.conversation.KINDS`.
+        kind: what the set holds, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         fits: share of the rows that were looked at which are read without a flaw.
     """
 
@@ -138,18 +137,18 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
     return replace(reading, fits=good / len(rows))
 
 
-def other_kind(source: Source, held: DataKind, kind: DataKind) -> OtherKindError:
+def other_kind(source: Source, found_kind: DataKind, kind: DataKind) -> OtherKindError:
     """Create the error of a data set with data of another kind than the stage trains on.
 
     Args:
         source: the data set.
-        held: kind of data that it contains.
+        found_kind: kind of data that it contains.
         kind: kind of data that the stage needs.
     """
     return OtherKindError(
-        f"The data set {source.label} contains {HELD[held]}, for stage {any_of(stages_for(held))}. "
-        f"Stage {any_of(stages_for(kind))} needs {HELD[kind]}.",
-        held,
+        f"The data set {source.label} contains {DATA_KINDS[found_kind]}, for stage {any_of(stages_for(found_kind))}. "
+        f"Stage {any_of(stages_for(kind))} needs {DATA_KINDS[kind]}.",
+        found_kind,
     )
 
 
@@ -160,7 +159,7 @@ def kind_by_entry(source: Source, kind: DataKind) -> DataKind | None:
         source: the data set.
         kind: what the stage learns from: many sets can be read in more than one way.
     """
-    return None if source.formatting is None else _held(source, dict(source.columns or ()), kind)
+    return None if source.formatting is None else _kind_in_columns(source, dict(source.columns or ()), kind)
 
 
 def _reads(reading: Reading, row: Row) -> bool:
@@ -175,19 +174,19 @@ def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
     """As `dataset_info.json` says."""
     spec = format_of(str(source.formatting))
     given = dict(source.columns) if source.columns is not None else None
-    held = _held(source, given or {}, kind)
-    if held == TEXTS:
+    found_kind = _kind_in_columns(source, given or {}, kind)
+    if found_kind == TEXTS:
         spec = format_of("text")
         given = {"prompt": (given or {}).get("prompt", spec.columns["prompt"])}
-    answered = held not in {PAIRS, PROMPTS}
+    answered = found_kind not in {PAIRS, PROMPTS}
     required = {key: spec.columns[key] for key in spec.required if key != "response" or answered}
-    if held == PAIRS:
+    if found_kind == PAIRS:
         required |= spec.ranked
     # As in LLaMA-Factory, naming one column leaves out every optional one that is not named.
     wanted = dict(spec.columns) | required if given is None else required | given
     if not answered:
         wanted.pop("response", None)
-    if held != UNPAIRED:
+    if found_kind != UNPAIRED:
         wanted.pop("kto_tag", None)
     for key, column in wanted.items():
         if column not in columns and (key in required or given is not None):
@@ -197,14 +196,14 @@ def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
             )
     known = {*spec.columns, *spec.ranked, "kto_tag", *KINDS}
     used = {key: column for key, column in wanted.items() if column in columns and key in known}
-    if held == PROMPTS:
+    if found_kind == PROMPTS:
         used = {key: column for key, column in used.items() if key not in spec.ranked}
-    if held == PROMPTS and spec.layout == "turns":
+    if found_kind == PROMPTS and spec.layout == "turns":
         used["prompt"] = used["messages"]
-    return Reading(spec.name, used, dict(source.tags), f"as {source.described} says", held)
+    return Reading(spec.name, used, dict(source.tags), f"as {source.described} says", found_kind)
 
 
-def _held(source: Source, given: dict[str, str], kind: DataKind) -> DataKind:
+def _kind_in_columns(source: Source, given: dict[str, str], kind: DataKind) -> DataKind:
     """What an entry says that its set holds, as far as it says so."""
     if kind == PROMPTS:  # which every set has
         return PROMPTS
@@ -222,7 +221,7 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: Data
     optional |= {key: name for key, kind in KINDS.items() for name in (kind, key) if name in columns}
     pairs = {"chosen", "rejected"} <= set(columns) and kind != PROMPTS
     verdict = _first(VERDICTS, columns) if kind == UNPAIRED else None
-    held = PAIRS if pairs else UNPAIRED if verdict else ANSWERS
+    found_kind = PAIRS if pairs else UNPAIRED if verdict else ANSWERS
     ends: dict[str, str] = dict(ALPACA.ranked) if pairs else {"kto_tag": verdict} if verdict else {}
     for column in _turn_columns(columns, pairs=pairs):
         keys = _turn_keys(rows, column)
@@ -231,8 +230,8 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: Data
             if marks[0] in keys:
                 reason = f"column {column} holds turns with {marks[0]} and {marks[1]}"
                 if kind == PROMPTS:
-                    ends, held = {"prompt": column}, PROMPTS
-                return Reading(spec.name, {"messages": column, **optional, **ends}, {}, reason, held)
+                    ends, found_kind = {"prompt": column}, PROMPTS
+                return Reading(spec.name, {"messages": column, **optional, **ends}, {}, reason, found_kind)
     question, answer = _first(QUESTIONS, columns), _first(ANSWER_COLUMNS, columns)
     if question and (answer or pairs or kind == PROMPTS):
         used: dict[str, str] = {"prompt": question, **optional, **ends}
@@ -244,7 +243,7 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: Data
             used["history"] = "history"
         found = ["chosen and rejected"] if pairs else [answer] if "response" in used else []
         reason = f"columns {' and '.join([question, *map(str, found)])}" if found else f"column {question}"
-        return Reading("alpaca", used, {}, reason, PROMPTS if kind == PROMPTS else held)
+        return Reading("alpaca", used, {}, reason, PROMPTS if kind == PROMPTS else found_kind)
     written = _first(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
     if written is not None and isinstance(rows[0].get(written), str):
         return Reading("text", {"prompt": written}, {}, f"column {written} holds text", TEXTS)

@@ -50,7 +50,7 @@ class EncodingSettings:
         default_system: system prompt of conversations without one.
         max_samples: maximum number of records of each data set.
         seed: random seed.
-        kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.KINDS`.
+        kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         workers: number of processes.
     """
 

@@ -122,7 +122,7 @@ class Encoder:
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one; None leaves it to the template.
         cutoff_strategy: what happens to a longer example: `cut`, `drop`, or `split` into several examples.
-        kind: kind of data, one of `llf_core.data.formats.conversation.KINDS`.
+        kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
     """

@@ -24,7 +24,7 @@ class OtherKindError(DataError):
     """A data set of another kind than the stage trains on.
 
     Attributes:
-        kind: kind of the data set, one of `llf_core.data.formats.conversation.KINDS`.
+        kind: kind of the data set, one of `llf_core.data.formats.conversation.DATA_KINDS`.
     """
 
     def __init__(self, message: str, kind: DataKind) -> None:

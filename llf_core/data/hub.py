@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.name_checks.repository import ask_repository
+from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.data.errors import DataError
 from llf_core.models.hub import INVALID_RESPONSE
 
@@ -93,7 +93,7 @@ def _probe(hub_id: str) -> bool:
     # The client's HTTP library has changed its name over versions; its errors have one base.
     network: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
     try:
-        ask_repository("dataset", hub_id, "main", seconds=PROBE_SECONDS)
+        fetch_repository_info("dataset", hub_id, "main", seconds=PROBE_SECONDS)
     except HFValidationError:
         raise DataError(f"{hub_id!r} is neither a path nor a hub id such as owner/name.") from None
     except HfHubHTTPError as error:

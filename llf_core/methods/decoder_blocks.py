@@ -53,18 +53,18 @@ def outer_modules(parameters: Iterable[str]) -> set[str]:
     return {parameter.split(".")[-2] for parameter in parameters if block_of(parameter) is None and "." in parameter}
 
 
-def require_known(key: str, asked: Iterable[str], known: set[str]) -> None:
+def require_known(key: str, requested: Iterable[str], known: set[str]) -> None:
     """Check that the model has all named modules.
 
     Args:
         key: the config key that names them.
-        asked: the names.
+        requested: the names.
         known: names of the model's modules.
 
     Raises:
         ModelError: some do not exist. The message lists them and the possible names.
     """
-    missing = [name for name in asked if name not in known]
+    missing = [name for name in requested if name not in known]
     if missing:
         raise ModelError(
             f"{key}: the model has no {', '.join(missing)}. Choose from: {', '.join(sorted(known)) or 'none'}."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import FreezeOptions
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
-from llf_core.methods.lora_targets import senses
+from llf_core.methods.lora_targets import multimodal_towers
 from llf_core.methods.method import Method
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
@@ -20,7 +20,7 @@ class Freeze(Method):
     """The last or first layers are trained, the others stay as they are."""
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Makes the asked modules of the asked layers trainable and freezes the rest.
+        """Make the selected modules of the selected layers trainable and freeze the rest.
 
         Raises:
             ModelError: no such layers or modules; the message lists the choices.
@@ -33,7 +33,7 @@ class Freeze(Method):
         extra = set(options.freeze_extra_modules or ())
         require_known("freeze_extra_modules", extra, outer_modules(names))
         extra |= {HEAD_NAME} if hasattr(model, HEAD_NAME) else set()
-        seeing = tuple(f"{name}." for name in senses(model))
+        towers = tuple(f"{name}." for name in multimodal_towers(model))
         for name, parameter in model.named_parameters():
             inside = block_of(name)
             if inside is None:
@@ -41,26 +41,26 @@ class Freeze(Method):
             else:
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
-            parameter.requires_grad_(trained and parameter.is_floating_point() and not name.startswith(seeing))
+            parameter.requires_grad_(trained and parameter.is_floating_point() and not name.startswith(towers))
         for parameter in () if generates(self.config) else unused_lm_head(model):
             parameter.requires_grad = False
         keep_trained_weights_exact(model, self.config)
         return model
 
 
-def trained_layers(asked: int, count: int) -> range:
+def trained_layers(requested: int, count: int) -> range:
     """Indices of the trained layers.
 
     Args:
-        asked: above 0 the last ones, below 0 the first ones.
+        requested: `freeze_trainable_layers`: the last n layers, or the first |n| where it is negative.
         count: how many the model has.
 
     Raises:
         ModelError: 0, or more than there are.
     """
-    if asked == 0 or abs(asked) > count:
+    if requested == 0 or abs(requested) > count:
         raise ModelError(
-            f"freeze_trainable_layers is {asked}, and the model has {count} layers. "
+            f"freeze_trainable_layers is {requested}, and the model has {count} layers. "
             f"Give 1 to {count} for the last layers, or -1 to -{count} for the first."
         )
-    return range(count - asked, count) if asked > 0 else range(-asked)
+    return range(count - requested, count) if requested > 0 else range(-requested)

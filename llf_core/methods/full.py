@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.methods.lora_targets import senses
+from llf_core.methods.lora_targets import multimodal_towers
 from llf_core.methods.method import Method
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.reward_head import generates, unused_lm_head
@@ -19,7 +19,7 @@ class Full(Method):
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
         """Makes every parameter trainable, in float32 unless `pure_bf16`; vision and audio towers stay frozen."""
         model.requires_grad_(requires_grad=True)
-        for name in senses(model):
+        for name in multimodal_towers(model):
             model.get_submodule(name).requires_grad_(requires_grad=False)
         for parameter in () if generates(self.config) else unused_lm_head(model):
             parameter.requires_grad = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.lora import LoRAOptions
-from llf_core.methods.lora_targets import adapter_targets, saved_modules, senses
+from llf_core.methods.lora_targets import adapter_targets, multimodal_towers, saved_modules
 from llf_core.methods.method import Method
 from llf_core.methods.peft_adapter import begin_adapter
 from llf_core.models.errors import ModelError
@@ -60,7 +60,7 @@ def _wrap(model: PreTrainedModel, options: LoRAOptions) -> PeftModel:
             lora_dropout=options.lora_dropout,
             target_modules=targets.modules,
             target_parameters=targets.parameters or None,
-            exclude_modules=senses(model) or None,
+            exclude_modules=multimodal_towers(model) or None,
             modules_to_save=whole or None,
             use_rslora=options.use_rslora,
             use_dora=options.use_dora,
@@ -92,12 +92,12 @@ def _keep_scale(model: PreTrainedModel) -> None:
         model.config.rescale_every = 0
 
 
-def _whole_modules(model: PreTrainedModel, asked: Sequence[str]) -> list[str]:
-    """What is trained whole beside the adapter: what was asked for, and the head of a reward model."""
+def _whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]:
+    """Modules that are trained in full beside the adapter: `additional_target`, and the head of a reward model."""
     from llf_core.models.reward_head import HEAD_NAME
 
-    own = [HEAD_NAME] if hasattr(model, HEAD_NAME) and HEAD_NAME not in asked else []
-    return saved_modules(model, asked) + own
+    own = [HEAD_NAME] if hasattr(model, HEAD_NAME) and HEAD_NAME not in requested else []
+    return saved_modules(model, requested) + own
 
 
 def _trains_tied_weights(model: PreTrainedModel, modules: Sequence[str]) -> bool:
@@ -105,4 +105,4 @@ def _trains_tied_weights(model: PreTrainedModel, modules: Sequence[str]) -> bool
     tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
     pair = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
     names = {name for name, module in model.named_modules() if any(module is one for one in pair)}
-    return tied and any(name == asked or name.endswith(f".{asked}") for name in names for asked in modules)
+    return tied and any(name == module or name.endswith(f".{module}") for name in names for module in modules)

@@ -68,11 +68,14 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     return _endings(linear_layers(model), _paths(model))
 
 
-def senses(model: PreTrainedModel) -> list[str]:
-    """Paths of the modules with which a model sees or hears: they stay as they are. Of a model of texts, none.
+def multimodal_towers(model: PreTrainedModel) -> list[str]:
+    """List the vision and audio towers and their projectors, which stay frozen.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
+
+    Returns:
+        Paths of all modules outside the decoder and its head; empty for a text-only model.
     """
     if not hasattr(model.config, "vision_config") and not hasattr(model.config, "audio_config"):
         return []
@@ -82,12 +85,12 @@ def senses(model: PreTrainedModel) -> list[str]:
     return [name for name, module in model.named_modules() if id(module) not in inside and name not in holders]
 
 
-def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool = True) -> Targets:
+def adapter_targets(model: PreTrainedModel, requested: Sequence[str], *, plain: bool = True) -> Targets:
     """What an adapter is put on.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
-        asked: names of modules or of experts' parameters (last part or whole path), or `all`.
+        requested: names of modules or of experts' parameters (last part or whole path), or `all`.
         plain: whether the adapter has neither dropout nor DoRA, which PEFT cannot apply to a parameter.
 
     Raises:
@@ -97,12 +100,12 @@ def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool
     from torch import nn
 
     layers, experts = linear_layers(model), expert_parameters(model)
-    whole = "all" in asked
+    whole = "all" in requested
     embeddings = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
     if not whole:
-        _require(model, asked, {*layers, *embeddings, *experts})
-        layers = {path: module for path, module in layers.items() if _is_asked(path, asked)}
-        experts = {path: one for path, one in experts.items() if _is_asked(path, asked)}
+        _require(model, requested, {*layers, *embeddings, *experts})
+        layers = {path: module for path, module in layers.items() if _is_requested(path, requested)}
+        experts = {path: one for path, one in experts.items() if _is_requested(path, requested)}
     left_out = _left_out(model, set(layers))
     if left_out and not whole:
         which, why, _ = left_out[0]
@@ -137,22 +140,22 @@ def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool
             f"{type(model).__name__} has no linear layer that PEFT puts an adapter on. Train it with "
             "finetuning_type: full or freeze."
         )
-    modules |= set() if whole else {path for path in embeddings if _is_asked(path, asked)}
+    modules |= set() if whole else {path for path in embeddings if _is_requested(path, requested)}
     paths = _paths(model)
-    same = modules and not whole and {path for path in paths if _is_asked(path, asked)} == modules
+    same = modules and not whole and {path for path in paths if _is_requested(path, requested)} == modules
     return Targets(
-        list(asked) if same else _endings(modules, paths),
+        list(requested) if same else _endings(modules, paths),
         _endings(parameters, [path for path, _ in model.named_parameters()], parts=2),
         tuple(notes),
     )
 
 
-def saved_modules(model: nn.Module, asked: Sequence[str]) -> list[str]:
+def saved_modules(model: nn.Module, requested: Sequence[str]) -> list[str]:
     """Select the modules that are trained in full and saved with the adapter (`additional_target`).
 
     Args:
         model: the base model.
-        asked: the names in `additional_target`.
+        requested: the names in `additional_target`.
 
     Returns:
         The names, for PEFT's `modules_to_save`.
@@ -161,17 +164,17 @@ def saved_modules(model: nn.Module, asked: Sequence[str]) -> list[str]:
         ModelError: the model has no such module.
     """
     modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
-    unknown = [name for name in asked if name.rsplit(".", 1)[-1] not in modules]
+    unknown = [name for name in requested if name.rsplit(".", 1)[-1] not in modules]
     holders = {path.split(".")[-2] for path, _ in model.named_parameters() if "." in path}
     require_known("additional_target", unknown, holders)
-    return list(asked)
+    return list(requested)
 
 
 def _all_linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    head, outside = model.get_output_embeddings(), set(senses(model))
+    head, outside = model.get_output_embeddings(), set(multimodal_towers(model))
     for path, module in model.named_modules():
         linear = isinstance(module, nn.Linear | Conv1D) and module is not head and path not in outside
         if linear and path.rpartition(".")[2] not in HEADS:
@@ -351,9 +354,9 @@ def _renamed(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
     return {path for path in paths if path.rpartition(".")[2] in renamed}
 
 
-def _require(model: PreTrainedModel, asked: Sequence[str], paths: Collection[str]) -> None:
-    unknown = [name for name in asked if not any(_is_asked(path, (name,)) for path in paths)]
-    odd = [name for name in unknown if any(_is_asked(path, (name,)) for path, _ in _all_linear_layers(model))]
+def _require(model: PreTrainedModel, requested: Sequence[str], paths: Collection[str]) -> None:
+    unknown = [name for name in requested if not any(_is_requested(path, (name,)) for path in paths)]
+    odd = [name for name in unknown if any(_is_requested(path, (name,)) for path, _ in _all_linear_layers(model))]
     if odd:
         raise ModelError(
             f"lora_target: {', '.join(odd)} of {type(model).__name__} computes more than a product with its weight, so "
@@ -371,16 +374,16 @@ def _require(model: PreTrainedModel, asked: Sequence[str], paths: Collection[str
 
 def _is_head(model: PreTrainedModel, name: str) -> bool:
     head = model.get_output_embeddings()
-    return any(module is head and _is_asked(path, (name,)) for path, module in model.named_modules())
+    return any(module is head and _is_requested(path, (name,)) for path, module in model.named_modules())
 
 
-def _is_asked(path: str, asked: Iterable[str]) -> bool:
-    return any(path == name or path.endswith(f".{name}") for name in asked)
+def _is_requested(path: str, requested: Iterable[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in requested)
 
 
 def _paths(model: nn.Module) -> list[str]:
     """Paths of all modules of which names must tell the targets: not of what a model sees with, which is excluded."""
-    outside = set(senses(model))
+    outside = set(multimodal_towers(model))
     return [path for path, _ in model.named_modules() if path and path not in outside]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.name_checks.models import meant_instead, shown_name
-from llf_core.config.name_checks.repository import ask_repository
+from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.models.errors import ModelError
 from llf_core.models.header_check import check_sizes
 from llf_core.models.model_folder import NON_WEIGHT_FILES, PICKLE_SUFFIXES, card_license, check_files, check_shards
@@ -97,7 +97,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
     failure: BaseException | None = None
     if not constants.HF_HUB_OFFLINE:
         try:
-            info = ask_repository("model", name, revision, seconds=PROBE_SECONDS)
+            info = fetch_repository_info("model", name, revision, seconds=PROBE_SECONDS)
             files = choose(sibling.rfilename for sibling in info.siblings or ())
             logger.info(f"Loading {name} from the hub's cache, or downloading it …")
             # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from llf_core.config.name_checks import ask
+from llf_core.config.name_checks import query_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -73,7 +73,7 @@ class HubNames:
                 before = questions
                 time.sleep(REST)
                 continue
-            found = ask(questions)
+            found = query_hub(questions)
             with self._lock:
                 self._answers |= {question: (answer, time.monotonic()) for question, answer in found.items()}
             self._on_answer()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config import Problem, RunConfig, fields, preset, validate
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
-from llf_core.config.name_checks import for_a_start, look, settle
+from llf_core.config.name_checks import check_local, problem_from_answer, required_for_start
 from llf_core.config.read_config import dump_yaml, read
 from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.config import FieldSpec, Report
-    from llf_core.config.name_checks import Answer, Found, Question
+    from llf_core.config.name_checks import Answer, CheckResult, Question
 
 KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
 """Keys that a preset without a value for them leaves unchanged: the chosen model and data."""
@@ -106,15 +106,15 @@ class FormState:
         return self.cell_rows is not None and self.cell_rows.are(self.given.get("dataset"))
 
     @functools.cached_property
-    def names(self) -> Found:
+    def names(self) -> CheckResult:
         """Local check of the named models, data sets and modules, and open questions for a hub."""
-        return look(self.report.config, runs=run_ids(), home=home())
+        return check_local(self.report.config, runs=run_ids(), home=home())
 
     def name_problems(self) -> tuple[Problem, ...]:
         """Problems of these names, with the hub's answers so far."""
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
-        settled = (settle(one, self.answers[one]) for one in self.names.questions if one in self.answers)
-        found = (for_a_start(problem) for problem in (*self.names.problems, *settled) if problem is not None)
+        from_hub = (problem_from_answer(one, self.answers[one]) for one in self.names.questions if one in self.answers)
+        found = (required_for_start(problem) for problem in (*self.names.problems, *from_hub) if problem is not None)
         return tuple(problem for problem in found if problem.key not in wrong)
 
     def value(self, key: str) -> Any:

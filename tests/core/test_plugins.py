@@ -151,7 +151,7 @@ def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
         OptimizerDeclaration,
         StageDeclaration,
     )
-    from llf_core.config.registry import KINDS, declared
+    from llf_core.config.registry import DECLARATION_TYPES, declared
     from llf_core.data.formats.dataset_format import DatasetFormat
     from llf_core.methods.method import Method
     from llf_core.modifiers.modifier import Modifier
@@ -165,7 +165,7 @@ def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
         StageDeclaration: Stage,
         FormatDeclaration: DatasetFormat,
     }
-    assert set(bases) == set(KINDS)
+    assert set(bases) == set(DECLARATION_TYPES)
     for kind, base in bases.items():
         assert declared(kind)
         for one in declared(kind).values():

@@ -1,8 +1,17 @@
 """Whether what a config names is there: models, adapters, data sets, modules. Imports no torch."""
 
-from llf_core.config.name_checks.check import check, for_a_start, look
-from llf_core.config.name_checks.hub import ask
-from llf_core.config.name_checks.hub_question import Answer, Question, settle
-from llf_core.config.name_checks.results import Found
+from llf_core.config.name_checks.check import check, check_local, required_for_start
+from llf_core.config.name_checks.hub import query_hub
+from llf_core.config.name_checks.hub_question import Answer, Question, problem_from_answer
+from llf_core.config.name_checks.results import CheckResult
 
-__all__ = ["Answer", "Found", "Question", "ask", "check", "for_a_start", "look", "settle"]
+__all__ = [
+    "Answer",
+    "CheckResult",
+    "Question",
+    "check",
+    "check_local",
+    "problem_from_answer",
+    "query_hub",
+    "required_for_start",
+]

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config.name_checks.model_folder import config_of, folder_of
-from llf_core.config.name_checks.results import Found
+from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import stage_of
 
@@ -57,7 +57,7 @@ class Property:
         values = [one.get(self.above) for one in near] + ([settings.get(LONGEST)] if self.rope else [])
         return next((one for one in values if isinstance(one, int) and not isinstance(one, bool)), None)
 
-    def told(self, settings: Mapping[str, Any]) -> str:
+    def message(self, settings: Mapping[str, Any]) -> str:
         """The text about a model."""
         return f"{self.name} ({settings.get('model_type')}): {self.text.format(limit=self.limit(settings))}"
 
@@ -80,7 +80,7 @@ def properties() -> tuple[Property, ...]:
 def refusal(settings: Mapping[str, Any]) -> str | None:
     """Why a model cannot be trained, whatever a run's config says; None where it can be."""
     errors = (one for one in properties() if one.severity == "error" and not one.predicts and one.belongs_to(settings))
-    return next((one.told(settings) for one in errors), None)
+    return next((one.message(settings) for one in errors), None)
 
 
 def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Problem, ...]:
@@ -112,15 +112,15 @@ def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Probl
             changes = alone | ({"packing": False} if config.data.packing else {})
             fixes = [Fix("Train one example at a time", changes)]
         keys = (KEY, "cutoff_len") if one.above else (KEY,)
-        told = one.told(part)
-        found.append(Problem("violation", KEY, config.get(KEY), told, tuple(fixes), one.severity, keys=keys))
+        message = one.message(part)
+        found.append(Problem("violation", KEY, config.get(KEY), message, tuple(fixes), one.severity, keys=keys))
     return tuple(found)
 
 
-def look_for_properties(config: RunConfig) -> Found:
+def check_architecture(config: RunConfig) -> CheckResult:
     """What the config of a model that is here tells; nothing of one that is not."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
-    return Found() if folder is None else Found(properties_of(config_of(folder), config))
+    return CheckResult() if folder is None else CheckResult(properties_of(config_of(folder), config))
 
 
 def _rotary(settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Judges every name of a config: first by what this machine has, then by what a hub answers."""
+"""Checks the names in a config: first on this machine, then on the hub."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import fields, is_used
-from llf_core.config.name_checks.architecture_properties import look_for_properties
-from llf_core.config.name_checks.data_sets import look_for_data
-from llf_core.config.name_checks.hub import SECONDS, ask
-from llf_core.config.name_checks.hub_question import settle
-from llf_core.config.name_checks.models import look_for_models
-from llf_core.config.name_checks.modules import KEYS, look_for_modules
-from llf_core.config.name_checks.output_folder import look_for_output
-from llf_core.config.name_checks.paths import look_for_paths
+from llf_core.config.name_checks.architecture_properties import check_architecture
+from llf_core.config.name_checks.data_sets import check_datasets
+from llf_core.config.name_checks.hub import SECONDS, query_hub
+from llf_core.config.name_checks.hub_question import problem_from_answer
+from llf_core.config.name_checks.models import check_models
+from llf_core.config.name_checks.modules import KEYS, check_modules
+from llf_core.config.name_checks.output_folder import check_output_dir
+from llf_core.config.name_checks.paths import check_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from llf_core.config.field_specs import FieldSpec
-    from llf_core.config.name_checks.results import Found
+    from llf_core.config.name_checks.results import CheckResult
     from llf_core.config.problem import Problem
     from llf_core.config.run_config import Report, RunConfig
 
@@ -28,26 +28,31 @@ HUB_REWARDS = {"lora", "full"}
 """Values of `reward_model_type` whose `reward_model` is a model."""
 
 
-def look(config: RunConfig, base: Path | None = None, runs: Iterable[str] = (), home: Path | None = None) -> Found:
-    """Judges names by what this machine has; no network, and nothing is read but names and headers.
+def check_local(
+    config: RunConfig, base: Path | None = None, runs: Iterable[str] = (), home: Path | None = None
+) -> CheckResult:
+    """Check the names in a config without network access. Only names and headers of files are read.
 
     Args:
         config: any.
         base: the folder that relative paths start from; unset, the working directory.
         runs: ids of runs, which a reward model may be.
         home: `LLF_HOME`, where it is known: no result is written over what is there.
+
+    Returns:
+        Problems, and questions for `query_hub`.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
-    found = look_for_output(config, home) + look_for_properties(config)
-    for spec in _counting(config):
+    found = check_output_dir(config, home) + check_architecture(config)
+    for spec in _used_fields(config):
         if spec.path in {"model", "adapters", "data"}:
-            found += look_for_paths(config, spec)
+            found += check_paths(config, spec)
         if spec.path in {"model", "adapters"}:
-            found += look_for_models(config, spec, folders, runs)
+            found += check_models(config, spec, folders, runs)
         elif spec.path == "data":
-            found += look_for_data(config, spec, folders)
+            found += check_datasets(config, spec, folders)
         elif spec.key in KEYS:
-            found += look_for_modules(config, spec)
+            found += check_modules(config, spec)
     return found
 
 
@@ -59,26 +64,29 @@ def check(
     starting: bool = False,
     seconds: float = SECONDS,
 ) -> Report:
-    """A report with what its names bring, a hub's answers included.
+    """Check the names in a config, on this machine and on the hub.
 
     Args:
         report: of `validate`.
         runs: ids of runs, which a reward model may be.
-        home: see `look`.
+        home: see `check_local`.
         starting: whether a run is about to begin on this machine: what it lacks is then an error, and no warning.
-        seconds: the hub is waited for, at most; 0 asks no hub.
+        seconds: time limit of the hub's answers; 0 does not query the hub.
+
+    Returns:
+        The report with the problems of names added.
     """
     wrong = {problem.key for problem in report.problems if problem.severity == "error"}
-    found = look(report.config, report.base, runs, home)
-    answers = ask(found.questions, seconds) if found.questions and seconds else {}
-    settled = (settle(question, answer) for question, answer in answers.items())
-    new = [problem for problem in (*found.problems, *settled) if problem and problem.key not in wrong]
+    found = check_local(report.config, report.base, runs, home)
+    answers = query_hub(found.questions, seconds) if found.questions and seconds else {}
+    from_hub = (problem_from_answer(question, answer) for question, answer in answers.items())
+    new = [problem for problem in (*found.problems, *from_hub) if problem and problem.key not in wrong]
     problems = [*report.problems, *(replace(one, line=report.lines.get(one.key)) for one in new)]
-    return report.with_problems([for_a_start(one) for one in problems] if starting else problems)
+    return report.with_problems([required_for_start(one) for one in problems] if starting else problems)
 
 
-def for_a_start(problem: Problem) -> Problem:
-    """A problem as it is for a run that is about to begin on this machine: what that lacks is an error.
+def required_for_start(problem: Problem) -> Problem:
+    """Turn the warning about a missing file or folder into an error, for a run that starts on this machine.
 
     The table of modules may be older than the model, so what it lacks stays a warning.
     """
@@ -86,7 +94,7 @@ def for_a_start(problem: Problem) -> Problem:
     return replace(problem, severity="error") if lacks else problem
 
 
-def _counting(config: RunConfig) -> Iterator[FieldSpec]:
+def _used_fields(config: RunConfig) -> Iterator[FieldSpec]:
     """The fields that the config's stage and plug-ins read."""
     for spec in fields():
         if not is_used(spec, config):

@@ -12,7 +12,7 @@ from llf_core.config.field_specs import plain
 from llf_core.config.name_checks import known_names
 from llf_core.config.name_checks.data_set_location import INFO_FILE, ONLINE, REMOTE, SHIPPED, info_of, locate
 from llf_core.config.name_checks.hub_cache import cached
-from llf_core.config.name_checks.results import Found, hint_of, using
+from llf_core.config.name_checks.results import CheckResult, question_with_hint, replacement_fixes
 from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, is_there
 from llf_core.config.problem import Problem
 
@@ -28,7 +28,7 @@ ENTRIES = 2000
 """Entries of `dataset_info.json` that are looked at for the same."""
 
 
-def look_for_data(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> Found:
+def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> CheckResult:
     """Judges each data set of a key.
 
     Args:
@@ -36,62 +36,64 @@ def look_for_data(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -
         spec: a field of data sets.
         folders: where files of this machine may lie.
     """
-    return _Look(config, spec, tuple(folders)).look()
+    return _DatasetChecker(config, spec, tuple(folders)).check()
 
 
-class _Look:
+class _DatasetChecker:
     def __init__(self, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...]) -> None:
         self.config, self.spec, self.folders = config, spec, folders
         self.base = Path(config.data.dataset_dir)
         self.info_file = self.base / INFO_FILE
         self.info: dict[str, Any] = {}
 
-    def look(self) -> Found:
+    def check(self) -> CheckResult:
         names = self.config.get(self.spec.key) or ()
         where = self.config.data.dataset_dir
         if not names or where.startswith(REMOTE):
-            return Found()  # what the file of `REMOTE` names is known when it is fetched
+            return CheckResult()  # what the file of `REMOTE` names is known when it is fetched
         if where == ONLINE:
-            return sum((self.at_hub(name, name) for name in names), Found())
+            return sum((self.at_hub(name, name) for name in names), CheckResult())
         try:
             self.info = info_of(self.info_file)
         except (ValueError, OSError) as error:
-            return Found((self.problem(str(error)),))
-        return sum((self.one(name) for name in names), Found())
+            return CheckResult((self.problem(str(error)),))
+        return sum((self.one(name) for name in names), CheckResult())
 
-    def one(self, name: str) -> Found:
+    def one(self, name: str) -> CheckResult:
         if fnmatch.fnmatch(name, HANDED_OVER) or Path(name).is_absolute():
-            return Found()  # paths have a rule of their own
+            return CheckResult()  # paths have a rule of their own
         place = locate(name, self.base, self.info, self.folders)
         if place.kind == "entry":
             return self.entry(name, self.info[name])
         if place.kind == "hub":
             return self.at_hub(name, name)
-        return self.nowhere(name) if place.kind == "nowhere" else Found()
+        return self.nowhere(name) if place.kind == "nowhere" else CheckResult()
 
-    def entry(self, name: str, entry: Any) -> Found:
+    def entry(self, name: str, entry: Any) -> CheckResult:
         """An entry of `dataset_info.json`: the file or hub id that it names."""
         if not isinstance(entry, dict):
-            return Found()  # reading it says so
+            return CheckResult()  # reading it says so
         if entry.get("hf_hub_url"):
             return self.at_hub(name, str(entry["hf_hub_url"]))
         file = entry.get("file_name")
         if not file or entry.get("cloud_file_name") or is_there(self.base / str(file)):
-            return Found()
+            return CheckResult()
         meant = nearest(str(file), files((self.base,)))
         mean = f" Did you mean {meant!r}?" if meant else ""
         message = f"The data set {name!r} is {file} in {self.info_file}, and there is no {self.base / str(file)}.{mean}"
-        return Found((self.problem(message),))
+        return CheckResult((self.problem(message),))
 
-    def at_hub(self, name: str, hub_id: str) -> Found:
+    def at_hub(self, name: str, hub_id: str) -> CheckResult:
         stored = cached("dataset", self.config.model.cache_dir)
         if hub_id in stored or hub_id in known_names.datasets():
-            return Found()
+            return CheckResult()
         meant = nearest(hub_id, (*stored, *known_names.datasets(), *self.here())) if name == hub_id else None
-        fixes = using(self.config, self.spec, name, meant)
-        return Found(questions=(hint_of("dataset", hub_id, self.spec.key, self.value(), meant, fixes),))
+        fixes = replacement_fixes(self.config, self.spec, name, meant)
+        return CheckResult(
+            questions=(question_with_hint("dataset", hub_id, self.spec.key, self.value(), meant, fixes),)
+        )
 
-    def nowhere(self, name: str) -> Found:
+    def nowhere(self, name: str) -> CheckResult:
         """A name that is no entry, path or hub id."""
         theirs = known_names.llama_factory_entries()
         elsewhere = not self.info_file.is_file()
@@ -100,7 +102,7 @@ class _Look:
         if elsewhere and (name in theirs or away) and misspelt(name, self.here()) is None:
             whose = f"{name!r} is an entry of LLaMA-Factory's {INFO_FILE}" if name in theirs else f"No {name!r} here"
             message = f"{whose}, and {lacks}. Set `dataset_dir` to the folder that holds it."
-            return Found((self.problem(message, severity="warning"),))
+            return CheckResult((self.problem(message, severity="warning"),))
         meant = nearest(name, (*self.here(), *theirs) if elsewhere else self.here())
         mean = f" Did you mean {meant!r}?" if meant else ""
         if meant in theirs and meant not in self.here():
@@ -108,7 +110,7 @@ class _Look:
                 f" It is an entry of LLaMA-Factory's {INFO_FILE}: set `dataset_dir` to the folder that holds it too."
             )
         message = f"There is no data set {name!r}: no such file or folder, and {lacks}.{mean}"
-        return Found((self.problem(message, name, meant),))
+        return CheckResult((self.problem(message, name, meant),))
 
     def here(self) -> tuple[str, ...]:
         """What could be named instead on this machine."""
@@ -121,7 +123,7 @@ class _Look:
         self, message: str, name: str = "", meant: str | None = None, severity: Literal["error", "warning"] = "error"
     ) -> Problem:
         key = self.spec.key
-        fixes = using(self.config, self.spec, name, meant)
+        fixes = replacement_fixes(self.config, self.spec, name, meant)
         return Problem("unresolved", key, self.value(), message, fixes, severity, keys=(key, "dataset_dir"))
 
 

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llf_core.config.name_checks.hub_question import Answer
-from llf_core.config.name_checks.repository import ask_repository
+from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.config.shown_url import without_secrets
 
 if TYPE_CHECKING:
@@ -24,27 +24,27 @@ ABSENT = {401, 404}
 TRUE = {"1", "ON", "YES", "TRUE"}
 
 
-def ask(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Question, Answer]:
-    """Asks all at once and waits for `seconds` at most, whatever the network does.
+def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Question, Answer]:
+    """Query the hub about all repositories at once, within a time limit.
 
     Only whether a repository is there is asked for, by the client that fetches it later (its `HF_ENDPOINT`,
     `HF_TOKEN` and proxies); nothing is downloaded. `HF_HUB_OFFLINE` is respected.
 
     Args:
         questions: of models and data sets.
-        seconds: of all together.
+        seconds: time limit of all queries together.
 
     Returns:
         An answer to each.
     """
-    asked = list(dict.fromkeys(questions))
-    why = _cannot()
+    unique = list(dict.fromkeys(questions))
+    why = _unavailable()
     if why:
-        return dict.fromkeys(asked, Answer(None, why))
+        return dict.fromkeys(unique, Answer(None, why))
     answers: dict[Question, Answer] = {}
     # Of a thread nobody waits for at the end of the process, so that a hub that never answers delays nothing.
     threads = [
-        threading.Thread(target=_ask, args=(one, seconds, answers), name="llf-hub", daemon=True) for one in asked
+        threading.Thread(target=_query, args=(one, seconds, answers), name="llf-hub", daemon=True) for one in unique
     ]
     until = time.monotonic() + seconds
     for thread in threads:
@@ -52,23 +52,23 @@ def ask(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Questio
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     late = Answer(None, f"{endpoint()} did not answer within {seconds:g} s")
-    return {one: answers.get(one, late) for one in asked}
+    return {one: answers.get(one, late) for one in unique}
 
 
 def endpoint() -> str:
-    """The hub's address, without what may be secret in it."""
+    """Address of the hub, without user name, password and query."""
     return without_secrets((os.environ.get("HF_ENDPOINT") or HUB).rstrip("/"))
 
 
 def offline() -> bool:
-    """Whether the hub may not be asked: by the variable now, or as the client found it when it was imported."""
+    """Whether offline mode is set: in the environment, or in the client when it was imported."""
     client = sys.modules.get("huggingface_hub.constants")
-    asked = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return asked.upper() in TRUE or bool(getattr(client, "HF_HUB_OFFLINE", False))
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in TRUE or bool(getattr(client, "HF_HUB_OFFLINE", False))
 
 
-def _cannot() -> str:
-    """Why the hub cannot be asked; empty where it can."""
+def _unavailable() -> str:
+    """Why the hub cannot be queried; empty where it can."""
     if offline():
         return "HF_HUB_OFFLINE is set"
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -76,7 +76,7 @@ def _cannot() -> str:
     return ""
 
 
-def _ask(question: Question, seconds: float, answers: dict[Question, Answer]) -> None:
+def _query(question: Question, seconds: float, answers: dict[Question, Answer]) -> None:
     try:
         answers[question] = _answer(question, seconds)
     except Exception as error:  # noqa: BLE001 - the network and its client fail in many ways; none ends the check
@@ -87,7 +87,7 @@ def _answer(question: Question, seconds: float) -> Answer:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
 
     try:
-        ask_repository(question.kind, question.name, seconds=seconds)
+        fetch_repository_info(question.kind, question.name, seconds=seconds)
     except GatedRepoError:  # it is there
         return Answer(there=True)
     except HFValidationError:

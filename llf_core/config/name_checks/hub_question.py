@@ -47,7 +47,7 @@ class Answer:
     why: str = ""
 
 
-def settle(question: Question, answer: Answer) -> Problem | None:
+def problem_from_answer(question: Question, answer: Answer) -> Problem | None:
     """Turn the answer of a hub into a problem of the config.
 
     Args:

@@ -13,7 +13,7 @@ from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks import known_names
 from llf_core.config.name_checks.hub_cache import cached
 from llf_core.config.name_checks.paths import absent
-from llf_core.config.name_checks.results import Found, hint_of, using
+from llf_core.config.name_checks.results import CheckResult, question_with_hint, replacement_fixes
 from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
 from llf_core.config.shown_url import without_secrets
@@ -65,7 +65,7 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
     return f" Did you mean {near!r}?" if near else ""
 
 
-def look_for_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> Found:
+def check_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> CheckResult:
     """Judges each name of a key.
 
     Args:
@@ -76,18 +76,20 @@ def look_for_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path],
     """
     value = config.get(spec.key)
     names = value if isinstance(value, tuple) else () if value is None else (value,)
-    found = Found()
+    found = CheckResult()
     for name in names:
-        found += _look(name, config, spec, tuple(folders), tuple(runs) if spec.key == "reward_model" else ())
+        found += _check_model(name, config, spec, tuple(folders), tuple(runs) if spec.key == "reward_model" else ())
     return found
 
 
-def _look(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]) -> Found:
+def _check_model(
+    name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]
+) -> CheckResult:
     wrong, meant = _wrong(name, spec)
     if wrong:
         return _refused(name, config, spec, wrong, meant)
     known_here = name == EMBEDDED or name in runs or Path(name).is_absolute() or is_there(Path(name))
-    return Found() if known_here else _by_name(name, config, spec, folders, runs)
+    return CheckResult() if known_here else _by_name(name, config, spec, folders, runs)
 
 
 def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
@@ -101,33 +103,37 @@ def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
     return (_not_one(Path(name)) if looks else ""), None
 
 
-def _by_name(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]) -> Found:
+def _by_name(
+    name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]
+) -> CheckResult:
     """Judges a name that is nothing on this machine."""
     here = tuple(local_models(folders))
     stored = cached("model", config.model.cache_dir)
     if name in stored or name in known_names.models():
-        return Found()
+        return CheckResult()
     if is_path(name):
         return absent(folders[0] / name, name, config, spec)
     near_home = (EMBEDDED, *here, *runs, *_beside(name, folders))
     slip = None if "/" in name else misspelt(name, near_home)
     meant = slip or nearest(name, (*near_home, *stored, *known_names.models()))
     if slip is None and may_be_hub_id(name):
-        fixes = using(config, spec, name, meant)
-        return Found(questions=(hint_of("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes),))
+        fixes = replacement_fixes(config, spec, name, meant)
+        return CheckResult(
+            questions=(question_with_hint("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes),)
+        )
     wrong = f"There is no model {shown_name(name)!r}: no such folder, and not a built-in name."
     return _refused(name, config, spec, wrong, meant, form=slip is None)
 
 
 def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
     name: str, config: RunConfig, spec: FieldSpec, wrong: str, meant: str | None, form: bool = True
-) -> Found:
+) -> CheckResult:
     """An error, with the name that was meant, and with the form of a hub id where that is not clear."""
     expected = " Expected a model folder, a .gguf file, or a hub id of the form owner/name." if form else ""
     mean = f" Did you mean {meant!r}?" if meant else ""
-    fixes = using(config, spec, name, meant)
+    fixes = replacement_fixes(config, spec, name, meant)
     value = str(plain(config.get(spec.key)))
-    return Found((Problem("unresolved", spec.key, value, f"{wrong}{expected}{mean}", fixes, keys=(spec.key,)),))
+    return CheckResult((Problem("unresolved", spec.key, value, f"{wrong}{expected}{mean}", fixes, keys=(spec.key,)),))
 
 
 def _not_one(path: Path) -> str:

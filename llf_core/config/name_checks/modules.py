@@ -13,7 +13,7 @@ from llf_core.config.field_specs import plain
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.known_names import families, family_of
 from llf_core.config.name_checks.model_folder import folder_of, settings_of
-from llf_core.config.name_checks.results import Found
+from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.safetensors_header import read_shapes, weight_files
 
@@ -52,7 +52,7 @@ class Modules:
     exact: bool
 
 
-def look_for_modules(config: RunConfig, spec: FieldSpec) -> Found:
+def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
     """Check the module names in the value of a key against those of the model.
 
     Args:
@@ -63,33 +63,33 @@ def look_for_modules(config: RunConfig, spec: FieldSpec) -> Found:
         An error where the model lacks a module or the name is a misspelling, a warning where the modules are known
         only by family or not at all, and nothing where all exist.
     """
-    asked = [name for name in config.get(spec.key) or () if name != ALL]
-    modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if asked else None
-    if not asked:
-        return Found()
+    requested = [name for name in config.get(spec.key) or () if name != ALL]
+    modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if requested else None
+    if not requested:
+        return CheckResult()
     if modules is None:
-        return _among_all_families(config, spec, asked)
+        return _among_all_families(config, spec, requested)
     known = modules.linear if KEYS[spec.key] == "linear" else modules.every
-    missing = [name for name in asked if name.rpartition(".")[2] not in known]
+    missing = [name for name in requested if name.rpartition(".")[2] not in known]
     if not missing:
-        return Found()
+        return CheckResult()
     slips = [name for name in missing if misspelt(name, known)]
     model = Path(config.model.model_name_or_path).name
     shown = sorted(modules.linear) if modules.linear else sorted(known)
     lacks = f"{model} has no {' and no '.join(missing)}.{_meant(missing, known)}"
     message = f"{lacks} Expected `all`, or some of {listed(shown)}."
     severity: Literal["error", "warning"] = "error" if modules.exact or slips else "warning"
-    return Found((_problem(config, spec, message, missing, known, severity),))
+    return CheckResult((_problem(config, spec, message, missing, known, severity),))
 
 
-def _among_all_families(config: RunConfig, spec: FieldSpec, asked: list[str]) -> Found:
+def _among_all_families(config: RunConfig, spec: FieldSpec, requested: list[str]) -> CheckResult:
     """Of a model that nobody knows here: a warning where a name looks like a misspelling of one that models have."""
     known = {name for family in families() for name in (*family.linear, *family.inside, *family.outside)}
-    odd = [name for name in asked if name.rpartition(".")[2] not in known and misspelt(name, known)]
+    odd = [name for name in requested if name.rpartition(".")[2] not in known and misspelt(name, known)]
     if not odd:
-        return Found()
+        return CheckResult()
     message = f"None of the models that LLF knows has a module {' or '.join(odd)}.{_meant(odd, known)}"
-    return Found((_problem(config, spec, message, odd, known, "warning"),))
+    return CheckResult((_problem(config, spec, message, odd, known, "warning"),))
 
 
 def _problem(  # noqa: PLR0913, PLR0917 - the parts of a message

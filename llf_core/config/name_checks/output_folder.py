@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.field_specs import fields
-from llf_core.config.name_checks.results import Found
+from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.problem import Fix, Problem
 
@@ -32,21 +32,21 @@ PREVIOUS = ".previous"
 EXPECTED = "Expected a new folder, an empty folder, or one with nothing but an earlier result of LLF."
 
 
-def look_for_output(config: RunConfig, home: Path | None = None) -> Found:
+def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult:
     """An error where the folder that `output_dir` names may not receive a result.
 
     Args:
         config: any.
         home: `LLF_HOME`, where it is known.
     """
-    asked = config.training.output_dir
-    why = refusal(expanded(asked), config, home) if asked else ""
-    if not asked or not why:
-        return Found()
+    output_dir = config.training.output_dir
+    why = refusal(expanded(output_dir), config, home) if output_dir else ""
+    if not output_dir or not why:
+        return CheckResult()
     fixes = [Fix("Do not copy", {KEY: None})]
-    if Path(asked).name and not is_there(beside := Path(f"{asked.rstrip('/')}-tuned")):
+    if Path(output_dir).name and not is_there(beside := Path(f"{output_dir.rstrip('/')}-tuned")):
         fixes.insert(0, Fix(f"Use {beside}", {KEY: str(beside)}))
-    return Found((Problem("invalid", KEY, asked, why, tuple(fixes), keys=(KEY,)),))
+    return CheckResult((Problem("invalid", KEY, output_dir, why, tuple(fixes), keys=(KEY,)),))
 
 
 def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorough: bool = False) -> str:

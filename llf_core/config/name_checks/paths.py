@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.did_you_mean import misspelt, nearest
 from llf_core.config.field_specs import plain
-from llf_core.config.name_checks.results import Found, using
+from llf_core.config.name_checks.results import CheckResult, replacement_fixes
 from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
 
@@ -22,7 +22,7 @@ MOST = 500
 """Entries of a folder that are looked at for what may have been meant."""
 
 
-def look_for_paths(config: RunConfig, spec: FieldSpec) -> Found:
+def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
     """Check that the absolute paths in the value of a key exist.
 
     Args:
@@ -34,14 +34,14 @@ def look_for_paths(config: RunConfig, spec: FieldSpec) -> Found:
         folder has an entry of which the name is a misspelling.
     """
     value = config.get(spec.key)
-    found = Found()
+    found = CheckResult()
     for name in value if isinstance(value, tuple) else (value,):
         if name and Path(name).is_absolute() and not is_there(Path(name)):
             found += absent(Path(name), name, config, spec)
     return found
 
 
-def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> Found:
+def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> CheckResult:
     """What is said of a path that is not there.
 
     Args:
@@ -59,11 +59,11 @@ def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> Found:
         spec.key,
         str(plain(config.get(spec.key))),
         f"No such file or folder: {_shown(path)}.{mean}",
-        using(config, spec, name, None if meant is None else str(path.with_name(meant))),
+        replacement_fixes(config, spec, name, None if meant is None else str(path.with_name(meant))),
         "error" if slip else "warning",
         keys=(spec.key,),
     )
-    return Found((problem,))
+    return CheckResult((problem,))
 
 
 def _shown(path: Path) -> str:

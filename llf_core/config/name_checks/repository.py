@@ -17,7 +17,7 @@ TRIES = 3
 """How many times as long as one silence all of an answer may take."""
 
 
-def ask_repository(
+def fetch_repository_info(
     kind: Literal["model", "dataset"], name: str, revision: str | None = None, *, seconds: float
 ) -> ModelInfo | DatasetInfo:
     """Asks the hub that `HF_ENDPOINT` names, as the client that fetches from it does.
@@ -38,7 +38,7 @@ def ask_repository(
 
     def answer() -> None:
         try:
-            answers.put(_asked(kind, name, revision, seconds))
+            answers.put(_request(kind, name, revision, seconds))
         except Exception as error:  # noqa: BLE001 - raised where it was asked
             answers.put(error)
 
@@ -53,7 +53,7 @@ def ask_repository(
     return found
 
 
-def _asked(kind: str, name: str, revision: str | None, seconds: float) -> Any:
+def _request(kind: str, name: str, revision: str | None, seconds: float) -> Any:
     from huggingface_hub import DatasetInfo, ModelInfo, constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 

@@ -1,4 +1,4 @@
-"""What a look at names brings: problems, and questions for a hub."""
+"""Results of the checks of names: problems, and questions for a hub."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is known of some names.
+class CheckResult:
+    """Result of checking some names on this machine.
 
     Attributes:
-        problems: what stands against them.
-        questions: what only a hub can tell.
+        problems: errors, warnings and notes.
+        questions: names that only a hub can check.
     """
 
     problems: tuple[Problem, ...] = ()
     questions: tuple[Question, ...] = ()
 
-    def __add__(self, other: Found) -> Found:
-        return Found(self.problems + other.problems, self.questions + other.questions)
+    def __add__(self, other: CheckResult) -> CheckResult:
+        return CheckResult(self.problems + other.problems, self.questions + other.questions)
 
 
-def using(config: RunConfig, spec: FieldSpec, name: str, meant: str | None) -> tuple[Fix, ...]:
+def replacement_fixes(config: RunConfig, spec: FieldSpec, name: str, meant: str | None) -> tuple[Fix, ...]:
     """Create the fix that replaces a name with the one that was probably meant.
 
     Args:
@@ -51,7 +51,7 @@ def using(config: RunConfig, spec: FieldSpec, name: str, meant: str | None) -> t
     return (Fix(f"Use {meant}", {spec.key: mended}),)
 
 
-def hint_of(  # noqa: PLR0913, PLR0917 - the parts of a question
+def question_with_hint(  # noqa: PLR0913, PLR0917 - the parts of a question
     kind: Literal["model", "dataset"], name: str, key: str, value: str, meant: str | None, fixes: tuple[Fix, ...]
 ) -> Question:
     """Create a question for a hub, with the name that was probably meant as its hint.

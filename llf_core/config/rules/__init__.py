@@ -14,7 +14,7 @@ from llf_core.config.rules.preference import PREFERENCE
 from llf_core.config.rules.process import PROCESS
 from llf_core.config.rules.sampling import SAMPLING
 from llf_core.config.rules.stage_keys import stage_key_rules
-from llf_core.config.rules.typical_values import USUAL
+from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
 
 if TYPE_CHECKING:
     from llf_core.config.rule import Rule
@@ -28,7 +28,7 @@ RULES: tuple[Rule, ...] = (
     *PROCESS,
     *PREFERENCE,
     *SAMPLING,
-    *USUAL,
+    *TYPICAL_VALUE_RULES,
 )
 
 

@@ -25,8 +25,8 @@ def _rewards(config: ConfigValues) -> tuple[str, ...]:
 
 def _by_reward(config: ConfigValues) -> bool:
     """Whether the best checkpoint is the one with the greatest reward."""
-    asked = config.training.metric_for_best_model
-    return stage_of(config).samples_groups or (bool(_rewards(config)) and asked in _rewards(config))
+    metric = config.training.metric_for_best_model
+    return stage_of(config).samples_groups or (bool(_rewards(config)) and metric in _rewards(config))
 
 
 def hold_out_and_evaluate(c: ConfigValues) -> Fix:

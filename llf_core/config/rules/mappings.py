@@ -11,12 +11,12 @@ from llf_core.config.option import LARGEST
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Taken = Mapping[str, "str | tuple[str, ...]"]
+    AcceptedOptions = Mapping[str, "str | tuple[str, ...]"]
 
 NUMBER, FLAG, WHOLE = "a number", "true or false", "an integer of at least 1"
 _WAYS = ("linear", "cosine", "1-sqrt")
 _COSINE = {"num_cycles": NUMBER, "min_lr": NUMBER, "min_lr_rate": NUMBER}
-SCHEDULES: dict[str, Taken] = {
+SCHEDULES: dict[str, AcceptedOptions] = {
     "linear": {},
     "cosine": {"num_cycles": NUMBER},
     "cosine_with_restarts": {"num_cycles": NUMBER},
@@ -36,21 +36,21 @@ SCHEDULES: dict[str, Taken] = {
     },
 }
 """Of `lr_scheduler_kwargs`, by schedule; transformers leaves those of the others alone."""
-ACCELERATE: Taken = {
+ACCELERATE: AcceptedOptions = {
     **dict.fromkeys(("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler"), FLAG),
     **dict.fromkeys(("non_blocking", "use_configured_state"), FLAG),
     "gradient_accumulation_kwargs": "a mapping",
 }
-ACCUMULATION: Taken = {
+ACCUMULATION: AcceptedOptions = {
     "num_steps": WHOLE,
     **dict.fromkeys(("adjust_scheduler", "sync_with_dataloader", "sync_each_batch"), FLAG),
 }
-CHECKPOINTING: Taken = {
+CHECKPOINTING: AcceptedOptions = {
     **dict.fromkeys(("use_reentrant", "preserve_rng_state", "debug", "early_stop"), FLAG),
     "determinism_check": ("default", "none"),
 }
-SGD: Taken = {**dict.fromkeys(("momentum", "dampening", "weight_decay"), NUMBER), "nesterov": FLAG}
-OPTIMIZERS: dict[str, Taken] = {
+SGD: AcceptedOptions = {**dict.fromkeys(("momentum", "dampening", "weight_decay"), NUMBER), "nesterov": FLAG}
+OPTIMIZERS: dict[str, AcceptedOptions] = {
     "sgd": SGD,
     "adagrad": dict.fromkeys(("lr_decay", "weight_decay", "eps"), NUMBER),
     "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), NUMBER), "centered": FLAG},
@@ -58,22 +58,22 @@ OPTIMIZERS: dict[str, Taken] = {
 """Of `optim_args`, by optimizer; transformers leaves those of the others alone."""
 
 
-def not_taken(key: str, given: Mapping[str, Any] | None, taken: Taken, who: str) -> str:
-    """What is wrong with options, as a sentence; empty where nothing is.
+def rejected_options(key: str, given: Mapping[str, Any] | None, accepted: AcceptedOptions, who: str) -> str:
+    """Describe the first option that a library does not accept; empty where all are accepted.
 
     Args:
         key: the key that holds them.
         given: the options.
-        taken: what each may be: `NUMBER`, `FLAG`, `WHOLE`, "a mapping", or one of several words.
+        accepted: what each may be: `NUMBER`, `FLAG`, `WHOLE`, "a mapping", or one of several words.
         who: takes them, as the subject of a sentence.
     """
     for name, value in (given or {}).items():
-        if name not in taken:
-            expected = f"Expected {' or '.join(f'`{one}`' for one in taken)}." if taken else "It has no options."
+        if name not in accepted:
+            expected = f"Expected {' or '.join(f'`{one}`' for one in accepted)}." if accepted else "It has no options."
             return f"{who} has no option `{name}`. {expected}"
-        good = taken[name]
-        if not _fits(value, good):
-            expected = good if isinstance(good, str) else f"one of {', '.join(good)}"
+        accepted_values = accepted[name]
+        if not _fits(value, accepted_values):
+            expected = accepted_values if isinstance(accepted_values, str) else f"one of {', '.join(accepted_values)}"
             return f"`{name}` in `{key}` is {show(value)}. Expected {expected}."
     return ""
 
@@ -81,10 +81,10 @@ def not_taken(key: str, given: Mapping[str, Any] | None, taken: Taken, who: str)
 def optimizer_options(text: str | None) -> dict[str, Any]:
     """What `optim_args` says, numbers and flags as such."""
     parts = [part.partition("=") for part in (text or "").replace(" ", "").split(",") if part]
-    return {name: _meant(value) for name, _, value in parts}
+    return {name: _parsed(value) for name, _, value in parts}
 
 
-def _meant(value: str) -> Any:
+def _parsed(value: str) -> Any:
     if value.lower() in {"true", "false", "yes", "no"}:
         return value.lower() in {"true", "yes"}
     try:
@@ -93,14 +93,14 @@ def _meant(value: str) -> Any:
         return value
 
 
-def _fits(value: Any, good: str | tuple[str, ...]) -> bool:
-    if isinstance(good, tuple):
-        return value in good
-    if good == FLAG:
+def _fits(value: Any, accepted_values: str | tuple[str, ...]) -> bool:
+    if isinstance(accepted_values, tuple):
+        return value in accepted_values
+    if accepted_values == FLAG:
         return isinstance(value, bool) or value is None
-    if good == "a mapping":
+    if accepted_values == "a mapping":
         return isinstance(value, dict) or value is None
-    if good == WHOLE:
+    if accepted_values == WHOLE:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 1
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     return numeric and math.isfinite(value) and abs(value) <= LARGEST

@@ -10,7 +10,7 @@ from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
 from llf_core.config.rules.data import has_data_kind
-from llf_core.config.rules.mappings import OPTIMIZERS, SCHEDULES, not_taken, optimizer_options
+from llf_core.config.rules.mappings import OPTIMIZERS, SCHEDULES, optimizer_options, rejected_options
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -24,7 +24,7 @@ def _schedule_refuses(c: ConfigValues) -> str:
     kind, given = c.optimizer.lr_scheduler_type, c.optimizer.lr_scheduler_kwargs or {}
     if kind not in SCHEDULES:
         return ""
-    wrong = not_taken("lr_scheduler_kwargs", given, SCHEDULES[kind], f"The schedule {kind}")
+    wrong = rejected_options("lr_scheduler_kwargs", given, SCHEDULES[kind], f"The schedule {kind}")
     if not wrong and {"min_lr", "min_lr_rate"} <= given.keys():
         return "`lr_scheduler_kwargs` has both `min_lr` and `min_lr_rate`. Expected one of them."
     if not wrong and given.get("factor", 0) >= 1:
@@ -37,7 +37,7 @@ def _optimizer_refuses(c: ConfigValues) -> str:
     kind, given = c.optimizer.optim, optimizer_options(c.optimizer.optim_args)
     if kind not in OPTIMIZERS:
         return ""
-    wrong = not_taken("optim_args", given, OPTIMIZERS[kind], f"The optimizer {kind}")
+    wrong = rejected_options("optim_args", given, OPTIMIZERS[kind], f"The optimizer {kind}")
     below = next((name for name, value in given.items() if not wrong and value < 0), None)
     if below is not None:
         return f"`{below}` in `optim_args` is {show(given[below])}. Expected a number of at least 0."

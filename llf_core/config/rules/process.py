@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.rules.mappings import ACCELERATE, ACCUMULATION, CHECKPOINTING, not_taken
+from llf_core.config.rules.mappings import ACCELERATE, ACCUMULATION, CHECKPOINTING, rejected_options
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -22,8 +22,8 @@ OTHERS = {"tensorboard": ("tensorboardX",)}
 
 def missing_trackers(c: ConfigValues) -> list[str]:
     """Packages of trackers that this environment lacks."""
-    asked = [name for name in c.training.report_to if name not in {"none", "all"}]
-    packages = [PACKAGES.get(name, name) for name in asked]
+    trackers = [name for name in c.training.report_to if name not in {"none", "all"}]
+    packages = [PACKAGES.get(name, name) for name in trackers]
     return [name for name in packages if not any(map(find_spec, (name, *OTHERS.get(name, ()))))]
 
 
@@ -41,8 +41,8 @@ def _accelerate_refuses(c: ConfigValues) -> str:
     """What accelerate does not take of its options, as a sentence; empty where it takes all."""
     given = c.training.accelerator_config or {}
     inner = given.get("gradient_accumulation_kwargs") or {}
-    wrong = not_taken("accelerator_config", given, ACCELERATE, "Accelerate")
-    wrong = wrong or not_taken("accelerator_config", inner, ACCUMULATION, "Gradient accumulation")
+    wrong = rejected_options("accelerator_config", given, ACCELERATE, "Accelerate")
+    wrong = wrong or rejected_options("accelerator_config", inner, ACCUMULATION, "Gradient accumulation")
     if not wrong and "num_steps" in inner and c.training.gradient_accumulation_steps > 1:
         return "`gradient_accumulation_steps` and `num_steps` in `accelerator_config` are both given. Expected one."
     if not wrong and given.get("use_configured_state"):
@@ -53,7 +53,7 @@ def _accelerate_refuses(c: ConfigValues) -> str:
 def _checkpointing_refuses(c: ConfigValues) -> str:
     """The same of gradient checkpointing."""
     given = c.training.gradient_checkpointing_kwargs or {}
-    wrong = not_taken("gradient_checkpointing_kwargs", given, CHECKPOINTING, "Gradient checkpointing")
+    wrong = rejected_options("gradient_checkpointing_kwargs", given, CHECKPOINTING, "Gradient checkpointing")
     if not wrong and given.get("debug") and given.get("use_reentrant", c.model.use_reentrant_gc):
         return "`debug` in `gradient_checkpointing_kwargs` does not work with `use_reentrant`. Expected one of them."
     return wrong

@@ -20,20 +20,20 @@ def stage_key_rules() -> tuple[Rule, ...]:
     return tuple(map(_rule, sorted(keys)))
 
 
-def _right(config: ConfigValues, key: str) -> str | None:
+def _name_in_stage(config: ConfigValues, key: str) -> str | None:
     """The name of an option that is set, in the selected stage; None where it is not set, or has no other name."""
     spec = field(key)
-    right = stage_of(config).other_names.get(key)
-    return right if right and spec and config.get(key) != spec.default else None
+    name = stage_of(config).other_names.get(key)
+    return name if name and spec and config.get(key) != spec.default else None
 
 
 def _rule(key: str) -> Rule:
     return Rule(
         (key, "stage"),
-        lambda c: _right(c, key) is not None,
-        lambda c: f"`{key}` has no effect in stage {c.stage.stage}, which calls this `{_right(c, key)}`.",
+        lambda c: _name_in_stage(c, key) is not None,
+        lambda c: f"`{key}` has no effect in stage {c.stage.stage}, which calls this `{_name_in_stage(c, key)}`.",
         lambda c: (
-            Fix(f"Set {_right(c, key)} to {c.get(key)}", {key: None, str(_right(c, key)): c.get(key)}),
+            Fix(f"Set {_name_in_stage(c, key)} to {c.get(key)}", {key: None, str(_name_in_stage(c, key)): c.get(key)}),
             Fix(f"Take out {key}", {key: None}),
         ),
     )

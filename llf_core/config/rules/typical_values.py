@@ -1,4 +1,4 @@
-"""Warnings for values far outside what anyone uses: `usual.toml`."""
+"""Warnings for values far outside the typical range: `typical.toml`."""
 
 from __future__ import annotations
 
@@ -21,59 +21,59 @@ SHARE = "share"
 
 
 @dataclass(frozen=True)
-class Usual:
-    """What is usual for a field.
+class TypicalValue:
+    """Typical values of a field.
 
     Attributes:
         key: the field.
-        usual: the usual values in words.
-        when: values of other fields that it is for.
-        least: smaller ones, 0 excepted, are warned of.
-        most: larger ones are warned of.
-        set: what the fix sets; None where nothing fits always.
+        typical: the typical values, in words.
+        when: values of other fields under which it applies.
+        least: smaller values, except 0, get a warning.
+        most: larger values get a warning.
+        set: value that the fix sets; None where no value is always right.
     """
 
     key: str
-    usual: str
+    typical: str
     when: Mapping[str, list[Any]] = field(default_factory=dict)
     least: float | None = None
     most: float | None = None
     set: float | None = None
 
-    def holds(self, config: ConfigValues) -> bool:
-        """Whether it is for this config."""
+    def applies_to(self, config: ConfigValues) -> bool:
+        """Whether the entry applies to a config."""
         value = config.get(self.key)
         return all(
             (value is not None and value < 1) in allowed if key == SHARE else config.get(key) in allowed
             for key, allowed in self.when.items()
         )
 
-    def says(self, value: float) -> str:
-        """`above` or `below` for a value far outside; empty for all others."""
+    def deviation(self, value: float) -> str:
+        """`above` or `below` for a value outside the limits, else an empty text."""
         if self.most is not None and value > self.most:
             return "above"
         return "below" if self.least is not None and 0 < value < self.least else ""
 
 
-def table() -> tuple[Usual, ...]:
-    """All entries."""
-    data = tomllib.loads(files(__package__).joinpath("usual.toml").read_text(encoding="utf-8"))
-    return tuple(Usual(**entry) for entry in data["value"])
+def table() -> tuple[TypicalValue, ...]:
+    """Read the entries of `typical_values.toml`."""
+    data = tomllib.loads(files(__package__).joinpath("typical_values.toml").read_text(encoding="utf-8"))
+    return tuple(TypicalValue(**entry) for entry in data["value"])
 
 
-def _rule(key: str, entries: tuple[Usual, ...]) -> Rule:
-    def entry(config: ConfigValues) -> Usual | None:
-        return next((one for one in entries if one.holds(config)), None)
+def _rule(key: str, entries: tuple[TypicalValue, ...]) -> Rule:
+    def entry(config: ConfigValues) -> TypicalValue | None:
+        return next((one for one in entries if one.applies_to(config)), None)
 
     def far(config: ConfigValues) -> bool:
         one, value = entry(config), config.get(key)
-        return one is not None and value is not None and bool(one.says(value))
+        return one is not None and value is not None and bool(one.deviation(value))
 
     def reason(config: ConfigValues) -> str:
         one, spec, value = entry(config), spec_of(key), config.get(key)
         assert one is not None and spec is not None, key  # noqa: PT018, S101 - `far` has found it
-        usual = f"Usual {one.usual}" if one.usual[0].isalpha() else f"Usual: {one.usual}"
-        return f"{spec.label} (`{key}`) is {value:g}, far {one.says(value)} the usual range. {usual}."
+        typical = f"Usual {one.typical}" if one.typical[0].isalpha() else f"Usual: {one.typical}"
+        return f"{spec.label} (`{key}`) is {value:g}, far {one.deviation(value)} the usual range. {typical}."
 
     def fix(config: ConfigValues) -> tuple[Fix, ...]:
         one = entry(config)
@@ -92,6 +92,6 @@ def _short(value: float) -> str:
 
 
 _TABLE = table()
-USUAL: tuple[Rule, ...] = tuple(
+TYPICAL_VALUE_RULES: tuple[Rule, ...] = tuple(
     _rule(key, tuple(one for one in _TABLE if one.key == key)) for key in dict.fromkeys(one.key for one in _TABLE)
 )

@@ -26,7 +26,7 @@ PAIRS: DataKind = "pairs"
 UNPAIRED: DataKind = "unpaired_preferences"
 PROMPTS: DataKind = "prompts"
 TEXTS: DataKind = "texts"
-KINDS: Mapping[DataKind, str] = {
+DATA_KINDS: Mapping[DataKind, str] = {
     ANSWERS: "conversations with responses",
     PAIRS: "preference pairs (chosen, rejected)",
     UNPAIRED: "responses that are labelled good or bad",
@@ -72,7 +72,7 @@ class Conversation:
 
     @property
     def kind(self) -> DataKind:
-        """One of `KINDS`."""
+        """One of `DATA_KINDS`."""
         if self.rejected is not None:
             return PAIRS
         if self.good is not None:

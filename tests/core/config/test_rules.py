@@ -6,7 +6,7 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.field_specs import field
 from llf_core.config.rules import RULES, all_rules
 from llf_core.config.rules.evaluation import falls_together
-from llf_core.config.rules.typical_values import USUAL
+from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
 
 BASE = {"dataset": "llf_demo"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}
@@ -304,7 +304,8 @@ def test_every_fix_mends_what_it_stands_beside_and_breaks_nothing(key, severity,
 
 
 def test_every_rule_has_a_case():
-    seen = {number for number, rule in enumerate(RULES) if rule in USUAL}  # `test_usual.py` has those
+    # `test_typical_values.py` has the cases of these.
+    seen = {number for number, rule in enumerate(RULES) if rule in TYPICAL_VALUE_RULES}
     for _, _, asked, _ in CASES:
         config = validate(BASE | asked).config
         seen |= {n for n, rule in enumerate(RULES) if n not in seen and rule.check(config) is not None}

@@ -110,7 +110,7 @@ def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
         asked.append([one.name for one in questions])
         return {}
 
-    monkeypatch.setattr("llf_widgets.forms.hub_names.ask", ask)
+    monkeypatch.setattr("llf_widgets.forms.hub_names.query_hub", ask)
     names = HubNames(lambda: None)
     for end in range(1, 9):
         names.want(

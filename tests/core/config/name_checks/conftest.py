@@ -3,7 +3,7 @@
 import pytest
 
 from llf_core.config import validate
-from llf_core.config.name_checks import look
+from llf_core.config.name_checks import check_local
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +21,12 @@ def machine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def found(machine):
-    """`found(**config) -> Found` of a config in the working directory."""
+    """`found(**config) -> CheckResult` of a config in the working directory."""
 
     def of(*, runs=(), **config):
         report = validate({"dataset": "llf_demo"} | config)
         assert report.ok, report.problems
-        return look(report.config, report.base, runs)
+        return check_local(report.config, report.base, runs)
 
     return of
 

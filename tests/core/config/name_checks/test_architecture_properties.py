@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llf_core.config.name_checks import Found
+from llf_core.config.name_checks import CheckResult
 from llf_core.config.name_checks.architecture_properties import properties
 
 INDEXED = ["axk2", "deepseek_v32", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4"]
@@ -26,8 +26,8 @@ def model(machine):
 
 def test_a_llama_has_none(model, found):
     folder = model(model_type="llama", index_topk=8, original_max_position_embeddings=8, rope_scaling=None)
-    assert found(model_name_or_path=folder, cutoff_len=4096) == Found()
-    assert found() == Found()
+    assert found(model_name_or_path=folder, cutoff_len=4096) == CheckResult()
+    assert found() == CheckResult()
 
 
 @pytest.mark.parametrize("kind", INDEXED)
@@ -47,7 +47,7 @@ def test_indexed_attention_is_a_note_with_a_remedy(model, only, kind):
 @pytest.mark.parametrize("changes", [{"cutoff_len": 2048}, {"per_device_train_batch_size": 1}])
 def test_what_makes_no_difference_is_not_told(model, found, changes):
     config = {"cutoff_len": 4096, "per_device_train_batch_size": 2} | changes
-    assert found(model_name_or_path=model(model_type="deepseek_v32", index_topk=2048), **config) == Found()
+    assert found(model_name_or_path=model(model_type="deepseek_v32", index_topk=2048), **config) == CheckResult()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_long_rope_is_a_note_where_examples_may_cross_its_original_length(mode
     assert "up to 4096 tokens" in problem.message
     packed = only(model_name_or_path=folder, cutoff_len=8192, per_device_train_batch_size=1, packing=True)
     assert dict(packed.fixes[0].changes)["packing"] is False
-    assert found(model_name_or_path=folder, cutoff_len=4096, per_device_train_batch_size=2) == Found()
+    assert found(model_name_or_path=folder, cutoff_len=4096, per_device_train_batch_size=2) == CheckResult()
 
 
 def test_a_model_without_a_causal_mask_is_refused(model, only, found):
@@ -76,8 +76,8 @@ def test_a_model_without_a_causal_mask_is_refused(model, only, found):
     assert 'Set "is_decoder": true in the config.json of a copy of the model' in bert.message
     for kind in ("xlm", "xlnet", "cpmant", "prophetnet"):
         assert only(model_name_or_path=model(model_type=kind)).severity == "error"
-    assert found(model_name_or_path=model(model_type="bert", is_decoder=True)) == Found()
-    assert found(model_name_or_path=model(model_type="bert"), stage="rm", dataset="llf_demo_pairs") == Found()
+    assert found(model_name_or_path=model(model_type="bert", is_decoder=True)) == CheckResult()
+    assert found(model_name_or_path=model(model_type="bert"), stage="rm", dataset="llf_demo_pairs") == CheckResult()
 
 
 @pytest.mark.parametrize("kind", ["gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"])
@@ -107,7 +107,7 @@ def test_a_snapshot_in_the_cache_tells_it_too(machine, tmp_path, only):
     ],
 )
 def test_odd_configs_tell_nothing(model, found, config):
-    assert found(model_name_or_path=model(**config), cutoff_len=4096) == Found()
+    assert found(model_name_or_path=model(**config), cutoff_len=4096) == CheckResult()
 
 
 def test_every_property_says_what_has_it():

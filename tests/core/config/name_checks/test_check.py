@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import preset, presets, validate
-from llf_core.config.name_checks import ask, check, look
+from llf_core.config.name_checks import check, check_local, query_hub
 from llf_core.config.name_checks.known_names import families, models
 from tests.core.models.hub_server import Hub, serve
 
@@ -196,5 +196,5 @@ def test_every_known_name_is_known_once():
 
 
 def test_no_question_no_thread():
-    assert ask([]) == {}
-    assert look(validate({"dataset": "llf_demo"}).config).questions == ()
+    assert query_hub([]) == {}
+    assert check_local(validate({"dataset": "llf_demo"}).config).questions == ()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llf_core.config.name_checks import Found
+from llf_core.config.name_checks import CheckResult
 from llf_core.config.name_checks.known_names import datasets, llama_factory_entries
 from tests.core.config.name_checks.test_models import store
 
@@ -49,8 +49,8 @@ def test_what_is_here_or_known_passes(machine, data, found):
     (machine / "mine.jsonl").write_text("{}\n")
     (machine / "sets").mkdir()
     for name in ("llf_demo", "llf_demo_pairs", "alpaca_en_demo", "mine.jsonl", "sets", "somebody/theirs", *datasets()):
-        assert found(dataset=name, stage="sft") == Found(), name
-    assert found(dataset="s3://bucket/rows.jsonl") == Found()
+        assert found(dataset=name, stage="sft") == CheckResult(), name
+    assert found(dataset="s3://bucket/rows.jsonl") == CheckResult()
 
 
 def test_the_hub_is_asked_about_its_ids_and_those_of_entries(data, found):
@@ -63,7 +63,7 @@ def test_the_hub_is_asked_about_its_ids_and_those_of_entries(data, found):
 def test_online_takes_names_for_ids(found):
     (question,) = found(dataset="imdb", dataset_dir="ONLINE").questions
     assert question.name == "imdb"
-    assert found(dataset="anything", dataset_dir="REMOTE:owner/name") == Found()
+    assert found(dataset="anything", dataset_dir="REMOTE:owner/name") == CheckResult()
 
 
 def test_an_entry_whose_file_is_gone_says_so(data, only):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.config.name_checks import Found
+from llf_core.config.name_checks import CheckResult
 from llf_core.config.name_checks.known_names import models
 
 
@@ -30,12 +30,12 @@ def test_what_is_here_or_known_passes(machine, found, tiny_model_dir):
     (machine / "mine").mkdir()
     (machine / "mine" / "config.json").write_text("{}")
     for name in ("smollm2-135m-instruct", "somebody/their-model", "mine", "./mine", str(tiny_model_dir), *models()):
-        assert found(model_name_or_path=name) == Found(), name
+        assert found(model_name_or_path=name) == CheckResult(), name
 
 
 def test_a_cache_elsewhere_counts(machine, found):
     (machine / "cache" / "models--a--b" / "snapshots" / "0").mkdir(parents=True)
-    assert found(model_name_or_path="a/b", cache_dir=str(machine / "cache")) == Found()
+    assert found(model_name_or_path="a/b", cache_dir=str(machine / "cache")) == CheckResult()
     (question,) = found(model_name_or_path="a/b").questions
     assert (question.kind, question.name, question.key) == ("model", "a/b", "model_name_or_path")
 
@@ -86,7 +86,7 @@ def test_what_is_here_and_no_model_is_an_error(machine, only, found):
     (machine / "with-gguf" / "a.gguf").write_bytes(b"")
     assert f"{machine / 'rows.json'} is a file of type .json." in only(model_name_or_path="./rows.json").message
     assert "does not contain a model: it has no config.json." in only(model_name_or_path="empty").message
-    assert found(model_name_or_path="with-gguf") == Found()
+    assert found(model_name_or_path="with-gguf") == CheckResult()
 
 
 def test_a_name_that_begins_with_a_folder_of_this_machine_may_be_a_path_or_an_id(machine, found, only):
@@ -116,17 +116,17 @@ def test_the_other_models_of_a_stage_are_looked_at_where_it_has_them(found):
     dpo = {"dataset": "llf_demo_pairs", "ref_model": "smollm2-135m-instrct"}
     (problem,) = found(stage="dpo", **dpo).problems
     assert problem.key == "ref_model"
-    assert found(stage="sft", ref_model="smollm2-135m-instrct") == Found()
+    assert found(stage="sft", ref_model="smollm2-135m-instrct") == CheckResult()
     assert [one.key for one in found(stage="kd", teacher_model="smollm2-135m-instrct").problems] == ["teacher_model"]
 
 
 def test_a_reward_model_may_be_a_run_or_an_address(found):
     ppo = {"stage": "ppo", "reward_model_type": "full"}
     run = "20261124-142530-smollm2-rm-lora"
-    assert found(**ppo, reward_model=run, runs=[run]) == Found()
+    assert found(**ppo, reward_model=run, runs=[run]) == CheckResult()
     (problem,) = found(**ppo, reward_model="20261124-142530-smollm2-rm-lra", runs=[run]).problems
     assert dict(problem.fixes[0].changes) == {"reward_model": run}
-    assert found(stage="ppo", reward_model_type="api", reward_model="http://127.0.0.1:1/score") == Found()
+    assert found(stage="ppo", reward_model_type="api", reward_model="http://127.0.0.1:1/score") == CheckResult()
 
 
 def test_of_several_adapters_only_the_wrong_one_is_replaced(machine, only):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llf_core.config.name_checks import Found
+from llf_core.config.name_checks import CheckResult
 from llf_core.config.name_checks.known_names import families
 from llf_core.config.name_checks.modules import modules_of
 
@@ -21,12 +21,12 @@ def test_the_typo_of_the_campaign(only):
 
 @pytest.mark.parametrize("names", ["all", "q_proj,v_proj", "self_attn.q_proj", "embed_tokens"])
 def test_what_the_model_has_passes(found, names):
-    assert found(lora_target=names) == Found()
+    assert found(lora_target=names) == CheckResult()
 
 
 def test_a_head_is_no_target_and_may_be_trained_whole(found, only):
     assert only(lora_target="lm_head").severity == "error"
-    assert found(additional_target="lm_head,embed_tokens,norm") == Found()
+    assert found(additional_target="lm_head,embed_tokens,norm") == CheckResult()
     assert only(additional_target="embed_tokns").key == "additional_target"
 
 
@@ -47,7 +47,7 @@ def test_the_modules_of_a_folder_are_those_of_its_weights(found, only, tiny_mode
     assert {name.rpartition(".")[2] for name, _ in model.named_modules() if name} - known.every <= {
         "0", "1", "layers", "model", "act_fn", "rotary_emb"
     }  # fmt: skip
-    assert found(model_name_or_path=str(tiny_model_dir), lora_target="down_proj") == Found()
+    assert found(model_name_or_path=str(tiny_model_dir), lora_target="down_proj") == CheckResult()
     assert only(model_name_or_path=str(tiny_model_dir), lora_target="c_attn").severity == "error"
 
 
@@ -59,7 +59,7 @@ def test_experts_of_a_folder_have_the_names_of_the_loaded_model(found, machine):
     (machine / "moe" / "config.json").write_text(json.dumps({"model_type": "somebodys_own"}))
     weights = {"model.layers.0.mlp.experts.0.w1.weight": torch.zeros(2, 2)}
     save_file(weights, machine / "moe" / "model.safetensors")
-    assert found(model_name_or_path="moe", lora_target="gate_up_proj,down_proj") == Found()
+    assert found(model_name_or_path="moe", lora_target="gate_up_proj,down_proj") == CheckResult()
 
 
 def test_a_folder_without_safetensors_is_known_by_its_type(machine, only):
@@ -83,10 +83,10 @@ def test_of_an_unknown_model_only_a_slip_is_warned_of(found):
 
 
 def test_modules_of_another_method_are_not_looked_at(found, only):
-    assert found(finetuning_type="full", learning_rate=1e-5, lora_target="q_prj") == Found()
+    assert found(finetuning_type="full", learning_rate=1e-5, lora_target="q_prj") == CheckResult()
     freeze = {"finetuning_type": "freeze", "learning_rate": 1e-5}
     assert only(**freeze, freeze_trainable_modules="self_atn").key == "freeze_trainable_modules"
-    assert found(**freeze, freeze_trainable_modules="self_attn,mlp", freeze_extra_modules="norm") == Found()
+    assert found(**freeze, freeze_trainable_modules="self_attn,mlp", freeze_extra_modules="norm") == CheckResult()
 
 
 @pytest.mark.parametrize("kind", [kind for family in families() for kind in family.types])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import validate
-from llf_core.config.name_checks import look
+from llf_core.config.name_checks import check_local
 from llf_core.config.safetensors_header import read_shapes
 
 HEADERS = {
@@ -50,7 +50,7 @@ def test_what_is_no_file_is_not_read(make, name, model, found):
 @pytest.mark.parametrize("key", ["model_name_or_path", "dataset", "eval_dataset", "adapter_name_or_path"])
 def test_a_name_that_is_too_long_is_no_path(key, machine):
     report = validate({"dataset": "llf_demo", key: "x" * 5000})
-    assert look(report.config, report.base).problems or look(report.config, report.base).questions
+    assert check_local(report.config, report.base).problems or check_local(report.config, report.base).questions
 
 
 @pytest.mark.parametrize("text", LISTS, ids=["deep", "digits", "long"])

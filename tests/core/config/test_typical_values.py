@@ -32,7 +32,7 @@ def test_beyond_each_limit_there_is_a_warning_with_the_usual_range(one):
         beyond = limit + sign if whole else limit * 1.2**sign
         (problem,) = warnings(config(one, beyond), one.key)
         assert (problem.severity, validate(config(one, beyond)).invalid) == ("warning", [])
-        assert one.usual in problem.message
+        assert one.typical in problem.message
         assert problem.message.startswith(f"{spec.label} (`{one.key}`) is ")
         assert warnings(config(one, limit), one.key) == []
 
