@@ -80,7 +80,7 @@ def _section(section: type[Section], own: dict[str, Any]) -> tuple[Section, dict
     return section(**{key: value for key, value in own.items() if key not in refused}), refused
 
 
-def _refused_choice(spec: FieldSpec | None, value: Any) -> str:
+def _refused_choice(spec: FieldSpec | None, value: object) -> str:
     """Why a choice that pydantic cannot judge is refused: the name of a plug-in, or one of several names."""
     if spec is None or spec.choices is None or value is None:
         return ""
@@ -95,7 +95,7 @@ def _refused_choice(spec: FieldSpec | None, value: Any) -> str:
     return reasons[0] if reasons else f"Expected {spec.expected}."
 
 
-def _refusal(key: str, value: Any, reason: str, requested: RequestedConfig) -> Problem:
+def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -> Problem:
     spec = field(key)
     assert spec is not None, key  # noqa: S101 - every field of a section has one
     message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"

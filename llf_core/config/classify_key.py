@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import field, fields
 from llf_core.config.known_keys import known
@@ -18,7 +18,7 @@ LONGEST_VALUE = 60
 WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
-def classify(key: str, value: Any, line: int | None) -> Problem | None:
+def classify(key: str, value: object, line: int | None) -> Problem | None:
     """Judges a key before the type of its value is looked at.
 
     Args:
@@ -51,7 +51,7 @@ def is_known(key: str) -> bool:
     return field(key) is not None or key in known().keys
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """A value as it stands in a file, cut where it is long."""
     if value is None:
         return "null"
@@ -61,7 +61,7 @@ def show(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem | None:
+def _value_not_built(spec: FieldSpec, value: object, line: int | None) -> Problem | None:
     values = known().values.get(spec.key, {})
     if not isinstance(value, str | int) or isinstance(value, bool) or value not in values:
         return None
@@ -79,7 +79,7 @@ def _secret(key: str, variable: str, line: int | None) -> Problem:
     return Problem("invalid", key, None, message, (_removal(key),), line=line)
 
 
-def _unknown(key: str, value: Any, line: int | None) -> Problem:
+def _unknown(key: str, value: object, line: int | None) -> Problem:
     if is_secret(key, value):
         message = (
             f"`{key}` is not a config key, and it looks like a secret, which a run would keep. Expected it in the "
@@ -99,7 +99,7 @@ def _removal(key: str) -> Fix:
     return Fix(f"Remove {key}", {key: None})
 
 
-def _same(value: Any, harmless: Any) -> bool:
+def _same(value: object, harmless: object) -> bool:
     """Equal as a file means it: `no` is false, 2 is 2.0, and 0 is not false."""
     if isinstance(harmless, bool) and isinstance(value, str):
         value = WORDS.get(value.lower(), value)

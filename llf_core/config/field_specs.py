@@ -245,14 +245,14 @@ def _stages_with(trait: str) -> tuple[str, ...]:
     return tuple(name for name, one in declared(StageDeclaration).items() if getattr(one, trait)) if trait else ()
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value as it is written in a file: names as a comma list, or as a list where one has a comma."""
     if not isinstance(value, tuple):
         return value
     return list(value) if any("," in name for name in value) else ",".join(value)
 
 
-def _type(annotation: Any) -> tuple[Literal["bool", "int", "float", "text", "names", "object"], bool]:
+def _type(annotation: object) -> tuple[Literal["bool", "int", "float", "text", "names", "object"], bool]:
     parts = _leaves(annotation)
     optional = type(None) in parts
     parts = [part for part in parts if part is not type(None)]
@@ -266,7 +266,7 @@ def _type(annotation: Any) -> tuple[Literal["bool", "int", "float", "text", "nam
     raise PluginError(f"Forms do not support the type {annotation}. Expected bool, int, float, str, Names or Object.")
 
 
-def _leaves(annotation: Any) -> list[Any]:
+def _leaves(annotation: object) -> list[Any]:
     """The types that an annotation is made of: unions opened, literals as the types of their values."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):

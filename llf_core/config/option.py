@@ -23,7 +23,7 @@ META = "llf"
 
 
 def option(  # noqa: PLR0913 - one named argument for each thing that a field tells
-    default: Any,
+    default: object,
     *,
     label: str,
     help: str,  # noqa: A002 - the field's name everywhere it is shown
@@ -87,7 +87,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     )
 
 
-def split_names(value: Any) -> Any:
+def split_names(value: object) -> Any:
     """A comma list as a tuple of names; lists and tuples as they are."""
     if isinstance(value, str):
         return tuple(name for part in value.split(",") if (name := part.strip()))
@@ -102,7 +102,7 @@ Names = Annotated[
 """A tuple of names, written `a,b` in a file, as LLaMA-Factory does."""
 
 
-def join_lines(value: Any) -> Any:
+def join_lines(value: object) -> Any:
     """A list of texts as one text, a line each; anything else as it is."""
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return "\n".join(" ".join(one.splitlines()) for one in value)
@@ -113,7 +113,7 @@ Lines = Annotated[str, BeforeValidator(join_lines)]
 """Texts, one a line; a list of them is taken too."""
 
 
-def parse_object(value: Any) -> Any:
+def parse_object(value: object) -> Any:
     """Parse the JSON text of an object; return any other value unchanged.
 
     Args:
@@ -177,7 +177,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _fits_float32(cls, value: Any) -> Any:
+    def _fits_float32(cls, value: object) -> Any:
         """Refuses `learning_rate: 1e300`, which is infinity for a model."""
         if isinstance(value, float) and abs(value) > LARGEST:
             raise ValueError(f"Expected a number of at most {LARGEST:g}.")

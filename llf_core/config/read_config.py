@@ -79,7 +79,7 @@ _Dumper.add_representer(float, _represent_float)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
-def dump_yaml(values: Mapping[str, Any]) -> str:
+def dump_yaml(values: Mapping[str, object]) -> str:
     """A flat mapping as YAML, one key a line, in its own order."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
@@ -117,7 +117,7 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
     return requested
 
 
-def _unusual(value: Any) -> str:
+def _unusual(value: object) -> str:
     """What no setting holds, wherever it comes from; the empty string for all else."""
     if isinstance(value, str):
         if "\0" in value:
@@ -209,7 +209,7 @@ def _take_yaml(text: str, requested: RequestedConfig) -> None:
         _take(str(key), value, line, requested)
 
 
-def _take(key: str, value: Any, line: int, requested: RequestedConfig) -> None:
+def _take(key: str, value: object, line: int, requested: RequestedConfig) -> None:
     if key in requested.values and key not in requested.repeated:
         requested.repeated.add(key)
         message = f"`{key}` is set in line {requested.lines[key]} and again in line {line}. Expected it once."

@@ -75,7 +75,7 @@ class RunConfig(ConfigValues):
         start = ["import llf_widgets as llf", "", "run = llf.train(", "    {"]
         return "\n".join([*start, *lines, "    }", ")", "llf.Monitor(run)", ""])
 
-    def replace(self, **changes: Any) -> RunConfig:
+    def replace(self, **changes: object) -> RunConfig:
         """A config with other values; None resets a key to its default.
 
         Raises:
@@ -185,7 +185,7 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
     return Report(found.config, (), found.lines, found.base).with_problems(found.problems)
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     """A value as Python writes it, text in double quotes, numbers as a form shows them."""
     match value:
         case str():

@@ -45,7 +45,7 @@ def _header(file: Path) -> Shapes:
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
-def _shape(entry: Any) -> tuple[int, ...] | None:
+def _shape(entry: object) -> tuple[int, ...] | None:
     """The shape that an entry tells; None where it is none."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):

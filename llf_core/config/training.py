@@ -476,7 +476,7 @@ class Training(Section):
 
     @field_validator("max_steps")
     @classmethod
-    def _steps_or_none(cls, value: Any) -> Any:
+    def _steps_or_none(cls, value: object) -> Any:
         if value == 0:
             raise ValueError("Expected a number of steps, or -1 to leave it to the epochs.")
         return value

@@ -44,13 +44,13 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
 
     lengths: dict[str, Tensor] = {}
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         del module, args
         lengths.clear()
         if "cu_seq_lens_q" in kwargs or kwargs.get("attention_mask") is not None:
             lengths["tokens"] = document_lengths(kwargs)
 
-    def disturb(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def disturb(module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
         del args
         if not module.training:
             return None

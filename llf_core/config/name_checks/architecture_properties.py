@@ -49,7 +49,7 @@ class Property:
     predicts: bool = False
     unless: Mapping[str, Any] = field(default_factory=dict)
 
-    def limit(self, settings: Mapping[str, Any]) -> int | None:
+    def limit(self, settings: Mapping[str, object]) -> int | None:
         """The value of `above` in a model's config; None where it is not told there."""
         if self.above is None:
             return None
@@ -57,11 +57,11 @@ class Property:
         values = [one.get(self.above) for one in near] + ([settings.get(LONGEST)] if self.rope else [])
         return next((one for one in values if isinstance(one, int) and not isinstance(one, bool)), None)
 
-    def message(self, settings: Mapping[str, Any]) -> str:
+    def message(self, settings: Mapping[str, object]) -> str:
         """The text about a model."""
         return f"{self.name} ({settings.get('model_type')}): {self.text.format(limit=self.limit(settings))}"
 
-    def belongs_to(self, settings: Mapping[str, Any]) -> bool:
+    def belongs_to(self, settings: Mapping[str, object]) -> bool:
         """Whether a model of such a config has it."""
         kinds = [kind for one in _rotary(settings) for kind in (one.get("rope_type"), one.get("type"))]
         if any(settings.get(key) == value for key, value in self.unless.items()):
@@ -77,13 +77,13 @@ def properties() -> tuple[Property, ...]:
     return tuple(Property(**(one | {key: tuple(one[key]) for key in lists if key in one})) for one in tables)
 
 
-def refusal(settings: Mapping[str, Any]) -> str | None:
+def refusal(settings: Mapping[str, object]) -> str | None:
     """Why a model cannot be trained, whatever a run's config says; None where it can be."""
     errors = (one for one in properties() if one.severity == "error" and not one.predicts and one.belongs_to(settings))
     return next((one.message(settings) for one in errors), None)
 
 
-def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Problem, ...]:
+def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
     """What a run with a model should know of its architecture.
 
     Args:
@@ -123,7 +123,7 @@ def check_architecture(config: RunConfig) -> CheckResult:
     return CheckResult() if folder is None else CheckResult(properties_of(config_of(folder), config))
 
 
-def _rotary(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rotary(settings: Mapping[str, object]) -> list[dict[str, Any]]:
     """The settings of rotary embeddings, of each kind of layer where they differ."""
     tables = [settings.get(key) for key in ("rope_parameters", "rope_scaling")]
     known = [one for one in tables if isinstance(one, dict)]

@@ -33,7 +33,7 @@ class Place:
     path: Path | None = None
 
 
-def locate(name: str, base: Path, info: Mapping[str, Any], folders: Sequence[Path] = ()) -> Place:
+def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[Path] = ()) -> Place:
     """Finds out what a name is; the first that fits counts.
 
     Args:

@@ -69,7 +69,7 @@ class _DatasetChecker:
             return self.at_hub(name, name)
         return self.nowhere(name) if place.kind == "nowhere" else CheckResult()
 
-    def entry(self, name: str, entry: Any) -> CheckResult:
+    def entry(self, name: str, entry: object) -> CheckResult:
         """An entry of `dataset_info.json`: the file or hub id that it names."""
         if not isinstance(entry, dict):
             return CheckResult()  # reading it says so

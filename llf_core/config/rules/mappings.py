@@ -58,7 +58,7 @@ OPTIMIZERS: dict[str, AcceptedOptions] = {
 """Of `optim_args`, by optimizer; transformers leaves those of the others alone."""
 
 
-def rejected_options(key: str, given: Mapping[str, Any] | None, accepted: AcceptedOptions, who: str) -> str:
+def rejected_options(key: str, given: Mapping[str, object] | None, accepted: AcceptedOptions, who: str) -> str:
     """Describe the first option that a library does not accept; empty where all are accepted.
 
     Args:

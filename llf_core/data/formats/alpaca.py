@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.formats.alpaca import ALPACA
 from llf_core.data.errors import BadExample
@@ -26,7 +26,7 @@ class Alpaca(DatasetFormat):
     """Columns for prompt and response, as in the Alpaca data set."""
 
     @staticmethod
-    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
+    def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
         """The question is `prompt`, and `query` on a line below it; `history` holds earlier pairs.
 
         The answer is `response`; where there are `chosen` and `rejected`, these two; where there is `kto_tag`, it says
@@ -66,7 +66,7 @@ class Alpaca(DatasetFormat):
         return checked(messages, tools, good=verdict_of(cell["kto_tag"]) if "kto_tag" in columns else None)
 
 
-def _last(value: Any, what: str) -> str:
+def _last(value: object, what: str) -> str:
     """An answer's text; of a list of messages, the last one's."""
     if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
         value = value[-1]["content"]

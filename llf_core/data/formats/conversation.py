@@ -144,7 +144,7 @@ def checked(
     return Conversation(tuple(messages), tools, rejected, good)
 
 
-def verdict_of(value: Any) -> bool:
+def verdict_of(value: object) -> bool:
     """The mark of a judged answer.
 
     Raises:
@@ -161,7 +161,7 @@ def verdict_of(value: Any) -> bool:
 
 def ended(
     messages: list[Message],
-    row: Mapping[str, Any],
+    row: Mapping[str, object],
     columns: Mapping[str, str],
     read: Callable[[Mapping[str, Any]], Message],
 ) -> Conversation:
@@ -192,7 +192,7 @@ def ended(
     return checked(messages, tools, prompt=prompt)
 
 
-def _answer(value: Any, read: Callable[[Mapping[str, Any]], Message], key: str) -> Message:
+def _answer(value: object, read: Callable[[Mapping[str, Any]], Message], key: str) -> Message:
     """The answer that a cell of a pair holds."""
     value = json_of(value, key) if isinstance(value, str) and value.lstrip().startswith(("{", "[")) else value
     if isinstance(value, list) and value:
@@ -219,7 +219,7 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
     return ("tool", "user") if before.get("tool_calls") else ("user",)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as a reason repeats it: its beginning, and of what may be of any size its kind."""
     if value is None or isinstance(value, dict | list | tuple):
         return "missing" if value is None else f"a {type(value).__name__}"
@@ -227,7 +227,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} …"
 
 
-def role_of(value: Any, names: Mapping[str, str], where: str) -> str:
+def role_of(value: object, names: Mapping[str, str], where: str) -> str:
     """Whose turn it is.
 
     Args:
@@ -244,7 +244,7 @@ def role_of(value: Any, names: Mapping[str, str], where: str) -> str:
     return role
 
 
-def text_of(value: Any, what: str) -> str:
+def text_of(value: object, what: str) -> str:
     """Convert a cell or the content of a message to text.
 
     Args:
@@ -263,7 +263,7 @@ def text_of(value: Any, what: str) -> str:
     raise BadExample(f"{what} is {'missing' if value is None else f'a {type(value).__name__}, expected text'}")
 
 
-def _part(part: Any, what: str) -> str:
+def _part(part: object, what: str) -> str:
     if isinstance(part, str):
         return part
     if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
@@ -274,7 +274,7 @@ def _part(part: Any, what: str) -> str:
     raise BadExample(f"{what} has a part of type {kind[:LONGEST_SHOWN]}, which is not supported yet; expected text")
 
 
-def json_of(value: Any, what: str) -> Any:
+def json_of(value: object, what: str) -> Any:
     """Parse a value that may be JSON text, such as a CSV cell or the arguments of a tool call.
 
     Args:
@@ -299,7 +299,7 @@ def json_of(value: Any, what: str) -> Any:
         raise BadExample(f"{what} has a number with too many digits") from None
 
 
-def tools_of(value: Any) -> tuple[dict[str, Any], ...] | None:
+def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
     """The functions that an example offers, as a list or its JSON text; a bare schema is put in its envelope.
 
     Raises:

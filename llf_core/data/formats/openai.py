@@ -17,7 +17,7 @@ class OpenAI(DatasetFormat):
     """A list of messages, as in OpenAI's API."""
 
     @staticmethod
-    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
+    def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
         """Messages with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
 
         A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect.
@@ -43,7 +43,7 @@ class OpenAI(DatasetFormat):
         return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
-def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:
+def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -> Message:
     roles = {
         tags["user_tag"]: "user",
         tags["assistant_tag"]: "assistant",

@@ -17,7 +17,7 @@ class ShareGPT(DatasetFormat):
     """A list of turns, as in the ShareGPT data set."""
 
     @staticmethod
-    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
+    def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
         """Turns by role; a function call becomes an assistant's `tool_calls`, an observation a `tool` message.
 
         Args:
@@ -46,7 +46,7 @@ class ShareGPT(DatasetFormat):
         return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
-def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:
+def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -> Message:
     role = turn.get(tags["role_tag"])
     content = turn.get(tags["content_tag"])
     if role == tags["function_tag"]:
@@ -61,7 +61,7 @@ def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> M
     return {"role": role, "content": text_of(content, f"the {tags['content_tag']} of turn {number}")}
 
 
-def _calls(content: Any, number: int) -> list[dict[str, Any]]:
+def _calls(content: object, number: int) -> list[dict[str, Any]]:
     calls = json_of(content, f"the call in turn {number}")
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):

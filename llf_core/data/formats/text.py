@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation, text_of
@@ -16,7 +16,7 @@ class Text(DatasetFormat):
     """Plain text."""
 
     @staticmethod
-    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
+    def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
         """The text as one message of role `text`.
 
         Args:
