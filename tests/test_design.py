@@ -11,7 +11,7 @@ import typer
 
 import llf_widgets
 from llf_core.cli import app
-from llf_core.config.registry import GROUPS, DECLARATION_TYPES
+from llf_core.config.registry import DECLARATION_TYPES, GROUPS
 from llf_widgets.server.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent

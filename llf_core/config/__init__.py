@@ -1,4 +1,4 @@
-"""What a run is asked to do: sections, plug-ins, rules between fields, YAML. Imports no torch."""
+"""Run configuration: sections, plug-ins, validation rules and YAML. Imports no torch."""
 
 from llf_core.config.field_specs import FieldSpec, fields
 from llf_core.config.presets import Preset, preset, presets

@@ -1,4 +1,4 @@
-"""Makes the sections of a config from plain values."""
+"""Builds the sections of a config from plain values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ConfigT = TypeVar("ConfigT", bound="ConfigValues")
 def build(
     values: dict[str, Any], requested: RequestedConfig, config_class: type[ConfigT]
 ) -> tuple[ConfigT, list[Problem]]:
-    """Makes a config; a value that is refused is replaced by its default, so that the rest is checked too.
+    """Build a config. A rejected value is replaced by its default, so that the other values are checked too.
 
     Args:
         values: the values whose keys are options.

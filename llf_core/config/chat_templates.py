@@ -1,4 +1,4 @@
-"""The chat templates that have a name, as `templates.toml` has them: how each turn of a conversation is written."""
+"""Named chat templates, as `templates.toml` defines them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = Path(__file__).with_name("templates.toml")
 
 @cache
 def entries() -> dict[str, dict[str, Any]]:
-    """Every name, aliases too, with its fields; what an entry leaves out is taken from the one that it is like."""
+    """Fields of every template by its name or alias; missing fields are inherited from the entry under `like`."""
     with FILE.open("rb") as file:
         written = tomllib.load(file)
 
@@ -34,5 +34,5 @@ def entries() -> dict[str, dict[str, Any]]:
 
 @cache
 def template_names() -> tuple[str, ...]:
-    """The templates that can be named, sorted."""
+    """Names of all templates, sorted."""
     return tuple(sorted(entries()))

@@ -1,4 +1,4 @@
-"""What a key is: ours, known and not built, not needed, a secret, or unknown."""
+"""Classifies config keys: supported, not supported yet, not needed, secret or unknown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "fals
 
 
 def classify(key: str, value: object, line: int | None) -> Problem | None:
-    """Judges a key before the type of its value is looked at.
+    """Classify a key, before its value is validated.
 
     Args:
         key: any key.
@@ -47,12 +47,12 @@ def classify(key: str, value: object, line: int | None) -> Problem | None:
 
 
 def is_known(key: str) -> bool:
-    """Whether a key has a meaning here: an option, or one that is known and not built, not needed, or a secret."""
+    """Whether a key is an option, or a known key that is not supported, not needed or a secret."""
     return field(key) is not None or key in known().keys
 
 
 def show(value: object) -> str:
-    """A value as it stands in a file, cut where it is long."""
+    """Format a value as in a config file, truncated to 60 characters."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What is learned from, and how it is rendered."""
+"""Training data and its chat template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llf_core.config.option import Names, Object, Section, Steps, option
 
 
 class Data(Section):
-    """What is learned from, and how it is rendered."""
+    """Training data and its chat template."""
 
     dataset: Names | None = option(
         None,

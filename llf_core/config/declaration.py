@@ -1,4 +1,4 @@
-"""What a plug-in says of itself before anything heavy is imported: its name, options, rules and traits."""
+"""Declarations of plug-ins: name, options, rules and traits, without heavy imports."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Declaration:
         return self.selected_by(config.get(self.selector))
 
     def load(self, base: type[ImplementationT]) -> type[ImplementationT]:
-        """Imports the implementation.
+        """Import the implementation.
 
         Args:
             base: the abstract class of the kind, such as `llf_core.stages.base.stage.Stage`.
@@ -89,7 +89,7 @@ class Declaration:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MethodDeclaration(Declaration):
-    """Which parameters are trained; implemented by a `llf_core.methods.method.Method`.
+    """A fine-tuning method; implemented by a `llf_core.methods.method.Method`.
 
     Attributes:
         frozen_base: whether the model's own weights stay as they are, so that they may be quantized.

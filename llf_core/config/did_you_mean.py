@@ -1,4 +1,4 @@
-"""Names that a user may have meant."""
+"""Suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def any_of(names: Iterable[str]) -> str:
-    """Names as words: `a, b or c`."""
+    """Join names as `a, b or c`."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like another; None where none is.
+    """Find the most similar known name, or None.
 
     Args:
         name: as it was written.
@@ -79,7 +79,7 @@ def misspelt(name: str, known: Iterable[str]) -> str | None:
 
 
 def distance(one: str, other: str, most: int | None = None) -> int:
-    """Letters that must be added, taken out, replaced or swapped with their neighbour to make one text the other.
+    """Damerau-Levenshtein distance of two texts: number of inserted, deleted, replaced or swapped letters.
 
     Args:
         one: a text.
@@ -102,7 +102,7 @@ def distance(one: str, other: str, most: int | None = None) -> int:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names as text; says how many more there are."""
+    """Join the first names, with the number of the others."""
     every = list(names)
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return (", ".join(every[:SHOWN]) or "none") + more

@@ -1,4 +1,4 @@
-"""Every option of every section and plug-in, described once."""
+"""Specifications of all options of the sections and plug-ins."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One option, with all that a form, a command line or a reference needs.
+    """Specification of an option, as used by the form, the command line and the reference.
 
     Attributes:
         key: its name in a file.
@@ -151,12 +151,12 @@ def _number(value: float) -> str:
 
 
 def fields() -> tuple[FieldSpec, ...]:
-    """Every option, section by section; in each, its own first, then those of its plug-ins."""
+    """All options by section, those of its plug-ins last."""
     return _fields()
 
 
 def field(key: str) -> FieldSpec | None:
-    """The option of that name; None where there is none."""
+    """Specification of an option by its key, or None."""
     return _by_key().get(key)
 
 
@@ -246,7 +246,7 @@ def _stages_with(trait: str) -> tuple[str, ...]:
 
 
 def plain(value: object) -> Any:
-    """A value as it is written in a file: names as a comma list, or as a list where one has a comma."""
+    """Convert a value to its form in a file: names as a comma-separated list, or as a list if one has a comma."""
     if not isinstance(value, tuple):
         return value
     return list(value) if any("," in name for name in value) else ",".join(value)

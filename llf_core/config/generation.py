@@ -1,4 +1,4 @@
-"""How answers are sampled."""
+"""Sampling of completions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEAST_DIVISOR = 0.001
 
 
 class Generation(Section):
-    """How answers are sampled."""
+    """Sampling of completions."""
 
     do_sample: bool = option(
         True,

@@ -1,4 +1,4 @@
-"""Older and second names of keys, turned into the names that are used here."""
+"""Translates older and alternative names of keys."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 
 
 def translate(requested: RequestedConfig) -> None:
-    """Replaces translated keys in place, with a note for each; two names with two values are a problem."""
+    """Rename aliases in place, with a note for each. Two names with different values are an error."""
     for old, new in known().translated.items():
         if old not in requested.values:
             continue

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known and is no option of ours.
+    """Known keys that are not options.
 
     Attributes:
         features: by key that is not built, its feature.
@@ -40,7 +40,7 @@ class Known:
 
 @functools.cache
 def known() -> Known:
-    """Reads the list."""
+    """Read `llama_factory.toml`."""
     data = tomllib.loads(files(__package__).joinpath("llama_factory.toml").read_text(encoding="utf-8"))
     features: dict[str, str] = {}
     defaults: dict[str, tuple[Any, ...]] = {}

@@ -1,4 +1,4 @@
-"""How the trainer's process starts."""
+"""Launch of the training process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from llf_core.config.option import Section, option
 
 
 class Launch(Section):
-    """How the trainer's process starts."""
+    """Launch of the training process."""
 
     threads: int | None = option(
         None,

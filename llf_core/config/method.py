@@ -1,4 +1,4 @@
-"""What of the model is trained; each method's own options come with its plug-in."""
+"""Fine-tuning method; its own options come with its plug-in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from llf_core.config.option import Section, option
 
 
 class MethodSection(Section):
-    """What of the model is trained."""
+    """Fine-tuning method."""
 
     finetuning_type: str = option(
         "lora",

@@ -1,4 +1,4 @@
-"""Which model is trained, and how it is loaded."""
+"""Base model and how it is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EMBEDDED = "smollm2-135m-instruct"
 
 
 class Model(Section):
-    """Which model is trained, and how it is loaded."""
+    """Base model and how it is loaded."""
 
     model_name_or_path: str = option(
         EMBEDDED,

@@ -1,4 +1,4 @@
-"""How the parameters move: step size, schedule, optimizer."""
+"""Optimizer, learning rate and schedule."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
 
 
 class OptimizerSection(Section):
-    """How the parameters move."""
+    """Optimizer, learning rate and schedule."""
 
     learning_rate: float = option(
         5e-5,

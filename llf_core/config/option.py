@@ -1,4 +1,4 @@
-"""One function makes every field of a config, so that form, CLI, JSON Schema and reference come from it."""
+"""Defines the fields of a config, from which form, CLI, JSON Schema and reference are generated."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     trait: str = "",
     unset: str = "",
 ) -> Any:
-    """A field of a section.
+    """Define a field of a section.
 
     Args:
         default: the value of a config that does not name the key.
@@ -88,7 +88,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
 
 
 def split_names(value: object) -> Any:
-    """A comma list as a tuple of names; lists and tuples as they are."""
+    """Split a comma-separated list of names into a tuple; convert a list to a tuple."""
     if isinstance(value, str):
         return tuple(name for part in value.split(",") if (name := part.strip()))
     return tuple(value) if isinstance(value, list) else value
@@ -103,7 +103,7 @@ Names = Annotated[
 
 
 def join_lines(value: object) -> Any:
-    """A list of texts as one text, a line each; anything else as it is."""
+    """Join a list of texts, one per line; return any other value unchanged."""
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return "\n".join(" ".join(one.splitlines()) for one in value)
     return value
@@ -140,7 +140,7 @@ LARGEST = 3.4e38
 
 
 def share_or_number(value: float) -> float:
-    """A share below 1 as it is, and 500.0 as 500, so that a file shows what was meant.
+    """Convert a whole number such as 500.0 to an integer; leave a share below 1 unchanged.
 
     Raises:
         ValueError: neither a share nor a whole number, or more than `MAX_STEPS`.

@@ -28,7 +28,7 @@ def is_there(path: Path) -> bool:
 
 
 def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
-    """Makes one path absolute; names and hub ids stay what they are.
+    """Make a path absolute. Names and hub ids are unchanged.
 
     Args:
         value: a path, a name or a hub id.

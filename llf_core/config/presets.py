@@ -1,4 +1,4 @@
-"""Starting points of a config: `presets.toml`."""
+"""Presets of configs, from `presets.toml`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preset:
-    """A starting point.
+    """A preset: initial values of a config.
 
     Attributes:
         name: how code names it.

@@ -1,4 +1,4 @@
-"""What a config can get wrong, as data: a sentence, a severity and the buttons that mend it."""
+"""Problems of a config: message, severity and suggested fixes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Fix:
-    """A button that mends a problem.
+    """A suggested change of a config that fixes a problem.
 
     Attributes:
         label: a verb with its object, e.g. "Hold out 5 %".
@@ -37,12 +37,12 @@ class Fix:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to say about a config.
+    """An error, a warning or a note about a config.
 
     Attributes:
         kind: which question it answers.
         key: the key it stands beside; empty where it concerns the whole file.
-        value: what was asked for; None for secrets, which are never repeated.
+        value: the requested value; None for secrets, which are never repeated.
         message: one or two sentences: what is wrong, with which value, what was expected.
         fixes: what can be done at once.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.
@@ -64,7 +64,7 @@ class Problem:
         object.__setattr__(self, "message", brief(redact(self.message)))
 
     def json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Convert to JSON data, without secrets."""
         return {
             "kind": self.kind,
             "key": self.key,
@@ -83,7 +83,7 @@ def _json_value(value: object) -> Any:
 
 
 class ConfigError(UserError, ValueError):
-    """A config that cannot be run; as text, one line a problem.
+    """Error of an invalid config; as text, one line per problem.
 
     Attributes:
         problems: all that stands against it, errors first.

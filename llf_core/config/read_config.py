@@ -80,12 +80,12 @@ _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
 def dump_yaml(values: Mapping[str, object]) -> str:
-    """A flat mapping as YAML, one key a line, in its own order."""
+    """Write a flat mapping as YAML, one key per line, in its order."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RequestedConfig:
-    """Reads a config.
+    """Read a config.
 
     Args:
         source: a mapping; a path to a YAML or JSON file; YAML or JSON text.

@@ -1,4 +1,4 @@
-"""Which reference model a config names."""
+"""The reference model of a config."""
 
 from __future__ import annotations
 

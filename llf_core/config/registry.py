@@ -1,4 +1,4 @@
-"""Finds the plug-ins, ours and those of other packages, by their entry points, and those that a config selects."""
+"""Registry of plug-ins, loaded from entry points."""
 
 from __future__ import annotations
 

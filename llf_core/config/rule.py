@@ -1,4 +1,4 @@
-"""The form of a rule between fields; `rules/` holds ours, and plug-ins bring theirs."""
+"""Base of the validation rules between fields; built-in rules are in `rules/`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rule:
     severity: Severity = "error"
 
     def check(self, config: ConfigValues) -> Problem | None:
-        """The problem, or None where the config does not have the combination."""
+        """Check a config, and return the problem, or None."""
         if not self.when(config):
             return None
         key = self.fields[0]

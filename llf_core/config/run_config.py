@@ -27,11 +27,11 @@ ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
 class RunConfig(ConfigValues):
-    """All that a run needs to know, in sections; make one with `RunConfig.load`."""
+    """Configuration of a run, in sections; created by `RunConfig.load`."""
 
     @classmethod
     def load(cls, source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RunConfig:
-        """Reads and checks a config.
+        """Read and validate a config.
 
         Args:
             source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
@@ -47,7 +47,7 @@ class RunConfig(ConfigValues):
         return validate(source, overrides, base).accepted()
 
     def flat(self, defaults: bool = False) -> dict[str, Any]:
-        """The keys and values as plain data, as they stand in a file.
+        """Convert to a flat dictionary, as in a config file.
 
         Args:
             defaults: with the defaults of all sections and selected plug-ins; else only what differs from
@@ -61,7 +61,7 @@ class RunConfig(ConfigValues):
         return shown
 
     def yaml(self, defaults: bool = False) -> str:
-        """The config as YAML; `RunConfig.load` of it is equal to the config."""
+        """Convert to YAML; `RunConfig.load` of it equals the config."""
         return dump_yaml(self.flat(defaults))
 
     def python(self, variables: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -76,7 +76,7 @@ class RunConfig(ConfigValues):
         return "\n".join([*start, *lines, "    }", ")", "llf.Monitor(run)", ""])
 
     def replace(self, **changes: object) -> RunConfig:
-        """A config with other values; None resets a key to its default.
+        """Return a copy with changed values; None resets a key to its default.
 
         Raises:
             ConfigError: the new values do not fit.
@@ -91,7 +91,7 @@ class RunConfig(ConfigValues):
 
 @dataclass(frozen=True)
 class Report:
-    """What stands against a config.
+    """Result of validating a config.
 
     Attributes:
         config: the config; where a value was refused, with the default in its place.
@@ -107,11 +107,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether a run may start: no problem is an error."""
+        """Whether the config has no errors, so that a run may start."""
         return not any(problem.severity == "error" for problem in self.problems)
 
     def accepted(self) -> RunConfig:
-        """The config, where a run may start with it.
+        """Return the config if it has no errors.
 
         Raises:
             ConfigError: with all problems of severity `error`.
@@ -122,12 +122,12 @@ class Report:
 
     @property
     def unknown(self) -> list[Problem]:
-        """Keys that nobody knows, each with the nearest name."""
+        """Unknown keys, each with the most similar known name."""
         return self._of("unknown")
 
     @property
     def not_built(self) -> list[Problem]:
-        """Known keys and values whose feature is not built yet."""
+        """Known keys and values whose feature is not supported yet."""
         return self._of("not_built")
 
     @property
@@ -142,20 +142,20 @@ class Report:
 
     @property
     def violations(self) -> list[Problem]:
-        """Values that are good by themselves and do not go together."""
+        """Combinations of values that break a rule."""
         return self._of("violation")
 
     @property
     def unresolved(self) -> list[Problem]:
-        """Names of models, data sets and modules that are not there, or could not be checked."""
+        """Names of models, data sets and modules that do not exist or could not be checked."""
         return self._of("unresolved")
 
     def with_problems(self, problems: Iterable[Problem]) -> Report:
-        """The report with other problems, sorted errors first."""
+        """Return a copy with other problems, errors first."""
         return replace(self, problems=tuple(sorted(problems, key=lambda problem: ORDER[problem.severity])))
 
     def json(self) -> dict[str, Any]:
-        """As plain JSON data."""
+        """Convert to JSON data."""
         return {
             "ok": self.ok,
             "unknown": [problem.json() for problem in self.unknown],
@@ -171,7 +171,7 @@ class Report:
 
 
 def validate(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Report:
-    """Checks a config by itself and never raises on what it holds; `name_checks.check` judges whether its names exist.
+    """Validate a config without raising on invalid content; `name_checks.check` checks that its names exist.
 
     Args:
         source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.

@@ -16,7 +16,7 @@ _LARGEST_HEADER = 100_000_000
 
 
 def read_shapes(folder: Path) -> Shapes:
-    """The shape of every weight in the safetensors files of a folder, by its name; empty where there are none."""
+    """Shape of each weight in the safetensors files of a folder, by its name; empty without such files."""
     found: Shapes = {}
     for file in weight_files(folder):
         found |= _header(file)

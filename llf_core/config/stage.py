@@ -1,4 +1,4 @@
-"""The training objective; each stage's own options come with its declaration."""
+"""Training objective; each stage's own options come with its declaration."""
 
 from __future__ import annotations
 

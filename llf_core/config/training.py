@@ -1,4 +1,4 @@
-"""How long, how large, how precise, and what is kept: our own table of the Trainer's keys."""
+"""Arguments of the training loop: duration, batch size, precision, evaluation and checkpoints."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COMPILER_MODES = ("default", "lite", "reduce-overhead", "max-autotune", "max-aut
 
 
 class Training(Section):
-    """How long, how large, how precise, and what is kept."""
+    """Arguments of the training loop."""
 
     output_dir: str | None = option(
         None,

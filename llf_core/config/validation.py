@@ -1,4 +1,4 @@
-"""Judges a config: the one way from what was requested to a config that a run can start with."""
+"""Validates a config: from the requested values to a config that a run can start with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_UNKNOWN = 50
 
 @dataclass(frozen=True)
 class Judgement(Generic[ConfigT]):
-    """A config, and what is wrong with it.
+    """A config and its problems.
 
     Attributes:
         config: the config; where a value was refused, with the default in its place.
@@ -48,7 +48,7 @@ class Judgement(Generic[ConfigT]):
 def judge(
     source: object, overrides: Sequence[str], base: str | Path | None, config_class: type[ConfigT]
 ) -> Judgement[ConfigT]:
-    """Reads and checks a config by itself; never raises on what it holds.
+    """Read and validate a config, without raising on invalid content.
 
     Args:
         source: a mapping, YAML or JSON text, or a path to a file of them.

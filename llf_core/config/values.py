@@ -1,4 +1,4 @@
-"""The values of a config, by section and by key: what rules and declarations look at."""
+"""Values of a config by section and by key, as rules and declarations read them."""
 
 from __future__ import annotations
 

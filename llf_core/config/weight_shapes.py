@@ -15,5 +15,5 @@ LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 def count(weights: Mapping[str, tuple[int, ...]]) -> int:
-    """The number of parameters in some weights."""
+    """Count the parameters of weights."""
     return sum(math.prod(shape) for shape in weights.values())

@@ -1,4 +1,4 @@
-"""Decides how a data set's rows are to be read, once for the whole set, from its entry or its columns."""
+"""Selects the format of a data set, from its `dataset_info.json` entry or its columns."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ LAYOUTS = ("instruction", "turns")
 
 
 def stages_for(kind: DataKind) -> tuple[str, ...]:
-    """The names of the stages that learn from a kind of data, those without options of their own first."""
+    """Names of the stages that train on a kind of data, those without their own options first."""
     matching = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
     return tuple(stage.name for stage in sorted(matching, key=lambda stage: bool(stage.options.model_fields)))
 
 
 def formats(kind: DataKind) -> tuple[str, ...]:
-    """The formats whose rows can hold a kind of data, the simplest first."""
+    """Names of the formats that can contain a kind of data, the simplest first."""
     layouts = ("text",) if kind == TEXTS else LAYOUTS
     known = declared(FormatDeclaration)
     return tuple(name for layout in layouts for name, one in known.items() if one.layout == layout)
@@ -59,7 +59,7 @@ def format_of(name: str) -> FormatDeclaration:
 
 
 def roles(name: str, kind: DataKind) -> dict[str, bool]:
-    """What columns of a format can hold for a kind of data, in the words of `dataset_info.json`.
+    """Column roles of a format for a kind of data, with the names of `dataset_info.json`.
 
     Args:
         name: the name of a format.
@@ -76,13 +76,13 @@ def roles(name: str, kind: DataKind) -> dict[str, bool]:
 
 
 def wanted_kind(config: RunConfig) -> DataKind:
-    """What the stage of a config learns from."""
+    """Kind of data that the stage of a config trains on."""
     return stage_of(config).data_kind
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows become conversations.
+    """How the rows of a data set are converted to conversations.
 
     Attributes:
         format: the name of a format, such as `alpaca`.
@@ -101,7 +101,7 @@ class Reading:
     fits: float = 1.0
 
     def align(self, row: Row) -> Conversation:
-        """The conversation of one row.
+        """Convert a row to a conversation.
 
         Raises:
             BadExample: the row says none.
@@ -119,7 +119,7 @@ class Reading:
 
 
 def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Reading:
-    """The format of a data set: as its entry says, else proposed from the columns of its first rows.
+    """Select the format of a data set: from its entry, else from the columns of its first rows.
 
     Args:
         source: the data set.
@@ -153,7 +153,7 @@ def other_kind(source: Source, found_kind: DataKind, kind: DataKind) -> OtherKin
 
 
 def kind_by_entry(source: Source, kind: DataKind) -> DataKind | None:
-    """What an entry of `dataset_info.json` says that its set holds; None where there is none.
+    """Kind of data according to the `dataset_info.json` entry; None without an entry.
 
     Args:
         source: the data set.

@@ -1,1 +1,1 @@
-"""What of a model is trained: one file a method, each a plug-in of the group `llf.methods`."""
+"""Fine-tuning methods, one module each; plug-ins of the group `llf.methods`."""

@@ -1,4 +1,4 @@
-"""The transformer blocks of a model and the names inside them."""
+"""Transformer blocks of a model and the names of their modules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def block_count(model: PreTrainedModel) -> int:
 
 
 def block_of(parameter: str) -> tuple[int, str] | None:
-    """Splits `model.layers.3.mlp.up_proj.weight` into `(3, "mlp.up_proj.weight")`; None outside the blocks."""
+    """Split `model.layers.3.mlp.up_proj.weight` into `(3, "mlp.up_proj.weight")`; None outside the blocks."""
     found = BLOCK.match(parameter)
     return None if found is None else (int(found["index"]), found["rest"])
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Freeze(Method):
-    """The last or first layers are trained, the others stay as they are."""
+    """Freeze fine-tuning: trains the last or first layers."""
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
         """Make the selected modules of the selected layers trainable and freeze the rest.

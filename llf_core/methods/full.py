@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Full(Method):
-    """Every parameter is trained."""
+    """Full fine-tuning."""
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Makes every parameter trainable, in float32 unless `pure_bf16`; vision and audio towers stay frozen."""
+        """Make every parameter trainable, in float32 unless `pure_bf16`; vision and audio towers stay frozen."""
         model.requires_grad_(requires_grad=True)
         for name in multimodal_towers(model):
             model.get_submodule(name).requires_grad_(requires_grad=False)

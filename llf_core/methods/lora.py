@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class LoRA(Method):
-    """Low-rank matrices are trained beside the frozen weights."""
+    """LoRA: trains low-rank matrices beside the frozen weights."""
 
     def apply(self, model: PreTrainedModel) -> PeftModel:
-        """Wraps the model with a new adapter, or goes on with the last of `adapter_name_or_path`.
+        """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`.
 
         Returns:
             A `PeftModel` in which only the adapter and `additional_target` are trainable, in float32 unless

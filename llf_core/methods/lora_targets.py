@@ -1,4 +1,4 @@
-"""Which layers an adapter is put on: linear layers, and experts that a model keeps as one parameter of three axes."""
+"""Selects LoRA target modules: linear layers, and experts stored as one parameter of three axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPES = {"reshape", "view", "clamp", "clip", "t", "transpose", "unsqueeze", "ch
 
 @dataclass(frozen=True)
 class Targets:
-    """What an adapter is put on, as PEFT takes it.
+    """Targets of an adapter, as arguments of PEFT's `LoraConfig`.
 
     Attributes:
         modules: `target_modules`, names that end the paths of these modules and of no others.
@@ -44,7 +44,7 @@ class Targets:
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Linear layers that an adapter can be put on, by their paths; without the output head and what a model sees with.
+    """Linear layers that an adapter can target, by path, without the output head and multimodal towers.
 
     Quantized layers of bitsandbytes are subclasses of `nn.Linear`, and transformers' `Conv1D` (GPT-2) is a linear
     layer with its weight transposed; both count. A subclass with a forward of its own counts where that is the same
@@ -57,7 +57,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
-    """Shortest names that tell the linear layers of a model from all its other modules, sorted.
+    """Shortest name suffixes that match the linear layers of a model and no other modules, sorted.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
@@ -86,7 +86,7 @@ def multimodal_towers(model: PreTrainedModel) -> list[str]:
 
 
 def adapter_targets(model: PreTrainedModel, requested: Sequence[str], *, plain: bool = True) -> Targets:
-    """What an adapter is put on.
+    """Select the targets of an adapter.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.

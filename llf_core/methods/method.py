@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Method(ABC):
-    """Which parameters are trained; declared by a `llf_core.config.declaration.MethodDeclaration`.
+    """Base class of fine-tuning methods; declared by a `llf_core.config.declaration.MethodDeclaration`.
 
     Args:
         config: the run's config.
@@ -26,7 +26,7 @@ class Method(ABC):
 
     @abstractmethod
     def apply(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
-        """Sets which parameters are trained.
+        """Set which parameters are trained.
 
         A method whose declaration is an `adapter` begins with `llf_core.methods.peft_adapter.begin_adapter`, which
         continues with an adapter of `adapter_name_or_path` where there is one.

@@ -1,4 +1,4 @@
-"""How every method begins whose result is an adapter of PEFT."""
+"""Shared setup of the methods that train a PEFT adapter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[PreTrainedModel], PeftModel]) -> PeftModel:
-    """Wraps a model with a new adapter, or goes on with the last of `adapter_name_or_path`; merges those before it.
+    """Add a new adapter, or continue the last one in `adapter_name_or_path`; merge those before it.
 
     Args:
         model: a `PreTrainedModel`, all parameters as they were loaded.

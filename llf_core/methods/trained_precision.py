@@ -1,4 +1,4 @@
-"""In which precision trained parameters are kept."""
+"""Precision of the trained parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
-    """Casts every trainable parameter to float32, unless `pure_bf16` is set.
+    """Cast every trainable parameter to float32, unless `pure_bf16` is set.
 
     An update of a bfloat16 weight is lost where it is under 1/256 of the weight, so masters are float32 and
     autocast computes in the plan's dtype.

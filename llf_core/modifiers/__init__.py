@@ -1,1 +1,1 @@
-"""What changes a model or its inputs beside a method."""
+"""Modifiers: changes to the loaded model beside its method."""

@@ -25,14 +25,14 @@ class Modifier(ABC):
 
     @abstractmethod
     def apply(self, model: nn.Module) -> None:
-        """Changes the model in place, after its method and before the fast path.
+        """Change the model in place, after its method and before the fast path.
 
         Args:
             model: a causal language model, perhaps wrapped by PEFT.
         """
 
     def remove(self, model: nn.Module) -> None:  # noqa: B027 - a hook that not all need
-        """Undoes what must not be saved with the model; called before the result is written. Default: nothing."""
+        """Undo what must not be saved with the model, before the result is written. Default: nothing."""
 
 
 def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]:

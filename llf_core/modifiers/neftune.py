@@ -16,18 +16,18 @@ class NEFTune(Modifier):
     """Adds noise to the embeddings of every training forward pass."""
 
     def apply(self, model: nn.Module) -> None:
-        """Registers the hooks of `add_noise`."""
+        """Register the hooks of `add_noise`."""
         alpha = self.config.options(NEFTuneOptions).neftune_noise_alpha
         self.hooks = add_noise(model, alpha) if alpha else ()
 
     def remove(self, model: nn.Module) -> None:  # noqa: ARG002 - the hooks know their modules
-        """Removes the hooks."""
+        """Remove the hooks."""
         for hook in self.hooks:
             hook.remove()
 
 
 def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
-    """Adds noise to the embeddings of every training forward of a model from now on.
+    """Add noise to the embeddings in every training forward pass of a model.
 
     Each document's noise is uniform within ±alpha / √(its tokens · hidden size), as in the paper. transformers takes
     the length of the whole batch instead, so that padding, or another document beside it, would weaken the noise.
@@ -66,7 +66,7 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
 
 
 def document_lengths(batch: dict[str, Any]) -> Tensor:
-    """How many tokens the document has that a token belongs to.
+    """Length of each token's document, in tokens.
 
     Args:
         batch: flattened or padded, see `llf_core.data.Collator`.

@@ -1,1 +1,1 @@
-"""Optimizers that are not built by transformers itself: one file each."""
+"""Optimizers that transformers does not provide, one module each."""

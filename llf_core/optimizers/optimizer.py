@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class ParameterGroup(TypedDict):
-    """Parameters that share their weight decay, as `torch.optim` takes them."""
+    """Parameter group of `torch.optim` with one weight decay."""
 
     params: list[nn.Parameter]
     weight_decay: float
 
 
 class Optimizer(ABC):
-    """Builds an optimizer; declared by a `llf_core.config.declaration.OptimizerDeclaration`.
+    """Base class of optimizers; declared by a `llf_core.config.declaration.OptimizerDeclaration`.
 
     Args:
         config: the run's config; `config.optimizer` has the learning rate, betas and epsilon.
@@ -33,7 +33,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Makes the optimizer of a run.
+        """Build the optimizer of a run.
 
         Args:
             model: the model under training, for optimizers that treat its layers differently.
@@ -42,7 +42,7 @@ class Optimizer(ABC):
 
 
 def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer | None:
-    """Builds the optimizer that a config selects.
+    """Build the optimizer that a config selects.
 
     Args:
         model: the model under training.

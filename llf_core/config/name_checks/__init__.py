@@ -1,4 +1,4 @@
-"""Whether what a config names is there: models, adapters, data sets, modules. Imports no torch."""
+"""Checks that the models, adapters, data sets and modules in a config exist. Imports no torch."""
 
 from llf_core.config.name_checks.check import check, check_local, required_for_start
 from llf_core.config.name_checks.hub import query_hub

@@ -1,4 +1,4 @@
-"""What is particular about a model's architecture and changes what a run computes: `properties.toml`."""
+"""Properties of architectures that change what a run computes, from `properties.toml`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST = "max_position_embeddings"
 
 @dataclass(frozen=True)
 class Property:
-    """What some architectures have, and most do not.
+    """A property of some architectures.
 
     Attributes:
         name: what it is called.
@@ -50,7 +50,7 @@ class Property:
     unless: Mapping[str, Any] = field(default_factory=dict)
 
     def limit(self, settings: Mapping[str, object]) -> int | None:
-        """The value of `above` in a model's config; None where it is not told there."""
+        """Value of `above` in the model's config, or None."""
         if self.above is None:
             return None
         near = (settings, *_rotary(settings)) if self.rope else (settings,)
@@ -58,11 +58,11 @@ class Property:
         return next((one for one in values if isinstance(one, int) and not isinstance(one, bool)), None)
 
     def message(self, settings: Mapping[str, object]) -> str:
-        """The text about a model."""
+        """Format the message about a model."""
         return f"{self.name} ({settings.get('model_type')}): {self.text.format(limit=self.limit(settings))}"
 
     def belongs_to(self, settings: Mapping[str, object]) -> bool:
-        """Whether a model of such a config has it."""
+        """Whether a model with this config has the property."""
         kinds = [kind for one in _rotary(settings) for kind in (one.get("rope_type"), one.get("type"))]
         if any(settings.get(key) == value for key, value in self.unless.items()):
             return False
@@ -71,20 +71,20 @@ class Property:
 
 @functools.cache
 def properties() -> tuple[Property, ...]:
-    """All properties, in the order in which they are told."""
+    """All properties, in the order in which they are reported."""
     tables = tomllib.loads(files(__package__).joinpath("properties.toml").read_text(encoding="utf-8"))["property"]
     lists = ("types", "rope")
     return tuple(Property(**(one | {key: tuple(one[key]) for key in lists if key in one})) for one in tables)
 
 
 def refusal(settings: Mapping[str, object]) -> str | None:
-    """Why a model cannot be trained, whatever a run's config says; None where it can be."""
+    """Reason why a model cannot be trained with any config, or None."""
     errors = (one for one in properties() if one.severity == "error" and not one.predicts and one.belongs_to(settings))
     return next((one.message(settings) for one in errors), None)
 
 
 def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
-    """What a run with a model should know of its architecture.
+    """Find the properties of a model's architecture that matter for a config.
 
     Args:
         settings: the model's `config.json`. Of a model that sees, the part about text counts too.
@@ -118,7 +118,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
 
 def check_architecture(config: RunConfig) -> CheckResult:
-    """What the config of a model that is here tells; nothing of one that is not."""
+    """Check the architecture of a model on this machine."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     return CheckResult() if folder is None else CheckResult(properties_of(config_of(folder), config))
 

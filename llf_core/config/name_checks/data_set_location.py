@@ -1,4 +1,4 @@
-"""Where a data set's name leads: an entry of `dataset_info.json`, a shipped set, an address, a path, a hub."""
+"""Locates data sets: entry of `dataset_info.json`, built-in demo, URL, path or hub id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONLINE, REMOTE = "ONLINE", "REMOTE:"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a data set is.
+    """Location of a data set.
 
     Attributes:
         kind: what its name is; `nowhere` where it is none of all.
@@ -34,7 +34,7 @@ class Place:
 
 
 def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[Path] = ()) -> Place:
-    """Finds out what a name is; the first that fits counts.
+    """Resolve the name of a data set; the first match counts.
 
     Args:
         name: as `dataset` holds it.
@@ -62,7 +62,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def info_of(path: Path) -> dict[str, Any]:
-    """The entries of a `dataset_info.json`; none where there is no such file.
+    """Read the entries of a `dataset_info.json`; empty if the file does not exist.
 
     Raises:
         ValueError: it is no JSON object; a sentence.

@@ -1,4 +1,4 @@
-"""Whether data sets that a config names are there."""
+"""Checks that the data sets in a config exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENTRIES = 2000
 
 
 def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> CheckResult:
-    """Judges each data set of a key.
+    """Check each data set in the value of a key.
 
     Args:
         config: the config.

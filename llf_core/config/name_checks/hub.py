@@ -1,4 +1,4 @@
-"""Asks a Hugging Face hub whether it has some repositories, for a few seconds at most."""
+"""Queries a Hugging Face hub for the existence of repositories, within a time limit."""
 
 from __future__ import annotations
 

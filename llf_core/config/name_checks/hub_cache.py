@@ -1,4 +1,4 @@
-"""What the cache of Hugging Face's client holds on this machine."""
+"""Content of the local Hugging Face cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A name that only a hub can tell of, and what becomes of its answer."""
+"""Names that only a hub can check, and its answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a hub says of a repository.
+    """Answer of a hub about a repository.
 
     Attributes:
         there: whether it has it; None where it did not say.

@@ -1,4 +1,4 @@
-"""Names that need no hub to be known: `known.toml`."""
+"""Well-known models and data sets, from `known.toml`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Family:
-    """Models of the same modules.
+    """A family of models with the same modules.
 
     Attributes:
         types: their `model_type`s.

@@ -1,4 +1,4 @@
-"""The folder of a model that is here, and what its `config.json` says."""
+"""Folder and `config.json` of a local model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llf_core.door import read_object_or_empty
 
 
 def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
-    """Where a model lies on this machine; None where it does not, or is one file.
+    """Find the local folder of a model; None if it is not on this machine, or a single file.
 
     Args:
         model: `model_name_or_path`.
@@ -23,12 +23,12 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """What a model's `config.json` says; empty where it cannot be read."""
+    """Read a model's `config.json`; empty if it cannot be read."""
     return read_object_or_empty(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """What a model's `config.json` says, of one that sees the part about text; empty where it cannot be read."""
+    """Read a model's `config.json`, of a multimodal model its `text_config`; empty if it cannot be read."""
     settings = config_of(folder)
     text = settings.get("text_config")
     return text if isinstance(text, dict) and text else settings

@@ -1,4 +1,4 @@
-"""Whether models and adapters that a config names are there."""
+"""Checks that the models and adapters in a config exist."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MARKS = ("config.json", "adapter_config.json")
 
 
 def is_path(name: str) -> bool:
-    """Whether a name can only be a path: it is then judged by whether this machine has it."""
+    """Whether a name can only be a local path."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf")
 
 
@@ -66,7 +66,7 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
 
 
 def check_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> CheckResult:
-    """Judges each name of a key.
+    """Check each model or adapter in the value of a key.
 
     Args:
         config: the config.

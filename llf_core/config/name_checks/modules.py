@@ -1,4 +1,4 @@
-"""Whether modules that a config names are in its model."""
+"""Checks that the model has the modules in a config."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEADS = ("lm_head", "score")
 
 @dataclass(frozen=True)
 class Modules:
-    """What a model is made of.
+    """Names of a model's modules.
 
     Attributes:
         linear: linear layers, embeddings and parameters of experts that an adapter can be put on.
@@ -125,7 +125,7 @@ def _meant(missing: Iterable[str], known: Iterable[str]) -> str:
 
 
 def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
-    """The modules of a model that is here or well known; None where nothing is known without a hub.
+    """Find the modules of a local or well-known model; None if they are unknown.
 
     Args:
         model: `model_name_or_path`.

@@ -1,4 +1,4 @@
-"""Whether `output_dir` may receive a result: a folder of a person is never written into."""
+"""Checks that `output_dir` may receive a result: a folder with other files is never overwritten."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXPECTED = "Expected a new folder, an empty folder, or one with nothing but an e
 
 
 def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult:
-    """An error where the folder that `output_dir` names may not receive a result.
+    """Check that `output_dir` may receive a result.
 
     Args:
         config: any.
@@ -50,7 +50,7 @@ def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult
 
 
 def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorough: bool = False) -> str:
-    """Why a folder may not receive a result, as sentences; empty where it may.
+    """Reason why a folder may not receive a result; empty if it may.
 
     Args:
         target: the folder that `output_dir` names.
@@ -66,7 +66,7 @@ def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorou
 
 
 def stranger(target: Path, *, thorough: bool = False) -> str:
-    """What a folder holds besides an unchanged result of LLF, as a sentence; empty where there is nothing.
+    """Describe the first entry of a folder that is not an unchanged result of LLF; empty if there is none.
 
     Links are not followed: one inside the folder counts as a stranger.
 
@@ -100,7 +100,7 @@ def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough
 
 
 def recorded(target: Path) -> dict[str, Any]:
-    """What the marker of a result says of its files, by name; empty where there is no marker."""
+    """Read the files recorded in the marker of a result, by name; empty without a marker."""
     try:
         descriptor = os.open(target / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether paths that a config names are on this machine."""
+"""Checks that the paths in a config exist."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 
 def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> CheckResult:
-    """What is said of a path that is not there.
+    """Create the problem of a missing path.
 
     Args:
         path: the path.

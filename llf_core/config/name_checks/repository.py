@@ -1,4 +1,4 @@
-"""What a hub says of a repository, within a limit of bytes and of time, whatever its server sends."""
+"""Fetches the metadata of a hub repository, with limits on size and time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = 3
 def fetch_repository_info(
     kind: Literal["model", "dataset"], name: str, revision: str | None = None, *, seconds: float
 ) -> ModelInfo | DatasetInfo:
-    """Asks the hub that `HF_ENDPOINT` names, as the client that fetches from it does.
+    """Fetch the metadata of a repository from the hub at `HF_ENDPOINT`.
 
     Args:
         kind: of the repository.

@@ -1,4 +1,4 @@
-"""Every impossible or risky combination of values, each with the reason and what mends it."""
+"""Validation rules: impossible or risky combinations of values, with reason and fixes."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ RULES: tuple[Rule, ...] = (
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Ours, then those of every plug-in."""
+    """Built-in rules, then those of the plug-ins."""
     return (*RULES, *stage_key_rules(), *(rule for one in all_declared().values() for rule in one.rules))

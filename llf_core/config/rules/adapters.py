@@ -1,4 +1,4 @@
-"""Rules about adapters that a run goes on with."""
+"""Rules about adapters that a run continues."""
 
 from __future__ import annotations
 

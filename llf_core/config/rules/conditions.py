@@ -1,4 +1,4 @@
-"""Conditions that several rules ask for."""
+"""Conditions that several rules share."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ NOTHING_HELD_OUT = "there is no evaluation data: `val_size` is 0. Expected a sha
 
 
 def evaluates(c: ConfigValues) -> bool:
-    """Whether there is anything to evaluate on."""
+    """Whether the config has evaluation data."""
     return bool(c.data.eval_dataset) or c.data.val_size > 0
 
 
 def never_evaluated(c: ConfigValues) -> bool:
-    """Whether there is something to evaluate on, and no time for it."""
+    """Whether the config has evaluation data, but never evaluates."""
     return evaluates(c) and c.training.eval_strategy == "no"
 
 
 def weights_frozen(c: ConfigValues) -> bool:
-    """Whether the model's own weights stay as they are."""
+    """Whether the base model's weights are frozen."""
     return method_of(c).frozen_base

@@ -1,4 +1,4 @@
-"""Rules about what is learned from."""
+"""Rules about the training data."""
 
 from __future__ import annotations
 

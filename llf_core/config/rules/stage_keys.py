@@ -1,4 +1,4 @@
-"""Options that another stage knows under another name."""
+"""Rules about options that have another name in the selected stage."""
 
 from __future__ import annotations
 

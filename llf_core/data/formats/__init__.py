@@ -1,1 +1,1 @@
-"""How rows are written: one file a format, with its columns, its tags and `align(row, columns, tags)`."""
+"""Formats of data sets, one module each, with `align(row, columns, tags)`."""

@@ -1,4 +1,4 @@
-"""The one form that every data set is brought into."""
+"""The common representation of all data sets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNANSWERED = (NO_ANSWER, MISSING, UNENDED)
 
 
 class Medium(NamedTuple):
-    """One picture, video or sound.
+    """An image, video or audio clip.
 
     Attributes:
         kind: `image`, `video` or `audio`.
@@ -52,7 +52,7 @@ class Medium(NamedTuple):
 
 @dataclass(frozen=True)
 class Conversation:
-    """What an example says.
+    """A conversation: messages, tools, and label or rejected response.
 
     Attributes:
         messages: `{"role", "content"}` each, roles `system` (first only), `user`, `assistant`, `tool`; an
@@ -80,7 +80,7 @@ class Conversation:
         return {ANSWER: ANSWERS, "text": TEXTS}.get(self.messages[-1]["role"], PROMPTS)
 
     def canonical(self) -> bytes:
-        """Bytes that are the same for the same conversation, whatever file it came from.
+        """Canonical serialization: equal for equal conversations, whatever their file format.
 
         Raises:
             BadExample: its text is no Unicode (half of a surrogate pair), so no tokenizer can read it; it is nested too
@@ -110,7 +110,7 @@ def checked(
     good: bool | None = None,
     prompt: bool = False,
 ) -> Conversation:
-    """A conversation, once its turns alternate and it ends with an answer.
+    """Create a conversation after checking that its turns alternate and that it ends with a response.
 
     Args:
         messages: what is said.
@@ -145,7 +145,7 @@ def checked(
 
 
 def verdict_of(value: object) -> bool:
-    """The mark of a judged answer.
+    """Parse the label of a response (unpaired preference).
 
     Raises:
         BadExample: it is no yes or no.
@@ -165,7 +165,7 @@ def ended(
     columns: Mapping[str, str],
     read: Callable[[Mapping[str, Any]], Message],
 ) -> Conversation:
-    """A list of messages with what its row says of the last answer.
+    """Create a conversation from messages and the row's response, preference or label columns.
 
     Args:
         messages: of the row's list.
@@ -220,7 +220,7 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
 
 
 def shown(value: object) -> str:
-    """A value as a reason repeats it: its beginning, and of what may be of any size its kind."""
+    """Format a value for an error message: truncated, and only the type of a container."""
     if value is None or isinstance(value, dict | list | tuple):
         return "missing" if value is None else f"a {type(value).__name__}"
     text = repr(value)
@@ -228,7 +228,7 @@ def shown(value: object) -> str:
 
 
 def role_of(value: object, names: Mapping[str, str], where: str) -> str:
-    """Whose turn it is.
+    """Map the role of a turn to `user`, `assistant`, `system` or `tool`.
 
     Args:
         value: what the turn says.
@@ -300,7 +300,7 @@ def json_of(value: object, what: str) -> Any:
 
 
 def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
-    """The functions that an example offers, as a list or its JSON text; a bare schema is put in its envelope.
+    """Parse the tool definitions of an example: a list or its JSON text. A bare schema is wrapped in `function`.
 
     Raises:
         BadExample: it is no list of objects.

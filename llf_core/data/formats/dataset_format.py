@@ -17,7 +17,7 @@ class DatasetFormat(ABC):
     @staticmethod
     @abstractmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
-        """The conversation of one record.
+        """Convert a record to a conversation.
 
         Args:
             row: one record: the value of each column.

@@ -1,1 +1,1 @@
-"""Which parameters are trained."""
+"""Fine-tuning methods."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FreezeOptions(Section):
-    """Which layers are trained."""
+    """Options of freeze fine-tuning."""
 
     freeze_trainable_layers: int = option(
         2,

@@ -20,7 +20,7 @@ MATRIX = 2
 
 
 class LoRAOptions(Section):
-    """The shape of the adapter."""
+    """Options of LoRA adapters."""
 
     lora_rank: int = option(
         8,

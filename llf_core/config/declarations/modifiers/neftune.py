@@ -7,7 +7,7 @@ from llf_core.config.option import Section, option
 
 
 class NEFTuneOptions(Section):
-    """How strong the noise is."""
+    """Options of NEFTune."""
 
     neftune_noise_alpha: float | None = option(
         None,

@@ -22,7 +22,7 @@ LEVEL_TAU = (1 - math.log(2)) / 3
 
 
 class DPOOptions(Section):
-    """What is made of the log-probabilities of two answers."""
+    """Options of the preference losses."""
 
     pref_loss: Literal[
         "sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo", "robust", "exo_pair", "apo_zero", "apo_down",

@@ -15,7 +15,7 @@ SCALES = ("group", "batch", "none")
 
 
 class GRPOOptions(Section):
-    """How the answers of a group are weighed."""
+    """Options of GRPO."""
 
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = option(
         "dapo",

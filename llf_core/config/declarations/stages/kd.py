@@ -12,7 +12,7 @@ from llf_core.config.rule import Rule
 
 
 class KDOptions(Section):
-    """The teacher, and how it is listened to."""
+    """Options of knowledge distillation."""
 
     teacher_model: str | None = option(
         None,

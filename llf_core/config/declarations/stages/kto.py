@@ -12,7 +12,7 @@ from llf_core.config.rule import Rule
 
 
 class KTOOptions(Section):
-    """What a good and a bad answer count."""
+    """Options of KTO."""
 
     kto_chosen_weight: float = option(
         1.0,

@@ -26,7 +26,7 @@ REWARDS = ("lora", "full", "api", "function")
 
 
 class PPOOptions(Section):
-    """How a policy learns from the scores of its own answers."""
+    """Options of PPO."""
 
     ppo_models: Literal["shared", "separate"] = option(
         "shared",
@@ -167,7 +167,7 @@ def _for_ppo(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], b
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address of the web."""
+    """Whether a text is an HTTP URL."""
     try:
         parts = urlsplit(text)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

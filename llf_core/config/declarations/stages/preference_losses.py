@@ -1,4 +1,4 @@
-"""The values of `pref_loss`, and what rules need to know of each. `llf_core.stages.losses` computes them."""
+"""Preference losses (`pref_loss`) and the traits that rules check. `llf_core.stages.losses` computes them."""
 
 from __future__ import annotations
 

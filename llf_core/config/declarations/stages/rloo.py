@@ -8,7 +8,7 @@ from llf_core.config.option import Section, option
 
 
 class RLOOOptions(Section):
-    """How the answers of a group are weighed."""
+    """Options of RLOO."""
 
     normalize_advantages: bool = option(
         False,

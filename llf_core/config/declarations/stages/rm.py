@@ -9,7 +9,7 @@ from llf_core.config.rule import Rule
 
 
 class RMOptions(Section):
-    """What a reward model is trained for beside the order of its pairs."""
+    """Options of reward model training."""
 
     center_rewards_coefficient: float | None = option(
         None,

@@ -1,4 +1,4 @@
-"""What the stages share that sample a group of completions for each prompt: GRPO and RLOO."""
+"""Shared declarations of the stages that sample a group of completions for each prompt (GRPO, RLOO)."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def completion_tokens(config: ConfigValues) -> int:
-    """Most tokens of a completion."""
+    """Maximum number of tokens of a completion."""
     return config.stage.max_completion_length
