@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mapping[str, Tensor]) -> None:
-    """Loads another adapter beside the one that is trained.
+    """Add a frozen adapter to a PEFT model.
 
     Args:
         model: a PEFT model; from now on it saves the adapter that is trained, and no other.
@@ -51,7 +51,7 @@ def save_policy_alone(model: PeftModel) -> None:
 
 @contextmanager
 def use_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
-    """The model with another adapter, or with none, for a while; which parameters are trained stays as it was.
+    """Context manager: the model with another adapter, or with none. `requires_grad` is restored afterwards.
 
     Args:
         model: a PEFT model.

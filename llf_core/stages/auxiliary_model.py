@@ -1,4 +1,4 @@
-"""A second model beside the one in training, which it is compared with or learns from; it stays as it is."""
+"""Frozen auxiliary models: reference models and teachers."""
 
 from __future__ import annotations
 
@@ -63,10 +63,18 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
 
 
 def freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: str) -> PreTrainedModel:
-    """A model that is given the same batches as the one in training, in evaluation mode; nothing in it is trained.
+    """Freeze an auxiliary model and put it into evaluation mode, patched for the batches of the trained model.
+
+    Args:
+        model: the auxiliary model; changed in place.
+        context: the training context.
+        called: name of the model in messages.
+
+    Returns:
+        `model`.
 
     Raises:
-        ModelError: it cannot read them, with what it is `called`.
+        ModelError: it does not support these batches.
     """
     model.requires_grad_(requires_grad=False)
     model.eval()
@@ -75,10 +83,15 @@ def freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: s
 
 
 def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: str) -> None:
-    """Puts a model on the fast path as far as the one in training is, which it shares batches with.
+    """Patch a model with the fast forward wherever the trained model has it, since both read the same batches.
+
+    Args:
+        model: changed in place.
+        context: the training context.
+        called: name of the model in messages.
 
     Raises:
-        ModelError: it cannot read them, with what it is `called`.
+        ModelError: it does not support these batches.
     """
     if context.flattens:
         found = accelerate(model, attention=context.config.model.flash_attn != "disabled")
@@ -90,10 +103,15 @@ def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: st
 
 
 def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
-    """Refuses a model for which the run's token ids are other words.
+    """Check that a model has the tokenizer of the run, token by token.
+
+    Args:
+        context: the training context.
+        tokenizer: the model's tokenizer.
+        called: name of the model in messages.
 
     Raises:
-        ModelError: with what the model is `called`.
+        ModelError: the vocabularies differ.
     """
     if tokenizer.get_vocab() != context.tokenizer.get_vocab():
         raise ModelError(
@@ -105,7 +123,7 @@ def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, c
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; parts that were training go back to it."""
+    """Context manager: the model in evaluation mode. Restores the training mode of each module afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -117,6 +135,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(context: TrainingContext) -> AbstractContextManager[object]:
-    """The precision that the Trainer computes a forward in."""
+    """Context manager: autocast in the precision of the training forward pass."""
     plan = context.plan
     return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))

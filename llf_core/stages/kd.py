@@ -45,7 +45,20 @@ class KD(Stage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher ‖ student)`, see `Stage.loss_sum`."""
+        """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher ‖ student)`.
+
+        Args:
+            model: see `Stage.loss_sum`.
+            batch: see `llf_core.data.Collator`.
+            label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
+            record_losses: called with the loss of each document and its tokens, `[examples]` each.
+
+        Returns:
+            A float32 scalar with a graph.
+
+        Source:
+            arXiv 1503.02531, section 2 (α, T); arXiv 2306.13649, equation 1 (the divergence).
+        """
         targets = shifted_targets(batch["labels"])
         learned = (targets.flatten() != IGNORED).nonzero()[:, 0]
         taught: tuple[Tensor, Head] | tuple[()] = ()

@@ -1,4 +1,4 @@
-"""Log-probabilities of whole answers: what preferences are learned from."""
+"""Log-probabilities of responses, summed over their tokens, for the preference losses."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
         tokens.new_zeros(count).index_add(0, owners, tokens),
         owners.bincount(minlength=count),
     )
+
+
+def group_count(batch: Mapping[str, Any]) -> Tensor:
+    """Number of examples in a batch of `PairCollator`, each with two responses.
+
+    Returns:
+        An int64 scalar on the batch's device.
+    """
+    ends: Tensor = batch["ends"]
+    return ends.new_tensor(batch["groups"])

@@ -61,7 +61,7 @@ LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on t
 
 @dataclass(frozen=True)
 class ReferenceColumn:
-    """What a reference makes of the example of a place, as `AugmentedDataset` takes it; loaders' processes get it too.
+    """The column `reference` of an example, as `AugmentedDataset` takes it; picklable for data loader workers.
 
     Attributes:
         table: `[examples, 2]`.
@@ -75,7 +75,7 @@ class ReferenceColumn:
 
 
 class Reference:
-    """The log-probabilities that a reference gives to answers.
+    """Log-probabilities of responses under the reference model.
 
     Where it is asked once, that happens before the first step: the model in training is the reference then, unless
     another one is named, so that no method needs a second copy. What it said is kept under
@@ -196,13 +196,13 @@ class Reference:
 
     # -- asked in every step ---------------------------------------------------------------------------
     def log_probs(self, batch: dict[str, Any]) -> Tensor:
-        """What the reference makes of a batch's answers.
+        """Reference log-probabilities of the responses of a batch, summed over their tokens.
 
         Args:
             batch: of `llf_core.data.pair_collator.PairCollator`.
 
         Returns:
-            `[2 · groups]`, without a graph.
+            `[2 * groups]`, detached.
         """
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()

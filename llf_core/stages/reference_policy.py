@@ -28,10 +28,10 @@ NAME = "reference"
 
 @dataclass(frozen=True)
 class ReferencePolicy:
-    """A reference that can be asked in every step.
+    """A reference model that is evaluated in every step.
 
     Attributes:
-        model: it, or the policy.
+        model: the reference model, or the policy with other adapters.
         policy: whether it is the policy, with other adapters.
         adapter: the adapter that is active for the reference; None for none.
     """
@@ -42,7 +42,7 @@ class ReferencePolicy:
 
     @contextmanager
     def active(self) -> Iterator[PreTrainedModel]:
-        """The reference in evaluation mode, for a while."""
+        """Context manager: the reference model in evaluation mode."""
         with use_adapter(self.model, self.adapter) if self.policy else nullcontext(), eval_mode(self.model):
             yield self.model
 

@@ -11,6 +11,7 @@ from llf_core.config.declarations.stages.rm import RMOptions
 from llf_core.data.pair_collator import PairCollator
 from llf_core.models.reward_head import score_hidden_states
 from llf_core.stages.base.stage import Stage
+from llf_core.stages.logprobs import group_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +57,8 @@ class RM(Stage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Pairs."""
-        ends: Tensor = batch["ends"]
-        return ends.new_tensor(batch["groups"])
+        """Number of pairs in a batch, an int64 scalar."""
+        return group_count(batch)
 
     def loss_sum(
         self,

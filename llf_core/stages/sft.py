@@ -33,7 +33,14 @@ def shifted_targets(labels: Tensor) -> Tensor:
 def record_document_losses(
     batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], positions: Tensor, costs: Tensor
 ) -> None:
-    """Adds up the costs of each document's tokens, and counts them."""
+    """Record the loss and the number of supervised tokens of each document of a batch.
+
+    Args:
+        batch: see `llf_core.data.Collator`.
+        record_losses: called with losses and token counts, `[documents]` each.
+        positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
+        costs: `[N]`, their losses.
+    """
     import torch
 
     ends = batch.get("cu_seq_lens_q")

@@ -9,13 +9,13 @@ import torch.distributed as dist
 
 
 def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:
-    """Adds up a tensor over all processes that train together.
+    """Sum of a tensor over all ranks (all-reduce).
 
     Args:
-        own: of this process, any shape, the same in all of them. It is left as it is.
+        own: tensor of this process, any shape, the same shape in all processes; not changed.
 
     Returns:
-        The sum on the device of `own`, without a graph; of a process that trains alone, what it gave.
+        The sum, of the shape of `own` and on its device, detached. With one process, `own` detached.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return own.detach()

@@ -84,7 +84,15 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The Trainer's schedule; `warmup_stable_decay` decays over two thirds of the steps after the warm-up."""
+        """Create the Trainer's schedule; `warmup_stable_decay` decays over two thirds of the steps after the warm-up.
+
+        Args:
+            num_training_steps: optimizer steps of the whole run.
+            optimizer: the optimizer to schedule; the trainer's own by default.
+
+        Returns:
+            The schedule, also set as `lr_scheduler`.
+        """
         options = dict(self._schedule_options)
         if self.args.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in options:
             after_warmup = num_training_steps - self.args.get_warmup_steps(num_training_steps)
@@ -106,6 +114,13 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """The Trainer's plan with passes without end: the last step ends a run, also one that is told to go on.
 
         A run that goes on from its last step, to write its result, makes none: it has no pass at all.
+
+        Args:
+            args: the training arguments.
+            dataloader: the loader of the training set.
+
+        Returns:
+            The Trainer's tuple, with the number of passes replaced.
         """
         self.planned_epochs, *rest, max_steps = super().set_initial_training_values(args, dataloader)
         resumed = args.resume_from_checkpoint

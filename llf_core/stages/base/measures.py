@@ -18,7 +18,13 @@ class Measures:
         self._committed: dict[str, tuple[Number, Number]] = {}
 
     def add(self, name: str, total: Number, count: Number) -> None:
-        """Adds a sum and the number of values it is of: numbers, or scalar tensors without a graph."""
+        """Add to the sum and the count of a metric.
+
+        Args:
+            name: of the metric.
+            total: sum of the values, a number or a detached scalar.
+            count: number of the values, a number or a scalar.
+        """
         self._pending.append((name, total, count))
 
     def rollback(self) -> None:

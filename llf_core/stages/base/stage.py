@@ -44,7 +44,7 @@ class Stage(ABC):
         measures: what it measures beside its loss.
 
     Args:
-        context: what the attempt works with; None where only the loss formula is wanted.
+        context: the training context; None if only the loss formula is needed.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
@@ -57,7 +57,7 @@ class Stage(ABC):
 
     @property
     def context(self) -> TrainingContext:
-        """What the attempt works with.
+        """The training context of the attempt.
 
         Raises:
             RuntimeError: the stage was made for its formula alone.
@@ -84,7 +84,12 @@ class Stage(ABC):
         return None
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:  # noqa: ARG002
-        """The examples with what the stage adds to each, before batches are made of them."""
+        """Examples with the columns that the stage adds, before collation.
+
+        Args:
+            examples: the prepared examples.
+            held_out: whether they are the evaluation set.
+        """
         return examples
 
     def trainer(
@@ -161,5 +166,10 @@ class Stage(ABC):
 
 
 def make_stage(config: RunConfig, context: TrainingContext) -> Stage:
-    """The stage that a config selects."""
+    """Create the stage that a config selects.
+
+    Args:
+        config: of the run.
+        context: the training context.
+    """
     return stage_of(config).load(Stage)(context)

@@ -11,7 +11,7 @@ from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOS
 from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.base.all_reduce import sum_over_ranks
 from llf_core.stages.base.stage import Stage
-from llf_core.stages.logprobs import answer_log_probs
+from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses import LOSSES, Pairs, Terms
 from llf_core.stages.losses.bco import RunningMean, bco
 from llf_core.stages.losses.length import desensitized_sums
@@ -56,16 +56,20 @@ class DPO(Stage):
         return PairCollator(**options, fork=self.context.forks)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
-        """The pairs, with what the reference makes of them where it is asked once."""
+        """Pairs with the column `reference`, if the reference log-probabilities are precomputed.
+
+        Args:
+            examples: the prepared examples.
+            held_out: whether they are the evaluation set.
+        """
         return (
             examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)
         )
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Pairs."""
-        ends: Tensor = batch["ends"]
-        return ends.new_tensor(batch["groups"])
+        """Number of pairs in a batch, an int64 scalar."""
+        return group_count(batch)
 
     def loss_sum(
         self,
@@ -74,7 +78,17 @@ class DPO(Stage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - that of tokens
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum over the pairs of a batch, see `Stage.loss_sum`."""
+        """Sum of the preference loss over the pairs of a micro-batch.
+
+        Args:
+            model: see `Stage.loss_sum`.
+            batch: of `PairCollator`.
+            label_smoothing: not used: a rule refuses it.
+            record_losses: called with the loss of each pair and its tokens, `[examples]` each.
+
+        Returns:
+            A float32 scalar with a graph.
+        """
         answers = answer_log_probs(model, batch)
         pairs = self._pairs(answers, batch)
         costs = self.formula(pairs, self.terms)

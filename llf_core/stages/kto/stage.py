@@ -14,7 +14,7 @@ from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.base.all_reduce import sum_over_ranks
 from llf_core.stages.base.stage import Stage
-from llf_core.stages.logprobs import answer_log_probs
+from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses.kto import kl_estimate, kto
 from llf_core.stages.reference_logprobs import Reference, without_dropout
 
@@ -57,7 +57,11 @@ class KTO(Stage):
         return PairCollator(**options, fork=self.context.forks, second=MISMATCHED)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
-        """The examples with the answer to another question, and with what the reference makes of both.
+        """Examples with a mismatched response, and reference log-probabilities of both if they are precomputed.
+
+        Args:
+            examples: the prepared examples.
+            held_out: whether they are the evaluation set.
 
         Raises:
             DataError: all examples to train on have the same mark, or there is but one.
@@ -82,9 +86,8 @@ class KTO(Stage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Labelled responses."""
-        ends: Tensor = batch["ends"]
-        return ends.new_tensor(batch["groups"])
+        """Number of labelled responses in a batch, an int64 scalar."""
+        return group_count(batch)
 
     def loss_sum(
         self,
@@ -93,7 +96,17 @@ class KTO(Stage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - that of tokens
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum over the answers of a batch, see `Stage.loss_sum`."""
+        """Sum of the KTO loss over the responses of a micro-batch.
+
+        Args:
+            model: see `Stage.loss_sum`.
+            batch: of `PairCollator`.
+            label_smoothing: not used: a rule refuses it.
+            record_losses: called with the loss of each response and its tokens, `[examples]` each.
+
+        Returns:
+            A float32 scalar with a graph.
+        """
         answers = answer_log_probs(model, batch)
         policy, mismatched_policy = answers.sums.view(-1, 2).unbind(1)
         reference, mismatched_reference = self.reference.log_probs(batch).to(policy).view(-1, 2).unbind(1)
@@ -121,9 +134,9 @@ class KTO(Stage):
 
 @dataclass(frozen=True)
 class MismatchedResponses:
-    """The answer to another question for each example, as `AugmentedDataset` takes it; data loader workers get it.
+    """Mismatched responses: for each example, the response of the nearest earlier example with another prompt.
 
-    It is that of the nearest example before it which asks something else.
+    Called by `AugmentedDataset`; picklable for data loader workers.
 
     Attributes:
         examples: judged answers.
@@ -134,7 +147,7 @@ class MismatchedResponses:
     cutoff: int
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Its columns, see `MISMATCHED`."""
+        """Columns `MISMATCHED` of an example."""
         example = self.examples[index]
         question = _question(example)
         for back in range(1, min(len(self.examples), MAX_LOOKBACK)):

@@ -53,11 +53,11 @@ class RunningMean:
         return self.total / self.count if self.count else 0.0
 
     def add(self, total: Tensor | float, count: Tensor | float) -> None:
-        """Takes in further values.
+        """Add values to the mean.
 
         Args:
-            total: their sum, over all ranks.
-            count: how many there are, over all ranks.
+            total: sum of the values over all ranks, a scalar.
+            count: number of the values over all ranks, a scalar.
         """
         self.total += float(total)
         self.count += float(count)

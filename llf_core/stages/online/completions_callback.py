@@ -33,16 +33,34 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """A resumed run goes on where the other one was in its drawn answers."""
+        """Resume the rollout of the checkpoint.
+
+        Args:
+            args: the training arguments.
+            state: the trainer's state.
+            control: the trainer's control flags; not changed.
+        """
         if self.trainer is not None:
             self.trainer.resume_rollout()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Before answers are drawn."""
+        """Save the RNG state before completions are sampled.
+
+        Args:
+            args: the training arguments.
+            state: the trainer's state.
+            control: the trainer's control flags; not changed.
+        """
         self._save_step_state()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Before an evaluation draws some."""
+        """Save the RNG state before an evaluation samples completions.
+
+        Args:
+            args: the training arguments.
+            state: the trainer's state.
+            control: the trainer's control flags; not changed.
+        """
         self._save_step_state()
 
     def _save_step_state(self) -> None:
@@ -57,7 +75,14 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Some answers of the step that is logged."""
+        """Write some completions of the logged step.
+
+        Args:
+            args: the training arguments.
+            state: the trainer's state.
+            control: the trainer's control flags; not changed.
+            logs: the logged values.
+        """
         if "reward" not in (logs or {}):
             return
         for one in self._trl_rewards.shown(self._max_completions):

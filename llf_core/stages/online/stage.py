@@ -59,7 +59,16 @@ class OnlineStage(Stage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Not called: TRL's trainer computes the loss in its own steps.
+        """Not called: the TRL trainer computes the loss.
+
+        Args:
+            model: not used.
+            batch: not used.
+            label_smoothing: not used.
+            record_losses: not used.
+
+        Returns:
+            Never; a scalar by its type.
 
         Raises:
             NotImplementedError: always.
@@ -67,7 +76,14 @@ class OnlineStage(Stage):
         raise NotImplementedError(f"{type(self).__name__} makes its steps by TRL's trainer, see `trainer`.")
 
     def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:
-        """TRL's trainer around the loaded model, with the run's prompts and reward functions.
+        """Create the TRL trainer of the loaded model, with the run's prompts and reward functions.
+
+        Args:
+            settings: makes the training arguments of a given class.
+            callbacks: the run's callbacks.
+
+        Returns:
+            The trainer, an `Online`.
 
         Raises:
             DataError: there are too few prompts for a step, or a column that a reward function needs is not there.
@@ -174,10 +190,14 @@ class OnlineStage(Stage):
 
 
 def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
-    """Refuses reward functions that look for what the data set does not hold.
+    """Check that the data set has the columns that the reward functions need.
+
+    Args:
+        prompts: of the run.
+        rewards: the reward functions.
 
     Raises:
-        DataError: with the column that is not there.
+        DataError: a column is missing, or the reference answers are.
     """
     from llf_core.data import DataError
 

@@ -59,7 +59,11 @@ class Online(TrainingLoop):
         """It is counted by TRL."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's loop; where a reward function fails, what was trained before is kept in a checkpoint.
+        """Train; if a reward function fails, save a checkpoint of the last complete step.
+
+        Args:
+            args: of `transformers.Trainer.train`.
+            kwargs: of `transformers.Trainer.train`.
 
         Raises:
             RewardError: with what to do about it.
@@ -68,7 +72,11 @@ class Online(TrainingLoop):
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's evaluation, of which the same is true.
+        """Evaluate; if a reward function fails, save a checkpoint of the last complete step.
+
+        Args:
+            args: of `transformers.Trainer.evaluate`.
+            kwargs: of `transformers.Trainer.evaluate`.
 
         Raises:
             RewardError: with what to do about it.

@@ -61,7 +61,14 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float)
 
 
 def approximate_kl(log_probs: Tensor, old: Tensor) -> Tensor:
-    """How far the policy has moved from the one that wrote the answers, an estimate a token, `[tokens]`.
+    """Approximate KL divergence of the policy from the sampling policy, per token (the k3 estimator).
+
+    Args:
+        log_probs: `[tokens]`, of the current policy.
+        old: `[tokens]`, of the policy that sampled the completions.
+
+    Returns:
+        `[tokens]`.
 
     Source:
         `r - 1 - log r` with `r = π(a) / π_old(a)`, never negative, the expectation over `π_old` is

@@ -40,7 +40,7 @@ def compute_policy(
     *,
     entropy: bool = False,
 ) -> PolicyOutput:
-    """Reads a batch of answers; only what predicts their tokens goes through the head.
+    """Log-probabilities, values and entropies of completions under a policy, in one forward pass.
 
     The policy is the distribution that answers are drawn from, `softmax(logits / temperature)`, without the cut of
     `top_k` and `top_p`: its log-probabilities now, when the answers were drawn, and those of the reference are the same
@@ -69,7 +69,16 @@ def compute_policy(
 
 
 def apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
-    """Rows and a head whose logits are those of the given ones over a temperature."""
+    """Divide the logits of a head by the sampling temperature.
+
+    Args:
+        rows: hidden states `[tokens, hidden]`, or logits `[tokens, vocabulary]` for a head without weight.
+        head: the language model head.
+        temperature: of the sampling, above 0.
+
+    Returns:
+        Rows of the same shape and the head; together they give the scaled logits.
+    """
     if temperature == 1.0:
         return rows, head
     if head.weight is None:

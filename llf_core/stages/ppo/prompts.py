@@ -60,7 +60,7 @@ class Plan:
         return self.phases(prompts) * self.steps * self.step * self.processes
 
     def prompt_indices(self, prompts: int, prompts_used: int, rank: int) -> list[int]:
-        """The places of the prompts that a process answers next; every epoch has an order of its own.
+        """Indices of the prompts that a process answers next; each epoch has its own order.
 
         Args:
             prompts: how many there are.
@@ -78,7 +78,7 @@ class Plan:
         return found
 
     def minibatch(self, answers: int, phase: int, phase_steps_done: int, rank: int) -> list[int]:
-        """The numbers of the answers that an optimizer step learns from.
+        """Indices of the completions of one optimizer step.
 
         Args:
             answers: how many there are.
@@ -91,12 +91,18 @@ class Plan:
         return [int(one) for one in np.array_split(order, self.parts)[number]]
 
     def sampling_seed(self, phase: int, rank: int, use: int = SAMPLING) -> int:
-        """The seed that a phase's answers are drawn with; the answer of number `i` is drawn with that plus `i`."""
+        """Seed of the sampling in a phase; completion `i` is sampled with this seed plus `i`.
+
+        Args:
+            phase: number of the phase.
+            rank: of this process.
+            use: `SAMPLING` or `EVALUATION`.
+        """
         return int(np.random.default_rng((self.seed, use, phase, rank)).integers(2**40))
 
 
 class PlaceholderDataset:
-    """A data set of nothing: it makes the Trainer's loader as long as a run is."""
+    """Data set of empty examples: it gives the Trainer's loader the length of the run."""
 
     def __init__(self, length: int) -> None:
         self._length = length

@@ -52,7 +52,17 @@ class Rollout:
         *,
         flatten: bool,
     ) -> dict[str, Any]:
-        """Some of the answers as a batch, see `answer_batch`, with `PER_TOKEN`."""
+        """Collate some completions for an optimizer step.
+
+        Args:
+            indices: of the completions.
+            tokenizer: see `Collator`.
+            device: of the tensors.
+            flatten: whether documents are concatenated instead of padded.
+
+        Returns:
+            The batch of `answer_batch` with the tensors `PER_TOKEN`, `[tokens]` each.
+        """
         batch = answer_batch(
             [self.prompts[one] for one in indices],
             [self.answers[one] for one in indices],
@@ -70,7 +80,7 @@ class Rollout:
         return [(int(lengths[one]), int(ends[one])) for one in indices]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it as tensors, for a file."""
+        """The rollout as tensors, for a checkpoint."""
         ids = {"prompts": self.prompts, "answers": self.answers}
         flat = {name: torch.tensor([token for row in rows for token in row]) for name, rows in ids.items()}
         lengths = {f"{name}.lengths": torch.tensor([len(row) for row in rows]) for name, rows in ids.items()}
@@ -78,7 +88,7 @@ class Rollout:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Rollout:
-        """What `tensors` was made of."""
+        """The rollout of the tensors of a checkpoint, see `tensors`."""
         prompts, answers = (
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]
             for name in ("prompts", "answers")
@@ -89,7 +99,7 @@ class Rollout:
 def run_in_chunks(
     items: Sequence[Item], size: int, compute: Callable[[Sequence[Item]], Result]
 ) -> tuple[list[Result], int]:
-    """Does a piece of work for so many items at a time; half as many from where the memory does not suffice.
+    """Process items in chunks; halve the chunk size after out of memory.
 
     Args:
         items: of the work.

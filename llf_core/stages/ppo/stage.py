@@ -78,7 +78,12 @@ class PPO(Stage):
 
     # -- the Trainer's loader --------------------------------------------------------------------------
     def examples(self, examples: Dataset, *, held_out: bool = False) -> Dataset | PlaceholderDataset:
-        """What makes the loader as long as the run; the prompts themselves are drawn here."""
+        """A placeholder as long as the run, whose prompts the stage samples itself; prompts to evaluate as they are.
+
+        Args:
+            examples: the prepared prompts.
+            held_out: whether they are the evaluation set.
+        """
         from llf_core.stages.ppo.prompts import PlaceholderDataset
 
         if not held_out:
@@ -105,7 +110,7 @@ class PPO(Stage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Tokens of the answers; of an evaluation's batch, prompts."""
+        """Number of completion tokens in a batch, of prompts in an evaluation batch; an int64 scalar."""
         from llf_core.data.batch_split import document_count, trained_token_count
 
         if "targets" in batch:

@@ -37,7 +37,16 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
 
 
 def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """An estimate of the KL from the reference for each answer: `Σ_t log π(a_t) - log π_ref(a_t)`, `[batch]`."""
+    """Estimated KL divergence from the reference per completion: `Σ_t log π(a_t) - log π_ref(a_t)`.
+
+    Args:
+        log_probs: `[batch, seq]`, of the policy.
+        reference: `[batch, seq]`, of the reference.
+        mask: `[batch, seq]`, true at completion tokens.
+
+    Returns:
+        `[batch]`, in nats.
+    """
     return (log_probs - reference).masked_fill(~mask, 0.0).sum(1)
 
 
@@ -81,5 +90,5 @@ class RunningMoments:
         self.count = both
 
     def normalised(self, scores: Tensor) -> Tensor:
-        """Scores with the mean and the deviation of all that were seen taken out, in their own dtype."""
+        """Scores `[batch]` normalized by the running mean and standard deviation, same shape and dtype."""
         return (scores - self.mean) / self.deviation

@@ -61,7 +61,15 @@ class ValueModel(nn.Module):
         self.head = head
 
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - the policy's are not used
-        """See `ValueHead.forward`; the hidden states are the model's own."""
+        """Values before each token of a batch's completions, from the value model's own hidden states.
+
+        Args:
+            rows: `[tokens, width]`, the policy's hidden states; not used.
+            batch: of `answer_batch`.
+
+        Returns:
+            `[tokens]`, float32.
+        """
         from llf_core.acceleration.patching.causal_head import forward_hidden
 
         def objective(hidden: Tensor) -> Tensor:
@@ -74,7 +82,7 @@ class ValueModel(nn.Module):
 
 
 class UnsavedModule(nn.Module):
-    """Has what is trained beside a model be part of it for optimizers and wrappers, and never of its files."""
+    """Registers a module as part of a model for optimizers and wrappers, and keeps it out of the saved files."""
 
     def __init__(self, inner: nn.Module) -> None:
         """Takes the module."""
@@ -82,7 +90,11 @@ class UnsavedModule(nn.Module):
         self.inner = inner
 
     def state_dict(self, *_: object, destination: dict[str, Tensor] | None = None, **__: object) -> Any:
-        """Nothing: a checkpoint of the stage holds it."""
+        """An empty state dict: the stage saves the parameters itself.
+
+        Args:
+            destination: returned unchanged if given.
+        """
         return {} if destination is None else destination
 
     def trained(self) -> dict[str, nn.Parameter]:
