@@ -42,6 +42,8 @@ BROWSER := $(firstword $(foreach name,$(BROWSERS),$(shell command -v $(name) 2>/
 PANEL := llf_widgets/labextension/package.json
 PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/* labextension/schema/*) \
   labextension/package.json labextension/tsconfig.json labextension/version.mjs llf_core/__init__.py
+VIEWS := llf_widgets/static/monitor.js
+VIEW_SOURCES := $(wildcard labextension/widgets/*/*.js labextension/widgets/*/*.css) labextension/src/numbers.ts labextension/package.json
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed
 
@@ -49,7 +51,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@awk '/^$$/{exit} {sub(/^# ?/, ""); print}' Makefile
 
-install: $(INSTALLED) $(PANEL)
+install: $(INSTALLED) $(PANEL) $(VIEWS)
 
 # ---- what the others need ---------------------------------------------------------------------
 $(VENV)/bin/python:
@@ -64,9 +66,9 @@ $(VENV)/.builder: | $(VENV)/bin/python
 	@touch $@
 
 $(NODE_MODULES): labextension/package.json labextension/yarn.lock | $(VENV)/.builder
-	@command -v node >/dev/null || { echo "LLF's panel is built with Node 20 or newer, and there is no node here. See nodejs.org, or install it with your system's packages."; exit 1; }
+	@command -v node >/dev/null || { echo "LLF's panel and views are built with Node 20 or newer, and there is no node here. See nodejs.org, or install it with your system's packages."; exit 1; }
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { \
-	  echo "LLF's panel is built with Node 20 or newer; this one is $$(node --version)."; exit 1; }
+	  echo "LLF's panel and views are built with Node 20 or newer; this one is $$(node --version)."; exit 1; }
 	cd labextension && jlpm install --immutable
 	@touch $@
 
@@ -75,8 +77,12 @@ $(PANEL): $(PANEL_SOURCES) | $(NODE_MODULES)
 	cd labextension && jlpm build:prod
 	@touch $@
 
+# The notebook views: one script and one stylesheet each.
+$(VIEWS): $(VIEW_SOURCES) | $(NODE_MODULES)
+	cd labextension && jlpm build:widgets
+
 # The panel is built by then, so pip need not do it; a link makes later builds of it show at once.
-$(INSTALLED): pyproject.toml | $(PANEL)
+$(INSTALLED): pyproject.toml | $(PANEL) $(VIEWS)
 	SKIP_JUPYTER_BUILDER=1 python -m pip install -q $(PIP_ARGS) -e '.[train,lab,test]'
 	jupyter-builder develop . --overwrite
 	@touch $@
@@ -141,4 +147,4 @@ gpu-kit: install
 
 clean:
 	rm -rf build dist $(VENV) labextension/node_modules labextension/lib labextension/tsconfig.tsbuildinfo \
-	  llf_widgets/labextension .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	  llf_widgets/labextension llf_widgets/static .pytest_cache .mypy_cache .ruff_cache .hypothesis

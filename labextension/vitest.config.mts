@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     environment: 'jsdom',
-    include: ['src/__tests__/**/*.spec.{ts,tsx}'],
+    include: ['{src,widgets}/__tests__/**/*.spec.{ts,tsx}'],
     setupFiles: ['src/__tests__/setup.ts'],
     // JupyterLab's packages are ES modules that import CSS and JSON.
     server: {

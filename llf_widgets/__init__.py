@@ -1,7 +1,7 @@
 """Notebook interface of LLF: `import llf_widgets as llf`.
 
 Importing this package is fast: names are imported on first use, since the Jupyter server imports the package too and
-needs neither plotly nor ipywidgets.
+does not need ipywidgets.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
-"""plotly.js for the page, and compact JSON for figures."""
+"""Figures as small JSON for plotly.js."""
 
 from __future__ import annotations
 
 import base64
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,23 +28,3 @@ def packed(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [packed(inner) for inner in value]
     return value
-
-
-@cache
-def plotly_module() -> str:
-    """JavaScript that sets `globalThis.llfPlotly` to plotly.js, once per page for all views.
-
-    The file is the one in the Python package `plotly` (MIT); the package is not imported.
-
-    Raises:
-        FileNotFoundError: `plotly` is not installed, or has no such file.
-    """
-    spec = find_spec("plotly")
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("plotly is not installed. Run: pip install plotly")
-    path = Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js")
-    source = path.read_text(encoding="utf-8")
-    return (
-        "globalThis.llfPlotly ??= (() => { const module = { exports: {} }; let exports = module.exports, define;\n"
-        f"{source}\nreturn module.exports; }})();"
-    )

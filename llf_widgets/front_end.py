@@ -13,7 +13,8 @@ class FrontEnd(anywidget.AnyWidget):
     """A widget that receives kernel messages however late the page has loaded its module.
 
     anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model
-    never receives messages, without an error. `hear` in `static/dom.js` works around this; it needs the model's id.
+    never receives messages, without an error. `hear` in `labextension/widgets/shared/initialize.js` works
+    around this; it needs the model's id.
     """
 
     _own = traitlets.Unicode(help="The id of the widget's model").tag(sync=True)

@@ -33,7 +33,7 @@ RANKS = (
     {"evaluation"},
     {"cli"},
 )
-SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "front_end", "static"))
+SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "static"))
 """What a run's monitor is made of, by a kernel or by the server."""
 LIGHT = {"lazy_exports", "redaction", "user_error", "door", "config", "runs", "rewards", "launch", "doctor", "estimate"}
 PACKAGES = set().union(*RANKS)
@@ -105,6 +105,7 @@ def test_the_server_reads_runs_only(path: Path) -> None:
         "llf_core.__version__",
         "llf_widgets.server",
         "llf_widgets.home",
+        "llf_widgets.view_files",
         *SHARED_WITH_SERVER,
     )
     assert not {name for name in ours if not name.startswith(allowed)}

@@ -2,7 +2,8 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IAdapter } from './api';
-import { age, bytes } from './format';
+import { age } from './format';
+import { bytes } from './numbers';
 import { lastPart } from './list';
 import { Name, takeApart } from './names';
 

@@ -3,8 +3,9 @@ import * as React from 'react';
 
 import type { IBinned, IBinPage } from './api';
 import { Crumbs } from './crumbs';
-import { age, bytes, called, stateWord } from './format';
+import { age, called, stateWord } from './format';
 import { Name, type Parts, takeApart } from './names';
+import { bytes } from './numbers';
 
 interface IProps {
   page: IBinPage;

@@ -2,7 +2,8 @@ import { Dialog, Notification, showDialog } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IBinned, IRun } from './api';
-import { bytes, called } from './format';
+import { called } from './format';
+import { bytes } from './numbers';
 import type { RunsModel } from './model';
 
 /** How long Undo is offered; the bin keeps the runs for longer. */

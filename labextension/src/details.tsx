@@ -4,17 +4,8 @@ import * as React from 'react';
 import type { ICounted, IDetails } from './api';
 import { Crumbs } from './crumbs';
 import { LIVE } from './model';
-import {
-  type Logged,
-  bytes,
-  count,
-  duration,
-  printable,
-  rate,
-  short,
-  stateWord,
-  written
-} from './format';
+import { printable, stateWord, written } from './format';
+import { bytes, count, duration, type Logged, rate, quantity } from './numbers';
 
 const WIDTH = 240;
 const HEIGHT = 84;
@@ -196,8 +187,8 @@ function Checkpoints(props: {
             {loss !== null && (
               <span className="llf-2" title={trans.__('Evaluation loss')}>
                 {loss === best
-                  ? trans.__('%1, best', short(loss))
-                  : short(loss)}
+                  ? trans.__('%1, best', quantity(loss))
+                  : quantity(loss)}
               </span>
             )}
             <button
@@ -248,12 +239,12 @@ function Numbers({
   trans: TranslationBundle;
 }): React.JSX.Element | null {
   const named: [string, string, (value: Logged) => string][] = [
-    ['loss', trans.__('Training loss'), short],
-    ['eval_loss', trans.__('Evaluation loss'), short],
+    ['loss', trans.__('Training loss'), quantity],
+    ['eval_loss', trans.__('Evaluation loss'), quantity],
     ['learning_rate', trans.__('Learning rate'), rate],
     ['tokens_per_second', trans.__('Tokens per second'), count],
     ['memory', trans.__('Memory'), bytes],
-    ['grad_norm', trans.__('Gradient norm'), short]
+    ['grad_norm', trans.__('Gradient norm'), quantity]
   ];
   const shown = counted.map(one => [one.label, written(one)]);
   for (const [name, label, write] of named) {
@@ -345,8 +336,8 @@ function Curves({
         aria-label={trans.__(
           '%1 from %2 to %3 over %4 steps',
           what,
-          short(low + span),
-          short(low),
+          quantity(low + span),
+          quantity(low),
           last
         )}
       >
@@ -362,8 +353,8 @@ function Curves({
         {trans.__(
           '%1, %2 to %3, %4 steps; solid: training, dashed: evaluation',
           what,
-          short(low + span),
-          short(low),
+          quantity(low + span),
+          quantity(low),
           last
         )}
       </figcaption>

@@ -2,7 +2,8 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IRun } from './api';
-import { age, reasonText, short, stepText, written } from './format';
+import { age, reasonText, stepText, written } from './format';
+import { quantity } from './numbers';
 import type { Group } from './model';
 import { Name, type Parts, takeApart } from './names';
 import { Spark } from './spark';
@@ -182,7 +183,7 @@ function RunRow(props: IRowProps): React.JSX.Element {
   const live = run.state === 'running' || run.state === 'stopping';
   const chosen = props.isSelected(run.id);
   const counts = props.byLoss ? undefined : run.counted[0];
-  const loss = run.loss === null ? '' : short(run.loss);
+  const loss = run.loss === null ? '' : quantity(run.loss);
   const number = counts ? written(counts) : loss;
   return (
     <li className="llf-RunsPanel-item">

@@ -40,7 +40,7 @@ interface IHost {
   runCell: (code: string) => Promise<unknown>;
 }
 
-/** The front end of a monitor, `llf_widgets/static/monitor/monitor.js`. */
+/** The front end of a monitor, `widgets/monitor/view.js`. */
 interface IFrontEnd {
   render(context: {
     el: HTMLElement;

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PACKAGES = (
     "torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "tokenizers",
     "safetensors", "gguf", "numpy", "pyarrow", "pydantic", "jupyter_server", "jupyterlab", "ipykernel",
-    "ipywidgets", "anywidget", "plotly",
+    "ipywidgets", "anywidget",
 )  # fmt: skip
 GIT_SECONDS = 1.0
 

@@ -1,7 +1,6 @@
 """Number formats shared by all views: `0.2933`, `5e-5`, `83 %`, `1,071`, `1.61 GB`, `7:10`.
 
-The sidebar uses `labextension/src/format.ts`, the notebook front ends `llf_widgets/static/dom.js`;
-`tests/number_formats.json` holds the test cases for all three.
+Sidebar and notebook views use `labextension/src/numbers.ts`; `tests/number_formats.json` holds the test cases for both.
 """
 
 from __future__ import annotations

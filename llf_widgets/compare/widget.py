@@ -16,12 +16,12 @@ from llf_widgets.close_parts import close_parts
 from llf_widgets.compare.figure import OVER, choices, figure_json, series
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.sides import NONE, Part, parts
-from llf_widgets.figures import packed, plotly_module
+from llf_widgets.figures import packed
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import folder_of
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.saved_notebook import VIEW
-from llf_widgets.static import text
+from llf_widgets.view_files import script, stylesheet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +47,8 @@ class Sides(FrontEnd):
     It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, answered with `{"html": page}`.
     """
 
-    _esm = "\n".join((plotly_module(), text("dom.js", "charts/chart.js", "compare.js")))
-    _css = text("llf.css", "charts/chart.css", "compare.css")
+    _esm = script("compare")
+    _css = stylesheet("compare")
     view = traitlets.Dict(help="`runs`, `parts`, `answers`, and `offered`: runs that can be added").tag(sync=True)
     figure = traitlets.Dict(help="What `figure_json` makes, packed").tag(sync=True)
     curve = traitlets.Unicode("loss", help="The name of the curve that is drawn").tag(sync=True)

@@ -14,7 +14,7 @@ from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import folder_of
 from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.saved_notebook import VIEW
-from llf_widgets.static import text
+from llf_widgets.view_files import script, stylesheet
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -47,8 +47,8 @@ class Examples(FrontEnd):
         >>> rows.outliers("odd")     # losses too high for chance
     """
 
-    _esm = text("dom.js", "foreign_code.js", "examples.js")
-    _css = text("llf.css", "examples.css")
+    _esm = script("examples")
+    _css = stylesheet("examples")
     _asked = traitlets.Dict(help="`kind` or `step`, and `offset`").tag(sync=True)
     _page = traitlets.Dict(help="`total`, `rows` and `asked`").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)

@@ -9,8 +9,7 @@ import traitlets
 from llf_core.data.align import format_of
 from llf_core.data.kind_check import FORMAT_KEYS
 from llf_widgets.forms.columns import ROLES, Columns, columns_of
-from llf_widgets.front_end import FrontEnd
-from llf_widgets.static import text
+from llf_widgets.forms.pane import FormPane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class ColumnsPane(FrontEnd):
+class ColumnsPane(FormPane):
     """The column mapping: a one-line summary that expands to three rows and a list for each role.
 
     Changes are a draft until Apply stores them in `dataset_format` and `dataset_columns`. If no format fits, it opens
@@ -29,7 +28,7 @@ class ColumnsPane(FrontEnd):
         on_change: called after the state has changed.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/columns.js")
+    _pane = traitlets.Unicode("columns").tag(sync=True)
     _open = traitlets.Bool(default_value=False).tag(sync=True)
     _view = traitlets.Dict().tag(sync=True)
 

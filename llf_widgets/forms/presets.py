@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_widgets.front_end import FrontEnd
-from llf_widgets.static import text
+from llf_widgets.forms.pane import FormPane
+from llf_widgets.view_files import stylesheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _RECENT_RUNS = 30
 
 
-class Presets(FrontEnd):
+class Presets(FormPane):
     """Presets, earlier runs, and the switch "Explain each field". It also loads the form's stylesheet.
 
     Args:
@@ -26,8 +26,8 @@ class Presets(FrontEnd):
         on_change: called after the state has changed.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/presets.js")
-    _css = text("llf.css", "forms/studio.css")
+    _pane = traitlets.Unicode("presets").tag(sync=True)
+    _css = stylesheet("forms")
     _presets = traitlets.List().tag(sync=True)
     _current = traitlets.Unicode().tag(sync=True)
     _label = traitlets.Unicode().tag(sync=True)

@@ -22,8 +22,7 @@ from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain_text import without_escapes
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import FrontEnd
-from llf_widgets.static import text
+from llf_widgets.forms.pane import FormPane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ _NAMED = 5
 _COMMAND = "from llf_core.cli import main; main()"
 
 
-class Preview(FrontEnd):
+class Preview(FormPane):
     """The data preview button and its result, and a button for the token view.
 
     Args:
@@ -41,7 +40,7 @@ class Preview(FrontEnd):
         on_inspect: opens the token view.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/preview.js")
+    _pane = traitlets.Unicode("preview").tag(sync=True)
     _state = traitlets.Enum(["idle", "running", "done"], "idle").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
     _messages = traitlets.List().tag(sync=True)

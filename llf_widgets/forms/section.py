@@ -8,9 +8,8 @@ import traitlets
 
 from llf_core.config import Problem
 from llf_widgets.forms.field import messages, row
+from llf_widgets.forms.pane import FormPane
 from llf_widgets.forms.uploads import Uploads
-from llf_widgets.front_end import FrontEnd
-from llf_widgets.static import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class Section(FrontEnd):
+class Section(FormPane):
     """One section.
 
     Args:
@@ -32,7 +31,7 @@ class Section(FrontEnd):
         on_change: called after the state has changed.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/upload.js", "forms/field.js", "forms/section.js")
+    _pane = traitlets.Unicode("section").tag(sync=True)
     _title = traitlets.Unicode().tag(sync=True)
     _facts = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _rows = traitlets.List().tag(sync=True)

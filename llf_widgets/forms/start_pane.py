@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import FrontEnd
-from llf_widgets.static import text
+from llf_widgets.forms.pane import FormPane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
-class StartPane(FrontEnd):
+class StartPane(FormPane):
     """The Start button and its surroundings.
 
     Args:
@@ -23,7 +22,7 @@ class StartPane(FrontEnd):
         on_fix: called with the changes of a fix.
     """
 
-    _esm = text("dom.js", "server.js", "forms/messages.js", "forms/warm.js", "forms/start.js")
+    _pane = traitlets.Unicode("start").tag(sync=True)
     _ready = traitlets.Bool(default_value=False).tag(sync=True)
     _busy = traitlets.Bool(default_value=False).tag(sync=True)
     _name = traitlets.Unicode("").tag(sync=True)

@@ -9,8 +9,7 @@ import traitlets
 from llf_core.runs import home
 from llf_widgets.forms import checks, sweeping
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import FrontEnd
-from llf_widgets.static import text
+from llf_widgets.forms.pane import FormPane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 FIRST = "learning_rate"
 
 
-class SweepPane(FrontEnd):
+class SweepPane(FormPane):
     """Values for one or more fields; each combination is a run.
 
     Args:
@@ -31,7 +30,7 @@ class SweepPane(FrontEnd):
         on_start: called with the values by key when the button is pressed.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/sweep.js")
+    _pane = traitlets.Unicode("sweep").tag(sync=True)
     _open = traitlets.Bool(default_value=False).tag(sync=True)
     _rows = traitlets.List().tag(sync=True)
     _choices = traitlets.List().tag(sync=True)

@@ -12,14 +12,13 @@ from llf_core.runs import FINAL
 from llf_core.runs.metric_catalog import lowercase_label
 from llf_widgets.close_parts import close_parts
 from llf_widgets.compare.widget import MOST, Compare
+from llf_widgets.forms.pane import FormPane
 from llf_widgets.forms.sweeping import UNSET
 from llf_widgets.forms.values import show
-from llf_widgets.front_end import FrontEnd
 from llf_widgets.monitor.poller import Pump
 from llf_widgets.monitor.result import result
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.monitor.widget import Monitor
-from llf_widgets.static import text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 REST = 1.0  # seconds between two looks
 
 
-class SweepRuns(FrontEnd):
+class SweepRuns(FormPane):
     """One line per run: changed values, state, step and loss."""
 
-    _esm = text("dom.js", "forms/messages.js", "forms/runs.js")
+    _pane = traitlets.Unicode("sweep_runs").tag(sync=True)
     view = traitlets.Dict(help="`keys`, `loss`, `rows`, `live`").tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
     shown = traitlets.Unicode("", help="id of the run whose monitor is open").tag(sync=True)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import FrontEnd
-from llf_widgets.static import text
+from llf_widgets.forms.pane import FormPane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class TextPane(FrontEnd):
+class TextPane(FormPane):
     """YAML and Python of the form's values.
 
     Args:
@@ -24,7 +23,7 @@ class TextPane(FrontEnd):
         on_change: called after the state has changed.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/text.js")
+    _pane = traitlets.Unicode("text").tag(sync=True)
     _view = traitlets.Enum(["yaml", "python"], "yaml").tag(sync=True)
     _defaults = traitlets.Bool(default_value=False).tag(sync=True)
     _yaml = traitlets.Unicode().tag(sync=True)

@@ -17,7 +17,7 @@ from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.inspect.summary import summary_html, summary_text
 from llf_widgets.saved_notebook import VIEW
 from llf_widgets.start import split_rows
-from llf_widgets.static import text
+from llf_widgets.view_files import script, stylesheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +50,8 @@ class Inspect(FrontEnd):
         >>> run = llf.train(view.config)
     """
 
-    _esm = text("dom.js", "foreign_code.js", "inspect.js")
-    _css = text("llf.css", "inspect.css")
+    _esm = script("inspect")
+    _css = stylesheet("inspect")
     _state = traitlets.Enum(["preparing", "ready", "failed", "closed"], "preparing").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
     _readings = traitlets.Dict().tag(sync=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from llf_widgets.monitor.static import summary_bundle
     from llf_widgets.monitor.widget import Monitor
 
-# Loaded when used: the form follows other runs too, and opens without plotly.
+# Loaded when used: the server makes parts of a monitor too, and needs no ipywidgets.
 _LAZY = {"Monitor": "llf_widgets.monitor.widget", "summary_bundle": "llf_widgets.monitor.static"}
 
 __all__ = ["Monitor", "summary_bundle"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_widgets.front_end import FrontEnd
-from llf_widgets.monitor.front_end import module, stylesheet
 from llf_widgets.monitor.run_view import Options
+from llf_widgets.view_files import script, stylesheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,17 +26,17 @@ class MonitorView(FrontEnd):
         identity: `run_id` and `home`, see the traits.
     """
 
-    _esm = module()
-    _css = stylesheet()
+    _esm = script("monitor")
+    _css = stylesheet("monitor")
     run_id = traitlets.Unicode("", help="The run").tag(sync=True)
     home = traitlets.Unicode("", help="`home_hash` of the run's LLF_HOME: another server's runs are others").tag(
         sync=True
     )
-    head = traitlets.Dict(help="What `says.front_end` makes").tag(sync=True)
+    head = traitlets.Dict(help="What `status_text.front_end` makes").tag(sync=True)
     charts = traitlets.Dict(help="`figure`, `points` and `left_out`").tag(sync=True)
     answers = traitlets.List(help="What `Timeline.view` makes").tag(sync=True)
     samples = traitlets.Dict(help="What `Completions.view` makes").tag(sync=True)
-    events = traitlets.List(help="What `journal.rows` makes, newest first").tag(sync=True)
+    events = traitlets.List(help="What `event_log.rows` makes, newest first").tag(sync=True)
     log = traitlets.Dict(help="`lines`, the last of log.txt, and `path`").tag(sync=True)
     options = traitlets.Dict(help="`run_view.Options` of the charts").tag(sync=True)
     served = traitlets.Bool(default_value=False, help="Whether the page has its parts from the server").tag(sync=True)

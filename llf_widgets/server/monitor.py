@@ -10,10 +10,10 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.door import NotPlainError, json_value
 from llf_widgets.home import home_hash
-from llf_widgets.monitor.front_end import module, stylesheet
 from llf_widgets.monitor.run_view import PARTS, WATCHED, WIDEST, Options, RunView
 from llf_widgets.monitor.static import bundle
 from llf_widgets.server.handler import RunsAPIHandler, why
+from llf_widgets.view_files import script, stylesheet, text
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -111,7 +111,7 @@ class FrontEndHandler(RunsAPIHandler):
 
 def front_end() -> str:
     """Module and stylesheet as JSON."""
-    return json.dumps({"module": module(), "css": stylesheet()})
+    return json.dumps({"module": text(script("monitor")), "css": text(stylesheet("monitor"))})
 
 
 def summary(view: RunView) -> dict[str, object]:

@@ -10,13 +10,13 @@ import pytest
 
 from tests.packaging.environments import ROOT, Environment, closure, run
 
-PANEL = ROOT / "llf_widgets" / "labextension" / "package.json"
+BUILT = (ROOT / "llf_widgets" / "labextension" / "package.json", ROOT / "llf_widgets" / "static" / "monitor.js")
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, with the panel as it was built last."""
-    assert PANEL.exists(), "The panel is not built. Run: make install"
+    """The wheel, with panel and views as they were built last."""
+    assert all(path.exists() for path in BUILT), "Panel or views are not built. Run: make install"
     out = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT)
     (found,) = out.glob("llf-*.whl")

@@ -54,12 +54,14 @@ def test_an_sdist_becomes_a_wheel_without_node(sdist, tmp_path):
     panel = environment.path / "share" / "jupyter" / "labextensions" / "llf-labextension"
     assert (panel / "static" / "style.js").exists()
     assert (panel / "install.json").exists()
+    assert (environment.packages / "llf_widgets" / "static" / "monitor.js").exists()
 
 
 def test_the_sdist_holds_the_sources_and_no_modules_of_node(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"labextension/src/index.ts", "labextension/yarn.lock", "Makefile", "LICENSE", "NOTICE"} <= names
+    assert {"labextension/src/index.ts", "labextension/widgets/monitor/view.js", "labextension/yarn.lock"} <= names
+    assert {"Makefile", "LICENSE", "NOTICE"} <= names
     assert not [name for name in names if "node_modules" in name or name.startswith((".venv", "labextension/lib"))]
 
 
@@ -70,7 +72,8 @@ def test_an_editable_install_needs_no_node_when_told_to_skip(tmp_path):
         copy,
         ignore=shutil.ignore_patterns(".git", ".venv", "node_modules", "labextension/lib", "__pycache__"),
     )
-    shutil.rmtree(copy / "llf_widgets" / "labextension")
+    for built in ("labextension", "static"):
+        shutil.rmtree(copy / "llf_widgets" / built)
     environment = make(tmp_path / "venv")
     run(
         environment.python,

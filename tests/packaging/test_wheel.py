@@ -43,7 +43,14 @@ def test_every_file_of_the_packages_is_in_the_wheel(names):
     tracked = {name for name in listed.stdout.split() if (ROOT / name).exists()}
     shared = {"llf_widgets/jupyter-config/llf_widgets.json"}
     assert tracked - set(names) - shared == set()
-    assert {PurePosixPath(name).suffix for name in tracked} >= {".py", ".js", ".css", ".toml"}
+    assert {PurePosixPath(name).suffix for name in tracked} >= {".py", ".toml", ".jinja"}
+
+
+def test_each_view_has_its_built_script_and_stylesheet(names):
+    views = {path.parent.name for path in (ROOT / "labextension" / "widgets").glob("*/view.js")}
+    assert views == {"compare", "examples", "forms", "inspect", "monitor"}
+    built = {name for name in names if name.startswith("llf_widgets/static/")}
+    assert built == {f"llf_widgets/static/{view}.{kind}" for view in views for kind in ("css", "js")}
 
 
 def test_the_panel_is_in_it_once_and_the_server_is_told(names):

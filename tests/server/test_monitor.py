@@ -18,6 +18,7 @@ from llf_widgets.home import home_hash
 from llf_widgets.monitor.run_view import PARTS, RunView
 from llf_widgets.saved_notebook import VIEW
 from llf_widgets.server.monitor import KEPT
+from llf_widgets.view_files import script, text
 
 
 @pytest.fixture
@@ -129,7 +130,8 @@ async def test_the_front_end_comes_once(ask, jp_fetch):
     response = await jp_fetch("llf", "api", "monitor")
     found = json.loads(response.body)
     assert set(found) == {"module", "css"}
-    assert found["module"].rstrip().endswith("export default { initialize, render };")
+    assert found["module"] == text(script("monitor"))
+    assert "render" in found["module"]
     tag = response.headers["ETag"]
     again = await jp_fetch("llf", "api", "monitor", headers={"If-None-Match": tag}, raise_error=False)
     assert (again.code, again.body) == (304, b"")

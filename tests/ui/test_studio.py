@@ -256,7 +256,6 @@ studio"""
     form.get_by_label("Name", exact=True).fill("sign")
     lab.run_cell(page, 1)
     expect(asleep).to_have_text("[*]:")
-    page.wait_for_function("'llfPlotly' in globalThis", timeout=20_000)  # the form has warmed the monitor's front end
     # the kernel sleeps: what is on screen now is the front end's own word
     assert (
         start.evaluate("button => { button.focus(); button.click(); return button.textContent + button.ariaDisabled; }")

@@ -35,9 +35,7 @@ it.each(['3.5', '120', '0300', '1e3', '9'.repeat(12)])(
   'refuses to end at step %s',
   end => {
     const typed = { ...nothing, max_steps: end };
-    expect(() => branchCode('a', typed, trans)).toThrow(
-      'integer above 120'
-    );
+    expect(() => branchCode('a', typed, trans)).toThrow('integer above 120');
   }
 );
 

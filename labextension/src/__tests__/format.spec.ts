@@ -4,18 +4,8 @@ import { join } from 'path';
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, it } from 'vitest';
 
-import {
-  age,
-  bytes,
-  called,
-  count,
-  duration,
-  rate,
-  short,
-  stepText,
-  viewCode,
-  written
-} from '../format';
+import { age, called, stepText, viewCode } from '../format';
+import { bytes, count, duration, quantity, rate, share } from '../numbers';
 import { run } from './runs';
 
 const trans = nullTranslator.load('llf');
@@ -52,12 +42,12 @@ const CASES: Record<string, [number | string, string][]> = JSON.parse(
   readFileSync(join(__dirname, '../../../tests/number_formats.json'), 'utf8')
 );
 const WRITERS: Record<string, (value: number) => string> = {
-  number: short,
+  number: quantity,
   rate,
   count,
   bytes,
   duration,
-  share: value => written({ value, form: 'share' })
+  share
 };
 
 it.each(
@@ -68,22 +58,12 @@ it.each(
   expect(WRITERS[kind](value as number)).toBe(text);
 });
 
-it("writes in the notebook's front ends as in Python", () => {
-  const file = join(__dirname, '../../../llf_widgets/static/dom.js');
-  const names = ['quantity', 'byteSize', 'duration'] as const;
-  const made = new Function(
-    `${readFileSync(file, 'utf8')}; return [${names.join(', ')}];`
-  ) as () => ((value: number) => string)[];
-  const [number, bytes, duration] = made();
-  for (const [kind, write] of Object.entries({ number, bytes, duration })) {
-    for (const [value, text] of CASES[kind]) {
-      expect(write(value as number)).toBe(text);
-    }
-  }
-});
-
 it('writes what is not known as a dash', () => {
-  expect([short(null), rate(undefined), count(null)]).toEqual(['–', '–', '–']);
+  expect([quantity(null), rate(undefined), count(null)]).toEqual([
+    '–',
+    '–',
+    '–'
+  ]);
 });
 
 it.each([

@@ -13,7 +13,7 @@ it('has the version of the Python packages', () => {
 });
 
 it('takes its style from the shared sheet, line for line and in its order', () => {
-  const shared = read('../llf_widgets/static/llf.css').split('\n');
+  const shared = read('widgets/shared/llf.css').split('\n');
   const own = read('style/base.css').split('\n').slice(1).filter(Boolean);
   const places = own.map(line => shared.indexOf(line));
   expect(own.filter((_, at) => places[at] < 0)).toEqual([]);

@@ -7,8 +7,7 @@ import json
 
 import numpy as np
 
-from llf_widgets.charts import Charts
-from llf_widgets.figures import packed, plotly_module
+from llf_widgets.figures import packed
 
 
 def numbers(array):
@@ -33,25 +32,3 @@ def test_arrays_are_packed_and_everything_else_is_kept():
 
 def test_an_array_that_is_a_view_of_another_is_packed_in_its_own_order():
     assert numbers(packed(np.arange(6.0)[::-2])).tolist() == [5, 3, 1]
-
-
-def test_plotly_is_the_file_that_the_package_ships():
-    source = plotly_module()
-    assert source.startswith("globalThis.llfPlotly ??=")
-    assert "plotly.js v" in source[:300]
-
-
-def test_the_whole_figure_is_in_the_state():
-    charts = Charts("a curve")
-    charts.show({"data": [{"x": np.array([1]), "y": np.array([2.0])}], "layout": {}})
-    charts.show({"data": [{"x": np.array([1, 2]), "y": np.array([2.0, 3.0])}], "layout": {}})
-    [trace] = charts.get_state()["figure"]["data"]
-    assert numbers(trace["y"]).tolist() == [2, 3]
-
-
-def test_a_click_is_told():
-    clicks = []
-    charts = Charts("a curve", clicks.append)
-    charts._on_message(charts, {"type": "click", "trace": "loss", "x": 3, "y": 0.5, "more": 1}, [])
-    charts._on_message(charts, "no object", [])
-    assert clicks == [{"trace": "loss", "x": 3, "y": 0.5}]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,7 +11,8 @@ import plotly.graph_objects as go
 from llf_widgets.figures import packed
 from llf_widgets.monitor.curves import LIMIT, curves
 from llf_widgets.monitor.figure import contents, figure_json
-from llf_widgets.static import text
+
+CHART_CSS = Path(__file__).parents[3] / "labextension" / "widgets" / "shared" / "chart.css"
 
 
 def some_curves(count=100, **changes):
@@ -92,7 +94,7 @@ def test_the_stylesheet_knows_every_colour_of_the_figure():
     four = {f"odd/{name}": (np.array([1]), np.array([1.0])) for name in "abcd"}
     drawn = json.dumps(packed(figure_json(some_curves(**four), 141)))
     colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", drawn))
-    known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", text("charts/chart.css")))
+    known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", CHART_CSS.read_text()))
     assert colours == known
 
 

@@ -1,0 +1,232 @@
+// The rows behind a curve: those of a step, or those that stand out, with what they cost.
+
+import '../shared/llf.css';
+import './examples.css';
+import { h, say } from '../shared/dom.js';
+import { codeNotice } from '../shared/foreign_code.js';
+import { initialize } from '../shared/initialize.js';
+import { quantity } from '../../src/numbers';
+
+/** @import { Context } from '../shared/model' */
+
+/** @type {Record<string, string>} */
+const EXAMPLE_KINDS = {
+  hardest: 'hardest',
+  odd: 'unexpectedly high loss',
+  unlearned: 'not learned',
+  easy: 'unexpectedly low loss'
+};
+const PAGE_ROWS = 10;
+let examplesShown = 0;
+
+/** @typedef {{number: number, first: number | null, last: number | null, excess: number | null, seen: number, tokens: number, step: number, dataset?: string, where?: string, segments?: [string, boolean][]}} Row */
+
+/** @param {Context} context */
+function render({ model, el }) {
+  const own = `llf-examples-${++examplesShown}`;
+  const kinds = h(
+    'select',
+    {
+      id: `${own}-kind`,
+      onchange: () => {
+        model.send({ kind: kinds.value, offset: 0 });
+      }
+    },
+    ...Object.entries(EXAMPLE_KINDS).map(([value, label]) =>
+      h('option', { value }, label)
+    ),
+    h('option', { value: 'step' }, 'of one step')
+  );
+  const step = h('input', {
+    type: 'text',
+    id: `${own}-step`,
+    inputmode: 'numeric',
+    onkeydown: (/** @type {any} */ event) => {
+      if (event.key === 'Enter') {
+        toStep();
+      }
+    }
+  });
+  const note = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const body = h('tbody');
+  const table = h(
+    'table',
+    {
+      class: 'llf-Table llf-Examples-rows',
+      'aria-label': 'Examples and their losses'
+    },
+    h(
+      'thead',
+      {},
+      h(
+        'tr',
+        {},
+        ...['Record', 'Loss', 'First loss', 'Excess', 'Epochs', 'Text'].map(
+          (head, place) =>
+            h('th', { class: place < 5 ? 'llf-num' : null }, head)
+        )
+      )
+    ),
+    body
+  );
+  const before = h(
+    'button',
+    { type: 'button', onclick: () => turn(-1) },
+    'Previous'
+  );
+  const after = h('button', { type: 'button', onclick: () => turn(1) }, 'Next');
+  const where = h('span', { class: 'llf-2 llf-small' });
+  el.classList.add('llf', 'llf-Examples');
+  const code = h('div');
+  el.append(
+    h(
+      'div',
+      { class: 'llf-row' },
+      h('h3', {}, 'Examples'),
+      h('label', { class: 'llf-2', for: `${own}-kind` }, 'Show'),
+      kinds,
+      h('label', { class: 'llf-2', for: `${own}-step` }, 'step'),
+      step,
+      h('button', { type: 'button', onclick: toStep }, 'Show examples'),
+      note
+    ),
+    code,
+    table,
+    h('div', { class: 'llf-row' }, before, after, where)
+  );
+
+  function toStep() {
+    const wanted = Number(step.value);
+    if (!step.value.trim() || !Number.isInteger(wanted) || wanted < 1) {
+      say(note, `Step is "${step.value}". Expected an integer of at least 1.`);
+      step.focus();
+      return;
+    }
+    model.send({ step: wanted, offset: 0 });
+  }
+
+  function turn(/** @type {number} */ way) {
+    const { asked } = model.get('_page');
+    model.send({ ...asked, offset: asked.offset + way * PAGE_ROWS });
+  }
+
+  function draw() {
+    const page = model.get('_page');
+    if (!page.asked) {
+      return;
+    }
+    const { asked, total } = page;
+    /** @type {Row[]} */
+    const rows = page.rows;
+    kinds.value = asked.kind ?? 'step';
+    kinds
+      .querySelector('[value=step]')
+      ?.toggleAttribute('disabled', asked.step === undefined);
+    if (asked.step !== undefined && document.activeElement !== step) {
+      step.value = String(asked.step);
+    }
+    body.replaceChildren(
+      ...rows.map(row =>
+        h(
+          'tr',
+          {},
+          h(
+            'td',
+            { class: 'llf-num', title: row.dataset },
+            row.where ??
+              (model.get('_code').length ? `#${row.number + 1}` : '…')
+          ),
+          h('td', { class: 'llf-num' }, written(row.last)),
+          h(
+            'td',
+            { class: 'llf-num llf-2' },
+            row.seen > 1 ? written(row.first) : ''
+          ),
+          h(
+            'td',
+            { class: 'llf-num' },
+            row.excess === null
+              ? ''
+              : `${row.excess >= 0 ? '+' : '−'}${quantity(Math.abs(row.excess))}`
+          ),
+          h('td', { class: 'llf-num llf-2' }, String(row.seen)),
+          h(
+            'td',
+            {},
+            h(
+              'div',
+              { class: 'llf-Examples-text', tabindex: '0' },
+              ...(row.segments ?? []).map(([text, trained]) =>
+                h('span', { class: trained ? 'tr' : 'llf-2' }, text)
+              )
+            )
+          )
+        )
+      )
+    );
+    table.hidden = !rows.length;
+    before.disabled = asked.offset <= 0;
+    after.disabled = asked.offset + PAGE_ROWS >= total;
+    say(
+      where,
+      rows.length
+        ? `${asked.offset + 1} to ${asked.offset + rows.length} of ${total.toLocaleString('en')}`
+        : empty(asked, page.seen)
+    );
+    for (const button of [before, after]) {
+      button.hidden = total <= PAGE_ROWS;
+    }
+  }
+
+  function written(/** @type {number | null} */ loss) {
+    return loss === null ? 'NaN' : quantity(loss);
+  }
+
+  function empty(/** @type {any} */ asked, /** @type {number} */ seen) {
+    if (!seen) {
+      return 'No example losses yet. They are recorded from the first logged step on, but not for streamed data.';
+    }
+    return asked.step === undefined
+      ? `No examples: ${EXAMPLE_KINDS[asked.kind]}.`
+      : `No example losses were recorded for step ${asked.step}.`;
+  }
+
+  const drawNote = () => say(note, model.get('_note'));
+  function drawCode() {
+    const found = model.get('_code');
+    code.replaceChildren(
+      ...(found.length
+        ? [
+            codeNotice(found, 'The tokenizer needs it to show the texts.', [
+              h(
+                'button',
+                {
+                  type: 'button',
+                  onclick: () => model.send({ type: 'allow' })
+                },
+                'Allow this code and show the texts'
+              )
+            ])
+          ]
+        : [])
+    );
+    draw();
+  }
+  const drawn = {
+    'change:_page': draw,
+    'change:_note': drawNote,
+    'change:_code': drawCode
+  };
+  for (const [event, act] of Object.entries(drawn)) {
+    model.on(event, act);
+  }
+  drawNote();
+  drawCode();
+  return () => {
+    for (const [event, act] of Object.entries(drawn)) {
+      model.off(event, act);
+    }
+  };
+}
+
+export default { initialize, render };

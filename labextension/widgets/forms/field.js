@@ -1,0 +1,226 @@
+import { h } from '../shared/dom.js';
+import { button, drawMessages, prose, turnOff } from './messages.js';
+import { upload, UPLOADED } from './upload.js';
+
+/** @import { Model } from '../shared/model' */
+/** @import { Message } from './messages.js' */
+
+/**
+ * @typedef {object} Row One field as the kernel describes it.
+ * @property {string} key
+ * @property {string} label
+ * @property {string} unit
+ * @property {string} help one sentence
+ * @property {string} tip key, help and range
+ * @property {'number' | 'text' | 'lines' | 'choice' | 'check'} kind
+ * @property {string} text
+ * @property {string} placeholder
+ * @property {[string, string][]} choices value and label
+ * @property {string[]} offers proposals for a text field
+ * @property {string} group heading above the field, where it changes
+ * @property {boolean} wide no column for a unit
+ * @property {boolean} long a name or path, which takes a whole row
+ * @property {boolean} upload whether a file of this computer can be its value
+ * @property {boolean} changed
+ * @property {Message[]} messages
+ */
+
+let serial = 0;
+const SHORT = 11; // letters that fit into the box of a number
+
+/** One field: label, control, unit, help, and the messages below. Updated in place, so focus stays where it is. */
+export class Field {
+  /**
+   * @param {Row} row
+   * @param {(key: string, text: string) => void} onEdit
+   * @param {(key: string, message: number, fix: number) => void} onFix
+   * @param {Model} model sends an upload's pieces
+   */
+  constructor(row, onEdit, onFix, model) {
+    this.key = row.key;
+    this.kind = row.kind;
+    this.onFix = onFix;
+    const id = `llf-${row.key}-${serial++}`;
+    this.control = this.makeControl(row, id);
+    this.label = h('label', { for: id }, row.label);
+    this.unit = h('span', { class: 'llf-unit', id: `${id}-unit` }, row.unit);
+    this.help = h(
+      'div',
+      { class: 'llf-Field-help', id: `${id}-help` },
+      ...prose(row.help)
+    );
+    this.messages = h('div', {
+      class: 'llf-Field-messages',
+      id: `${id}-messages`
+    });
+    this.node = row.kind === 'check' ? this.checkNode() : this.fieldNode(row);
+    this.node.title = row.tip;
+    if (row.upload) {
+      this.addUpload(row, model);
+    }
+    this.sent = row.text;
+    this.control.addEventListener('change', () => {
+      this.sent = this.value();
+      onEdit(this.key, this.sent);
+    });
+  }
+
+  /** @param {Row} row @param {string} id */
+  makeControl(row, id) {
+    const common = { id, 'data-llf-key': row.key };
+    if (row.kind === 'choice') {
+      return h('select', common);
+    }
+    if (row.kind === 'check') {
+      return h('input', { ...common, type: 'checkbox' });
+    }
+    if (row.kind === 'lines') {
+      return h('textarea', { ...common, rows: '2', spellcheck: 'false' });
+    }
+    const number =
+      row.kind === 'number' ? { inputmode: 'decimal', class: 'llf-num' } : {};
+    return h('input', {
+      ...common,
+      ...number,
+      type: 'text',
+      spellcheck: 'false',
+      autocomplete: 'off'
+    });
+  }
+
+  /** A button that takes a file of this computer. @param {Row} row @param {Model} model */
+  addUpload(row, model) {
+    const file = h('input', {
+      type: 'file',
+      accept: UPLOADED,
+      hidden: '',
+      tabindex: '-1',
+      'aria-hidden': 'true'
+    });
+    const choose = button('Upload…', () => file.click());
+    choose.setAttribute('aria-label', `Upload a file for ${row.label}`);
+    choose.title =
+      'JSON, JSONL, CSV, TSV, text, Parquet or Arrow; it is saved in the folder of the notebook';
+    file.addEventListener('change', async () => {
+      const chosen = file.files?.[0];
+      if (!chosen) {
+        return;
+      }
+      turnOff(choose, true);
+      await upload(model, row.key, chosen, text => (choose.textContent = text));
+      turnOff(choose, false);
+      choose.textContent = 'Upload…';
+      file.value = '';
+    });
+    this.node.classList.add('has-action');
+    this.control.after(choose, file);
+  }
+
+  checkNode() {
+    this.label.prepend(this.control);
+    return h(
+      'div',
+      { class: 'llf-Check' },
+      h('div', {}, this.label, this.help)
+    );
+  }
+
+  /** @param {Row} row */
+  fieldNode(row) {
+    const classes = ['llf-Field'];
+    if (row.wide) {
+      classes.push('is-wide');
+    }
+    if (row.kind === 'lines') {
+      classes.push('is-full');
+    } else if (row.long) {
+      classes.push('is-row');
+    }
+    const node = h(
+      'div',
+      { class: classes.join(' ') },
+      this.label,
+      this.control
+    );
+    if (!row.wide) {
+      node.append(this.unit);
+    }
+    if (row.offers.length) {
+      const list = h('datalist', { id: `${this.control.id}-offers` });
+      list.append(...row.offers.map(value => h('option', { value })));
+      this.control.setAttribute('list', list.id);
+      node.append(list);
+    }
+    node.append(this.help);
+    return node;
+  }
+
+  /** @returns {string} */
+  value() {
+    return this.kind === 'check'
+      ? String(/** @type {HTMLInputElement} */ (this.control).checked)
+      : this.control.value;
+  }
+
+  /** @param {Row} row @param {boolean} explain */
+  update(row, explain) {
+    this.fill(row);
+    const worst = ['error', 'warning'].find(level =>
+      row.messages.some(message => message.level === level)
+    );
+    this.node.classList.toggle('is-changed', row.changed);
+    this.node.classList.toggle('has-error', worst === 'error');
+    this.node.classList.toggle('has-warn', worst === 'warning');
+    this.help.hidden = !explain;
+    drawMessages(this.messages, row.messages, (message, fix) =>
+      this.onFix(this.key, message, fix)
+    );
+    this.control.setAttribute('aria-invalid', String(worst === 'error'));
+    const described = [
+      row.unit && !row.wide ? this.unit.id : '',
+      explain ? this.help.id : '',
+      row.messages.length ? this.messages.id : ''
+    ];
+    const ids = described.filter(Boolean).join(' ');
+    if (ids) {
+      this.control.setAttribute('aria-describedby', ids);
+    } else {
+      this.control.removeAttribute('aria-describedby');
+    }
+  }
+
+  /** Takes the kernel's value, unless the user is in the middle of another one. @param {Row} row */
+  fill(row) {
+    const control = this.control;
+    if (this.kind === 'choice') {
+      const known = row.choices.some(([value]) => value === row.text);
+      const choices = known
+        ? row.choices
+        : [...row.choices, [row.text, row.text]];
+      const drawn = JSON.stringify(choices);
+      if (control.dataset.drawn !== drawn) {
+        control.dataset.drawn = drawn;
+        control.replaceChildren(
+          ...choices.map(([value, label]) => h('option', { value }, label))
+        );
+      }
+    } else if (this.kind === 'check') {
+      /** @type {HTMLInputElement} */ (control).checked = row.text === 'true';
+      return;
+    } else {
+      /** @type {HTMLInputElement} */ (control).placeholder = row.placeholder;
+      this.node.classList.toggle(
+        'has-long-unset',
+        this.kind === 'number' && row.placeholder.length > SHORT
+      );
+    }
+    const typing =
+      document.activeElement === control && control.value !== this.sent;
+    if (!typing || this.kind === 'choice') {
+      if (control.value !== row.text) {
+        control.value = row.text;
+      }
+      this.sent = row.text;
+    }
+  }
+}

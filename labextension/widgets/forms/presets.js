@@ -1,0 +1,113 @@
+import { h } from '../shared/dom.js';
+import { button } from './messages.js';
+
+/** @import { Context } from '../shared/model' */
+
+/**
+ * What the form starts from, what differs from it, and the switch that explains each field.
+ * @param {Context} context
+ */
+export function presetsPane({ model, el: host }) {
+  const row = h('div', {
+    class: 'llf-Studio-presets',
+    role: 'group',
+    'aria-label': 'Start from'
+  });
+  // the form's own heading, which those of its sections stand below
+  host.replaceChildren(h('h2', { class: 'llf-sr' }, 'New run'), row);
+  const explain = h('input', { type: 'checkbox' });
+  explain.addEventListener('change', () => {
+    model.set('_explain', explain.checked);
+    model.save_changes();
+  });
+  const explainLabel = h(
+    'label',
+    { class: 'llf-push llf-2 llf-nowrap' },
+    explain,
+    'Explain each field'
+  );
+  const buttons = new Map(
+    /** @type {[string, string, string][]} */ (model.get('_presets')).map(
+      ([name, label, help]) => {
+        const node = button(label, () => model.send({ type: 'choose', name }));
+        node.title = help;
+        return [name, node];
+      }
+    )
+  );
+  const runs = h('select', {
+    'aria-label': 'Earlier run',
+    class: 'llf-Studio-runs'
+  });
+  runs.addEventListener(
+    'change',
+    () => runs.value && model.send({ type: 'run', id: runs.value })
+  );
+  const earlier = button('Earlier run…', () => model.send({ type: 'runs' }));
+  const changes = h('span', {
+    class: 'llf-2 llf-Studio-changes',
+    role: 'status'
+  });
+
+  const draw = () => {
+    for (const [name, node] of buttons) {
+      node.setAttribute('aria-pressed', String(name === model.get('_current')));
+    }
+    const list = model.get('_runs');
+    earlier.hidden = list !== null;
+    runs.hidden = list === null;
+    if (list !== null) {
+      const first = list.length ? 'Choose a run…' : 'no run yet';
+      runs.replaceChildren(
+        ...[['', first], ...list].map(([value, label]) =>
+          h('option', { value }, label)
+        )
+      );
+    }
+    const count = model.get('_changes');
+    const name = model.get('_label');
+    const undo = button(
+      'Undo changes',
+      () => model.send({ type: 'undo' }),
+      'llf-link'
+    );
+    const several = count > 1 ? 's' : '';
+    if (count === 1) {
+      undo.textContent = 'Undo change';
+    }
+    if (model.get('_current')) {
+      changes.replaceChildren(
+        ...(count
+          ? [
+              `${name} with `,
+              h('b', {}, `${count} change${several}`),
+              ' (bold labels) ',
+              undo
+            ]
+          : [])
+      );
+    } else {
+      // of a cell's config or an earlier run: nothing was changed that could be undone
+      changes.replaceChildren(
+        ...(count
+          ? [
+              h('b', {}, `${count} difference${several}`),
+              ` from ${name} (bold labels)`
+            ]
+          : [])
+      );
+    }
+    explain.checked = model.get('_explain');
+  };
+  row.append(
+    h('span', { class: 'llf-2' }, 'Start from'),
+    ...buttons.values(),
+    earlier,
+    runs,
+    changes,
+    explainLabel
+  );
+  model.on('change', draw);
+  draw();
+  return () => model.off('change', draw);
+}

@@ -1,0 +1,128 @@
+import { h } from '../shared/dom.js';
+import { Field } from './field.js';
+import { button } from './messages.js';
+
+/** @import { Context } from '../shared/model' */
+/** @import { Row } from './field.js' */
+
+/**
+ * A section of the form: its name and facts on the left, its fields beside them.
+ * @param {Context} context
+ */
+export function sectionPane({ model, el: host }) {
+  host.classList.add('llf-Section-host');
+  const heading = h('h3', {}, model.get('_title'));
+  const facts = h('div', { class: 'llf-Section-facts' });
+  const more = button(
+    '',
+    () => {
+      model.set('_open', !model.get('_open'));
+      model.save_changes();
+    },
+    'llf-link'
+  );
+  const rail = h('div', { class: 'llf-Section-rail' }, heading, facts, more);
+  const grid = h('div', { class: 'llf-Section-fields' });
+  const node = h(
+    'section',
+    { class: 'llf-Section', 'aria-label': model.get('_title') },
+    rail,
+    grid
+  );
+  host.replaceChildren(node);
+
+  /** @type {Map<string, Field>} */
+  const fields = new Map();
+  /** @type {Map<string, HTMLElement>} */
+  const headings = new Map();
+  const edit = (/** @type {string} */ key, /** @type {string} */ text) =>
+    model.send({ type: 'edit', key, text });
+  const fix = (
+    /** @type {string} */ key,
+    /** @type {number} */ message,
+    /** @type {number} */ index
+  ) => model.send({ type: 'fix', key, message, fix: index });
+
+  const draw = () => {
+    /** @type {Row[]} */
+    const rows = model.get('_rows');
+    const explain = model.get('_explain');
+    /** @type {HTMLElement[]} */
+    const wanted = [];
+    let group = '';
+    for (const row of rows) {
+      if (row.group !== group) {
+        group = row.group;
+        const heading =
+          headings.get(group) ?? h('h4', { class: 'llf-Section-group' }, group);
+        headings.set(group, heading);
+        wanted.push(heading);
+      }
+      let field = fields.get(row.key);
+      if (!field || field.kind !== row.kind) {
+        field = new Field(row, edit, fix, model);
+        fields.set(row.key, field);
+      }
+      field.update(row, explain);
+      wanted.push(field.node, field.messages);
+    }
+    place(grid, wanted);
+    const count = model.get('_more');
+    more.hidden = count === 0;
+    const hidden = `${count} more ${count === 1 ? 'field' : 'fields'}`;
+    more.textContent = model.get('_open') ? 'Fewer fields' : hidden;
+    more.setAttribute('aria-expanded', String(model.get('_open')));
+    more.setAttribute(
+      'aria-label',
+      model.get('_open')
+        ? `Fewer fields in ${model.get('_title')}`
+        : `${hidden} in ${model.get('_title')}`
+    );
+    facts.replaceChildren(
+      ...model
+        .get('_facts')
+        .map((/** @type {string} */ fact) => h('p', {}, fact))
+    );
+  };
+  const focus = () => {
+    const field = fields.get(model.get('_focus').key);
+    if (!field) {
+      return;
+    }
+    field.node.scrollIntoView({ block: 'center' });
+    field.control.focus();
+  };
+  model.on(
+    'change:_rows change:_explain change:_more change:_facts change:_open',
+    draw
+  );
+  model.on('change:_focus', focus);
+  draw();
+  return () => {
+    model.off(
+      'change:_rows change:_explain change:_more change:_facts change:_open',
+      draw
+    );
+    model.off('change:_focus', focus);
+  };
+}
+
+/**
+ * Puts `wanted` into `grid` in order and moves nothing that is in place: a moved input would lose the focus.
+ * @param {HTMLElement} grid
+ * @param {HTMLElement[]} wanted
+ */
+function place(grid, wanted) {
+  /** @type {Set<Element>} */
+  const kept = new Set(wanted);
+  for (const child of [...grid.children]) {
+    if (!kept.has(child)) {
+      child.remove();
+    }
+  }
+  wanted.forEach((node, index) => {
+    if (grid.children[index] !== node) {
+      grid.insertBefore(node, grid.children[index] ?? null);
+    }
+  });
+}

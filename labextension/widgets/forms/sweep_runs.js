@@ -1,0 +1,123 @@
+import { h, say } from '../shared/dom.js';
+import { button } from './messages.js';
+
+/** @import { Context } from '../shared/model' */
+
+/**
+ * @typedef {{ id: string, values: string[], state: string, step: string, loss: string, best: boolean }} Line
+ * @typedef {{ keys: string[], loss: string, live: boolean, rows: Line[] }} Lines
+ */
+
+/**
+ * The runs of a sweep: a line each, drawn in place, so that the focus stays on its button.
+ * @param {Context} context
+ */
+export function sweepRuns({ model, el: host }) {
+  const stop = button('Stop sweep', () => model.send({ type: 'stop' }));
+  stop.title =
+    'Stops the current run with a checkpoint and removes the others from the queue. Resume starts them.';
+  const count = h('span', { class: 'llf-2', role: 'status' });
+  const head = h('thead', {});
+  const body = h('tbody', {});
+  const note = h('p', { class: 'llf-2', role: 'status' });
+  host.replaceChildren(
+    h(
+      'section',
+      { class: 'llf-Sweep-runs', 'aria-label': 'Runs of the sweep' },
+      h('div', { class: 'llf-row' }, h('h3', {}, 'Sweep'), count, stop),
+      h(
+        'table',
+        { class: 'llf-Table', 'aria-label': 'Runs of the sweep' },
+        head,
+        body
+      ),
+      note
+    )
+  );
+  /** @type {Map<string, HTMLElement>} */
+  const buttons = new Map();
+
+  const draw = () => {
+    /** @type {Lines} */
+    const view = model.get('view');
+    if (!view.rows) {
+      return;
+    }
+    const ended = view.rows.filter(row =>
+      ['finished', 'stopped', 'failed'].includes(row.state)
+    ).length;
+    say(count, `${ended} of ${view.rows.length} runs finished`);
+    stop.hidden = !view.live;
+    const title = (
+      /** @type {Node | string} */ text,
+      /** @type {string} */ name = ''
+    ) => h('th', { scope: 'col', class: name }, text);
+    head.replaceChildren(
+      h(
+        'tr',
+        {},
+        ...view.keys.map(key => title(h('code', {}, key), 'llf-num')),
+        title('State'),
+        title('Step', 'llf-num'),
+        title(view.loss, 'llf-num'),
+        h('td', {})
+      )
+    );
+    const lines = view.rows.map(row => {
+      if (!buttons.has(row.id)) {
+        const node = button(
+          'Monitor',
+          () => model.send({ type: 'monitor', id: row.id }),
+          'llf-link'
+        );
+        node.setAttribute(
+          'aria-label',
+          `Monitor of ${view.keys.map((key, place) => `${key} ${row.values[place]}`).join(', ')}`
+        );
+        buttons.set(row.id, h('td', {}, node));
+      }
+      const cells = [
+        ...row.values.map((value, place) =>
+          h(
+            place ? 'td' : 'th',
+            { scope: place ? null : 'row', class: 'llf-num' },
+            value
+          )
+        ),
+        h(
+          'td',
+          {},
+          h(
+            'span',
+            { class: `llf-State is-${row.state}` },
+            row.state === 'created' ? 'queued' : row.state
+          )
+        ),
+        h('td', { class: 'llf-num' }, row.step),
+        h(
+          'td',
+          { class: 'llf-num' },
+          row.best ? h('b', {}, row.loss) : row.loss
+        )
+      ];
+      const last = /** @type {HTMLElement} */ (buttons.get(row.id));
+      last.firstElementChild?.setAttribute(
+        'aria-expanded',
+        String(row.id === model.get('shown'))
+      );
+      return { cells, last };
+    });
+    lines.forEach(({ cells, last }, index) => {
+      const line = body.children[index] ?? body.appendChild(h('tr', {}, last));
+      while (line.firstChild !== last) {
+        line.firstChild?.remove();
+      }
+      last.before(...cells);
+    });
+    say(note, model.get('note'));
+    note.hidden = !model.get('note');
+  };
+  model.on('change', draw);
+  draw();
+  return () => model.off('change', draw);
+}

@@ -1,0 +1,106 @@
+// Below the charts: what happened, and the last lines of the log.
+
+import { clock, h } from '../shared/dom.js';
+
+/** @import { Feed } from './feed.js' */
+
+const FEW = 8; // events shown before "All N events"
+
+/** @typedef {{time: number | null, step: number | null, text: string}} Row */
+
+/** @param {Feed} feed */
+export function eventsPart(feed) {
+  let all = false;
+  const title = h('h3', {}, 'Events');
+  const more = h('button', {
+    type: 'button',
+    class: 'llf-link llf-push',
+    onclick: () => {
+      all = !all;
+      drawEvents();
+    }
+  });
+  const body = h('tbody');
+  const count = h('span', { class: 'llf-2 llf-small' });
+  const log = h('pre', {
+    class: 'llf-Log',
+    tabindex: '0',
+    'aria-label': 'Last lines of the log'
+  });
+  const box = h(
+    'div',
+    { class: 'llf-Monitor-below' },
+    h(
+      'section',
+      { 'aria-label': 'Events' },
+      h('div', { class: 'llf-row', style: 'margin-bottom:2px' }, title, more),
+      h('table', { class: 'llf-Table llf-Events' }, body)
+    ),
+    h(
+      'section',
+      { 'aria-label': 'Log' },
+      h(
+        'div',
+        { class: 'llf-row', style: 'margin-bottom:4px' },
+        h('h3', {}, 'Log'),
+        count
+      ),
+      log
+    )
+  );
+
+  function drawEvents() {
+    /** @type {Row[]} */
+    const rows = feed.get('events') ?? [];
+    more.textContent = all ? `Last ${FEW} events` : `All ${rows.length} events`;
+    more.hidden = rows.length <= FEW;
+    more.setAttribute('aria-expanded', String(all));
+    body.replaceChildren(
+      ...(all ? rows : rows.slice(0, FEW)).map(row =>
+        h(
+          'tr',
+          {},
+          h(
+            'td',
+            { class: 'llf-num' },
+            row.step === null
+              ? row.time === null
+                ? ''
+                : clock(row.time)
+              : row.step.toLocaleString('en')
+          ),
+          h('td', {}, row.text)
+        )
+      )
+    );
+  }
+
+  function drawLog() {
+    /** @type {{lines?: string[], path?: string}} */
+    const { lines = [], path = '' } = feed.get('log') ?? {};
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+    const last =
+      lines.length === 1 ? 'last line' : `last ${lines.length} lines`;
+    count.textContent = lines.length ? `${last} of ${path}` : 'empty so far';
+    log.replaceChildren(
+      ...lines.flatMap(line => {
+        const time = line.match(/^\d\d:\d\d:\d\d/);
+        return time
+          ? [h('i', {}, time[0]), `${line.slice(8)}\n`]
+          : [`${line}\n`];
+      })
+    );
+    if (atEnd) {
+      log.scrollTop = log.scrollHeight;
+    }
+  }
+
+  feed.on('events', drawEvents);
+  feed.on('log', drawLog);
+  drawEvents();
+  drawLog();
+  requestAnimationFrame(() => {
+    log.scrollTop = log.scrollHeight;
+  });
+  return { box };
+}

@@ -1,0 +1,57 @@
+// A slider over the steps at which something was written down.
+
+import { h, say } from './dom.js';
+
+/**
+ * Follows the newest step until it is moved to another one, and stays there whatever comes.
+ * @param {string} label
+ * @param {() => void} onMove
+ */
+export function stepSlider(label, onMove) {
+  /** @type {number[]} */
+  let known = [];
+  let chosen = -1; // the step; -1 the newest
+  // JupyterLab would take the arrow keys for its own.
+  const slider = h('input', {
+    type: 'range',
+    min: '0',
+    step: '1',
+    'aria-label': label,
+    'data-lm-suppress-shortcuts': 'true',
+    oninput: () => {
+      const place = Number(slider.value);
+      chosen = place === known.length - 1 ? -1 : known[place];
+      onMove();
+    }
+  });
+  const first = h('span', { class: 'llf-2 llf-small' });
+  const last = h('span', { class: 'llf-2 llf-small llf-push' });
+  const box = h('div', {}, slider, h('div', { class: 'llf-row' }, first, last));
+
+  /**
+   * Draws it, and says which of the steps it stands at: -1 where there is none.
+   * @param {number[]} steps rising
+   * @param {string} none what is said of no step
+   */
+  function show(steps, none) {
+    known = steps;
+    const count = steps.length;
+    const after = steps.findIndex(step => step > chosen);
+    const now = chosen < 0 || after < 0 ? count - 1 : Math.max(0, after - 1);
+    slider.hidden = count < 2;
+    slider.max = String(Math.max(0, count - 1));
+    slider.value = String(now);
+    slider.setAttribute('aria-valuetext', count ? `step ${steps[now]}` : none);
+    say(first, count > 1 ? `step ${steps[0].toLocaleString('en')}` : '');
+    say(last, count > 1 ? `step ${steps[count - 1].toLocaleString('en')}` : '');
+    return now;
+  }
+
+  return {
+    box,
+    show,
+    follow: () => {
+      chosen = -1;
+    }
+  };
+}

@@ -1,0 +1,47 @@
+"""The built front ends: one script and one stylesheet for each view, bundled from `labextension/widgets/`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "static"
+
+
+def script(view: str) -> Path | str:
+    """The script of a view, for a widget's `_esm`.
+
+    Args:
+        view: `monitor`, `forms`, `inspect`, `examples` or `compare`.
+
+    Returns:
+        The built file. In a source tree whose front ends are not built, an ES module that says so in the view's place.
+    """
+    path = FOLDER / f"{view}.js"
+    return path if path.is_file() else _not_built(path)
+
+
+def stylesheet(view: str) -> Path | str:
+    """The stylesheet of a view, for a widget's `_css`; empty where it is not built."""
+    path = FOLDER / f"{view}.css"
+    return path if path.is_file() else ""
+
+
+def text(file: Path | str) -> str:
+    """The text that `script` or `stylesheet` stands for, as it is on the disk now."""
+    return file if isinstance(file, str) else file.read_text(encoding="utf-8")
+
+
+def _not_built(path: Path) -> str:
+    """A module that shows one sentence; a form, which has several widgets, shows it in the first of them."""
+    sentence = (
+        f"LLF's notebook views are not built: llf_widgets/static/{path.name} does not exist. "
+        "Run `make install` in the source tree (it needs Node 20 or newer), then restart the kernel and reload the "
+        "page."
+    )
+    return (
+        "export default { render({ model, el }) {\n"
+        "  if ([undefined, 'presets'].includes(model?.get('_pane'))) "
+        f"el.textContent = {json.dumps(sentence)};\n"
+        "} };\n"
+    )

@@ -1,0 +1,62 @@
+"""The front ends of the views, built and not built."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llf_widgets import view_files
+from llf_widgets.forms import columns_pane, presets, preview, section, start_pane, sweep_pane, sweep_view, text_pane
+from llf_widgets.forms.pane import FormPane
+
+SOURCES = Path(__file__).parents[2] / "labextension" / "widgets"
+PANES = (
+    columns_pane.ColumnsPane,
+    presets.Presets,
+    preview.Preview,
+    section.Section,
+    start_pane.StartPane,
+    sweep_pane.SweepPane,
+    sweep_view.SweepRuns,
+    text_pane.TextPane,
+)
+
+
+def test_a_built_view_is_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(view_files, "FOLDER", tmp_path)
+    for kind in ("js", "css"):
+        (tmp_path / f"monitor.{kind}").write_text(f"of {kind}")
+    assert view_files.script("monitor") == tmp_path / "monitor.js"
+    assert view_files.text(view_files.stylesheet("monitor")) == "of css"
+
+
+@pytest.mark.parametrize(("pane", "shown"), [(None, True), ("presets", True), ("section", False)])
+def test_a_view_that_is_not_built_says_so_once(tmp_path, monkeypatch, pane, shown):
+    monkeypatch.setattr(view_files, "FOLDER", tmp_path)
+    assert view_files.stylesheet("forms") == ""
+    module = view_files.script("forms")
+    assert isinstance(module, str)
+    sentence = json.loads(re.search(r'textContent = (".*");', module)[1])
+    assert sentence.startswith(
+        "LLF's notebook views are not built: llf_widgets/static/forms.js does not exist. Run `make"
+    )
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node")
+    model = "undefined" if pane is None else f"{{ get: () => {json.dumps(pane)} }}"
+    code = f"{module}\n".replace("export default", "const view =")
+    code += f"const el = {{}}; view.render({{ model: {model}, el }}); console.log(el.textContent ?? '');"
+    said = subprocess.run([node, "--eval", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.strip() == (sentence if shown else "")
+
+
+def test_the_script_of_the_form_draws_each_of_its_panes():
+    assert set(FormPane.__subclasses__()) == set(PANES)
+    named = re.search(r"const PANES = \{(.*?)\};", (SOURCES / "forms" / "view.js").read_text(), re.DOTALL)[1]
+    drawn = re.findall(r"(\w+):", named)
+    assert sorted(drawn) == sorted(pane._pane.default_value for pane in PANES)
