@@ -34,7 +34,7 @@ def test_the_texts_of_examples_wait_for_the_readers_leave(
     lab.open(page, "rows.ipynb")
     lab.run_all(page)
     view = page.locator(".llf-Examples")
-    notice = view.get_by_role("group", name="Code that would run")
+    notice = view.get_by_role("group", name="Code to review")
     expect(notice).to_contain_text("evil.py", timeout=60_000)
     expect(notice).to_contain_text(HTML)
     expect(view.get_by_role("row", name="#1 ")).to_contain_text("3.000")
@@ -63,11 +63,11 @@ def test_a_run_made_elsewhere_is_resumed_only_when_its_code_is_allowed(
     view = page.locator(".llf-Monitor").first
     resume = view.get_by_role("button", name="Start again")
     resume.click(timeout=60_000)
-    notice = view.get_by_role("group", name="Code that would run")
+    notice = view.get_by_role("group", name="Code to review")
     expect(notice).to_contain_text("code/vowels.py", timeout=30_000)
     expect(notice).to_contain_text("evil.py")
     assert axe(page, ".llf-ForeignCode") == []
-    notice.get_by_role("button", name="Do not resume").click()
+    notice.get_by_role("button", name="Cancel").click()
     expect(notice).to_have_count(0)
     assert read_status(run).state == "stopped"
     assert not mark.exists()

@@ -33,7 +33,7 @@ def test_a_data_set_is_looked_at_as_text(page: Any, lab: Lab, tiny_model_dir: Pa
     lab.open(page, "data.ipynb")
     lab.run_all(page)
     form = page.locator(".llf-Studio")
-    form.get_by_role("button", name="Look at the data").click(timeout=60_000)
+    form.get_by_role("button", name="Preview data").click(timeout=60_000)
     example = form.get_by_role("article", name="Example 1")
     expect(example).to_contain_text(f"Answer: {EVIL}", timeout=60_000)
     clean(page, example)

@@ -35,7 +35,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     rate = page.get_by_role("textbox", name="Peak learning rate")
     expect(rate).to_have_value("1e-3")
     rate.fill("fast")
-    page.get_by_role("button", name="Set: Peak learning rate").click()
+    page.get_by_role("button", name="Set peak learning rate").click()
     expect(view).to_contain_text('Peak learning rate is "fast". Expected a number.')
     rate.fill("2")
     rate.press("Enter")
@@ -48,24 +48,24 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
 
     page.get_by_role("button", name="Evaluate now").click()
     expect(view).to_contain_text("The evaluation loss is", timeout=20_000)
-    page.get_by_role("button", name="Sample now").click()
+    page.get_by_role("button", name="Generate samples now").click()
     expect(view).to_contain_text("Generated at step", timeout=20_000)
 
-    answers = page.get_by_role("region", name="Watch it answer")
+    answers = page.get_by_role("region", name="Watched prompts")
     expect(answers).to_contain_text("base")
-    page.get_by_role("button", name="Add a prompt…").click()
+    page.get_by_role("button", name="Watch a prompt…").click()
     page.get_by_label("The model completes this prompt at every checkpoint").fill(EVIL)
-    page.get_by_role("button", name="Watch it", exact=True).click()
+    page.get_by_role("button", name="Watch prompt", exact=True).click()
     expect(page.get_by_label("Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}", timeout=20_000)
-    page.get_by_role("button", name="Sample now").click()
+    page.get_by_role("button", name="Generate samples now").click()
     slider = answers.get_by_role("slider")
     expect(slider).to_be_visible(timeout=20_000)
     slider.press("Home")
     first = page.evaluate("() => document.querySelector('.llf-Answers-rows').textContent")
     assert "step" in first
 
-    page.get_by_role("button", name="Rows…").click()
-    rows = page.get_by_role("table", name="Rows and their losses")
+    page.get_by_role("button", name="Show rows…").click()
+    rows = page.get_by_role("table", name="Examples and their losses")
     expect(rows).to_be_in_viewport(timeout=20_000)
     expect(rows).to_contain_text("It is", timeout=60_000)
     step = page.get_by_role("textbox", name="step", exact=True)
@@ -78,7 +78,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
 
     last = run.status().step + 600
     page.get_by_role("textbox", name="End at step").fill(str(last))
-    page.get_by_role("button", name="Set: End at step").click()
+    page.get_by_role("button", name="Set end at step").click()
     expect(state(page)).to_have_text("finished", timeout=240_000)
     assert run.status().step == last
     assert page.evaluate("window.llfHacked") is None
@@ -103,7 +103,7 @@ def test_runs_are_compared(page, lab, real):
     page.wait_for_function(
         "() => document.querySelector('.llf-Compare .js-plotly-plot').layout.yaxis.type === 'log'", timeout=20_000
     )
-    expect(page.get_by_text("Answers to the same prompts")).to_be_visible()
+    expect(page.get_by_text("Completions of the same prompts")).to_be_visible()
     picture(view, "compare-light")
     theme(page, "JupyterLab Dark")
     picture(view, "compare-dark")

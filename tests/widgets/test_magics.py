@@ -53,9 +53,9 @@ def test_monitor_returns_the_view(shell, run):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("monitor 20200101-000000-none", "There is no run 20200101-000000-none"),
+        ("monitor 20200101-000000-none", "No run 20200101-000000-none in "),
         ("stop ../../etc", "is not a run id"),
-        ("stop", "There is no run yet"),
+        ("stop", "No runs yet"),
         ("fly", "is not a command"),
         ("stop a b", "is not a command"),
     ],
