@@ -61,7 +61,7 @@ def test_a_run_made_elsewhere_is_resumed_only_when_its_code_is_allowed(
     lab.open(page, "monitor.ipynb")
     lab.run_all(page)
     view = page.locator(".llf-Monitor").first
-    resume = view.get_by_role("button", name="Start again")
+    resume = view.get_by_role("button", name="Restart")
     resume.click(timeout=60_000)
     notice = view.get_by_role("group", name="Code to review")
     expect(notice).to_contain_text("code/vowels.py", timeout=30_000)
