@@ -323,7 +323,7 @@ def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> N
     if wanted.keys() - stored.keys() or not all("embed" in key or "lm_head" in key for key in spare):
         raise ModelError(
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {len(left)} weights are "
-            f"only on one side, the first is {left[0]}. {_made_for(folder)}"
+            f"only in one of them, the first is {left[0]}. {_made_for(folder)}"
         )
     if apart := [key for key, tensor in wanted.items() if not bitwise_equal(stored[key], tensor)]:
         raise ModelError(

@@ -70,7 +70,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     spec, stage = field(KEY), config.get("stage")
     if spec is None or stage not in spec.stages:
         if given:
-            stages = " and ".join(spec.stages if spec else ())
+            stages = ", ".join(spec.stages if spec else ())
             message = (
                 f"Reward functions were given, and stage {stage} does not use them. Expected one of the stages "
                 f"{stages}."

@@ -234,8 +234,8 @@ DATA = (
     Rule(
         ("dataloader_num_workers", "streaming"),
         lambda c: c.data.streaming and c.training.dataloader_num_workers > 0,
-        "Streamed examples are prepared in order by the trainer, or by `preprocessing_num_workers` processes; loading "
-        "processes are not used.",
+        "Streamed examples are prepared in order by the trainer, or by `preprocessing_num_workers` processes; data "
+        "loader workers are not used.",
         (Fix("Set to 0", {"dataloader_num_workers": 0}),),
         severity="note",
     ),

@@ -26,7 +26,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     assert "The evaluation loss is" in llf("runs", "evaluate", row.id).output
     assert "A prompt is watched from step" in llf("runs", "set", row.id, "watch=Say hi.", "max_steps=1e6").output
     assert llf("runs", "sample", row.id).output.startswith("Generated at step")
-    assert "is whole" in llf("runs", "checkpoint", row.id).output
+    assert "is complete" in llf("runs", "checkpoint", row.id).output
     assert str(llf("runs", "set", row.id, "max_steps=1").exception).startswith("The run is at step")
     assert str(llf("runs", "set", row.id, "lora_rank=1").exception).startswith("'lora_rank' cannot be changed")
     assert "Expected a number" in str(llf("runs", "set", row.id, "learning_rate=fast").exception)
@@ -55,7 +55,7 @@ def test_list_show_delete_restore_clean(llf, llf_home):
     assert listed[2] == "  It was [bold]too large[/bold]."
     shown = llf("runs", "show", folder.id[:15]).output
     assert "Reason       It was [bold]too large[/bold].\n" in shown
-    assert f"Next         llf runs resume {folder.id[:15]}  # begin again\n" in shown
+    assert f"Next         llf runs resume {folder.id[:15]}  # restart\n" in shown
     assert llf("runs", "delete", folder.id).exit_code == 0
     assert json.loads(llf("runs", "list", "--json").output)["total"] == 0
     assert llf("runs", "restore", folder.id[:15]).output == f"{folder.id} is back.\n"
@@ -85,7 +85,7 @@ def test_what_a_run_refuses_is_one_sentence(llf, llf_home):
     llf("runs", "delete", twice.id)
     twice.path.mkdir()
     for command, folder, words in (
-        ("stop", lost, "Nothing of"),
+        ("stop", lost, "No process of"),
         ("stop", broken, "cannot be read"),
         ("kill", broken, "cannot be read"),
         ("resume", broken, "cannot be read"),

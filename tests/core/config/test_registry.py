@@ -124,7 +124,7 @@ def test_an_installed_package_adds_a_method(tmp_path):
 def test_a_key_that_exists_already_is_an_error_that_names_both(tmp_path):
     child = ask(install(tmp_path, PLUGIN.format(key="lora_rank")), "from llf_core.config import fields; fields()")
     assert child.returncode != 0
-    assert "The key 'lora_rank' is named by the method lamp (lamp_plugin) and by the method lora" in child.stderr
+    assert "The key 'lora_rank' is declared by the method lamp (lamp_plugin) and by the method lora" in child.stderr
 
 
 def test_a_package_that_cannot_be_imported_is_told_and_breaks_nothing_else(tmp_path):
@@ -223,7 +223,7 @@ def test_a_section_and_a_plugin_with_one_key_clash(monkeypatch):
 
     odd = MethodDeclaration(name="odd", label="odd", options=Clash)
     monkeypatch.setattr(field_specs, "all_declared", lambda: {"method.odd": odd})
-    with pytest.raises(PluginError, match="'learning_rate' is named by the section optimizer and by the method odd"):
+    with pytest.raises(PluginError, match="'learning_rate' is declared by the section optimizer and by the method odd"):
         field_specs._fields.__wrapped__()
 
 

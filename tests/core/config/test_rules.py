@@ -155,7 +155,7 @@ CASES = [
         "metric_for_best_model",
         "error",
         DRAWN | {"metric_for_best_model": "accuracy"},
-        "computes only the loss and reward. Expected reward.",
+        "computes only loss and reward. Expected reward.",
     ),
     (
         "loss_type",
@@ -184,8 +184,8 @@ CASES = [
         "saved every 120 steps and evaluated every 50. Expected a multiple.",
     ),
     ("save_strategy", "error", {"save_strategy": "best"}, "needs to know which checkpoint is best"),
-    ("metric_for_best_model", "error", {"metric_for_best_model": "accuracy"}, "computes only the loss"),
-    ("greater_is_better", "error", {"greater_is_better": True}, "greatest loss"),
+    ("metric_for_best_model", "error", {"metric_for_best_model": "accuracy"}, "computes only loss"),
+    ("greater_is_better", "error", {"greater_is_better": True}, "highest loss"),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "`eval_strategy` is no"),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "cosine_with_min_lr"}, "`min_lr`"),
     ("learning_rate", "warning", {"learning_rate": 0}, "nothing is learned"),
@@ -195,7 +195,12 @@ CASES = [
     ("fp16", "error", {"fp16": True, "bf16": True}, "Both fp16 and bf16"),
     ("bf16", "note", {"bf16": True, "pure_bf16": True}, "`bf16` has no effect"),
     ("fp16", "error", {"fp16": True, "use_cpu": True}, "needs a GPU"),
-    ("dataset_columns", "error", {"dataset_columns": {"promt": "a"}, "dataset_format": "alpaca"}, "can't hold promt."),
+    (
+        "dataset_columns",
+        "error",
+        {"dataset_columns": {"promt": "a"}, "dataset_format": "alpaca"},
+        "cannot have the role promt.",
+    ),
     ("dataset_columns", "error", {"dataset_columns": {"prompt": "a"}}, "and `dataset_format` is not"),
     ("interleave_probs", "error", TWO | {"interleave_probs": "0.5,0.5"}, "does not use it"),
     (
@@ -205,7 +210,7 @@ CASES = [
         "Expected numbers of at least 0 that sum to 1",
     ),
     ("interleave_probs", "error", TURNS | {"interleave_probs": "half,0.5"}, "`interleave_probs` is half,0.5"),
-    ("interleave_probs", "error", TURNS | {"interleave_probs": "1.0"}, "2 data sets and 1 shares"),
+    ("interleave_probs", "error", TURNS | {"interleave_probs": "1.0"}, "2 data sets and 1 probabilities"),
     ("mix_strategy", "error", {"mix_strategy": "interleave_once"}, "nothing to interleave"),
     ("tool_format", "error", {"tool_format": "qwen"}, "needs a named `template`"),
     ("tf32", "error", {"tf32": True, "use_cpu": True}, "`use_cpu` is true"),
@@ -215,7 +220,7 @@ CASES = [
         {"quantization_bit": 4, "finetuning_type": "full", "learning_rate": 1e-5},
         "quantized to 4 bits cannot be trained",
     ),
-    ("quantization_type", "note", {"quantization_bit": 8, "quantization_type": "fp4"}, "with 4 bits only"),
+    ("quantization_type", "note", {"quantization_bit": 8, "quantization_type": "fp4"}, "to 4 bits only"),
     (
         "gradient_checkpointing",
         "error",
@@ -260,12 +265,12 @@ CASES = [
         {"streaming": True, "max_steps": 9, "dataloader_num_workers": 2},
         "data loader workers are not used",
     ),
-    ("logging_strategy", "warning", {"logging_strategy": "no"}, "no curve"),
+    ("logging_strategy", "warning", {"logging_strategy": "no"}, "no charts"),
     ("save_strategy", "note", {"save_strategy": "no"}, "No checkpoint is saved"),
     ("ignore_data_skip", "note", {"ignore_data_skip": True}, "repeats some examples"),
     ("report_to", "error", {"report_to": "none,wandb"}, "The trackers are none,wandb."),
     ("torch_compile", "warning", {"torch_compile": True, "use_cpu": True}, "no C++ compiler"),
-    ("report_to", "warning", {"report_to": "flyte"}, "has no flytekit, so the run would fail"),
+    ("report_to", "warning", {"report_to": "flyte"}, "flytekit is not installed, so the run would fail"),
     ("trust_remote_code", "note", {"trust_remote_code": True}, "runs with your permissions"),
     ("allow_pickle", "note", {"allow_pickle": True}, "pickle"),
 ]
@@ -286,7 +291,7 @@ def the_problem(asked, key, words):
 def test_a_combination_is_told_beside_its_field(key, severity, asked, words):
     (problem,) = the_problem(BASE | asked, key, words)
     assert problem.severity == severity
-    assert problem.message[0].isupper() or problem.message.startswith("fp16 ")
+    assert problem.message[0].isupper() or problem.message.startswith(("`", "fp16 "))  # a sentence, or a key
     assert problem.message.count(". ") <= 1
 
 

@@ -80,7 +80,7 @@ def test_longer_examples_are_dropped_or_split_when_asked(make_config, write, tok
 def test_a_run_can_be_stopped_by_dropped_records(make_config, write, tokenizer):
     write('{"instruction": "Hi", "output": "Yo"}\nbroken\n{"instruction": "Hi", "output": ""}\n')
     with pytest.raises(
-        DataError, match=r"2 records give no example.*data.jsonl line 2: it cannot.*data.jsonl line 3: an answer"
+        DataError, match=r"2 records give no example.*data.jsonl line 2: it cannot.*data.jsonl line 3: a response"
     ):
         prepare(make_config(stop_on_dropped=True), tokenizer)
     assert prepare(make_config(), tokenizer).report.examples == 1

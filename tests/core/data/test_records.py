@@ -89,7 +89,7 @@ def test_an_entry_of_a_json_list_that_is_no_object_is_named(write):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.xlsx", "PK", r"unknown kind \(.xlsx\)"),
+        ("rows.xlsx", "PK", r"unknown type \(.xlsx\)"),
         ("rows", "x", "no suffix"),
         ("rows.json", '"text"', "holds a str. Expected a list"),
         ("rows.json", b"[\xff]", "not UTF-8"),

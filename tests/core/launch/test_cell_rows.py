@@ -102,7 +102,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows):
         ({"a": [1]}, "is a dict"),
         (3, "is a int"),
         ([{"a": 1}, 3], "Row 2 of the data set is a int"),
-        ([{1: "a"}], "key that is not text"),
+        ([{1: "a"}], "key that is not a string"),
         ([{"a": 1}, {"a": "x"}], "Column 'a'"),
         ([{"a": object()}], "Column 'a'"),
         ([{"a": 2**80}], "Column 'a'"),

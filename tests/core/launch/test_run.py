@@ -105,7 +105,7 @@ def test_stop_of_a_run_that_has_ended_sends_nothing(folder):
 
 def test_stop_of_a_lost_run_is_refused(folder):
     status.update(folder, state="running", **GONE)
-    with pytest.raises(RuntimeError, match="Nothing of"):
+    with pytest.raises(RuntimeError, match="No process of"):
         Run(folder).stop()
 
 
@@ -217,9 +217,9 @@ def test_resume_of_a_run_that_goes_or_has_finished_is_refused(started, until):
 REFUSED_NOW = {
     "stage: grpo\nmax_new_tokens: 12\n": (
         "`max_new_tokens` has no effect in stage grpo, which calls this `max_completion_length`.",
-        "(line 2): set max_completion_length to 12 or take out max_new_tokens. Then {what} again.",
+        "(line 2): set max_completion_length to 12 or remove max_new_tokens. Then {what} again.",
     ),
-    "max_step: 3\n": ("Unknown key `max_step`. Did you mean `max_steps`?", "(line 1): call it max_steps or take out"),
+    "max_step: 3\n": ("Unknown key `max_step`. Did you mean `max_steps`?", "(line 1): rename to max_steps or remove"),
     "lora_rank: many\n": ("(`lora_rank`) is 'many'.", "(line 1): set to 8. Then {what} again."),
 }
 """Keys of a run of an earlier version, and what stands against them by now."""

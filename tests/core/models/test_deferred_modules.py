@@ -78,7 +78,7 @@ print(json.dumps([torch._dynamo.utils.counters is counters, torch._dynamo.utils 
 def test_the_names_are_those_of_the_modules():
     missing = told("""
 named = [(name, one) for name, names in STAND_INS.items() for one in names]
-print(json.dumps([f"{name}.{one}" for name, one in named if not hasattr(real(name), one)]))
+print(json.dumps([f"{name}.{one}" for name, one in named if not hasattr(import_real(name), one)]))
 """)
     assert missing == []
     assert set(STAND_INS) >= {"torch._dynamo", "torch.distributed.tensor"}

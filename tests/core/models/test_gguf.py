@@ -38,7 +38,7 @@ def test_a_file_or_a_folder_with_one_is_a_model(gguf_file):
 def test_several_files_ask_for_one(gguf_file, tmp_path):
     for name in ("a.gguf", "b.gguf"):
         shutil.copy(gguf_file, tmp_path / name)
-    with pytest.raises(ModelError, match=r"2 GGUF files\. Set model_name_or_path to one"):
+    with pytest.raises(ModelError, match=r"2 GGUF files\. Give the path of one"):
         resolve_model(str(tmp_path))
 
 

@@ -89,7 +89,7 @@ def test_missing_weights_would_start_at_random(config, copy):
 def test_a_cut_file(config, copy):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    assert "model.safetensors is cut" in refused(config(model_name_or_path=str(copy)))
+    assert "model.safetensors is truncated" in refused(config(model_name_or_path=str(copy)))
 
 
 def test_config_that_is_no_json(config, copy):

@@ -89,7 +89,7 @@ def test_the_libraries_of_torch_are_loaded_while_python_does_something_else():
     """A real process: what torch's own import finds loaded."""
     code = (
         "import threading, llf_core.models.lazy_imports as quick\n"
-        "quick.begin_imports()\n"
+        "quick.prepare_imports()\n"
         "[one.join() for one in threading.enumerate() if one is not threading.current_thread()]\n"
         "loaded = 'libtorch_cpu.so' in open('/proc/self/maps').read()\n"
         "import sys; print(loaded, 'torch' in sys.modules)\n"

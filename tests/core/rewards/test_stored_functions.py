@@ -177,7 +177,7 @@ def test_what_is_no_reward_function_starts_no_run(llf_home: Any) -> None:
             ConfigError,
             "Unknown reward function 'nowhere'. Expected one of",
         ),
-        (other, [brief], ConfigError, "Reward functions were given, and stage sft takes none"),
+        (other, [brief], ConfigError, "Reward functions were given, and stage sft does not use them"),
         (CONFIG, [brief, brief], ValueError, "Two reward functions are named brief"),
         (CONFIG, [len], TypeError, "is a builtin_function_or_method. Expected a function"),
         (CONFIG, [lambda answer: 0.0], ValueError, "is called <lambda>. Expected a name"),

@@ -67,7 +67,7 @@ def test_a_page_has_losses_at_once_and_texts_when_they_are_read(view, data_file)
 def test_data_that_is_not_what_it_was_is_told(folder, data_file):
     data_file.write_text(json.dumps([{"instruction": "Only one.", "output": "It is."}]))
     view = Examples(folder)
-    until(lambda: view._note.startswith("The data of this run is not what it was"))
+    until(lambda: view._note.startswith("The data of this run has changed since"))
     view.close()
     data_file.unlink()
     view = Examples(folder)
