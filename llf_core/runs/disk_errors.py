@@ -131,7 +131,7 @@ def _describe(place: Path, number: int | None, needed: int, who: str, purpose: s
         return what, "Check the disk, or the connection to the network drive (see `dmesg`)"
     if number in {None, errno.ENOSPC} and _has_no_inodes(facts):
         free_files = f"{facts.f_favail:,} of its {facts.f_files:,} inodes are free"
-        what = f"The disk at {mount} has no room for more files: {free_files}, and a run makes about {MIN_FREE_INODES}."
+        what = f"The disk at {mount} is out of inodes: {free_files}, and a run needs about {MIN_FREE_INODES}."
         return what, "Remove files (`llf runs clean` removes deleted runs for good)"
     quota = number == errno.EDQUOT
     free = 0 if quota else facts.f_bavail * facts.f_frsize

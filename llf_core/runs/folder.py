@@ -191,7 +191,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         from llf_core.runs.nearest_run import nearest_run_hint  # imported late, since a supervisor starts without it
 
         raise FileNotFoundError(
-            f"No run {run_id} in {folder.path.parent}.{nearest_run_hint(run_id, run_ids(home))} Look at "
+            f"No run {run_id} in {folder.path.parent}.{nearest_run_hint(run_id, run_ids(home))} "
             "`llf runs list` shows all runs. If it was started with another LLF_HOME, set that."
         )
     return folder

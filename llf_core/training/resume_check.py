@@ -54,7 +54,7 @@ class ResumeCheck:
             count, self._distances = len(self._distances), []
             self._writer.event("receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest)
             if largest > self._tolerance:
-                made = "The step made again differs" if count == 1 else f"The first {count} steps made again differ"
+                made = "The repeated step differs" if count == 1 else f"The first {count} repeated steps differ"
                 return (
                     f"{made} from the log by up to {100 * largest:.2g} %: the resumed run is not the one that was "
                     "stopped. Possible causes: other versions, threads or data, or a changed checkpoint."

@@ -64,7 +64,7 @@ async def test_an_unexpected_error_tells_no_paths(ask, make_run, monkeypatch, ll
     def fall(*_, **_options):
         raise OSError(f"cannot read {llf_home}")
 
-    monkeypatch.setattr(RunIndex, "page_as_known", fall)
+    monkeypatch.setattr(RunIndex, "cached_page", fall)
     code, answer = await ask("runs")
     assert code == 500
     assert answer == {"message": "Unexpected error in LLF. See the log of the Jupyter server."}

@@ -44,9 +44,9 @@ async def test_name_tags_and_note_are_changed_by_revision(change, make_run):
         ({"revision": 1, "name": " "}, "name is not a string of at most 200 characters."),
         ({"revision": 1, "name": "x" * 201}, "name is not a string of at most 200 characters."),
         ({"revision": 1, "note": 3}, "note is not a string of at most 20,000 characters."),
-        ({"revision": 1, "tags": "a"}, "tags is not a list of at most 20 texts"),
-        ({"revision": 1, "tags": [""]}, "tags is not a list of at most 20 texts"),
-        ({"revision": 1, "tags": ["a"] * 21}, "tags is not a list of at most 20 texts"),
+        ({"revision": 1, "tags": "a"}, "tags is not a list of at most 20 strings"),
+        ({"revision": 1, "tags": [""]}, "tags is not a list of at most 20 strings"),
+        ({"revision": 1, "tags": ["a"] * 21}, "tags is not a list of at most 20 strings"),
     ],
 )
 async def test_a_bad_change_is_a_sentence(change, make_run, body, said):

@@ -123,8 +123,8 @@ async def test_odd_entries_beside_the_runs_are_listed_with_the_reason(ask, make_
             "outside": "This is a link",
             "pipe": "This is a file",
             "notes.txt": "This is a file",
-            "caf\\xe9": "This is no run: its name is no run id",
-            "Upper Case": "This is no run: its name is no run id",
+            "caf\\xe9": "This is not a run: its name is not a run id",
+            "Upper Case": "This is not a run: its name is not a run id",
         }
     assert (await ask("runs", params={"state": "broken"}))[1]["total"] == 6
     assert (await ask("runs", params={"limit": "3", "offset": "5"}))[1]["total"] == 7

@@ -152,14 +152,14 @@ async def test_work_ends_when_the_client_has_gone(
     ended = threading.Event()
     asked = threading.Event()
 
-    def wait(self, *args, gone, **rest):
+    def wait(self, *args, is_cancelled, **rest):
         asked.set()
-        while not gone():
+        while not is_cancelled():
             time.sleep(0.01)
         ended.set()
         raise QueryCancelledError
 
-    monkeypatch.setattr(RunIndex, "page_as_known", wait)
+    monkeypatch.setattr(RunIndex, "cached_page", wait)
     assert http_server_client is not None
     _reader, writer = await asyncio.open_connection("localhost", http_server_port[-1])
     lines = [f"GET {jp_base_url}llf/api/runs HTTP/1.1", "Host: localhost"]

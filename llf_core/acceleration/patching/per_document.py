@@ -141,7 +141,15 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
 
 
 def calls_of(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
-    """Arguments of the last call of each module below `root`."""
+    """Arguments of the last call of each module below `root`.
+
+    Args:
+        root: the module, itself included.
+        run: makes the calls.
+
+    Returns:
+        Positional and keyword arguments by module; modules that were not called are left out.
+    """
     calls: dict[nn.Module, Call] = {}
 
     def listen(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:

@@ -173,7 +173,7 @@ DATA = (
         lambda c: (
             f"The strategy {c.data.mix_strategy} repeats data sets until each is exhausted, and a probability is "
             f"{exact(min(shares(c.data.interleave_probs) or (1.0,)))}, which takes too long. Expected at least "
-            f"{exact(LEAST_SHARE)}. Otherwise remove the data set."
+            f"{exact(LEAST_SHARE)}, or without the data set."
         ),
         (
             Fix("Stop at the first exhausted", {"mix_strategy": "interleave_under"}),

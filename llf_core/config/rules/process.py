@@ -165,7 +165,7 @@ PROCESS = (
         ("report_to",),
         lambda c: bool(missing_trackers(c)),
         lambda c: (
-            f"{missing_trackers(c)[0]} is not installed, so the run would fail. "
+            f"The tracker's package {missing_trackers(c)[0]} is not installed, so the run would fail. "
             f"Run: pip install {missing_trackers(c)[0]}."
         ),
         (Fix("Switch off trackers", {"report_to": "none"}),),

@@ -34,6 +34,6 @@ def _rule(key: str) -> Rule:
         lambda c: f"`{key}` has no effect in stage {c.stage.stage}, which calls this `{_name_in_stage(c, key)}`.",
         lambda c: (
             Fix(f"Set {_name_in_stage(c, key)} to {c.get(key)}", {key: None, str(_name_in_stage(c, key)): c.get(key)}),
-            Fix(f"Take out {key}", {key: None}),
+            Fix(f"Remove {key}", {key: None}),
         ),
     )

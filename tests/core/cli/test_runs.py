@@ -27,7 +27,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     assert "A prompt is watched from step" in llf("runs", "set", row.id, "watch=Say hi.", "max_steps=1e6").output
     assert llf("runs", "sample", row.id).output.startswith("Generated at step")
     assert "is complete" in llf("runs", "checkpoint", row.id).output
-    assert str(llf("runs", "set", row.id, "max_steps=1").exception).startswith("The run is at step")
+    assert str(llf("runs", "set", row.id, "max_steps=1").exception).startswith("The run is already at step")
     assert str(llf("runs", "set", row.id, "lora_rank=1").exception).startswith("'lora_rank' cannot be changed")
     assert "Expected a number" in str(llf("runs", "set", row.id, "learning_rate=fast").exception)
     assert "is not KEY=VALUE" in str(llf("runs", "set", row.id, "faster").exception)
@@ -58,11 +58,11 @@ def test_list_show_delete_restore_clean(llf, llf_home):
     assert f"Next         llf runs resume {folder.id[:15]}  # restart\n" in shown
     assert llf("runs", "delete", folder.id).exit_code == 0
     assert json.loads(llf("runs", "list", "--json").output)["total"] == 0
-    assert llf("runs", "restore", folder.id[:15]).output == f"{folder.id} is back.\n"
+    assert llf("runs", "restore", folder.id[:15]).output == f"{folder.id} is restored.\n"
     assert llf("runs", "stop", "last").output == llf("runs", "kill", "last").output
     assert llf("runs", "kill", "last").output == f"{folder.id} has already ended: failed.\n"
     wrong = llf("runs", "list", "--state", "finishd").exception
-    assert str(wrong).startswith("'finishd' is not a state. Did you mean 'finished'? Expected one of created, ")
+    assert str(wrong).startswith("'finishd' is not a run state. Did you mean 'finished'? Expected one of created, ")
     assert json.loads(llf("runs", "list", "--json", "--query", "mine").output)["total"] == 1
     llf("runs", "delete", folder.id)
     assert "Freed" in llf("runs", "clean", "--yes").output

@@ -89,7 +89,7 @@ def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, 
     refused = llf("runs", "resume", row.id, "--rewards", file)
     assert refused.exit_code == 1
     assert str(refused.exception).endswith(
-        f"no reward function of {row.id}: it defines another, and the run has vowels."
+        f"does not define a reward function of {row.id}: it defines another, and the run has vowels."
     )
     file.write_text("VALUE = 10\n" + REWARDS + "\n\n" + another)
     resumed = llf("runs", "resume", row.id, "--rewards", file)
@@ -98,7 +98,7 @@ def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, 
     assert len(RunReader(open_run(row.id)).metrics().values("rewards/vowels/mean")) == 2
     answers = llf("train", config, "--rewards", file)
     assert answers.exit_code == 1
-    assert "Reward functions were given, and stage sft takes none" in str(answers.exception)
+    assert "Reward functions were given, and stage sft does not use them" in str(answers.exception)
     some = llf("train", config, *online, "reward_functions=vowels,length", "--rewards", file, "--detach")
     assert some.exit_code == 0, some.output
     assert "The config has no reward function another: ignored." in some.output

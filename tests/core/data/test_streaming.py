@@ -155,7 +155,7 @@ def test_files_of_each_kind_here_and_in_a_cloud(tmp_path, streamed, llf_home, na
     [
         ("memory://streamed/none.jsonl", "There is no file memory://streamed/none.jsonl"),
         ("nonsense://a/b.jsonl", "nonsense://a/b.jsonl cannot be opened: .*use a protocol that fsspec supports"),
-        ("memory://streamed/none.doc", "unknown kind"),
+        ("memory://streamed/none.doc", "unknown type"),
     ],
 )
 def test_a_file_that_a_cloud_does_not_give_is_one_sentence(streamed, url, message):

@@ -27,7 +27,7 @@ def folder():
 
 def test_attach_wants_a_run_that_is_there(folder):
     assert attach(folder.id).folder == folder
-    with pytest.raises(FileNotFoundError, match="no run"):
+    with pytest.raises(FileNotFoundError, match="No run"):
         attach("20000101-000000-none")
     with pytest.raises(ValueError, match="is not a run id"):
         attach("../x")

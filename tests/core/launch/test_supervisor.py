@@ -90,7 +90,7 @@ def test_it_belongs_to_nobody(started, until):
         ("raises", 1, "ValueError: the learning rate is a banana."),
         ("error", 2, "Row 3 has no answer. Add one."),
         ("exit-0", 0, "exited without a final status"),
-        ("exit-3", 3, "exit code 3"),
+        ("exit-3", 3, "exited with code 3"),
         ("crashes", -signal.SIGSEGV, "crashed with SIGSEGV"),
     ],
 )

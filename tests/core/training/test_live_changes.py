@@ -256,7 +256,7 @@ REFUSED = [
     ("set", {"lora_rank": 8}, "'lora_rank' cannot be changed in a live run"),
     ("set", {"learning_rate": 0}, "learning_rate is 0"),
     ("set", {"learning_rate": "fast"}, "learning_rate is fast"),
-    ("set", {"learning_rate": 1e-3, "max_steps": 1}, "The run is at step 2 already"),
+    ("set", {"learning_rate": 1e-3, "max_steps": 1}, "The run is already at step 2"),
     ("set", {"max_steps": 5, "evaluate": True}, "The run has no evaluation data"),
     ("set", {"max_steps": 2.5}, "max_steps is 2.5"),
     ("set", {"watch": " "}, "The prompt has 1 characters"),

@@ -136,12 +136,12 @@ def add_pipe(target):
 
 def change(target):
     (target / "README.md").write_text("my own words about it")
-    return "README.md was changed"
+    return "README.md was modified"
 
 
 def change_alike(target):
     (target / "README.md").write_text("CARD")
-    return "README.md was changed"
+    return "README.md was modified"
 
 
 def link_in_its_place(target):
@@ -245,7 +245,7 @@ def test_folders_that_are_never_replaced(run, tmp_path, monkeypatch, tiny_model_
     shutil.copytree(tiny_model_dir, base)
     before = tree(base)
     assert "what model_name_or_path names" in refused(base, model_name_or_path=str(base))
-    assert "It holds what model_name_or_path names" in refused(base.parent, model_name_or_path=str(base))
+    assert "It contains what model_name_or_path names" in refused(base.parent, model_name_or_path=str(base))
     (tmp_path / "link").symlink_to(base)
     assert "what model_name_or_path names" in refused(tmp_path / "link", model_name_or_path=str(base))
     home, project = tmp_path / "person", tmp_path / "person" / "project"

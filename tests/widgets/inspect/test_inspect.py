@@ -156,7 +156,8 @@ def test_the_output_gets_the_counts_when_they_are_known(inspect, monkeypatch):
 
 def test_what_a_saved_notebook_keeps():
     text = summary_text("ready", "", OVERVIEW).splitlines()
-    assert text[0].split() == ["Data", "set", "Records", "Kept", "Cut", "Dropped", "Tokens", "Trained", "Share"]
+    heads = ["Data set", "Records", "Kept", "Truncated", "Dropped", "Tokens", "In the loss", "In the loss, %"]
+    assert text[0].split() == " ".join(heads).split()
     assert text[-1].split() == ["All", "1,010", "1,000", "3", "10", "5,100", "2,510", "49", "%"]
     html = summary_html("ready", "", OVERVIEW)
     assert "&lt;a&gt;" in html
