@@ -162,7 +162,9 @@ def test_an_unknown_template_is_told_the_nearest(tokenizer):
 
 
 def test_a_template_whose_end_the_tokenizer_lacks_is_refused(tokenizer):
-    with pytest.raises(DataError, match=r"<\|eot_id\|>, which is not a token.*Matching templates: chatml, chatml_de, .* and \d+ more"):
+    with pytest.raises(
+        DataError, match=r"<\|eot_id\|>, which is not a token.*Matching templates: chatml, chatml_de, .* and \d+ more"
+    ):
         choose_template("llama3", tokenizer)
 
 
