@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llf_core.acceleration.kernels.matmul import product
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -277,7 +275,7 @@ def chunked(
         if weight is None:
             continue
         if gradients.rows is not None:
-            gradients.rows[part] = product(logits, weight)
+            gradients.rows[part] = logits @ weight
         if gradients.weight is not None:
             add_outer(logits, chunk, gradients.weight, first=part.start == 0)
     return costs

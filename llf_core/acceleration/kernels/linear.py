@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.autograd import Function
 
-from llf_core.acceleration.kernels.matmul import product
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -73,8 +71,8 @@ class _Linears(Function):
             inners = list(torch.split(flat @ stacked.t(), ranks, 1))
         outputs, at = [], 0
         for operand in operands:
-            bias = None if operand.bias is None else operand.bias.to(x.dtype)
-            output = product(flat, operand.matrix(x.dtype).t(), bias)
+            weight = operand.matrix(x.dtype).t()
+            output = flat @ weight if operand.bias is None else torch.addmm(operand.bias.to(x.dtype), flat, weight)
             if operand.adapter is not None:
                 output.addmm_(inners[at], factors[at].t(), alpha=operand.scale)
                 at += 1
@@ -97,7 +95,8 @@ class _Linears(Function):
         for operand, whole in zip(ctx.operands, grads, strict=True):
             grad = whole.reshape(-1, whole.shape[-1]).to(flat.dtype)
             if ctx.needs_input_grad[0]:
-                grad_x = product(grad, operand.matrix(flat.dtype), onto=grad_x)
+                weight = operand.matrix(flat.dtype)
+                grad_x = grad @ weight if grad_x is None else grad_x.addmm_(grad, weight)
             if operand.adapter is not None:
                 torch.addmm(parts[at], grad, factors[at], beta=0, alpha=operand.scale, out=parts[at])
                 grad_factor = (inners[at].t() @ grad).t().to(ctx.dtype, memory_format=torch.contiguous_format)

@@ -22,7 +22,6 @@ from llf_core.acceleration.kernels.attention import (
     unfolded,
 )
 from llf_core.acceleration.kernels.linear import Operand, linears
-from llf_core.acceleration.kernels.matmul import product
 from llf_core.acceleration.kernels.mlp import swiglu
 from llf_core.acceleration.kernels.rms_norm import rms_norm
 from llf_core.acceleration.patching import attention_backend
@@ -112,17 +111,6 @@ def test_linears_take_a_transposed_weight_and_an_input_without_gradient():
     output.sum().backward()
     torch.testing.assert_close(output, x @ w + 2 * (x @ a.t()) @ b.t())
     torch.testing.assert_close(a.grad, 2 * (torch.ones(4, 5, dtype=x.dtype) @ b).t() @ x)
-
-
-@pytest.mark.parametrize("rows", [1, 512, 513, 700, 1280, 1281])
-def test_product_of_rows_in_parts_is_the_product(rows):
-    a, b, bias = (seeded(*shape, seed=i, dtype=torch.bfloat16) for i, shape in enumerate([(rows, 32), (32, 48), (48,)]))
-    exact = a.double() @ b.double()
-    torch.testing.assert_close(product(a, b).double(), exact, rtol=1e-2, atol=1e-2)
-    torch.testing.assert_close(product(a, b, bias).double(), exact + bias.double(), rtol=1e-2, atol=2e-2)
-    onto = torch.ones(rows, 48, dtype=torch.bfloat16)
-    assert product(a, b, onto=onto) is onto
-    torch.testing.assert_close(onto.double(), exact + 1, rtol=1e-2, atol=2e-2)
 
 
 LENGTHS = [(1,), (5, 1, 7), (BLOCK + BLOCK // 2, 3), (2, KEPT + BLOCK + 5)]
