@@ -15,8 +15,8 @@ from llf_core.door import UnreadableError
 from llf_core.models.errors import ModelError
 from llf_core.rewards import RewardError
 from llf_core.runs.foreign_code import UntrustedCodeError
+from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.base.oom_retry import DoesNotFitError
-from llf_core.stages.base.stop_training import StopTraining
 from llf_core.training.failures import explain_failure
 from llf_core.user_error import BAD_CONFIG, FAILED, UserError
 

@@ -1,4 +1,8 @@
-"""Runs the trainer as a local process."""
+"""Runs the trainer as a local process.
+
+One process for each run. LLF does not start several (torchrun, DeepSpeed) yet, see `docs/roadmap.md`; what the trainer
+sums over processes is in `llf_core.stages.base.all_reduce`.
+"""
 
 from __future__ import annotations
 

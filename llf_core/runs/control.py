@@ -1,4 +1,7 @@
-"""`control/`: requests to a live run. Each is one small file, written atomically and removed once answered."""
+"""`control/`: requests to a live run. Each is one small file, written atomically and removed once answered.
+
+The trainer answers them in `llf_core.training.metrics_callback`, the supervisor in `llf_core.launch.supervisor`.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
+from transformers import PrinterCallback, set_seed
 
 from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.acceleration.patching.install import Accelerated, accelerate
@@ -48,11 +48,12 @@ from llf_core.runs.config_file import run_config
 from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import read_counters, step_of
+from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.stage import make_stage
-from llf_core.stages.base.stop_training import StopTraining
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
+from llf_core.training.early_stopping import early_stopping
 from llf_core.training.failures import explain_failure
 from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.memory_plan import decide_checkpointing
@@ -290,7 +291,7 @@ def make_trainer(
         stage.restore(read_counters(checkpoint).get("stage", {}))
         stage.load(checkpoint)
     if config.training.early_stopping_steps:
-        callbacks.append(_early_stopping(config.training.early_stopping_steps, checkpoint))
+        callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))
     settings = partial(
         training_arguments,
         config,
@@ -317,16 +318,6 @@ def make_trainer(
 
 def _examples(stage: Stage, train: Any) -> Any:
     return StreamedRows(train) if isinstance(train, Stream) else stage.examples(train)
-
-
-def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:
-    """The Trainer's early stopping callback, with its patience counter restored on resume."""
-    callback = EarlyStoppingCallback(early_stopping_patience=patience)
-    if checkpoint is not None:
-        kept = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
-        attributes = kept.get("EarlyStoppingCallback", {}).get("attributes", {})
-        callback.early_stopping_patience_counter = attributes.get("early_stopping_patience_counter", 0)
-    return callback
 
 
 def _evaluated_at(trainer: TrainingLoop, step: int) -> bool:

@@ -1,4 +1,7 @@
-"""The charts of a run as Plotly JSON: data of the traces in one figure."""
+"""The charts of a run as Plotly JSON: data of the traces in one figure.
+
+What charts there are is declared in `llf_core.runs.metric_catalog`: to add a chart, add a group there.
+"""
 
 from __future__ import annotations
 

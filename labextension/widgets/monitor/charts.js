@@ -1,4 +1,5 @@
 // The charts of a run, what is shown of them, and a word in their place as long as nothing is logged.
+// Charts are declared in `llf_core/runs/metric_catalog.py`.
 
 import { plotlyChart } from '../shared/chart.js';
 import { h, reveal, say } from '../shared/dom.js';

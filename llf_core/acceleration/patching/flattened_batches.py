@@ -1,4 +1,8 @@
-"""Flattened batches, and the models that do not support them according to their config."""
+"""Flattened batches, and the models that do not support them according to their config.
+
+Where documents are kept apart: their labels by `llf_core.data.collate`, attention by
+`llf_core.acceleration.kernels.attention`, recurrent state by `per_document`.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from llf_core.config.declarations.stages.ppo import AUTHORIZATION, is_address
 from llf_core.config.shown_url import without_secrets
 from llf_core.redaction.url_secrets import restore_url
 from llf_core.rewards import as_float
-from llf_core.stages.base.stop_training import StopTraining
+from llf_core.stages.base.cannot_continue import StopTraining
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

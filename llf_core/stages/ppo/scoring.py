@@ -13,7 +13,7 @@ from llf_core.acceleration.patching.causal_head import causal_of, forward_hidden
 from llf_core.models.reward_head import apply_head
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, fix_message
 from llf_core.stages.adapter_switching import use_adapter
-from llf_core.stages.base.stop_training import StopTraining
+from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.reward_endpoint import ask_scores
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor, nn
 
+    from llf_core.stages.base.cannot_continue import StopTraining
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.base.stop_training import StopTraining
     from llf_core.stages.ppo.kl_controller import KLController
     from llf_core.stages.ppo.models import PPOModels
     from llf_core.stages.ppo.prompts import PlaceholderDataset, Plan, PromptCollator
@@ -230,7 +230,7 @@ class PPO(Stage):
     def _unscored_error(self, what: str) -> StopTraining:
         """What ends a run whose functions say nothing."""
         from llf_core.rewards import BUILT_IN
-        from llf_core.stages.base.stop_training import StopTraining
+        from llf_core.stages.base.cannot_continue import StopTraining
 
         own = [name for name in self.context.config.stage.reward_functions or () if name not in BUILT_IN]
         mend = (
