@@ -79,10 +79,16 @@ def find_sources(
 
 
 def read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
-    """Read the entries of `dataset_info.json`; empty if there is no such file.
+    """Read `dataset_info.json`, which declares data sets by name.
+
+    Args:
+        dataset_dir: folder with the file, or `REMOTE:owner/name` for a data set repository of the hub.
+
+    Returns:
+        Entries by data set name, not checked further; empty if the folder has no such file.
 
     Raises:
-        DataError: the file is not a JSON object of objects.
+        DataError: the file is not a JSON object, or the hub does not provide it.
     """
     if str(dataset_dir).startswith(REMOTE):
         path = download_file(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)

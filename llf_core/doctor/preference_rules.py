@@ -102,7 +102,7 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
 
 
 def no_reward_variance(metrics: RunMetrics) -> Finding | None:
-    """All completions of a prompt have the same reward, so that no advantage is left."""
+    """All completions of each prompt have the same reward over `WINDOW` logged values, so all advantages are 0."""
     steps, equal = metrics.line("frac_reward_zero_std")  # TRL's: of the prompts, those whose answers all earn the same
     if not len(equal):
         steps, spread = metrics.line("reward_std")

@@ -97,11 +97,11 @@ def truncate_cache(cache: Cache, length: int) -> None:
 
 
 def keep_rows(cache: Cache, rows: Tensor) -> None:
-    """Remove all rows of the batch except some.
+    """Keep only the given rows (sequences) of a cache of growing layers, for example to drop finished sequences.
 
     Args:
         cache: changed in place.
-        rows: rows to keep, `[kept]`, int64.
+        rows: indices of the rows to keep, `[kept]`, int64.
     """
     for layer in cache.layers:
         layer.batch_select_indices(rows)

@@ -208,19 +208,22 @@ class Run:
         wait: bool = False,
         by: str = "code",
     ) -> str:
-        """Send a request to a live run, which handles it after the current step.
+        """Send a request to a live run.
+
+        The trainer handles it after the current step. The supervisor handles `kill`, even while the trainer is blocked.
 
         Args:
             type: one of `llf_core.runs.control.REQUEST_TYPES`.
-            args: arguments of the type.
+            args: arguments of the type, for example `grace` in seconds for `stop`.
             wait: whether to wait for the trainer's answer.
             by: who requested it.
 
         Returns:
-            Id of the request; with `wait` the answer.
+            Id of the request; with `wait`, the message of the trainer's answer.
 
         Raises:
-            RuntimeError: the run is not live, or the trainer refused.
+            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
+                ends before it is handled.
         """
         now = self.status()
         if now.has_ended:

@@ -53,17 +53,19 @@ def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
 
 
 def hub_adapter(name: str, config: RunConfig) -> Path:
-    """Find a hub's adapter in the cache, or download it.
+    """Download an adapter from the hub. Files in the cache are reused, also when the hub does not answer.
+
+    The files are not checked here.
 
     Args:
-        name: hub id, `owner/name`.
-        config: see `hub_model`.
+        name: hub id, `owner/name`; its revision `main` is used.
+        config: for `cache_dir`.
 
     Returns:
-        The adapter's folder.
+        Folder of the adapter in the cache.
 
     Raises:
-        ModelError: no such adapter, gated or private, no connection, or no weights that may be loaded.
+        ModelError: not a hub id, no such adapter, gated or private, or no connection and nothing in the cache.
     """
     return _snapshot(name, "main", config, lambda files: files_to_download(list(files), code=False))[0]
 

@@ -49,19 +49,19 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     is saved. A reward model is saved as a sequence classifier with one label.
 
     Args:
-        model: as trained, wrapped by PEFT or not. A whole model is merged and cast in place to the stored dtype of its
-            base, so do not train it further.
+        model: the trained model, wrapped by PEFT or not. If the whole model is saved, adapters are merged and weights
+            are cast to the dtype of the base's files, both in place: do not train it further.
         tokenizer: tokenizer of the run; for a multimodal model, its processor.
-        folder: created if missing.
+        folder: output folder, created if missing.
         source: base model, from `resolve_model`.
         config: config of the run.
-        metrics: last values by name, for the card.
+        metrics: last values by name, for the model card.
 
     Returns:
         Checksums of the saved tensors, by their names in a loaded model.
 
     Raises:
-        ModelError: the files do not hold what was trained.
+        ModelError: the saved weights differ from the trained ones, for example because of a failing disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)

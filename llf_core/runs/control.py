@@ -117,7 +117,11 @@ class Inbox:
 
 
 def remove_request(request: Request) -> None:
-    """Remove the file of a request, if it still exists."""
+    """Remove the file of a request, if it still exists. A folder in its place is left alone.
+
+    Raises:
+        PermissionError: the file cannot be removed.
+    """
     try:
         request.path.unlink(missing_ok=True)
     except (IsADirectoryError, PermissionError):

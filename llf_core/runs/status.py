@@ -240,15 +240,21 @@ def _editable_when_final(changes: StatusFields) -> StatusFields:
 
 
 def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> Status:
-    """Start the next attempt of an ended or lost run: the only way out of a final state.
+    """Write the first status of the next attempt of an ended or lost run. Its state is `created`.
+
+    This is the only way out of a final state. The caller starts the processes.
 
     Args:
         folder: the run.
-        attempt: its number: one more than the last.
+        attempt: number of the attempt: one more than that of the last.
         step: step at which it continues. Default: where the last attempt ended.
 
+    Returns:
+        The new status.
+
     Raises:
-        RuntimeError: the run has not ended, or another process started this attempt first.
+        RuntimeError: the run has not ended, or `attempt` is not the next number, for example because another process
+            has started this attempt first.
     """
     with locked(folder.status_lock):
         old = read_status(folder)

@@ -62,7 +62,9 @@ class LiveChanges:
             self._plan.insert(0, first)
 
     def reapply(self, step: int, control: TrainerControl) -> None:
-        """Apply the changes that were made after this step before.
+        """Repeat the recorded changes that were made after this step in an earlier attempt or in the replayed run.
+
+        A change that is not possible now is recorded with the reason; the run continues without it.
 
         Args:
             step: current step.

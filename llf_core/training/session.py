@@ -172,13 +172,18 @@ def _kept(progress: MetricsCallback) -> Iterator[None]:
 
 
 def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> TrainingContext:
-    """Load device plan, tokenizer, data, model and method, so that the cheapest errors occur first.
+    """Load the tokenizer, the data and the model, and apply the fine-tuning method and fast forwards to the model.
+
+    The weights are loaded after the data is prepared, so that errors in the data are found before.
 
     Args:
         folder: the run's folder.
         config: the run's config.
         writer: the attempt's writer.
         plan: device and precision on this machine.
+
+    Returns:
+        The training context of the attempt.
     """
     logger.info(plan.reason)
     writer.status(device=plan.device)

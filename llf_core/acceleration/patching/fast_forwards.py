@@ -167,14 +167,14 @@ class RotaryAttention:
         return forward
 
     def heads_of(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute q, k and v, normalized and not rotated yet.
+        """Compute q, k and v: projected, with q and k normalized if the module has such norms, before rotation.
 
         Args:
             module: the attention module.
-            x: `[1, tokens, hidden]`.
+            x: hidden states `[1, tokens, hidden]`.
 
         Returns:
-            `[tokens, heads, dim]` each.
+            q `[tokens, query_heads, dim]`, k and v `[tokens, key_heads, dim]`, all in the dtype of v.
         """
         parts = project(x, [getattr(module, name) for name in self.inputs])
         if len(parts) == 1:

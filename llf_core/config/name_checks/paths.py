@@ -42,13 +42,17 @@ def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 
 def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> CheckResult:
-    """Create the problem of a missing path.
+    """Report a path in a config that does not exist.
 
     Args:
-        path: the path.
-        name: as the config names it.
+        path: the missing path.
+        name: the path as written in the config.
         config: the config.
-        spec: the field that names it.
+        spec: the field that contains the path.
+
+    Returns:
+        One problem, with the most similar name in the parent folder, if any, as its fix: an error if the path is a
+        misspelling of that name, else a warning.
     """
     siblings = _names(path.parent)
     slip = misspelt(path.name, siblings)

@@ -49,7 +49,7 @@ class TypicalValue:
         )
 
     def deviation(self, value: float) -> str:
-        """`above` or `below` for a value outside the limits, else an empty text."""
+        """Return `above` if a value exceeds `most`, `below` if it is positive and less than `least`, else `""`."""
         if self.most is not None and value > self.most:
             return "above"
         return "below" if self.least is not None and 0 < value < self.least else ""

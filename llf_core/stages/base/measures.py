@@ -32,7 +32,10 @@ class Measures:
         self._pending.clear()
 
     def commit(self) -> None:
-        """Keeps what was added: the step that it belongs to is complete."""
+        """Add the pending sums and counts to the committed ones, once their optimizer step or batch is complete.
+
+        `take` returns committed values only, and `rollback` discards pending ones.
+        """
         for name, total, count in self._pending:
             before = self._committed.get(name, (0, 0))
             self._committed[name] = (before[0] + total, before[1] + count)

@@ -49,7 +49,11 @@ class Plan:
         return self.parts * self.passes
 
     def phases(self, prompts: int) -> int:
-        """Of one answer to every prompt."""
+        """Number of phases in which all processes together answer every prompt once, rounded up.
+
+        Args:
+            prompts: number of prompts.
+        """
         return math.ceil(prompts / (self.answers * self.processes))
 
     def loader_length(self, prompts: int) -> int:

@@ -41,20 +41,23 @@ class _Here(urllib.request.HTTPRedirectHandler):
 
 
 def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> list[float]:
-    """Has texts scored: `POST {"model": "model", "messages": [text, …]}`, answered by `{"scores": [number, …]}`.
+    """Score texts with a reward endpoint, by LLaMA-Factory's protocol.
 
-    What the environment variable `LLF_REWARD_AUTHORIZATION` holds is sent as the header `Authorization`.
+    The request is `POST {"model": "model", "messages": [text, …]}`, the response `{"scores": [number, …]}`. The value
+    of the environment variable `LLF_REWARD_AUTHORIZATION`, if set, is sent as the header `Authorization`. Network
+    errors and the status codes in `BUSY` are retried twice. Redirects are not followed.
 
     Args:
-        url: `http` or `https`.
-        texts: prompts with their answers, special tokens included.
-        timeout: seconds that each of three tries may take.
+        url: `http` or `https`. Redacted credentials (`***`) are restored from the environment.
+        texts: prompts with their completions, special tokens included.
+        timeout: seconds that each of the three tries may take.
 
     Returns:
-        One score a text.
+        One score per text.
 
     Raises:
-        StopTraining: the endpoint is down, or does not answer with one finite number a text.
+        StopTraining: `url` is not an HTTP URL, its redacted credentials are not in the environment, the endpoint does
+            not answer or answers with an error status, or the response is not one finite number per text.
     """
     if not is_address(url):
         raise StopTraining(

@@ -98,7 +98,7 @@ class PPO(Stage):
         return range(len(self.context.data.examples)) if indices is None else indices
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
-        """A value model of its own."""
+        """The separate value model, trained beside the policy; empty if the value function is a head on the policy."""
         value: Any = self.ppo_models.models.get("value")
         return () if value is None else (value.model,)
 

@@ -37,14 +37,14 @@ class ValueHead(nn.Module):
                 self.linear.weight.copy_(weight)
 
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - a model of its own needs it
-        """Values before each token of a batch's answers.
+        """Estimate the value of the state before each completion token of a batch.
 
         Args:
-            rows: `[tokens, width]`, the policy's hidden states at `predictors`.
-            batch: not looked at.
+            rows: `[tokens, width]`, the hidden states that predict the completion tokens (`predictors` of the batch).
+            batch: not used; `ValueModel.forward` has the same parameters.
 
         Returns:
-            `[tokens]`, float32.
+            Values `[tokens]`, float32.
         """
         with torch.autocast(rows.device.type, enabled=False):
             values: Tensor = self.linear(rows.float())
