@@ -1,4 +1,4 @@
-"""Warnings for values far outside the typical range: `typical.toml`."""
+"""Warnings for values far outside the typical range: `typical_values.toml`."""
 
 from __future__ import annotations
 
