@@ -122,12 +122,16 @@ def front_texts(path: Path, name: str) -> Iterator[Text]:
 def texts(*under: str) -> list[Text]:
     """Return the readable strings of all tracked sources, or of those below `under`, by file and line."""
     found: list[Text] = []
-    folders = under or ("llf_core", "llf_widgets", "labextension/src")
+    folders = under or ("llf_core", "llf_widgets", "labextension/src", "labextension/widgets")
     for folder in folders:
         start = ROOT / folder
         for path in [start] if start.is_file() else sorted(start.rglob("*")):
             name = path.relative_to(ROOT).as_posix()
-            if "__tests__" in name or "node_modules" in name or name.startswith("llf_widgets/labextension"):
+            if (
+                "__tests__" in name
+                or "node_modules" in name
+                or name.startswith(("llf_widgets/labextension", "llf_widgets/static"))
+            ):
                 continue
             if path.suffix == ".py":
                 found += python_texts(path, name)

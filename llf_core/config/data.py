@@ -166,7 +166,7 @@ class Data(Section):
     )
     mask_history: bool = option(
         False,
-        label="Train on last answer only",
+        label="Train on last response only",
         help="Computes the loss on the last answer of a conversation, not on every answer.",
         source="LLaMA-Factory",
     )

@@ -70,7 +70,7 @@ class StageSection(Section):
     )
     precompute_ref_log_probs: bool | None = option(
         None,
-        unset="where it is no more work",
+        unset="where it takes no more work",
         label="Precompute reference log-probabilities",
         help=(
             "Computes the reference's log-probabilities of all examples before training. Default: where this takes "

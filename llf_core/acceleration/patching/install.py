@@ -84,7 +84,7 @@ def _quicken(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
     except UNFIT as error:
         untried = f"{type(causal).__name__} cannot be tried ({str(error).partition(chr(10))[0]})."
         return Accelerated(flattens=False, notes=(f"Fast path: none, since {untried}",), why=untried)
-    why: str | None = trial.flattens() if attention else "the model's own attention is asked for."
+    why: str | None = trial.flattens() if attention else "the model's own attention is requested."
     done: Counter[str] = Counter()
     try:
         done = _replace(causal, trial, attention=why is None)
