@@ -45,7 +45,7 @@ def test_the_texts_of_examples_wait_for_the_readers_leave(
         assert axe(page, ".llf-Examples") == []
     assert not mark.exists()
     notice.get_by_role("button", name="Allow this code and show the texts").click()
-    expect(view).to_contain_text("Say ", timeout=60_000)
+    expect(view).to_contain_text("Say ", timeout=180_000)
     expect(notice).to_have_count(0)
     assert mark.exists()
 

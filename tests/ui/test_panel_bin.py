@@ -138,7 +138,7 @@ def test_the_bin_is_seen_restored_from_and_emptied(page: Any, lab: Lab, made: Ca
 
     items.first.get_by_role("button", name="Delete permanently…").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Delete “<b>run</b> 2” for good?")
+    expect(dialog).to_contain_text("Permanently delete “<b>run</b> 2”?")
     picture(page, "bin-dialog")
     page.keyboard.press("Enter")  # pressed in haste: the default is to keep it
     expect(dialog).to_have_count(0)
@@ -151,7 +151,7 @@ def test_the_bin_is_seen_restored_from_and_emptied(page: Any, lab: Lab, made: Ca
     panel.get_by_role("button", name="Delete all permanently…").click()
     dialog.get_by_role("button", name="Delete permanently").click()
     expect(panel.get_by_text("The bin is empty.")).to_be_visible(timeout=SEEN)
-    expect(panel.locator(SAID)).to_have_text("2 runs deleted for good.")
+    expect(panel.locator(SAID)).to_have_text("2 runs permanently deleted.")
     page.keyboard.press("Escape")
     expect(row_of(panel, folders[3])).to_be_visible(timeout=SEEN)
     expect(panel.get_by_role("button", name="Bin:")).to_have_count(0)

@@ -139,7 +139,7 @@ def test_axe_finds_nothing_in_any_view(
     found["no match"] = axe(page, PANEL)
     page.route("**/llf/api/**", lambda route: route.fulfill(status=404, body="{}"))
     panel.get_by_role("button", name="Show all runs").click()
-    expect(panel.get_by_text("The list may be old")).to_be_visible(timeout=SEEN)
+    expect(panel.get_by_text("The list may be out of date")).to_be_visible(timeout=SEEN)
     found["silent"] = axe(page, PANEL)
     assert {view: said for view, said in found.items() if said} == {}
 

@@ -221,7 +221,7 @@ def test_a_function_that_fails_in_the_last_evaluation_says_what_to_do(make_onlin
     assert attempt(folder) == 1
     reason = RunReader(folder).status().reason
     assert "raised ZeroDivisionError" in reason
-    assert reason.endswith("kept. Fix the function, then resume with run.resume(rewards=[share]).")
+    assert reason.endswith("is saved. Fix the function, then resume with run.resume(rewards=[share]).")
     assert Checkpoints(folder).list() == [3]
     write_code(folder.code, {"share": SHARE})
     assert resume(folder, 3) == 0

@@ -193,7 +193,7 @@ def test_texts_without_pictures_are_trained_beside_them(prepared, tmp_path, pict
     [
         ({"images": ["none.png"]}, "there is no file .*none.png"),
         ({"images": ["rows.json"]}, "rows.json cannot be read"),
-        ({"images": []}, "names more <image> than the 0"),
+        ({"images": []}, "has more <image> than the 0"),
         ({"images": ["red.png", "red.png"]}, "more image data than <image> markers"),
         ({"images": ["https://example.org/a.png"]}, "not on this disk, and LLF does not download media"),
         ({"images": [7]}, "its image is a int"),
