@@ -5,7 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from llf_core.config import RunConfig
 from llf_core.data import Collator
+from llf_core.modifiers.modifier import apply_modifiers
 from llf_core.modifiers.neftune import add_noise
 from tests.tiny import tiny_llama
 
@@ -69,3 +71,15 @@ def test_a_forward_without_lengths_counts_the_whole_row(noise):
     change = noise({"input_ids": torch.full((2, 9), 7)})
     bound = 5.0 / (9 * HIDDEN) ** 0.5
     assert 0.9 * bound < change.max() <= bound * 1.0001
+
+
+def test_a_run_applies_it_and_removes_it_before_the_result_is_saved(tiny_tokenizer):
+    model = tiny_llama(tiny_tokenizer).train()
+    ids = torch.tensor([[7, 8, 9]])
+    plain = nn.functional.embedding(ids, model.get_input_embeddings().weight)
+    assert apply_modifiers(model, RunConfig.load({"dataset": "llf_demo"})) == ()
+    (modifier,) = apply_modifiers(model, RunConfig.load({"dataset": "llf_demo", "neftune_noise_alpha": 5}))
+    assert not torch.equal(model.get_input_embeddings()(ids), plain)
+    modifier.remove(model)
+    assert torch.equal(model.get_input_embeddings()(ids), plain)
+    assert not model._forward_pre_hooks

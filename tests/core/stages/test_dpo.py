@@ -2,14 +2,13 @@
 
 import math
 import re
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import yaml
 
-from llf_core.config.declarations.stages.dpo import DPOOptions
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
+from llf_core.config.field_specs import field
 from llf_core.runs import RunReader
 from llf_core.stages.losses import LOSSES
 from tests.core.stages.curves import curve, stop_and_resume
@@ -22,7 +21,7 @@ def _exact(monkeypatch):
 
 
 def test_every_loss_may_be_chosen():
-    assert get_args(get_type_hints(DPOOptions)["pref_loss"]) == tuple(LOSSES)
+    assert field("pref_loss").choices == tuple(LOSSES)
     assert tuple(PREFERENCE_LOSSES) == tuple(LOSSES)
     assert {name for name, loss in PREFERENCE_LOSSES.items() if not loss.needs_reference} == {"orpo", "simpo"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES, REFERENCE_FREE, SMOOTHED
@@ -24,17 +24,14 @@ LEVEL_TAU = (1 - math.log(2)) / 3
 class DPOOptions(Section):
     """Options of the preference losses."""
 
-    pref_loss: Literal[
-        "sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo", "robust", "exo_pair", "apo_zero", "apo_down",
-        "sppo_hard", "nca_pair", "bco_pair", "discopop", "aot", "aot_unpaired",
-    ] = option(
+    pref_loss: str = option(
         "sigmoid",
         label="Preference loss",
         help="Loss formula. `sigmoid` is DPO's own; `orpo` and `simpo` need no reference model.",
         choices=tuple(PREFERENCE_LOSSES),
         level="basic",
         source="LLaMA-Factory",
-    )  # fmt: skip
+    )
     dpo_label_smoothing: float = option(
         0.0,
         label="Label smoothing",

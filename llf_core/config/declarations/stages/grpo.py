@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from llf_core.config.declaration import StageDeclaration
-from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS, OTHER_NAMES, completion_tokens
+from llf_core.config.declarations.stages.sampled_groups import declare_group_stage
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
@@ -51,19 +50,6 @@ RULES = (
         severity="warning",
     ),
 )
-GRPO = StageDeclaration(
-    name="grpo",
-    label="grpo (rewards, compared in groups)",
-    implementation="llf_core.stages.online.grpo:GRPO",
-    options=GRPOOptions,
-    rules=RULES,
-    data_kind="prompts",
-    loss_kind="reward",
-    pads=True,
-    uses_rewards=True,
-    samples_groups=True,
-    generation_keys=GENERATION_KEYS,
-    other_names=OTHER_NAMES,
-    completion_limit="max_completion_length",
-    completion_tokens=completion_tokens,
+GRPO = declare_group_stage(
+    "grpo", "grpo (rewards, compared in groups)", "llf_core.stages.online.grpo:GRPO", GRPOOptions, RULES
 )

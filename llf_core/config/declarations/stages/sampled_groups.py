@@ -5,9 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from llf_core.config.declaration import StageDeclaration
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llf_core.config.option import Section
+    from llf_core.config.rule import Rule
     from llf_core.config.values import ConfigValues
 
 GENERATION_KEYS = ("temperature", "top_p", "top_k", "repetition_penalty")
@@ -27,3 +31,33 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 def completion_tokens(config: ConfigValues) -> int:
     """Maximum number of tokens of a completion."""
     return config.stage.max_completion_length
+
+
+def declare_group_stage(
+    name: str, label: str, implementation: str, options: type[Section], rules: tuple[Rule, ...] = ()
+) -> StageDeclaration:
+    """Declaration of a stage that samples a group of completions for each prompt.
+
+    Args:
+        name: see `Declaration`, as for all others.
+        label: its name in a form.
+        implementation: `package.module:Class`.
+        options: its options.
+        rules: its rules.
+    """
+    return StageDeclaration(
+        name=name,
+        label=label,
+        implementation=implementation,
+        options=options,
+        rules=rules,
+        data_kind="prompts",
+        loss_kind="reward",
+        pads=True,
+        uses_rewards=True,
+        samples_groups=True,
+        generation_keys=GENERATION_KEYS,
+        other_names=OTHER_NAMES,
+        completion_limit="max_completion_length",
+        completion_tokens=completion_tokens,
+    )
