@@ -25,7 +25,7 @@ interface IListProps {
 }
 
 /**
- * The runs, divided where that is asked for. One tab stop: arrows, Home and End
+ * The runs, grouped if a grouping is selected. One tab stop: arrows, Home and End
  * move between the rows, Enter opens one, Space chooses it beside others. Shift
  * with a click or an arrow chooses all rows from the one that was reached before.
  */

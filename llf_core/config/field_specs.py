@@ -241,7 +241,7 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
 
 
 def _stages_with(trait: str) -> tuple[str, ...]:
-    """The names of the stages that have a trait; none where none is asked for."""
+    """The names of the stages that have a trait; empty without a trait."""
     return tuple(name for name, one in declared(StageDeclaration).items() if getattr(one, trait)) if trait else ()
 
 

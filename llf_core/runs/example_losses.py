@@ -171,12 +171,12 @@ class ExampleLosses:
         everything = [one for one in self.all() if np.isfinite(one.excess)]
         if not everything:
             return []
-        dearest = sorted(everything, key=lambda one: -one.excess)
+        by_excess = sorted(everything, key=lambda one: -one.excess)
         if kind == "hardest":
-            return dearest
+            return by_excess
         if kind == "unlearned":
             return [
-                one for one in dearest if one.seen > 1 and one.last >= UNLEARNED_SHARE * one.first and one.excess > 0
+                one for one in by_excess if one.seen > 1 and one.last >= UNLEARNED_SHARE * one.first and one.excess > 0
             ]
         if kind == "easy":
             usual = float(np.median([one.first for one in everything]))
@@ -184,7 +184,7 @@ class ExampleLosses:
         excess = np.array([one.excess for one in everything])
         middle = float(np.median(excess))
         spread = MAD_SCALE * float(np.median(np.abs(excess - middle)))
-        return [one for one in dearest if one.excess > middle + OUTLIER_DEVIATIONS * max(spread, 1e-9)]
+        return [one for one in by_excess if one.excess > middle + OUTLIER_DEVIATIONS * max(spread, 1e-9)]
 
 
 def _neighbor_medians(

@@ -79,7 +79,7 @@ class Reference:
 
     Where it is asked once, that happens before the first step: the model in training is the reference then, unless
     another one is named, so that no method needs a second copy. What it said is kept under
-    `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, see `reference_policy`.
+    `LLF_HOME/cache/reference`, under a key of everything that determines them. `reference_policy` computes them in every step instead.
     """
 
     def __init__(self, context: TrainingContext, collator: Callable[..., PairCollator]) -> None:
@@ -194,7 +194,7 @@ class Reference:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    # -- asked in every step ---------------------------------------------------------------------------
+    # -- computed in every step ---------------------------------------------------------------------------
     def log_probs(self, batch: dict[str, Any]) -> Tensor:
         """Reference log-probabilities of the responses of a batch, summed over their tokens.
 

@@ -207,7 +207,7 @@ export function answersPart(feed) {
     (open ? text : add).focus();
   }
 
-  /** The server answers while the kernel is busy; where it can't, the kernel is asked. */
+  /** Requests go to the server, which answers while the kernel is busy, or else to the kernel. */
   async function watch() {
     const prompt = text.value.trim();
     if (!prompt) {

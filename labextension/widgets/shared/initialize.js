@@ -4,7 +4,7 @@
 
 /**
  * Has a widget hear its kernel. anywidget gives a module 2 s to load; where that took longer, it refuses every message
- * of the kernel for good. The kernel is heard without it then, and is asked for what was missed.
+ * of the kernel for good. The view then listens to the kernel without it, and requests what it missed.
  * @param {Model} model
  */
 async function hear(model) {

@@ -27,7 +27,7 @@ TRUE = {"1", "ON", "YES", "TRUE"}
 def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Question, Answer]:
     """Query the hub about all repositories at once, within a time limit.
 
-    Only whether a repository is there is asked for, by the client that fetches it later (its `HF_ENDPOINT`,
+    The hub is asked only whether a repository exists, by the client that fetches it later (its `HF_ENDPOINT`,
     `HF_TOKEN` and proxies); nothing is downloaded. `HF_HUB_OFFLINE` is respected.
 
     Args:

@@ -96,7 +96,7 @@ class BatchSplitter:
 
         Args:
             batches: what to compute now.
-            compute: computes one part; is told whether it is the last one.
+            compute: computes one part; its second argument is whether that is the last one.
             undo: takes back all that `compute` has done; returns the batches to compute again, earlier ones included.
 
         Returns:
