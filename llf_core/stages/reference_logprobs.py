@@ -77,9 +77,9 @@ class ReferenceColumn:
 class Reference:
     """Log-probabilities of responses under the reference model.
 
-    Where it is asked once, that happens before the first step: the model in training is the reference then, unless
-    another one is named, so that no method needs a second copy. What it said is kept under
-    `LLF_HOME/cache/reference`, under a key of everything that determines them. `reference_policy` computes them in every step instead.
+    They are computed once, before the first step: the model in training is the reference then, unless another one is
+    named, so that no method needs a second copy. They are kept in `LLF_HOME/cache/reference`, under a key of everything
+    that determines them. `reference_policy` computes them in every step instead.
     """
 
     def __init__(self, context: TrainingContext, collator: Callable[..., PairCollator]) -> None:
