@@ -74,10 +74,10 @@ class Declaration:
         module, _, name = self.implementation.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # a package of somebody else may raise anything
             raise PluginError(
                 f"The {self.kind} {self.name} names {self.implementation or 'no implementation'}, which cannot be "
-                f"imported: {error}. Expected package.module:Class."
+                f"imported: {type(error).__name__}: {error}. Expected package.module:Class."
             ) from error
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from llf_core.config import field_specs, registry, validate
-from llf_core.config.declaration import MethodDeclaration, PluginError
+from llf_core.config.declaration import MethodDeclaration, ModifierDeclaration, PluginError
 from llf_core.config.option import Section, option
 
 PLUGIN = """
@@ -153,7 +153,7 @@ def test_what_is_no_declaration_of_its_kind_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("implementation", "said"),
     [
-        ("lamp_plugin:Nothing", "names lamp_plugin:Nothing, which cannot be imported: module 'lamp_plugin' has no"),
+        ("lamp_plugin:Nothing", "which cannot be imported: AttributeError: module 'lamp_plugin' has no"),
         (
             "llf_core.stages.sft:SFT",
             "names llf_core.stages.sft:SFT, which is not a subclass of llf_core.methods.method",
@@ -224,6 +224,14 @@ def test_a_section_and_a_plugin_with_one_key_clash(monkeypatch):
     odd = MethodDeclaration(name="odd", label="odd", options=Clash)
     monkeypatch.setattr(field_specs, "all_declared", lambda: {"method.odd": odd})
     with pytest.raises(PluginError, match="'learning_rate' is declared by the section optimizer and by the method odd"):
+        field_specs._fields.__wrapped__()
+
+
+def test_a_modifier_whose_switch_is_no_key_is_refused(monkeypatch):
+    odd = ModifierDeclaration(name="odd", label="odd", switch="nothing_of_that_name")
+    declared = {**registry.all_declared(), "modifier.odd": odd}
+    monkeypatch.setattr(field_specs, "all_declared", lambda: declared)
+    with pytest.raises(PluginError, match="The modifier odd is selected by the key 'nothing_of_that_name', which no"):
         field_specs._fields.__wrapped__()
 
 
