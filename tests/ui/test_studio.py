@@ -138,6 +138,9 @@ def test_every_control_has_a_name_and_can_be_reached_by_keys(page: Any, lab: Lab
     assert reached == "lr_scheduler_type"
     ring = page.evaluate("getComputedStyle(document.activeElement).boxShadow")
     assert ring != "none"
+    form.get_by_role("button", name="more fields in Training").click()
+    expect(form.get_by_role("heading", name="Generation")).to_be_visible()
+    assert form.evaluate(OUT_OF_PLACE) == []
 
 
 def test_text_of_a_config_is_never_markup(page: Any, lab: Lab) -> None:
@@ -323,6 +326,21 @@ def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(
     assert form.evaluate(BEYOND) == []
 
 
+OUT_OF_PLACE = """form => {
+  const found = [];
+  for (const fields of form.querySelectorAll('.llf-Section-fields')) {
+    let before = -Infinity; // the keys' order is that of the eyes: no field stands above the one before it
+    for (const one of fields.children) {
+      const { top, height } = one.getBoundingClientRect();
+      if (height && top < before - height) found.push(one.innerText);
+      if (height) before = Math.max(before, top);
+    }
+    for (const unit of fields.querySelectorAll('.llf-unit'))
+      if (unit.scrollWidth > unit.clientWidth + 1) found.push(`cut: ${unit.innerText}`);
+  }
+  return found;
+}"""
+"""Fields that stand above an earlier one, as under another heading, and units that are cut."""
 BEYOND = """form => {
   const right = form.getBoundingClientRect().right + 1;
   return [...form.querySelectorAll('button, input, select, textarea, label, p, h3, h4, .llf-unit')]
