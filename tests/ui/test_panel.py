@@ -25,6 +25,8 @@ def open_panel(page: Any, lab: Any) -> Any:
     lab.notebook("panel.ipynb", "1")
     page.goto(lab.address("panel.ipynb"))
     page.wait_for_function("window.jupyterapp && window.jupyterapp.shell", timeout=60000)
+    # A notebook takes the focus once it is shown, which on a busy machine can be long after the panel is there.
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(state="visible", timeout=60000)
     page.evaluate("() => window.jupyterapp.restored.then(() => window.jupyterapp.shell.activateById('llf-runs'))")
     panel = page.locator(PANEL)
     panel.wait_for(state="visible", timeout=20000)

@@ -168,7 +168,7 @@ def test_attention_that_is_asked_for_stays():
     assert model.config._attn_implementation == "eager"
     assert done.notes == (
         "Fast path: 2 MLPs, 5 norms.",
-        "Batches are padded: the model's own attention is asked for.",
+        "Batches are padded: the model's own attention is requested.",
     )
 
 
