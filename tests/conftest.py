@@ -105,7 +105,7 @@ def warm_python(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def recorded(home: Path) -> list[psutil.Process]:
     """The supervisors and trainers that run folders name, with their descendants; they are no children."""
-    from llf_core.door import read_object_or_empty
+    from llf_core.untrusted import read_object_or_empty
 
     found = []
     for path in home.glob("runs/*/status.json"):

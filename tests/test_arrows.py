@@ -22,7 +22,7 @@ NOTEBOOK = WIDGETS | {"jupyter_server", "jupyterlab", "IPython", "ipykernel", "l
 # A package imports only what stands before it, or beside it without a circle.
 RANKS = (
     {"lazy_exports", "redaction", "user_error"},
-    {"door"},
+    {"untrusted"},
     {"config"},
     {"runs"},
     {"rewards"},
@@ -35,7 +35,18 @@ RANKS = (
 )
 SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "static"))
 """What a run's monitor is made of, by a kernel or by the server."""
-LIGHT = {"lazy_exports", "redaction", "user_error", "door", "config", "runs", "rewards", "launch", "doctor", "estimate"}
+LIGHT = {
+    "lazy_exports",
+    "redaction",
+    "user_error",
+    "untrusted",
+    "config",
+    "runs",
+    "rewards",
+    "launch",
+    "doctor",
+    "estimate",
+}
 PACKAGES = set().union(*RANKS)
 
 
@@ -97,7 +108,7 @@ def test_packages_side_by_side_import_in_no_circle() -> None:
 def test_the_server_reads_runs_only(path: Path) -> None:
     ours = {name for name in imported(path) if name.startswith(("llf_core.", "llf_widgets."))}
     allowed = (
-        "llf_core.door",
+        "llf_core.untrusted",
         "llf_core.redaction",
         "llf_core.lazy_exports",
         "llf_core.user_error",

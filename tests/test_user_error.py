@@ -11,13 +11,13 @@ import pytest
 
 from llf_core.config import ConfigError, Problem
 from llf_core.data.errors import DataError
-from llf_core.door import UnreadableError
 from llf_core.models.errors import ModelError
 from llf_core.rewards import RewardError
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.base.oom_retry import DoesNotFitError
 from llf_core.training.failures import explain_failure
+from llf_core.untrusted import UnreadableError
 from llf_core.user_error import BAD_CONFIG, FAILED, UserError
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from llf_core.door import brief, visible, visible_json
 from llf_core.redaction import redact, redact_nested
+from llf_core.untrusted import brief, visible, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

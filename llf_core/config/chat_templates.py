@@ -1,4 +1,4 @@
-"""Named chat templates, as `templates.toml` defines them."""
+"""Named chat templates, as `chat_templates.toml` defines them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOOL_FORMATS = (
     "qwen", "qwen3_5", "seed_oss",
 )  # fmt: skip
 """How functions are offered and called: the files of `data/templates/tools`."""
-FILE = Path(__file__).with_name("templates.toml")
+FILE = Path(__file__).with_name("chat_templates.toml")
 
 
 @cache

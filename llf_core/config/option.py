@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
 )
 
-from llf_core.door import NotPlainError, json_value
+from llf_core.untrusted import NotPlainError, json_value
 
 Level = Literal["basic", "more"]
 Origin = Literal["LLaMA-Factory", "Hugging Face", "LLF"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.door import brief
 from llf_core.redaction import redact, redact_nested
+from llf_core.untrusted import brief
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import yaml
 from llf_core.config.number_format import for_yaml
 from llf_core.config.paths import expanded
 from llf_core.config.problem import Problem
-from llf_core.door import NotPlainError, UnreadableError, json_value, read_text
-from llf_core.door.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
+from llf_core.untrusted import NotPlainError, UnreadableError, json_value, read_text
+from llf_core.untrusted.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
 
 OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
 """A line of JSON that begins with a text."""

@@ -14,7 +14,7 @@ from llf_core.config.problem import ConfigError
 from llf_core.config.read_config import dump_yaml
 from llf_core.config.validation import judge
 from llf_core.config.values import ConfigValues
-from llf_core.door import BIDI_CONTROLS
+from llf_core.untrusted import BIDI_CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -15,7 +15,7 @@ from llf_core.config.read_config import read
 from llf_core.config.registry import all_declared, broken, stage_of, uncalled
 from llf_core.config.rules import all_rules
 from llf_core.config.values import ConfigValues
-from llf_core.door import brief
+from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.config.ignore_index import IGNORED
+from llf_core.data.document_boundaries import flatten_documents
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import Medium
 from llf_core.data.media import process
@@ -97,7 +98,7 @@ class Collator:
             return self._seen(examples, ids, labels)
         if not self.flatten:
             return self._padded(ids, labels)
-        batch = _flattened(ids, labels)
+        batch = flatten_documents(ids, labels)
         return self._filled(batch) if packed and self.fill > 1 else batch
 
     def _filled(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -177,28 +178,6 @@ def _numbers(examples: list[Mapping[str, Any]]) -> dict[str, Any]:
 
     numbers = [example["number"] for example in examples if example.get("number") is not None]
     return {"numbers": torch.tensor(numbers)} if len(numbers) == len(examples) else {}
-
-
-def _flattened(ids: list[NDArray[np.int64]], labels: list[NDArray[np.int64]]) -> dict[str, Any]:
-    import torch
-
-    lengths = np.array([len(row) for row in ids])
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    targets = np.concatenate(labels)
-    targets[starts] = IGNORED
-    positions = np.arange(ends[-1]) - np.repeat(starts, lengths)
-    borders = torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32))
-    longest = int(lengths.max())
-    return {
-        "input_ids": torch.from_numpy(np.concatenate(ids))[None],
-        "labels": torch.from_numpy(targets)[None],
-        "position_ids": torch.from_numpy(positions)[None],
-        "cu_seq_lens_q": borders,
-        "cu_seq_lens_k": borders,
-        "max_length_q": longest,
-        "max_length_k": longest,
-    }
 
 
 def _nothing_to_learn(examples: list[Mapping[str, Any]]) -> DataError:

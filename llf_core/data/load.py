@@ -22,7 +22,7 @@ from llf_core.data.records import (
     record_unit,
     records_of_batch,
 )
-from llf_core.door import read_object
+from llf_core.untrusted import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

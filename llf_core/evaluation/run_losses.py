@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.reference_model import names_reference
 from llf_core.config.registry import stage_of
-from llf_core.door import is_folder
 from llf_core.evaluation import worker_process
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.runs import create_run, open_run
 from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import code_of_rewards, may_run
 from llf_core.runs.moving import copy_folder
+from llf_core.untrusted import is_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import HISTORY_BYTES, read_object, read_text
 from llf_core.launch.environment import start_facts
 from llf_core.launch.stored_config import check_stored
 from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
@@ -22,6 +21,7 @@ from llf_core.runs.jsonl import as_number, encode, records
 from llf_core.runs.moving import copy_folder
 from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
+from llf_core.untrusted import HISTORY_BYTES, read_object, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -44,7 +44,7 @@ def start_supervisor(
         raise RuntimeError(_failed(folder, attempt, " ".join(failure_message(folder, error)))) from error
     with opened as log:
         first = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", "llf_core.launch.supervise", *arguments],
+            [sys.executable, "-P", "-m", "llf_core.launch.supervisor_process", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

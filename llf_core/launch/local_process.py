@@ -13,9 +13,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from llf_core.door import read_object_or_empty
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.runs.plain_text import plain_environment
+from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

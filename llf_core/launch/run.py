@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import is_folder
 from llf_core.launch.branch import branch, replay
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.progress_line import ProgressLine
@@ -29,6 +28,7 @@ from llf_core.runs.final_status import keep_reason
 from llf_core.runs.foreign_code import check_run
 from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
+from llf_core.untrusted import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,10 +6,10 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.door import HISTORY_BYTES, read_object
 from llf_core.models.errors import ModelError
 from llf_core.runs import RunFolder
 from llf_core.runs.files import json_bytes, replace_file
+from llf_core.untrusted import HISTORY_BYTES, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -6,9 +6,9 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import NotPlainError, UnreadableError, open_file
-from llf_core.door.plain_yaml import yaml_value
 from llf_core.models.errors import ModelError
+from llf_core.untrusted import NotPlainError, UnreadableError, open_file
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from llf_core.door import read_text
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call_reward import Reward, RewardError
+from llf_core.untrusted import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

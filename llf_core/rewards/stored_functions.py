@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from llf_core.config.field_specs import field
 from llf_core.config.option import split_names
 from llf_core.config.problem import ConfigError, Fix, Problem
-from llf_core.door import read_text
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.decorator import name_of, registered, registered_functions
 from llf_core.rewards.function_source import HEAD, SourceError, source_of
 from llf_core.rewards.signature import Signature
 from llf_core.runs.config_file import read_config
+from llf_core.untrusted import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import UnreadableError, is_folder
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.files import locked, special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run, run_ids
@@ -18,6 +17,7 @@ from llf_core.runs.listing import Row, read_row
 from llf_core.runs.moving import move
 from llf_core.runs.status import BrokenRunError, effective_status, read_status
 from llf_core.runs.uploads import unused_uploads
+from llf_core.untrusted import UnreadableError, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

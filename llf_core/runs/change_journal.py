@@ -10,10 +10,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import HISTORY_BYTES, read_object
 from llf_core.runs.event_fields import valid_fields
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import records
+from llf_core.untrusted import HISTORY_BYTES, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

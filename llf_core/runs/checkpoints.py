@@ -12,9 +12,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llf_core.door import is_folder, list_folder, read_object_or_empty
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_file, sync_folder
+from llf_core.untrusted import is_folder, list_folder, read_object_or_empty
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.door import read_bytes
+from llf_core.untrusted import read_bytes
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:

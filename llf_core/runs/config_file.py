@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import NotPlainError, UnreadableError, open_file, read_text
-from llf_core.door.plain_yaml import yaml_value
 from llf_core.redaction import redact, redact_nested
+from llf_core.untrusted import NotPlainError, UnreadableError, open_file, read_text
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from pathlib import Path

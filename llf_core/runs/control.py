@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import REQUEST_BYTES, NotPlainError, json_value, list_folder, read_bytes
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import as_number
+from llf_core.untrusted import REQUEST_BYTES, NotPlainError, json_value, list_folder, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.door import json_value
 from llf_core.runs.jsonl import Tail, as_number
+from llf_core.untrusted import json_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

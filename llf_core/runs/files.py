@@ -10,10 +10,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from llf_core.door import open_file
 from llf_core.redaction import redact_nested
 from llf_core.runs.fault_points import reach
 from llf_core.runs.jsonl import spell_non_finite
+from llf_core.untrusted import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

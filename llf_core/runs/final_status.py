@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.door import NotPlainError, json_value, read_bytes
 from llf_core.runs.files import json_bytes, replace_file
+from llf_core.untrusted import NotPlainError, json_value, read_bytes
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder

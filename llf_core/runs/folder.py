@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from llf_core.door import is_folder
+from llf_core.untrusted import is_folder
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 

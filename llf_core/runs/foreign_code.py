@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
-from llf_core.door import NotPlainError, json_value, read_object_or_empty
 from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config
 from llf_core.runs.trust import allow, is_allowed, is_signed
+from llf_core.untrusted import NotPlainError, json_value, read_object_or_empty
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import NotPlainError, json_value, open_file
 from llf_core.redaction import redact_nested
 from llf_core.runs.fault_points import reach
+from llf_core.untrusted import NotPlainError, json_value, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

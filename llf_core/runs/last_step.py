@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.door import read_end
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.jsonl import parse
+from llf_core.untrusted import read_end
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import open_file
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.metric_catalog import EVAL_PREFIX
+from llf_core.untrusted import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

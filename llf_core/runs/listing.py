@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llf_core.door import NotPlainError, open_file
-from llf_core.door.plain_yaml import yaml_value
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home
@@ -24,6 +22,8 @@ from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.sparkline import CurveSummary, curve_summary
 from llf_core.runs.status import BrokenRunError
+from llf_core.untrusted import NotPlainError, open_file
+from llf_core.untrusted.plain_yaml import yaml_value
 
 CONFIG_HEAD = 32 * 1024  # bytes
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")

@@ -8,9 +8,9 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from llf_core.door import open_file
 from llf_core.runs.files import open_lock
 from llf_core.runs.folder import home
+from llf_core.untrusted import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import read_object
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.plain_text import strip_bidi
+from llf_core.untrusted import read_object
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:

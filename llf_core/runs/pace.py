@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from llf_core.door import open_file
 from llf_core.runs.latest_metrics import read_backwards
+from llf_core.untrusted import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import BIDI_CONTROLS
+from llf_core.untrusted import BIDI_CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import open_file
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.latest_metrics import latest_values
 from llf_core.runs.metric_catalog import BETTER_DIRECTION, KEY_METRICS, primary_metric
+from llf_core.untrusted import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,13 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from llf_core.door import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.final_status import forget_reason, kept_reason
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.untrusted import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llf_core.door import HISTORY_BYTES, json_value, read_bytes
+from llf_core.untrusted import HISTORY_BYTES, json_value, read_bytes
 
 COUNTERS = "llf_state.json"
 

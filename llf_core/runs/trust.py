@@ -16,9 +16,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import read_object
 from llf_core.runs.code_files import python_files, read_code
 from llf_core.runs.files import locked
+from llf_core.untrusted import read_object
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llf_core.door import read_bytes
 from llf_core.runs.config_file import read_config
+from llf_core.untrusted import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

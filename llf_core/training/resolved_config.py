@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from llf_core.door import read_text
-from llf_core.door.plain_yaml import yaml_value
 from llf_core.redaction import redact_nested
 from llf_core.runs import update_env
 from llf_core.runs.files import replace_file
+from llf_core.untrusted import read_text
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from llf_core.models import DevicePlan

@@ -74,7 +74,7 @@ def _recent_runs() -> list[list[str]]:
 
 
 def _config_of(run_id: str) -> str:
-    from llf_core.door import read_text
     from llf_core.runs import open_run
+    from llf_core.untrusted import read_text
 
     return read_text(open_run(run_id).config)

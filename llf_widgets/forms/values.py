@@ -7,8 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config.number_format import exact
-from llf_core.door import NotPlainError, json_value
-from llf_core.door.plain_yaml import yaml_value
+from llf_core.untrusted import NotPlainError, json_value
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from llf_core.config import FieldSpec

@@ -6,8 +6,8 @@ import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llf_core.door import visible
 from llf_core.runs.plain_text import strip_bidi
+from llf_core.untrusted import visible
 from llf_widgets.home import folder_of, home_hash
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.picture import picture

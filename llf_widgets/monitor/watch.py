@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.door import UnreadableError, is_folder, read_object_or_empty
 from llf_core.launch.queue import QueuePosition
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.config_file import read_config
@@ -19,6 +18,7 @@ from llf_core.runs.jsonl import as_number
 from llf_core.runs.pace import RECENT, STEPPING_STATES, seconds_per_step
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
+from llf_core.untrusted import UnreadableError, is_folder, read_object_or_empty
 from llf_widgets.home import shown_path
 from llf_widgets.monitor.completions import Completions
 from llf_widgets.monitor.curves import NOTHING, Curves, curves

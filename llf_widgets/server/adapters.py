@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from jupyter_server.auth.decorator import authorized
 from tornado.web import authenticated
 
-from llf_core.door import read_object_or_empty
 from llf_core.runs import folder_bytes
+from llf_core.untrusted import read_object_or_empty
 from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
 
 if TYPE_CHECKING:

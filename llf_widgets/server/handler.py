@@ -11,12 +11,12 @@ from weakref import WeakValueDictionary
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
-from llf_core.door import UnreadableError
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.run_index import RunIndex
+from llf_core.untrusted import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

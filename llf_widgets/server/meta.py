@@ -5,9 +5,9 @@ from typing import Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.door import NotPlainError, json_value
 from llf_core.runs import update_meta
 from llf_core.runs.meta import StaleError
+from llf_core.untrusted import NotPlainError, json_value
 from llf_widgets.server.handler import RunsAPIHandler, why
 
 MOST_BYTES = 80_000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.door import NotPlainError, json_value
+from llf_core.untrusted import NotPlainError, json_value
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.run_view import PARTS, WATCHED, WIDEST, Options, RunView
 from llf_widgets.monitor.static import bundle

@@ -8,7 +8,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
-from llf_core.door import open_file
+from llf_core.untrusted import open_file
 from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler, why
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.door import read_object_or_empty
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.config_file import formatted_config
 from llf_core.runs.findings import advice, is_active
@@ -19,6 +18,7 @@ from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, primary_metric
 from llf_core.runs.plain_text import strip_bidi_nested
 from llf_core.runs.run_index import QueryCancelledError, RunQuery
 from llf_core.runs.status import BrokenRunError
+from llf_core.untrusted import read_object_or_empty
 from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler, why
 
 if TYPE_CHECKING:

@@ -365,7 +365,7 @@ def test_pickles_in_a_checkpoint_run_nothing(trained, mark):
     assert mark.exists()  # the trap works
 
 
-def test_every_loader_asks_at_the_one_door():
+def test_every_loader_asks_for_permission():
     """No other line hands the config's `trust_remote_code` on."""
     asks = {"remote_code.py", "foreign_code.py"}
     aside = asks | {

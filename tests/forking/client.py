@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-OWN = ("llf_core.launch.supervise",)  # outlives whoever starts it
+OWN = ("llf_core.launch.supervisor_process",)  # outlives whoever starts it
 
 
 def main():

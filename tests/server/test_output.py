@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from tornado.httpclient import HTTPClientError
 
-from llf_core.door import UnreadableError
+from llf_core.untrusted import UnreadableError
 from llf_widgets.server import output
 from llf_widgets.server.output import CHUNK, output_files, zip_chunks
 

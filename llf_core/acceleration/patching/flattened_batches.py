@@ -1,6 +1,6 @@
 """Flattened batches, and the models that do not support them according to their config.
 
-Where documents are kept apart: their labels by `llf_core.data.collate`, attention by
+Where documents are kept apart: their labels by `llf_core.data.document_boundaries`, attention by
 `llf_core.acceleration.kernels.attention`, recurrent state by `per_document`.
 """
 

@@ -3,7 +3,7 @@
 A short convolution, a gated delta net or a Mamba mixer is called separately for each document, with its own code and
 kernels. The modules that need this are found by changing the tokens before the same ones.
 
-That no loss crosses a document boundary is the work of `llf_core.data.collate`.
+That no loss crosses a document boundary is the work of `llf_core.data.document_boundaries`.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def runs_branch(
     trust: Trust = False,
 ) -> None:
     """Start a new run from a checkpoint of another run, with changed settings."""
-    from llf_core.door import NotPlainError
-    from llf_core.door.plain_yaml import yaml_value
+    from llf_core.untrusted import NotPlainError
+    from llf_core.untrusted.plain_yaml import yaml_value
 
     found = attach_run(run)
     given: dict[str, Any] = {}

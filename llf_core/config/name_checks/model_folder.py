@@ -8,7 +8,7 @@ from typing import Any
 
 from llf_core.config.name_checks.hub_cache import snapshot
 from llf_core.config.paths import expanded, is_there
-from llf_core.door import read_object_or_empty
+from llf_core.untrusted import read_object_or_empty
 
 
 def folder_of(model: str, cache_dir: str | None = None) -> Path | None:

@@ -1,4 +1,4 @@
-"""Named chat templates: Jinja sources built by `turns.jinja` from the entries of `config/templates.toml`.
+"""Named chat templates: Jinja sources built by `turns.jinja` from the entries of `config/chat_templates.toml`.
 
 The source uses the variables of a tokenizer's own template: `messages`, `tools`, `add_generation_prompt`,
 `enable_thinking`, `preserve_thinking`, and the special tokens.

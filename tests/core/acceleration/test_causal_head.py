@@ -310,7 +310,7 @@ def test_autocast_as_the_trainer_wraps_it(trained, tiny_tokenizer):
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_log_probs_by_the_same_door():
+def test_log_probs_through_the_same_head():
     model = tiny("llama")
     install_head(model)
     inputs = batch()

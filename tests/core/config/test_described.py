@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llf_core.config import RunConfig, fields, preset, presets, schema, validate
-from llf_core.config.reference import main, reference
+from llf_core.config.reference_docs import main, reference
 
 ROOT = Path(__file__).parents[3]
 
@@ -57,7 +57,7 @@ def test_the_schema_takes_good_configs_and_refuses_others():
 
 def test_the_reference_is_current_and_names_every_key(tmp_path):
     text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
-    assert text == reference(), "run: python -m llf_core.config.reference"
+    assert text == reference(), "run: python -m llf_core.config.reference_docs"
     for spec in fields():
         assert f"`{spec.key}`" in text
     main([str(tmp_path / "config.md")])

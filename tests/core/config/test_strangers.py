@@ -12,7 +12,7 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.optimizer import SCHEDULERS
 from llf_core.config.read_config import read
 from llf_core.config.rules.mappings import ACCELERATE, SCHEDULES
-from llf_core.door import visible
+from llf_core.untrusted import visible
 from llf_core.user_error import BAD_CONFIG
 
 BASE = {"dataset": "llf_demo", "model_name_or_path": "smollm2-135m-instruct"}

@@ -1,4 +1,4 @@
-"""Every file of a run is read through the door: found in the source, and seen while all readers are at work."""
+"""Every file of a run is read through `llf_core.untrusted`: in the source, and while all readers are at work."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KNOWN = {
     "llf_core/launch/environment.py": "/proc",
     "llf_core/launch/local_process.py": "a pidfd",
     "llf_core/runs/disk_errors.py": "a new file of its own, which it removes",
-    "llf_core/runs/files.py": "a folder that is flushed, and what the door has opened",
-    "llf_core/runs/lock.py": "what the door has opened",
+    "llf_core/runs/files.py": "a folder that is flushed, and what `llf_core.untrusted` has opened",
+    "llf_core/runs/lock.py": "what `llf_core.untrusted` has opened",
     "llf_core/runs/foreign_code.py": "a config that is not read, for its hash",
     "llf_core/runs/trust.py": "the key of the home",
-    "llf_widgets/server/output.py": "what the door has opened, and the archive",
+    "llf_widgets/server/output.py": "what `llf_core.untrusted` has opened, and the archive",
 }
-"""Modules that open something without the door, and what."""
+"""Modules that open something without `llf_core.untrusted`, and what."""
 
 
 def calls(path):
@@ -41,20 +41,20 @@ def calls(path):
             yield name.attr, (of, name.attr), node.lineno
 
 
-def imports_from_door(path):
+def imports_from_untrusted(path):
     return {
         alias.asname or alias.name
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llf_core.door")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llf_core.untrusted")
         for alias in node.names
     }
 
 
 @pytest.mark.parametrize("package", READ_RUNS)
-def test_no_reader_goes_round_the_door(package):
+def test_no_reader_bypasses_it(package):
     found = []
     for path in sorted((ROOT / package).rglob("*.py")):
-        name, ours = str(path.relative_to(ROOT)), imports_from_door(path)
+        name, ours = str(path.relative_to(ROOT)), imports_from_untrusted(path)
         for last, both, line in calls(path):
             if (last in OPENERS and not (both[0] == "" and last in ours)) or both in PARSERS:
                 found.append(f"{name}:{line} {'.'.join(filter(None, both))}")

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door.files import STATE_BYTES, UnreadableError, read_bytes
+from llf_core.untrusted.files import STATE_BYTES, UnreadableError, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

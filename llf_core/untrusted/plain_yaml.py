@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from llf_core.door.data import MAX_DEPTH, NotPlainError, replace_surrogates
-from llf_core.door.files import STATE_BYTES
+from llf_core.untrusted.files import STATE_BYTES
+from llf_core.untrusted.plain_json import MAX_DEPTH, NotPlainError, replace_surrogates
 
 if TYPE_CHECKING:
     from yaml.nodes import Node

@@ -1,4 +1,4 @@
-"""`python -m llf_core.launch.supervise RUN [-- COMMAND …]`: supervises a run's trainer.
+"""`python -m llf_core.launch.supervisor_process RUN [-- COMMAND …]`: supervises a run's trainer.
 
 It detaches itself by a second fork before it imports anything, so that no kernel, terminal or server is its parent.
 `COMMAND` replaces the trainer.

@@ -1,14 +1,6 @@
 """Safe reading of untrusted files: regular files only, bounded size, plain JSON and YAML values."""
 
-from llf_core.door.data import (
-    BIDI_CONTROLS,
-    NotPlainError,
-    json_value,
-    read_object,
-    read_object_or_empty,
-    replace_surrogates,
-)
-from llf_core.door.files import (
+from llf_core.untrusted.files import (
     HISTORY_BYTES,
     REQUEST_BYTES,
     STATE_BYTES,
@@ -20,7 +12,15 @@ from llf_core.door.files import (
     read_end,
     read_text,
 )
-from llf_core.door.visible import brief, visible, visible_json
+from llf_core.untrusted.plain_json import (
+    BIDI_CONTROLS,
+    NotPlainError,
+    json_value,
+    read_object,
+    read_object_or_empty,
+    replace_surrogates,
+)
+from llf_core.untrusted.visible_text import brief, visible, visible_json
 
 __all__ = [
     "BIDI_CONTROLS",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llf_core.door import brief, visible, visible_json
+from llf_core.untrusted import brief, visible, visible_json
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`python -m llf_core.config.reference`: writes `docs/config.md`, the reference of every key."""
+"""`python -m llf_core.config.reference_docs`: writes `docs/config.md`, the reference of every key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START = """# Every key of a config
 
 A config is one flat YAML or JSON file, a dict in a cell, or the form. `llf validate FILE` checks one:
 keys, values, their combinations, and whether the models, data sets and modules that it names exist.
-This page is made of the code by `python -m llf_core.config.reference`.
+This page is made of the code by `python -m llf_core.config.reference_docs`.
 
 Names, values and meaning are those of Hugging Face and LLaMA-Factory wherever they have the key.
 Relative paths start at the file's folder. `null` leaves a key unset.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.door import (
+from llf_core.untrusted import (
     UnreadableError,
     is_folder,
     list_folder,
