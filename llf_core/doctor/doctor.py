@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Doctor:
-    """Checks a run for problems; each check reads only new data.
+    """Checks a live run for problems, for a view or a command that polls it. Each check reads only new data.
 
     Args:
         folder: the run.
@@ -31,14 +31,22 @@ class Doctor:
         self._config: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
         self._changes = ActiveChanges()
-        self._told: set[tuple[int, str]] = set()
-        self._moved = (-1, 0.0)  # the last step that was seen, and when it was new
+        self._reported: set[tuple[int, str]] = set()
+        self._last_progress = (-1, 0.0)  # step, and the seconds of the monotonic clock at which it was first seen
 
     def look(self, now: float | None = None) -> list[Finding]:
         """Find problems that were not reported in this attempt yet.
 
+        Problems that another process reported are known from the run's `finding` events and are not repeated.
+
         Args:
-            now: seconds of a monotonic clock.
+            now: seconds of a monotonic clock; None for the current time.
+
+        Returns:
+            New findings, in the order of `RULES`.
+
+        Raises:
+            BrokenRunError: the run has no readable status.
         """
         moment = time.monotonic() if now is None else now
         status = self._reader.status()
@@ -46,8 +54,8 @@ class Doctor:
         found = []
         for rule in RULES:
             finding = rule.look(metrics) if rule.applies_to(metrics.stage) else None
-            if finding is not None and (status.attempt, finding.rule) not in self._told:
-                self._told.add((status.attempt, finding.rule))
+            if finding is not None and (status.attempt, finding.rule) not in self._reported:
+                self._reported.add((status.attempt, finding.rule))
                 found.append(finding)
         return found
 
@@ -58,16 +66,16 @@ class Doctor:
         for event in events:
             self._process_event(event)
         columns = self._reader.metrics()
-        # Answers may be written for minutes within a step, and tell how far they are.
+        # Completions may be sampled for minutes within a step; `progress` events show that the run goes on.
         progressed = any(event["type"] == "progress" for event in events)
-        if progressed or self._moved[0] != status.step or status.state != "running":
-            self._moved = (status.step, now)
+        if progressed or self._last_progress[0] != status.step or status.state != "running":
+            self._last_progress = (status.step, now)
         return RunMetrics(
             series={name: (columns.steps(name), columns.values(name)) for name in columns.names},
             step=status.step,
             total=status.total,
             running=status.state == "running",
-            idle=now - self._moved[1],
+            idle=now - self._last_progress[1],
             step_seconds=status.step_seconds or 0.0,
             config=self._config,
             data=self._data,
@@ -80,11 +88,11 @@ class Doctor:
         if event["type"] == "data":
             self._data = event
         elif event["type"] == "finding":
-            self._told.add((int(event.get("attempt", 1)), str(event.get("rule"))))
+            self._reported.add((int(event.get("attempt", 1)), str(event.get("rule"))))
         self._changes.add(event)
 
     def _peak_learning_rate(self, step: int) -> float:
         """Peak of the learning rate schedule at a step."""
-        asked = self._config.get("learning_rate")
-        asked = float(asked) if isinstance(asked, int | float) else 0.0
-        return float(self._changes.held("learning_rate", step) or asked)
+        configured = self._config.get("learning_rate")
+        configured = float(configured) if isinstance(configured, int | float) else 0.0
+        return float(self._changes.held("learning_rate", step) or configured)

@@ -27,7 +27,7 @@ class Finding:
     until: int | None = None
 
     def event(self) -> dict[str, Any]:
-        """Fields of the `finding` event; empty ones are omitted."""
+        """Fields of the `finding` event, which makes views show it. Empty fields are omitted."""
         optional = {"change": self.change, "config": self.config, "until": self.until}
         more = {name: value for name, value in optional.items() if value}
         return {"rule": self.rule, "message": self.message, "fix": self.fix, **more}

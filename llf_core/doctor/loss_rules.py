@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -70,7 +70,7 @@ STALL, STALL_LEAST = 20.0, 120.0
 
 
 def not_finite(metrics: RunMetrics) -> Finding | None:
-    """The loss is NaN or infinite."""
+    """Find a NaN or infinite loss, the first value of which is reported. All later steps are unusable."""
     steps, values = metrics.series.get("loss", (np.empty(0), np.empty(0)))
     broken = np.flatnonzero(~np.isfinite(values))
     if not len(broken):
@@ -87,7 +87,10 @@ def not_finite(metrics: RunMetrics) -> Finding | None:
 
 
 def nothing_learned(metrics: RunMetrics) -> Finding | None:
-    """All tokens are masked, so that the loss is empty."""
+    """Find a run that has no tokens in its loss, because a template or column does not match the data set.
+
+    Reported if the last step trained on no token, or the loss is exactly 0 in `CONSECUTIVE` logged values.
+    """
     _, trained = metrics.line("trained_tokens")
     _, tokens = metrics.line("tokens")
     steps, loss = metrics.line("loss")
@@ -105,7 +108,10 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
 
 
 def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
-    """The gradient norm is 0, so that no weight changes."""
+    """Find a gradient norm of 0 in `CONSECUTIVE` logged values: no weight changes, although tokens are in the loss.
+
+    Without tokens in the loss it is `nothing_learned` instead, whose fix is another.
+    """
     steps, norms = metrics.line("grad_norm")
     if len(norms) < CONSECUTIVE or norms[-CONSECUTIVE:].any() or nothing_learned(metrics):
         return None
@@ -117,7 +123,7 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
 
 
 def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
-    """The learning rate is 0, so that no weight changes."""
+    """Find a learning rate of 0 in all logged values, at least `2 * CONSECUTIVE`: no weight changes."""
     _, rates = metrics.line("learning_rate")
     if len(rates) >= 2 * CONSECUTIVE and not rates.any():
         return Finding(
@@ -130,7 +136,11 @@ def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
 
 
 def diverged(metrics: RunMetrics) -> Finding | None:
-    """The loss has risen above its start."""
+    """Find a loss that has risen above its start, the sign of a learning rate that is too high.
+
+    A median of `WINDOW` values must exceed the start by `RISE` and `RISE_LEAST` and by the noise of consecutive losses
+    (`NOISE`). Compared with the first loss alone, one batch, the limits are `LEAP` and `LEAP_LEAST`.
+    """
     _, loss = metrics.line("loss")
     # A rate that is far too high has spoiled the model by the second step, so that only the first loss is a low one.
     first, began = loss[:1].sum(), float(np.median(loss[:CONSECUTIVE])) if len(loss) else 0.0
@@ -156,7 +166,10 @@ def diverged(metrics: RunMetrics) -> Finding | None:
 
 
 def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
-    """The loss hardly decreases, and the learning rate is far below the usual range."""
+    """Find a loss that has hardly decreased by half of the run, with a learning rate far below the usual range.
+
+    Both are needed: a model that already knows the data has a flat loss at any learning rate.
+    """
     steps, loss = metrics.line("loss")
     usual = LOW_RATES.get(str(metrics.config.get("finetuning_type")), LOW_RATE)
     if len(loss) < 4 * WINDOW or not metrics.total or steps[-1] < metrics.total / 2:
@@ -177,12 +190,15 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
 
 
 def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | None:
-    """The gradient norm is many times its median.
+    """Find a gradient norm of `SPIKE` times its median in `CONSECUTIVE` logged values; one bad batch is no finding.
 
     Args:
         metrics: metrics of the run.
         fades: whether the norm normally decreases towards 0, so that a hard batch stands out: it must then exceed its
             start too.
+
+    Returns:
+        The finding; None if the norm is normal, or fewer than `20 + CONSECUTIVE` values are logged.
     """
     steps, norms = metrics.line("grad_norm")
     if len(norms) < 20 + CONSECUTIVE:
@@ -194,21 +210,24 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
         return None
     rate = metrics.learning_rate
     clipped = metrics.config.get("max_grad_norm")
-    held = f", clipped to {clipped:g}" if isinstance(clipped, int | float) and clipped else ""
+    clipping = f", clipped to {clipped:g}" if isinstance(clipped, int | float) and clipped else ""
     return Finding(
         "gradient_explodes",
-        f"The gradient norm is {last[-1]:.3g}{held}; its median was {usual:.3g} before step {steps[-CONSECUTIVE]}.",
+        f"The gradient norm is {last[-1]:.3g}{clipping}; its median was {usual:.3g} before step {steps[-CONSECUTIVE]}.",
         f"Set the learning rate to {written(_tenth(rate))}, and look at the rows of step {steps[-CONSECUTIVE]}.",
         change={"learning_rate": _tenth(rate)},
     )
 
 
 def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> Finding | None:
-    """The evaluation loss rises while the training loss falls (overfitting).
+    """Find overfitting: the last two evaluation losses are clearly above the best one before them.
 
     Args:
         metrics: metrics of the run.
         least: minimum absolute rise, since relative changes near 0 are noise.
+
+    Returns:
+        The finding, which names the best checkpoint and suggests to stop soon; None if the loss does not rise.
     """
     steps, loss = metrics.line("eval_loss")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
@@ -229,34 +248,37 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
 
 
 def validation_overlap(metrics: RunMetrics) -> Finding | None:
-    """Validation examples are also training examples."""
-    held, leaked = metrics.data.get("eval_examples") or 0, metrics.data.get("leaked") or 0
-    if not held or leaked <= LEAKED * held:
+    """Find validation examples that are also training examples; above `LEAKED` the evaluation loss says little."""
+    examples, leaked = metrics.data.get("eval_examples") or 0, metrics.data.get("leaked") or 0
+    if not examples or leaked <= LEAKED * examples:
         return None
     return Finding(
         "evaluation_leaks",
-        f"{leaked:,} of the {held:,} evaluation examples are in the training set too: the evaluation loss says little "
-        "about new text.",
+        f"{leaked:,} of the {examples:,} evaluation examples are in the training set too: the evaluation loss "
+        "says little about new text.",
         "Use another eval_dataset, or val_size with drop_duplicates.",
         config={"drop_duplicates": True},
     )
 
 
 def duplicate_examples(metrics: RunMetrics) -> Finding | None:
-    """Many examples occur several times per epoch."""
-    told = duplicates_warning(metrics.data.get("copies") or 0, metrics.data.get("examples") or 0)
-    if told is None:
+    """Find examples that occur several times per epoch: the model memorizes them, so its training loss misleads."""
+    warning = duplicates_warning(metrics.data.get("copies") or 0, metrics.data.get("examples") or 0)
+    if warning is None:
         return None
     return Finding(
         "copies",
-        f"{told} The training loss may fall without better results on new text.",
+        f"{warning} The training loss may fall without better results on new text.",
         "Next time set drop_duplicates, or list them with llf inspect.",
         config={"drop_duplicates": True},
     )
 
 
 def throughput_drops(metrics: RunMetrics) -> Finding | None:
-    """Tokens per second have dropped."""
+    """Find a drop of the tokens per second, for example because another process shares the machine.
+
+    All of the last values, over at least `SLOW_LEAST` seconds, are below `SLOW` times the median of those before.
+    """
     steps, speed = metrics.line("tokens_per_second")
     apart = metrics.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
     window = max(WINDOW, math.ceil(SLOW_LEAST / apart)) if apart else WINDOW
@@ -274,7 +296,11 @@ def throughput_drops(metrics: RunMetrics) -> Finding | None:
 
 
 def memory_leaks(metrics: RunMetrics) -> Finding | None:
-    """Memory grows steadily."""
+    """Find memory that grows steadily, before the process is killed for it.
+
+    After the first fifth, in which caches fill, the medians of `BLOCKS` parts must increase strictly, by `CREEP` and
+    `CREEP_LEAST` bytes in total. Growth that fits in the memory until the last step is no finding.
+    """
     steps, memory = metrics.line("memory")
     skipped = len(memory) // 5  # caches fill at first
     steps, memory = steps[skipped:], memory[skipped:]
@@ -285,22 +311,25 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
     if growth < max(CREEP * levels[0], CREEP_LEAST) or later < growth / 3 or (np.diff(levels) <= 0).any():
         return None
     between = _medians(steps)
-    a_step = growth / (between[-1] - between[0])
+    per_step = growth / (between[-1] - between[0])
     full = ""
     if metrics.memory_limit > memory[-1]:
-        end = steps[-1] + (metrics.memory_limit - memory[-1]) / a_step
+        end = steps[-1] + (metrics.memory_limit - memory[-1]) / per_step
         if 0 < metrics.total < end:
-            return None  # it suffices to the last step
+            return None  # enough memory until the last step
         full = f" At this rate {metrics.memory_limit / 1e9:.1f} GB will be full at step {end:,.0f}."
     return Finding(
         "memory_creeps",
-        f"Memory grows by {_bytes(a_step)} a step, from {memory[0] / 1e9:.2f} to {memory[-1] / 1e9:.2f} GB.{full}",
+        f"Memory grows by {_bytes(per_step)} a step, from {memory[0] / 1e9:.2f} to {memory[-1] / 1e9:.2f} GB.{full}",
         "Save a checkpoint, and resume from it when memory runs short: a new process starts with less memory.",
     )
 
 
 def stalled(metrics: RunMetrics) -> Finding | None:
-    """No step has finished for a long time."""
+    """Find a step that takes `STALL` times as long as usual and at least `STALL_LEAST` seconds, as in a deadlock.
+
+    The finding no longer applies once the step has ended.
+    """
     usual = metrics.step_seconds
     if metrics.stage is not None and metrics.stage.completion_limit:  # steps that sample completions are longer
         usual = max(usual, metrics.line("step_seconds")[1].max(initial=0.0))
@@ -341,7 +370,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _medians(values: NDArray[Any]) -> NDArray[np.float64]:
+def _medians(values: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Medians `[BLOCKS]` of equal parts."""
     return np.array([float(np.median(part)) for part in np.array_split(values, BLOCKS)])
 

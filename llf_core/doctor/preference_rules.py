@@ -32,22 +32,26 @@ CUT = 0.5
 
 
 def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
-    """The likelihood of chosen answers decreases together with that of rejected ones (arXiv 2410.08847)."""
+    """Find chosen responses that become less likely too (likelihood displacement, arXiv 2410.08847).
+
+    The loss falls all the same, so only the log-probabilities show it. Losses without a reference model are not
+    checked: their rewards are not differences from the start.
+    """
     beta = metrics.config.get("pref_beta") or 0.1
     _, rewards = metrics.line("rewards/chosen")
     _, worse = metrics.line("rewards/rejected")
-    _, whole = metrics.line("logps/chosen")
-    if metrics.config.get("pref_loss") in REFERENCE_FREE or len(rewards) < FEW or not len(whole) or not len(worse):
+    _, logps = metrics.line("logps/chosen")
+    if metrics.config.get("pref_loss") in REFERENCE_FREE or len(rewards) < FEW or not len(logps) or not len(worse):
         return None
     levels = np.array([float(np.median(part)) for part in np.array_split(rewards / beta, PARTS)])
-    lost, other = -levels[-1], -float(np.median(worse[-len(worse) // PARTS :])) / beta
-    length = -float(np.median(whole)) - lost
-    if lost < max(FALL_LEAST, FALL * length) or (np.diff(levels) >= 0).any() or other < 0:
+    chosen_decrease, rejected_decrease = -levels[-1], -float(np.median(worse[-len(worse) // PARTS :])) / beta
+    length = -float(np.median(logps)) - chosen_decrease
+    if chosen_decrease < max(FALL_LEAST, FALL * length) or (np.diff(levels) >= 0).any() or rejected_decrease < 0:
         return None
     return Finding(
         "likelihood_falls",
-        f"The chosen responses have become less likely too: by {lost:.0f} of {length:.0f} nats each, the rejected ones "
-        f"by {other:.0f}. Probability moves to responses outside the data set.",
+        f"The chosen responses have become less likely too: by {chosen_decrease:.0f} of {length:.0f} nats "
+        f"each, the rejected ones by {rejected_decrease:.0f}. Probability moves to responses outside the data set.",
         f"Set pref_ftx to 0.2, which adds an SFT loss on the chosen responses; or use a learning rate below "
         f"{written(metrics.learning_rate)}, or a higher pref_beta than {beta:g}.",
         config={"pref_ftx": 0.2},
@@ -55,7 +59,10 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
 
 
 def no_preference(metrics: RunMetrics) -> Finding | None:
-    """The accuracy is still at chance level after an epoch."""
+    """Find an accuracy that is still at chance level (50 %) in the second half of the first epoch.
+
+    Its mean plus two standard errors must be below `GUESSING`, so that a slow start is no finding.
+    """
     steps, accuracies = metrics.line("rewards/accuracies")
     known, epochs = metrics.line("epoch")
     if not len(known) or epochs[-1] < 1:
@@ -78,12 +85,17 @@ def no_preference(metrics: RunMetrics) -> Finding | None:
 
 
 def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
-    """The KL divergence from the reference model grows quickly.
+    """Find a KL divergence from the reference model that grows quickly, the sign of reward hacking.
+
+    All of the last `WINDOW` values must be above `high` and above `RAN` times the median of the first half.
 
     Args:
         metrics: metrics of the run.
         high: nats that a good run does not reach.
-        of: what the KL is averaged over: `an answer` (summed over its tokens), or `a token`.
+        of: what the KL is averaged over, for the message: `a completion` (summed over its tokens), or `a token`.
+
+    Returns:
+        The finding; None if the KL is normal, or fewer than `4 * WINDOW` values are logged.
     """
     steps, kl = metrics.line("kl")
     if len(kl) < 4 * WINDOW:
@@ -103,17 +115,17 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
 
 def no_reward_variance(metrics: RunMetrics) -> Finding | None:
     """All completions of each prompt have the same reward over `WINDOW` logged values, so all advantages are 0."""
-    steps, equal = metrics.line("frac_reward_zero_std")  # TRL's: of the prompts, those whose answers all earn the same
+    steps, equal = metrics.line("frac_reward_zero_std")  # TRL: share of prompts with equal rewards
     if not len(equal):
         steps, spread = metrics.line("reward_std")
         equal = spread == 0
     if len(equal) < WINDOW or (equal[-WINDOW:] < 1).any():
         return None
     _, reward = metrics.line("reward")
-    earned = f" ({reward[-1]:.3g})" if len(reward) else ""
+    value = f" ({reward[-1]:.3g})" if len(reward) else ""
     return Finding(
         "same_rewards",
-        f"All completions of a prompt have had the same reward{earned} since step {steps[-WINDOW]}, so all advantages "
+        f"All completions of a prompt have had the same reward{value} since step {steps[-WINDOW]}, so all advantages "
         "are 0 and nothing is learned.",
         "Read the sampled completions. If all are correct, stop the run or use harder prompts; if none is, use "
         "easier prompts, a partial reward, or a higher temperature.",
@@ -121,7 +133,7 @@ def no_reward_variance(metrics: RunMetrics) -> Finding | None:
 
 
 def entropy_collapses(metrics: RunMetrics) -> Finding | None:
-    """The policy's entropy has collapsed: it hardly explores."""
+    """Find an entropy below `COLLAPSED` times its start: the policy hardly explores, so it learns little more."""
     steps, entropy = metrics.line("entropy")
     if len(entropy) < 4 * WINDOW:
         return None
@@ -138,7 +150,10 @@ def entropy_collapses(metrics: RunMetrics) -> Finding | None:
 
 
 def completions_truncated(metrics: RunMetrics) -> Finding | None:
-    """Most completions reach the maximum length."""
+    """Find completions most of which reach the maximum length: their rewards are of unfinished answers.
+
+    The share of truncated completions must exceed `CUT` in the last `WINDOW` logged values.
+    """
     steps, cut = metrics.line("completions/clipped_ratio")
     if not len(cut):
         steps, ended = metrics.line("response_ended")

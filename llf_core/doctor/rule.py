@@ -16,27 +16,36 @@ if TYPE_CHECKING:
 
 
 def with_loss(*kinds: LossKind) -> Stages:
-    """The stages whose loss is of one of these kinds."""
+    """Select the stages whose loss is of one of these kinds, as the `stages` of a `Rule`.
+
+    Loss curves of different kinds look different: a likelihood falls steadily, a reward loss stays near 0.
+
+    Args:
+        *kinds: values of `StageDeclaration.loss_kind`.
+
+    Returns:
+        A predicate of a stage's declaration.
+    """
     return lambda stage: stage.loss_kind in kinds
 
 
 def ranks_pairs(stage: StageDeclaration) -> bool:
-    """Whether a stage learns which response of a pair is preferred."""
+    """Whether a stage learns which response of a pair is preferred, so that it logs an accuracy."""
     return stage.data_kind == "pairs"
 
 
 def compares_pairs(stage: StageDeclaration) -> bool:
-    """Whether it does so by log-probabilities, compared with a reference model."""
+    """Whether a stage ranks pairs by log-probabilities relative to a reference model, so that it logs both."""
     return ranks_pairs(stage) and stage.compares
 
 
 def samples_groups(stage: StageDeclaration) -> bool:
-    """Whether a stage samples a group of completions for each prompt."""
+    """Whether a stage samples a group of completions for each prompt, so that its KL is averaged per token."""
     return stage.samples_groups
 
 
 def samples_one(stage: StageDeclaration) -> bool:
-    """Whether a stage samples one completion for each prompt."""
+    """Whether a stage samples one completion for each prompt, so that its KL is summed over a completion."""
     return stage.loss_kind == "reward" and not stage.samples_groups
 
 
@@ -55,5 +64,10 @@ class Rule:
     stages: Stages | None = None
 
     def applies_to(self, stage: StageDeclaration | None) -> bool:
-        """Whether the rule applies to a stage; None is a stage that is not installed here."""
+        """Whether the rule applies to a stage.
+
+        Args:
+            stage: the stage's declaration; None for a stage that is not installed here, to which only the rules for all
+                stages apply.
+        """
         return self.stages is None or (stage is not None and self.stages(stage))

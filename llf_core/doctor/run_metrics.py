@@ -50,11 +50,22 @@ class RunMetrics:
 
     @property
     def stage(self) -> StageDeclaration | None:
-        """The stage of the run; None where it is not installed here."""
+        """The declaration of the run's stage; None if it is a plug-in that is not installed here.
+
+        Raises:
+            PluginError: two installed packages declare the same stage.
+        """
         return declared(StageDeclaration).get(str(self.config.get("stage") or "sft"))
 
     def line(self, name: str) -> Line:
-        """Steps and finite values of a metric, `[n]` each."""
+        """Select the finite values of a metric, since one NaN would spoil every median.
+
+        Args:
+            name: name of the metric in `metrics.jsonl`.
+
+        Returns:
+            Steps `[n]` int64 and values `[n]` float64; both empty if the metric is not logged.
+        """
         steps, values = self.series.get(name, NOTHING)
         good = np.isfinite(values)
         return steps[good], values[good]

@@ -56,11 +56,17 @@ class TrainingPass:
 
 
 def activation_bytes(model: Architecture, step: TrainingPass) -> int:
-    """Bytes of the activations stored for the backward pass, plus the temporary memory of one layer's backward pass.
+    """Bytes of activations at the peak of a step: those stored for the backward pass, and one layer's gradients.
+
+    With gradient checkpointing only the input of each layer is stored, plus the activations of the layer that is being
+    recomputed (arXiv 1604.06174, section 4). The formula is ours; its factors are measured, see `OVERHEAD`.
 
     Args:
         model: sizes of the model.
         step: settings of the pass.
+
+    Returns:
+        Bytes, without the logits (see `head_bytes`); layers below `step.first` count as 0.
     """
     layers = max(0, model.layers - step.first)
     one = step.tokens * layer_bytes(model, step)
@@ -72,11 +78,17 @@ def activation_bytes(model: Architecture, step: TrainingPass) -> int:
 
 
 def layer_bytes(model: Architecture, step: TrainingPass) -> float:
-    """Bytes that a layer stores per token.
+    """Bytes that one layer stores per token for its backward pass.
+
+    The sum of the inputs of its linear layers and norms, times a measured factor (`OVERHEAD`); plus the LoRA
+    activations, which are float32; plus, on the CPU's fast path, the attention probabilities.
 
     Args:
         model: sizes of the model.
-        step: settings of the pass.
+        step: settings of the pass; its `tokens` and `checkpointing` are not used.
+
+    Returns:
+        Bytes per token.
     """
     numbers = model.inner + NORM_STATES * model.hidden
     kept = numbers * step.width * OVERHEAD[step.fast, step.trains_base, step.autocast]
@@ -89,13 +101,21 @@ def layer_bytes(model: Architecture, step: TrainingPass) -> float:
 def transient_bytes(model: Architecture, step: TrainingPass) -> float:
     """Bytes per token of the gradients of activations in the backward pass of one layer.
 
+    They exist for one layer at a time, so they are counted once, not per layer.
+
     Args:
         model: sizes of the model.
-        step: settings of the pass.
+        step: settings of the pass; only its `width` is used.
+
+    Returns:
+        Bytes per token: one gradient for each stored value, and two float32 hidden states of the residual stream.
     """
     return (model.inner + NORM_STATES * model.hidden) * step.width + 2 * model.hidden * FLOAT32_BYTES
 
 
 def hidden_bytes(step: TrainingPass) -> int:
-    """Bytes per value of the hidden states between layers: float32 if the embedding is."""
+    """Bytes per value of the hidden states between layers, which gradient checkpointing stores.
+
+    They have the embedding's dtype, which is float32 if the base weights are trained.
+    """
     return FLOAT32_BYTES if step.trains_base else step.width

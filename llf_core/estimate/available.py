@@ -8,7 +8,9 @@ from llf_core.launch.cgroup import Cgroup
 
 
 def available_memory(cgroup: Cgroup | None = None) -> int:
-    """Bytes that can be allocated without swapping and within the container's limit.
+    """Bytes that this process can still allocate without swapping and within its container's limit.
+
+    The smaller of both counts: in a container, the host's free memory says nothing about when the process is killed.
 
     Args:
         cgroup: control groups to query; None for those of this process.

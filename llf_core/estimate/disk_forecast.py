@@ -19,13 +19,19 @@ KEPT_CHECKPOINTS = 2  # checkpoints that stay unless `save_total_limit` says oth
 
 
 def forecast_disk(config: RunConfig) -> int | None:
-    """Forecast the peak disk usage of a run: its checkpoints and its result.
+    """Forecast the peak disk usage of a run, so that the form can warn before a disk fills up during training.
+
+    Counted are the checkpoints that exist at the same time (weights and two Adam moments in float32) and the result.
 
     Args:
         config: the run's config.
 
     Returns:
-        Bytes; None if the model's shapes are not known without querying a hub.
+        Bytes, an upper bound; None if the model's shapes are not known without querying a hub, or the method cannot say
+        how many parameters it trains.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     weights = weight_shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained_parameters(config, weights)

@@ -49,16 +49,16 @@ class Forecast:
 
     @property
     def total(self) -> int:
-        """Sum of all parts."""
+        """Sum of all parts, in bytes."""
         return sum(dataclasses.astuple(self))
 
     @property
     def step(self) -> int:
-        """Sum of the parts that are allocated after the model is loaded."""
+        """Bytes allocated after the model is loaded: compare them with the memory that is free at that moment."""
         return self.total - self.base - self.weights
 
     def text(self) -> str:
-        """One line for a person."""
+        """Total and parts in GB (1e9 bytes) as one line, for logs and messages."""
         parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in dataclasses.asdict(self).items())
         return f"{self.total / 1e9:.2f} GB ({parts})"
 
@@ -72,7 +72,10 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     state_bytes: float = ADAM_BYTES,
     device: str = "cpu",
 ) -> Forecast:
-    """Forecast the peak memory of a training step.
+    """Forecast the peak memory of a training step, before it can run out of memory.
+
+    The parts are weights, float32 gradients, optimizer state and activations, the accounting of ZeRO (arXiv 1910.02054,
+    section 3) with the dtypes of LLF. The constants of this module and of `activations` are measured.
 
     Args:
         model: sizes of the model.
@@ -84,6 +87,9 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
 
     Returns:
         The parts in bytes. Not included: 8-bit matrix products, and attention that stores the whole attention matrix.
+
+    Raises:
+        KeyError: an unknown device.
     """
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
     return Forecast(
@@ -97,11 +103,16 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
 
 
 def head_bytes(model: Architecture, step: TrainingPass) -> int:
-    """Bytes of the logits: of a chunk on the fast path, else of the whole micro-batch.
+    """Bytes of the logits: of one chunk on the fast path, else of the whole micro-batch.
+
+    With a large vocabulary this part exceeds all activations, so it is counted apart from them.
 
     Args:
         model: sizes of the model.
         step: settings of the pass.
+
+    Returns:
+        Bytes of the logits, their float32 copy and their gradient.
     """
     whole = step.tokens * model.vocabulary * BYTES_PER_LOGIT
     return min(HEAD_BYTES if step.on_cpu else HEAD_BYTES_GPU, whole) if step.fast else whole
@@ -110,11 +121,16 @@ def head_bytes(model: Architecture, step: TrainingPass) -> int:
 def weight_bytes(model: Architecture, parameters: int, *, width: int, bits: int | None = None) -> int:
     """Bytes of the weights before training: all in one dtype, or those of the layers quantized to 4 or 8 bits.
 
+    Quantization leaves embedding, output head and other weights outside the layers in the unquantized dtype.
+
     Args:
         model: sizes of the model.
-        parameters: number of parameters.
+        parameters: number of parameters, including those outside the layers.
         width: bytes of an unquantized parameter.
-        bits: `quantization_bit`; None if not quantized.
+        bits: `quantization_bit`, 4 or 8; None if not quantized.
+
+    Returns:
+        Bytes; of a 4-bit weight with its quantization scales, see `BYTES_PER_4BIT_WEIGHT`.
     """
     if bits is None:
         return parameters * width

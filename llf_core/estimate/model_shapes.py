@@ -45,17 +45,22 @@ class Architecture:
 
 
 def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> Architecture | None:
-    """Derive the sizes of a decoder of any model family.
+    """Derive the sizes of a decoder of any model family from its weights, which needs no list of families.
 
-    Each linear layer has the hidden size on one side; its other side is counted. Of experts, only the active ones per
-    token are counted.
+    Each linear layer has the hidden size on one side; its other side is counted. The last layer stands for all, since
+    the first layers of some models have no experts. Of experts, only the active ones per token are counted.
 
     Args:
         weights: shape of every weight by name.
-        settings: content of `config.json`.
+        settings: content of `config.json`; tells the number of heads and of active experts. None: heads of 64 values,
+            and two active experts.
 
     Returns:
         The sizes; None if the names show no layers or no embedding.
+
+    Raises:
+        ValueError: a number in `settings` is not one.
+        TypeError: likewise.
     """
     settings = _text(settings or {})
     outer = {name: shape for name, shape in weights.items() if not LAYER.search(name)}
@@ -80,7 +85,15 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
 
 
 def read_model_config(name: str) -> dict[str, Any]:
-    """Read the `config.json` of the embedded model or of a folder; empty if there is none."""
+    """Read the `config.json` of a model for `architecture`, without transformers.
+
+    Args:
+        name: name of the embedded model, or path of a folder.
+
+    Returns:
+        Its content; of the embedded model, the number of heads alone. Empty if there is no such file, or it is no JSON
+        object: the forecast then falls back to defaults.
+    """
     if name == EMBEDDED:
         return {"num_attention_heads": 9}
     try:

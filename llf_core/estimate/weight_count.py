@@ -17,13 +17,16 @@ _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # Smol
 
 
 def weight_shapes(name: str) -> Shapes | None:
-    """Read the shape of every weight of a model.
+    """Read the shape of every weight of a model from the headers of its files, without loading a weight.
 
     Args:
         name: name of the embedded model, or a folder with safetensors files.
 
     Returns:
         Shapes by name; None if they are not known without querying a hub or reading a whole file.
+
+    Raises:
+        OSError: a weight file cannot be read.
     """
     if name == EMBEDDED:
         return _embedded()
@@ -31,7 +34,7 @@ def weight_shapes(name: str) -> Shapes | None:
 
 
 def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
-    """Number of parameters that a config trains.
+    """Count the parameters that a config trains: they determine gradients, optimizer state and checkpoints.
 
     Args:
         config: the run's config.

@@ -25,10 +25,10 @@ MAX_EXPONENT = 400
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A built-in reward.
+    """A built-in reward: what a config can name without any code.
 
     Attributes:
-        help: one sentence.
+        help: one sentence for the form and the reference.
         make: creates the function from config values.
         expects: whether it needs the expected answer of the data set.
     """
@@ -39,10 +39,16 @@ class BuiltIn:
 
 
 def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
-    """Create a reward that is 1 if the whole answer matches a pattern, else 0.
+    """Create a reward that is 1 if the whole answer matches a pattern, else 0 (DeepSeek-R1, arXiv 2501.12948).
 
     Args:
-        pattern: regular expression; a dot also matches line breaks.
+        pattern: regular expression; a dot also matches line breaks. Default: `<think>…</think><answer>…</answer>`.
+
+    Returns:
+        A function of the answer's text.
+
+    Raises:
+        re.error: the pattern is not a regular expression.
     """
     form = re.compile(pattern, re.DOTALL)
 
@@ -53,14 +59,18 @@ def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
 
 
 def correct(answer: str, expected: str | None) -> float | None:
-    r"""Return 1 if an answer matches the expected one, else 0; None if nothing is expected.
+    r"""Return 1 if an answer matches the expected one, else 0 (accuracy reward of DeepSeek-R1, arXiv 2501.12948).
 
     Compared is the content of the last `<answer>…</answer>`, else of the last `\boxed{…}`, else the last number; if the
-    expected text has no number, its whole text. Numbers are compared by value: 1,000 and 1000.0, 1/2 and 0.5.
+    expected text has no number, its whole text. Numbers are compared by value, so that 1,000 equals 1000.0 and 1/2
+    equals 0.5; texts without case, surrounding white space and punctuation.
 
     Args:
         answer: the generated text.
-        expected: the expected answer.
+        expected: the expected answer; None or white space if the data set has none.
+
+    Returns:
+        1.0 or 0.0; None if nothing is expected, so that the reward does not apply.
     """
     if expected is None or not expected.strip():
         return None
@@ -75,19 +85,22 @@ def correct(answer: str, expected: str | None) -> float | None:
     return float(_plain(wanted) == _plain(said))
 
 
-def length_reward(longest: int, room: int) -> Callable[..., float]:
-    """Create the soft overlong penalty (DAPO, arXiv 2503.14476, eq. 13).
+def length_reward(max_tokens: int, margin: int) -> Callable[..., float]:
+    """Create the soft overlong penalty (DAPO, arXiv 2503.14476, eq. 13), which keeps completions from being truncated.
 
-    It is 0 up to `longest - room` tokens and decreases linearly to -1 at `longest`.
+    It is 0 up to `max_tokens - margin` tokens and decreases linearly to -1 at `max_tokens`.
 
     Args:
-        longest: maximum completion length in tokens (L_max).
-        room: tokens before the limit over which the penalty grows (L_cache).
+        max_tokens: maximum completion length in tokens (L_max).
+        margin: tokens before the limit over which the penalty grows, at least 1 (L_cache).
+
+    Returns:
+        A function of the answer's text, which is not used, and its number of tokens.
     """
 
     def judge(answer: str, tokens: int) -> float:
         del answer
-        return -min(max(tokens - (longest - room), 0) / room, 1.0)
+        return -min(max(tokens - (max_tokens - margin), 0) / margin, 1.0)
 
     return judge
 
@@ -110,11 +123,15 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 
 
 def final_answer(text: str, *, numbers: bool = True) -> str | None:
-    """Extract the final answer: the last tagged answer, else the last boxed one, else the last number.
+    r"""Extract the final answer of a text, so that the reasoning before it is not compared.
 
     Args:
-        text: the text.
+        text: a completion, or the expected answer of a data set.
         numbers: whether to fall back to the last number.
+
+    Returns:
+        The content of the last `<answer>…</answer>` (in it, of the last `\boxed{…}`), else of the last `\boxed{…}`,
+        else the last number as written; None if there is none of these.
     """
     tagged = TAGGED.findall(text)
     if tagged:
@@ -127,7 +144,10 @@ def final_answer(text: str, *, numbers: bool = True) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last closed `\boxed{…}`; None if there is none."""
+    r"""Extract the content of the last closed `\boxed{…}`, which marks a result in LaTeX; None if there is none.
+
+    Braces inside are matched, so that `\boxed{\frac{1}{2}}` is complete.
+    """
     for match in reversed(list(BOXED.finditer(text))):
         depth = 1
         for place in range(match.end(), len(text)):
@@ -138,7 +158,16 @@ def last_boxed(text: str) -> str | None:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """Parse a text that is a single number, with an optional currency sign, percent sign or full stop."""
+    r"""Parse a text that is a single number, exactly, so that equal values compare equal.
+
+    Currency and percent signs, thousands separators and a full stop are dropped; `1/2` and `\frac{1}{2}` are fractions.
+
+    Args:
+        text: the text.
+
+    Returns:
+        The value; None if the text is not a number, or its exponent exceeds `MAX_EXPONENT`.
+    """
     bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace(",", "").replace("\\", "")
     bare = re.sub(r"^[dt]?frac\{(\d+)\}\{(\d+)\}$", r"\1/\2", bare)
     exponent = EXPONENT.search(bare.strip())

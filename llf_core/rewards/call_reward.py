@@ -40,12 +40,16 @@ class Completion:
 
     @property
     def prompt(self) -> str:
-        """Content of the last message."""
-        asked = [one["content"] for one in self.messages if one["role"] == "user"]
-        return str(asked[-1]) if asked else ""
+        """Content of the last user message, for functions that take one question; empty if there is none."""
+        questions = [one["content"] for one in self.messages if one["role"] == "user"]
+        return str(questions[-1]) if questions else ""
 
     def arguments(self) -> dict[str, object]:
-        """All arguments that a reward function may take, by name."""
+        """All arguments that a reward function may take, by parameter name: ours, and the columns of the record.
+
+        A column does not replace an argument of the same name; it is available in `row`. Messages and `row` are copies,
+        so that a function cannot change the data set.
+        """
         ours = {
             "prompt": self.prompt,
             "answer": self.answer,
@@ -91,61 +95,68 @@ class Reward:
 
     @property
     def signature(self) -> Signature:
-        """The function's parameters."""
+        """The function's parameters, which decide what it is called with.
+
+        Raises:
+            TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
+        """
         return Signature.of(self.function, self.name)
 
-    def score(self, answers: Sequence[Completion], told: Mapping[str, object] | None = None) -> list[float | None]:
-        """Compute the rewards of completions.
+    def score(
+        self, completions: Sequence[Completion], trainer_values: Mapping[str, object] | None = None
+    ) -> list[float | None]:
+        """Compute the rewards of completions and check them, so that no bad value reaches the loss.
 
         Args:
-            answers: the completions.
-            told: further arguments for batched functions: `trainer_state` and the like.
+            completions: the completions; one call each, or one call for all with TRL's interface.
+            trainer_values: further arguments for functions with TRL's interface, by name: `trainer_state` and the like.
 
         Returns:
-            One number per completion; None if the function does not apply.
+            One finite number per completion; None if the function does not apply.
 
         Raises:
             RewardError: the function raised an error, or returned NaN, text, or a list of the wrong length.
+            TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
         """
         signature = self.signature
         if not signature.batched:
-            return [self._number(self._call([one], signature.select(one.arguments())), one) for one in answers]
-        columns = dict.fromkeys(name for one in answers for name in one.row)
-        offered: dict[str, object] = {name: [one.row.get(name) for one in answers] for name in columns}
+            return [self._number(self._call([one], signature.select(one.arguments())), one) for one in completions]
+        columns = dict.fromkeys(name for one in completions for name in one.row)
+        offered: dict[str, object] = {name: [one.row.get(name) for one in completions] for name in columns}
         offered |= {
-            "prompts": [[dict(message) for message in one.messages] for one in answers],
-            "completions": [[{"role": "assistant", "content": one.answer}] for one in answers],
-            "completion_ids": [list(one.tokens) for one in answers],
-            **(told or {}),
+            "prompts": [[dict(message) for message in one.messages] for one in completions],
+            "completions": [[{"role": "assistant", "content": one.answer}] for one in completions],
+            "completion_ids": [list(one.tokens) for one in completions],
+            **(trainer_values or {}),
         }
-        found = self._call(answers, signature.select(offered))
+        found = self._call(completions, signature.select(offered))
         found = found.tolist() if hasattr(found, "tolist") else found
-        if not isinstance(found, list | tuple) or len(found) != len(answers):
+        if not isinstance(found, list | tuple) or len(found) != len(completions):
             what = f"{len(found)} values" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
             raise self._error(
-                answers[0], (f"returned {what} for {len(answers)} completions. Expected one value for each")
+                completions[0], (f"returned {what} for {len(completions)} completions. Expected one value for each")
             )
-        return [self._number(value, one) for value, one in zip(found, answers, strict=True)]
+        return [self._number(value, one) for value, one in zip(found, completions, strict=True)]
 
-    def _call(self, answers: Sequence[Completion], told: dict[str, object]) -> object:
+    def _call(self, completions: Sequence[Completion], arguments: dict[str, object]) -> object:
         try:
-            return self.function(**told)
+            return self.function(**arguments)
         except Exception as error:
-            said = str(error).strip().splitlines()
-            what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-            raise self._error(answers[0], f"raised {what.rstrip('.')}{self._line(error)}") from error
+            lines = str(error).strip().splitlines()
+            what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+            raise self._error(completions[0], f"raised {what.rstrip('.')}{self._line(error)}") from error
 
-    def _number(self, value: object, answered: Completion) -> float | None:
+    def _number(self, value: object, completion: Completion) -> float | None:
         if value is None:
             return None
-        if hasattr(value, "item"):  # of numpy and torch
-            with suppress(ValueError, RuntimeError, TypeError):  # where there are several
+        if hasattr(value, "item"):  # a scalar of numpy or torch
+            with suppress(ValueError, RuntimeError, TypeError):  # several values: reported below
                 value = value.item()
         if not isinstance(value, int | float):
-            raise self._error(answered, f"returned {_shown(repr(value))}. Expected a number, or None")
+            raise self._error(completion, f"returned {_shown(repr(value))}. Expected a number, or None")
         number = as_float(value)
         if not math.isfinite(number):
-            raise self._error(answered, f"returned {number}. Expected a finite number, or None")
+            raise self._error(completion, f"returned {number}. Expected a finite number, or None")
         return number
 
     def _line(self, error: BaseException) -> str:
@@ -155,14 +166,14 @@ class Reward:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.path]
         return f" in line {lines[-1]} of {self.file}" if lines else ""
 
-    def _error(self, answered: Completion, what: str) -> RewardError:
-        asked, said = _shown(answered.prompt), _shown(answered.answer)
-        where = f'On the prompt "{asked}" and the answer "{said}"'
+    def _error(self, completion: Completion, what: str) -> RewardError:
+        prompt, answer = _shown(completion.prompt), _shown(completion.answer)
+        where = f'On the prompt "{prompt}" and the answer "{answer}"'
         return RewardError(self.name, f"{where} the reward function {self.name} {what}.")
 
 
 def as_float(value: float) -> float:
-    """Convert a number to a float; numbers beyond the range of floats become infinite."""
+    """Convert a number to a float, for integers too large for one: those become infinite instead of an error."""
     try:
         return float(value)
     except OverflowError:

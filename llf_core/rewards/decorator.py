@@ -33,24 +33,24 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
     - `answer`: the generated text; `tokens`: its number of tokens.
     - `expected`: the expected answer in the data set (column `answer`, `solution` or similar), or None.
     - any other name: the column of that name; `**row` takes all columns. `row` is the record as a dict, including
-    columns whose names are listed above.
+      columns whose names are listed above.
 
     A function with a parameter `completions` has TRL's interface: it takes lists (`prompts` and `completions` as
     messages, `completion_ids`, the columns) and returns a list.
 
     The function runs in the trainer process: its source is stored in the run folder with the notebook functions,
-    constants and imports that it uses.
+    constants and imports that it uses. Running the cell again replaces the registered function.
 
     Args:
         function: the decorated function.
-        name: name to register. Default: the function's name.
+        name: name to register, a Python identifier. Default: the function's name.
 
     Returns:
         The unchanged function.
 
     Raises:
-        TypeError: it is not a function, or has no parameter for the answer.
-        ValueError: the name belongs to a built-in reward, or is invalid.
+        TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
+        ValueError: the name belongs to a built-in reward, or is no identifier.
 
     Example:
         >>> @reward
@@ -74,11 +74,14 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
 
 
 def name_of(function: object) -> str:
-    """Name of a function.
+    """Name under which a function is registered, else its own name: the config refers to a function by it.
+
+    Args:
+        function: the object that was given as a reward function.
 
     Raises:
         TypeError: it is not a function.
-        ValueError: it has no name, such as a lambda.
+        ValueError: its name is no identifier, as that of a lambda.
     """
     if not callable(function) or not inspect.isfunction(inspect.unwrap(function)):
         raise TypeError(f"The reward function is a {type(function).__name__}. Expected a function: def f(answer): …")
@@ -92,10 +95,10 @@ def name_of(function: object) -> str:
 
 
 def registered(name: str) -> RewardFunction | None:
-    """The latest function registered under a name; None if there is none."""
+    """Look up the latest function registered under a name, for a config that names it; None if there is none."""
     return _registry.get(name)
 
 
 def registered_functions() -> dict[str, RewardFunction]:
-    """All registered functions, by name."""
+    """Copy the registry: all registered functions, by name."""
     return dict(_registry)

@@ -15,33 +15,35 @@ if TYPE_CHECKING:
 
 
 def from_file(path: Path) -> list[RewardFunction]:
-    """Execute a Python file and return the functions decorated with `@reward`.
+    """Execute a Python file and return the functions decorated with `@reward`, for `llf train --rewards FILE`.
+
+    The file can import modules of its own folder.
 
     Args:
-        path: the file.
+        path: the file; its code runs in this process.
 
     Returns:
-        The registered functions, in order of definition.
+        The functions that it registered, in order of definition.
 
     Raises:
         ValueError: the file does not exist, raises an error, or has no function under `@reward`.
     """
     before = dict(decorator.registered_functions())
-    # Not called after the file: the trainer would look for a module of that name, and another may have it.
+    # Not the file's own name, by which the trainer could import another module.
     name = f"llf_rewards_of_{path.stem}"
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"{path} cannot be read. Expected a Python file, such as rewards.py.")
     module = sys.modules[name] = module_from_spec(spec)
-    beside = str(path.resolve().parent)
-    sys.path.insert(0, beside)
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
-        raise ValueError(f"{path} cannot be run: {said}.") from error
+        cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} cannot be run: {cause}.") from error
     finally:
-        sys.path.remove(beside)
+        sys.path.remove(folder)
     found = [
         function for called, function in decorator.registered_functions().items() if before.get(called) is not function
     ]

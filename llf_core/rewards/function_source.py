@@ -37,9 +37,10 @@ class SourceError(UserError, ValueError):
 def source_of(function: RewardFunction, name: str | None = None) -> str:
     """Build a standalone module that defines a function and everything in the notebook that it uses.
 
-    Dependencies are followed recursively. Imports become import statements; functions of the notebook, or of a file
-    that the trainer would not find, are copied as source; numbers, strings, containers of these, and compiled regular
-    expressions are copied by current value.
+    The trainer is another process, which has none of the notebook's names; source, unlike a pickle, can be read and
+    reviewed in the run folder. Dependencies are followed recursively. Imports become import statements; functions of
+    the notebook, or of a file that the trainer would not find, are copied as source; numbers, strings, containers of
+    these, and compiled regular expressions are copied by current value.
 
     Args:
         function: the function.
@@ -49,7 +50,8 @@ def source_of(function: RewardFunction, name: str | None = None) -> str:
         Python source.
 
     Raises:
-        SourceError: the source is not available, or the function uses a value that cannot be copied.
+        SourceError: the source is not available, or the function uses an undefined name, a module that the trainer
+            cannot import, a value that cannot be copied, or one that looks like a secret.
     """
     module = _Module()
     module.add_function(name or function.__name__, function, ())

@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 
 
 def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, object]) -> list[Reward]:
-    """Load reward functions by name.
+    """Load reward functions by name in the trainer process, before anything is trained.
+
+    The files in `folder` are executed.
 
     Args:
         names: built-in rewards, or functions stored in a file of the same name.
         folder: the run's `code/`.
         options: config values for built-in rewards: `reward_pattern`, `max_completion_length`.
 
+    Returns:
+        One reward per name, in the same order.
+
     Raises:
-        RewardError: a function does not exist, or its file cannot be executed.
+        RewardError: a function does not exist, its file cannot be executed, or its parameters do not fit.
+        re.error: `reward_pattern` is not a regular expression.
     """
     found = []
     for name in names:
@@ -41,7 +47,7 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
             )
         reward = Reward(name, getattr(module, name), f"code/{path.name}", str(path))
         try:
-            reward.signature  # noqa: B018 - told before anything is trained
+            reward.signature  # noqa: B018 - reported before anything is trained
         except TypeError as error:
             raise RewardError(name, f"{error} Fix it in {path}.") from error
         found.append(reward)
@@ -57,13 +63,13 @@ def _module(path: Path, name: str) -> ModuleType:
         )
     module = ModuleType(f"llf_reward_{name}")
     try:
-        # Not imported: a file of bytes beside it may be older than a mended source and not look so.
+        # Not imported: Python could use stale bytecode of a source that was corrected within the same second.
         exec(compile(read_text(path, root=path.parent.parent), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RewardError(
             name,
-            f"{path} cannot be run: {said.rstrip('.')}. Fix it there, then resume with trust=True, in a terminal "
+            f"{path} cannot be run: {cause.rstrip('.')}. Fix it there, then resume with trust=True, in a terminal "
             "--trust.",
         ) from error
     return module

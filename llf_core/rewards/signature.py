@@ -38,24 +38,36 @@ class Signature:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the data set that it requires."""
+        """Columns of the data set that it requires: parameters without a default that have no fixed meaning.
+
+        A run can check them before training, when the function cannot be called yet.
+        """
         known = BATCH_PARAMETERS if self.batched else COMPLETION_PARAMETERS
         return tuple(name for name in self.required if name not in known)
 
     def select(self, offered: dict[str, object]) -> dict[str, object]:
-        """Select the arguments that the function accepts."""
+        """Select the arguments that the function accepts, since it declares only those that it needs.
+
+        Args:
+            offered: all arguments by name.
+
+        Returns:
+            Those to call it with; all of them for a function with `**row`.
+        """
         return offered if self.rest else {name: value for name, value in offered.items() if name in self.names}
 
     @classmethod
     def of(cls, function: RewardFunction, name: str) -> Signature:
-        """Inspect a function.
+        """Inspect a function's parameters and check that it can be called by name.
 
         Args:
             function: a plain Python function.
             name: its name in messages.
 
         Raises:
-            TypeError: it has no parameter for the answer, or is a coroutine.
+            TypeError: it has no parameter for the answer, takes arguments by position only, or is a coroutine or a
+                generator.
+            ValueError: its signature cannot be inspected, as of some functions in C.
         """
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise TypeError(f"The reward function {name} is a coroutine or a generator. Expected def, with return.")

@@ -29,17 +29,17 @@ KEY = "reward_functions"
 
 
 def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, RewardFunction | None]:
-    """Map names to reward functions.
+    """Map names to reward functions, from the list that `llf.train` and `run.resume` accept.
 
     Args:
-        rewards: functions, or names of built-in or registered ones.
+        rewards: functions, or names of built-in or registered ones; also a single one.
 
     Returns:
         Function by name; None for those given by name.
 
     Raises:
         TypeError: one is not a function, or has no parameter for the answer.
-        ValueError: two have the same name.
+        ValueError: two have the same name, or one has the name of a built-in reward or none.
     """
     found: dict[str, RewardFunction | None] = {}
     for one in [rewards] if isinstance(rewards, str) or callable(rewards) else rewards:
@@ -55,17 +55,18 @@ def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, Rewa
 
 
 def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None] | None = None) -> dict[str, str]:
-    """Source code of all functions named in a config that are not built in.
+    """Extract the source of all functions that a config names and that are not built in, for the run's `code/`.
 
     Args:
         config: names them in `reward_functions`.
         given: functions passed by the caller; others are looked up in the registry.
 
     Returns:
-        Module source by function name.
+        Module source by function name; empty for a stage that uses no rewards.
 
     Raises:
-        ConfigError: a function is unknown, its source cannot be extracted, or the stage uses no rewards.
+        ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that uses
+            no rewards.
     """
     spec, stage = field(KEY), config.get("stage")
     if spec is None or stage not in spec.stages:
@@ -89,7 +90,13 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
 
 
 def function_sources(functions: Mapping[str, RewardFunction]) -> dict[str, str]:
-    """Source code of each function with its dependencies.
+    """Extract the source of each function with its dependencies, with failures as problems of the config.
+
+    Args:
+        functions: functions by name.
+
+    Returns:
+        Module source by name.
 
     Raises:
         ConfigError: the source of one cannot be extracted.
@@ -104,11 +111,14 @@ def function_sources(functions: Mapping[str, RewardFunction]) -> dict[str, str]:
 
 
 def write_code(folder: Path, code: Mapping[str, str]) -> None:
-    """Write modules to a run's `code/`.
+    """Write modules to a run's `code/`, one file `NAME.py` each, from which the trainer loads them.
 
     Args:
-        folder: the folder.
+        folder: the folder, created if there is a module to write.
         code: source by name.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     for name, text in code.items():
         folder.mkdir(exist_ok=True)
@@ -116,20 +126,24 @@ def write_code(folder: Path, code: Mapping[str, str]) -> None:
 
 
 def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
-    """Replace reward functions of a run; the old ones are kept in `code/attempt-N/`.
+    """Replace reward functions of an ended run, so that it can resume after one of them has failed.
+
+    The old sources are kept in `code/attempt-N/`, so that the history of the run stays complete.
 
     Args:
         folder: the ended run.
-        rewards: the new functions.
+        rewards: the new functions; names of functions, without new code, change nothing.
         attempt: number of the attempt that used the old ones.
 
     Returns:
-        Names of the functions that changed.
+        Names of the functions whose source changed.
 
     Raises:
         ConfigError: the run has no reward function of a name, or the source of one cannot be extracted.
         TypeError: one is not a function, or has no parameter for the answer.
-        ValueError: two have the same name.
+        ValueError: two have the same name, or one has the name of a built-in reward or none.
+        UnreadableError: a stored source is a link, no regular file, too large, or not UTF-8.
+        OSError: a file cannot be written.
     """
     functions = {name: function for name, function in functions_by_name(rewards).items() if function is not None}
     known = reward_names(folder)
@@ -154,17 +168,24 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
 
 
 def reward_names(folder: RunFolder) -> tuple[str, ...]:
-    """Names of a run's reward functions."""
+    """Names of a run's reward functions, from its `config.yaml`; empty if that cannot be read."""
     return tuple(split_names(read_config(folder.config).get(KEY) or ""))
 
 
 def definition_cell(folder: RunFolder) -> str:
-    """Build a notebook cell that defines a run's reward functions; empty if all are built in.
+    """Build a notebook cell that defines a run's reward functions, so that a copy of the run can be started.
 
     A module whose names conflict with another one is wrapped in a function.
 
+    Args:
+        folder: the run.
+
+    Returns:
+        Python source; empty if all functions are built in.
+
     Raises:
         ValueError: a stored module cannot be parsed.
+        UnreadableError: a stored module is a link, no regular file, too large, or not UTF-8.
     """
     paths = sorted(folder.code.glob("*.py"))
     if not paths:

@@ -16,11 +16,11 @@ class ScoredCompletion:
     """A completion and its rewards.
 
     Attributes:
-        answered: prompt and completion.
+        completion: the completion with its prompt.
         rewards: value by function; None if one does not apply.
     """
 
-    answered: Completion
+    completion: Completion
     rewards: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -33,27 +33,49 @@ class WeightedSum:
     """
 
     def __init__(self, rewards: Sequence[Reward], weights: Sequence[float]) -> None:
-        """Pair functions and weights; both have the same length."""
+        """Pair functions and weights.
+
+        Args:
+            rewards: the functions.
+            weights: one factor for each function.
+
+        Raises:
+            ValueError: the numbers of functions and weights differ.
+        """
         self.rewards = tuple(rewards)
         self.names = tuple(reward.name for reward in rewards)
         self._weights = dict(zip(self.names, weights, strict=True))
 
-    def total(self, judged: ScoredCompletion) -> float | None:
-        """The weighted sum of a completion's rewards; None if no function applies."""
-        given = {name: value for name, value in judged.rewards.items() if value is not None}
-        return float(sum(self._weights[name] * value for name, value in given.items())) if given else None
+    def total(self, completion: ScoredCompletion) -> float | None:
+        """Weighted sum of a completion's rewards, the reward that the policy is trained on.
+
+        Args:
+            completion: the completion with the value of each function.
+
+        Returns:
+            The sum over the functions that apply; None if none does, so that the completion is not trained on.
+
+        Raises:
+            KeyError: a reward of a function that is not among these.
+        """
+        scores = {name: value for name, value in completion.rewards.items() if value is not None}
+        return float(sum(self._weights[name] * value for name, value in scores.items())) if scores else None
 
 
-def unscored_message(left: int, of: int) -> str:
-    """Message about completions to which no reward function applies.
+def unscored_message(unscored: int, total: int) -> str:
+    """Warning about completions to which no reward function applies, the same for all stages with rewards.
 
     Args:
-        left: number of these completions.
-        of: number of all completions.
+        unscored: number of these completions.
+        total: number of all completions.
     """
-    return f"All reward functions returned None for {left} of {of} completions. These are not trained on."
+    return f"All reward functions returned None for {unscored} of {total} completions. These are not trained on."
 
 
 def fix_message(name: str) -> str:
-    """How to continue after a reward function failed."""
+    """Sentence on how to continue after a reward function failed, appended to its error.
+
+    Args:
+        name: the function's name.
+    """
     return f"Fix the function, then resume with run.resume(rewards=[{name}])."

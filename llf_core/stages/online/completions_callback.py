@@ -89,8 +89,8 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
             self._writer.sample(
                 step=state.global_step,
                 kind="completion",
-                prompt=one.answered.prompt,
-                text=one.answered.answer,
+                prompt=one.completion.prompt,
+                text=one.completion.answer,
                 reward=self._trl_rewards.total(one),
                 rewards=one.rewards,
             )

@@ -59,7 +59,7 @@ class TRLRewards:
 
     def shown(self, max_completions: int) -> list[ScoredCompletion]:
         """Some of the last answers, all to the first prompt: the best, the worst, and others between them."""
-        first = [one for one in self.last if one.answered.messages == self.last[0].answered.messages]
+        first = [one for one in self.last if one.completion.messages == self.last[0].completion.messages]
         ranked = sorted(first, key=lambda one: self.total(one) or 0.0, reverse=True)
         if len(ranked) <= max_completions:
             return ranked
@@ -96,7 +96,7 @@ class TRLRewards:
         values: list[float | None] = []
         failed: list[tuple[str, str]] = []
         try:
-            values = reward.score([one.answered for one in self._batch], trainer_values)
+            values = reward.score([one.completion for one in self._batch], trainer_values)
         except RewardError as error:
             if self._processes == 1:
                 raise RewardError(error.name, _in_step(error.message, step)) from error
@@ -127,7 +127,7 @@ class TRLRewards:
             )
         if self.training():
             self.last = self._batch
-            self.tokens += sum(len(one.answered.tokens) for one in self._batch)
+            self.tokens += sum(len(one.completion.tokens) for one in self._batch)
 
 
 def _in_step(message: str, step: int) -> str:

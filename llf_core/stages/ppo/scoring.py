@@ -184,7 +184,7 @@ class FunctionScoring:
         scored = [ScoredCompletion(self._answered(one)) for one in completions]
         for reward in self._weighted_sum.rewards:
             try:
-                values = reward.score([one.answered for one in scored])
+                values = reward.score([one.completion for one in scored])
             except RewardError as error:
                 raise StopTraining(error.message, fix_message(error.name)) from error
             for one, value in zip(scored, values, strict=True):

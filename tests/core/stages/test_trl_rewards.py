@@ -61,9 +61,9 @@ def test_a_function_is_called_like_the_reward_and_gives_its_values() -> None:
 def test_what_is_shown_is_the_best_and_the_worst_to_one_prompt() -> None:
     trl_rewards, _, _, call = judged(length)
     call()
-    assert [one.answered.answer for one in trl_rewards.shown(2)] == ["aaa", ""]
-    assert [one.answered.answer for one in trl_rewards.shown(3)] == ["aaa", "a", ""]
-    assert [one.answered.answer for one in trl_rewards.shown(9)] == ["aaa", "aa", "a", ""]
+    assert [one.completion.answer for one in trl_rewards.shown(2)] == ["aaa", ""]
+    assert [one.completion.answer for one in trl_rewards.shown(3)] == ["aaa", "a", ""]
+    assert [one.completion.answer for one in trl_rewards.shown(9)] == ["aaa", "aa", "a", ""]
     assert trl_rewards.shown(0) == []
 
 
