@@ -153,7 +153,7 @@ class OptimizerDeclaration(Declaration):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StageDeclaration(Declaration):
-    """A training objective; implemented by a `llf_core.stages.base.stage.Stage`.
+    """A training objective; implemented by a `LossStage` or a `TrainerStage` of `llf_core.stages.base.stage`.
 
     Attributes:
         data_kind: what its data sets hold.

@@ -13,7 +13,7 @@ from llf_core.acceleration.patching.causal_head import Head, forward
 from llf_core.config.declarations.stages.kd import KDOptions
 from llf_core.config.ignore_index import IGNORED
 from llf_core.stages.auxiliary_model import autocast, load_auxiliary
-from llf_core.stages.base.stage import Stage
+from llf_core.stages.base.stage import LossStage
 from llf_core.stages.sft import record_document_losses, shifted_targets
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llf_core.stages.base.stage import Batch, RecordLosses
 
 
-class KD(Stage):
+class KD(LossStage):
     """Learns a teacher's distribution over the vocabulary at each token of the answers, and the answers themselves."""
 
     def __init__(self, context: TrainingContext) -> None:
@@ -48,7 +48,7 @@ class KD(Stage):
         """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher ‖ student)`.
 
         Args:
-            model: see `Stage.loss_sum`.
+            model: see `LossStage.loss_sum`.
             batch: see `llf_core.data.Collator`.
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
             record_losses: called with the loss of each document and its tokens, `[examples]` each.

@@ -10,7 +10,7 @@ from llf_core.acceleration.patching.causal_head import forward_hidden
 from llf_core.config.declarations.stages.rm import RMOptions
 from llf_core.data.pair_collator import PairCollator
 from llf_core.models.reward_head import score_hidden_states
-from llf_core.stages.base.stage import Stage
+from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import group_count
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor
     return losses + center * (chosen + rejected).square() if center else losses
 
 
-class RM(Stage):
+class RM(LossStage):
     """Trains a model to score answers, from pairs of which one is better."""
 
     label_names: ClassVar[tuple[str, ...]] = ("ends",)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llf_core.config.ignore_index import IGNORED
-from llf_core.stages.base.stage import Stage
+from llf_core.stages.base.stage import LossStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def record_document_losses(
     record_losses(sums, torch.bincount(documents, minlength=count))
 
 
-class SFT(Stage):
+class SFT(LossStage):
     """Trains on the answers of conversations; the prompts are only read."""
 
     @staticmethod
@@ -69,7 +69,7 @@ class SFT(Stage):
             model: a causal language model, perhaps wrapped.
             batch: of either kind, see `llf_core.data.Collator`.
             label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
-            record_losses: called with the loss of each document and its tokens, see `Stage.loss_sum`.
+            record_losses: called with the loss of each document and its tokens, see `LossStage.loss_sum`.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over

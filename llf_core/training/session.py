@@ -50,7 +50,7 @@ from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.base.context import TrainingContext
-from llf_core.stages.base.stage import make_stage
+from llf_core.stages.base.stage import LossStage, TrainerStage, make_stage
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.early_stopping import early_stopping
@@ -72,7 +72,6 @@ if TYPE_CHECKING:
     from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
     from llf_core.stages.base.loop import TrainingLoop
-    from llf_core.stages.base.stage import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +267,7 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
 
 def make_trainer(
     context: TrainingContext,
-    stage: Stage,
+    stage: LossStage | TrainerStage,
     progress: MetricsCallback,
     checkpoint: Path | None = None,
     *,
@@ -306,22 +305,26 @@ def make_trainer(
         resume_from=None if checkpoint is None else str(checkpoint),
         max_steps=None if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("max_steps"),
     )
-    trainer: TrainingLoop = stage.trainer(settings, callbacks) or RunTrainer(
-        stage=stage,
-        model=context.model,
-        args=settings(),
-        train_dataset=None if evaluates else _examples(stage, train),
-        eval_dataset=None if context.data.eval is None else stage.examples(context.data.eval, held_out=True),
-        data_collator=stage.collator(**options) or Collator(**options),
-        processing_class=context.tokenizer,
-        callbacks=callbacks,
-    )
+    trainer: TrainingLoop
+    if isinstance(stage, TrainerStage):
+        trainer = stage.trainer(settings, callbacks)
+    else:
+        trainer = RunTrainer(
+            stage=stage,
+            model=context.model,
+            args=settings(),
+            train_dataset=None if evaluates else _examples(stage, train),
+            eval_dataset=None if context.data.eval is None else stage.examples(context.data.eval, held_out=True),
+            data_collator=stage.collator(**options) or Collator(**options),
+            processing_class=context.tokenizer,
+            callbacks=callbacks,
+        )
     trainer.remove_callback(PrinterCallback)  # MetricsCallback prints each record once, for people
     progress.trainer = trainer
     return trainer
 
 
-def _examples(stage: Stage, train: Any) -> Any:
+def _examples(stage: LossStage, train: Any) -> Any:
     return StreamedRows(train) if isinstance(train, Stream) else stage.examples(train)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.data.streaming import Stream
-    from llf_core.stages.base.stage import Stage
+    from llf_core.stages.base.stage import LossStage
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -49,10 +49,12 @@ class RunTrainer(TrainingLoop):
     them, so the result does not depend on the split into micro-batches, unless the stage is `batch_dependent`.
     """
 
+    stage: LossStage
+
     # compute_loss divides by the count of the whole step, so the Trainer must not divide once more.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
+    def __init__(self, *, stage: LossStage, **kwargs: Any) -> None:
         """Create the trainer.
 
         Args:

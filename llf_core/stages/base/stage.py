@@ -1,4 +1,4 @@
-"""The base class of the stages: what a training step minimises."""
+"""The base classes of the stages: a loss that is computed here, or a trainer that another library brings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from llf_core.config.declaration import PluginError
 from llf_core.config.registry import stage_of
 from llf_core.stages.base.measures import Measures
 
@@ -34,8 +35,54 @@ class Examples(Protocol):
         """The columns of an example."""
 
 
-class Stage(ABC):
+class Stage:
     """A training objective; declared by a `llf_core.config.declaration.StageDeclaration`. One object for each attempt.
+
+    A stage subclasses `LossStage` or `TrainerStage`; this class is what both have in common.
+
+    Args:
+        context: the training context; None if only the loss formula is needed.
+    """
+
+    def __init__(self, context: TrainingContext | None = None) -> None:
+        self._context = context
+
+    @property
+    def context(self) -> TrainingContext:
+        """The training context of the attempt: config, model, data and tokenizer.
+
+        Raises:
+            RuntimeError: the stage was made for its formula alone.
+        """
+        if self._context is None:
+            raise RuntimeError(f"{type(self).__name__} has no training context: it was made for its loss alone.")
+        return self._context
+
+    @property
+    def config(self) -> RunConfig | None:
+        """The run's config; None where the stage was made for its formula alone, as tests of a formula do."""
+        return None if self._context is None else self._context.config
+
+    def auxiliary_models(self) -> Sequence[nn.Module]:
+        """Models that are trained beside the run's model: the memory forecast and the checksums include them."""
+        return ()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside the model, as JSON, so that a resumed run repeats the losses exactly."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the checkpoint whose `state` this is; called once, before the trainer is created."""
+
+    def save(self, checkpoint: Path) -> None:
+        """Write what is not JSON, such as tensors, into a checkpoint's folder."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Read what `save` wrote; called once, after `restore`."""
+
+
+class LossStage(Stage, ABC):
+    """A stage whose loss is computed here, by `loss_sum`; `llf_core.training.trainer.RunTrainer` makes its steps.
 
     Attributes:
         label_names: keys of a batch that its loss cannot be computed without.
@@ -52,31 +99,11 @@ class Stage(ABC):
     batch_dependent: bool = False
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        self._context = context
+        super().__init__(context)
         self.measures = Measures()
 
-    @property
-    def context(self) -> TrainingContext:
-        """The training context of the attempt.
-
-        Raises:
-            RuntimeError: the stage was made for its formula alone.
-        """
-        if self._context is None:
-            raise RuntimeError(f"{type(self).__name__} has no training context: it was made for its loss alone.")
-        return self._context
-
-    @property
-    def config(self) -> RunConfig | None:
-        """The run's config; None where the stage was made for its formula alone."""
-        return None if self._context is None else self._context.config
-
-    def auxiliary_models(self) -> Sequence[nn.Module]:
-        """Models that are trained beside the run's model, and need memory for it."""
-        return ()
-
     def collator(self, **options: Any) -> Collate | None:  # noqa: ARG002
-        """Makes batches of examples; None where `llf_core.data.Collator` does.
+        """Create what makes batches of examples; None where `llf_core.data.Collator` does.
 
         Args:
             options: the arguments of `llf_core.data.Collator`.
@@ -84,34 +111,27 @@ class Stage(ABC):
         return None
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:  # noqa: ARG002
-        """Examples with the columns that the stage adds, before collation.
+        """Add the columns that the loss needs beside tokens and labels, before collation.
 
         Args:
             examples: the prepared examples.
             held_out: whether they are the evaluation set.
+
+        Returns:
+            The examples with those columns; by default `examples` itself.
         """
         return examples
 
-    def trainer(
-        self,
-        settings: Callable[..., TrainingArguments],  # noqa: ARG002
-        callbacks: list[TrainerCallback],  # noqa: ARG002
-    ) -> Trainer | None:
-        """The trainer of a stage whose steps another library makes; None where `RunTrainer` makes them.
-
-        Args:
-            settings: makes the trainer's arguments, given a class of `TrainingArguments` and further values of it.
-            callbacks: the run's, which the trainer must call.
-        """
-        return None
-
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor | None:  # noqa: ARG004
-        """The number of things in a batch that the loss is a mean over, an int64 scalar; None where that is tokens."""
+        """Number of things in a batch that the loss is a mean over, an int64 scalar; None where that is tokens."""
         return None
 
     def batches(self, batches: list[Batch]) -> list[Batch]:
-        """What an optimizer step learns from, given the loader's batches for it; called after the step before."""
+        """The micro-batches that an optimizer step learns from, given the loader's; called after the step before.
+
+        A stage that samples its own data, as PPO does, returns that instead. By default `batches` itself.
+        """
         return batches
 
     @abstractmethod
@@ -136,40 +156,55 @@ class Stage(ABC):
             whole optimizer step on all ranks.
         """
 
-    def evaluated(self, means: Mapping[str, float]) -> None:  # noqa: B027 - a hook that not all need
-        """Receives the means of its measures in an evaluation, over all processes.
+    def evaluated(self, means: Mapping[str, float]) -> None:
+        """Receive the means of its measures in an evaluation, over all processes.
 
         Raises:
             StopTraining: the run cannot go on.
         """
 
     def rollback(self) -> None:
-        """Forgets what `loss_sum` has changed here since `commit`: the step is made again in smaller parts."""
+        """Forget what `loss_sum` has changed here since `commit`: the step is made again in smaller parts."""
         self.measures.rollback()
 
     def commit(self) -> None:
-        """Keeps what `loss_sum` has changed: the gradients of a step, or an evaluation's batch, are complete."""
+        """Keep what `loss_sum` has changed: the gradients of a step, or an evaluation's batch, are complete."""
         self.measures.commit()
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside the model, as JSON."""
-        return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - a hook that not all need
-        """Continues from the checkpoint whose `state` this is."""
+class TrainerStage(Stage, ABC):
+    """A stage whose steps the trainer of another library makes, such as TRL's, which computes the loss itself."""
 
-    def save(self, checkpoint: Path) -> None:  # noqa: B027 - a hook that not all need
-        """Writes what is not JSON into a checkpoint's folder."""
+    @abstractmethod
+    def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> Trainer:
+        """Create the trainer of an attempt.
 
-    def load(self, checkpoint: Path) -> None:  # noqa: B027 - a hook that not all need
-        """Reads what `save` wrote."""
+        Args:
+            settings: makes the trainer's arguments, given a class of `TrainingArguments` as `kind` and further values
+                of it.
+            callbacks: the run's, which the trainer must call.
+
+        Returns:
+            A subclass of the library's trainer with `llf_core.stages.base.loop.TrainingLoop` as its first base, so that
+            the learning rate and the last step of the run can be changed while it goes on.
+        """
 
 
-def make_stage(config: RunConfig, context: TrainingContext) -> Stage:
-    """Create the stage that a config selects.
+def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | TrainerStage:
+    """Create the stage that a config selects: its class is imported here, so that forms and rules need no torch.
 
     Args:
         config: of the run.
         context: the training context.
+
+    Raises:
+        PluginError: the stage of another package cannot be imported, or is neither a `LossStage` nor a `TrainerStage`.
     """
-    return stage_of(config).load(Stage)(context)
+    declaration = stage_of(config)
+    made = declaration.load(Stage)(context)
+    if not isinstance(made, LossStage | TrainerStage):
+        raise PluginError(
+            f"The stage {declaration.name} names {declaration.implementation}, which inherits from Stage itself. "
+            f"Expected a subclass of LossStage or TrainerStage ({Stage.__module__})."
+        )
+    return made

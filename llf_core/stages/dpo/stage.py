@@ -10,7 +10,7 @@ from llf_core.config.declarations.stages.dpo import DPOOptions
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.base.all_reduce import sum_over_ranks
-from llf_core.stages.base.stage import Stage
+from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses import LOSSES, Pairs, Terms
 from llf_core.stages.losses.bco import RunningMean, bco
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llf_core.stages.logprobs import Answers
 
 
-class DPO(Stage):
+class DPO(LossStage):
     """Makes the better of two answers likelier, and the other less likely, measured against a reference."""
 
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
@@ -81,7 +81,7 @@ class DPO(Stage):
         """Sum of the preference loss over the pairs of a micro-batch.
 
         Args:
-            model: see `Stage.loss_sum`.
+            model: see `LossStage.loss_sum`.
             batch: of `PairCollator`.
             label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each pair and its tokens, `[examples]` each.
@@ -120,12 +120,12 @@ class DPO(Stage):
         return bco(pairs, self.terms, self.baseline.mean)
 
     def rollback(self) -> None:
-        """See `Stage.rollback`; the running mean of rewards goes back too."""
+        """See `LossStage.rollback`; the running mean of rewards goes back too."""
         super().rollback()
         self.baseline.load(self._kept)
 
     def commit(self) -> None:
-        """See `Stage.commit`."""
+        """See `LossStage.commit`."""
         super().commit()
         self._kept = self.baseline.state()
 

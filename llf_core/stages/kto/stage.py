@@ -13,7 +13,7 @@ from llf_core.data.errors import DataError
 from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.base.all_reduce import sum_over_ranks
-from llf_core.stages.base.stage import Stage
+from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses.kto import kl_estimate, kto
 from llf_core.stages.reference_logprobs import Reference, without_dropout
@@ -32,7 +32,7 @@ MAX_LOOKBACK = 50
 """Examples that are looked back through for another question."""
 
 
-class KTO(Stage):
+class KTO(LossStage):
     """Makes good answers likelier and bad ones less likely, measured against a reference.
 
     How far the model has come from the reference is estimated by answers that belong to other questions: that of the
@@ -99,7 +99,7 @@ class KTO(Stage):
         """Sum of the KTO loss over the responses of a micro-batch.
 
         Args:
-            model: see `Stage.loss_sum`.
+            model: see `LossStage.loss_sum`.
             batch: of `PairCollator`.
             label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each response and its tokens, `[examples]` each.

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS
 from llf_core.config.rules.sampling import numbers
-from llf_core.stages.base.stage import Stage
+from llf_core.stages.base.stage import TrainerStage
 from llf_core.stages.online.rollout import Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from torch import Tensor, nn
-
     from llf_core.config.option import Section
     from llf_core.data.prompts import Prompts
     from llf_core.rewards import Reward
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.base.stage import Batch, RecordLosses
     from llf_core.stages.online.trl_trainers import Online
 
 logger = logging.getLogger(__name__)
@@ -34,7 +31,7 @@ SHARED_KEYS = (
 ROLLOUT = "rollout.pt"
 
 
-class OnlineStage(Stage):
+class OnlineStage(TrainerStage):
     """Draws several answers to a prompt, has them judged by reward functions, and makes the better ones likelier.
 
     The steps are TRL's; data, model, checkpoints and what is told of the run are ours.
@@ -51,29 +48,6 @@ class OnlineStage(Stage):
         super().__init__(context)
         self.rollout = Rollout()
         self._trainer: Online | None = None
-
-    def loss_sum(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        label_smoothing: float = 0.0,
-        record_losses: RecordLosses | None = None,
-    ) -> Tensor:
-        """Not called: the TRL trainer computes the loss.
-
-        Args:
-            model: not used.
-            batch: not used.
-            label_smoothing: not used.
-            record_losses: not used.
-
-        Returns:
-            Never; a scalar by its type.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(f"{type(self).__name__} makes its steps by TRL's trainer, see `trainer`.")
 
     def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:
         """Create the TRL trainer of the loaded model, with the run's prompts and reward functions.

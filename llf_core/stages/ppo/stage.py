@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.ppo import PPOOptions
-from llf_core.stages.base.stage import Stage
+from llf_core.stages.base.stage import LossStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ TRIES = 16
 """Most phases in a row of which no answer can be judged."""
 
 
-class PPO(Stage):
+class PPO(LossStage):
     """Has the policy answer prompts, scores the answers, and makes better ones likelier.
 
     A phase answers `per_device_train_batch_size · gradient_accumulation_steps · ppo_buffer_size` prompts and makes
