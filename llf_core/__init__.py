@@ -1,4 +1,4 @@
-"""Trains, evaluates and exports language models. Knows nothing of Jupyter."""
+"""Train, evaluate and export language models. Imports nothing of Jupyter, so that a run needs no notebook."""
 
 __version__ = "0.1.0"
 

@@ -11,14 +11,17 @@ if TYPE_CHECKING:
 
 
 def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make the `__getattr__` of a package.
+    """Make the `__getattr__` of a package whose public names are imported when they are used first.
+
+    A command or a form that needs one name of a package then does not wait for the imports of all its modules.
 
     Args:
         package: its `__name__`.
-        homes: module of each public name, absolute or, as in `.device`, of the package.
+        homes: module of each public name, absolute or, as in `.device`, relative to the package.
 
     Returns:
-        A function that imports a name and keeps it in the package. It raises an `AttributeError` for any other name.
+        A function that imports a name and keeps it in the package. It raises an `AttributeError` for any other name,
+        and the `ImportError` of a module that cannot be imported.
     """
 
     def bring(name: str) -> Any:

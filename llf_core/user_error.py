@@ -9,7 +9,7 @@ BAD_CONFIG = 2
 
 
 class UserError(Exception):
-    """An error with a known cause, told in sentences and without a trace.
+    """An error with a known cause, reported to the user in sentences and without a traceback.
 
     Attributes:
         message: what is wrong, which value, what was expected.

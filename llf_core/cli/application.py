@@ -58,7 +58,12 @@ runs_app.command("clean")(runs_clean)
 
 
 def main() -> None:
-    """Run the command. An error that the user can fix is one line, without a traceback."""
+    """Run the command line: the entry point of `llf`. An error that the user can fix is one line, without a traceback.
+
+    Raises:
+        SystemExit: always; with 0, the exit code of the error, or 2 for wrong arguments.
+        OSError: a system error that no file or disk explains, which is a bug.
+    """
     if sys.platform == "win32":
         sys.exit(NO_WINDOWS)
     for stream in (sys.stdout, sys.stderr):

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def attach_run(run_id: str) -> Run:
-    """Open a run by id, by a prefix of its id, or as `last`.
+    """Open a run by id, by a prefix of its id, or as `last`, so that nobody types a whole id.
 
     Raises:
-        UserError: no run matches.
+        UserError: no run or more than one run matches, or the run cannot be read.
     """
     from llf_core.launch import attach
     from llf_core.runs.find import find_run

@@ -18,14 +18,14 @@ RUNS_CODE = ("trust_remote_code", "allow_pickle")
 
 
 def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
-    """Load the config of a command that starts a process, and print its problems.
+    """Load the config of a command that starts a process, and print its problems to stderr.
 
     Args:
         source: path of a YAML or JSON file.
         overrides: `key=value`.
 
     Raises:
-        Exit: the config has errors.
+        Exit: the config has errors; the exit code is `BAD_CONFIG`.
     """
     from llf_core.config import validate as check
 
@@ -41,9 +41,14 @@ def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
 def with_name_checks(report: Report, *, starting: bool = False) -> Report:
     """Add the problems of models, data sets and modules that the config names.
 
+    Separate from `validate`, which reads no file and asks no hub.
+
     Args:
         report: the report to extend.
-        starting: whether a run is about to start.
+        starting: whether a run is about to start; a missing path is then an error, not a warning.
+
+    Raises:
+        OSError: the runs in `LLF_HOME` cannot be listed.
     """
     from llf_core.config.name_checks import check as check_names
     from llf_core.runs.folder import home, run_ids
@@ -52,7 +57,10 @@ def with_name_checks(report: Report, *, starting: bool = False) -> Report:
 
 
 def with_data_checks(report: Report) -> Report:
-    """Add the problems found in the first records of the data sets, if the config has no other errors."""
+    """Add the problems found in the first records of the data sets, if the config has no other errors.
+
+    Columns that match no format are then reported before a model is loaded.
+    """
     if not report.ok:
         return report
     from llf_core.data.kind_check import dataset_problems

@@ -22,10 +22,10 @@ class UsageError(UserError):
 
 @contextmanager
 def in_a_sentence() -> Iterator[None]:
-    """Convert errors of runs and of the system to sentences without a traceback.
+    """Convert errors of runs and of the system to sentences without a traceback; used as a `with` block.
 
     Raises:
-        UserError: the sentence.
+        UserError: an `OSError`, `RuntimeError` or `ValueError` of the block, as a sentence.
     """
     try:
         yield

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
-    """The reward functions in a file, by name."""
+    """Load the reward functions in a file of the option `--rewards`, by name; none without a file.
+
+    Raises:
+        UserError: the file cannot be read or run, defines no reward function, or one that cannot be stored.
+    """
     if path is None:
         return {}
     from llf_core.rewards import from_file, functions_by_name
@@ -25,7 +29,7 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
 
 
 def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]:
-    """Names of the reward functions in a config.
+    """Names of the reward functions in a config, which `--rewards` may define; empty if it names none.
 
     Args:
         source: path of the config.
@@ -37,7 +41,7 @@ def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]
 
 
 def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Print which of the given reward functions are not used.
+    """Print which of the given reward functions are not used, since a misspelled name would have no effect otherwise.
 
     Args:
         who: subject of the sentence.

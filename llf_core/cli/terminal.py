@@ -22,7 +22,7 @@ class Terminal(Console):
     """A console that escapes control characters in untrusted text (data, names, logs)."""
 
     def print(self, *objects: object, **options: Any) -> None:
-        """Print with control characters escaped, see `visible`.
+        """Print with control characters escaped, see `visible`: data, names and logs may come from somebody else.
 
         Args:
             objects: see `rich.console.Console.print`.
@@ -36,18 +36,23 @@ err = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_error(error: Exception) -> None:
-    """Print an error without secrets to stderr."""
+    """Print an error to stderr as one line: without secrets, shortened, and without control characters."""
     err.print(f"[red]Error[/red] {escape(brief(redact(str(error))))}")
 
 
 def print_json(value: object) -> None:
-    """Print the result of a command as JSON."""
+    """Print the result of a command as indented JSON to stdout, with control characters escaped.
+
+    Raises:
+        TypeError: a dict has a key that JSON does not allow.
+        ValueError: the value contains itself.
+    """
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     print(visible_json(text), flush=True)  # noqa: T201 - the result
 
 
 def print_problem(problem: Problem) -> None:
-    """Print a problem of a config with its fixes to stderr."""
+    """Print a problem of a config with its fixes to stderr, so that stdout holds only the result."""
     colour = {"error": "red", "warning": "yellow", "note": "dim"}[problem.severity]
     where = f" (line {problem.line})" if problem.line else ""
     err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
@@ -58,14 +63,22 @@ def print_problem(problem: Problem) -> None:
 
 @contextmanager
 def progress_status() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of another process on one line."""
+    """Show the progress of another process on one line, while the block runs.
+
+    Yields:
+        A function of what is done, the number done and the total, which updates the line.
+    """
     with out.status("Loading …") as status:
         yield lambda what, done, total: status.update(f"{what}: {done:,} of {total:,}")
 
 
 @contextmanager
 def row_progress() -> Iterator[Callable[[str, int], None]]:
-    """Show the number of prepared rows on stderr, if that is a terminal."""
+    """Show the number of prepared records on stderr while the block runs, if that is a terminal.
+
+    Yields:
+        A function of the data set's name and the number of records, which updates the line.
+    """
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:

@@ -33,10 +33,13 @@ def build(
     Args:
         values: the values whose keys are options.
         requested: where they come from.
-        config_class: what is made.
+        config_class: the class to build.
 
     Returns:
-        The config, with absolute paths, and a problem for each refused value.
+        The config, with absolute paths, and a problem for each rejected value.
+
+    Raises:
+        PluginError: two plug-ins declare the same key, or one is not declared correctly, see `fields`.
     """
     problems: list[Problem] = []
 

@@ -17,7 +17,10 @@ FILE = Path(__file__).with_name("chat_templates.toml")
 
 @cache
 def entries() -> dict[str, dict[str, Any]]:
-    """Fields of every template by its name or alias; missing fields are inherited from the entry under `like`."""
+    """Fields of every template by its name or alias; missing fields are inherited from the entry under `like`.
+
+    Read once per process: the renderer looks up the template of each data set here.
+    """
     with FILE.open("rb") as file:
         written = tomllib.load(file)
 
@@ -34,5 +37,5 @@ def entries() -> dict[str, dict[str, Any]]:
 
 @cache
 def template_names() -> tuple[str, ...]:
-    """Names of all templates, sorted."""
+    """Names of all templates and their aliases, sorted: the choices of the key `template`."""
     return tuple(sorted(entries()))

@@ -14,20 +14,23 @@ from llf_core.redaction.source_scan import is_secret
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
 
-LONGEST_VALUE = 60
+MAX_VALUE_CHARACTERS = 60
 WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
 def classify(key: str, value: object, line: int | None) -> Problem | None:
-    """Classify a key, before its value is validated.
+    """Classify a key, before its value is validated, so that no key is ignored without a message.
 
     Args:
         key: any key.
         value: its value as it was read.
-        line: its line in a file.
+        line: its line in a file, counted from 1; None if unknown.
 
     Returns:
-        None where the key is an option of ours, or known and at its do-nothing default.
+        None if the key is an option of ours, or known and at the value that has no effect; else a problem.
+
+    Raises:
+        PluginError: the options cannot be listed, see `fields`.
     """
     spec, listed = field(key), known()
     if spec is not None:
@@ -47,18 +50,22 @@ def classify(key: str, value: object, line: int | None) -> Problem | None:
 
 
 def is_known(key: str) -> bool:
-    """Whether a key is an option, or a known key that is not supported, not needed or a secret."""
+    """Whether a key is an option, or a known key that is not supported, not needed or a secret.
+
+    Raises:
+        PluginError: the options cannot be listed, see `fields`.
+    """
     return field(key) is not None or key in known().keys
 
 
 def show(value: object) -> str:
-    """Format a value as in a config file, truncated to 60 characters."""
+    """Format a value for a message as in a config file, truncated to 60 characters since it may be a whole file."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     text = exact(value) if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[: MAX_VALUE_CHARACTERS - 1]}…"
 
 
 def _value_not_built(spec: FieldSpec, value: object, line: int | None) -> Problem | None:

@@ -51,25 +51,28 @@ class Declaration:
 
     @property
     def selector(self) -> str:
-        """The key whose value selects it."""
+        """The key whose value selects the plug-in, such as `finetuning_type`."""
         return self.key
 
     def selected_by(self, value: object) -> bool:
-        """Whether a value of `selector` selects it."""
+        """Whether a value of `selector` selects the plug-in. A form uses this before there is a whole config."""
         return value == self.name
 
     def is_selected(self, config: ConfigValues) -> bool:
-        """Whether a config selects it."""
+        """Whether a config selects the plug-in. Options of other plug-ins have no effect."""
         return self.selected_by(config.get(self.selector))
 
     def load(self, base: type[ImplementationT]) -> type[ImplementationT]:
-        """Import the implementation.
+        """Import the implementation: only when a run needs it, since it may import torch.
 
         Args:
             base: the abstract class of the kind, such as `llf_core.stages.base.stage.Stage`.
 
+        Returns:
+            The class that `implementation` names.
+
         Raises:
-            PluginError: `implementation` names nothing, or nothing that inherits from `base`.
+            PluginError: `implementation` cannot be imported, or is not a subclass of `base`.
         """
         module, _, name = self.implementation.partition(":")
         try:
@@ -126,11 +129,11 @@ class ModifierDeclaration(Declaration):
 
     @property
     def selector(self) -> str:
-        """Its switch."""
+        """The key `switch`: a modifier is selected by one of its own options, not by its name."""
         return self.switch
 
     def selected_by(self, value: object) -> bool:
-        """Whether the value of its switch is neither empty, 0 nor false."""
+        """Whether a value of its switch is neither empty, 0 nor false; a form asks before there is a whole config."""
         return bool(value)
 
 

@@ -9,59 +9,67 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SHOWN = 12
-LETTERS_A_SLIP = 5
-"""A name may have one slip for so many letters, and `MOST_SLIPS` at most, and still be a misspelling."""
-MOST_SLIPS = 2
-ALIKE = 0.6
+MAX_LISTED = 12
+LETTERS_PER_EDIT = 5
+"""A misspelling may differ by one letter per this many letters of the name, and by at most `MAX_EDITS`."""
+MAX_EDITS = 2
+MIN_SIMILARITY = 0.6
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggest the nearest known name.
+    """Suggest the nearest known name, as the end of a message about an unknown one.
 
     Args:
         name: a name that is not known.
         known: the known names.
 
     Returns:
-        The suggestion as a sentence with a leading space, or an empty text where no name is near.
+        The suggestion as a sentence with a leading space, or an empty text if no name is similar.
     """
     near = nearest(name, known)
     return "" if near is None else f" Did you mean {near!r}?"
 
 
 def any_of(names: Iterable[str]) -> str:
-    """Join names as `a, b or c`."""
+    """Join names as `a, b or c`, for a sentence that says what was expected.
+
+    Raises:
+        ValueError: there are no names.
+    """
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Find the most similar known name, or None.
+    """Find the most similar known name: a misspelling first, then a name that begins the same, then a similar one.
 
     Args:
         name: as it was written.
-        known: names, those that are meant most often first; of a hub id, the part behind the slash counts alone too.
+        known: names, those that are meant most often first. A hub id is also compared by its part after the slash.
+
+    Returns:
+        The known name, or None if none is similar.
     """
     every = list(dict.fromkeys(known))
-    slip = misspelt(name, every)
-    if slip is not None:
-        return slip
-    begun = [one for one in every if len(name) >= LETTERS_A_SLIP and _plain(one).startswith(_plain(name))]
+    misspelling = misspelt(name, every)
+    if misspelling is not None:
+        return misspelling
+    begun = [one for one in every if len(name) >= LETTERS_PER_EDIT and _plain(one).startswith(_plain(name))]
     if begun:
         return begun[0]
     plain: dict[str, str] = {}
     for one in every:
         for form in (one, one.rpartition("/")[2]) if "/" not in name else (one,):
             plain.setdefault(_plain(form), one)
-    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=ALIKE)
+    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=MIN_SIMILARITY)
     return plain[near[0]] if near else None
 
 
 def misspelt(name: str, known: Iterable[str]) -> str | None:
     """Find the known name of which another is a misspelling: one or two letters differ, and no number does.
 
-    `model-7b` is no misspelling of `model-3b`: a name with another number is another name.
+    Stricter than `nearest`, so that the result may turn a warning into an error. `model-7b` is not a misspelling of
+    `model-3b`: both may exist.
 
     Args:
         name: a name that is not known.
@@ -72,22 +80,29 @@ def misspelt(name: str, known: Iterable[str]) -> str | None:
     """
     found = []
     for one in known:
-        slips = distance(_plain(name), _plain(one), MOST_SLIPS)
-        if slips <= min(MOST_SLIPS, max(1, len(one) // LETTERS_A_SLIP)) and not _other_number(name, one):
-            found.append((slips, one))
+        edits = distance(_plain(name), _plain(one), MAX_EDITS)
+        if edits <= min(MAX_EDITS, max(1, len(one) // LETTERS_PER_EDIT)) and not _other_number(name, one):
+            found.append((edits, one))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def distance(one: str, other: str, most: int | None = None) -> int:
-    """Damerau-Levenshtein distance of two texts: number of inserted, deleted, replaced or swapped letters.
+def distance(one: str, other: str, limit: int | None = None) -> int:
+    """Optimal string alignment distance: number of inserted, deleted, replaced or swapped letters.
+
+    Damerau, A technique for computer detection and correction of spelling errors, CACM 7(3), 1964, without further
+    edits of swapped letters. `difflib` measures similarity instead, in which short names with one wrong letter are far
+    apart.
 
     Args:
         one: a text.
-        other: another.
-        most: where it is more than this, any larger number may be returned.
+        other: another text.
+        limit: stop early if the distance is larger, since most names are far apart; None computes it in full.
+
+    Returns:
+        The distance; above `limit`, any number above it.
     """
-    if most is not None and abs(len(one) - len(other)) > most:
-        return most + 1
+    if limit is not None and abs(len(one) - len(other)) > limit:
+        return limit + 1
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
@@ -96,16 +111,20 @@ def distance(one: str, other: str, most: int | None = None) -> int:
             row[j] = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != letter_2))
             if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == letter_2:
                 row[j] = min(row[j], earlier[j - 2] + 1)
-        if most is not None and min(row) > most:
-            return most + 1
+        if limit is not None and min(row) > limit:
+            return limit + 1
     return row[-1]
 
 
 def listed(names: Iterable[str]) -> str:
-    """Join the first names, with the number of the others."""
+    """Join the first 12 names with commas, and the number of the others: a data set may have thousands.
+
+    Returns:
+        `none` without names.
+    """
     every = list(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return (", ".join(every[:SHOWN]) or "none") + more
+    more = f" and {len(every) - MAX_LISTED} more" if len(every) > MAX_LISTED else ""
+    return (", ".join(every[:MAX_LISTED]) or "none") + more
 
 
 def _plain(name: str) -> str:

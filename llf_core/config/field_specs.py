@@ -99,10 +99,14 @@ class FieldSpec:
     unset: str = ""
 
     def meaning(self, value_of: Callable[[str], Any]) -> str:
-        """What the default means where it is no value of its own: `auto: 16`; `none` where nothing else is said.
+        """What a default such as null or -1 means, for the placeholder of a form, such as `auto: 16`.
 
         Args:
-            value_of: gives the value of another key. Where that is no number from 0, the phrase ends before it: `auto`.
+            value_of: gives the value of another key. If that is not a number of at least 0, the phrase ends before it:
+                `auto`.
+
+        Returns:
+            A phrase, `none` for null if nothing is declared; empty if the default is a value of its own.
         """
         if not self.unset:
             return "none" if self.default is None else ""
@@ -116,7 +120,7 @@ class FieldSpec:
 
     @property
     def expected(self) -> str:
-        """What a good value is, as words that follow "Expected"."""
+        """Description of a valid value, as the words after "Expected" in a message."""
         if self.choices is not None:
             choices = ", ".join(str(one) for one in self.choices)
             words = f"{'some' if self.type == 'names' else 'one'} of {choices}"
@@ -151,12 +155,21 @@ def _number(value: float) -> str:
 
 
 def fields() -> tuple[FieldSpec, ...]:
-    """All options by section, those of its plug-ins last."""
+    """All options by section, those of its plug-ins last. Form, CLI, JSON Schema and reference are generated from them.
+
+    Raises:
+        PluginError: two plug-ins, or a plug-in and a section, declare the same key or name; an option is not declared
+            by `option`; or the key that selects a plug-in does not exist.
+    """
     return _fields()
 
 
 def field(key: str) -> FieldSpec | None:
-    """Specification of an option by its key, or None."""
+    """Look up the specification of an option by its key; None if there is no such option.
+
+    Raises:
+        PluginError: the options cannot be listed, see `fields`.
+    """
     return _by_key().get(key)
 
 
@@ -237,9 +250,14 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
 def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
     """Whether a config uses an option: its plug-in is selected, or it selects it, and the stage reads it.
 
+    Options that are not used are neither shown in a form nor written with the defaults, and setting one is reported.
+
     Args:
         spec: the option.
         config: selects the stage and the plug-ins.
+
+    Raises:
+        PluginError: the plug-ins cannot be listed, see `declared`.
     """
     owner = all_declared()[spec.owner] if spec.owner else None
     selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
@@ -252,7 +270,11 @@ def _stages_with(trait: str) -> tuple[str, ...]:
 
 
 def plain(value: object) -> Any:
-    """Convert a value to its form in a file: names as a comma-separated list, or as a list if one has a comma."""
+    """Convert a value to its form in a file: names as a comma-separated list, or as a list if one has a comma.
+
+    Returns:
+        Any other value unchanged.
+    """
     if not isinstance(value, tuple):
         return value
     return list(value) if any("," in name for name in value) else ",".join(value)

@@ -39,8 +39,9 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 def translate(requested: RequestedConfig) -> None:
     """Rename aliases of config keys to the keys of LLF, for example `warmup_ratio` to `warmup_steps`.
 
-    Each renamed key adds a note to the config's problems. Two names of one key with different values, or a
-    `warmup_ratio` outside its range, add an error. An alias that is off, such as `adafactor: false`, is removed.
+    A config of LLaMA-Factory or of an older transformers then runs unchanged. Each renamed key adds a note to the
+    config's problems. Two names of one key with different values, or a `warmup_ratio` outside its range, add an error.
+    An alias that is off, such as `adafactor: false`, is removed.
 
     Args:
         requested: the config as given; changed in place.

@@ -34,13 +34,13 @@ class Known:
 
     @property
     def keys(self) -> frozenset[str]:
-        """All keys."""
+        """All known keys that are not options; a key that is neither is reported as unknown."""
         return frozenset({*self.features, *self.not_needed, *self.translated, *self.secrets})
 
 
 @functools.cache
 def known() -> Known:
-    """Read `llama_factory.toml`."""
+    """Read `llama_factory.toml`, once per process."""
     data = tomllib.loads(files(__package__).joinpath("llama_factory.toml").read_text(encoding="utf-8"))
     features: dict[str, str] = {}
     defaults: dict[str, tuple[Any, ...]] = {}

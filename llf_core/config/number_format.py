@@ -10,9 +10,10 @@ SMALL, LARGE = 0.01, 1e15
 
 
 def exact(value: float) -> str:
-    """A number without a digit too many or too few: reading it gives the very same number.
+    """Format a number with as few digits as possible: reading the text gives the very same number.
 
-    Whole numbers have no decimals. Not a finite number is written as Python does.
+    Form, file, message and code then show a value in one way. Integers have no decimals; numbers that are not finite
+    are written as Python does.
     """
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
@@ -29,7 +30,10 @@ def exact(value: float) -> str:
 
 
 def for_yaml(value: float) -> str:
-    """The same as YAML 1.1 needs it: without a point `5e-5` would be a text for most readers of YAML, so `5.0e-5`."""
+    """Format a number for YAML 1.1 like `exact`, but with a point before an exponent: `5.0e-5`.
+
+    Most YAML readers follow YAML 1.1, in which `5e-5` is a string.
+    """
     if math.isnan(value):
         return ".nan"
     if math.isinf(value):

@@ -24,10 +24,15 @@ Scheduler = Literal[
 
 
 def assignments(value: str) -> str:
-    """A text of `name=value` with commas between.
+    """Check the text of `optim_args`: `name=value`, separated by commas.
+
+    transformers would report a wrong one only after the model is loaded.
+
+    Returns:
+        The text unchanged.
 
     Raises:
-        ValueError: it is none.
+        ValueError: a part is not of that form.
     """
     for part in value.replace(" ", "").split(",") if value else ():
         name, sign, given = part.partition("=")

@@ -41,29 +41,29 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     trait: str = "",
     unset: str = "",
 ) -> Any:
-    """Define a field of a section.
+    """Define a field of a section. Form, CLI help, JSON Schema and reference are generated from what is given here.
 
     Args:
         default: the value of a config that does not name the key.
         label: its name in a form, two or three words.
         help: one sentence.
-        unit: shown behind the value, e.g. `tokens`.
-        choices: every value that it can take.
+        unit: shown after the value, e.g. `tokens`.
+        choices: all allowed values; None if any value is allowed.
         choices_from: a kind of plug-in whose names are the choices, e.g. `method`.
-        minimum: smallest value, itself allowed.
-        maximum: largest value, itself allowed.
-        above: the value is larger than this.
-        below: the value is smaller than this.
+        minimum: smallest value, inclusive.
+        maximum: largest value, inclusive.
+        above: exclusive lower bound.
+        below: exclusive upper bound.
         level: `basic` fields are shown at once, the others behind "more".
-        source: who named the key.
-        path: how a relative path in it is resolved; None where it is no path.
-        lines: a text of several lines.
+        source: project that introduced the key.
+        path: how a relative path in it is resolved; None if it is not a path.
+        lines: whether a form shows a text area of several lines.
         trait: a trait of `StageDeclaration`; stages that have it use the option. Empty: all stages do.
-        unset: what the default means where it is no value of its own (null, -1), for a form: `the epochs end the
-            run`; `{key}` and `{key*2}` stand for the number of another key.
+        unset: meaning of a default such as null or -1, for a form: `the epochs end the run`; `{key}` and `{key*2}`
+            stand for the number of another key.
 
     Returns:
-        What pydantic takes for a field.
+        A pydantic field. The type is `Any`, so that it may be assigned to a field of any type.
     """
     meta: dict[str, Any] = {
         "label": label,
@@ -88,7 +88,10 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
 
 
 def split_names(value: object) -> Any:
-    """Split a comma-separated list of names into a tuple; convert a list to a tuple."""
+    """Split a comma-separated list of names into a tuple; convert a list to a tuple.
+
+    YAML files have both forms. Other values are returned unchanged, and pydantic rejects them.
+    """
     if isinstance(value, str):
         return tuple(name for part in value.split(",") if (name := part.strip()))
     return tuple(value) if isinstance(value, list) else value
@@ -103,7 +106,10 @@ Names = Annotated[
 
 
 def join_lines(value: object) -> Any:
-    """Join a list of texts, one per line; return any other value unchanged."""
+    """Join a list of texts, one per line; return any other value unchanged.
+
+    Line breaks inside a text become spaces, so that each text stays one prompt.
+    """
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return "\n".join(" ".join(one.splitlines()) for one in value)
     return value
@@ -114,7 +120,7 @@ Lines = Annotated[str, BeforeValidator(join_lines)]
 
 
 def parse_object(value: object) -> Any:
-    """Parse the JSON text of an object; return any other value unchanged.
+    """Parse the JSON text of an object, which a form and the command line give; return any other value unchanged.
 
     Args:
         value: as it was read.
@@ -123,7 +129,7 @@ def parse_object(value: object) -> Any:
         The object, or the value.
 
     Raises:
-        ValueError: the text is not a JSON object.
+        ValueError: the text begins like a JSON object and is not one.
     """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
@@ -133,7 +139,7 @@ def parse_object(value: object) -> Any:
     return value
 
 
-MOST_STEPS = 2**53
+MAX_STEPS = 2**53
 """More are no whole number that a float can tell from its neighbours."""
 LARGEST = 3.4e38
 """What a number of 32 bits can hold, in which a model computes."""
@@ -142,11 +148,13 @@ LARGEST = 3.4e38
 def share_or_number(value: float) -> float:
     """Convert a whole number such as 500.0 to an integer; leave a share below 1 unchanged.
 
+    The keys of steps hold either, as in transformers, and YAML reads both as float.
+
     Raises:
         ValueError: neither a share nor a whole number, or more than `MAX_STEPS`.
     """
-    if value > MOST_STEPS:
-        raise ValueError(f"Expected an integer of at most {MOST_STEPS:,}, or a share below 1.")
+    if value > MAX_STEPS:
+        raise ValueError(f"Expected an integer of at most {MAX_STEPS:,}, or a share below 1.")
     if value > 1 and value != int(value):
         raise ValueError("Expected an integer, or a share below 1.")
     return int(value) if value == int(value) else value

@@ -20,7 +20,10 @@ MARKS = ("./", "../", "/", "~")
 
 
 def is_there(path: Path) -> bool:
-    """Whether this machine has a path; a name that is too long, or a loop of links, is none."""
+    """Whether a path exists on this machine; False for a name that is too long and for a loop of links.
+
+    Unlike `Path.exists`, which raises for these: a config may hold any text.
+    """
     try:
         return path.exists()
     except OSError:
@@ -28,11 +31,11 @@ def is_there(path: Path) -> bool:
 
 
 def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
-    """Make a path absolute. Names and hub ids are unchanged.
+    """Make a path absolute, since a run starts in another working directory. Names and hub ids are unchanged.
 
     Args:
         value: a path, a name or a hub id.
-        kind: what may stand there, see `option`.
+        kind: what the key may hold, see `option`.
         base: the folder that relative paths start from.
         file: whether the config is a file in `base`.
 
@@ -57,7 +60,7 @@ def _is_path(value: str, kind: PathKind, base: Path) -> bool:
 
 
 def expanded(value: str | Path) -> Path:
-    """A path with `~` as the home that it stands for; `~somebody` of whom this machine knows nothing stays as it is."""
+    """Expand `~`; a path with the home of an unknown user stays as it is, and is later reported as missing."""
     path = Path(value)
     try:
         return path.expanduser()

@@ -32,7 +32,7 @@ class Preset:
 
 @functools.cache
 def presets() -> tuple[Preset, ...]:
-    """All presets, the simplest first."""
+    """All presets, the simplest first, as a form offers them."""
     data = tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8"))
     return tuple(
         Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"])) for one in data["preset"]
@@ -43,7 +43,7 @@ def preset(name: str) -> dict[str, Any]:
     """The keys that a preset sets, for `RunConfig.load`.
 
     Raises:
-        KeyError: with the names that there are.
+        KeyError: there is no such preset; the message has the names of all.
     """
     for one in presets():
         if one.name == name:

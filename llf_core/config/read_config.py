@@ -80,17 +80,25 @@ _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
 def dump_yaml(values: Mapping[str, object]) -> str:
-    """Write a flat mapping as YAML, one key per line, in its order."""
+    """Write a flat mapping as YAML, one key per line, in its order.
+
+    `yaml_value` and other YAML readers, of version 1.1 too, read the same values.
+
+    Raises:
+        yaml.representer.RepresenterError: a value is not plain data.
+    """
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RequestedConfig:
-    """Read a config.
+    """Read a config of any form, without raising on invalid content.
+
+    Content that cannot be read becomes a problem, so that it is reported together with all others.
 
     Args:
         source: a mapping; a path to a YAML or JSON file; YAML or JSON text.
-        overrides: `key=value`, the value as YAML; they win over the source.
-        base: where relative paths start; unset, the file's folder, or the working directory.
+        overrides: `key=value`, the value as YAML; they take precedence over the source.
+        base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
     Returns:
         The values, with problems for what could not be read.

@@ -26,7 +26,11 @@ Relative paths start at the file's folder. `null` leaves a key unset.
 
 
 def reference() -> str:
-    """The reference as Markdown."""
+    """Write the reference of all keys as Markdown, from the same specifications as the form.
+
+    Raises:
+        PluginError: the options cannot be listed, see `fields`.
+    """
     parts = [START]
     for name, section in SECTIONS.items():
         own = [spec for spec in fields() if spec.section == name and spec.plugin is None]
@@ -77,7 +81,15 @@ def _value(value: object) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes the reference to the file that is the only argument, `docs/config.md` unless given."""
+    """Write the reference to the file that is the only argument, `docs/config.md` unless given.
+
+    Args:
+        argv: the arguments. Default: those of the command line.
+
+    Raises:
+        OSError: the file cannot be written.
+        PluginError: the options cannot be listed, see `fields`.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     Path(arguments[0] if arguments else "docs/config.md").write_text(reference(), encoding="utf-8")
 

@@ -12,10 +12,10 @@ REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
 
 
 def names_reference(config: ConfigValues) -> bool:
-    """Whether a config names another reference model than the initial one."""
+    """Whether a config names another reference model than the initial one, which has to be loaded then."""
     return any(config.get(key) is not None for key in REFERENCE)
 
 
 def named_reference(config: ConfigValues) -> str | None:
-    """`ref_model` where it names a model that is loaded beside the trained one; else None."""
+    """`ref_model` if it names a model that is loaded beside the trained one; else None. For the memory forecast."""
     return "ref_model" if config.get("ref_model") else None

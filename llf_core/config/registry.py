@@ -56,6 +56,8 @@ class Broken:
 def declared(kind: type[D]) -> Mapping[str, D]:
     """The declarations of a kind by name, ours and those of other installed packages.
 
+    Read once per process: the entry points of all packages are searched.
+
     Args:
         kind: one of `DECLARATION_TYPES`.
 
@@ -66,37 +68,64 @@ def declared(kind: type[D]) -> Mapping[str, D]:
 
 
 def all_declared() -> Mapping[str, Declaration]:
-    """Every declaration by `kind.name`."""
+    """Every declaration by `kind.name`, for what holds for all kinds, such as options and rules.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
     return {f"{kind.kind}.{name}": one for kind in DECLARATION_TYPES for name, one in declared(kind).items()}
 
 
 def method_of(config: ConfigValues) -> MethodDeclaration:
-    """The method that a config selects."""
+    """The method that a config selects, whose traits rules and forecasts ask for.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
     return declared(MethodDeclaration)[config.method.finetuning_type]
 
 
 def stage_of(config: ConfigValues) -> StageDeclaration:
-    """The stage that a config selects."""
+    """The stage that a config selects, whose traits rules and forecasts ask for.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
     return declared(StageDeclaration)[config.stage.stage]
 
 
 def optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
-    """The optimizer that a config selects."""
+    """The optimizer that a config selects, whose traits rules and forecasts ask for.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
     return declared(OptimizerDeclaration)[config.optimizer.optim]
 
 
 def modifiers_of(config: ConfigValues) -> tuple[ModifierDeclaration, ...]:
-    """The modifiers that a config selects, in the order of their names."""
+    """The modifiers that a config selects, in the order of their names, in which they are applied.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
     return tuple(one for one in declared(ModifierDeclaration).values() if one.is_selected(config))
 
 
 def broken() -> tuple[Broken, ...]:
-    """The installed plug-ins that cannot be loaded, with the reasons."""
+    """The installed plug-ins that cannot be loaded, with the reasons. Every config then has a warning, not an error.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
     return tuple(one for kind in DECLARATION_TYPES for one in _loaded(kind.kind)[1])
 
 
 def uncalled() -> tuple[Broken, ...]:
-    """The installed plug-ins of kinds that nothing calls: they would have no effect. They are not loaded."""
+    """The installed plug-ins of kinds that nothing calls. They would have no effect, so every config is an error.
+
+    They are found by their entry points and not loaded.
+    """
     found = []
     for group in sorted(_installed().groups):
         if not group.startswith(PREFIX) or group in GROUPS.values():

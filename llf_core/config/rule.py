@@ -32,7 +32,11 @@ class Rule:
     severity: Severity = "error"
 
     def check(self, config: ConfigValues) -> Problem | None:
-        """Check a config, and return the problem, or None."""
+        """Check a config, and return the problem, or None. Form, command line and trainer use the same rules.
+
+        Raises:
+            KeyError: the first of `fields` is not a key.
+        """
         if not self.when(config):
             return None
         key = self.fields[0]

@@ -12,7 +12,7 @@ from llf_core.config.field_specs import fields, is_used, plain
 from llf_core.config.number_format import exact
 from llf_core.config.problem import ConfigError
 from llf_core.config.read_config import dump_yaml
-from llf_core.config.validation import judge
+from llf_core.config.validation import validate_as
 from llf_core.config.values import ConfigValues
 from llf_core.untrusted import BIDI_CONTROLS
 
@@ -31,18 +31,19 @@ class RunConfig(ConfigValues):
 
     @classmethod
     def load(cls, source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RunConfig:
-        """Read and validate a config.
+        """Read and validate a config that a run may start with.
 
         Args:
             source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
             overrides: `key=value`, the value as YAML.
-            base: where relative paths start; unset, the file's folder, or the working directory.
+            base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
         Returns:
-            The config; warnings and notes are dropped, `validate` tells them.
+            The config, without its warnings and notes; `validate` reports them.
 
         Raises:
-            ConfigError: with all problems of severity `error`.
+            ConfigError: the config has errors; it holds all of them.
+            PluginError: the options cannot be listed, see `fields`.
         """
         return validate(source, overrides, base).accepted()
 
@@ -50,8 +51,8 @@ class RunConfig(ConfigValues):
         """Convert to a flat dictionary, as in a config file.
 
         Args:
-            defaults: with the defaults of all sections and selected plug-ins; else only what differs from
-                them, and always model, stage and method.
+            defaults: with the defaults of all sections and selected plug-ins, so that the file also means the same in a
+                later version; else only what differs from them, and always model, stage and method.
         """
         shown = {}
         for spec in fields():
@@ -61,14 +62,18 @@ class RunConfig(ConfigValues):
         return shown
 
     def yaml(self, defaults: bool = False) -> str:
-        """Convert to YAML; `RunConfig.load` of it equals the config."""
+        """Convert to YAML; `RunConfig.load` of it equals the config.
+
+        Args:
+            defaults: see `flat`.
+        """
         return dump_yaml(self.flat(defaults))
 
     def python(self, variables: Mapping[str, str] = MappingProxyType({})) -> str:
-        """A notebook cell that trains this config.
+        """Write a notebook cell that trains this config, so that a form's settings can be kept as code.
 
         Args:
-            variables: keys whose values stand in variables of the notebook, and their names: `{"dataset": "rows"}`.
+            variables: names of notebook variables for keys whose values cannot be written: `{"dataset": "rows"}`.
         """
         literals = {key: _literal(value) for key, value in self.flat().items()} | dict(variables)
         lines = [f"        {json.dumps(key)}: {literal}," for key, literal in literals.items()]
@@ -76,10 +81,10 @@ class RunConfig(ConfigValues):
         return "\n".join([*start, *lines, "    }", ")", "llf.Monitor(run)", ""])
 
     def replace(self, **changes: object) -> RunConfig:
-        """Return a copy with changed values; None resets a key to its default.
+        """Return a copy with changed values; None resets a key to its default. The copy is validated as a whole.
 
         Raises:
-            ConfigError: the new values do not fit.
+            ConfigError: the changed config has errors.
         """
         values = self.flat() | changes
         return RunConfig.load({key: value for key, value in values.items() if value is not None or key not in changes})
@@ -111,10 +116,10 @@ class Report:
         return not any(problem.severity == "error" for problem in self.problems)
 
     def accepted(self) -> RunConfig:
-        """Return the config if it has no errors.
+        """Return the config if it has no errors, for callers that cannot go on with one that has.
 
         Raises:
-            ConfigError: with all problems of severity `error`.
+            ConfigError: the config has errors; it holds all of them.
         """
         if not self.ok:
             raise ConfigError(tuple(problem for problem in self.problems if problem.severity == "error"))
@@ -151,11 +156,11 @@ class Report:
         return self._of("unresolved")
 
     def with_problems(self, problems: Iterable[Problem]) -> Report:
-        """Return a copy with other problems, errors first."""
+        """Return a copy with other problems, errors first. Later checks add theirs in this way."""
         return replace(self, problems=tuple(sorted(problems, key=lambda problem: ORDER[problem.severity])))
 
     def json(self) -> dict[str, Any]:
-        """Convert to JSON data."""
+        """Convert to JSON data for `llf validate --json`: the problems by kind, without secrets."""
         return {
             "ok": self.ok,
             "unknown": [problem.json() for problem in self.unknown],
@@ -171,17 +176,22 @@ class Report:
 
 
 def validate(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Report:
-    """Validate a config without raising on invalid content; `name_checks.check` checks that its names exist.
+    """Validate a config without raising on invalid content. Reads no file but the config and queries no hub.
+
+    `name_checks.check` checks that the models and data sets that it names exist.
 
     Args:
         source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
         overrides: `key=value`, the value as YAML.
-        base: where relative paths start; unset, the file's folder, or the working directory.
+        base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
     Returns:
-        All problems at once, rules between fields included.
+        All problems at once, those of the rules included.
+
+    Raises:
+        PluginError: the options cannot be listed, see `fields`.
     """
-    found = judge(source.flat() if isinstance(source, RunConfig) else source, overrides, base, RunConfig)
+    found = validate_as(source.flat() if isinstance(source, RunConfig) else source, overrides, base, RunConfig)
     return Report(found.config, (), found.lines, found.base).with_problems(found.problems)
 
 

@@ -16,7 +16,14 @@ _LARGEST_HEADER = 100_000_000
 
 
 def read_shapes(folder: Path) -> Shapes:
-    """Shape of each weight in the safetensors files of a folder, by its name; empty without such files."""
+    """Shape of each weight in the safetensors files of a folder, by its name; empty without such files.
+
+    Only the headers are read, so forecasts and checks of module names take milliseconds for a model of any size. A file
+    whose header is damaged is skipped.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     found: Shapes = {}
     for file in weight_files(folder):
         found |= _header(file)
@@ -24,7 +31,11 @@ def read_shapes(folder: Path) -> Shapes:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, by name; pipes, folders and links that lead nowhere are none."""
+    """List the safetensors files of a folder, sorted by name. Pipes, folders and broken links are skipped.
+
+    Raises:
+        OSError: the folder does not allow its files to be examined.
+    """
     return [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
 
 

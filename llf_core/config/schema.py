@@ -10,7 +10,11 @@ TYPES = {"bool": "boolean", "int": "integer", "float": "number", "text": "string
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a flat config file."""
+    """JSON Schema (draft 2020-12) of a flat config file, with which editors complete and check keys.
+
+    Raises:
+        PluginError: the options cannot be listed, see `fields`.
+    """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "LLF run",

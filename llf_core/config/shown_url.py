@@ -6,7 +6,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 def without_secrets(address: str) -> str:
-    """An address without name and password, query and fragment: any of them may be secret."""
+    """Remove user name, password, query and fragment from a URL before a message repeats it: any of them may be secret.
+
+    Returns:
+        The rest of the URL, or `a URL` if it cannot be parsed.
+    """
     try:
         parts = urlsplit(address)
     except ValueError:  # as `http://[::1`

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import StageDeclaration
 
 ConfigT = TypeVar("ConfigT", bound=ConfigValues)
-MOST_UNKNOWN = 50
+MAX_UNKNOWN = 50
 """Unknown keys that are told one by one, each with the name that may be meant."""
 
 
 @dataclass(frozen=True)
-class Judgement(Generic[ConfigT]):
+class ValidationResult(Generic[ConfigT]):
     """A config and its problems.
 
     Attributes:
-        config: the config; where a value was refused, with the default in its place.
+        config: the config; rejected values are replaced by their defaults.
         problems: all problems, in the order in which they were found.
-        lines: the line of each key, counted from 1, where it is known.
+        lines: the line of each key, counted from 1, if known.
         base: the folder that relative paths start from.
     """
 
@@ -45,21 +45,26 @@ class Judgement(Generic[ConfigT]):
     base: Path
 
 
-def judge(
+def validate_as(
     source: object, overrides: Sequence[str], base: str | Path | None, config_class: type[ConfigT]
-) -> Judgement[ConfigT]:
-    """Read and validate a config, without raising on invalid content.
+) -> ValidationResult[ConfigT]:
+    """Read and validate a config of a given class, without raising on invalid content.
+
+    The class is a parameter, so that this file does not import `RunConfig`, whose methods call it.
 
     Args:
         source: a mapping, YAML or JSON text, or a path to a file of them.
         overrides: `key=value`, the value as YAML.
-        base: where relative paths start; unset, the file's folder, or the working directory.
-        config_class: what is made of the values.
+        base: folder that relative paths start from. Default: the file's folder, or the working directory.
+        config_class: the class to build.
+
+    Raises:
+        PluginError: the options cannot be listed, see `fields`.
     """
     requested = read(source, overrides, base)
     translate(requested)
     problems, values = requested.problems, {}
-    unreported = [key for key in requested.values if not is_known(key)][MOST_UNKNOWN:]
+    unreported = [key for key in requested.values if not is_known(key)][MAX_UNKNOWN:]
     set_aside = set(unreported)
     for key, value in requested.values.items():
         if key in set_aside:
@@ -83,7 +88,7 @@ def judge(
     reported = {key for problem in problems if problem.kind == "violation" for key in problem.keys[:1]}
     without = _without_effect(config, values, requested.lines)
     problems += [problem for problem in without if problem.key not in reported]
-    return Judgement(config, problems, requested.lines, requested.base)
+    return ValidationResult(config, problems, requested.lines, requested.base)
 
 
 def _violations(config: ConfigValues, wrong: set[str], lines: dict[str, int]) -> list[Problem]:

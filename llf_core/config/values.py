@@ -50,7 +50,7 @@ class ConfigValues:
     plugin_options: Mapping[str, Section]
 
     def get(self, key: str) -> Any:
-        """The value of a key of any section or plug-in.
+        """The value of a key of any section or plug-in, for code that handles keys by name.
 
         Raises:
             KeyError: there is no such key.
@@ -58,7 +58,7 @@ class ConfigValues:
         return self._by_key[key]
 
     def options(self, options: type[OptionsT]) -> OptionsT:
-        """The options of a plug-in, selected or not.
+        """The options of a plug-in, selected or not, with their types.
 
         Args:
             options: the class of its options, as its declaration names it.

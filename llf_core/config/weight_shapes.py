@@ -15,5 +15,9 @@ LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 def count(weights: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the parameters of weights."""
+    """Count the parameters of weights, for forecasts of memory and disk.
+
+    Args:
+        weights: shape of each weight, by its name.
+    """
     return sum(math.prod(shape) for shape in weights.values())

@@ -20,6 +20,8 @@ _MODE = re.compile("0?[02]?7[0-7]{2}")
 def folder_mode() -> int | None:
     """Permissions of run folders: 0700, or the octal digits in `LLF_HOME_MODE`; None if that is `umask`.
 
+    Runs hold data and prompts of their user, which other accounts of a shared machine should not read.
+
     Raises:
         ValueError: `LLF_HOME_MODE` is neither `umask` nor octal digits that give the owner full access.
     """
@@ -37,13 +39,24 @@ def folder_mode() -> int | None:
 
 
 def file_mode() -> int:
-    """Permissions of new files of a run: those of its folders without the execute bits."""
+    """Permissions of new files of a run: those of its folders without the execute bits, 0666 if the umask decides.
+
+    Raises:
+        ValueError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
+    """
     mode = folder_mode()
     return 0o666 if mode is None else mode & 0o666
 
 
 def make_private(folder: Path) -> None:
-    """Set the permissions of a folder and everything in it, except links and files of other users."""
+    """Set the permissions of a folder and everything in it, except links and files of other users.
+
+    Libraries create files with the permissions of the umask. So this is called when a run begins and when an attempt
+    ends. Files that cannot be changed are left as they are. Nothing happens if `LLF_HOME_MODE` is `umask`.
+
+    Raises:
+        ValueError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
+    """
     mode = folder_mode()
     if mode is None:
         return

@@ -30,7 +30,7 @@ _KEPT = re.compile(
 
 
 def redact(text: str) -> str:
-    """Replace each secret in a text with `MARK`.
+    """Replace each secret in a text with `MARK`, before the text is stored, printed or sent to a page.
 
     Secrets are: values of environment variables with names such as `HF_TOKEN` or `WANDB_API_KEY`, user name and
     password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, and keys of
@@ -42,12 +42,25 @@ def redact(text: str) -> str:
 
 
 def redact_nested(value: Any) -> Any:
-    """Redact every string in a JSON-like value; a string under a key such as `password` is replaced entirely."""
+    """Redact every string in a JSON-like value; a string under a key such as `password` is replaced entirely.
+
+    Used for what is stored or sent as JSON: a value without secrets would be lost in a search of the serialized text.
+
+    Args:
+        value: dicts, lists, tuples and scalars, without cycles.
+
+    Returns:
+        A copy in which tuples are lists. Dict keys and values of other types are unchanged.
+    """
     return _redact_nested(value, environment_secrets())
 
 
 def environment_secrets() -> tuple[str, ...]:
-    """Secrets in this process's environment in all encodings in which they may appear, longest first."""
+    """Secrets in this process's environment in all encodings in which they may appear, longest first.
+
+    Longest first, so that a secret that contains another one is replaced as a whole. The result is reused for
+    `ENVIRONMENT_CACHE_SECONDS`, since `redact` is called for each line of a log.
+    """
     now, count = time.monotonic(), len(os.environ)
     if count != _known.count or now - _known.at > ENVIRONMENT_CACHE_SECONDS:
         _known.at, _known.count, _known.values = (
@@ -114,7 +127,7 @@ def _kept(found: re.Match[str]) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a name such as `api_key`, `X-API-Key` or `HF_TOKEN` denotes a secret."""
+    """Whether a name such as `api_key`, `X-API-Key` or `HF_TOKEN` denotes a secret, so that its value is not stored."""
     return _is_strong(name) or _is_variable(name)
 
 

@@ -73,10 +73,16 @@ class FoundSecret:
 
 
 def secrets_in(source: str) -> list[FoundSecret]:
-    """Find secrets in source code, by line. Lines with the comment `# llf: allow-secret` are skipped.
+    """Find secrets in the source of a reward function, by line, before it is copied to the run folder.
 
     Args:
-        source: Python source that can be parsed.
+        source: Python source. Lines with the comment `# llf: allow-secret` are skipped.
+
+    Returns:
+        At most one secret per line, in the order of the lines.
+
+    Raises:
+        SyntaxError: the source cannot be parsed.
     """
     tree = ast.parse(source)
     lines = source.splitlines()
@@ -100,11 +106,14 @@ def secrets_in(source: str) -> list[FoundSecret]:
 
 
 def secret_kind(name: str, value: Any) -> str | None:
-    """Describe why a value looks like a secret; None if it does not.
+    """Describe why a value looks like a secret, so that a message can name the cause without the value.
 
     Args:
         name: name the value is stored under; empty if it has none.
         value: a string, bytes or number, or a container of these.
+
+    Returns:
+        Words such as "a text is called api_key"; None if the value does not look like a secret.
     """
     if isinstance(value, dict):
         return next(
@@ -123,6 +132,8 @@ def secret_kind(name: str, value: Any) -> str | None:
 
 def is_secret(name: str, value: Any) -> bool:
     """Whether an unknown setting may be a secret: judged by its value, or for a string by its name alone.
+
+    Stricter than `secret_kind`: the value of an unknown config key would otherwise be repeated in messages.
 
     Args:
         name: name of the setting.

@@ -10,12 +10,26 @@ BEGIN, END, KEY = "-----BEGIN ", "-----END ", "PRIVATE KEY"
 
 
 class RedactedStream(io.TextIOWrapper):
-    """Removes secrets from the text written to it, including private keys written line by line."""
+    """Removes secrets from the text written to it, including private keys written line by line.
+
+    Standard output and error of a trainer are replaced by it, since libraries print to them too.
+    """
 
     _in_key = False
 
     def write(self, text: str) -> int:
-        """Write text without its secrets. Returns the length of the original text."""
+        """Write text without its secrets.
+
+        Args:
+            text: any part of the output. A secret that two calls write in halves is not found, except for private keys.
+
+        Returns:
+            The length of the original text, as callers of `write` expect.
+
+        Raises:
+            OSError: the underlying file cannot be written, for example because the disk is full.
+            ValueError: the stream is closed.
+        """
         super().write(redact(self._outside_keys(text) if self._in_key or BEGIN in text else text))
         return len(text)
 

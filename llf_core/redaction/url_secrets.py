@@ -15,7 +15,7 @@ URLS_VARIABLE = "LLF_URLS"
 
 
 def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Separate URL credentials from config values.
+    """Separate URL credentials from config values, so that the stored config holds none of them.
 
     Args:
         values: config values by key: strings, or lists of strings.
@@ -36,7 +36,7 @@ def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
 
 
 def restore_url(address: str) -> str:
-    """Return the full URL of a redacted one.
+    """Return the full URL of a redacted one, for the process that opens it.
 
     Args:
         address: URL as stored in the run; one without `***` is returned unchanged.
@@ -54,6 +54,8 @@ def restore_url(address: str) -> str:
 
 def missing_url_secrets(values: Mapping[str, Any], environment: Mapping[str, str], what: str) -> dict[str, str]:
     """Find redacted URLs in a config whose credentials are missing in the environment.
+
+    Called before a stored run is resumed, replayed or branched, so that it is refused before its folder changes.
 
     Args:
         values: config values by key: strings, or lists of strings.

@@ -17,9 +17,9 @@ from llf_core.config.name_checks.output_folder import (
     MARKER,
     PREVIOUS,
     fingerprint,
+    foreign_entry,
     recorded,
     refusal,
-    stranger,
     walk,
 )
 from llf_core.config.paths import expanded
@@ -126,7 +126,7 @@ def _put(new: Path, target: Path) -> str:
     """
     previous = _set_aside(target)
     # What was written into the earlier result while this one was copied is found under its new name.
-    why = "" if previous is None else stranger(previous)
+    why = "" if previous is None else foreign_entry(previous)
     try:
         _check(target, why)
         new.rename(target)  # onto nothing, or onto an empty folder

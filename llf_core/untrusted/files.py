@@ -39,7 +39,7 @@ class UnreadableError(UserError, OSError):
     """A file that was refused: not a regular file, behind a link, too large, or not readable for this user.
 
     Attributes:
-        name: the file's path relative to `root`. Never an absolute path of this machine.
+        name: the file's path relative to `root`. Never an absolute path of this machine, since pages show the message.
     """
 
     def __init__(self, number: int, name: str, why: str) -> None:
@@ -57,6 +57,9 @@ class UnreadableError(UserError, OSError):
 def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int | None = None) -> int:
     """Open a regular file and return its descriptor. Never blocks, and follows no link below `root`.
 
+    A run folder may come from somebody else: a link in it could lead to any file of the reader, and opening a pipe
+    would wait forever.
+
     Args:
         path: the file.
         root: folder that must contain the file. Links are refused in every path component below it. Default: the file's
@@ -71,6 +74,7 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
         FileNotFoundError: the file does not exist.
         UnreadableError: it is not a regular file, or the system denies access.
         OSError: the disk is full, or too many files are open.
+        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
     """
     mode = file_mode() if mode is None else mode
     with _open_parent(path, root) as (folder, name):
@@ -90,7 +94,7 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
 
 
 def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> bytes:
-    """Read a regular file.
+    """Read a regular file as a whole, if it is no larger than its kind may be.
 
     Args:
         path: the file.
@@ -99,7 +103,9 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, or is larger than `max_bytes`.
+        UnreadableError: it is not a regular file, is larger than `max_bytes`, or the system denies access.
+        OSError: too many files are open.
+        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
     """
     descriptor = open_file(path, root)
     try:
@@ -116,7 +122,7 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
 
 
 def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> str:
-    """Read a regular file as UTF-8 text.
+    """Read a regular file as UTF-8 text, if it is no larger than its kind may be.
 
     Args:
         path: the file.
@@ -125,7 +131,10 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, is larger than `max_bytes`, or is not valid UTF-8.
+        UnreadableError: it is not a regular file, is larger than `max_bytes`, is not valid UTF-8, or the system denies
+            access.
+        OSError: too many files are open.
+        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
     """
     try:
         return read_bytes(path, max_bytes, root).decode("utf-8")
@@ -135,7 +144,7 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
 
 
 def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
-    """Read the last `max_bytes` bytes of a regular file.
+    """Read the last `max_bytes` bytes of a regular file, so that a log of any size is displayed at once.
 
     Args:
         path: the file.
@@ -145,6 +154,8 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
     Raises:
         FileNotFoundError: the file does not exist.
         UnreadableError: it is not a regular file, or the system denies access.
+        OSError: too many files are open.
+        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
     """
     descriptor = open_file(path, root)
     try:
@@ -156,15 +167,17 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
 
 
 def list_folder(path: Path, root: Path | None = None) -> list[str]:
-    """List the names in a folder, in arbitrary order.
+    """List the names in a folder, in arbitrary order, if no link leads out of `root` on the way to it.
 
     Args:
         path: the folder.
-        root: folder below which links are not followed, see `open_file`.
+        root: folder below which links are not followed, see `open_file`. Default: the folder's parent, so that the
+            folder itself is not a link.
 
     Raises:
         FileNotFoundError: the folder does not exist.
         UnreadableError: it is not a folder, lies behind a link below `root`, or the system denies access.
+        ValueError: the path is not below `root` or holds a NUL character.
     """
     with _open_parent(path / "*", root or path.parent) as (folder, _):
         try:
@@ -178,7 +191,10 @@ def is_folder(path: Path, root: Path | None = None) -> bool:
 
     Args:
         path: the folder.
-        root: folder below which links are not followed, see `open_file`.
+        root: folder below which links are not followed, see `open_file`. Default: the folder's parent.
+
+    Raises:
+        ValueError: the path is not below `root` or holds a NUL character.
     """
     try:
         with _open_parent(path / "*", root or path.parent):

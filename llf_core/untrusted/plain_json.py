@@ -36,7 +36,9 @@ class NotPlainError(ValueError):
 
 
 def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Parse JSON. Every string in the result can be encoded as UTF-8, see `replace_surrogates`.
+    """Parse JSON that somebody else may have written, so that nothing in the result breaks a later walk or write.
+
+    Nesting is limited, and every string can be encoded as UTF-8, see `replace_surrogates`.
 
     Args:
         data: the JSON text.
@@ -80,7 +82,9 @@ def _replace_surrogates_in(value: Any) -> Any:
 
 
 def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
-    """Read a JSON object from a file. Returns an empty dict if the file is missing or holds anything else.
+    """Read a JSON object from a file of a run. Returns an empty dict if the file is missing or holds anything else.
+
+    A run folder without `meta.json` is normal, and a damaged file must not hide the rest of the run.
 
     Args:
         path: the file.
@@ -88,7 +92,8 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
         root: folder below which links are not followed, see `open_file`.
 
     Raises:
-        UnreadableError: the file is not a regular file or is larger than `max_bytes`.
+        UnreadableError: the file is not a regular file, is larger than `max_bytes`, or the system denies access.
+        OSError: too many files are open.
     """
     try:
         value = json_value(read_bytes(path, max_bytes, root))
@@ -100,10 +105,15 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
 def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
     """Read a JSON object like `read_object`, and return an empty dict for unreadable files too.
 
+    For lists of runs, where one run's refused file must not end the whole list.
+
     Args:
         path: the file.
         max_bytes: maximum file size in bytes.
         root: folder below which links are not followed, see `open_file`.
+
+    Raises:
+        OSError: too many files are open.
     """
     try:
         return read_object(path, max_bytes, root)

@@ -43,12 +43,18 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         """Compose one node and its children, and count them against the limits.
 
+        An alias counts as much as what it stands for: a few lines of nested aliases could expand to gigabytes.
+
         Args:
             parent: the parent node, see PyYAML.
             index: key node or position in the parent, see PyYAML.
 
+        Returns:
+            The node.
+
         Raises:
-            yaml.composer.ComposerError: a limit is exceeded.
+            yaml.composer.ComposerError: a limit is exceeded, or an alias has no anchor.
+            yaml.MarkedYAMLError: the text is not valid YAML.
         """
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
@@ -74,14 +80,14 @@ class Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"it is nested more than {MAX_DEPTH} levels deep", mark)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping, with duplicate keys refused.
+        """Construct a mapping, with duplicate keys refused: PyYAML would keep the last value without a message.
 
         Args:
             node: the mapping node.
             deep: whether children are constructed at once, see PyYAML.
 
         Raises:
-            yaml.constructor.ConstructorError: a key occurs twice.
+            yaml.constructor.ConstructorError: a key occurs twice, cannot be a dict key, or a value has an unknown tag.
         """
         made = super().construct_mapping(node, deep=deep)
         if len(made) < len(node.value):
@@ -157,7 +163,7 @@ Loader.add_constructor(None, _refuse)
 
 
 class Document:
-    """One YAML document within the limits.
+    """One YAML document within the limits, with the lines of its keys for messages.
 
     Args:
         text: the document.
@@ -175,17 +181,27 @@ class Document:
 
     @property
     def empty(self) -> bool:
-        """Whether the document holds nothing, or only comments."""
+        """Whether the document holds nothing, or only comments. That is a config with all defaults, not an error."""
         return self._node is None
 
     def value(self) -> Any:
-        """The parsed value."""
+        """The parsed value; None for an empty document.
+
+        Raises:
+            NotPlainError: a key occurs twice, or a value has an unknown tag or is too large a number.
+        """
         return (
             None if self._node is None else self._guarded(lambda: self._loader.construct_object(self._node, deep=True))
         )
 
     def pairs(self) -> list[tuple[Any, Any, int]] | None:
-        """Key, value and line of each top-level entry, duplicates included; None if the document is not a mapping."""
+        """Key, value and line (counted from 1) of each top-level entry; None if the document is not a mapping.
+
+        Duplicate keys are included, so that a message can name both lines.
+
+        Raises:
+            NotPlainError: a value has an unknown tag, a duplicate key, or is too large a number.
+        """
         if not isinstance(self._node, yaml.MappingNode):
             return None
         pairs = self._node.value
@@ -217,11 +233,14 @@ class Document:
 
 
 def yaml_value(text: str, max_bytes: int = STATE_BYTES) -> Any:
-    """Parse a YAML document.
+    """Parse a YAML document that somebody else may have written: plain values only, within limits.
 
     Args:
         text: the document.
         max_bytes: maximum size in bytes.
+
+    Returns:
+        The parsed value; None for an empty document.
 
     Raises:
         NotPlainError: the text is not valid YAML, or exceeds a limit.

@@ -17,21 +17,27 @@ _INVISIBLE = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""Escape invisible characters as Python does: `\x1b`, `\u202e`.
+    r"""Escape invisible characters as Python does, `\x1b` or `\u202e`, so that no text controls a terminal.
 
-    These are control characters (except line breaks and tabs), bidirectional controls, characters that hide text, and
-    lone surrogates. Text without any is returned unchanged (the same object).
+    Invisible are control characters (except line breaks and tabs), bidirectional controls, characters that hide text,
+    and lone surrogates. Text without any is returned unchanged (the same object).
     """
     return text if text.isprintable() else _INVISIBLE.sub(_escaped, text)
 
 
 def visible_json(text: str) -> str:
-    r"""Escape invisible characters in JSON text as `\u001b`, which keeps its value."""
+    r"""Escape invisible characters in JSON text as `\u001b`, so that it is safe in a terminal and means the same."""
     return text if text.isprintable() else _INVISIBLE.sub(_json_escaped, text)
 
 
 def brief(text: str) -> str:
-    """Shorten a message for display: `visible`, with long words and long messages cut in the middle."""
+    """Shorten a message for display: `visible`, with long words and long messages cut in the middle.
+
+    A value from a config or a data set may be megabytes long, and a message repeats it.
+
+    Returns:
+        At most `MAX_MESSAGE_CHARACTERS` characters, with `…` at each cut.
+    """
     text = visible(text)
     if len(text) > MAX_WORD_CHARACTERS:
         text = re.sub(rf"\S{{{MAX_WORD_CHARACTERS + 1},}}", lambda found: _cut(found[0], MAX_WORD_CHARACTERS), text)

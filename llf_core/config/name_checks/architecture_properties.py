@@ -50,7 +50,11 @@ class Property:
     unless: Mapping[str, Any] = field(default_factory=dict)
 
     def limit(self, settings: Mapping[str, object]) -> int | None:
-        """Value of `above` in the model's config, or None."""
+        """Number of tokens that `cutoff_len` must exceed for the property to matter: the value of `above`, or None.
+
+        Args:
+            settings: the model's `config.json`.
+        """
         if self.above is None:
             return None
         near = (settings, *_rotary(settings)) if self.rope else (settings,)
@@ -58,11 +62,19 @@ class Property:
         return next((one for one in values if isinstance(one, int) and not isinstance(one, bool)), None)
 
     def message(self, settings: Mapping[str, object]) -> str:
-        """Format the message about a model."""
+        """Format the message about a model: the property, the architecture, and what it does to a run.
+
+        Args:
+            settings: the model's `config.json`.
+        """
         return f"{self.name} ({settings.get('model_type')}): {self.text.format(limit=self.limit(settings))}"
 
     def belongs_to(self, settings: Mapping[str, object]) -> bool:
-        """Whether a model with this config has the property."""
+        """Whether a model has the property, by its architecture or its kind of rotary embedding.
+
+        Args:
+            settings: the model's `config.json`.
+        """
         kinds = [kind for one in _rotary(settings) for kind in (one.get("rope_type"), one.get("type"))]
         if any(settings.get(key) == value for key, value in self.unless.items()):
             return False
@@ -71,14 +83,18 @@ class Property:
 
 @functools.cache
 def properties() -> tuple[Property, ...]:
-    """All properties, in the order in which they are reported."""
+    """All properties, in the order in which they are reported. Read from `properties.toml` once per process."""
     tables = tomllib.loads(files(__package__).joinpath("properties.toml").read_text(encoding="utf-8"))["property"]
     lists = ("types", "rope")
     return tuple(Property(**(one | {key: tuple(one[key]) for key in lists if key in one})) for one in tables)
 
 
 def refusal(settings: Mapping[str, object]) -> str | None:
-    """Reason why a model cannot be trained with any config, or None."""
+    """Reason why a model cannot be trained with any config, or None. The trainer asks before it loads the weights.
+
+    Args:
+        settings: the model's `config.json`.
+    """
     errors = (one for one in properties() if one.severity == "error" and not one.predicts and one.belongs_to(settings))
     return next((one.message(settings) for one in errors), None)
 
@@ -86,8 +102,10 @@ def refusal(settings: Mapping[str, object]) -> str | None:
 def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
     """Find the properties of a model's architecture that matter for a config.
 
+    Such a property changes the loss without an error, for example padding that other examples of the batch attend to.
+
     Args:
-        settings: the model's `config.json`. Of a model that sees, the part about text counts too.
+        settings: the model's `config.json`. Of a vision model, the part about text counts too.
         config: of the run.
 
     Returns:
@@ -118,7 +136,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
 
 def check_architecture(config: RunConfig) -> CheckResult:
-    """Check the architecture of a model on this machine."""
+    """Check the architecture of the config's model, if it is on this machine; otherwise the trainer does."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     return CheckResult() if folder is None else CheckResult(properties_of(config_of(folder), config))
 

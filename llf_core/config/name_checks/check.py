@@ -33,14 +33,19 @@ def check_local(
 ) -> CheckResult:
     """Check the names in a config without network access. Only names and headers of files are read.
 
+    The form does this after each change; what only a hub can answer is left to `query_hub` in another thread.
+
     Args:
-        config: any.
-        base: the folder that relative paths start from; unset, the working directory.
+        config: the config.
+        base: the folder that relative paths start from. Default: the working directory.
         runs: ids of runs, which a reward model may be.
-        home: `LLF_HOME`, where it is known: no result is written over what is there.
+        home: `LLF_HOME`, if known: its own folders may not receive a result.
 
     Returns:
         Problems, and questions for `query_hub`.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
     found = check_output_dir(config, home) + check_architecture(config)
@@ -70,11 +75,14 @@ def check(
         report: of `validate`.
         runs: ids of runs, which a reward model may be.
         home: see `check_local`.
-        starting: whether a run is about to begin on this machine: what it lacks is then an error, and no warning.
+        starting: whether a run is about to start on this machine: a missing file is then an error, not a warning.
         seconds: time limit of the hub's answers; 0 does not query the hub.
 
     Returns:
         The report with the problems of names added.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     wrong = {problem.key for problem in report.problems if problem.severity == "error"}
     found = check_local(report.config, report.base, runs, home)
@@ -88,7 +96,7 @@ def check(
 def required_for_start(problem: Problem) -> Problem:
     """Turn the warning about a missing file or folder into an error, for a run that starts on this machine.
 
-    The table of modules may be older than the model, so what it lacks stays a warning.
+    Module names stay warnings, since the table of modules may be older than the model.
     """
     lacks = problem.kind == "unresolved" and problem.severity == "warning" and problem.key not in KEYS
     return replace(problem, severity="error") if lacks else problem

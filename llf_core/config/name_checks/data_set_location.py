@@ -36,11 +36,13 @@ class Place:
 def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[Path] = ()) -> Place:
     """Resolve the name of a data set; the first match counts.
 
+    Check and loader use it, so that a data set that passes the check is the one that is loaded.
+
     Args:
-        name: as `dataset` holds it.
+        name: as in `dataset`.
         base: `dataset_dir`.
         info: the entries of its `dataset_info.json`.
-        folders: where relative paths are looked for besides the working directory and `base`.
+        folders: folders to search for relative paths besides the working directory and `base`.
     """
     if name in info:
         return Place("entry")
@@ -56,7 +58,7 @@ def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form `owner/name`."""
+    """Whether a name has the form `owner/name`, so that it may be a data set of the hub."""
     owner, slash, repository = name.partition("/")
     return bool(slash and owner and repository) and "/" not in repository and not name.startswith((".", "~"))
 
@@ -65,7 +67,8 @@ def info_of(path: Path) -> dict[str, Any]:
     """Read the entries of a `dataset_info.json`; empty if the file does not exist.
 
     Raises:
-        ValueError: it is no JSON object; a sentence.
+        ValueError: it is not a JSON object; the text is a sentence for the user.
+        OSError: the file cannot be read.
     """
     if not path.is_file():
         return {}

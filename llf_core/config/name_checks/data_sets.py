@@ -29,12 +29,16 @@ ENTRIES = 2000
 
 
 def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> CheckResult:
-    """Check each data set in the value of a key.
+    """Check each data set in the value of a key, so that a misspelled name is reported before a model is loaded.
 
     Args:
         config: the config.
         spec: a field of data sets.
-        folders: where files of this machine may lie.
+        folders: folders to search for files.
+
+    Returns:
+        An error for each name that is not found here, a warning for one that may be an entry of LLaMA-Factory's
+        `dataset_info.json` on another machine, and a question for each hub id.
     """
     return _DatasetChecker(config, spec, tuple(folders)).check()
 
@@ -128,7 +132,7 @@ class _DatasetChecker:
 
 
 def files(folders: Iterable[Path]) -> Iterator[str]:
-    """Names of the data files in some folders."""
+    """Names of the data files in some folders, as suggestions for a misspelled name. Unreadable folders are skipped."""
     for folder in dict.fromkeys(folders):
         try:
             names = [entry.name for entry in islice(folder.iterdir(), MOST)]

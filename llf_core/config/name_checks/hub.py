@@ -28,14 +28,15 @@ def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Q
     """Query the hub about all repositories at once, within a time limit.
 
     The hub is asked only whether a repository exists, by the client that fetches it later (its `HF_ENDPOINT`,
-    `HF_TOKEN` and proxies); nothing is downloaded. `HF_HUB_OFFLINE` is respected.
+    `HF_TOKEN` and proxies); nothing is downloaded. `HF_HUB_OFFLINE` is respected. Failures of the network are answers,
+    not errors: a machine without internet can train a cached model.
 
     Args:
         questions: of models and data sets.
         seconds: time limit of all queries together.
 
     Returns:
-        An answer to each.
+        An answer to each question.
     """
     unique = list(dict.fromkeys(questions))
     why = _unavailable()
@@ -56,12 +57,12 @@ def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Q
 
 
 def endpoint() -> str:
-    """Address of the hub, without user name, password and query."""
+    """Address of the hub for messages: `HF_ENDPOINT` or huggingface.co, without user name, password and query."""
     return without_secrets((os.environ.get("HF_ENDPOINT") or HUB).rstrip("/"))
 
 
 def offline() -> bool:
-    """Whether offline mode is set: in the environment, or in the client when it was imported."""
+    """Whether offline mode is set, in the environment or in the imported client, so that the hub is not queried."""
     client = sys.modules.get("huggingface_hub.constants")
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in TRUE or bool(getattr(client, "HF_HUB_OFFLINE", False))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
-    """Ids of the repositories that have a snapshot in the cache.
+    """Ids of the repositories that have a snapshot in the cache, which need no query of the hub.
 
     Args:
         kind: `model` or `dataset`.
-        cache_dir: `cache_dir` of a config; None means where the client keeps them.
+        cache_dir: `cache_dir` of a config. Default: the client's own folder.
     """
     try:
         folders = [one for one in _cache(cache_dir).glob(f"{kind}s--*") if any((one / "snapshots").glob("*"))]
@@ -21,14 +21,14 @@ def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
 
 
 def snapshot(model: str, cache_dir: str | None = None) -> Path | None:
-    """Find the newest cached snapshot of a model.
+    """Find the newest cached snapshot of a model, whose config and headers can be read without the hub.
 
     Args:
         model: hub id, `owner/name`.
-        cache_dir: folder of the cache; None for the one that `HF_HOME` names.
+        cache_dir: folder of the cache. Default: the client's own folder.
 
     Returns:
-        The folder of the snapshot, or None where the model is not cached.
+        The folder of the snapshot, or None if the model is not cached.
     """
     found = snapshots(model, cache_dir)
     return found[-1] if found else None
@@ -39,7 +39,7 @@ def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
 
     Args:
         model: hub id, `owner/name`.
-        cache_dir: folder of the cache; None for the one that `HF_HOME` names.
+        cache_dir: folder of the cache. Default: the client's own folder.
 
     Returns:
         Folders, the newest last.

@@ -55,7 +55,7 @@ def problem_from_answer(question: Question, answer: Answer) -> Problem | None:
         answer: whether the hub has the repository.
 
     Returns:
-        An error where the repository does not exist, a note where that could not be checked, None where it exists.
+        An error if the repository does not exist, a note if that could not be checked, None if it exists.
     """
     if answer.there:
         return None

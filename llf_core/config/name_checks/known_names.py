@@ -32,36 +32,36 @@ class Family:
 
 @functools.cache
 def families() -> tuple[Family, ...]:
-    """All families."""
+    """All families of models whose modules are known, so that module names are checked before a model is downloaded."""
     return tuple(Family(**{key: tuple(value) for key, value in one.items()}) for one in _data()["family"])
 
 
 @functools.cache
 def models() -> tuple[str, ...]:
-    """Hub ids of well-known models."""
+    """Hub ids of well-known models: they need no query of the hub, and are suggested for a misspelled id."""
     return (*(name for family in families() for name in family.models), *_data()["others"])
 
 
 def family_of(model: str = "", model_type: str = "") -> Family | None:
-    """Find the family of a model.
+    """Find the family of a model, by its id or its architecture.
 
     Args:
         model: hub id, `owner/name`.
         model_type: architecture, as in the model's `config.json`.
 
     Returns:
-        The family, or None where neither is known.
+        The family, or None if neither is known.
     """
     return next((one for one in families() if model in one.models or model_type in one.types), None)
 
 
 def datasets() -> tuple[str, ...]:
-    """Hub ids of well-known data sets."""
+    """Hub ids of well-known data sets: they need no query of the hub, and are suggested for a misspelled id."""
     return tuple(_data()["datasets"]["hub"])
 
 
 def llama_factory_entries() -> tuple[str, ...]:
-    """Names of LLaMA-Factory's own `dataset_info.json`."""
+    """Names of LLaMA-Factory's own `dataset_info.json`: its configs use them, and LLF does not ship them."""
     return tuple(_data()["datasets"]["entries"])
 
 

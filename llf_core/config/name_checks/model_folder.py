@@ -16,19 +16,22 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
 
     Args:
         model: `model_name_or_path`.
-        cache_dir: `cache_dir` of a config.
+        cache_dir: `cache_dir` of a config. Default: the client's own folder.
     """
     here = expanded(model)
     return here if is_there(here) and here.is_dir() else snapshot(model, cache_dir)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """Read a model's `config.json`; empty if it cannot be read."""
+    """Read a model's `config.json`; empty if it cannot be read, which the loader reports later."""
     return read_object_or_empty(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """Read a model's `config.json`, of a multimodal model its `text_config`; empty if it cannot be read."""
+    """Read a model's `config.json`, of a multimodal model its `text_config`; empty if it cannot be read.
+
+    The language model's settings (layers, heads, vocabulary) are in `text_config` there.
+    """
     settings = config_of(folder)
     text = settings.get("text_config")
     return text if isinstance(text, dict) and text else settings

@@ -36,29 +36,32 @@ MARKS = ("config.json", "adapter_config.json")
 
 
 def is_path(name: str) -> bool:
-    """Whether a name can only be a local path."""
+    """Whether a name can only be a local path, so that no hub is asked about it."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf")
 
 
 def may_be_hub_id(name: str) -> bool:
-    """Whether a hub may have a repository of a name: `name` or `owner/name`, as its client takes them."""
+    """Whether a hub may have a repository of this name: `name` or `owner/name`, as its client allows them."""
     parts = name.split("/")
     good = all(HUB_NAME.fullmatch(part) and len(part) <= LONGEST_HUB_NAME for part in parts)
     return good and len(parts) <= 2 and not any(odd in name for odd in ("--", "..")) and not name.endswith(".git")  # noqa: PLR2004 - owner and name
 
 
 def shown_name(name: str) -> str:
-    """A name as a message repeats it: its beginning, in quotes where it holds what no name holds."""
+    """Format a name for a message: truncated, and in quotes if some of its characters would be invisible."""
     short = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
     return short if short.strip() == short and short.isprintable() and short else repr(short)
 
 
 def meant_instead(name: str, cache_dir: str | None = None) -> str:
-    """The name of a model that may have been meant, as a sentence with a leading space; empty where none is near.
+    """Suggest the model that was probably meant, among local, cached and well-known ones, for the loader's error.
 
     Args:
-        name: of a model or an adapter that is not there.
-        cache_dir: `cache_dir` of a config.
+        name: of a model or an adapter that does not exist.
+        cache_dir: `cache_dir` of a config. Default: the client's own folder.
+
+    Returns:
+        A sentence with a leading space; empty if no name is similar.
     """
     here = tuple(local_models((Path.cwd(),)))
     near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known_names.models()))
@@ -66,13 +69,16 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
 
 
 def check_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> CheckResult:
-    """Check each model or adapter in the value of a key.
+    """Check each model or adapter in the value of a key, without network access.
 
     Args:
         config: the config.
         spec: a field of models or adapters.
-        folders: where models of this machine may lie.
+        folders: folders to search for models.
         runs: ids of runs, which a reward model may be.
+
+    Returns:
+        An error for a name that can be no model, a warning for a missing path, and a question for each hub id.
     """
     value = config.get(spec.key)
     names = value if isinstance(value, tuple) else () if value is None else (value,)
@@ -156,7 +162,7 @@ def _beside(name: str, folders: Iterable[Path]) -> Iterator[str]:
 
 
 def local_models(folders: Iterable[Path]) -> Iterator[str]:
-    """Folders with a model or an adapter, and GGUF files, by their names in each of some folders."""
+    """Folders with a model or an adapter, and GGUF files, by their names in each of some folders. For suggestions."""
     for folder in dict.fromkeys(folders):
         try:
             for entry in islice(folder.iterdir(), MOST):

@@ -60,8 +60,11 @@ def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
         spec: the key, such as `lora_target`.
 
     Returns:
-        An error where the model lacks a module or the name is a misspelling, a warning where the modules are known
-        only by family or not at all, and nothing where all exist.
+        An error if the model lacks a module or the name is a misspelling, a warning if the modules are known only by
+        family or not at all, and nothing if all exist.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     requested = [name for name in config.get(spec.key) or () if name != ALL]
     modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if requested else None
@@ -129,7 +132,10 @@ def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
 
     Args:
         model: `model_name_or_path`.
-        cache_dir: `cache_dir` of a config.
+        cache_dir: `cache_dir` of a config. Default: the client's own folder.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     if model == EMBEDDED:
         family = family_of(model_type="llama")

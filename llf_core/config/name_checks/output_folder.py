@@ -33,11 +33,14 @@ EXPECTED = "Expected a new folder, an empty folder, or one with nothing but an e
 
 
 def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult:
-    """Check that `output_dir` may receive a result.
+    """Check that `output_dir` may receive a result, so that a run does not fail at its end.
 
     Args:
-        config: any.
-        home: `LLF_HOME`, where it is known.
+        config: the config.
+        home: `LLF_HOME`, if known.
+
+    Returns:
+        An error with another folder as its fix, or nothing.
     """
     output_dir = config.training.output_dir
     why = refusal(expanded(output_dir), config, home) if output_dir else ""
@@ -50,28 +53,28 @@ def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult
 
 
 def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorough: bool = False) -> str:
-    """Reason why a folder may not receive a result; empty if it may.
+    """Reason why a folder may not receive a result; empty if it may. Files that LLF did not write are never lost.
 
     Args:
         target: the folder that `output_dir` names.
-        config: the run's config: what it reads is not written over.
+        config: the run's config: what it reads is not overwritten.
         home: `LLF_HOME`, whose own folders receive no result.
-        thorough: whether each file of an earlier result is compared by its content. A quick look does that only for
-            small files whose time of change differs.
+        thorough: whether each file of an earlier result is compared by its content. A quick check does that only for
+            small files whose modification time differs.
     """
     why = "" if home is None else _of_home(target, home)
     why = why or _protected(target, config) or _no_folder(target) or _closed(target)
-    why = why or stranger(target, thorough=thorough)
+    why = why or foreign_entry(target, thorough=thorough)
     return f"output_dir is {target}. {why} {EXPECTED}" if why else ""
 
 
-def stranger(target: Path, *, thorough: bool = False) -> str:
+def foreign_entry(target: Path, *, thorough: bool = False) -> str:
     """Describe the first entry of a folder that is not an unchanged result of LLF; empty if there is none.
 
-    Links are not followed: one inside the folder counts as a stranger.
+    Links are not followed: a link in the folder counts as such an entry.
 
     Args:
-        target: a folder, or nothing.
+        target: the folder; it need not exist.
         thorough: see `refusal`.
     """
     try:
@@ -100,7 +103,11 @@ def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough
 
 
 def recorded(target: Path) -> dict[str, Any]:
-    """Read the files recorded in the marker of a result, by name; empty without a marker."""
+    """Read the files recorded in the marker of a result, by name, so that changes since then are found.
+
+    Returns:
+        Size in bytes, modification time in ns and SHA-256 of each file; empty without a valid marker.
+    """
     try:
         descriptor = os.open(target / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -139,7 +146,11 @@ def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]
 
 
 def fingerprint(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
+    """The SHA-256 of a file, as hexadecimal digits, by which a result is recognised as unchanged.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

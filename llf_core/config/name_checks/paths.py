@@ -30,8 +30,8 @@ def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
         spec: the key.
 
     Returns:
-        A warning for each missing path, since the config may be meant for another machine; an error where the parent
-        folder has an entry of which the name is a misspelling.
+        A warning for each missing path, since the config may be meant for another machine; an error if the name is a
+        misspelling of an entry of the parent folder.
     """
     value = config.get(spec.key)
     found = CheckResult()
@@ -42,7 +42,7 @@ def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 
 def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> CheckResult:
-    """Report a path in a config that does not exist.
+    """Report a path in a config that does not exist, with the name that was probably meant.
 
     Args:
         path: the missing path.

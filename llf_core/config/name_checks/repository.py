@@ -20,19 +20,22 @@ TRIES = 3
 def fetch_repository_info(
     kind: Literal["model", "dataset"], name: str, revision: str | None = None, *, seconds: float
 ) -> ModelInfo | DatasetInfo:
-    """Fetch the metadata of a repository from the hub at `HF_ENDPOINT`.
+    """Fetch the metadata of a repository from the hub at `HF_ENDPOINT`, with limits on size and time.
+
+    The client's own function waits for as long as a server goes on sending, and reads all of it.
 
     Args:
         kind: of the repository.
         name: `owner/name`.
-        revision: a branch, tag or commit; unset, the newest.
-        seconds: without a sign of the server; all of the answer may take three times as long.
+        revision: a branch, tag or commit. Default: the newest commit.
+        seconds: how long the server may be silent; the whole answer may take three times as long.
 
     Raises:
-        HFValidationError: it is no name of a repository.
-        HfHubHTTPError: the hub refused it.
-        TimeoutError: the answer was not there in time.
-        Exception: what the client raises where nobody, or no hub, answers.
+        HFValidationError: the name is not a valid repository id.
+        HfHubHTTPError: the hub refused the request: no such repository, no access, or an error of the server.
+        TimeoutError: the answer was not complete in time.
+        ValueError: the answer is larger than `MOST_BYTES`.
+        Exception: of the client's HTTP library, if the server cannot be reached.
     """
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

@@ -32,13 +32,13 @@ class CheckResult:
 
 
 def replacement_fixes(config: RunConfig, spec: FieldSpec, name: str, meant: str | None) -> tuple[Fix, ...]:
-    """Create the fix that replaces a name with the one that was probably meant.
+    """Create the fix that replaces a name with the one that was probably meant; the form shows it as a button.
 
     Args:
         config: the config with the name.
         spec: the key with the name in its value.
         name: the name that was not found.
-        meant: its replacement, or None where there is no suggestion.
+        meant: its replacement, or None if there is no suggestion.
 
     Returns:
         One fix, or none without a suggestion.

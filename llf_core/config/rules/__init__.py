@@ -33,5 +33,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Built-in rules, then those of the plug-ins."""
+    """Built-in rules, then those of the plug-ins, in the order in which their problems are reported.
+
+    Raises:
+        PluginError: two packages declare the same plug-in.
+    """
     return (*RULES, *stage_key_rules(), *(rule for one in all_declared().values() for rule in one.rules))

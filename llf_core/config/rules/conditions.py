@@ -15,15 +15,15 @@ NOTHING_HELD_OUT = "there is no evaluation data: `val_size` is 0. Expected a sha
 
 
 def evaluates(c: ConfigValues) -> bool:
-    """Whether the config has evaluation data."""
+    """Whether the config has evaluation data: a data set of its own or a validation split."""
     return bool(c.data.eval_dataset) or c.data.val_size > 0
 
 
 def never_evaluated(c: ConfigValues) -> bool:
-    """Whether the config has evaluation data, but never evaluates."""
+    """Whether the config has evaluation data, but never evaluates during training."""
     return evaluates(c) and c.training.eval_strategy == "no"
 
 
 def weights_frozen(c: ConfigValues) -> bool:
-    """Whether the base model's weights are frozen."""
+    """Whether the base model's weights are frozen, so that they may be quantized and the learning rate may be high."""
     return method_of(c).frozen_base

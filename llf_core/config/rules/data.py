@@ -23,7 +23,11 @@ COLUMNS = (
 
 
 def unknown_columns(given: dict[str, Any] | None) -> list[str]:
-    """Names that are none of `COLUMNS`, or that name no column."""
+    """Roles in `dataset_columns` that do not exist, or whose value is not a column name.
+
+    Args:
+        given: column name by role; None if the key is not set.
+    """
     return [key for key, column in (given or {}).items() if key not in COLUMNS or not isinstance(column, str)]
 
 
@@ -32,7 +36,14 @@ LEAST_SHARE = 0.001
 
 
 def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
-    """The shares as numbers, none where none are given; None where they are no shares of 1."""
+    """Parse `interleave_probs`.
+
+    Args:
+        given: the shares as text; None if the key is not set.
+
+    Returns:
+        The shares as numbers, empty if none are given; None if they are not numbers of at least 0 with the sum 1.
+    """
     try:
         numbers = tuple(float(one) for one in given or ())
     except ValueError:
@@ -45,7 +56,7 @@ WHOLE = Fix("Switch off streaming", {"streaming": False})
 
 
 def has_data_kind(config: ConfigValues, *kinds: DataKind) -> bool:
-    """Whether the stage trains on data of one of these kinds.
+    """Whether the stage trains on data of one of these kinds, so that rules hold for stages of plug-ins too.
 
     Args:
         config: selects the stage.

@@ -30,7 +30,10 @@ def _by_reward(config: ConfigValues) -> bool:
 
 
 def hold_out_and_evaluate(c: ConfigValues) -> Fix:
-    """Holds examples out, and evaluates (and saves) where nothing says when."""
+    """Fix for a config without evaluation data: hold examples out, and evaluate each epoch if the config never does.
+
+    Checkpoints are then saved each epoch too, if the best one is to be loaded.
+    """
     if c.training.eval_strategy != "no":
         return HOLD_OUT
     when = {"eval_strategy": "epoch"}
@@ -39,16 +42,19 @@ def hold_out_and_evaluate(c: ConfigValues) -> Fix:
     return Fix("Hold out 5 % and evaluate each epoch", {"val_size": 0.05, **when})
 
 
-def falls_together(larger: float, smaller: float) -> bool:
-    """Whether every save falls on an evaluation. It is False for a share of the run and a number of steps.
+def saves_are_evaluated(save_steps: float, eval_steps: float) -> bool:
+    """Whether every save coincides with an evaluation, as transformers demands for the best checkpoint.
 
     Args:
-        larger: interval of the saves, in steps, or as a share of the run below 1.
-        smaller: interval of the evaluations, likewise.
+        save_steps: interval of the saves, in steps, or below 1 as a share of the run.
+        eval_steps: interval of the evaluations, likewise.
+
+    Returns:
+        False if one is a share and the other a number of steps.
     """
-    if (larger < 1) != (smaller < 1):
+    if (save_steps < 1) != (eval_steps < 1):
         return False
-    ratio = larger / smaller
+    ratio = save_steps / eval_steps
     return abs(ratio - round(ratio)) < 1e-9  # noqa: PLR2004 - rounding of shares
 
 
@@ -123,7 +129,7 @@ EVALUATION = (
         lambda c: (
             c.training.load_best_model_at_end
             and c.training.save_strategy == "steps" == c.training.eval_strategy
-            and not falls_together(c.training.save_steps, c.training.eval_steps or c.training.logging_steps)
+            and not saves_are_evaluated(c.training.save_steps, c.training.eval_steps or c.training.logging_steps)
         ),
         lambda c: (
             "The best checkpoint must have been evaluated, but a checkpoint is saved every "

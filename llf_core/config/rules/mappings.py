@@ -59,13 +59,15 @@ OPTIMIZERS: dict[str, AcceptedOptions] = {
 
 
 def rejected_options(key: str, given: Mapping[str, object] | None, accepted: AcceptedOptions, who: str) -> str:
-    """Describe the first option that a library does not accept; empty where all are accepted.
+    """Describe the first option that a library does not accept; empty if all are accepted.
+
+    The library itself would fail only after the model is loaded, or ignore the option.
 
     Args:
-        key: the key that holds them.
+        key: the key that holds the options.
         given: the options.
         accepted: what each may be: `NUMBER`, `FLAG`, `WHOLE`, "a mapping", or one of several words.
-        who: takes them, as the subject of a sentence.
+        who: takes the options, as the subject of a sentence.
     """
     for name, value in (given or {}).items():
         if name not in accepted:
@@ -79,7 +81,7 @@ def rejected_options(key: str, given: Mapping[str, object] | None, accepted: Acc
 
 
 def optimizer_options(text: str | None) -> dict[str, Any]:
-    """What `optim_args` says, numbers and flags as such."""
+    """Parse `optim_args`: numbers and flags by name, other values as text, which a rule then rejects."""
     parts = [part.partition("=") for part in (text or "").replace(" ", "").split(",") if part]
     return {name: _parsed(value) for name, _, value in parts}
 

@@ -21,7 +21,7 @@ OTHERS = {"tensorboard": ("tensorboardX",)}
 
 
 def missing_trackers(c: ConfigValues) -> list[str]:
-    """Packages of trackers that this environment lacks."""
+    """Packages of the config's trackers that are not installed; the trainer would fail when it creates them."""
     trackers = [name for name in c.training.report_to if name not in {"none", "all"}]
     packages = [PACKAGES.get(name, name) for name in trackers]
     return [name for name in packages if not any(map(find_spec, (name, *OTHERS.get(name, ()))))]

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 
-def numbers(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
-    """Weights as numbers; None where one is none."""
+def parse_reward_weights(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
+    """Parse `reward_weights`.
+
+    Returns:
+        The weights as numbers, empty if none are given; None if one is not a finite number.
+    """
     try:
         found = tuple(float(name) for name in names or ())
     except ValueError:
@@ -98,7 +102,7 @@ SAMPLING: tuple[Rule, ...] = (
         _judged(
             lambda c: (
                 c.stage.reward_weights is not None
-                and len(numbers(c.stage.reward_weights) or ()) != len(c.stage.reward_functions or ())
+                and len(parse_reward_weights(c.stage.reward_weights) or ()) != len(c.stage.reward_functions or ())
             )
         ),
         lambda c: (

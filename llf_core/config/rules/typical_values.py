@@ -41,7 +41,11 @@ class TypicalValue:
     set: float | None = None
 
     def applies_to(self, config: ConfigValues) -> bool:
-        """Whether the entry applies to a config."""
+        """Whether the entry applies to a config: typical values differ by method, stage or optimizer.
+
+        Raises:
+            KeyError: `key` or a name in `when` is not a key.
+        """
         value = config.get(self.key)
         return all(
             (value is not None and value < 1) in allowed if key == SHARE else config.get(key) in allowed
@@ -49,14 +53,17 @@ class TypicalValue:
         )
 
     def deviation(self, value: float) -> str:
-        """Return `above` if a value exceeds `most`, `below` if it is positive and less than `least`, else `""`."""
+        """Return `above` if a value exceeds `most`, `below` if it is positive and less than `least`, else `""`.
+
+        0 is never too small, since it switches most options off.
+        """
         if self.most is not None and value > self.most:
             return "above"
         return "below" if self.least is not None and 0 < value < self.least else ""
 
 
 def table() -> tuple[TypicalValue, ...]:
-    """Read the entries of `typical_values.toml`."""
+    """Read the entries of `typical_values.toml`; the first that applies to a config counts."""
     data = tomllib.loads(files(__package__).joinpath("typical_values.toml").read_text(encoding="utf-8"))
     return tuple(TypicalValue(**entry) for entry in data["value"])
 

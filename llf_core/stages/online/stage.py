@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS
-from llf_core.config.rules.sampling import numbers
+from llf_core.config.rules.sampling import parse_reward_weights
 from llf_core.stages.base.stage import TrainerStage
 from llf_core.stages.online.rollout import Rollout
 
@@ -109,7 +109,7 @@ class OnlineStage(TrainerStage):
         """What TRL is told beside the training section."""
         config = self.context.config
         stage, training = config.stage, config.training
-        weights = numbers(stage.reward_weights) or (1.0,) * len(stage.reward_functions or ())
+        weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(stage.reward_functions or ())
         evaluated = training.per_device_eval_batch_size
         values = {key: getattr(stage, key) for key in SHARED_KEYS}
         values |= {key: config.get(key) for key in (*GENERATION_KEYS, *self.options.model_fields)}

@@ -11,7 +11,7 @@ from torch import nn
 
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.config.declarations.stages.ppo import longest_answer
-from llf_core.config.rules.sampling import numbers
+from llf_core.config.rules.sampling import parse_reward_weights
 from llf_core.data import DataError
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
@@ -192,7 +192,7 @@ def _scoring(
             )
     if prompts.left_out:
         context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
-    weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)
+    weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(rewards)
     return FunctionScoring(
         WeightedSum(rewards, weights), prompts, lambda ids: str(context.tokenizer.decode(ids, skip_special_tokens=True))
     )

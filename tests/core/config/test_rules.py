@@ -5,7 +5,7 @@ import pytest
 from llf_core.config import RunConfig, validate
 from llf_core.config.field_specs import field
 from llf_core.config.rules import RULES, all_rules
-from llf_core.config.rules.evaluation import falls_together
+from llf_core.config.rules.evaluation import saves_are_evaluated
 from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
 
 BASE = {"dataset": "llf_demo"}
@@ -348,7 +348,7 @@ def test_a_note_stops_nothing():
     ],
 )
 def test_saves_fall_on_evaluations(larger, smaller, together):
-    assert falls_together(larger, smaller) is together
+    assert saves_are_evaluated(larger, smaller) is together
 
 
 @pytest.mark.parametrize(("name", "there"), [("clang++", True), ("cl", True), ("gcc", False)])

@@ -41,10 +41,12 @@ class FreezeOptions(Section):
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the parameters of the trained layers.
+    """Count the parameters of the trained layers, for the forecast of gradients and optimizer states.
+
+    Modules outside the layers (`freeze_extra_modules`) are not counted.
 
     Args:
-        config: `freeze_trainable_layers`: the last n layers, or the first |n| where it is negative.
+        config: `freeze_trainable_layers`: the last n layers, or the first |n| if it is negative.
         shapes: shape of each weight of the model, by its name.
 
     Returns:

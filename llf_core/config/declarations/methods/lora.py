@@ -92,14 +92,16 @@ def _wants_several(config: ConfigValues) -> bool:
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the parameters of the LoRA matrices: `rank * (in + out)` for each targeted linear layer.
+    """Count the parameters of the LoRA matrices, for the forecast of gradients and optimizer states.
+
+    `rank * (in + out)` for each targeted linear layer (LoRA, arXiv 2106.09685, section 5.1).
 
     Args:
         config: `lora_rank` and `lora_target`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters.
+        Number of trained parameters, without modules that are trained in full (`additional_target`).
     """
     options = config.options(LoRAOptions)
     total = 0

@@ -150,7 +150,7 @@ class PPOOptions(Section):
 
 
 def longest_answer(config: ConfigValues, prompt: int = 0) -> int:
-    """Maximum length of a completion; `max_new_tokens` takes precedence over `max_length`.
+    """Maximum length of a completion; `max_new_tokens` takes precedence over `max_length`, as in transformers.
 
     Args:
         config: `max_new_tokens` and `max_length`.
@@ -167,7 +167,7 @@ def _for_ppo(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], b
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an HTTP URL."""
+    """Whether a text is an HTTP URL with a host, so that a reward endpoint can be called there."""
     try:
         parts = urlsplit(text)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

@@ -29,21 +29,21 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def completion_tokens(config: ConfigValues) -> int:
-    """Maximum number of tokens of a completion."""
+    """Maximum number of tokens of a completion, for the memory forecast."""
     return config.stage.max_completion_length
 
 
 def declare_group_stage(
     name: str, label: str, implementation: str, options: type[Section], rules: tuple[Rule, ...] = ()
 ) -> StageDeclaration:
-    """Declaration of a stage that samples a group of completions for each prompt.
+    """Declare a stage that samples a group of completions for each prompt, with the traits that all of these share.
 
     Args:
-        name: see `Declaration`, as for all others.
+        name: the value of `stage` that selects it.
         label: its name in a form.
         implementation: `package.module:Class`.
-        options: its options.
-        rules: its rules.
+        options: options of this stage alone, besides those that all of these stages have.
+        rules: combinations of values that do not work in it.
     """
     return StageDeclaration(
         name=name,
