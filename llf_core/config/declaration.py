@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from llf_core.config.option import Section
 from llf_core.user_error import BAD_CONFIG, UserError
@@ -162,6 +162,7 @@ class StageDeclaration(Declaration):
         data_kind: what its data sets hold.
         loss_kind: what its loss says, for the doctor: `likelihood` falls and stays above 0, `preference` falls and may
             reach 0, `reward` says nothing, while the reward does.
+        likelihood_metric: of a `likelihood` loss, the metric that is one in a config: `loss`, unless it is weighted.
         has_reward_head: whether the model gets a head that computes one number for each completion.
         generates: whether the trained model is to generate text; else its output head is neither trained nor needed.
         pads: whether it pads its batches whatever the model allows.
@@ -184,6 +185,7 @@ class StageDeclaration(Declaration):
 
     data_kind: DataKind = "answers"
     loss_kind: LossKind = "likelihood"
+    likelihood_metric: Callable[[Mapping[str, Any]], str] = lambda _: "loss"
     has_reward_head: bool = False
     generates: bool = True
     pads: bool = False

@@ -93,7 +93,7 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
     """
     _, trained = metrics.line("trained_tokens")
     _, tokens = metrics.line("tokens")
-    steps, loss = metrics.line("loss")
+    steps, loss = metrics.likelihood()
     masked = len(trained) and len(tokens) and not trained[-1] and tokens[-1]
     zero = len(loss) >= CONSECUTIVE and not loss[-CONSECUTIVE:].any()
     if not masked and not zero:
@@ -141,7 +141,7 @@ def diverged(metrics: RunMetrics) -> Finding | None:
     A median of `WINDOW` values must exceed the start by `RISE` and `RISE_LEAST` and by the noise of consecutive losses
     (`NOISE`). Compared with the first loss alone, one batch, the limits are `LEAP` and `LEAP_LEAST`.
     """
-    _, loss = metrics.line("loss")
+    _, loss = metrics.likelihood()
     # A rate that is far too high has spoiled the model by the second step, so that only the first loss is a low one.
     first, began = loss[:1].sum(), float(np.median(loss[:CONSECUTIVE])) if len(loss) else 0.0
     high = 0.0
@@ -170,7 +170,7 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
 
     Both are needed: a model that already knows the data has a flat loss at any learning rate.
     """
-    steps, loss = metrics.line("loss")
+    steps, loss = metrics.likelihood()
     usual = LOW_RATES.get(str(metrics.config.get("finetuning_type")), LOW_RATE)
     if len(loss) < 4 * WINDOW or not metrics.total or steps[-1] < metrics.total / 2:
         return None
@@ -229,7 +229,7 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
     Returns:
         The finding, which names the best checkpoint and suggests to stop soon; None if the loss does not rise.
     """
-    steps, loss = metrics.line("eval_loss")
+    steps, loss = metrics.likelihood("eval_")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
         return None
     best = int(np.argmin(loss))

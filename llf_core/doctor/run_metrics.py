@@ -57,6 +57,14 @@ class RunMetrics:
         """
         return declared(StageDeclaration).get(str(self.config.get("stage") or "sft"))
 
+    def likelihood(self, prefix: str = "") -> Line:
+        """Steps and finite values of the loss, `[n]` each; of the plain likelihood where the loss weights tokens.
+
+        Args:
+            prefix: `eval_` for that of the evaluations.
+        """
+        return self.line(prefix + ("loss" if self.stage is None else self.stage.likelihood_metric(self.config)))
+
     def line(self, name: str) -> Line:
         """Select the finite values of a metric, since one NaN would spoil every median.
 

@@ -185,6 +185,7 @@ GROUPS: tuple[Group, ...] = (
             "sft_loss": "SFT",
             "odds_ratio_loss": "odds ratio",
             "kd_loss": "distillation",
+            "reference_kl": "KL to the reference",
             "aux_loss": "load balancing",
         },
         detail=True,

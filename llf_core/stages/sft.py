@@ -1,19 +1,31 @@
-"""Supervised fine-tuning: the negative log-likelihood of the answers' tokens."""
+"""Supervised fine-tuning: the negative log-likelihood of the answers' tokens, weighted by DFT, EAFT or ASFT."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
+from llf_core.acceleration.kernels.distillation import divergence_sum
+from llf_core.acceleration.kernels.token_loss import nll_sum
+from llf_core.acceleration.patching.causal_head import forward
+from llf_core.config.declarations.stages.sft import SFTOptions
 from llf_core.config.ignore_index import IGNORED
+from llf_core.stages.auxiliary_model import autocast
 from llf_core.stages.base.stage import LossStage
+from llf_core.stages.reference_policy import reference_policy
+from llf_core.stages.sft_losses import token_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
 
+    from llf_core.acceleration.kernels.cross_entropy import TokenWeights
     from llf_core.acceleration.patching.causal_head import Head
+    from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.base.stage import Batch, RecordLosses
 
 
 def shifted_targets(labels: Tensor) -> Tensor:
@@ -53,17 +65,58 @@ def record_document_losses(
     record_losses(sums, torch.bincount(documents, minlength=count))
 
 
+def nll_of_batch(
+    model: nn.Module,
+    batch: Batch,
+    label_smoothing: float = 0.0,
+    record_losses: RecordLosses | None = None,
+    weights: TokenWeights | None = None,
+) -> Tensor:
+    """Sum of the negative log-likelihood of the supervised tokens of one micro-batch.
+
+    Args:
+        model: a causal language model, perhaps wrapped.
+        batch: flattened or padded, see `llf_core.data.Collator`.
+        label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
+        record_losses: called with the loss of each document and its tokens, see `LossStage.loss_sum`.
+        weights: weight of each token; None for 1.
+
+    Returns:
+        A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over accumulation
+        and ranks.
+    """
+    targets = shifted_targets(batch["labels"])
+    record_costs = None if record_losses is None else partial(record_document_losses, batch, record_losses)
+
+    def objective(hidden: Tensor, head: Head) -> Tensor:
+        return nll_sum(hidden, head, targets, label_smoothing, record_costs, weights)
+
+    loss: Tensor = forward(model, batch, objective)
+    return loss
+
+
 class SFT(LossStage):
     """Trains on the answers of conversations; the prompts are only read."""
 
-    @staticmethod
+    def __init__(self, context: TrainingContext | None = None) -> None:
+        """Selects the loss, and loads the reference model of ASFT."""
+        super().__init__(context)
+        options = SFTOptions() if context is None else context.config.options(SFTOptions)
+        self.weights = token_weights(options)
+        self.kl_weight = options.asft_alpha if options.use_asft_loss else 0.0
+        self.reference = reference_policy(self.context) if self.kl_weight else None
+
     def loss_sum(
+        self,
         model: nn.Module,
-        batch: dict[str, Tensor],
+        batch: Batch,
         label_smoothing: float = 0.0,
-        record_losses: Callable[[Tensor, Tensor], object] | None = None,
+        record_losses: RecordLosses | None = None,
     ) -> Tensor:
         """Sum of the loss over the supervised tokens of one micro-batch.
+
+        With weights `w` (DFT, EAFT, ASFT) a token costs `-sg(w) log p`, where `sg` stops the gradient; ASFT adds
+        `α KL(reference ‖ model)`. The plain likelihood is then the metric `sft_loss`, so that runs can be compared.
 
         Args:
             model: a causal language model, perhaps wrapped.
@@ -74,15 +127,58 @@ class SFT(LossStage):
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
             accumulation and ranks.
-        """
-        from llf_core.acceleration.kernels.token_loss import nll_sum
-        from llf_core.acceleration.patching.causal_head import forward
 
+        Source:
+            ASFT, arXiv 2509.23753, equation 10; the weights in `llf_core.stages.sft_losses`.
+        """
+        if self.weights is None:
+            return nll_of_batch(model, batch, label_smoothing, record_losses)
         targets = shifted_targets(batch["labels"])
-        record_costs = None if record_losses is None else partial(record_document_losses, batch, record_losses)
+        learned = (targets.flatten() != IGNORED).nonzero()[:, 0]
+        likelihoods = NLLMeasure(self.weights)
+        taught: tuple[Tensor, Head] | None = None
+        if self.reference is not None:
+            with torch.no_grad(), self.reference.active() as reference, autocast(self.context):
+                taught = forward(reference, batch, lambda hidden, head: (hidden, head))
+        costs: list[Tensor] = []
+        penalties: list[Tensor] = []
 
         def objective(hidden: Tensor, head: Head) -> Tensor:
-            return nll_sum(hidden, head, targets, label_smoothing, record_costs)
+            loss = nll_sum(hidden, head, targets, label_smoothing, lambda _, each: costs.append(each), likelihoods)
+            if taught is None:
+                return loss
+            kl = divergence_sum(hidden, head, *taught, learned, beta=0.0, note=lambda _, each: penalties.append(each))
+            self.measures.add("reference_kl", kl.detach(), len(learned))
+            return loss + self.kl_weight * kl
 
         loss: Tensor = forward(model, batch, objective)
+        self.measures.add("sft_loss", likelihoods.total, len(learned))
+        if record_losses is not None:
+            penalty = self.kl_weight * penalties[0] if penalties else 0.0
+            record_document_losses(batch, record_losses, learned, costs[0] + penalty)
         return loss
+
+
+class NLLMeasure:
+    """Weights of tokens that add up the unweighted costs by the way.
+
+    Attributes:
+        total: sum of the costs seen so far; a number before the first.
+
+    Args:
+        weights: the weights.
+    """
+
+    def __init__(self, weights: TokenWeights) -> None:
+        self._weights = weights
+        self.total: Tensor | float = 0.0
+
+    def __call__(self, log_probs: Tensor, costs: Tensor) -> Tensor:
+        """Weights `[rows]` of a block, see `kernels.cross_entropy.TokenWeights`.
+
+        Args:
+            log_probs: `[rows, V]`.
+            costs: `[rows]`.
+        """
+        self.total = self.total + costs.sum()
+        return self._weights(log_probs, costs)

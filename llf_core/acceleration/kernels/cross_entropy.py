@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     chunk, and the derivative of the soft cap. Where gradients are wanted, that of the block's unscaled logits
     (lifted) is left in their place.
     """
+    TokenWeights = Callable[[Tensor, Tensor], Tensor]
+    """Weights `[rows]` of the costs of a block: of its log-probabilities `[rows, V]`, which it leaves as they are, and
+    of its costs `[rows]`. The weights count as constants: no gradient flows through them.
+    """
 
 # Bytes of a chunk's logits: the head's weight is read once a chunk, and a product wants some hundred rows.
 CHUNK = {"cpu": 48 << 20}
@@ -43,12 +47,14 @@ class Terms:
         softcap: logits become `softcap * tanh(logits / softcap)`.
         smoothing: label smoothing, in [0, 1].
         dtype: dtype of the matrix products.
+        weights: weights of the tokens; None for 1.
     """
 
     scale: float
     softcap: float | None
     smoothing: float
     dtype: torch.dtype
+    weights: TokenWeights | None = None
 
     @property
     def exact(self) -> torch.dtype:
@@ -218,13 +224,18 @@ def cross_entropies(
         factors: factor of each row's gradients, `[N]`; None for 1.
 
     Returns:
-        `[N]` in the exact dtype.
+        `[N]` in the exact dtype, times their weights.
     """
 
     def cost(block: Tensor, outer: slice, _inner: slice, slope: Tensor | None) -> Tensor:
         found = _costs(block, targets[outer], terms)
+        scaled = None if factors is None else factors[outer]
+        if terms.weights is not None:
+            weights = terms.weights(block, found)
+            found = found * weights
+            scaled = weights if scaled is None else scaled * weights
         if gradients.wanted:
-            _differentiate(block, targets[outer], terms, slope, None if factors is None else factors[outer])
+            _differentiate(block, targets[outer], terms, slope, scaled)
         return found
 
     return chunked(rows, weight, bias, terms, gradients, lambda _part: cost)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.acceleration.kernels.context import Context
+    from llf_core.acceleration.kernels.cross_entropy import TokenWeights
     from llf_core.acceleration.patching.causal_head import Head
 
     class _Context(Context, Protocol):
@@ -54,6 +55,7 @@ def nll_sum(
     targets: Tensor,
     label_smoothing: float = 0.0,
     note: Callable[[Tensor, Tensor], object] | None = None,
+    weights: TokenWeights | None = None,
 ) -> Tensor:
     """Sum of the negative log-likelihoods of the targets.
 
@@ -66,6 +68,7 @@ def nll_sum(
         label_smoothing: probability mass that is spread evenly over the vocabulary, in [0, 1].
         note: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses `[N]`,
             detached; takes no additional computation.
+        weights: weight of each token from its distribution, see `kernels.cross_entropy.TokenWeights`; None for 1.
 
     Returns:
         float32 (float64 for float64) scalar; 0 without targets. With a trained head, `backward` can be called once
@@ -79,7 +82,7 @@ def nll_sum(
     if len(learned) < len(targets):
         rows, targets = rows.index_select(0, learned), targets.index_select(0, learned)
     heard = None if note is None else partial(note, learned)
-    return _costs(rows, head, targets, label_smoothing, summed=True, note=heard)
+    return _costs(rows, head, targets, label_smoothing, summed=True, note=heard, weights=weights)
 
 
 def _costs(
@@ -90,9 +93,10 @@ def _costs(
     *,
     summed: bool,
     note: Callable[[Tensor], object] | None = None,
+    weights: TokenWeights | None = None,
 ) -> Tensor:
     rows = rows.contiguous()
-    terms = Terms(head.scale, head.softcap, smoothing, products_dtype(rows, head))
+    terms = Terms(head.scale, head.softcap, smoothing, products_dtype(rows, head), weights)
     if not torch.is_grad_enabled():
         costs = cross_entropies(rows, head.weight, head.bias, targets, terms, Gradients(None, None, None))
         if note is not None:

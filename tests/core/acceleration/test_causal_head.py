@@ -81,7 +81,7 @@ def assert_same(model, reference, inputs, tolerance=1e-9):
     """Losses and all gradients of `model` by SFT equal those of `reference` by the plain way."""
     expected = plain(reference, inputs)
     expected.backward()
-    loss = SFT.loss_sum(model, inputs)
+    loss = SFT().loss_sum(model, inputs)
     loss.backward()
     torch.testing.assert_close(loss.double(), expected.double(), rtol=tolerance, atol=0)
     ours, theirs = gradients(model), gradients(reference)
@@ -213,7 +213,7 @@ def test_peft_around_the_model_and_around_the_head(name, targets):
     if targets:
         assert any("lm_head" in name for name in gradients(model))
     with model.disable_adapter(), reference.disable_adapter(), torch.no_grad():
-        torch.testing.assert_close(SFT.loss_sum(model, batch()), plain(reference, batch()), rtol=1e-9, atol=0)
+        torch.testing.assert_close(SFT().loss_sum(model, batch()), plain(reference, batch()), rtol=1e-9, atol=0)
 
 
 def test_a_head_that_is_wrapped_later_goes_the_plain_way():
@@ -222,7 +222,7 @@ def test_a_head_that_is_wrapped_later_goes_the_plain_way():
     wrapped = get_peft_model(model, LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))
     nn.init.ones_(wrapped.base_model.model.lm_head.lora_B["default"].weight)
     assert forward(wrapped, batch(), lambda _, head: head) is LOGITS
-    torch.testing.assert_close(SFT.loss_sum(wrapped, batch()), plain(wrapped, batch()), rtol=1e-5, atol=0)
+    torch.testing.assert_close(SFT().loss_sum(wrapped, batch()), plain(wrapped, batch()), rtol=1e-5, atol=0)
 
 
 def test_tied_weights_of_peft_stay_one():
@@ -270,7 +270,7 @@ def test_flattened_documents_give_the_losses_of_padded_ones():
         "position_ids": torch.cat([torch.arange(n) for n in lengths])[None],
         "cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": max(lengths), "max_length_k": max(lengths),
     }  # fmt: skip
-    torch.testing.assert_close(SFT.loss_sum(model, flat), plain(model, padded), rtol=1e-9, atol=0)
+    torch.testing.assert_close(SFT().loss_sum(model, flat), plain(model, padded), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("trained", ["lora", "full"])
@@ -292,7 +292,7 @@ def test_autocast_as_the_trainer_wraps_it(trained, tiny_tokenizer):
         assert install_head(model) is None
         wrapped, other = accelerator.prepare_model(model), accelerator.prepare_model(reference)
         with accelerator.autocast():
-            loss = SFT.loss_sum(wrapped, batch())
+            loss = SFT().loss_sum(wrapped, batch())
         with torch.autocast("cpu", torch.bfloat16):
             expected = plain(other, batch())
         loss.backward()
@@ -305,7 +305,7 @@ def test_autocast_as_the_trainer_wraps_it(trained, tiny_tokenizer):
         for name, grad in ours.items():
             assert (grad - theirs[name]).norm() <= 0.02 * theirs[name].norm() + 1e-12, name
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-        assert SFT.loss_sum(model, batch()).item() == pytest.approx(loss.item(), rel=0.02)
+        assert SFT().loss_sum(model, batch()).item() == pytest.approx(loss.item(), rel=0.02)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -359,7 +359,7 @@ def test_distributed_data_parallel_and_accumulation(process_group):
     for seed in (0, 1):
         plain(reference, batch(seed)).backward()
         with parallel.no_sync() if seed == 0 else torch.enable_grad():
-            SFT.loss_sum(parallel, batch(seed)).backward()
+            SFT().loss_sum(parallel, batch(seed)).backward()
     ours, theirs = gradients(model), gradients(reference)
     assert ours.keys() == theirs.keys()
     for name, grad in ours.items():

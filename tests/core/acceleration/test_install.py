@@ -72,7 +72,7 @@ def test_dropout_of_lora_is_drawn_as_before():
 
     def loss(model, seed):
         torch.manual_seed(seed)
-        return SFT.loss_sum(model, batch()).item()
+        return SFT().loss_sum(model, batch()).item()
 
     assert loss(fast, 1) == loss(fast, 1) != loss(fast, 2)
     assert loss(fast, 1) == pytest.approx(loss(own, 1), rel=1e-6)
@@ -86,10 +86,10 @@ def test_dropout_of_the_model_itself_stays(name):
     done = accelerate(model)
     assert "attentions" not in done.notes[0]
     torch.manual_seed(0)
-    losses = {SFT.loss_sum(model, batch()).item() for _ in range(3)}
+    losses = {SFT().loss_sum(model, batch()).item() for _ in range(3)}
     assert len(losses) == 3
     model.eval()
-    assert len({SFT.loss_sum(model, batch()).item() for _ in range(3)}) == 1
+    assert len({SFT().loss_sum(model, batch()).item() for _ in range(3)}) == 1
 
 
 def test_adapters_are_looked_at_in_every_forward():
@@ -102,7 +102,7 @@ def test_adapters_are_looked_at_in_every_forward():
 
     def alike():
         with torch.no_grad():
-            loss, expected = SFT.loss_sum(fast, batch()), plain_loss(plain)
+            loss, expected = SFT().loss_sum(fast, batch()), plain_loss(plain)
         assert abs(loss - expected) / expected < 1e-6
         return float(loss)
 
@@ -128,11 +128,11 @@ def test_a_copy_computes_with_its_own_weights():
     accelerate(model)
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        before = SFT.loss_sum(model, batch())
+        before = SFT().loss_sum(model, batch())
         for parameter in twin.parameters():
             parameter.mul_(0.5)
-        assert SFT.loss_sum(model, batch()) == before
-        changed = SFT.loss_sum(twin, batch())
+        assert SFT().loss_sum(model, batch()) == before
+        changed = SFT().loss_sum(twin, batch())
         restore(twin)
         twin.set_attn_implementation("sdpa")
         assert abs(changed - plain_loss(twin)) / changed < 1e-6
@@ -229,7 +229,7 @@ def test_what_only_looks_like_a_known_part_is_left_alone(part, old, new):
     done = accelerate(model)
     assert "forward" not in vars(getattr(model.model.layers[1], part))
     assert done.flattens
-    loss, expected = SFT.loss_sum(model, batch()), plain_loss(plain)
+    loss, expected = SFT().loss_sum(model, batch()), plain_loss(plain)
     assert abs(loss - expected) / expected < 1e-6
 
 
@@ -253,7 +253,7 @@ def test_each_layer_keeps_its_own_scale_and_window():
     model.model.layers[3].self_attn.scaling = 0.5
     plain = copy.deepcopy(model)
     assert accelerate(model).flattens
-    loss, expected = SFT.loss_sum(model, batch()), plain_loss(plain)
+    loss, expected = SFT().loss_sum(model, batch()), plain_loss(plain)
     assert abs(loss - expected) / expected < 1e-6
 
 
@@ -321,7 +321,7 @@ def test_two_hundred_steps_follow_the_plain_path(dtype):
         for step in range(200):
             of = batch_of_step(step)
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-                loss = SFT.loss_sum(fast, batch(of)) if model is fast else plain_loss(plain, of)
+                loss = SFT().loss_sum(fast, batch(of)) if model is fast else plain_loss(plain, of)
             optimizer.zero_grad()
             (loss / 20).backward()
             optimizer.step()

@@ -177,7 +177,7 @@ def test_a_quantized_model_trains_as_pefts_own_layers_do(dtype, tmp_path):
             vars(module).pop("forward", None)
     for training in (True, False, True):  # an evaluation between the steps must not repack the weights
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            losses = [SFT.loss_sum(model.train(training), batch()) for model in (fast, plain)]
+            losses = [SFT().loss_sum(model.train(training), batch()) for model in (fast, plain)]
         tolerance = 1e-6 if dtype == torch.float32 else 2**-7
         assert abs(losses[0] - losses[1]) / losses[1] < tolerance
         for model, loss in zip(models, losses, strict=True):

@@ -98,7 +98,7 @@ def assert_trains_alike(fast, plain, of=batch, autocast=None, slack=1e-6):
     """
     exact = exact_copy(plain)
     with torch.autocast("cpu", autocast, enabled=autocast is not None):
-        losses = [SFT.loss_sum(fast, of()), plain_loss(plain)]
+        losses = [SFT().loss_sum(fast, of()), plain_loss(plain)]
     losses.append(plain_loss(exact))
     for loss in losses:
         loss.backward()

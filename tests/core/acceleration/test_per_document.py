@@ -77,7 +77,7 @@ def test_a_document_of_a_packed_row_is_as_if_alone(name):
     torch.testing.assert_close(filled[: len(alone)], alone, rtol=1e-5, atol=1e-5 * float(alone.abs().max()))
     for model in (fast, plain):
         in_float64(model)
-    losses = [SFT.loss_sum(fast, batch()), plain_loss(plain)]
+    losses = [SFT().loss_sum(fast, batch()), plain_loss(plain)]
     for loss in losses:
         loss.backward()
     assert abs(losses[0] - losses[1]) < 1e-5 * losses[1]
@@ -98,7 +98,7 @@ def test_with_lora_and_checkpoints_in_between(name):
         in_float64(model)
     first = [features(seed=seed) for seed in (3, 4)]
     # The second forward comes before the first backward: what is computed again must not take the other's documents.
-    losses = [sum(SFT.loss_sum(fast, batch(of)) for of in first), sum(plain_loss(plain, of) for of in first)]
+    losses = [sum(SFT().loss_sum(fast, batch(of)) for of in first), sum(plain_loss(plain, of) for of in first)]
     for loss in losses:
         loss.backward()
     assert abs(losses[0] - losses[1]) < 1e-5 * losses[1]

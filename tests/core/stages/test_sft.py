@@ -30,7 +30,7 @@ def test_loss_and_gradients_equal_a_plain_forward(tiny_tokenizer, installed, smo
     expected.backward()
     if installed:
         assert install_head(model) is None
-    loss = SFT.loss_sum(model, {"input_ids": ids, "attention_mask": mask, "labels": labels}, smoothing)
+    loss = SFT().loss_sum(model, {"input_ids": ids, "attention_mask": mask, "labels": labels}, smoothing)
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     for (name, one), other in zip(model.named_parameters(), plain.parameters(), strict=True):

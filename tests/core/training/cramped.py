@@ -30,15 +30,14 @@ def cramped(most, *, where="forward", after=0, every=SFT):
         made: ClassVar[list] = []
         held: ClassVar[list] = []
 
-        @staticmethod
-        def loss_sum(model, batch, label_smoothing=0.0, note=None):
+        def loss_sum(self, model, batch, label_smoothing=0.0, note=None):
             Cramped.made.append(document_count(batch))
             if document_count(batch) <= most or len(Cramped.made) <= after:
-                return plain(model, batch, label_smoothing, note)
+                return plain(self, model, batch, label_smoothing, note)
             embeddings = getattr(model, "module", model).get_input_embeddings()  # DDP or not
             keep = embeddings.register_forward_hook(lambda *made: hold(made[-1]))
             try:
-                loss = plain(model, batch, label_smoothing, note)
+                loss = plain(self, model, batch, label_smoothing, note)
             finally:
                 keep.remove()
             if where == "forward":

@@ -68,7 +68,7 @@ def test_they_are_the_losses_of_a_plain_forward(tiny_model_dir):
     labels[1, 3:] = -100
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     heard = []
-    SFT.loss_sum(model, batch, 0.0, lambda *noted: heard.append(noted))
+    SFT().loss_sum(model, batch, 0.0, lambda *noted: heard.append(noted))
     ((losses, tokens),) = heard
     logits = model(input_ids=ids).logits[:, :-1]
     plain = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none").sum(1)
@@ -80,7 +80,7 @@ def test_what_is_computed_again_in_smaller_parts_is_written_down_once(make_run, 
     from llf_core.training.session import run_attempt
 
     folder = make_run(max_steps=3, per_device_train_batch_size=4, gradient_accumulation_steps=2)
-    monkeypatch.setattr(SFT, "loss_sum", staticmethod(cramped(2, after=1).loss_sum))
+    monkeypatch.setattr(SFT, "loss_sum", cramped(2, after=1).loss_sum)
     assert run_attempt(folder, 1) == 0
     for record in records(folder):
         assert len(record["number"]) == len(set(record["number"])) == 8

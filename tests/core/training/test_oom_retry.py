@@ -140,12 +140,11 @@ def test_dropout_draws_as_in_a_run_that_began_small(make):
 @pytest.mark.parametrize("flat", [False, True], ids=["padded", "flattened"])
 def test_an_example_that_does_not_fit_alone_is_named(make, flat):
     class Short(SFT):
-        @staticmethod
-        def loss_sum(model, batch, label_smoothing=0.0, note=None):
+        def loss_sum(self, model, batch, label_smoothing=0.0, note=None):
             tokens = batch["attention_mask"].sum() if "attention_mask" in batch else batch["input_ids"].numel()
             if tokens > 45:
                 torch.empty(ABSURD, dtype=torch.uint8)
-            return SFT.loss_sum(model, batch, label_smoothing, note)
+            return super().loss_sum(model, batch, label_smoothing, note)
 
     trainer, _ = make(8, 1, stage=Short, flat=flat)
     listen(trainer)
@@ -171,8 +170,7 @@ def test_evaluation_goes_on_in_smaller_parts(make, flat):
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(make):
     class Broken(SFT):
-        @staticmethod
-        def loss_sum(model, batch, label_smoothing=0.0, note=None):
+        def loss_sum(self, model, batch, label_smoothing=0.0, note=None):
             return torch.ones(2) @ torch.ones(3)
 
     trainer, _ = make(4, 1, stage=Broken)
@@ -185,7 +183,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(make):
 def cramp(monkeypatch, most, after=0):
     """Memory for so many documents in every session from here on."""
     stage = cramped(most, after=after)
-    monkeypatch.setattr(SFT, "loss_sum", staticmethod(stage.loss_sum))
+    monkeypatch.setattr(SFT, "loss_sum", stage.loss_sum)
     return stage
 
 

@@ -136,7 +136,7 @@ def test_the_loss_is_the_models_own(prepared, llava):
     expected = model(**batch).loss
     assert install_head(model) is None
     count = (batch["labels"][:, 1:] != IGNORED).sum()
-    assert torch.allclose(SFT.loss_sum(model, batch) / count, expected, rtol=1e-5)
+    assert torch.allclose(SFT().loss_sum(model, batch) / count, expected, rtol=1e-5)
 
 
 def test_messages_in_openais_form_and_several_pictures(prepared, tmp_path, llava):

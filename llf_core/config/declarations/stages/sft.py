@@ -1,12 +1,116 @@
-"""Supervised fine-tuning."""
+"""Supervised fine-tuning, and the losses that weight its tokens (DFT, EAFT, ASFT)."""
 
 from __future__ import annotations
 
-from llf_core.config.declaration import StageDeclaration
+from typing import TYPE_CHECKING, Any
 
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.option import Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.reference_model import named_reference, names_reference
+from llf_core.config.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.values import ConfigValues
+
+SWITCHES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss")
+"""Keys of the losses that replace the plain cross-entropy; at most one is on."""
+
+
+class SFTOptions(Section):
+    """Options of the losses of supervised fine-tuning."""
+
+    use_dft_loss: bool = option(
+        False,
+        label="DFT loss",
+        help="Dynamic Fine-Tuning: weights each token by its probability, so that unlikely tokens change less.",
+        source="LLaMA-Factory",
+    )
+    use_eaft_loss: bool = option(
+        False,
+        label="EAFT loss",
+        help=(
+            "Entropy-Adaptive Fine-Tuning: weights each token by the entropy of the prediction, so that tokens which "
+            "contradict a confident model change it less."
+        ),
+        source="LLaMA-Factory",
+    )
+    eaft_alpha: float = option(
+        1.0,
+        label="EAFT exponent",
+        help="Exponent α of the normalized entropy in the EAFT loss. 0 is the plain cross-entropy.",
+        minimum=0,
+        source="LLaMA-Factory",
+    )
+    use_asft_loss: bool = option(
+        False,
+        label="ASFT loss",
+        help="Anchored Supervised Fine-Tuning: the DFT loss, and a KL penalty that holds the model to a reference.",
+        source="LLaMA-Factory",
+    )
+    asft_alpha: float = option(
+        0.1,
+        label="ASFT KL weight",
+        help="Weight α of the KL divergence from the reference model in the ASFT loss. 0 is the DFT loss.",
+        minimum=0,
+        source="LLaMA-Factory",
+    )
+
+
+def weights_tokens(config: Mapping[str, Any]) -> bool:
+    """Whether the loss weights tokens, so that it is no likelihood any more."""
+    return any(bool(config.get(key)) for key in SWITCHES)
+
+
+def _selected(config: ConfigValues) -> list[str]:
+    return [key for key in SWITCHES if config.get(key)] if config.stage.stage == "sft" else []
+
+
+def _anchors(config: ConfigValues) -> bool:
+    return config.stage.stage == "sft" and bool(config.get("use_asft_loss"))
+
+
+RULES = (
+    Rule(
+        SWITCHES,
+        lambda c: len(_selected(c)) > 1,
+        lambda c: f"{' and '.join(_selected(c))} are true, and a run has one loss. Expected one of them.",
+        lambda c: tuple(
+            Fix(f"Keep {kept}", {key: False for key in _selected(c) if key != kept}) for kept in _selected(c)
+        ),
+    ),
+    Rule(
+        ("label_smoothing_factor", *SWITCHES),
+        lambda c: bool(_selected(c)) and c.training.label_smoothing_factor > 0,
+        lambda c: (
+            f"{_selected(c)[0]} weights the cross-entropy of each token, and label_smoothing_factor "
+            f"{c.training.label_smoothing_factor:g} would change what is weighted. Expected 0."
+        ),
+        (Fix("No smoothing", {"label_smoothing_factor": 0.0}),),
+    ),
+    Rule(
+        ("ref_model", "ref_model_adapters", "ref_model_quantization_bit", "use_asft_loss"),
+        lambda c: c.stage.stage == "sft" and names_reference(c) and not c.get("use_asft_loss"),
+        "Stage sft compares with a reference model only in the ASFT loss, so the reference is not used.",
+        (
+            Fix("Leave the reference out", {"ref_model": None, "ref_model_adapters": None,
+                                            "ref_model_quantization_bit": None}),
+            Fix("Take the ASFT loss", {"use_asft_loss": True}),
+        ),
+        severity="note",
+    ),
+)  # fmt: skip
 SFT = StageDeclaration(
     name="sft",
     label="sft (supervised fine-tuning on responses)",
     implementation="llf_core.stages.sft:SFT",
+    options=SFTOptions,
+    rules=RULES,
     data_kind="answers",
+    likelihood_metric=lambda config: "sft_loss" if weights_tokens(config) else "loss",
+    uses_reference=_anchors,
+    has_reference=True,
+    second_model=lambda config: named_reference(config) if _anchors(config) else None,
 )

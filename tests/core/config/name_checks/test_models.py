@@ -116,7 +116,7 @@ def test_the_other_models_of_a_stage_are_looked_at_where_it_has_them(found):
     dpo = {"dataset": "llf_demo_pairs", "ref_model": "smollm2-135m-instrct"}
     (problem,) = found(stage="dpo", **dpo).problems
     assert problem.key == "ref_model"
-    assert found(stage="sft", ref_model="smollm2-135m-instrct") == CheckResult()
+    assert found(stage="pt", ref_model="smollm2-135m-instrct") == CheckResult()
     assert [one.key for one in found(stage="kd", teacher_model="smollm2-135m-instrct").problems] == ["teacher_model"]
 
 
