@@ -24,6 +24,10 @@ READ = (
 PROSE = re.compile(r"[^\W\d_]{2,}['\u2019]?[,;:]? +[^\W\d_]+")  # two words beside each other
 CODE = re.compile(r"^\s*(import |from \w+ import|def |class |<[a-z]+|--[a-z]|\.llf|@media|https?://)")
 FRONT = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|`(?:[^`\\]|\\.)*`|//[^\n]*|/\*.*?\*/", re.DOTALL)
+COMMANDS = frozenset(
+    re.findall(r"\.command\([^)]*\)\((\w+)\)", (ROOT / "llf_core" / "cli" / "application.py").read_text())
+)
+"""Functions of `llf_core/cli` that are commands: their docstrings are help texts."""
 TRANSLATED = re.compile(r"trans\s*\.\s*(?:__|_n)\(\s*$")
 
 
@@ -74,10 +78,8 @@ def python_texts(path: Path, name: str) -> Iterator[Text]:
                 ]
             continue
         body = getattr(node, "body", [])
-        if isinstance(node, ast.FunctionDef) and any(
-            ".command" in ast.unparse(wrapper) for wrapper in node.decorator_list
-        ):
-            yield Text(name, node.lineno, ast.get_docstring(node) or "", "help")
+        if isinstance(node, ast.FunctionDef) and name.startswith("llf_core/cli/") and node.name in COMMANDS:
+            yield Text(name, node.lineno, (ast.get_docstring(node) or "").partition("\n\nRaises:")[0], "help")
         for child in ast.iter_child_nodes(node):
             if (
                 isinstance(child, ast.Expr)

@@ -6,7 +6,9 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from inspect import getdoc
 from io import TextIOWrapper
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -23,13 +25,36 @@ from llf_core.cli.train import demo, train
 from llf_core.cli.validate import validate
 from llf_core.user_error import UserError
 
-app = typer.Typer(
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CommandT = TypeVar("CommandT", bound="Callable[..., None]")
+
+
+class CommandGroup(typer.Typer):
+    """Commands whose help texts are the docstrings of their functions, without the section `Raises:`."""
+
+    def command(self, name: str | None = None) -> Callable[[CommandT], CommandT]:  # type: ignore[override]
+        """Make the decorator that registers a command.
+
+        Args:
+            name: name of the command. Default: that of its function.
+        """
+
+        def register(function: CommandT) -> CommandT:
+            text = (getdoc(function) or "").partition("\n\nRaises:")[0]
+            return super(CommandGroup, self).command(name, help=text)(function)
+
+        return register
+
+
+app = CommandGroup(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Fine-tune language models. Runs are stored in $LLF_HOME/runs and continue when this terminal closes.",
 )
-runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
+runs_app = CommandGroup(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
 app.add_typer(runs_app, name="runs")
 
 app.command()(train)

@@ -8,7 +8,11 @@ from llf_core.cli.terminal import out, print_json
 
 
 def env(as_json: Json = False) -> None:
-    """Show versions, device and folders: what to paste into a bug report."""
+    """Show versions, device and folders: what to paste into a bug report.
+
+    Raises:
+        OSError: the disk of `LLF_HOME` cannot be examined.
+    """
     from llf_core.launch.environment import describe
 
     facts = describe()

@@ -19,7 +19,11 @@ def runs_loss(
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Compute the evaluation loss of the base model and of the tuned model of a finished run."""
+    """Compute the evaluation loss of the base model and of the tuned model of a finished run.
+
+    Raises:
+        UserError: no run matches, it has no result or no data, or the computation fails.
+    """
     from dataclasses import asdict
 
     from llf_core.evaluation.run_losses import losses_in_child
@@ -45,7 +49,11 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Compute the win rate: how often a reward model prefers the tuned model to the base model."""
+    """Compute the win rate: how often a reward model prefers the tuned model to the base model.
+
+    Raises:
+        UserError: no run matches, it has no result or no prompts, or the computation fails.
+    """
     from dataclasses import asdict
 
     from llf_core.evaluation.win_rate import win_rate_in_child
@@ -79,7 +87,11 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Compute the accuracy of a reward model: how often it scores the chosen response higher."""
+    """Compute the accuracy of a reward model: how often it scores the chosen response higher.
+
+    Raises:
+        UserError: the reward model or the data set does not exist or does not fit, or the computation fails.
+    """
     from dataclasses import asdict
 
     from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child

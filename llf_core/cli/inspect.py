@@ -22,7 +22,13 @@ def inspect(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are unusable records.")] = False,
 ) -> None:
-    """Show the training data: counts of examples and tokens, and three examples with the tokens in the loss marked."""
+    """Show the training data: counts of examples and tokens, and three examples with the tokens in the loss marked.
+
+    Raises:
+        Exit: the config has errors.
+        UserError: model or data cannot be loaded, the file cannot be written, or with --strict there are unusable
+            records.
+    """
     from llf_core.data import dump_examples, prepare
     from llf_core.models import load_processor, load_tokenizer, resolve_model
     from llf_core.runs.foreign_code import started_by_user

@@ -24,7 +24,12 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     rewards: RewardFile = None,
     as_json: Json = False,
 ) -> None:
-    """Train and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
+    """Train and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it.
+
+    Raises:
+        Exit: the config has errors, the run fails, or the command was interrupted.
+        UserError: the reward functions cannot be loaded, or the run cannot be started.
+    """
     from llf_core.launch import active_runs, launch
 
     given = functions_of_file(rewards)
@@ -44,7 +49,14 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
 def demo(
     report: Annotated[bool, typer.Option("--report", help="Only report on the newest run on the demo data.")] = False,
 ) -> None:
-    """Fine-tune a small model in about a minute, then compare its responses before and after."""
+    """Fine-tune a small model in about a minute, then compare its responses before and after.
+
+    Raises:
+        Exit: the run fails, or the responses do not show what it should have learned.
+        UserError: the run cannot be started, or the responses cannot be generated.
+        OSError: the run's folder cannot be written.
+        RuntimeError: the supervisor does not start.
+    """
     from llf_core.config import RunConfig, preset
     from llf_core.evaluation.demo_report import newest_demo, report_on
     from llf_core.launch import launch

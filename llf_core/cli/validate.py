@@ -13,7 +13,11 @@ def validate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Check a config: unknown keys, names that do not exist, columns that match no format, impossible combinations."""
+    """Check a config: unknown keys, names that do not exist, columns that match no format, impossible combinations.
+
+    Raises:
+        Exit: the config has errors.
+    """
     from llf_core.config import validate as check
 
     report = with_data_checks(with_name_checks(check(config, overrides or ())))

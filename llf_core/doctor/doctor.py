@@ -95,4 +95,4 @@ class Doctor:
         """Peak of the learning rate schedule at a step."""
         configured = self._config.get("learning_rate")
         configured = float(configured) if isinstance(configured, int | float) else 0.0
-        return float(self._changes.held("learning_rate", step) or configured)
+        return float(self._changes.value_at("learning_rate", step) or configured)

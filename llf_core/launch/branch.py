@@ -35,7 +35,7 @@ BRANCH_KEYS = frozenset(
     "watched_prompts watched_tokens max_grad_norm output_dir run_name".split()
 )
 """Further config keys that may differ in a branch."""
-JUST = 0.001
+HISTORY_GAP_SECONDS = 0.001
 """Seconds between the last copied record and the new run's creation."""
 
 
@@ -48,6 +48,8 @@ def _threads(folder: RunFolder) -> dict[str, Any]:
 def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     """Create a run with the same config and rows, and the same live changes at the same steps.
 
+    The curve of a run that was steered by hand can then be reproduced, which its config alone does not allow.
+
     Args:
         folder: the run to repeat.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
@@ -56,10 +58,13 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
         The new run's folder, not started yet.
 
     Raises:
-        ConfigError: its config is no longer valid.
-        FileNotFoundError: it is a branch, and its parent is gone.
-        ValueError: it is a branch, and its first checkpoint is gone.
+        ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
+        FileNotFoundError: it is a branch, and its parent no longer exists.
+        ValueError: it is a branch, and the checkpoint it branched from no longer exists; `data/` or `code/` is a link.
         UntrustedCodeError: it was created elsewhere, and its code would run.
+        TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
+        UnreadableError: one of its files cannot be read.
+        OSError: the folder cannot be written.
     """
     _check(folder, trust, "replay")
     name = f"{read_meta(folder)['name'] or folder.id} again"
@@ -98,7 +103,8 @@ def branch(
 ) -> RunFolder:
     """Create a run that continues from a checkpoint of another run with changed settings.
 
-    The checkpoint and the history up to it (metrics, example losses, samples, changes) are copied.
+    The checkpoint and the history up to it (metrics, example losses, samples, changes) are copied, so that the curve of
+    the new run starts at step 0.
 
     Args:
         folder: the run to branch from, live or ended; it is not modified.
@@ -111,10 +117,13 @@ def branch(
         The new run's folder, not started yet.
 
     Raises:
-        ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch.
-        ConfigError: the changed config has errors.
+        ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch; `data/` or
+            `code/` is a link.
+        ConfigError: the changed config has errors, or `LLF_URLS` lacks a URL with credentials.
         OSError: the folder cannot be written.
-        UntrustedCodeError: it was created elsewhere, and its code would run.
+        UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
+        UntrustedCodeError: the run was created elsewhere, and its code would run.
+        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
     """
     _check(folder, trust, "branch")
     step = _checkpoint(folder, step)
@@ -132,9 +141,9 @@ def _branch(
     from llf_core.config import ConfigError, RunConfig
     from llf_core.config.read_config import dump_yaml
 
-    asked = _config_changes(changes)
+    changed = _config_changes(changes)
     # The other run's copy of its result is its own.
-    values = read_config(folder.config) | {"output_dir": None} | asked
+    values = read_config(folder.config) | {"output_dir": None} | changed
     values = {key: value for key, value in values.items() if value is not None}
     try:
         config = RunConfig.load(values, base=folder.path)
@@ -169,8 +178,8 @@ def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a key cannot differ in a branch.
     """
-    asked = {key: value for key, value in changes.items() if key not in LIVE_SETTINGS}
-    for key, value in asked.items():
+    changed = {key: value for key, value in changes.items() if key not in LIVE_SETTINGS}
+    for key, value in changed.items():
         if key not in BRANCH_KEYS:
             allowed = ", ".join([*LIVE_SETTINGS, *sorted(BRANCH_KEYS)])
             raise ValueError(
@@ -180,9 +189,9 @@ def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"{key} is {value:g}. Expected a number of steps: a branch does not support a share of all steps."
             )
-    if asked.get("output_dir"):
-        asked["output_dir"] = str(Path(asked["output_dir"]).expanduser().absolute())
-    return asked
+    if changed.get("output_dir"):
+        changed["output_dir"] = str(Path(changed["output_dir"]).expanduser().absolute())
+    return changed
 
 
 def _checkpoint(folder: RunFolder, step: int | None) -> int:
@@ -233,12 +242,12 @@ def _copy_history(folder: RunFolder, new: RunFolder, step: int) -> None:
     past = {name: _records_until(getattr(folder, name), step) for name in ("metrics", "examples", "samples", "events")}
     past["events"] = [record for record in past["events"] if record.get("type") == "steered"]
     times = [_time(record) for told in past.values() for record in told if "time" in record]
-    late = (status.read_status(new).created or time.time()) - JUST - max(times, default=0.0)
+    shift = (status.read_status(new).created or time.time()) - HISTORY_GAP_SECONDS - max(times, default=0.0)
     for name, told in past.items():
         for record in told:
             record["attempt"] = 0
             if "time" in record:
-                record["time"] = _time(record) + late
+                record["time"] = _time(record) + shift
         with open_to_append(getattr(new, name)) as file:
             file.writelines(map(encode, told))
 

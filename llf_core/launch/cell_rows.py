@@ -22,7 +22,7 @@ class RowsError(UserError, ValueError):
 
 
 def to_table(rows: object) -> pa.Table:
-    """Convert rows from a cell to a pyarrow table.
+    """Convert rows from a cell to a pyarrow table, which can be handed over to the trainer's process in a file.
 
     Args:
         rows: a list (or another iterable) of dicts, a pandas or polars DataFrame, a `datasets.Dataset`, or a pyarrow
@@ -32,7 +32,7 @@ def to_table(rows: object) -> pa.Table:
         The table, without metadata of its source.
 
     Raises:
-        RowsError: the type is not supported, or a column has mixed types.
+        RowsError: the type is not supported, there are no rows, or a column has mixed types.
     """
     import pyarrow as pa
 
@@ -82,9 +82,19 @@ def _checked(make: Any, name: object = None) -> Any:
 
 
 def fingerprint(path: Path) -> str:
-    """Hash of columns, types and values, 16 hex digits.
+    """Hash the columns, types and values of a Parquet file, so that a run records on which data it was trained.
 
     The content is hashed, so the library that created the rows and the version of pyarrow do not matter.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The first 16 hex digits of the SHA-256.
+
+    Raises:
+        OSError: the file cannot be read.
+        pyarrow.ArrowException: it is not a Parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -116,7 +126,7 @@ class _Hash:
 
 
 def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
-    """Write rows atomically to `rows-<fingerprint>.parquet`.
+    """Write rows atomically to `rows-<fingerprint>.parquet`. The same rows get the same name, so they are stored once.
 
     Args:
         rows: see `to_table`.
@@ -127,6 +137,7 @@ def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
 
     Raises:
         RowsError: see `to_table`.
+        OSError: the file cannot be written.
     """
     import pyarrow.parquet as pq
 

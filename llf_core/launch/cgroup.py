@@ -25,7 +25,10 @@ class Cgroup:
     own: Path = Path("/proc/self/cgroup")
 
     def cpu_quota(self) -> float | None:
-        """The strictest CPU limit in CPUs; None if there is none."""
+        """The strictest CPU limit of the process's group and its parents, in CPUs; None if there is none.
+
+        Quota divided by period, see `cpu.max` in the Linux documentation of control groups.
+        """
         limits = []
         for folder in self._folders("cpu"):
             limit = _ratio(_words(folder / "cpu.max")) or _ratio(
@@ -36,7 +39,10 @@ class Cgroup:
         return min(limits, default=None)
 
     def memory_limit(self) -> int | None:
-        """The strictest memory limit in bytes; None if there is none."""
+        """The strictest memory limit of the process's group and its parents, in bytes; None if there is none.
+
+        A container may have less memory than its machine, which `psutil` reports.
+        """
         limits = []
         for folder in self._folders("memory"):
             for name in ("memory.max", "memory.limit_in_bytes"):
@@ -46,7 +52,10 @@ class Cgroup:
         return min(limits, default=None)
 
     def memory_left(self) -> int | None:
-        """Bytes between usage (without file caches) and the nearest limit; None if there is none."""
+        """Bytes that can still be allocated before the nearest limit is reached; None if there is none.
+
+        File caches count as free, since the kernel drops them before it kills a process.
+        """
         rooms = []
         for folder in self._folders("memory"):
             for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
@@ -60,7 +69,10 @@ class Cgroup:
         return min(rooms, default=None)
 
     def oom_kills(self) -> int:
-        """Number of processes of this group killed by the OOM killer so far; 0 if not counted."""
+        """Number of processes of this group that the OOM killer has ended so far; 0 if the kernel does not count them.
+
+        If it has grown when a trainer ends by SIGKILL, the trainer ran out of memory.
+        """
         for folder in self._folders("memory"):
             for name in ("memory.events", "memory.oom_control"):
                 words = _words(folder / name)
@@ -92,7 +104,11 @@ class Cgroup:
 
 
 def usable_cpus(cgroup: Cgroup | None = None) -> int:
-    """Number of threads that can run in parallel: the minimum of CPU affinity and quota, at least 1."""
+    """Number of threads that can run in parallel: the minimum of CPU affinity and quota, at least 1.
+
+    Args:
+        cgroup: control groups of the process. Default: those of this process.
+    """
     # macOS has no affinity.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = (cgroup or Cgroup()).cpu_quota()

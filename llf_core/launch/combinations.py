@@ -14,13 +14,14 @@ MAX_RUNS = 100
 
 
 def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, Any]]:
-    """Iterate over all combinations; the last key changes fastest.
+    """Iterate over all combinations of a sweep; the last key changes fastest.
 
     Args:
         values: values by key.
 
     Raises:
-        ValueError: there are no values, or more than `MAX_RUNS` combinations.
+        ValueError: there are no values, a key has no list of values, or there are more than `MAX_RUNS` combinations,
+            which a mistyped range would give.
     """
     for key, given in values.items():
         if isinstance(given, str) or not given:
@@ -35,7 +36,11 @@ def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, A
 
 
 def combination_label(one: Mapping[str, object]) -> str:
-    """Format a combination for a run's name: `learning_rate=1e-4 quantization_bit=null`."""
+    """Format a combination for a run's name, so that runs of a sweep can be told apart in lists.
+
+    Returns:
+        Keys and values as in a config file: `learning_rate=1e-4 quantization_bit=null`.
+    """
     return " ".join(f"{key}={_word(value)}" for key, value in one.items())
 
 

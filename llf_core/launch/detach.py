@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunFolder
 
-FIRST_WORD_SECONDS = 30.0
+REGISTRATION_SECONDS = 30.0
 
 
 def start_supervisor(
     folder: RunFolder, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None
 ) -> None:
     """Start the supervisor of a run's current attempt, and return once it has registered itself.
+
+    Later calls of the caller, such as `run.wait()`, then find a live process in the run's status.
 
     Args:
         folder: the run, in the state `created`.
@@ -35,6 +37,7 @@ def start_supervisor(
 
     Raises:
         RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` has the cause.
+        BrokenRunError: the run's status cannot be read.
     """
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *(("--", *command) if command else ())]
@@ -70,7 +73,7 @@ def _failed(folder: RunFolder, attempt: int, reason: str) -> str:
 def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:
     """Whether the supervisor has registered itself in the status; takes about 0.2 s."""
     try:
-        return first.wait(FIRST_WORD_SECONDS) == 0
+        return first.wait(REGISTRATION_SECONDS) == 0
     except subprocess.TimeoutExpired:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()

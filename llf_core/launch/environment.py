@@ -29,7 +29,11 @@ GIT_SECONDS = 1.0
 
 
 def describe() -> dict[str, Any]:
-    """Versions, device and folders, as shown by `llf env` for bug reports."""
+    """Versions, device and folders, as shown by `llf env` for bug reports.
+
+    Raises:
+        OSError: the disk of `LLF_HOME` cannot be examined.
+    """
     return {
         **_versions(),
         "threads": usable_cpus(),
@@ -51,12 +55,15 @@ def _versions() -> dict[str, Any]:
 def start_facts(
     config: RunConfig, notebook: dict[str, str] | None = None, fingerprint: str | None = None
 ) -> dict[str, Any]:
-    """Facts about a run that the launcher knows.
+    """Collect the facts about a run that the launcher knows, for `env.json`: they explain later why results differ.
 
     Args:
         config: the run's config.
         notebook: `path` of the notebook and id of the `cell` that starts the run.
         fingerprint: fingerprint of rows from a cell.
+
+    Raises:
+        FileNotFoundError: the working directory was removed.
     """
     here = Path.cwd()
     return {
@@ -72,7 +79,7 @@ def start_facts(
 
 
 def packages() -> dict[str, str]:
-    """Versions of installed packages that affect training."""
+    """Versions of the installed packages that affect training, without importing them."""
     found = {}
     for name in PACKAGES:
         try:
@@ -84,7 +91,10 @@ def packages() -> dict[str, str]:
 
 @cache
 def device() -> dict[str, Any]:
-    """The CPU and its memory. The trainer adds the device it uses."""
+    """The CPU and its memory in bytes, limits of a container included. The trainer adds the GPU it uses.
+
+    Read once per process.
+    """
     total = psutil.virtual_memory().total
     limit = Cgroup().memory_limit()
     return {
@@ -96,7 +106,7 @@ def device() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Name of the processor."""
+    """Name of the processor, for `llf env` and the run's record; speeds of different processors cannot be compared."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -106,10 +116,19 @@ def cpu_name() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, and whether tracked files are modified; None outside a repository or without git.
+    """Commit, and whether tracked files are modified, so that the code of a run can be found again.
 
     `dirty` is None if git takes longer than a second, or if the repository's config names programs that git would run:
     it may have come with the notebook.
+
+    Args:
+        folder: any folder of a repository.
+
+    Returns:
+        `commit` and `dirty`; None outside a repository or without git.
+
+    Raises:
+        PermissionError: the folder is not accessible.
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")

@@ -42,12 +42,18 @@ class ProcessEnd:
 
 
 def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[str, str]:
-    """The final state and its reason, in one or two sentences.
+    """Explain why a trainer exited without a final status, in one or two sentences with what to do.
 
     Args:
         folder: the run.
         status: as stored, not final.
         ending: how its trainer ended.
+
+    Returns:
+        The final state and its reason.
+
+    Raises:
+        UnreadableError: the run's events or log cannot be read.
     """
     at = f"at step {status.step} of {status.total}" if status.total else "before its first step"
     safe = recoverable_message(folder)

@@ -61,13 +61,18 @@ def computing_environment(base: Mapping[str, str], threads: int | None = None) -
 
 
 def threads_of(folder: RunFolder) -> int | None:
-    """Number of threads of a run as recorded by its launcher; None if unknown."""
+    """Number of threads of a run as recorded by its launcher; None if unknown.
+
+    A resumed attempt uses as many, since another number changes the last bits of sums.
+    """
     threads = read_object_or_empty(folder.env).get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
 
 
 class Trainer:
     """A trainer process that waits until `go` is called. It leads its own process group.
+
+    It waits, so that nothing runs before its process id is stored: a run is killed and found lost by that id.
 
     Args:
         command: program and arguments.
@@ -87,14 +92,15 @@ class Trainer:
 
     @property
     def pid(self) -> int:
-        """Process id, and id of its group."""
+        """Process id, and id of its process group."""
         return self._process.pid
 
     def go(self) -> None:
-        """Let the process start its program.
+        """Let the process start its program, once its process id is stored.
 
         Raises:
             RuntimeError: the process has no input pipe.
+            ValueError: it was called before.
         """
         if self._process.stdin is None:
             raise RuntimeError("The gate is already open.")
@@ -105,7 +111,7 @@ class Trainer:
             return  # killed at the gate: its exit code tells
 
     def signal(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to the trainer, unless it has ended.
+        """Send a signal to the trainer, unless it has ended: its process id may belong to another process then.
 
         Args:
             number: signal number.
@@ -115,7 +121,7 @@ class Trainer:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for the trainer to end.
+        """Wait for the trainer to end. Data loader workers that a killed trainer leaves behind are killed too.
 
         Args:
             seconds: maximum time to wait.

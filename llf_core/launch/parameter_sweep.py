@@ -24,7 +24,7 @@ def sweep(
     rewards: Iterable[RewardFunction | str] | None = None,
     **options: Any,
 ) -> list[Run]:
-    """Start a run for each combination of values, one after the other.
+    """Queue a run for each combination of values; they train one after the other on this machine.
 
     Args:
         config: anything `RunConfig.load` accepts.
@@ -39,7 +39,10 @@ def sweep(
 
     Raises:
         ConfigError: a combination has errors; no run was started.
-        ValueError: there are no values, or more than `MAX_RUNS` runs.
+        ValueError: there are no values, or more than `MAX_RUNS` runs; two reward functions have the same name.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
+        RowsError: the rows are not a table.
+        OSError: the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
     """
     from llf_core.config import RunConfig

@@ -33,7 +33,14 @@ class ProgressLine:
         self._printed = float("-inf")
 
     def show(self, status: Status) -> None:
-        """Show a status, if it has changed."""
+        """Show a status.
+
+        Elsewhere than in a terminal, where each line stays, one is printed only if the state has changed or 5 % of the
+        steps have passed.
+
+        Raises:
+            UnreadableError: the run's metrics cannot be read.
+        """
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, completed=status.step, total=status.total or None, description=self._text(status))
@@ -42,7 +49,7 @@ class ProgressLine:
             print(self._text(status), flush=True)  # noqa: T201 - the caller's cell or file
 
     def close(self) -> None:
-        """Restore the terminal and print the last line."""
+        """Stop the progress bar and restore the terminal's cursor; the last line stays."""
         if self._bar is not None:
             self._bar[0].stop()
 

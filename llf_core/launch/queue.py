@@ -27,7 +27,11 @@ POLL_SECONDS, MAX_POLL_SECONDS = 2.0, 30.0
 
 
 def enqueue(folder: RunFolder) -> None:
-    """Put a run that has not started into the queue."""
+    """Put a run that has not started into the queue: its supervisor then waits for its turn.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     replace_file(folder.queue, json_bytes({"v": 1, "since": time.time()}))
 
 
@@ -58,6 +62,10 @@ class RunAhead:
         return f"{self.name}{steps}{left}"
 
 
+QueuedRun = tuple[tuple[float, str], RunAhead]
+"""Position of a queued run (time of creation, id), and the run."""
+
+
 class MachineLoad:
     """Running and queued runs on this machine.
 
@@ -72,23 +80,26 @@ class MachineLoad:
         self._ended: dict[str, int] = {}  # when the status of an ended run was written
 
     def ahead(self) -> list[RunAhead]:
-        """Runs that a newly queued run would wait for, in order."""
-        going, waiting = self.look()
-        return [*going, *(one for _, one in waiting)]
+        """Runs that a newly queued run would wait for, in order. The form shows them before Start."""
+        running, queued = self.running_and_queued()
+        return [*running, *(one for _, one in queued)]
 
-    def look(self, *, but: str = "") -> tuple[list[RunAhead], list[tuple[tuple[float, str], RunAhead]]]:
-        """Running runs, and queued runs with their positions.
+    def running_and_queued(self, *, exclude: str = "") -> tuple[list[RunAhead], list[QueuedRun]]:
+        """Running runs, and queued runs with their positions, in order.
 
         Args:
-            but: id of a run to exclude.
+            exclude: id of a run to leave out.
+
+        Returns:
+            The running runs; and for each queued run its position (time of creation, id) and the run.
         """
-        going: list[RunAhead] = []
-        waiting: list[tuple[tuple[float, str], RunAhead]] = []
+        running: list[RunAhead] = []
+        queued: list[QueuedRun] = []
         for name in self._index.names():
             folder = self._index.folder(name)
             try:
                 written = folder.status.stat().st_mtime_ns
-                if name == but or self._ended.get(name) == written:
+                if name == exclude or self._ended.get(name) == written:
                     continue
                 now = status.effective_status(status.read_status(folder))
             except (OSError, status.BrokenRunError):
@@ -100,10 +111,10 @@ class MachineLoad:
                 left = remaining(now.state, now.step, now.total, pace(folder, now))
                 one = RunAhead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
                 if waits:
-                    waiting.append(((now.created, name), one))
-                else:  # one that was just made and starts at once is going too
-                    going.append(one)
-        return going, sorted(waiting, key=lambda pair: pair[0])
+                    queued.append(((now.created, name), one))
+                else:  # one that was just made and starts at once is running too
+                    running.append(one)
+        return running, sorted(queued, key=lambda pair: pair[0])
 
 
 class QueuePosition:
@@ -118,25 +129,44 @@ class QueuePosition:
         self._machine = MachineLoad(folder.home)
 
     def ahead(self) -> list[RunAhead]:
-        """Runs ahead of it: active runs, then those that have waited longer."""
+        """Runs ahead of it: active runs, then those that have waited longer.
+
+        Raises:
+            BrokenRunError: the run's own status cannot be read.
+        """
         mine = self._place()
-        going, waiting = self._machine.look(but=self._folder.id)
-        return [*going, *(one for place, one in waiting if place < mine)]
+        running, queued = self._machine.running_and_queued(exclude=self._folder.id)
+        return [*running, *(one for place, one in queued if place < mine)]
 
     def behind(self) -> int:
-        """Number of runs behind it."""
-        mine = self._place()
-        return sum(place > mine for place, _ in self._machine.look(but=self._folder.id)[1])
+        """Number of queued runs behind it, for the monitor's "position 2 of 5".
 
-    def rest(self) -> float:
-        """Seconds until the next check; more if many runs are ahead."""
+        Raises:
+            BrokenRunError: the run's own status cannot be read.
+        """
+        mine = self._place()
+        return sum(place > mine for place, _ in self._machine.running_and_queued(exclude=self._folder.id)[1])
+
+    def poll_seconds(self) -> float:
+        """Seconds until the next check; more if many runs are ahead, so that long queues cost no more than short ones.
+
+        Raises:
+            BrokenRunError: the run's own status cannot be read.
+        """
         return min(MAX_POLL_SECONDS, POLL_SECONDS * max(1, len(self.ahead())))
 
-    def take(self, attempt: int) -> bool:
+    def try_start(self, attempt: int) -> bool:
         """Start if nothing is ahead: the status becomes `starting` before another process can check.
 
         Args:
             attempt: attempt to start; nothing happens if a later one has started.
+
+        Returns:
+            Whether the run may start.
+
+        Raises:
+            BrokenRunError: the run's own status cannot be read.
+            OSError: the status or the lock file cannot be written.
         """
         if self.ahead():
             return False

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
     from llf_core.rewards.signature import RewardFunction
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 TEARDOWN_SECONDS = 20.0
 
 
 def attach(run_id: str, home: Path | str | None = None) -> Run:
-    """Open a run by its id, live or ended.
+    """Open a run by its id, live or ended, from any process: a restarted kernel continues where it was.
 
     Args:
         run_id: the run's id.
@@ -58,7 +58,7 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
 
 
 class Run:
-    """A handle on a run.
+    """A handle on a run. It holds no state of its own, so that several of them, in several processes, always agree.
 
     Args:
         folder: its folder.
@@ -75,17 +75,21 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run's id."""
+        """The run's id: the name of its folder, which sorts by time."""
         return self.folder.id
 
     @property
     def state(self) -> str:
-        """The current state; `lost` if no process is alive and there is no final status."""
+        """The current state; `lost` if no process is alive and there is no final status.
+
+        Raises:
+            BrokenRunError: the run's status cannot be read.
+        """
         return self.status().state
 
     @property
     def output(self) -> Path:
-        """Folder of the result; exists once the run has finished."""
+        """Folder of the result, which peft and transformers load; it exists once the run has finished."""
         return self.folder.output
 
     def __repr__(self) -> str:
@@ -93,7 +97,11 @@ class Run:
         return f"Run({self.id!r}, {now.state}, step {now.step} of {now.total})"
 
     def status(self) -> Status:
-        """State, step, processes and reason, as shown by views."""
+        """Read state, step, processes and reason, as shown by views.
+
+        Raises:
+            BrokenRunError: the run's status cannot be read.
+        """
         return self._reader.status()
 
     def wait(
@@ -112,6 +120,11 @@ class Run:
 
         Returns:
             The status at the end of the waiting.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or *Interrupt*, with `interrupt="raise"`.
+            BrokenRunError: the run's status cannot be read.
+            UnreadableError: with `progress`, the run's metrics cannot be read.
         """
         until = None if timeout is None else time.monotonic() + timeout
         watch = ProgressLine(self._reader) if progress else None
@@ -122,8 +135,8 @@ class Run:
                     watch.show(now)
                 if now.has_ended or (until is not None and time.monotonic() >= until):
                     return now
-                left = LOOK_SECONDS if until is None else max(0.0, until - time.monotonic())
-                time.sleep(min(LOOK_SECONDS, left))
+                left = POLL_SECONDS if until is None else max(0.0, until - time.monotonic())
+                time.sleep(min(POLL_SECONDS, left))
         except KeyboardInterrupt:
             if interrupt == "raise":
                 raise
@@ -136,7 +149,7 @@ class Run:
                 watch.close()
 
     def stop(self, *, wait: bool = False, grace: float | None = None, by: str = "code") -> str | None:
-        """Request a stop with a checkpoint after the current step.
+        """Request a stop with a checkpoint after the current step, from which `resume` continues.
 
         Args:
             wait: whether to wait until the run has ended.
@@ -148,6 +161,8 @@ class Run:
 
         Raises:
             RuntimeError: the run is lost: no process is left to stop.
+            BrokenRunError: the run's status cannot be read.
+            OSError: the request cannot be written.
         """
         now = self.status()
         if now.final:
@@ -160,29 +175,53 @@ class Run:
         return request
 
     def checkpoint(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request a checkpoint after the current step; see `ask`.
+        """Request a checkpoint after the current step, for example before a risky change; see `ask`.
 
         Args:
             wait: whether to wait for the trainer's answer.
             by: who requested it.
+
+        Returns:
+            See `ask`.
+
+        Raises:
+            RuntimeError: see `ask`.
+            BrokenRunError: the run's status cannot be read.
+            OSError: the request cannot be written.
         """
         return self.ask("checkpoint", wait=wait, by=by)
 
     def evaluate(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request an evaluation after the current step; see `ask`.
+        """Request an evaluation after the current step, beside the scheduled ones; see `ask`.
 
         Args:
             wait: whether to wait for the trainer's answer.
             by: who requested it.
+
+        Returns:
+            See `ask`.
+
+        Raises:
+            RuntimeError: see `ask`.
+            BrokenRunError: the run's status cannot be read.
+            OSError: the request cannot be written.
         """
         return self.ask("evaluate", wait=wait, by=by)
 
     def sample(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request answers to the sample prompts after the current step; see `ask`.
+        """Request completions of the watched prompts after the current step, beside the scheduled ones; see `ask`.
 
         Args:
             wait: whether to wait for the trainer's answer.
             by: who requested it.
+
+        Returns:
+            See `ask`.
+
+        Raises:
+            RuntimeError: see `ask`.
+            BrokenRunError: the run's status cannot be read.
+            OSError: the request cannot be written.
         """
         return self.ask("sample", wait=wait, by=by)
 
@@ -194,6 +233,15 @@ class Run:
             by: who requested it.
             changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule),
                 `watch` (a prompt to answer at every checkpoint and evaluation).
+
+        Returns:
+            See `ask`.
+
+        Raises:
+            ValueError: a setting cannot be changed, or its value is out of range.
+            RuntimeError: see `ask`.
+            BrokenRunError: the run's status cannot be read.
+            OSError: the request cannot be written.
 
         Example:
             >>> run.set(learning_rate=1e-4)
@@ -208,7 +256,7 @@ class Run:
         wait: bool = False,
         by: str = "code",
     ) -> str:
-        """Send a request to a live run.
+        """Send a request to a live run, as the buttons of the monitor do.
 
         The trainer handles it after the current step. The supervisor handles `kill`, even while the trainer is blocked.
 
@@ -224,6 +272,10 @@ class Run:
         Raises:
             RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
                 ends before it is handled.
+            ValueError: the type is unknown, or the arguments are too large.
+            BrokenRunError: the run's status cannot be read.
+            UnreadableError: with `wait`, the run's events cannot be read.
+            OSError: the request cannot be written.
         """
         now = self.status()
         if now.has_ended:
@@ -239,14 +291,16 @@ class Run:
                     return str(event.get("message"))
             if over:
                 raise RuntimeError(f"{self.id} ended before it handled the request.")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return request
 
     def code(self) -> str:
-        """A notebook cell that runs the same config again, with its live changes as a comment.
+        """Write a notebook cell that runs the same config again, with its live changes as a comment.
 
         Raises:
             ConfigError: the config is no longer valid.
+            ValueError: a stored reward function cannot be parsed.
+            UnreadableError: a file of the run cannot be read.
         """
         from llf_core.rewards import definition_cell
 
@@ -276,7 +330,15 @@ class Run:
             The new run.
 
         Raises:
+            ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
+            FileNotFoundError: it is a branch, and its parent no longer exists.
+            ValueError: it is a branch, and the checkpoint it branched from no longer exists; `data/` or `code/` is a
+                link.
             UntrustedCodeError: the run was created elsewhere, and its code would run.
+            TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
+            UnreadableError: one of its files cannot be read.
+            OSError: the new folder cannot be written.
+            RuntimeError: the supervisor does not start.
         """
         new = replay(self.folder, trust)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
@@ -292,7 +354,7 @@ class Run:
         trust: bool | str = False,
         **more: object,
     ) -> Run:
-        """Start a new run from a checkpoint of this run, with changed settings.
+        """Start a new run from a checkpoint of this run, with changed settings; this run is not modified.
 
         Args:
             step: step of the checkpoint. Default: the newest.
@@ -307,11 +369,14 @@ class Run:
             The new run.
 
         Raises:
-            ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch.
-            ConfigError: the changed config has errors.
+            ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch;
+                `data/` or `code/` is a link.
+            ConfigError: the changed config has errors, or `LLF_URLS` lacks a URL with credentials.
             OSError: the folder cannot be written.
             RuntimeError: the supervisor does not start.
+            UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
             UntrustedCodeError: the run was created elsewhere, and its code would run.
+            TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
 
         Example:
             >>> lower = run.branch(100, learning_rate=5e-5)
@@ -321,7 +386,7 @@ class Run:
         return Run(new)
 
     def kill(self, by: str = "code") -> Status:
-        """Kill the run immediately; progress since its last checkpoint is lost.
+        """Kill the run immediately, if it does not respond to a stop; progress since its last checkpoint is lost.
 
         Args:
             by: who requested it.
@@ -330,7 +395,11 @@ class Run:
             The new status; unchanged if the run had ended before.
 
         Raises:
-            RuntimeError: it runs on another machine, where nothing answers the request.
+            RuntimeError: it runs on another machine, where nothing answers the request, or its status names a process
+                that does not belong to it.
+            TimeoutError: a process does not end (for example in a driver call).
+            BrokenRunError: the run's status cannot be read.
+            OSError: the request or the status cannot be written.
         """
         return kill_run(self.folder, by)
 
@@ -358,10 +427,16 @@ class Run:
             This run.
 
         Raises:
-            RuntimeError: it has not ended, or it has finished; the disk is full.
+            RuntimeError: it has not ended, or it has finished; a process of the last attempt does not exit; the disk is
+                full; the supervisor does not start.
             ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer
                 valid; `LLF_URLS` lacks a URL with credentials.
+            TypeError: a reward function is not a function, or has no parameter for the answer.
+            ValueError: two reward functions have the same name.
             UntrustedCodeError: the run was created elsewhere, and its code would run.
+            TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
+            BrokenRunError: the run's status cannot be read.
+            OSError: a file of the run cannot be read or cannot be written.
         """
         now = self.status()
         if now.state == "finished":
@@ -377,9 +452,9 @@ class Run:
         latest = checkpoints.latest()
         step = 0 if latest is None else checkpoints.list()[-1]
         attempt = now.attempt + 1
-        mended = [] if rewards is None else self._mend(rewards, now.attempt)
+        replaced = [] if rewards is None else self._replace_rewards(rewards, now.attempt)
         where = None if latest is None else f"checkpoints/{latest.name}"
-        more = {"rewards": mended} if mended else {}
+        more = {"rewards": replaced} if replaced else {}
         try:
             status.begin_attempt(self.folder, attempt, step=step)
             write_event(self.folder, attempt, "resumed", from_step=step, checkpoint=where, **more)
@@ -396,7 +471,7 @@ class Run:
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 
-    def _mend(self, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
+    def _replace_rewards(self, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
         from llf_core.rewards import replace_code
 
         return replace_code(self.folder, rewards, attempt)
@@ -406,6 +481,7 @@ class Run:
 
         Raises:
             ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
+            UnreadableError: the metrics file cannot be read.
         """
         try:
             import pandas as pd
@@ -421,15 +497,32 @@ class Run:
         return frame
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far, in order."""
+        """All events so far, in order: states, requests and answers, checkpoints, evaluations, warnings, errors.
+
+        Raises:
+            UnreadableError: the events file cannot be read.
+        """
         return RunReader(self.folder).events()
 
     def log(self, lines: int = 20) -> str:
-        """The last lines of the trainer's stdout and stderr."""
+        """The last lines of the trainer's stdout and stderr, without secrets: where unexpected errors are explained.
+
+        Args:
+            lines: maximum number of lines.
+
+        Raises:
+            UnreadableError: the log cannot be read.
+        """
         return self._reader.log_tail(lines)
 
     def summary(self) -> dict[str, Any]:
-        """The summary shown by `llf runs show`, as JSON values; non-finite numbers are strings."""
+        """The summary shown by `llf runs show`, as JSON values; non-finite numbers are strings.
+
+        A broken run has a summary too: its state is `broken`, and `reason` says why.
+
+        Raises:
+            UnreadableError: the metrics file cannot be read.
+        """
         from llf_core.runs.jsonl import spell_non_finite
         from llf_core.runs.listing import read_row
         from llf_core.runs.metric_catalog import key_values

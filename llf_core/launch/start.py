@@ -41,7 +41,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     command: Sequence[str] | None = None,
     queue: bool = False,
 ) -> Run:
-    """Start a run in separate processes and return at once.
+    """Start a run in separate processes and return at once. The run outlives this process.
 
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts.
@@ -67,6 +67,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         ValueError: two reward functions have the same name.
         OSError: the folder cannot be written.
         RuntimeError: the supervisor does not start.
+        PluginError: two installed plug-ins declare the same key or name.
     """
     from llf_core.rewards.stored_functions import KEY, functions_by_name
 
@@ -102,7 +103,11 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
 
 def separate_url_secrets(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Split a config into the stored version and its full URLs with credentials, which go into the environment."""
+    """Split a config into the stored version and its full URLs with credentials, which go into the environment.
+
+    Returns:
+        The config with redacted URLs, and the full ones.
+    """
     changes, whole = split_url_secrets(config.flat())
     return (config.replace(**changes) if changes else config), whole
 
@@ -112,6 +117,8 @@ def load_checked_config(
 ) -> RunConfig:
     """Load a config and check that everything it refers to exists on this machine. Sends no requests to a hub.
 
+    Called before the folder is created, so that a misspelled name leaves no failed run.
+
     Args:
         config: anything `RunConfig.load` accepts.
         overrides: `key=value`.
@@ -120,6 +127,8 @@ def load_checked_config(
 
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have.
+        OSError: a weight file of the model cannot be read.
+        PluginError: two installed plug-ins declare the same key or name.
     """
     from llf_core.config import validate
     from llf_core.config.name_checks import check
@@ -159,7 +168,11 @@ def _create(
 
 
 def default_name(config: RunConfig) -> str:
-    """`run_name`, else `<model>-<stage>-<method>`, for example `smollm2-135m-instruct-sft-lora`."""
+    """Name of a run that was given none: `run_name`, else `<model>-<stage>-<method>`.
+
+    Returns:
+        A name such as `smollm2-135m-instruct-sft-lora`.
+    """
     if config.training.run_name:
         return config.training.run_name
     model = Path(str(config.get("model_name_or_path"))).name

@@ -26,7 +26,8 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
         env: additional environment variables.
 
     Raises:
-        ConfigError: each problem with file, line and fix.
+        ConfigError: the config has errors; it holds each with file, line and fix.
+        PluginError: two installed plug-ins declare the same key or name.
     """
     from llf_core.config import ConfigError, Problem, validate
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 STOP_GRACE = 120.0
 DOCTOR_SECONDS = 5.0
 # A trainer keeps its own heartbeat; the supervisor helps out where one computation blocks it for longer.
@@ -43,11 +43,14 @@ TRAINER_SILENCE = 3 * HEARTBEAT_SECONDS
 
 
 class Supervisor:
-    """Supervises the current attempt of a run.
+    """Supervises the current attempt of a run, so that every end of its trainer, even by SIGKILL, has a reason.
 
     Args:
         folder: the run, in the state `created`.
         command: program to start. Default: the trainer.
+
+    Raises:
+        BrokenRunError: the run's status cannot be read.
     """
 
     def __init__(self, folder: RunFolder, command: Sequence[str] | None = None) -> None:
@@ -58,18 +61,21 @@ class Supervisor:
         self._inbox = Inbox(folder, leaves=frozenset({"checkpoint", "evaluate", "sample", "set"}))
         self._cgroup = Cgroup()
         self._stop: Request | None = None
-        self._stop_heard = 0.0
+        self._stop_received = 0.0
         self._kill: Request | None = None
-        self._told = False  # the trainer has had its SIGTERM
-        self._ask_to_end = False  # this process has had its own
+        self._term_sent = False  # the trainer has had its SIGTERM
+        self._term_received = False  # this process has had its own
         self._doctor: Doctor | None = None
-        self._visit = time.monotonic() + DOCTOR_SECONDS
+        self._next_checkup = time.monotonic() + DOCTOR_SECONDS
 
     def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
         """Start the trainer, wait for its end, and write a final state.
 
         Args:
             taken_over: called once the status names this process, before anything is started.
+
+        Raises:
+            Exception: whatever fails here, after it was recorded as the run's reason.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
@@ -110,17 +116,17 @@ class Supervisor:
 
         turn = QueuePosition(self._folder)
         self._writer.event("queued", ahead=[one.id for one in turn.ahead()])
-        while not turn.take(self._attempt):
+        while not turn.try_start(self._attempt):
             if read_status(self._folder).attempt != self._attempt:
                 return False
-            until = time.monotonic() + turn.rest()
+            until = time.monotonic() + turn.poll_seconds()
             while time.monotonic() < until:
                 for request in self._inbox.scan():
                     self._handle_request(request)
-                if self._kill is not None or self._stop is not None or self._ask_to_end:
+                if self._kill is not None or self._stop is not None or self._term_received:
                     self._leave_queue()
                     return False
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
                 self._write_heartbeat()
         self._writer.event("state", state="starting")
         return True
@@ -155,14 +161,14 @@ class Supervisor:
         return ProcessEnd(
             code,
             kill_requested=self._kill is not None,
-            stop_requested=self._stop is not None or self._told,
+            stop_requested=self._stop is not None or self._term_sent,
             out_of_memory=self._cgroup.oom_kills() > kills_before,
             memory_limit=self._cgroup.memory_limit(),
         )
 
     def _signalled(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signature of a handler
         """Handle a termination request of the system (shutdown, `docker stop`): let the trainer save."""
-        self._ask_to_end = self._ask_to_end or number != signal.SIGHUP
+        self._term_received = self._term_received or number != signal.SIGHUP
 
     def _threads(self) -> int:
         """The recorded number of threads, so that a resumed attempt uses as many."""
@@ -170,16 +176,16 @@ class Supervisor:
 
     def _wait(self, trainer: Trainer) -> int:
         """Supervise the trainer until it ends; returns its exit code."""
-        while (code := trainer.wait(LOOK_SECONDS)) is None:
+        while (code := trainer.wait(POLL_SECONDS)) is None:
             for request in self._inbox.scan():
                 self._handle_request(request)
             if self._kill is not None:
                 trainer.signal(signal.SIGKILL, group=True)
-            elif not self._told and (self._ask_to_end or self._stop_is_overdue()):
-                self._told = True
+            elif not self._term_sent and (self._term_received or self._stop_is_overdue()):
+                self._term_sent = True
                 trainer.signal(signal.SIGTERM)
             self._write_heartbeat()
-            if time.monotonic() >= self._visit:
+            if time.monotonic() >= self._next_checkup:
                 self._run_doctor()
         self._run_doctor()
         return code
@@ -198,7 +204,7 @@ class Supervisor:
             logger.warning(f"The metrics could not be checked: {type(error).__name__}: {error}")
         # A long run's first look at all of its numbers takes seconds, which its training should not miss.
         took = time.monotonic() - began
-        self._visit = time.monotonic() + max(DOCTOR_SECONDS, 50 * took)
+        self._next_checkup = time.monotonic() + max(DOCTOR_SECONDS, 50 * took)
 
     def _handle_request(self, request: Request) -> None:
         if request.type == "kill" and self._kill is None:
@@ -206,14 +212,14 @@ class Supervisor:
             with self._unless_disk_error():
                 self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
         elif request.type == "stop" and self._stop is None:
-            self._stop, self._stop_heard = request, time.monotonic()
+            self._stop, self._stop_received = request, time.monotonic()
 
     def _stop_is_overdue(self) -> bool:
         if self._stop is None:
             return False
         grace = self._stop.args.get("grace", STOP_GRACE)
         grace = grace if isinstance(grace, int | float) and grace >= 0 else STOP_GRACE
-        return time.monotonic() - self._stop_heard >= grace
+        return time.monotonic() - self._stop_received >= grace
 
     def _write_heartbeat(self) -> None:
         try:

@@ -11,13 +11,23 @@ import sys
 
 
 def main(arguments: list[str]) -> None:
-    """Detach, then supervise the run whose folder is the first argument."""
-    ear, mouth = os.pipe()
+    """Detach, then supervise the run whose folder is the first argument.
+
+    The first process exits once the supervisor has registered itself, with 0, or with 1 if that failed: the launcher
+    waits for it.
+
+    Args:
+        arguments: the run's folder, and after `--` a command that replaces the trainer.
+
+    Raises:
+        Exception: see `Supervisor.run`.
+    """
+    read_end, write_end = os.pipe()
     if os.fork() != 0:
-        os.close(mouth)
+        os.close(write_end)
         # The launcher waits for this process: 0 once the supervisor has taken over, 1 where it died before.
-        os._exit(0 if os.read(ear, 1) else 1)
-    os.close(ear)
+        os._exit(0 if os.read(read_end, 1) else 1)
+    os.close(read_end)
     from pathlib import Path
 
     from llf_core.launch.supervisor import Supervisor
@@ -28,7 +38,7 @@ def main(arguments: list[str]) -> None:
     tolerate_a_full_log()
     log_to_run()
     path, *rest = arguments
-    Supervisor(RunFolder(Path(path)), rest[1:] or None).run(taken_over=lambda: os.write(mouth, b"."))
+    Supervisor(RunFolder(Path(path)), rest[1:] or None).run(taken_over=lambda: os.write(write_end, b"."))
 
 
 if __name__ == "__main__":

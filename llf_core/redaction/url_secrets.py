@@ -55,7 +55,7 @@ def restore_url(address: str) -> str:
 def missing_url_secrets(values: Mapping[str, Any], environment: Mapping[str, str], what: str) -> dict[str, str]:
     """Find redacted URLs in a config whose credentials are missing in the environment.
 
-    Called before a stored run is resumed, replayed or branched, so that it is refused before its folder changes.
+    Called before a stored run is resumed, replayed or branched, so that it cannot be read before its folder changes.
 
     Args:
         values: config values by key: strings, or lists of strings.

@@ -118,7 +118,7 @@ def read_changes(folder: RunFolder) -> list[Change]:
     changes = ActiveChanges(_planned_changes(folder))
     for event in records(folder.events):
         changes.add(valid_fields(event))
-    return list(changes.standing())
+    return list(changes.active())
 
 
 class ActiveChanges:
@@ -131,14 +131,14 @@ class ActiveChanges:
     def __init__(self, planned: Iterable[Change] = ()) -> None:
         self._found: dict[str, Change] = {change.id: change for change in planned}
         self._cancelled: set[str] = set()
-        self._standing: tuple[Change, ...] | None = None
-        self._told: dict[str, tuple[list[int], list[object]]] = {}
+        self._active: tuple[Change, ...] | None = None
+        self._values_by_name: dict[str, tuple[list[int], list[object]]] = {}
 
     def add(self, event: Mapping[str, object]) -> None:
         """Process the next event of a run."""
         if event.get("type") != "steered":
             return
-        self._standing = None
+        self._active = None
         change = parse_change(event)
         if change is not None:
             self._found[change.id] = change
@@ -146,28 +146,28 @@ class ActiveChanges:
         cancels = event.get("cancels")
         self._cancelled.update(map(str, cancels) if isinstance(cancels, list) else ())
 
-    def standing(self) -> tuple[Change, ...]:
+    def active(self) -> tuple[Change, ...]:
         """The active changes, by step."""
-        if self._standing is None:
+        if self._active is None:
             left = (one for one in self._found.values() if one.id not in self._cancelled)
-            self._standing = tuple(sorted(left, key=lambda one: one.step))
-            self._told = {}
-            for one in self._standing:
+            self._active = tuple(sorted(left, key=lambda one: one.step))
+            self._values_by_name = {}
+            for one in self._active:
                 for name, value in one.changes.items():
-                    steps, values = self._told.setdefault(name, ([], []))
+                    steps, values = self._values_by_name.setdefault(name, ([], []))
                     steps.append(one.step)
                     values.append(value)
-        return self._standing
+        return self._active
 
-    def held(self, name: str, step: int) -> Any:
+    def value_at(self, name: str, step: int) -> Any:
         """The latest value of a setting that is active at a step; None if it was never changed.
 
         Args:
             name: name of the setting, see `check_changes`.
             step: optimizer step.
         """
-        self.standing()
-        steps, values = self._told.get(name, ([], []))
+        self.active()
+        steps, values = self._values_by_name.get(name, ([], []))
         place = bisect_right(steps, step)
         return values[place - 1] if place else None
 

@@ -62,8 +62,8 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
 
     Args:
         path: the file.
-        root: folder that must contain the file. Links are refused in every path component below it. Default: the file's
-            own folder.
+        root: folder that must contain the file. Links cannot be read in every path component below it. Default: the
+            file's own folder.
         flags: flags for `os.open`.
         mode: permissions of a newly created file. Default: those of a run's files.
 

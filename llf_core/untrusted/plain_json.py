@@ -105,7 +105,7 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
 def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
     """Read a JSON object like `read_object`, and return an empty dict for unreadable files too.
 
-    For lists of runs, where one run's refused file must not end the whole list.
+    For lists of runs, where one run's unreadable file must not end the whole list.
 
     Args:
         path: the file.

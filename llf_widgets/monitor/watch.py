@@ -265,11 +265,11 @@ class Watch:
                 numbers=self._numbers,
                 events=self.index.told(1),
             )
-        last, held, attempt = self.index.last, self.index.changes.held, status.attempt
+        last, value_at, attempt = self.index.last, self.index.changes.value_at, status.attempt
         resumed, saved, data = last("resumed", attempt), last("checkpoint"), last("data")
         begun = (resumed or {}).get("from_step") or 0
         phase = _phase(last("phase", attempt), status.step, float(self.times[1].max(initial=0.0)), begun)
-        steps = self.config.get("max_steps") or held("max_steps", status.step)
+        steps = self.config.get("max_steps") or value_at("max_steps", status.step)
         epochs = None if steps else self.config.get("num_train_epochs")
         return Facts(
             id=self.folder.id,
@@ -297,10 +297,10 @@ class Watch:
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
             output=self._output() if status.state == "finished" else None,
-            rate=_number(held("learning_rate", status.step) or self.config.get("learning_rate")),
+            rate=_number(value_at("learning_rate", status.step) or self.config.get("learning_rate")),
             held_out=bool((data or {}).get("eval_examples")),
             generates=self.config.get("stage") != "rm",
-            watched=bool(self.config.get("watched_prompts") or held("watch", status.step)),
+            watched=bool(self.config.get("watched_prompts") or value_at("watch", status.step)),
             numbers=self._numbers,
             events=self.index.told(attempt),
         )

@@ -22,7 +22,12 @@ def runs_list(
     offset: Annotated[int, typer.Option(help="Skip this many runs.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first.
+
+    Raises:
+        UsageError: the state does not exist, or the query has too many words.
+        UserError: a file is in place of the folder of runs.
+    """
     from llf_core.config.did_you_mean import did_you_mean
     from llf_core.runs import home, list_runs
     from llf_core.runs.folder import blocked_path_message, run_ids
@@ -53,7 +58,11 @@ def runs_show(
     as_json: Json = False,
     code: Annotated[bool, typer.Option("--code", help="Print a notebook cell that starts the same run.")] = False,
 ) -> None:
-    """Show a run: state, settings, last metrics, and what you can do next."""
+    """Show a run: state, settings, last metrics, and what you can do next.
+
+    Raises:
+        UserError: no run matches; with --code, its config is no longer valid; a file of it cannot be read.
+    """
     from llf_core.runs.config_file import non_default_config
     from llf_core.runs.find import short_id
     from llf_core.runs.findings import advice, is_active

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def runs_stop(run: RunId) -> None:
-    """Stop a run after the current step, with a checkpoint."""
+    """Stop a run after the current step, with a checkpoint.
+
+    Raises:
+        UserError: no run matches, it is lost, or the request cannot be written.
+    """
     found = attach_run(run)
     if not _has_ended(found):
         with in_a_sentence():
@@ -24,7 +28,11 @@ def runs_stop(run: RunId) -> None:
 
 
 def runs_kill(run: RunId) -> None:
-    """Kill a run now. Its work since the last checkpoint is lost."""
+    """Kill a run now. Its work since the last checkpoint is lost.
+
+    Raises:
+        UserError: no run matches, or it runs on another machine.
+    """
     found = attach_run(run)
     if not _has_ended(found):
         with in_a_sentence():
@@ -33,17 +41,29 @@ def runs_kill(run: RunId) -> None:
 
 
 def runs_checkpoint(run: RunId) -> None:
-    """Save a checkpoint after the current step. The run continues."""
+    """Save a checkpoint after the current step. The run continues.
+
+    Raises:
+        UserError: no run matches, it has ended, or the trainer refuses the request.
+    """
     _ask(run, "checkpoint")
 
 
 def runs_evaluate(run: RunId) -> None:
-    """Compute the evaluation loss after the current step."""
+    """Compute the evaluation loss after the current step.
+
+    Raises:
+        UserError: no run matches, it has ended, or the trainer refuses the request.
+    """
     _ask(run, "evaluate")
 
 
 def runs_sample(run: RunId) -> None:
-    """Generate completions of the watched prompts after the current step."""
+    """Generate completions of the watched prompts after the current step.
+
+    Raises:
+        UserError: no run matches, it has ended, or the trainer refuses the request.
+    """
     _ask(run, "sample")
 
 
@@ -51,7 +71,12 @@ def runs_set(
     run: RunId,
     changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="learning_rate, max_steps or watch.")],
 ) -> None:
-    """Change a live run from its next step on: learning_rate=1e-4, max_steps=200, watch="Say hi."."""
+    """Change a live run from its next step on: learning_rate=1e-4, max_steps=200, watch="Say hi.".
+
+    Raises:
+        UserError: a change is not KEY=VALUE, its key cannot be changed, or its value is out of range; no run matches,
+            it has ended, or the trainer refuses the request.
+    """
     given: dict[str, Any] = {}
     for change in changes:
         key, sign, value = change.partition("=")

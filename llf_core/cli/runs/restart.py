@@ -19,7 +19,12 @@ def runs_resume(
     rewards: RewardFile = None,
     trust: Trust = False,
 ) -> None:
-    """Resume from the newest complete checkpoint, in the same folder. Reward functions can be replaced."""
+    """Resume from the newest complete checkpoint, in the same folder. Reward functions can be replaced.
+
+    Raises:
+        UserError: no run matches, it has not ended or cannot be resumed, or the file has no reward function of it.
+        Exit: the run fails, or the command was interrupted.
+    """
     found = attach_run(run)
     with in_a_sentence():
         from llf_core.rewards import reward_names
@@ -48,7 +53,12 @@ def runs_branch(
     detach: Detach = False,
     trust: Trust = False,
 ) -> None:
-    """Start a new run from a checkpoint of another run, with changed settings."""
+    """Start a new run from a checkpoint of another run, with changed settings.
+
+    Raises:
+        UserError: no run matches, it has no such checkpoint, or a change is not KEY=VALUE or not allowed.
+        Exit: the new run fails, or the command was interrupted.
+    """
     from llf_core.untrusted import NotPlainError
     from llf_core.untrusted.plain_yaml import yaml_value
 
@@ -71,7 +81,12 @@ def runs_branch(
 
 
 def runs_replay(run: RunId, detach: Detach = False, trust: Trust = False) -> None:
-    """Start a new run with the same config and the same live changes at the same steps."""
+    """Start a new run with the same config and the same live changes at the same steps.
+
+    Raises:
+        UserError: no run matches, or its config is no longer valid.
+        Exit: the new run fails, or the command was interrupted.
+    """
     found = attach_run(run)
     with in_a_sentence():
         new = found.replay(trust=trust)

@@ -89,10 +89,10 @@ def test_of_two_that_look_at_once_one_begins():
     for folder in (first, second):
         enqueue(folder)
         status.update(folder, supervisor=status_of_this_process(), heartbeat=time.time())
-    assert QueuePosition(second).take(1) is False  # the other has waited longer
-    assert QueuePosition(first).take(1) is True
+    assert QueuePosition(second).try_start(1) is False  # the other has waited longer
+    assert QueuePosition(first).try_start(1) is True
     status.update(first, state="starting", supervisor=status_of_this_process(), heartbeat=time.time())
-    assert QueuePosition(second).take(1) is False
+    assert QueuePosition(second).try_start(1) is False
 
 
 def test_an_attempt_that_was_given_up_takes_no_turn():
@@ -100,8 +100,8 @@ def test_an_attempt_that_was_given_up_takes_no_turn():
     enqueue(folder)
     status.update(folder, state="failed", reason="It was.")
     status.begin_attempt(folder, 2)
-    assert QueuePosition(folder).take(1) is False
-    assert QueuePosition(folder).take(2) is True
+    assert QueuePosition(folder).try_start(1) is False
+    assert QueuePosition(folder).try_start(2) is True
 
 
 def test_a_run_that_was_just_made_goes_first():
@@ -110,7 +110,7 @@ def test_a_run_that_was_just_made_goes_first():
     folder = create_run("stage: sft\n", "waits")
     enqueue(folder)
     assert [one.id for one in QueuePosition(folder).ahead()] == [new.id]
-    assert QueuePosition(folder).rest() == 2.0
+    assert QueuePosition(folder).poll_seconds() == 2.0
 
 
 def test_what_is_waited_for_is_a_sentence():
