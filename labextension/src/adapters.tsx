@@ -2,12 +2,12 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IAdapter } from './api';
-import { age } from './format';
-import { bytes } from './numbers';
-import { lastPart } from './list';
-import { Name, takeApart } from './names';
+import { formatAge } from './format';
+import { formatBytes } from './numbers';
+import { baseName } from './run_list';
+import { RunName, splitNames } from './run_name';
 
-interface IProps {
+interface IAdaptersProps {
   adapters: readonly IAdapter[];
   total: number;
   trans: TranslationBundle;
@@ -16,11 +16,11 @@ interface IProps {
   now: number;
 }
 
-/** What finished runs have made: base, method, rank, size, from which run. */
-export function Adapters(props: IProps): React.JSX.Element | null {
+/** The list of results below the runs: name, size, base model, method and rank. A click opens the run. */
+export function Adapters(props: IAdaptersProps): React.JSX.Element | null {
   const { adapters, trans, now } = props;
-  const names = adapters.map(one => one.name);
-  const parts = React.useMemo(() => takeApart(names), [names.join('\n')]);
+  const names = adapters.map(adapter => adapter.name);
+  const parts = React.useMemo(() => splitNames(names), [names.join('\n')]);
   if (!adapters.length) {
     return null;
   }
@@ -31,25 +31,27 @@ export function Adapters(props: IProps): React.JSX.Element | null {
         <span className="llf-2">{props.total}</span>
       </h4>
       <ul>
-        {adapters.map(one => (
-          <li key={one.run}>
+        {adapters.map(adapter => (
+          <li key={adapter.run}>
             <button
               className="llf-RunsPanel-row is-adapter"
-              title={`${one.name}\n${one.run}`}
-              onClick={() => props.onOpen(one.run)}
+              title={`${adapter.name}\n${adapter.run}`}
+              onClick={() => props.onOpen(adapter.run)}
             >
-              <Name parts={parts.get(one.name)!} />
-              <span>{bytes(one.bytes)}</span>
+              <RunName parts={parts.get(adapter.name)!} />
+              <span>{formatBytes(adapter.bytes)}</span>
               <span className="llf-RunsPanel-info llf-ellipsis">
                 {[
-                  lastPart(one.base),
-                  one.rank === null
-                    ? one.method
-                    : trans.__('%1 rank %2', one.method, one.rank)
+                  baseName(adapter.base),
+                  adapter.rank === null
+                    ? adapter.method
+                    : trans.__('%1 rank %2', adapter.method, adapter.rank)
                 ].join(', ')}
               </span>
               <span className="llf-RunsPanel-age">
-                {one.ended === null ? '' : age(now - one.ended, trans)}
+                {adapter.ended === null
+                  ? ''
+                  : formatAge(now - adapter.ended, trans)}
               </span>
             </button>
           </li>

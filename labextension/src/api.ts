@@ -1,7 +1,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-/** What a run can be; `broken` is a folder that cannot be read. */
+/** State of a run; `broken` means that the run folder cannot be read. */
 export type RunState =
   | 'created'
   | 'starting'
@@ -13,7 +13,7 @@ export type RunState =
   | 'lost'
   | 'broken';
 
-/** One run, as the server lists it. Times are Unix seconds. */
+/** One run of the list (a row of `GET llf/api/runs`). Times are Unix seconds. */
 export interface IRun {
   id: string;
   name: string;
@@ -22,16 +22,16 @@ export interface IRun {
   total: number | null;
   created: number | null;
   reason: string | null;
-  /** Seconds to the last planned step. */
+  /** Estimated seconds until the last planned step. */
   remaining: number | null;
-  /** The last logged loss of the training; spelled out where it is not finite, as in `"NaN"`. */
+  /** Last logged training loss. A value that is not finite is a string such as `"NaN"`. */
   loss: number | string | null;
-  /** That of held-out examples. */
+  /** Last logged evaluation loss. */
   eval_loss?: number | string | null;
-  /** A few losses, or rewards where there are any, from the first to the last. */
+  /** At most 20 losses, or rewards where the run logs any, in the order of their steps. */
   spark: number[];
-  /** What counts beside the loss, the most telling first. */
-  counted: ICounted[];
+  /** Key metrics other than the loss, the most important first. */
+  counted: IKeyMetric[];
   model: string;
   dataset: string;
   method: string;
@@ -39,8 +39,8 @@ export interface IRun {
   note: string;
 }
 
-/** A number that tells how a run does; a `share` is from 0 to 1. */
-export interface ICounted {
+/** A key metric of a run with its label and format; a `share` is between 0 and 1. */
+export interface IKeyMetric {
   name: string;
   label: string;
   form: 'number' | 'share' | 'count';
@@ -51,18 +51,18 @@ export interface ICounted {
 export interface IRunPage {
   total: number;
   runs: IRun[];
-  /** How many runs the server has looked at, while these are not all. */
-  reading?: IReading;
+  /** How many runs the server has indexed; absent once it has indexed all of them. */
+  reading?: IIndexProgress;
 }
 
-/** How far the server is in reading its runs. */
-export interface IReading {
+/** Progress of the server's index of runs: until it is complete, a search may miss runs. */
+export interface IIndexProgress {
   done: number;
   of: number;
 }
 
 /** A run in the bin. */
-export interface IBinned extends IRun {
+export interface IDeletedRun extends IRun {
   /** Unix seconds. */
   deleted: number;
   bytes: number;
@@ -71,18 +71,18 @@ export interface IBinned extends IRun {
 /** One page of the bin, last deleted first. */
 export interface IBinPage {
   total: number;
-  runs: IBinned[];
+  runs: IDeletedRun[];
 }
 
-/** Which runs are wanted, and in which order. */
-export interface IWanted {
+/** Search, filter, order and page size of a request for runs. */
+export interface IRunQuery {
   limit: number;
   query: string;
   state: RunState | '';
   sort: string;
 }
 
-/** A result of a finished run. */
+/** The result of a finished run: an adapter or a whole model. `bytes` is its size; `ended` is in Unix seconds. */
 export interface IAdapter {
   run: string;
   name: string;
@@ -93,12 +93,13 @@ export interface IAdapter {
   ended: number | null;
 }
 
+/** One page of results, newest first. */
 export interface IAdapterPage {
   total: number;
   adapters: IAdapter[];
 }
 
-/** Name, tags and note of a run. */
+/** Name, tags and note of a run. The server refuses a change that names an old `revision`. */
 export interface IMeta {
   revision: number;
   name: string;
@@ -106,15 +107,15 @@ export interface IMeta {
   note: string;
 }
 
-/** What the panel shows of one run. */
+/** Everything that the panel shows about one run. */
 export interface IDetails {
   id: string;
   status: { state: RunState; reason: string | null };
   meta: IMeta;
   row?: IRun;
-  /** The last logged value of each; one that is not finite is spelled out. */
+  /** Last logged value of each metric. A value that is not finite is a string such as `"NaN"`. */
   numbers?: Record<string, number | string | null>;
-  counted?: ICounted[];
+  counted?: IKeyMetric[];
   curves?: Record<string, [number[], (number | null)[]]>;
   checkpoints?: number[];
   config?: Record<string, unknown>;
@@ -124,25 +125,25 @@ export interface IDetails {
   log?: string[];
 }
 
-/** Python code that a run would run, read without running it. */
+/** Python code that came with a run or a model. The server reads it and does not execute it. */
 export interface IForeignCode {
-  /** What it belongs to: a model, or the reward functions. */
+  /** What the code belongs to: a model, or the reward functions. */
   owner: string;
   folder: string;
   sha256: string;
-  /** Each with its first lines. */
+  /** Each file with its first lines. */
   files: { name: string; path: string; lines: string[] }[];
-  /** Files that are not shown. */
+  /** Number of files that are not shown. */
   more: number;
 }
 
-/** What must be allowed before a run is trained again, and the hash of all of it. */
-export interface ICode {
+/** The code that the user must allow before a run is trained again. `sha256` is the hash of all of it. */
+export interface ICodeToAllow {
   sha256: string;
   code: IForeignCode[];
 }
 
-/** What the server side is. */
+/** Version and settings of the server extension. `home` is a hash of its LLF_HOME, `folder` the path that is shown. */
 export interface IVersion {
   llf: string;
   formats: number[];
@@ -151,7 +152,7 @@ export interface IVersion {
   training: boolean;
 }
 
-/** The server said no, or nothing at all (`status` 0). */
+/** A failed request. `status` is the HTTP status, or 0 if the server did not answer. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
@@ -161,34 +162,34 @@ export class ApiError extends Error {
   }
 }
 
-/** What the panel asks of the server. */
+/** The server's API as the panel uses it; tests implement it without a server. */
 export interface IApi {
   version(): Promise<IVersion>;
-  runs(wanted: IWanted): Promise<IRunPage>;
-  adapters(limit: number): Promise<IAdapterPage>;
-  details(id: string): Promise<IDetails>;
-  /** The code that must be allowed before a run is trained again. */
-  code(id: string): Promise<ICode>;
-  /** Name, tags and note of a run as they are now. */
-  meta(id: string): Promise<IMeta>;
-  /** Drops a request into a live run. */
-  control(id: string, type: string): Promise<void>;
-  /** Changes name, tags or note where nobody else did meanwhile. */
-  change(
+  listRuns(request: IRunQuery): Promise<IRunPage>;
+  listAdapters(limit: number): Promise<IAdapterPage>;
+  runDetails(id: string): Promise<IDetails>;
+  /** Returns the code that the user must allow before the run is trained again. */
+  codeToAllow(id: string): Promise<ICodeToAllow>;
+  /** Returns the current name, tags and note of a run. */
+  runMeta(id: string): Promise<IMeta>;
+  /** Sends a request such as `stop` or `checkpoint` to a live run. */
+  sendRequest(id: string, type: string): Promise<void>;
+  /** Changes name, tags or note; the server answers 409 if another view changed them after `revision`. */
+  updateMeta(
     id: string,
     change: Partial<IMeta> & { revision: number }
   ): Promise<IMeta>;
-  /** Moves a run to the bin. */
-  remove(id: string): Promise<void>;
-  bin(limit: number): Promise<IBinPage>;
+  /** Moves a run to the bin, from which `restore` brings it back. */
+  moveToBin(id: string): Promise<void>;
+  listBin(limit: number): Promise<IBinPage>;
   restore(id: string): Promise<void>;
-  /** Removes a run from the bin for good. */
-  removeForGood(id: string): Promise<void>;
+  /** Deletes a run of the bin permanently. */
+  deletePermanently(id: string): Promise<void>;
   /** What a saved notebook keeps of a run, by MIME type. */
-  summary(id: string): Promise<Record<string, unknown>>;
+  runSummary(id: string): Promise<Record<string, unknown>>;
 }
 
-/** The routes of `llf_widgets.server`, under the server's base URL. */
+/** Client of the routes of `llf_widgets.server`, below the server's base URL. All methods throw `ApiError`. */
 export class Api implements IApi {
   constructor(private _settings: ServerConnection.ISettings) {}
 
@@ -196,8 +197,8 @@ export class Api implements IApi {
     return this._get<IVersion>('version');
   }
 
-  runs(wanted: IWanted): Promise<IRunPage> {
-    const { limit, query, state, sort } = wanted;
+  listRuns(request: IRunQuery): Promise<IRunPage> {
+    const { limit, query, state, sort } = request;
     return this._get<IRunPage>('runs', {
       offset: '0',
       limit: `${limit}`,
@@ -207,33 +208,35 @@ export class Api implements IApi {
     });
   }
 
-  adapters(limit: number): Promise<IAdapterPage> {
+  listAdapters(limit: number): Promise<IAdapterPage> {
     return this._get<IAdapterPage>('adapters', { limit: `${limit}` });
   }
 
-  details(id: string): Promise<IDetails> {
+  runDetails(id: string): Promise<IDetails> {
     return this._get<IDetails>(`runs/${encodeURIComponent(id)}`, {
       details: '1'
     });
   }
 
-  code(id: string): Promise<ICode> {
-    return this._get<ICode>(`runs/${encodeURIComponent(id)}/code`);
+  codeToAllow(id: string): Promise<ICodeToAllow> {
+    return this._get<ICodeToAllow>(`runs/${encodeURIComponent(id)}/code`);
   }
 
-  async meta(id: string): Promise<IMeta> {
-    const found = await this._get<IDetails>(`runs/${encodeURIComponent(id)}`);
-    return found.meta;
+  async runMeta(id: string): Promise<IMeta> {
+    const response = await this._get<IDetails>(
+      `runs/${encodeURIComponent(id)}`
+    );
+    return response.meta;
   }
 
-  async control(id: string, type: string): Promise<void> {
+  async sendRequest(id: string, type: string): Promise<void> {
     await this._send('POST', `runs/${encodeURIComponent(id)}/control`, {
       type,
       by: 'sidebar'
     });
   }
 
-  change(
+  updateMeta(
     id: string,
     change: Partial<IMeta> & { revision: number }
   ): Promise<IMeta> {
@@ -244,11 +247,11 @@ export class Api implements IApi {
     );
   }
 
-  async remove(id: string): Promise<void> {
+  async moveToBin(id: string): Promise<void> {
     await this._send('POST', `runs/${encodeURIComponent(id)}/bin`, {});
   }
 
-  bin(limit: number): Promise<IBinPage> {
+  listBin(limit: number): Promise<IBinPage> {
     return this._get<IBinPage>('bin', { limit: `${limit}` });
   }
 
@@ -256,11 +259,14 @@ export class Api implements IApi {
     await this._send('POST', `bin/${encodeURIComponent(id)}/restore`, {});
   }
 
-  async removeForGood(id: string): Promise<void> {
+  async deletePermanently(id: string): Promise<void> {
     await this._send('DELETE', `bin/${encodeURIComponent(id)}`, {});
   }
 
-  /** Whether the server's LLF_HOME is the one meant, and holds the run. */
+  /**
+   * Whether the server reads the LLF_HOME whose hash is `home`, and that folder has the run. A view is drawn from the
+   * server only then; otherwise it would show a run of the same id in another folder, or nothing.
+   */
   async hasRun(id: string, home: string): Promise<boolean> {
     try {
       if ((await this.version()).home !== home) {
@@ -276,40 +282,40 @@ export class Api implements IApi {
     }
   }
 
-  /** The monitor's front end. */
-  frontEnd(): Promise<{ module: string; css: string }> {
+  /** Returns the JavaScript module and the style sheet of the monitor. */
+  monitorModule(): Promise<{ module: string; css: string }> {
     return this._get('monitor');
   }
 
   /** What a saved notebook keeps of a run, by MIME type. */
-  async summary(id: string): Promise<Record<string, unknown>> {
-    const found = await this._get<{ data: Record<string, unknown> }>(
+  async runSummary(id: string): Promise<Record<string, unknown>> {
+    const response = await this._get<{ data: Record<string, unknown> }>(
       `runs/${encodeURIComponent(id)}/summary`
     );
-    return found.data;
+    return response.data;
   }
 
   private _get<T>(
     route: string,
-    query: Record<string, string> = {}
+    parameters: Record<string, string> = {}
   ): Promise<T> {
-    return this._ask<T>(route, {}, URLExt.objectToQueryString(query));
+    return this._request<T>(route, {}, URLExt.objectToQueryString(parameters));
   }
 
   private _send<T>(method: string, route: string, body: object): Promise<T> {
-    return this._ask<T>(route, { method, body: JSON.stringify(body) });
+    return this._request<T>(route, { method, body: JSON.stringify(body) });
   }
 
   /**
-   * @throws {ApiError} where the answer is not 2xx, or no answer came; with the server's own sentence where it has one.
+   * @throws {ApiError} if the status is not 2xx or the server does not answer; its message is the server's, if it sent one
    */
-  private async _ask<T>(
+  private async _request<T>(
     route: string,
     options: RequestInit,
-    query = ''
+    search = ''
   ): Promise<T> {
     const url =
-      URLExt.join(this._settings.baseUrl, 'llf', 'api', route) + query;
+      URLExt.join(this._settings.baseUrl, 'llf', 'api', route) + search;
     let response: Response;
     try {
       response = await ServerConnection.makeRequest(
@@ -321,8 +327,11 @@ export class Api implements IApi {
       throw new ApiError(0, 'The Jupyter server does not answer.');
     }
     if (!response.ok) {
-      const said = await response.json().catch(() => ({}));
-      throw new ApiError(response.status, said.message ?? response.statusText);
+      const errorBody = await response.json().catch(() => ({}));
+      throw new ApiError(
+        response.status,
+        errorBody.message ?? response.statusText
+      );
     }
     return (await response.json()) as T;
   }

@@ -1,116 +1,121 @@
 import { Dialog, Notification, showDialog } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IBinned, IRun } from './api';
-import { called } from './format';
-import { bytes } from './numbers';
+import type { IDeletedRun, IRun } from './api';
+import { displayName } from './format';
+import { formatBytes } from './numbers';
 import type { RunsModel } from './model';
 
-/** How long Undo is offered; the bin keeps the runs for longer. */
+/** How long the notification offers Undo. The bin keeps the runs for longer. */
 const UNDO_SECONDS = 20;
 
-type Named = Pick<IRun, 'id' | 'name'>;
+type RunLabel = Pick<IRun, 'id' | 'name'>;
 
-/** Moves runs to and from the bin, and removes them from it. */
+/** Moves runs to the bin, restores them and deletes them permanently; remembers the last move so that it can be undone. */
 export class BinActions {
   constructor(
     private _model: RunsModel,
     private _trans: TranslationBundle
   ) {}
 
-  /** Whether something was deleted in this page and not restored. */
+  /** Whether this page moved runs to the bin and has not restored them. */
   get canUndo(): boolean {
-    return this._last !== null;
+    return this._lastMove !== null;
   }
 
-  /** Moves runs to the bin; a notification offers to restore all of them. */
-  async remove(runs: readonly IRun[]): Promise<void> {
+  /** Moves runs to the bin and shows a notification with an Undo button for all of them. */
+  async moveToBin(runs: readonly IRun[]): Promise<void> {
     const { _model: model, _trans: trans } = this;
-    const asked = runs.filter(run => !this._moving.has(run.id));
-    if (!asked.length) {
-      return; // a key pressed twice
+    const pending = runs.filter(run => !this._pending.has(run.id));
+    if (!pending.length) {
+      return; // the key was pressed twice
     }
-    asked.forEach(run => this._moving.add(run.id));
-    await model.open(null);
+    pending.forEach(run => this._pending.add(run.id));
+    await model.openDetails(null);
     model.select();
-    const done = await model.each(
-      asked,
-      run => model.api.remove(run.id),
-      done => this._say(done, trans.__('moved to the bin'))
+    const moved = await model.runForEach(
+      pending,
+      run => model.api.moveToBin(run.id),
+      moved => this._describe(moved, trans.__('moved to the bin'))
     );
-    asked.forEach(run => this._moving.delete(run.id));
-    if (!done.length) {
+    pending.forEach(run => this._pending.delete(run.id));
+    if (!moved.length) {
       return;
     }
-    const notice = Notification.info(
-      this._say(done, trans.__('moved to the bin')),
+    const notificationId = Notification.info(
+      this._describe(moved, trans.__('moved to the bin')),
       {
         autoClose: UNDO_SECONDS * 1000,
         actions: [
-          { label: trans.__('Undo'), callback: () => void this.restore(done) }
+          { label: trans.__('Undo'), callback: () => void this.restore(moved) }
         ]
       }
     );
-    this._last = { runs: done, notice };
+    this._lastMove = { runs: moved, notice: notificationId };
   }
 
-  /** Restores what was deleted last. */
-  async undo(): Promise<void> {
-    if (this._last) {
-      await this.restore(this._last.runs);
+  /** Restores the runs that were moved to the bin last. */
+  async undoMove(): Promise<void> {
+    if (this._lastMove) {
+      await this.restore(this._lastMove.runs);
     }
   }
 
-  /** Moves runs back from the bin. */
-  async restore(runs: readonly Named[]): Promise<void> {
+  /** Restores runs from the bin, and dismisses the Undo notification that offered it. */
+  async restore(runs: readonly RunLabel[]): Promise<void> {
     const { _model: model, _trans: trans } = this;
-    if (this._last?.runs.some(run => runs.some(one => one.id === run.id))) {
-      Notification.dismiss(this._last.notice);
-      this._last = null;
+    if (
+      this._lastMove?.runs.some(run =>
+        runs.some(restored => restored.id === run.id)
+      )
+    ) {
+      Notification.dismiss(this._lastMove.notice);
+      this._lastMove = null;
     }
-    await model.each(
+    await model.runForEach(
       runs,
       run => model.api.restore(run.id),
-      done => this._say(done, trans.__('restored'))
+      done => this._describe(done, trans.__('restored'))
     );
   }
 
-  /** Removes runs from the bin for good, once somebody has said so twice. */
-  async removeForGood(runs: readonly IBinned[]): Promise<void> {
+  /** Deletes runs of the bin permanently, after a dialog has asked for confirmation. */
+  async deletePermanently(runs: readonly IDeletedRun[]): Promise<void> {
     const { _model: model, _trans: trans } = this;
-    const size = bytes(runs.reduce((sum, run) => sum + run.bytes, 0));
+    const size = formatBytes(runs.reduce((sum, run) => sum + run.bytes, 0));
     const { button } = await showDialog({
       title:
         runs.length === 1
-          ? trans.__('Permanently delete “%1”?', called(runs[0]))
+          ? trans.__('Permanently delete “%1”?', displayName(runs[0]))
           : trans.__('Permanently delete %1 runs?', runs.length),
       body: trans.__(
         'Config, metrics, checkpoints and results will be removed from the disk (%1). This cannot be undone.',
         size
       ),
-      defaultButton: 0, // Enter, pressed in haste, removes nothing
+      defaultButton: 0, // Enter cancels: nothing is deleted by accident
       buttons: [
         Dialog.cancelButton(),
         Dialog.warnButton({ label: trans.__('Delete permanently') })
       ]
     });
     if (button.accept) {
-      await model.each(
+      await model.runForEach(
         runs,
-        run => model.api.removeForGood(run.id),
-        done => this._say(done, trans.__('permanently deleted'))
+        run => model.api.deletePermanently(run.id),
+        done => this._describe(done, trans.__('permanently deleted'))
       );
     }
   }
 
-  /** `“name” moved to the bin.`, `2 runs moved to the bin.` */
-  private _say(runs: readonly Named[], what: string): string {
+  /** Returns a sentence such as `“name” moved to the bin.` or `2 runs moved to the bin.` */
+  private _describe(runs: readonly RunLabel[], outcome: string): string {
     return runs.length === 1
-      ? this._trans.__('“%1” %2.', called(runs[0]), what)
-      : this._trans.__('%1 runs %2.', runs.length, what);
+      ? this._trans.__('“%1” %2.', displayName(runs[0]), outcome)
+      : this._trans.__('%1 runs %2.', runs.length, outcome);
   }
 
-  /** The runs that are just being moved to the bin. */
-  private _moving = new Set<string>();
-  private _last: { runs: readonly Named[]; notice: string } | null = null;
+  /** Ids of the runs whose move is in progress, so that a second key press does not move them again. */
+  private _pending = new Set<string>();
+  private _lastMove: { runs: readonly RunLabel[]; notice: string } | null =
+    null;
 }

@@ -2,8 +2,8 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { RunState } from './api';
-import { stateWord } from './format';
-import type { Group, IFilter, RunsModel } from './model';
+import { stateLabel } from './format';
+import type { Grouping, IFilter, RunsModel } from './model';
 
 const STATES: RunState[] = [
   'running',
@@ -13,26 +13,33 @@ const STATES: RunState[] = [
   'failed',
   'lost'
 ];
-const WAIT = 250;
-const LONGEST = 200; // characters of a search that the server takes
+const SEARCH_DELAY = 250;
+const MAX_QUERY_LENGTH = 200; // characters; the server refuses longer searches
 
-interface IProps {
+interface IFiltersProps {
   model: RunsModel;
   trans: TranslationBundle;
   onNew: () => void;
 }
 
-/** Search, filter, order, groups, and a new run. */
-export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
+/** The search box, the lists for state, order and grouping, and the button for a new run. */
+export function Filters({
+  model,
+  trans,
+  onNew
+}: IFiltersProps): React.JSX.Element {
   const [text, setText] = React.useState(model.filter.query);
   const timer = React.useRef<number>(0);
   React.useEffect(() => () => window.clearTimeout(timer.current), []);
   const search = (query: string): void => {
     setText(query);
     window.clearTimeout(timer.current);
-    timer.current = window.setTimeout(() => void model.narrow({ query }), WAIT);
+    timer.current = window.setTimeout(
+      () => void model.setFilter({ query }),
+      SEARCH_DELAY
+    );
   };
-  const choose = (
+  const renderSelect = (
     label: string,
     name: keyof IFilter,
     options: [string, string][]
@@ -40,7 +47,7 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
     <select
       aria-label={label}
       value={model.filter[name]}
-      onChange={event => void model.narrow({ [name]: event.target.value })}
+      onChange={event => void model.setFilter({ [name]: event.target.value })}
     >
       {options.map(([value, word]) => (
         <option key={value} value={value}>
@@ -49,7 +56,7 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
       ))}
     </select>
   );
-  const groups: [Group, string][] = [
+  const groups: [Grouping, string][] = [
     ['', trans.__('No grouping')],
     ['dataset', trans.__('By data')],
     ['model', trans.__('By model')]
@@ -61,7 +68,7 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
         aria-label={trans.__('Search runs')}
         placeholder={trans.__('Search runs')}
         title={trans.__('Searches name, tags, note, model and data')}
-        maxLength={LONGEST}
+        maxLength={MAX_QUERY_LENGTH}
         value={text}
         onChange={event => search(event.target.value)}
         onKeyDown={event => {
@@ -75,21 +82,21 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
         {trans.__('New run')}
       </button>
       <div className="llf-Filters-row">
-        {choose(trans.__('State'), 'state', [
+        {renderSelect(trans.__('State'), 'state', [
           ['', trans.__('All states')],
           ...STATES.map((state): [string, string] => [
             state,
-            stateWord(state, trans)
+            stateLabel(state, trans)
           ])
         ])}
-        {choose(trans.__('Sort by'), 'sort', [
+        {renderSelect(trans.__('Sort by'), 'sort', [
           ['newest', trans.__('Newest')],
           ['oldest', trans.__('Oldest')],
           ['loss', trans.__('Lowest loss')],
           ['name', trans.__('Name')],
           ['state', trans.__('State')]
         ])}
-        {choose(trans.__('Group by'), 'group', groups)}
+        {renderSelect(trans.__('Group by'), 'group', groups)}
       </div>
     </div>
   );

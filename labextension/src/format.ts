@@ -1,11 +1,16 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { ICounted, IRun, RunState } from './api';
-import { count, duration, quantity, share } from './numbers';
+import type { IKeyMetric, IRun, RunState } from './api';
+import {
+  formatCount,
+  formatDuration,
+  formatNumber,
+  formatShare
+} from './numbers';
 
-/** The word of a state. */
-export function stateWord(state: RunState, trans: TranslationBundle): string {
-  const words: Record<RunState, string> = {
+/** Returns the translated word for a state. */
+export function stateLabel(state: RunState, trans: TranslationBundle): string {
+  const labels: Record<RunState, string> = {
     created: trans.__('created'),
     starting: trans.__('starting'),
     running: trans.__('running'),
@@ -16,32 +21,40 @@ export function stateWord(state: RunState, trans: TranslationBundle): string {
     lost: trans.__('lost'),
     broken: trans.__('broken')
   };
-  return words[state] ?? state;
+  return labels[state] ?? state;
 }
 
-/** States whose reason a list tells. */
-const EXPLAINED: readonly RunState[] = ['created', 'failed', 'lost', 'broken'];
+/** States whose reason the list shows. */
+const STATES_WITH_REASON: readonly RunState[] = [
+  'created',
+  'failed',
+  'lost',
+  'broken'
+];
 
-/** Why a run is in its state, where a list tells it; else empty. */
+/** Returns why a run is in its state, for the states whose reason the list shows; otherwise an empty string. */
 export function reasonText(run: IRun): string {
-  return EXPLAINED.includes(run.state) ? printable(run.reason ?? '') : '';
+  return STATES_WITH_REASON.includes(run.state)
+    ? stripControlCharacters(run.reason ?? '')
+    : '';
 }
 
 /**
- * `running 93/141, 3:33 left`, `failed 12/141: Out of memory.`; the word alone where no step is known.
+ * Returns the state and progress of a run, for example `running 93/141, 3:33 left` or `failed 12/141: Out of memory.`
+ * Before the number of steps is known, it is the state alone.
  */
-export function stepText(run: IRun, trans: TranslationBundle): string {
-  const word = stateWord(run.state, trans);
-  const steps = run.total ? `${word} ${run.step}/${run.total}` : word;
+export function progressText(run: IRun, trans: TranslationBundle): string {
+  const label = stateLabel(run.state, trans);
+  const steps = run.total ? `${label} ${run.step}/${run.total}` : label;
   if (run.remaining !== null) {
-    return trans.__('%1, %2 left', steps, duration(run.remaining));
+    return trans.__('%1, %2 left', steps, formatDuration(run.remaining));
   }
   const reason = reasonText(run);
   return reason ? trans.__('%1: %2', steps, reason) : steps;
 }
 
-/** How long ago, in the largest unit: `40 s`, `7 min`, `3 h`, `2 d`. */
-export function age(seconds: number, trans: TranslationBundle): string {
+/** Formats an age in its largest unit: `40 s`, `7 min`, `3 h`, `2 d`. */
+export function formatAge(seconds: number, trans: TranslationBundle): string {
   const value = Math.max(0, seconds);
   if (value < 60) {
     return trans.__('%1 s', Math.floor(value));
@@ -55,15 +68,18 @@ export function age(seconds: number, trans: TranslationBundle): string {
   return trans.__('%1 d', Math.floor(value / 86_400));
 }
 
-/** A number that counts, as its form says: `83 %`, `62`, `-0.2130`. */
-export function written({ value, form }: Pick<ICounted, 'value' | 'form'>) {
+/** Formats a key metric as its `form` says: `83 %`, `62`, `-0.2130`. */
+export function formatMetric({
+  value,
+  form
+}: Pick<IKeyMetric, 'value' | 'form'>) {
   if (form === 'share') {
-    return share(value);
+    return formatShare(value);
   }
-  return form === 'count' ? count(value) : quantity(value);
+  return form === 'count' ? formatCount(value) : formatNumber(value);
 }
 
-/** Code that shows a run, or several side by side, in a notebook. */
+/** Returns the Python code that shows one run in a monitor, or several side by side. */
 export function viewCode(ids: readonly string[]): string {
   const names = ids.map(id => `"${id}"`);
   return ids.length === 1
@@ -71,25 +87,28 @@ export function viewCode(ids: readonly string[]): string {
     : `llf.Compare([${names.join(', ')}])`;
 }
 
-/** What a terminal colours text with, and characters that nobody sees. */
-const UNSEEN =
+/** ANSI escape sequences and control characters except tab and line feed. */
+const CONTROL_CHARACTERS =
   // eslint-disable-next-line no-control-regex
   /\u001b\[[0-9;?]*[ -/]*[@-~]|[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 
-/** Text of a run without what only a terminal understands. */
-export function printable(text: string): string {
-  return text.replace(UNSEEN, '');
+/** Removes ANSI escape sequences and control characters, which libraries write for terminals. */
+export function stripControlCharacters(text: string): string {
+  return text.replace(CONTROL_CHARACTERS, '');
 }
 
-const CALLED = 48; // letters; as one word they still fit in a dialog
+const MAX_LENGTH = 48; // characters; a single word of this length still fits into a dialog
 
-/** What a run is called within a sentence: not long, and nothing in it turns the words around it. */
-export function called(run: Pick<IRun, 'id' | 'name'>): string {
+/**
+ * Returns the name of a run for use within a sentence: shortened in the middle, and without control and bidirectional
+ * characters, which could reorder the words around it.
+ */
+export function displayName(run: Pick<IRun, 'id' | 'name'>): string {
   const plain = run.name.replace(/[\p{Cc}\p{Bidi_Control}\s]+/gu, ' ').trim();
-  const letters = Array.from(plain || run.id);
-  if (letters.length <= CALLED) {
-    return letters.join('');
+  const characters = Array.from(plain || run.id);
+  if (characters.length <= MAX_LENGTH) {
+    return characters.join('');
   }
-  const half = CALLED / 2; // runs of a sweep differ at the end
-  return `${letters.slice(0, half).join('')}…${letters.slice(-half).join('')}`;
+  const half = MAX_LENGTH / 2; // the names of a sweep differ at their end
+  return `${characters.slice(0, half).join('')}…${characters.slice(-half).join('')}`;
 }

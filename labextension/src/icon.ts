@@ -1,6 +1,6 @@
 import { LabIcon } from '@jupyterlab/ui-components';
 
-/** A falling loss curve. */
+/** Icon of LLF: a falling loss curve. */
 export const llfIcon = new LabIcon({
   name: 'llf:curve',
   svgstr:
@@ -12,7 +12,7 @@ export const llfIcon = new LabIcon({
     '</svg>'
 });
 
-/** The same as a picture, in a colour that is seen on light and dark. */
-export const llfPicture = `data:image/svg+xml,${encodeURIComponent(
+/** The icon as an image URL, for places that take no `LabIcon`; its colour is visible on light and dark themes. */
+export const llfIconUrl = `data:image/svg+xml,${encodeURIComponent(
   llfIcon.svgstr.replace(/#616161/g, '#1e88e5')
 )}`;

@@ -10,40 +10,41 @@ import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { Menu } from '@lumino/widgets';
 
-// The sidebar's tab and its menu are needed at once.
+// The tab of the sidebar and its menu are needed as soon as JupyterLab starts.
 /* eslint-disable jupyter/prefer-lazy-imports */
-import { addCommands, MENU, NO_ARGUMENTS } from './actions';
+import { addCommands, RUN_MENU, NO_ARGS } from './commands';
 import { Api } from './api';
 import { BinActions } from './bin_actions';
-import { called } from './format';
-import { llfIcon, llfPicture } from './icon';
+import { displayName } from './format';
+import { llfIcon, llfIconUrl } from './icon';
 import { RunsModel } from './model';
 import { RunsPanel } from './panel';
 import { VERSION } from './version';
-import { views } from './views';
+import { viewsPlugin } from './notebook_views';
 /* eslint-enable jupyter/prefer-lazy-imports */
 
 const ID = 'llf-labextension:runs';
-const NOTICE_SECONDS = 8;
+const NOTIFICATION_SECONDS = 8;
 
-/** Gives the focus back to where it was before a menu opened, which a menu does not do. */
-class FocusKeeper {
+/** Restores the focus when a menu closes, which a Lumino menu does not do. */
+class FocusRestorer {
   constructor(menu: Menu) {
     menu.aboutToClose.connect(() => {
-      const from = this._from;
-      this._from = null;
+      const from = this._previous;
+      this._previous = null;
       if (from?.isConnected) {
         from.focus();
       }
     });
   }
 
-  remember(): void {
+  /** Remembers the focused element; call it just before the menu opens. */
+  saveFocus(): void {
     const { activeElement: active } = document;
-    this._from = active instanceof HTMLElement ? active : null;
+    this._previous = active instanceof HTMLElement ? active : null;
   }
 
-  private _from: HTMLElement | null = null;
+  private _previous: HTMLElement | null = null;
 }
 
 /** Adds the LLF panel to the left sidebar of JupyterLab and Notebook. */
@@ -77,16 +78,16 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const bin = new BinActions(model, trans);
     addCommands(app, model, tracker, bin, trans);
     const menu = new Menu({ commands: app.commands });
-    const keeping = new FocusKeeper(menu);
+    const menuFocus = new FocusRestorer(menu);
     const panel: RunsPanel = new RunsPanel(model, trans, {
       execute: (command, args) => void app.commands.execute(command, args),
       openMenu: (x, y) => {
-        keeping.remember();
+        menuFocus.saveFocus();
         menu.open(x, y);
       },
       bin
     });
-    MENU.forEach((command, rank) => {
+    RUN_MENU.forEach((command, rank) => {
       const item = command ? { command } : ({ type: 'separator' } as const);
       menu.addItem(item);
       app.contextMenu?.addItem({
@@ -96,10 +97,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
       });
     });
     if (app.contextMenu) {
-      const context = new FocusKeeper(app.contextMenu.menu);
+      const contextFocus = new FocusRestorer(app.contextMenu.menu);
       panel.node.addEventListener(
         'contextmenu',
-        () => context.remember(),
+        () => contextFocus.saveFocus(),
         true
       );
     }
@@ -108,7 +109,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     panel.title.caption = trans.__('LLF: runs');
     app.shell.add(panel, 'left', { rank: 600 });
     app.commands.addCommand('llf:show-runs', {
-      describedBy: NO_ARGUMENTS,
+      describedBy: NO_ARGS,
       label: trans.__('Show LLF runs'),
       execute: () => app.shell.activateById(panel.id)
     });
@@ -118,20 +119,20 @@ const plugin: JupyterFrontEndPlugin<void> = {
     launcher?.add({
       command: 'llf:new-run',
       category: trans.__('Notebook'),
-      rank: 100, // behind the kernels
-      kernelIconUrl: llfPicture // the section shows no icons of commands
+      rank: 100, // after the kernels
+      kernelIconUrl: llfIconUrl // this section of the launcher ignores the icons of commands
     });
     restorer?.add(panel, panel.id);
 
     let notify = true;
-    void settings?.load(ID).then(found => {
-      const read = (): void => {
-        notify = found.get('notify').composite as boolean;
+    void settings?.load(ID).then(loaded => {
+      const update = (): void => {
+        notify = loaded.get('notify').composite as boolean;
       };
-      read();
-      found.changed.connect(read);
+      update();
+      loaded.changed.connect(update);
     });
-    model.ended.connect((_, { run, well }) => {
+    model.runEnded.connect((_, { run, succeeded }) => {
       if (!notify) {
         return;
       }
@@ -141,23 +142,23 @@ const plugin: JupyterFrontEndPlugin<void> = {
           callback: () => {
             app.shell.activateById(panel.id);
             model.select(run.id);
-            void model.open(run.id);
+            void model.openDetails(run.id);
           }
         }
       ];
-      const options = { autoClose: NOTICE_SECONDS * 1000, actions };
-      if (well) {
+      const options = { autoClose: NOTIFICATION_SECONDS * 1000, actions };
+      if (succeeded) {
         Notification.success(
-          trans.__('%1 has finished.', called(run)),
+          trans.__('%1 has finished.', displayName(run)),
           options
         );
       } else {
-        const said = run.reason ?? run.state;
-        Notification.warning(`${called(run)}: ${said}`, options);
+        const message = run.reason ?? run.state;
+        Notification.warning(`${displayName(run)}: ${message}`, options);
       }
     });
     void app.restored.then(() => model.start());
   }
 };
 
-export default [plugin, views];
+export default [plugin, viewsPlugin];

@@ -8,87 +8,91 @@ import {
   type IApi,
   type IBinPage,
   type IDetails,
-  type IReading,
+  type IIndexProgress,
   type IRun,
   type IRunPage,
   type IVersion,
   type RunState
 } from './api';
-import { called } from './format';
+import { displayName } from './format';
 
-/** How many runs a page adds. */
-export const PAGE = 50;
+/** How many more runs *Show 50 more* lists. */
+export const PAGE_SIZE = 50;
 
-/** The most that the server hands out at once. */
-export const LIMIT = 200;
+/** Maximum number of runs in one response of the server. */
+export const MAX_RUNS = 200;
 
-/** How many adapters are shown. */
-export const ADAPTERS = 20;
+/** Maximum number of adapters in the list. */
+export const MAX_ADAPTERS = 20;
 
-/** Questions between two looks at the adapters and the bin, which change seldom. */
-const SELDOM = 5;
+/** Adapters and bin change rarely, so only every fifth poll requests them. */
+const SLOW_POLL_EVERY = 5;
 
 /**
- * What the panel can say:
- * `loading` nothing is known yet · `ready` the list is current ·
- * `missing` the server has no LLF · `unreachable` no answer, the list is the last one known.
+ * Result of the last poll: `loading` before the first response, `ready` if the list is current, `missing` if the server
+ * has no LLF, `unreachable` if the server fails or does not answer and the list may be out of date.
  */
-export type Health = 'loading' | 'ready' | 'missing' | 'unreachable';
+export type ServerStatus = 'loading' | 'ready' | 'missing' | 'unreachable';
 
-/** By what the list is divided. */
-export type Group = '' | 'dataset' | 'model';
+/** Key that groups the list; empty for no grouping. */
+export type Grouping = '' | 'dataset' | 'model';
 
-/** What the list is narrowed and ordered by. */
+/** Search, state filter, order and grouping of the list. */
 export interface IFilter {
   query: string;
   state: RunState | '';
   sort: string;
-  group: Group;
+  group: Grouping;
 }
 
-export const EVERYTHING: IFilter = {
+/** The filter that lists all runs, newest first. */
+export const DEFAULT_FILTER: IFilter = {
   query: '',
   state: '',
   sort: 'newest',
   group: ''
 };
 
-/** States in which something of a run is going. */
-export const LIVE: readonly RunState[] = [
+/** States of runs that have not ended. */
+export const LIVE_STATES: readonly RunState[] = [
   'created',
   'starting',
   'running',
   'stopping'
 ];
 
-/** A run that has just ended, for a notification. */
-export interface IEnded {
+/** A run that has just ended; `succeeded` is false if it failed, was stopped or was lost. */
+export interface IRunEnded {
   run: IRun;
-  well: boolean;
+  succeeded: boolean;
 }
 
-export interface IModelOptions {
+/** What a `RunsModel` needs. */
+export interface IRunsModelOptions {
   api: IApi;
   pageVersion: string;
-  /** Whether anyone can see the list; without, nothing is asked. */
+  /** Whether the panel is visible; the model polls only then. */
   isVisible: () => boolean;
-  /** Milliseconds between two questions. */
+  /** Milliseconds between two polls. */
   interval?: number;
 }
 
-/** The runs, as the server last told; polled while the panel is on screen. */
+/**
+ * State of the panel: the runs as of the last poll, the selection, the filter and what is shown. It polls the server
+ * while the panel is visible, and emits `changed` after each change. It draws nothing, so tests need no page.
+ */
 export class RunsModel implements IDisposable {
-  constructor(options: IModelOptions) {
+  constructor(options: IRunsModelOptions) {
     this.api = options.api;
     this.pageVersion = options.pageVersion;
     this._poll = new Poll({
       name: 'llf:runs',
       auto: false,
-      factory: () => this._fetch(),
+      factory: () => this._refresh(),
       frequency: {
         interval: options.interval ?? 3000,
         backoff: true,
-        max: 15_000 // a server that was restarted is soon seen
+        max: 15_000 // so that a restarted server is found soon
       },
       standby: () => (options.isVisible() ? 'when-hidden' : true)
     });
@@ -96,190 +100,202 @@ export class RunsModel implements IDisposable {
 
   readonly api: IApi;
 
-  /** Version of the code in the page. */
+  /** Version of the extension in the page; it may differ from the server's after an upgrade. */
   readonly pageVersion: string;
 
-  health: Health = 'loading';
+  /** Result of the last poll. */
+  serverStatus: ServerStatus = 'loading';
 
-  /** The server's own words where it refuses; empty where it says nothing at all. */
-  refusal = '';
+  /** The server's error message; empty if the server did not answer. */
+  serverError = '';
 
   version: IVersion | null = null;
   runs: readonly IRun[] = [];
   total = 0;
 
-  /** How far the server is, while it has not looked at all runs: the list may lack some. */
-  reading: IReading | null = null;
+  /** Progress of the server's index; while it is not null, the list may lack runs. */
+  indexProgress: IIndexProgress | null = null;
   adapters: readonly IAdapter[] = [];
   adaptersTotal = 0;
 
-  /** The run whose details are shown instead of the list. */
+  /** The run whose details replace the list; null if the list is shown. */
   details: IDetails | null = null;
 
-  /** What was last said about an action. */
-  said = '';
+  /** Outcome of the last action, for the status line of the panel. */
+  statusMessage = '';
 
-  /** How many runs are in the bin. */
+  /** Number of runs in the bin. */
   binTotal = 0;
 
-  /** What is in the bin, where that is shown instead of the list. */
+  /** Runs in the bin, while they replace the list; null otherwise. */
   bin: IBinPage | null = null;
 
+  /** Emitted after each change of the state, so that the panel is drawn again. */
   get changed(): ISignal<this, void> {
     return this._changed;
   }
 
-  /** A run that this page saw going has ended. */
-  get ended(): ISignal<this, IEnded> {
-    return this._ended;
+  /** Emitted when a run ends that was live at the previous poll. */
+  get runEnded(): ISignal<this, IRunEnded> {
+    return this._runEnded;
   }
 
   get isDisposed(): boolean {
     return this._poll.isDisposed;
   }
 
+  /** The current filter; `setFilter` changes it. */
   get filter(): IFilter {
     return this._filter;
   }
 
-  /** Whether the list is narrowed. */
+  /** Whether a search or a state filter is set, so that an empty list does not mean that there are no runs. */
   get isFiltered(): boolean {
     return this._filter.query !== '' || this._filter.state !== '';
   }
 
-  /** Whether page and server are of different versions. */
-  get mismatch(): boolean {
+  /** Whether the page and the server have different versions of LLF. */
+  get versionMismatch(): boolean {
     return this.version !== null && this.version.llf !== this.pageVersion;
   }
 
-  /** Whether the server has runs that are not in the list, and would hand them out. */
+  /** Whether `showMore` would list more runs. */
   get hasMore(): boolean {
-    return this.runs.length < this.total && this._limit < LIMIT;
+    return this.runs.length < this.total && this._limit < MAX_RUNS;
   }
 
-  /** The runs that an action is for: the one whose details are shown, else those that were chosen, as listed. */
-  get selected(): readonly IRun[] {
+  /** The runs that a command acts on: the run whose details are shown, otherwise the selected runs of the list. */
+  get selectedRuns(): readonly IRun[] {
     if (this.details) {
       return this.details.row ? [this.details.row] : [];
     }
     return this.runs.filter(run => this._selection.has(run.id));
   }
 
+  /** Whether a run is selected. */
   isSelected(id: string): boolean {
     return this._selection.has(id);
   }
 
-  /** Says something in the panel's last line; what was said before is over. */
-  say(words: string): void {
-    this.said = words;
+  /** Replaces the text of the status line. */
+  setStatusMessage(message: string): void {
+    this.statusMessage = message;
     this._changed.emit();
   }
 
-  /** Chooses runs, in place of those that were chosen. */
+  /** Replaces the selection. */
   select(...ids: string[]): void {
     this._selection = new Set(ids);
-    this.say('');
+    this.setStatusMessage('');
   }
 
-  /** Adds a run to those that are chosen, or takes it out. */
+  /** Adds a run to the selection, or removes it. */
   toggle(id: string): void {
-    this.said = '';
+    this.statusMessage = '';
     if (!this._selection.delete(id)) {
       this._selection.add(id);
     }
     this._changed.emit();
   }
 
+  /** Starts polling. */
   async start(): Promise<void> {
     await this._poll.start();
   }
 
-  /** Asks now, whatever the back-off says. */
+  /** Polls now, without waiting for the interval or the back-off. */
   async refresh(): Promise<void> {
     await this._poll.refresh();
   }
 
+  /** Lists `PAGE_SIZE` more runs. */
   async showMore(): Promise<void> {
-    this._limit = Math.min(this._limit + PAGE, LIMIT);
+    this._limit = Math.min(this._limit + PAGE_SIZE, MAX_RUNS);
     await this.refresh();
   }
 
-  /** Narrows or orders the list. */
-  async narrow(change: Partial<IFilter>): Promise<void> {
+  /** Changes search, filter, order or grouping, and lists the first page. */
+  async setFilter(change: Partial<IFilter>): Promise<void> {
     this._filter = { ...this._filter, ...change };
-    this._limit = PAGE;
-    this.say('');
+    this._limit = PAGE_SIZE;
+    this.setStatusMessage('');
     await this.refresh();
   }
 
-  /** Shows a run's details; null shows the list again. */
-  async open(id: string | null): Promise<void> {
-    this._opened = id;
+  /** Shows the details of a run; null shows the list. */
+  async openDetails(id: string | null): Promise<void> {
+    this._detailsId = id;
     if (id === null) {
       this.details = null;
-      this.say('');
+      this.setStatusMessage('');
       return;
     }
-    this.say('');
-    await this._look(id);
+    this.setStatusMessage('');
+    await this._refreshDetails(id);
   }
 
-  /** Shows the bin, or the list again. */
-  async openBin(open: boolean): Promise<void> {
-    this._opened = this.details = null;
-    this.bin = open ? { total: this.binTotal, runs: [] } : null;
-    this.say('');
-    if (open) {
-      await this._lookAtBin();
+  /** Shows the bin, or the list. */
+  async showBin(visible: boolean): Promise<void> {
+    this._detailsId = this.details = null;
+    this.bin = visible ? { total: this.binTotal, runs: [] } : null;
+    this.setStatusMessage('');
+    if (visible) {
+      await this._refreshBin();
       this._changed.emit();
     }
   }
 
   /**
-   * Does something to each of several runs, and says what came of it once; a refusal keeps none of the others.
+   * Runs an action for each of several runs and shows one summary. If the server refuses one run, the others are still
+   * processed.
    *
-   * @param said - the words for those it was done to
-   * @returns those it was done to
+   * @param describe - returns the sentence about the runs that succeeded
+   * @returns the runs that succeeded
    */
-  async each<T extends Pick<IRun, 'id' | 'name'>>(
+  async runForEach<T extends Pick<IRun, 'id' | 'name'>>(
     runs: readonly T[],
-    doing: (run: T) => Promise<unknown>,
-    said: (done: readonly T[]) => string
+    action: (run: T) => Promise<unknown>,
+    describe: (succeeded: readonly T[]) => string
   ): Promise<T[]> {
-    const done: T[] = [];
-    await this.act(async () => {
-      const refusals: string[] = [];
+    const succeeded: T[] = [];
+    await this.runAction(async () => {
+      const errors: string[] = [];
       for (const run of runs) {
         try {
-          await doing(run);
-          done.push(run);
+          await action(run);
+          succeeded.push(run);
         } catch (error) {
           if (error instanceof ApiError && error.status === 0) {
-            refusals.push(error.message);
-            break; // nor will it answer for the others
+            errors.push(error.message);
+            break; // it will not answer for the others either
           }
-          const why = error instanceof Error ? error.message : `${error}`;
-          refusals.push(runs.length > 1 ? `${called(run)}: ${why}` : why);
+          const message = error instanceof Error ? error.message : `${error}`;
+          errors.push(
+            runs.length > 1 ? `${displayName(run)}: ${message}` : message
+          );
         }
       }
-      return [...(done.length ? [said(done)] : []), ...refusals].join(' ');
+      return [
+        ...(succeeded.length ? [describe(succeeded)] : []),
+        ...errors
+      ].join(' ');
     });
-    return done;
+    return succeeded;
   }
 
-  /** Does something, says what came of it, and looks again. */
-  async act(doing: () => Promise<string>): Promise<boolean> {
-    let well = true;
+  /** Runs an action, shows the message that it returns or its error, and polls. Returns whether the action succeeded. */
+  async runAction(action: () => Promise<string>): Promise<boolean> {
+    let succeeded = true;
     try {
-      this.said = await doing();
+      this.statusMessage = await action();
     } catch (error) {
-      this.said = error instanceof Error ? error.message : `${error}`;
-      well = false;
+      this.statusMessage = error instanceof Error ? error.message : `${error}`;
+      succeeded = false;
     }
     this._changed.emit();
-    this._asked = 0; // adapters and the bin may be others
+    this._pollCount = 0; // the action may have changed the adapters and the bin
     await this.refresh();
-    return well;
+    return succeeded;
   }
 
   dispose(): void {
@@ -289,38 +305,38 @@ export class RunsModel implements IDisposable {
     }
   }
 
-  private async _fetch(): Promise<void> {
+  private async _refresh(): Promise<void> {
     try {
-      // After a silence the server may be another one.
-      if (this.health !== 'ready') {
+      // A server that was unreachable may have been restarted with another version.
+      if (this.serverStatus !== 'ready') {
         this.version = null;
       }
       this.version ??= await this.api.version();
-      const page = await this._page();
-      await this._tellEnded(page.runs);
+      const page = await this._fetchPage();
+      await this._notifyEnded(page.runs);
       this.runs = page.runs;
       this.total = page.total;
-      this.reading = page.reading ?? null;
-      this.health = 'ready';
-      const seldom = this._asked++ % SELDOM === 0;
-      if (seldom) {
-        await this._lookAtAdapters();
+      this.indexProgress = page.reading ?? null;
+      this.serverStatus = 'ready';
+      const slowPoll = this._pollCount++ % SLOW_POLL_EVERY === 0;
+      if (slowPoll) {
+        await this._refreshAdapters();
       }
-      if (seldom || this.bin) {
-        await this._lookAtBin();
+      if (slowPoll || this.bin) {
+        await this._refreshBin();
       }
-      if (this._opened !== null) {
-        await this._look(this._opened);
+      if (this._detailsId !== null) {
+        await this._refreshDetails(this._detailsId);
       }
     } catch (error) {
       const missing =
         error instanceof ApiError &&
         error.status === 404 &&
         this.version === null;
-      this.health = missing ? 'missing' : 'unreachable';
-      this.refusal =
+      this.serverStatus = missing ? 'missing' : 'unreachable';
+      this.serverError =
         error instanceof ApiError && error.status !== 0 ? error.message : '';
-      throw error; // so that the poll backs off
+      throw error; // makes the poll back off
     } finally {
       if (!this.isDisposed) {
         this._changed.emit();
@@ -328,77 +344,79 @@ export class RunsModel implements IDisposable {
     }
   }
 
-  /** The page that is wanted, asked for again where the wish changed while the server thought. */
-  private async _page(): Promise<IRunPage> {
+  /** Requests the runs, and requests them again if the filter changed before the response arrived. */
+  private async _fetchPage(): Promise<IRunPage> {
     for (;;) {
       const { _filter: filter, _limit: limit } = this;
-      const page = await this.api.runs({ ...filter, limit });
+      const page = await this.api.listRuns({ ...filter, limit });
       if (filter === this._filter && limit === this._limit) {
         return page;
       }
     }
   }
 
-  private async _lookAtAdapters(): Promise<void> {
+  private async _refreshAdapters(): Promise<void> {
     try {
-      const found = await this.api.adapters(ADAPTERS);
+      const found = await this.api.listAdapters(MAX_ADAPTERS);
       this.adapters = found.adapters;
       this.adaptersTotal = found.total;
     } catch (error) {
       if (!(error instanceof ApiError) || error.status === 0) {
         throw error;
       }
-      this.adapters = []; // an older server; the runs are there all the same
+      this.adapters = []; // an older server without this route; the list still works
     }
   }
 
-  private async _lookAtBin(): Promise<void> {
+  private async _refreshBin(): Promise<void> {
     try {
-      const page = await this.api.bin(this.bin ? LIMIT : 1);
+      const page = await this.api.listBin(this.bin ? MAX_RUNS : 1);
       this.binTotal = page.total;
       this.bin &&= page;
     } catch (error) {
       if (!(error instanceof ApiError) || error.status === 0) {
         throw error;
       }
-      this.binTotal = 0; // an older server
+      this.binTotal = 0; // an older server without this route
     }
   }
 
-  private async _look(id: string): Promise<void> {
+  private async _refreshDetails(id: string): Promise<void> {
     try {
-      const details = await this.api.details(id);
-      if (this._opened === id) {
+      const details = await this.api.runDetails(id);
+      if (this._detailsId === id) {
         this.details = details;
       }
     } catch (error) {
-      const silent = error instanceof ApiError && error.status === 0;
-      if (silent && this.details?.id === id) {
-        throw error; // what is shown is the last that is known
+      const noResponse = error instanceof ApiError && error.status === 0;
+      if (noResponse && this.details?.id === id) {
+        throw error; // keep the details of the last poll
       }
-      // Deleted under the view, or its files cannot be read: the list is still there.
-      this._opened = this.details = null;
-      this.said = error instanceof Error ? error.message : `${error}`;
+      // The run was deleted or its files cannot be read: go back to the list.
+      this._detailsId = this.details = null;
+      this.statusMessage = error instanceof Error ? error.message : `${error}`;
     }
     this._changed.emit();
   }
 
-  /** Tells of runs that were going at the last look and have ended since, also where a filter leaves them out. */
-  private async _tellEnded(runs: readonly IRun[]): Promise<void> {
-    const now = new Map(runs.map(run => [run.id, run]));
-    for (const before of this.runs.filter(run => LIVE.includes(run.state))) {
-      const run = now.get(before.id) ?? (await this._other(before.id));
-      if (run && !LIVE.includes(run.state)) {
-        this._asked = 0; // it may have left an adapter
-        this._ended.emit({ run, well: run.state === 'finished' });
+  /** Emits `runEnded` for runs that have ended since the previous poll, including runs that the filter now excludes. */
+  private async _notifyEnded(runs: readonly IRun[]): Promise<void> {
+    const listed = new Map(runs.map(run => [run.id, run]));
+    for (const before of this.runs.filter(run =>
+      LIVE_STATES.includes(run.state)
+    )) {
+      const run = listed.get(before.id) ?? (await this._fetchRun(before.id));
+      if (run && !LIVE_STATES.includes(run.state)) {
+        this._pollCount = 0; // it may have saved an adapter
+        this._runEnded.emit({ run, succeeded: run.state === 'finished' });
       }
     }
   }
 
-  /** A run that is not on the page; null where it is gone. */
-  private async _other(id: string): Promise<IRun | null> {
+  /** Returns a run that is not in the list; null if it no longer exists. */
+  private async _fetchRun(id: string): Promise<IRun | null> {
     try {
-      return (await this.api.details(id)).row ?? null;
+      return (await this.api.runDetails(id)).row ?? null;
     } catch (error) {
       if (error instanceof ApiError && error.status === 0) {
         throw error;
@@ -407,12 +425,12 @@ export class RunsModel implements IDisposable {
     }
   }
 
-  private _asked = 0;
+  private _pollCount = 0;
   private _changed = new Signal<this, void>(this);
-  private _ended = new Signal<this, IEnded>(this);
-  private _filter: IFilter = EVERYTHING;
-  private _limit = PAGE;
-  private _opened: string | null = null;
+  private _runEnded = new Signal<this, IRunEnded>(this);
+  private _filter: IFilter = DEFAULT_FILTER;
+  private _limit = PAGE_SIZE;
+  private _detailsId: string | null = null;
   private _poll: Poll;
   private _selection = new Set<string>();
 }

@@ -2,48 +2,48 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 
-/** How the application of Notebook 7 calls itself. */
+/** `app.name` of Notebook 7, which opens each notebook in a browser tab of its own. */
 const NOTEBOOK_7 = 'Jupyter Notebook';
 
-/** What every cell of ours begins with. */
-export const IMPORT = 'import llf_widgets as llf';
+/** First line of every cell that the panel writes. */
+export const IMPORT_LINE = 'import llf_widgets as llf';
 
-/** An output by MIME type, as `llf.Monitor` leaves it. */
-export type Bundle = Readonly<Record<string, unknown>>;
+/** Data of a cell output by MIME type. */
+export type MimeBundle = Readonly<Record<string, unknown>>;
 
-/** The model of a code cell, as far as it is needed here. */
-interface ICodeModel {
+/** The part of a code cell's model that this file uses. */
+interface ICodeCellModel {
   readonly outputs: { fromJSON(outputs: readonly unknown[]): void };
 }
 
 /**
- * Runs code in a cell where a reader sees it: below the current cell of the notebook that is open, else in a new one.
- * A process (resuming, comparing) is a kernel's; the server starts none.
+ * Runs code in a visible cell: below the current cell of the open notebook, or in a new notebook.
+ * Actions that need a process, such as resuming or comparing, run in a kernel because the server starts no processes.
  *
- * @param shown - what the cell shows instead of being run: what the server tells of a run needs no kernel
- * @returns false where a new notebook with the code opened in another tab of the browser, as Notebook 7 does
+ * @param output - shown as the output of the cell, which is then not executed and needs no kernel
+ * @returns false if the code is in a new notebook in another browser tab (Notebook 7), where it has not run
  * @throws where no kernel starts
  */
 export async function runInCell(
   app: JupyterFrontEnd,
   tracker: INotebookTracker | null,
   code: string,
-  shown?: Bundle
+  output?: MimeBundle
 ): Promise<boolean> {
   const open = tracker?.currentWidget;
-  const panel = open?.isVisible ? open : await create(app, code);
+  const panel = open?.isVisible ? open : await createNotebook(app, code);
   if (!panel) {
     return false;
   }
-  await run(app, panel, code, shown);
+  await insertAndRun(app, panel, code, output);
   return true;
 }
 
 /**
  * Runs code in the first cell of a new notebook.
  *
- * @param cwd - the folder that it is made in; unless given, the one that JupyterLab shows
- * @returns the notebook; undefined where it opened, with the code, in another tab of the browser, as Notebook 7 does
+ * @param cwd - folder of the notebook; by default the folder that the file browser shows
+ * @returns the notebook; undefined if it opened in another browser tab (Notebook 7), where the code has not run
  * @throws where no kernel starts
  */
 export async function runInNewNotebook(
@@ -51,14 +51,14 @@ export async function runInNewNotebook(
   code: string,
   cwd?: string
 ): Promise<NotebookPanel | undefined> {
-  const panel = await create(app, code, cwd);
+  const panel = await createNotebook(app, code, cwd);
   if (panel) {
-    await run(app, panel, code);
+    await insertAndRun(app, panel, code);
   }
   return panel;
 }
 
-async function create(
+async function createNotebook(
   app: JupyterFrontEnd,
   code: string,
   cwd?: string
@@ -67,8 +67,8 @@ async function create(
   await kernelspecs.ready;
   const kernelName = kernelspecs.specs?.default;
   if (app.name === NOTEBOOK_7) {
-    // What is made there opens in another tab, where nothing can be done: it is written before.
-    const path = await write(app, code, cwd);
+    // It opens in another tab, out of reach of this page, so the notebook is saved with its cell first.
+    const path = await writeNotebook(app, code, cwd);
     await app.commands.execute('docmanager:open', { path });
     return undefined;
   }
@@ -79,8 +79,8 @@ async function create(
   })) as NotebookPanel;
 }
 
-/** Writes a notebook of one cell; returns its path. */
-async function write(
+/** Saves a notebook with one cell and returns its path. */
+async function writeNotebook(
   app: JupyterFrontEnd,
   code: string,
   cwd?: string
@@ -99,7 +99,7 @@ async function write(
           execution_count: null,
           metadata: {},
           outputs: [],
-          source: `${IMPORT}\n${code}`
+          source: `${IMPORT_LINE}\n${code}`
         }
       ],
       metadata: {
@@ -110,17 +110,17 @@ async function write(
         }
       },
       nbformat: 4,
-      nbformat_minor: 4 // cells have no ids; Jupyter adds them
+      nbformat_minor: 4 // this format has no cell ids; Jupyter adds them
     }
   });
   return path;
 }
 
-async function run(
+async function insertAndRun(
   app: JupyterFrontEnd,
   panel: NotebookPanel,
   code: string,
-  shown?: Bundle
+  output?: MimeBundle
 ): Promise<void> {
   const { NotebookActions } = await import('@jupyterlab/notebook');
   await panel.context.ready;
@@ -131,30 +131,30 @@ async function run(
   if (!empty) {
     NotebookActions.insertBelow(content);
   }
-  content.activeCell?.model.sharedModel.setSource(`${IMPORT}\n${code}`);
+  content.activeCell?.model.sharedModel.setSource(`${IMPORT_LINE}\n${code}`);
   app.shell.activateById(panel.id);
-  // What the cell shows grows below it, which would be beyond the window's end.
+  // The output grows below the cell and would be outside the window.
   void content
     .scrollToItem(content.activeCellIndex, 'start')
-    .catch(() => undefined); // refused where it has left
-  if (shown) {
-    const model = content.activeCell?.model as unknown as ICodeModel;
+    .catch(() => undefined); // rejected if the cell was removed
+  if (output) {
+    const model = content.activeCell?.model as unknown as ICodeCellModel;
     model.outputs.fromJSON([
-      { output_type: 'display_data', data: shown, metadata: {} }
+      { output_type: 'display_data', data: output, metadata: {} }
     ]);
     return;
   }
   await panel.sessionContext.ready;
-  await wake(app, panel.sessionContext);
+  await ensureKernel(app, panel.sessionContext);
   void NotebookActions.run(content, panel.sessionContext);
 }
 
 /**
- * Starts a kernel where a notebook has none, or where its own has died.
+ * Starts a kernel if the notebook has none or its kernel has died.
  *
- * @throws where none starts
+ * @throws if no kernel starts
  */
-async function wake(
+async function ensureKernel(
   app: JupyterFrontEnd,
   context: ISessionContext
 ): Promise<void> {

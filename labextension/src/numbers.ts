@@ -1,14 +1,14 @@
-// Numbers as llf_core/runs/formatting.py writes them; tests/number_formats.json holds both to the same cases.
+// Formats numbers as llf_core/runs/formatting.py does. Both are tested with the cases of tests/number_formats.json.
 
-/** A logged number as JSON has it: one that is not finite is spelled out, as in `"NaN"`. */
-export type Logged = number | string | null | undefined;
+/** A logged number of the server's JSON. A value that is not finite is a string such as `"NaN"`. */
+export type LoggedValue = number | string | null | undefined;
 
-/** Bytes with three digits and a decimal unit: `9.80 MB`. */
-export function bytes(logged: Logged): string {
-  return finite(logged, size);
+/** Formats bytes with three digits and a decimal unit: `9.80 MB`. */
+export function formatBytes(logged: LoggedValue): string {
+  return formatFinite(logged, scaleBytes);
 }
 
-function size(amount: number): string {
+function scaleBytes(amount: number): string {
   for (const [unit, factor] of [
     ['TB', 1e12],
     ['GB', 1e9],
@@ -17,48 +17,48 @@ function size(amount: number): string {
   ] as const) {
     const scaled = Number((amount / factor).toPrecision(3));
     if (scaled >= 1) {
-      return `${fixed(scaled, Math.max(0, 2 - Math.floor(Math.log10(scaled))))} ${unit}`;
+      return `${toFixedGrouped(scaled, Math.max(0, 2 - Math.floor(Math.log10(scaled))))} ${unit}`;
     }
   }
-  return `${fixed(amount, 0)} bytes`;
+  return `${toFixedGrouped(amount, 0)} bytes`;
 }
 
-/** A quantity, such as a loss: four digits, at most four decimals; below 0.001 two and an exponent. */
-export function quantity(logged: Logged): string {
-  return finite(logged, value => {
+/** Formats a metric such as a loss: four digits and at most four decimals; below 0.001 two digits and an exponent. */
+export function formatNumber(logged: LoggedValue): string {
+  return formatFinite(logged, value => {
     const size = Math.abs(value);
     if (size === 0) {
       return '0';
     }
     if (size < 1e-3 || size >= 1e9) {
-      return exponent(value, 1);
+      return toExponent(value, 1);
     }
     const power = Number(size.toExponential(3).split('e')[1]);
-    return fixed(value, Math.min(4, Math.max(0, 3 - power)));
+    return toFixedGrouped(value, Math.min(4, Math.max(0, 3 - power)));
   });
 }
 
-/** A learning rate: at most three digits, below 0.01 with an exponent: `5e-5`, `0.05`. */
-export function rate(logged: Logged): string {
-  return finite(logged, value =>
+/** Formats a learning rate: at most three digits, below 0.01 with an exponent: `5e-5`, `0.05`. */
+export function formatRate(logged: LoggedValue): string {
+  return formatFinite(logged, value =>
     value !== 0 && Math.abs(value) < 0.01
-      ? exponent(value, 2)
+      ? toExponent(value, 2)
       : `${Number(value.toPrecision(3))}`
   );
 }
 
-/** A whole count with its thousands separated: `571,455`. */
-export function count(logged: Logged): string {
-  return finite(logged, value => fixed(value, 0));
+/** Formats a count with thousands separators: `571,455`. */
+export function formatCount(logged: LoggedValue): string {
+  return formatFinite(logged, value => toFixedGrouped(value, 0));
 }
 
-/** A share, from 0 to 1, in percent: `83 %`. */
-export function share(logged: Logged): string {
-  return finite(logged, value => `${fixed(100 * value, 0)} %`);
+/** Formats a share between 0 and 1 as a percentage: `83 %`. */
+export function formatShare(logged: LoggedValue): string {
+  return formatFinite(logged, value => `${toFixedGrouped(100 * value, 0)} %`);
 }
 
-/** Seconds as `0:12`, `7:10`, `2:03:11` or `3 d 4 h`. */
-export function duration(seconds: number): string {
+/** Formats seconds as `0:12`, `7:10`, `2:03:11` or `3 d 4 h`. */
+export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   if (whole >= 172_800) {
     return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
@@ -70,7 +70,10 @@ export function duration(seconds: number): string {
     : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
 }
 
-function finite(logged: Logged, write: (value: number) => string): string {
+function formatFinite(
+  logged: LoggedValue,
+  write: (value: number) => string
+): string {
   if (logged === null || logged === undefined) {
     return '–';
   }
@@ -84,15 +87,15 @@ function finite(logged: Logged, write: (value: number) => string): string {
   return write(value);
 }
 
-/** With so many decimals and the thousands separated; not by `toLocaleString`, which rounds otherwise. */
-function fixed(value: number, decimals: number): string {
+/** Formats with a fixed number of decimals and thousands separators. `toLocaleString` would round differently. */
+function toFixedGrouped(value: number, decimals: number): string {
   const [whole, rest] = value.toFixed(decimals).split('.');
   const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ',');
   return rest === undefined ? grouped : `${grouped}.${rest}`;
 }
 
-/** With an exponent, and without zeros that say nothing: `5e-5`. */
-function exponent(value: number, decimals: number): string {
+/** Formats with an exponent and without trailing zeros: `5e-5`. */
+function toExponent(value: number, decimals: number): string {
   const [mantissa, power] = value.toExponential(decimals).split('e');
   return `${Number(mantissa)}e${Number(power)}`;
 }

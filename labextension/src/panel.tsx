@@ -3,61 +3,61 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { Adapters } from './adapters';
-import { Bin } from './bin';
+import { BinView } from './bin_view';
 import type { BinActions } from './bin_actions';
-import { Details } from './details';
+import { RunDetails } from './run_details';
 import { Filters } from './filters';
-import { RunList } from './list';
+import { RunList } from './run_list';
 import {
-  Empty,
-  Mismatch,
-  Missing,
-  NoMatch,
-  Reading,
-  Unreachable
-} from './messages';
-import { EVERYTHING, type RunsModel } from './model';
+  NoRuns,
+  VersionMismatch,
+  ServerMissing,
+  NoMatches,
+  IndexProgress,
+  ServerUnreachable
+} from './notices';
+import { DEFAULT_FILTER, type RunsModel } from './model';
 
-/** What the panel has others do. */
-export interface IDoors {
-  /** Puts text on the clipboard. */
-  toClipboard: (text: string) => void;
-  /** Executes a command for the chosen runs. */
+/** Callbacks of the panel into the application; tests pass their own. */
+export interface IPanelCallbacks {
+  /** Copies text to the clipboard. */
+  copyToClipboard: (text: string) => void;
+  /** Executes a command for the selected runs. */
   execute: (command: string, args?: { step: number }) => void;
-  /** Opens the menu of what can be done with the chosen runs. */
+  /** Opens the menu of commands for the selected runs at a position of the page. */
   openMenu: (x: number, y: number) => void;
-  /** Moves runs from the bin. */
-  bin: Pick<BinActions, 'restore' | 'removeForGood'>;
+  /** Actions on runs in the bin. */
+  bin: Pick<BinActions, 'restore' | 'deletePermanently'>;
 }
 
-interface IRunsProps extends IDoors {
+interface IRunsViewProps extends IPanelCallbacks {
   model: RunsModel;
   trans: TranslationBundle;
 }
 
-/** What the panel shows for the model's present state. */
-export function Runs(props: IRunsProps): React.JSX.Element {
+/** The content of the panel: the list, the details of a run, the bin or a message, depending on the model's state. */
+export function RunsView(props: IRunsViewProps): React.JSX.Element {
   const { model, trans } = props;
-  const copy = (text: string, words: string): void => {
-    props.toClipboard(text);
-    model.say(words);
+  const copy = (text: string, confirmation: string): void => {
+    props.copyToClipboard(text);
+    model.setStatusMessage(confirmation);
   };
-  const more = (event: React.MouseEvent): void => {
+  const openMenu = (event: React.MouseEvent): void => {
     const box = event.currentTarget.getBoundingClientRect();
     props.openMenu(box.left, box.bottom);
   };
   const open = (id: string): void => {
     model.select(id);
-    void model.open(id);
+    void model.openDetails(id);
   };
-  const cameFrom = React.useRef<string | null>(null);
+  const restoreFocusTo = React.useRef<string | null>(null);
   const back = (): void => {
-    cameFrom.current = model.details?.id ?? null;
-    void model.open(null);
+    restoreFocusTo.current = model.details?.id ?? null;
+    void model.openDetails(null);
   };
   const binLink = React.useRef<HTMLButtonElement>(null);
   const leaveBin = async (): Promise<void> => {
-    await model.openBin(false);
+    await model.showBin(false);
     binLink.current?.focus();
   };
   const onKeyDown = (event: React.KeyboardEvent): void => {
@@ -74,18 +74,19 @@ export function Runs(props: IRunsProps): React.JSX.Element {
         model.select();
       }
     } else if (key === 'Delete' && !event.repeat) {
-      const place = target as HTMLElement;
-      const row = place.dataset.run;
-      if (row && !model.isSelected(row) && model.selected.length < 2) {
-        model.select(row); // as the menu does: a row that is not chosen is meant alone
+      const element = target as HTMLElement;
+      const row = element.dataset.run;
+      if (row && !model.isSelected(row) && model.selectedRuns.length < 2) {
+        model.select(row); // as in the menu: a row outside the selection replaces the selection
       }
-      if (row || model.details || place.closest('.llf-RunsPanel-chosen')) {
+      if (row || model.details || element.closest('.llf-RunsPanel-selection')) {
         props.execute('llf:delete');
       }
     }
   };
   const now = Date.now() / 1000;
-  const there = model.health !== 'missing' && model.health !== 'loading';
+  const isReachable =
+    model.serverStatus !== 'missing' && model.serverStatus !== 'loading';
 
   return (
     <section
@@ -93,38 +94,38 @@ export function Runs(props: IRunsProps): React.JSX.Element {
       aria-label={trans.__('LLF runs')}
       onKeyDown={onKeyDown}
     >
-      {model.mismatch && <Mismatch model={model} trans={trans} />}
-      {model.health === 'unreachable' && (
-        <Unreachable model={model} trans={trans} />
+      {model.versionMismatch && <VersionMismatch model={model} trans={trans} />}
+      {model.serverStatus === 'unreachable' && (
+        <ServerUnreachable model={model} trans={trans} />
       )}
-      {model.health === 'loading' && (
+      {model.serverStatus === 'loading' && (
         <p className="llf-Empty">{trans.__('Loading runs…')}</p>
       )}
-      {model.health === 'missing' && (
-        <Missing model={model} trans={trans} copy={copy} />
+      {model.serverStatus === 'missing' && (
+        <ServerMissing model={model} trans={trans} copy={copy} />
       )}
-      {there && model.details && (
-        <Details
+      {isReachable && model.details && (
+        <RunDetails
           details={model.details}
           trans={trans}
           onBack={back}
           onMonitor={() => props.execute('llf:open-monitor')}
           onStop={() => props.execute('llf:stop')}
           onBranch={step => props.execute('llf:branch', { step })}
-          onMore={more}
+          onMore={openMenu}
         />
       )}
-      {there && !model.details && model.bin && (
-        <Bin
+      {isReachable && !model.details && model.bin && (
+        <BinView
           page={model.bin}
           trans={trans}
           onBack={() => void leaveBin()}
           onRestore={runs => void props.bin.restore(runs)}
-          onRemove={runs => void props.bin.removeForGood(runs)}
+          onDelete={runs => void props.bin.deletePermanently(runs)}
           now={now}
         />
       )}
-      {there && !model.details && !model.bin && (
+      {isReachable && !model.details && !model.bin && (
         <>
           {(model.total > 0 || model.isFiltered) && (
             <Filters
@@ -133,20 +134,24 @@ export function Runs(props: IRunsProps): React.JSX.Element {
               onNew={() => props.execute('llf:new-run')}
             />
           )}
-          {model.selected.length > 1 && (
-            <Chosen {...props} count={model.selected.length} onMore={more} />
+          {model.selectedRuns.length > 1 && (
+            <SelectionBar
+              {...props}
+              count={model.selectedRuns.length}
+              onMore={openMenu}
+            />
           )}
-          <Reading model={model} trans={trans} />
-          {model.health === 'ready' &&
+          <IndexProgress model={model} trans={trans} />
+          {model.serverStatus === 'ready' &&
             model.total === 0 &&
-            !model.reading &&
+            !model.indexProgress &&
             (model.isFiltered ? (
-              <NoMatch
+              <NoMatches
                 trans={trans}
-                onClear={() => void model.narrow(EVERYTHING)}
+                onClear={() => void model.setFilter(DEFAULT_FILTER)}
               />
             ) : (
-              <Empty
+              <NoRuns
                 model={model}
                 trans={trans}
                 copy={copy}
@@ -159,15 +164,15 @@ export function Runs(props: IRunsProps): React.JSX.Element {
                 runs={model.runs}
                 trans={trans}
                 group={model.filter.group}
-                byLoss={model.filter.sort === 'loss'}
+                sortedByLoss={model.filter.sort === 'loss'}
                 isSelected={id => model.isSelected(id)}
                 onOpen={open}
                 onToggle={id => model.toggle(id)}
                 onSelect={(...ids) => model.select(...ids)}
-                cameFrom={cameFrom}
+                restoreFocusTo={restoreFocusTo}
                 now={now}
               />
-              <Foot model={model} trans={trans} />
+              <ListFooter model={model} trans={trans} />
             </>
           )}
           <Adapters
@@ -182,7 +187,7 @@ export function Runs(props: IRunsProps): React.JSX.Element {
               <button
                 ref={binLink}
                 className="llf-link"
-                onClick={() => void model.openBin(true)}
+                onClick={() => void model.showBin(true)}
               >
                 {trans._n('Bin: %1 run', 'Bin: %1 runs', model.binTotal)}
               </button>
@@ -190,22 +195,22 @@ export function Runs(props: IRunsProps): React.JSX.Element {
           )}
         </>
       )}
-      <p className="llf-RunsPanel-said" role="status">
-        {model.said}
+      <p className="llf-RunsPanel-status" role="status">
+        {model.statusMessage}
       </p>
     </section>
   );
 }
 
-function Chosen(
-  props: IRunsProps & {
+function SelectionBar(
+  props: IRunsViewProps & {
     count: number;
     onMore: (event: React.MouseEvent) => void;
   }
 ): React.JSX.Element {
   const { trans } = props;
   return (
-    <div className="llf-RunsPanel-chosen llf-row">
+    <div className="llf-RunsPanel-selection llf-row">
       <b>{trans.__('%1 selected', props.count)}</b>
       <button onClick={() => props.execute('llf:compare')}>
         {trans.__('Compare')}
@@ -220,10 +225,10 @@ function Chosen(
   );
 }
 
-function Foot({
+function ListFooter({
   model,
   trans
-}: Pick<IRunsProps, 'model' | 'trans'>): React.JSX.Element {
+}: Pick<IRunsViewProps, 'model' | 'trans'>): React.JSX.Element {
   return (
     <div className="llf-RunsPanel-foot">
       <span>
@@ -246,12 +251,12 @@ function Foot({
   );
 }
 
-/** The panel of the left sidebar. */
+/** The panel of the left sidebar. It draws its content again whenever the model emits `changed`. */
 export class RunsPanel extends ReactWidget {
   constructor(
     private _model: RunsModel,
     private _trans: TranslationBundle,
-    private _doors: Omit<IDoors, 'toClipboard'>
+    private _callbacks: Omit<IPanelCallbacks, 'copyToClipboard'>
   ) {
     super();
     this.addClass('llf');
@@ -271,11 +276,11 @@ export class RunsPanel extends ReactWidget {
     return (
       <UseSignal signal={this._model.changed}>
         {() => (
-          <Runs
+          <RunsView
             model={this._model}
             trans={this._trans}
-            toClipboard={text => Clipboard.copyToSystem(text)}
-            {...this._doors}
+            copyToClipboard={text => Clipboard.copyToSystem(text)}
+            {...this._callbacks}
           />
         )}
       </UseSignal>

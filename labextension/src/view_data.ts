@@ -1,37 +1,38 @@
-/** What an output says of its view: data of a notebook, which may come from anybody. */
-export interface IView {
+/** Data of an LLF view in a cell output. A notebook may come from anybody, so nothing in it is trusted. */
+export interface IViewData {
   view: string;
   run?: string;
   home?: string;
   state?: string;
   step?: number;
-  /** The texts of a form, without those of the run that it has started. */
+  /** Texts of a form, without those of the run that it started. */
   form?: { html: string; plain: string };
 }
 
-/** A run's id, see `llf_core/runs/folder.py`. */
-const RUN = /^[a-z0-9][a-z0-9._-]{0,127}$/;
+/** Pattern of run ids, as in `llf_core/runs/folder.py`. */
+const RUN_ID = /^[a-z0-9][a-z0-9._-]{0,127}$/;
 
-/** What is good of an output's data; of a run only an id that can be one, and with it the home that it lies in. */
-export function readView(data: unknown): IView {
-  const told = (
-    typeof data === 'object' && data !== null ? data : {}
-  ) as Record<string, unknown>;
-  const { view, run, home, state, step } = told;
-  const { html, plain } = (told.form ?? {}) as Record<string, unknown>;
-  const found: IView = { view: typeof view === 'string' ? view : '' };
-  if (typeof run === 'string' && RUN.test(run) && typeof home === 'string') {
-    found.run = run;
-    found.home = home;
+/** Returns the valid fields of an output's data and drops the others. `run` and `home` are set together or not at all. */
+export function parseViewData(data: unknown): IViewData {
+  const raw = (typeof data === 'object' && data !== null ? data : {}) as Record<
+    string,
+    unknown
+  >;
+  const { view, run, home, state, step } = raw;
+  const { html, plain } = (raw.form ?? {}) as Record<string, unknown>;
+  const parsed: IViewData = { view: typeof view === 'string' ? view : '' };
+  if (typeof run === 'string' && RUN_ID.test(run) && typeof home === 'string') {
+    parsed.run = run;
+    parsed.home = home;
   }
   if (typeof state === 'string') {
-    found.state = state;
+    parsed.state = state;
   }
   if (typeof step === 'number') {
-    found.step = step;
+    parsed.step = step;
   }
   if (typeof html === 'string' && typeof plain === 'string') {
-    found.form = { html, plain };
+    parsed.form = { html, plain };
   }
-  return found;
+  return parsed;
 }

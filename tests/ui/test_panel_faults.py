@@ -38,7 +38,7 @@ selector => {
     .map(e => `${e.tagName}.${e.className} ${e.textContent.slice(0, 20)} ${e.scrollWidth}`)];
 }
 """
-SAID = ".llf-RunsPanel-said"
+SAID = ".llf-RunsPanel-status"
 LOADS = 90_000  # ms for a trainer to import torch on a machine that is also used by others
 SEEN = 20_000  # ms in which a view must show what has changed
 EVIL = "<img src=x onerror='window.llfHacked=1'><script>window.llfHacked=2</script>"

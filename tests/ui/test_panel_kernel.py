@@ -55,7 +55,7 @@ def test_a_notebook_without_a_kernel_gets_one(page: Any, lab: Lab, made: Callabl
             row_of(panel, one).click(modifiers=["Control"])
     menu(page, row_of(panel, folder), "Compare 2 runs")
     expect(page.locator(".llf-Compare").first).to_be_visible(timeout=STARTS)
-    assert page.locator(f"{PANEL} .llf-RunsPanel-said").text_content() == ""
+    assert page.locator(f"{PANEL} .llf-RunsPanel-status").text_content() == ""
 
 
 @pytest.mark.parametrize("kernel", ["none", "busy"])

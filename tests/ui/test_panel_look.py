@@ -203,7 +203,7 @@ selector => {
     return range.getBoundingClientRect().width;
   };
   return [...document.querySelectorAll(`${selector} [data-run] .llf-RunsPanel-name`)].map(name =>
-    [name.textContent, [...name.querySelectorAll('.llf-RunsPanel-differs > *')]
+    [name.textContent, [...name.querySelectorAll('.llf-RunsPanel-distinct > *')]
       .filter(part => width(part.firstChild) > part.getBoundingClientRect().width).map(part => part.textContent)]);
 }
 """

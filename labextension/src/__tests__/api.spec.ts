@@ -19,7 +19,7 @@ function server(reply: () => Response | Promise<Response>) {
 }
 
 describe('Api', () => {
-  it('asks under the base URL of a hub', async () => {
+  it('sends requests below the base URL of a hub', async () => {
     const { api, urls } = server(() => Response.json({ total: 0, runs: [] }));
     const wanted = {
       limit: 50,
@@ -27,7 +27,7 @@ describe('Api', () => {
       state: '',
       sort: 'name'
     } as const;
-    expect(await api.runs(wanted)).toEqual({ total: 0, runs: [] });
+    expect(await api.listRuns(wanted)).toEqual({ total: 0, runs: [] });
     const url = new URL(urls[0]);
     expect(url.pathname).toBe('/user/a%40b/llf/api/runs');
     expect(url.searchParams.get('offset')).toBe('0');
@@ -36,11 +36,11 @@ describe('Api', () => {
     expect(url.searchParams.get('sort')).toBe('name');
   });
 
-  it('names runs in the path, and what is sent in the body', async () => {
+  it('puts run ids into the path and changes into the body', async () => {
     const { api, requests } = server(() => Response.json({ id: null }));
-    await api.control('20261124-demo', 'stop');
-    await api.change('20261124-demo', { revision: 1, name: 'new' });
-    await api.remove('20261124-demo');
+    await api.sendRequest('20261124-demo', 'stop');
+    await api.updateMeta('20261124-demo', { revision: 1, name: 'new' });
+    await api.moveToBin('20261124-demo');
     await api.restore('20261124-demo');
     const seen = await Promise.all(
       requests.map(async request => [
@@ -57,25 +57,25 @@ describe('Api', () => {
     ]);
   });
 
-  it('hands on the sentence of a refusal', async () => {
+  it("passes on the server's error message", async () => {
     const { api } = server(() =>
       Response.json({ message: 'The run is finished.' }, { status: 409 })
     );
-    const error = await api.control('a', 'stop').catch(reason => reason);
+    const error = await api.sendRequest('a', 'stop').catch(reason => reason);
     expect([error.status, error.message]).toEqual([
       409,
       'The run is finished.'
     ]);
   });
 
-  it('tells a missing extension by its status', async () => {
+  it('reports a missing extension by its status', async () => {
     const { api } = server(() => new Response('', { status: 404 }));
     const error = await api.version().catch(reason => reason);
     expect(error).toBeInstanceOf(ApiError);
     expect(error.status).toBe(404);
   });
 
-  it('says status 0 where no answer came', async () => {
+  it('reports status 0 if the server does not answer', async () => {
     const { api } = server(() => Promise.reject(new TypeError('refused')));
     const error = await api.version().catch(reason => reason);
     expect(error).toBeInstanceOf(ApiError);

@@ -4,8 +4,15 @@ import { join } from 'path';
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, it } from 'vitest';
 
-import { age, called, stepText, viewCode } from '../format';
-import { bytes, count, duration, quantity, rate, share } from '../numbers';
+import { formatAge, displayName, progressText, viewCode } from '../format';
+import {
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatNumber,
+  formatRate,
+  formatShare
+} from '../numbers';
 import { run } from './runs';
 
 const trans = nullTranslator.load('llf');
@@ -20,18 +27,18 @@ it.each([
   [86_399, '23 h'],
   [86_400, '1 d'],
   [1_000_000, '11 d']
-])('says %d seconds as %s', (seconds, text) => {
-  expect(age(seconds, trans)).toBe(text);
+])('formats an age of %d seconds as %s', (seconds, text) => {
+  expect(formatAge(seconds, trans)).toBe(text);
 });
 
-it('names state and steps', () => {
-  expect(stepText(run('a'), trans)).toBe('running 93/141');
-  expect(stepText(run('a', { state: 'created', total: null }), trans)).toBe(
+it('shows state and steps', () => {
+  expect(progressText(run('a'), trans)).toBe('running 93/141');
+  expect(progressText(run('a', { state: 'created', total: null }), trans)).toBe(
     'created'
   );
 });
 
-it('writes the line that shows a run, or several side by side', () => {
+it('returns the code that shows a run, or several side by side', () => {
   expect(viewCode(['20261124-142530-demo'])).toBe(
     'llf.Monitor("20261124-142530-demo")'
   );
@@ -42,12 +49,12 @@ const CASES: Record<string, [number | string, string][]> = JSON.parse(
   readFileSync(join(__dirname, '../../../tests/number_formats.json'), 'utf8')
 );
 const WRITERS: Record<string, (value: number) => string> = {
-  number: quantity,
-  rate,
-  count,
-  bytes,
-  duration,
-  share
+  number: formatNumber,
+  rate: formatRate,
+  count: formatCount,
+  bytes: formatBytes,
+  duration: formatDuration,
+  share: formatShare
 };
 
 it.each(
@@ -58,12 +65,12 @@ it.each(
   expect(WRITERS[kind](value as number)).toBe(text);
 });
 
-it('writes what is not known as a dash', () => {
-  expect([quantity(null), rate(undefined), count(null)]).toEqual([
-    '–',
-    '–',
-    '–'
-  ]);
+it('shows an unknown number as a dash', () => {
+  expect([
+    formatNumber(null),
+    formatRate(undefined),
+    formatCount(null)
+  ]).toEqual(['–', '–', '–']);
 });
 
 it.each([
@@ -74,6 +81,6 @@ it.each([
   ['🦙'.repeat(61), `${'🦙'.repeat(24)}…${'🦙'.repeat(24)}`],
   [`${'a'.repeat(60)} lr 3e-3`, `${'a'.repeat(24)}…${'a'.repeat(16)} lr 3e-3`],
   ['\u202e \u0007', 'an-id']
-])('calls %j in a sentence %j', (name, text) => {
-  expect(called({ id: 'an-id', name })).toBe(text);
+])('shortens %j to %j for use in a sentence', (name, text) => {
+  expect(displayName({ id: 'an-id', name })).toBe(text);
 });

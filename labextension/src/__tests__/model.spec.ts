@@ -34,55 +34,55 @@ async function pass(milliseconds: number): Promise<void> {
 }
 
 describe('RunsModel', () => {
-  it('asks for the version once, then for the runs at each tick', async () => {
-    api.all = [run('a')];
+  it('requests the version once, and the runs at each poll', async () => {
+    api.allRuns = [run('a')];
     void model.start();
     await pass(3500);
-    expect(model.health).toBe('ready');
+    expect(model.serverStatus).toBe('ready');
     expect(model.runs.map(item => item.id)).toEqual(['a']);
-    expect(api.asked.filter(route => route === 'version')).toHaveLength(1);
-    const ticks = api.asked.filter(route => route === 'runs 50').length;
+    expect(api.requests.filter(route => route === 'version')).toHaveLength(1);
+    const ticks = api.requests.filter(route => route === 'runs 50').length;
     expect(ticks).toBeGreaterThanOrEqual(3);
     expect(ticks).toBeLessThanOrEqual(5);
   });
 
-  it('asks nothing while the panel is out of sight', async () => {
+  it('does not poll while the panel is hidden', async () => {
     visible = false;
     void model.start();
     await pass(5000);
-    expect(api.asked).toEqual([]);
+    expect(api.requests).toEqual([]);
     visible = true;
     await pass(2500);
-    expect(api.asked).toContain('runs 50');
+    expect(api.requests).toContain('runs 50');
   });
 
-  it('says missing on 404 and backs off', async () => {
-    api.down = new ApiError(404, 'Not Found');
+  it('reports a missing extension on 404 and backs off', async () => {
+    api.serverDown = new ApiError(404, 'Not Found');
     void model.start();
     await pass(20_000);
-    expect(model.health).toBe('missing');
-    expect(api.asked.length).toBeLessThan(12);
+    expect(model.serverStatus).toBe('missing');
+    expect(api.requests.length).toBeLessThan(12);
   });
 
-  it('keeps the last list while the server is silent, then asks for its version again', async () => {
-    api.all = [run('a')];
+  it('keeps the list while the server does not answer, then requests its version again', async () => {
+    api.allRuns = [run('a')];
     void model.start();
     await pass(500);
-    api.down = new ApiError(0, 'refused');
+    api.serverDown = new ApiError(0, 'refused');
     await pass(2500);
-    expect(model.health).toBe('unreachable');
+    expect(model.serverStatus).toBe('unreachable');
     expect(model.runs).toHaveLength(1);
 
-    api.down = null;
-    api.answer = { ...api.answer, llf: '0.2.0' };
+    api.serverDown = null;
+    api.versionInfo = { ...api.versionInfo, llf: '0.2.0' };
     void model.refresh();
     await pass(500);
-    expect(model.health).toBe('ready');
-    expect(model.mismatch).toBe(true);
+    expect(model.serverStatus).toBe('ready');
+    expect(model.versionMismatch).toBe(true);
   });
 
-  it('shows 50, then 50 more, up to what the server hands out', async () => {
-    api.all = Array.from({ length: 300 }, (_, index) => run(`r${index}`));
+  it('lists 50 runs, then 50 more, up to the maximum of the server', async () => {
+    api.allRuns = Array.from({ length: 300 }, (_, index) => run(`r${index}`));
     void model.start();
     await pass(200);
     expect(model.runs).toHaveLength(50);
@@ -96,13 +96,13 @@ describe('RunsModel', () => {
     expect(model.hasMore).toBe(false);
   });
 
-  it('narrows on the server, from the first page on', async () => {
-    api.all = [run('a', { name: 'lora' }), run('b', { name: 'full' })];
+  it('filters on the server and starts at the first page', async () => {
+    api.allRuns = [run('a', { name: 'lora' }), run('b', { name: 'full' })];
     void model.start();
     await pass(200);
-    void model.narrow({ query: 'lora', state: 'running', sort: 'name' });
+    void model.setFilter({ query: 'lora', state: 'running', sort: 'name' });
     await pass(200);
-    expect(api.wanted).toMatchObject({
+    expect(api.lastQuery).toMatchObject({
       query: 'lora',
       state: 'running',
       sort: 'name',
@@ -112,45 +112,45 @@ describe('RunsModel', () => {
     expect(model.isFiltered).toBe(true);
   });
 
-  it('asks for the adapters seldom, and at once where a run has ended', async () => {
-    api.all = [run('a')];
+  it('requests the adapters rarely, and as soon as a run has ended', async () => {
+    api.allRuns = [run('a')];
     void model.start();
     await pass(2500);
-    expect(api.asked.filter(route => route === 'adapters')).toHaveLength(1);
+    expect(api.requests.filter(route => route === 'adapters')).toHaveLength(1);
     const told: string[] = [];
-    model.ended.connect((_, { run: one, well }) => {
+    model.runEnded.connect((_, { run: one, succeeded: well }) => {
       told.push(`${one.id} ${well}`);
     });
-    api.all = [run('a', { state: 'finished' })];
+    api.allRuns = [run('a', { state: 'finished' })];
     await pass(1500);
     expect(told).toEqual(['a true']);
     expect(
-      api.asked.filter(route => route === 'adapters').length
+      api.requests.filter(route => route === 'adapters').length
     ).toBeGreaterThan(1);
   });
 
-  it('tells of an end that a filter leaves out', async () => {
-    api.all = [run('a')];
+  it('reports the end of a run that the filter excludes', async () => {
+    api.allRuns = [run('a')];
     void model.start();
-    void model.narrow({ state: 'running' });
+    void model.setFilter({ state: 'running' });
     await pass(500);
     const told: string[] = [];
-    model.ended.connect((_, { run: one, well }) => {
+    model.runEnded.connect((_, { run: one, succeeded: well }) => {
       told.push(`${one.id} ${well}`);
     });
-    api.all = [run('a', { state: 'failed' })];
+    api.allRuns = [run('a', { state: 'failed' })];
     await pass(1500);
     expect(model.runs).toEqual([]);
     expect(told).toEqual(['a false']);
   });
 
-  it('takes no answer to an earlier question', async () => {
-    api.all = [run('a', { name: 'one' }), run('b', { name: 'two' })];
+  it('ignores the response to an earlier filter', async () => {
+    api.allRuns = [run('a', { name: 'one' }), run('b', { name: 'two' })];
     void model.start();
     await pass(200);
-    const answer = api.runs.bind(api);
+    const answer = api.listRuns.bind(api);
     let slow = true;
-    api.runs = async wanted => {
+    api.listRuns = async wanted => {
       const found = await answer(wanted);
       if (slow) {
         slow = false;
@@ -158,99 +158,99 @@ describe('RunsModel', () => {
       }
       return found;
     };
-    void model.narrow({ query: 'one' });
+    void model.setFilter({ query: 'one' });
     await pass(50);
-    void model.narrow({ query: 'two' });
+    void model.setFilter({ query: 'two' });
     await pass(1000);
     expect(model.runs.map(item => item.id)).toEqual(['b']);
   });
 
-  it('tells of no run that had ended before the page was opened', async () => {
-    api.all = [run('a', { state: 'failed' })];
+  it('does not report runs that ended before the page was opened', async () => {
+    api.allRuns = [run('a', { state: 'failed' })];
     const told = vi.fn();
-    model.ended.connect(told);
+    model.runEnded.connect(told);
     void model.start();
     await pass(2500);
     expect(told).not.toHaveBeenCalled();
   });
 
-  it('follows the run whose details are shown, and goes back where it is gone', async () => {
-    api.all = [run('a')];
+  it('updates the details, and goes back to the list if the run was deleted', async () => {
+    api.allRuns = [run('a')];
     void model.start();
     await pass(200);
-    void model.open('a');
+    void model.openDetails('a');
     await pass(1500);
     expect(model.details?.id).toBe('a');
     expect(
-      api.asked.filter(route => route === 'details a').length
+      api.requests.filter(route => route === 'details a').length
     ).toBeGreaterThan(1);
-    api.all = [];
+    api.allRuns = [];
     await pass(1500);
     expect(model.details).toBeNull();
-    expect(model.said).toContain('There is no run a');
-    expect(model.health).toBe('ready');
+    expect(model.statusMessage).toContain('There is no run a');
+    expect(model.serverStatus).toBe('ready');
   });
 
-  it('keeps the details that are shown where only they get no answer', async () => {
-    api.all = [run('a')];
+  it('keeps the details if only their request fails', async () => {
+    api.allRuns = [run('a')];
     void model.start();
     await pass(200);
-    void model.open('a');
+    void model.openDetails('a');
     await pass(200);
-    const details = vi.spyOn(api, 'details');
+    const details = vi.spyOn(api, 'runDetails');
     details.mockRejectedValue(new ApiError(0, 'reset'));
     await pass(1500);
     expect(model.details?.id).toBe('a');
-    expect(model.health).toBe('unreachable');
+    expect(model.serverStatus).toBe('unreachable');
     details.mockRestore();
     await pass(3500);
-    expect(model.health).toBe('ready');
+    expect(model.serverStatus).toBe('ready');
   });
 
-  it('has the words of a server that refuses, as long as it does', async () => {
+  it('keeps the error message of the server until it answers again', async () => {
     void model.start();
     await pass(200);
-    api.down = new ApiError(403, 'Log in first.');
+    api.serverDown = new ApiError(403, 'Log in first.');
     await pass(1500);
-    expect(model.health).toBe('unreachable');
-    expect(model.refusal).toBe('Log in first.');
-    api.down = new ApiError(0, 'refused');
+    expect(model.serverStatus).toBe('unreachable');
+    expect(model.serverError).toBe('Log in first.');
+    api.serverDown = new ApiError(0, 'refused');
     void model.refresh();
     await pass(200);
-    expect(model.refusal).toBe('');
+    expect(model.serverError).toBe('');
   });
 
-  it('chooses runs, and keeps only those that are listed', async () => {
-    api.all = [run('a'), run('b'), run('c')];
+  it('selects runs, and keeps only those of the list', async () => {
+    api.allRuns = [run('a'), run('b'), run('c')];
     void model.start();
     await pass(200);
     model.select('b');
     model.toggle('a');
-    expect(model.selected.map(item => item.id)).toEqual(['a', 'b']);
+    expect(model.selectedRuns.map(item => item.id)).toEqual(['a', 'b']);
     model.toggle('b');
-    expect(model.selected.map(item => item.id)).toEqual(['a']);
-    api.all = [run('b')];
+    expect(model.selectedRuns.map(item => item.id)).toEqual(['a']);
+    api.allRuns = [run('b')];
     await pass(1500);
-    expect(model.selected).toEqual([]);
+    expect(model.selectedRuns).toEqual([]);
   });
 
-  it('says in the words of the server why something was refused', async () => {
+  it("shows the server's reason for a refusal", async () => {
     void model.start();
     await pass(200);
-    const refused = model.act(async () => {
+    const refused = model.runAction(async () => {
       throw new ApiError(409, 'The run is finished.');
     });
     await pass(200);
     expect(await refused).toBe(false);
-    expect(model.said).toBe('The run is finished.');
+    expect(model.statusMessage).toBe('The run is finished.');
   });
 
-  it('stops asking once disposed', async () => {
+  it('stops polling once disposed', async () => {
     void model.start();
     await pass(200);
     model.dispose();
-    const before = api.asked.length;
+    const before = api.requests.length;
     await pass(5000);
-    expect(api.asked).toHaveLength(before);
+    expect(api.requests).toHaveLength(before);
   });
 });

@@ -12,7 +12,7 @@ it('has the version of the Python packages', () => {
   expect(project?.[1]).toBe(VERSION);
 });
 
-it('takes its style from the shared sheet, line for line and in its order', () => {
+it('copies its base style from the shared style sheet line by line', () => {
   const shared = read('widgets/shared/llf.css').split('\n');
   const own = read('style/base.css').split('\n').slice(1).filter(Boolean);
   const places = own.map(line => shared.indexOf(line));

@@ -5,14 +5,14 @@ import { createRoot, type Root } from 'react-dom/client';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { RunsModel } from '../model';
-import { Runs } from '../panel';
-import { counted, FakeApi, run } from './runs';
+import { RunsView } from '../panel';
+import { keyMetric, FakeApi, run } from './runs';
 
 const trans = nullTranslator.load('llf');
 let host: HTMLElement;
 let root: Root;
 let model: RunsModel;
-const toClipboard = vi.fn();
+const copyToClipboard = vi.fn();
 const execute = vi.fn();
 const openMenu = vi.fn();
 let api: FakeApi;
@@ -26,15 +26,15 @@ beforeEach(() => {
     pageVersion: '0.1.0',
     isVisible: () => false
   });
-  model.health = 'ready';
-  model.version = new FakeApi().answer;
+  model.serverStatus = 'ready';
+  model.version = new FakeApi().versionInfo;
 });
 
 afterEach(() => {
   act(() => root.unmount());
   host.remove();
   model.dispose();
-  for (const door of [toClipboard, execute, openMenu]) {
+  for (const door of [copyToClipboard, execute, openMenu]) {
     door.mockReset();
   }
 });
@@ -42,19 +42,19 @@ afterEach(() => {
 function show(): void {
   act(() =>
     root.render(
-      <Runs
+      <RunsView
         model={model}
         trans={trans}
-        toClipboard={toClipboard}
+        copyToClipboard={copyToClipboard}
         execute={execute}
         openMenu={openMenu}
-        bin={{ restore, removeForGood }}
+        bin={{ restore, deletePermanently }}
       />
     )
   );
 }
 
-function list(...runs: ReturnType<typeof run>[]): void {
+function showRuns(...runs: ReturnType<typeof run>[]): void {
   model.runs = runs;
   model.total = runs.length;
   show();
@@ -82,7 +82,7 @@ function press(key: string, keys: KeyboardEventInit = {}): void {
 
 it('lists name, state, steps and age', () => {
   vi.spyOn(Date, 'now').mockReturnValue(1_420_000);
-  list(run('a', { name: 'smollm2-sft-lora' }));
+  showRuns(run('a', { name: 'smollm2-sft-lora' }));
   vi.restoreAllMocks();
   expect(rows()[0].textContent).toBe(
     'smollm2-sft-lora1.280running 93/1417 min'
@@ -91,15 +91,15 @@ it('lists name, state, steps and age', () => {
   expect(rows()[0].classList).toContain('is-running');
 });
 
-it('shows the time that is left, and tags', () => {
-  list(run('a', { remaining: 213, tags: ['best', 'faq'] }));
+it('shows the remaining time and the tags', () => {
+  showRuns(run('a', { remaining: 213, tags: ['best', 'faq'] }));
   expect(rows()[0].textContent).toContain('running 93/141, 3:33 left');
   expect(rows()[0].textContent).toContain('best, faq');
 });
 
-it('opens a run by a click, chooses several with a key held down or Space', async () => {
-  api.all = [run('a'), run('b'), run('c')];
-  list(...api.all);
+it('opens a run by a click, selects several with Ctrl, Cmd or Space', async () => {
+  api.allRuns = [run('a'), run('b'), run('c')];
+  showRuns(...api.allRuns);
   act(() => {
     rows()[0].dispatchEvent(
       new MouseEvent('click', { bubbles: true, ctrlKey: true })
@@ -127,8 +127,8 @@ it('opens a run by a click, chooses several with a key held down or Space', asyn
   expect(model.details?.id).toBe('c');
 });
 
-it('chooses all rows between two with Shift and a click or an arrow', () => {
-  list(run('a'), run('b'), run('c'), run('d'), run('e'));
+it('selects a range with Shift and a click or an arrow key', () => {
+  showRuns(run('a'), run('b'), run('c'), run('d'), run('e'));
   const click = (row: number, keys: MouseEventInit): void => {
     act(() => {
       rows()[row].dispatchEvent(
@@ -137,7 +137,7 @@ it('chooses all rows between two with Shift and a click or an arrow', () => {
     });
     show();
   };
-  const chosen = (): string[] => model.selected.map(item => item.id);
+  const chosen = (): string[] => model.selectedRuns.map(item => item.id);
   click(1, { ctrlKey: true });
   click(3, { shiftKey: true });
   expect(chosen()).toEqual(['b', 'c', 'd']);
@@ -155,7 +155,7 @@ it('chooses all rows between two with Shift and a click or an arrow', () => {
   expect(document.activeElement).toBe(rows()[3]);
 });
 
-it('says how to reach runs that it does not list', () => {
+it('says how to find runs that are not in the list', () => {
   model.runs = Array.from({ length: 200 }, (_, place) => run(`r${place}`));
   model.total = 301;
   vi.spyOn(model, 'hasMore', 'get').mockReturnValue(false);
@@ -163,12 +163,12 @@ it('says how to reach runs that it does not list', () => {
   expect(host.textContent).toContain(
     '200 of 301 runsUse search or filters to see the others.'
   );
-  list(run('a'));
+  showRuns(run('a'));
   expect(host.textContent).toContain('1 runLLF 0.1.0');
 });
 
-it('chooses the run that a menu is opened on, or leaves several chosen', () => {
-  list(run('a'), run('b'), run('c'));
+it('selects the run under the context menu unless it is already selected', () => {
+  showRuns(run('a'), run('b'), run('c'));
   const menu = (row: number): void =>
     act(() => {
       rows()[row].dispatchEvent(
@@ -176,16 +176,16 @@ it('chooses the run that a menu is opened on, or leaves several chosen', () => {
       );
     });
   menu(1);
-  expect(model.selected.map(item => item.id)).toEqual(['b']);
+  expect(model.selectedRuns.map(item => item.id)).toEqual(['b']);
   model.toggle('a');
   show();
   menu(0);
-  expect(model.selected.map(item => item.id)).toEqual(['a', 'b']);
+  expect(model.selectedRuns.map(item => item.id)).toEqual(['a', 'b']);
 });
 
-it('divides the list by data', () => {
-  void model.narrow({ group: 'dataset' });
-  list(run('a'), run('b', { dataset: 'wiki' }), run('c'));
+it('groups the list by data', () => {
+  void model.setFilter({ group: 'dataset' });
+  showRuns(run('a'), run('b', { dataset: 'wiki' }), run('c'));
   const heads = Array.from(host.querySelectorAll('h4'));
   expect(heads.map(head => head.textContent)).toEqual([
     'faq.jsonl 2 runs',
@@ -193,41 +193,41 @@ it('divides the list by data', () => {
   ]);
 });
 
-it('searches by name, state and order', () => {
-  list(run('a'));
-  const narrow = vi.spyOn(model, 'narrow').mockResolvedValue();
+it('filters by state, and starts a new run', () => {
+  showRuns(run('a'));
+  const setFilter = vi.spyOn(model, 'setFilter').mockResolvedValue();
   const state = host.querySelector<HTMLSelectElement>('[aria-label=State]')!;
   act(() => {
     state.value = 'failed';
     state.dispatchEvent(new Event('change', { bubbles: true }));
   });
-  expect(narrow).toHaveBeenCalledWith({ state: 'failed' });
+  expect(setFilter).toHaveBeenCalledWith({ state: 'failed' });
   act(() => button('New run').click());
   expect(execute).toHaveBeenCalledWith('llf:new-run');
 });
 
-it('says where nothing fits, and leads back', () => {
-  void model.narrow({ query: 'mistral' });
-  list();
+it('says that no run matches, and offers to show all', () => {
+  void model.setFilter({ query: 'mistral' });
+  showRuns();
   expect(host.textContent).toContain('No runs match');
-  const narrow = vi.spyOn(model, 'narrow').mockResolvedValue();
+  const setFilter = vi.spyOn(model, 'setFilter').mockResolvedValue();
   act(() => button('Show all runs').click());
-  expect(narrow).toHaveBeenCalledWith(
+  expect(setFilter).toHaveBeenCalledWith(
     expect.objectContaining({ query: '', state: '' })
   );
 });
 
-it('says that runs are still being read, and not that none fits', () => {
-  void model.narrow({ query: 'mistral' });
-  model.reading = { done: 1234, of: 10_000 };
-  list();
+it('says that the server still reads runs, and not that none matches', () => {
+  void model.setFilter({ query: 'mistral' });
+  model.indexProgress = { done: 1234, of: 10_000 };
+  showRuns();
   expect(host.textContent).toContain(
     'Reading runs: 1,234 of 10,000. More may match.'
   );
   expect(host.textContent).not.toContain('No runs match');
 });
 
-it('lists what runs have made', () => {
+it('lists adapters', () => {
   model.adapters = [
     {
       run: 'a',
@@ -240,17 +240,17 @@ it('lists what runs have made', () => {
     }
   ];
   model.adaptersTotal = 7;
-  list(run('a'));
+  showRuns(run('a'));
   const adapters = host.querySelector('[aria-label=Adapters]')!;
   expect(adapters.textContent).toBe(
     'Adapters and models 7faq-v39.80 MBsmollm2, lora rank 8'
   );
 });
 
-it('shows a run: why it failed, numbers, curve, config, log, all as text', () => {
+it('shows reason, metrics, curves, config and log of a run, all as text', () => {
   const evil = '<img src=x onerror=alert(1)>';
   const failed = run('a', { state: 'failed', reason: 'The disk is full.' });
-  list(failed);
+  showRuns(failed);
   model.details = {
     id: 'a',
     status: { state: 'failed', reason: 'The disk is full.' },
@@ -295,10 +295,10 @@ it('shows a run: why it failed, numbers, curve, config, log, all as text', () =>
   expect(model.details).toBeNull();
 });
 
-const accuracy = counted('rewards/accuracies', 'Accuracy', 'share', 0.832);
+const accuracy = keyMetric('rewards/accuracies', 'Accuracy', 'share', 0.832);
 
-it('names what counts beside the loss, and the loss where nothing does', () => {
-  list(run('a', { counted: [accuracy] }), run('b'));
+it('shows the first key metric, or the loss if there is none', () => {
+  showRuns(run('a', { counted: [accuracy] }), run('b'));
   const shown = rows().map(row =>
     row.querySelector<HTMLElement>('.llf-RunsPanel-loss')!
   );
@@ -306,19 +306,19 @@ it('names what counts beside the loss, and the loss where nothing does', () => {
   expect(shown.map(one => one.title)).toEqual(['Accuracy', 'Training loss']);
 });
 
-it('shows the losses where runs are in their order', () => {
-  void model.narrow({ sort: 'loss' });
-  list(run('a', { counted: [accuracy] }));
+it('shows the losses if the list is sorted by loss', () => {
+  void model.setFilter({ sort: 'loss' });
+  showRuns(run('a', { counted: [accuracy] }));
   expect(rows()[0].querySelector('.llf-RunsPanel-loss')!.textContent).toBe(
     '1.280'
   );
 });
 
-it('shows the reward of a run in its details, and its curve', () => {
-  const reward = counted('reward', 'Reward', 'number', 0.84);
-  const heldOut = counted('eval_x', 'Held-out accuracy', 'share', 0.83);
+it('shows the reward and its curve in the details', () => {
+  const reward = keyMetric('reward', 'Reward', 'number', 0.84);
+  const heldOut = keyMetric('eval_x', 'Held-out accuracy', 'share', 0.83);
   const learner = run('a', { counted: [reward] });
-  list(learner);
+  showRuns(learner);
   model.details = {
     id: 'a',
     status: { state: 'running', reason: null },
@@ -343,11 +343,11 @@ it('shows the reward of a run in its details, and its curve', () => {
 });
 
 const restore = vi.fn();
-const removeForGood = vi.fn();
+const deletePermanently = vi.fn();
 
-it('lists the bin, restores from it and removes for good', async () => {
+it('lists the bin, restores runs and deletes them permanently', async () => {
   vi.spyOn(Date, 'now').mockReturnValue(7_700_000);
-  api.binned = [
+  api.deletedRuns = [
     {
       ...run('a', { name: 'faq-v1', state: 'finished' }),
       deleted: 500,
@@ -360,12 +360,12 @@ it('lists the bin, restores from it and removes for good', async () => {
     }
   ];
   model.binTotal = 2;
-  list(run('c'));
+  showRuns(run('c'));
   await act(async () => button('Bin: 2 runs').click());
   show();
   vi.restoreAllMocks();
   const bin = host.querySelector('article')!;
-  const differs = bin.querySelectorAll('.llf-RunsPanel-differs');
+  const differs = bin.querySelectorAll('.llf-RunsPanel-distinct');
   expect(Array.from(differs, part => part.textContent)).toEqual(['v1', 'v2']);
   expect(bin.textContent).toContain('2 runs, 3.00 MB on the disk.');
   expect(bin.textContent).toContain('faq-v1finished, deleted 2 h ago, 2.00 MB');
@@ -374,34 +374,34 @@ it('lists the bin, restores from it and removes for good', async () => {
   act(() => button('Restore').click());
   expect(restore).toHaveBeenCalledWith([model.bin!.runs[0]]);
   act(() => button('Delete all permanently…').click());
-  expect(removeForGood).toHaveBeenCalledWith(model.bin!.runs);
+  expect(deletePermanently).toHaveBeenCalledWith(model.bin!.runs);
   press('Escape');
   show();
   expect(rows()).toHaveLength(1);
 });
 
-it('has a way to the bin where no run is left', () => {
+it('shows the link to the bin if there are no runs', () => {
   model.binTotal = 1;
-  list();
+  showRuns();
   expect(button('Bin: 1 run')).toBeTruthy();
 });
 
-it('deletes by the Delete key what is chosen, or the row that has the focus', () => {
-  list(run('a'), run('b'), run('c'));
+it('deletes the selected runs or the focused row by the Delete key', () => {
+  showRuns(run('a'), run('b'), run('c'));
   act(() => rows()[1].focus());
   press('Delete');
   expect(execute).toHaveBeenCalledWith('llf:delete');
-  expect(model.selected.map(one => one.id)).toEqual(['b']);
+  expect(model.selectedRuns.map(one => one.id)).toEqual(['b']);
   model.toggle('c');
   show();
   act(() => rows()[0].focus());
   press('Delete');
-  expect(model.selected.map(one => one.id)).toEqual(['b', 'c']);
+  expect(model.selectedRuns.map(one => one.id)).toEqual(['b', 'c']);
   press('Escape');
-  expect(model.selected).toEqual([]);
+  expect(model.selectedRuns).toEqual([]);
 });
 
-it('deletes nothing for a key that is held, or is pressed beside the list', async () => {
+it('deletes nothing if the key is held down or pressed outside the list', async () => {
   model.adapters = [
     {
       run: 'a',
@@ -414,7 +414,7 @@ it('deletes nothing for a key that is held, or is pressed beside the list', asyn
     }
   ];
   model.binTotal = 1;
-  list(run('a'), run('b'));
+  showRuns(run('a'), run('b'));
   model.select('b');
   act(() => rows()[0].focus());
   act(() => {
@@ -434,9 +434,9 @@ it('deletes nothing for a key that is held, or is pressed beside the list', asyn
   expect(execute).not.toHaveBeenCalled();
 });
 
-it('clears the search by Escape, and deletes no run by a key pressed there', () => {
-  void model.narrow({ query: 'lora' });
-  list(run('a'));
+it('clears the search by Escape, and deletes no run by a key pressed in it', () => {
+  void model.setFilter({ query: 'lora' });
+  showRuns(run('a'));
   model.select('a');
   const search = host.querySelector('input')!;
   act(() => search.focus());
@@ -447,16 +447,16 @@ it('clears the search by Escape, and deletes no run by a key pressed there', () 
   expect(model.isSelected('a')).toBe(true);
 });
 
-it('gives the focus to the next row where one is gone', () => {
-  list(run('a'), run('b'), run('c'));
+it('focuses the next row if the focused one is removed', () => {
+  showRuns(run('a'), run('b'), run('c'));
   act(() => rows()[1].focus());
-  list(run('a'), run('c'));
+  showRuns(run('a'), run('c'));
   expect(document.activeElement).toBe(rows()[1]);
 });
 
-it('branches at each checkpoint', () => {
+it('offers a branch from each checkpoint', () => {
   const one = run('a');
-  list(one);
+  showRuns(one);
   model.details = {
     id: 'a',
     status: { state: 'running', reason: null },
@@ -487,16 +487,16 @@ it('branches at each checkpoint', () => {
   expect(execute).toHaveBeenCalledWith('llf:branch', { step: 50 });
 });
 
-it('tells in the list why a run failed', () => {
+it('shows in the list why a run failed', () => {
   const reason = '\u001b[31mOut of memory\u001b[0m on the GPU.';
-  list(run('a', { state: 'failed', step: 12, reason }));
+  showRuns(run('a', { state: 'failed', step: 12, reason }));
   const info = rows()[0].querySelector<HTMLElement>('.llf-RunsPanel-info')!;
   expect(info.textContent).toBe('failed 12/141: Out of memory on the GPU.');
   expect(info.title).toBe('Out of memory on the GPU.');
 });
 
 it('is one tab stop, moved by arrows, Home and End', () => {
-  list(run('a'), run('b'), run('c'));
+  showRuns(run('a'), run('b'), run('c'));
   const stops = () => rows().map(row => row.tabIndex);
   expect(stops()).toEqual([0, -1, -1]);
   act(() => rows()[0].focus());
@@ -510,47 +510,47 @@ it('is one tab stop, moved by arrows, Home and End', () => {
   expect(document.activeElement).toBe(rows()[0]);
 });
 
-it('keeps a name as text', () => {
-  list(run('a', { name: '<img src=x onerror=alert(1)>' }));
+it('shows a name as text', () => {
+  showRuns(run('a', { name: '<img src=x onerror=alert(1)>' }));
   expect(host.querySelector('img')).toBeNull();
   expect(rows()[0].textContent).toContain('<img src=x onerror=alert(1)>');
 });
 
-it('says how to start where there are no runs, and which folder is read', () => {
-  list();
+it('says how to start a run if there are none, and which folder the server reads', () => {
+  showRuns();
   expect(host.textContent).toContain('No runs yet');
   expect(host.textContent).toContain('~/.llf/runs');
   act(() => button('Copy code').click());
-  expect(toClipboard).toHaveBeenCalledWith(
+  expect(copyToClipboard).toHaveBeenCalledWith(
     'import llf_widgets as llf\nllf.Studio()'
   );
 });
 
-it('gives the commands where the server has no LLF', () => {
-  model.health = 'missing';
+it('shows the install commands if the server has no LLF', () => {
+  model.serverStatus = 'missing';
   model.version = null;
   show();
   expect(host.querySelector('[role=alert]')!.textContent).toContain(
     'llf/api/version returned 404'
   );
   act(() => button('Copy commands').click());
-  expect(toClipboard).toHaveBeenCalledWith(
+  expect(copyToClipboard).toHaveBeenCalledWith(
     'pip install llf\njupyter server extension list'
   );
 });
 
-it('asks again when told to', () => {
-  model.health = 'missing';
+it('polls again by a button', () => {
+  model.serverStatus = 'missing';
   const refresh = vi.spyOn(model, 'refresh').mockResolvedValue();
   show();
   act(() => button('Try again').click());
   expect(refresh).toHaveBeenCalledOnce();
 });
 
-it('warns above the list that versions differ, or that the list is old', () => {
-  model.version = { ...new FakeApi().answer, llf: '0.0.9' };
-  model.health = 'unreachable';
-  list(run('a'));
+it('warns above the list that versions differ and that the list may be out of date', () => {
+  model.version = { ...new FakeApi().versionInfo, llf: '0.0.9' };
+  model.serverStatus = 'unreachable';
+  showRuns(run('a'));
   const warnings = Array.from(host.querySelectorAll('.llf-Message.is-warn'));
   expect(warnings.map(item => item.textContent)).toEqual([
     expect.stringContaining('This page has LLF 0.1.0, the server 0.0.9.'),

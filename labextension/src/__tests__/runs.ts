@@ -2,15 +2,15 @@ import {
   ApiError,
   type IAdapter,
   type IApi,
-  type IBinned,
+  type IDeletedRun,
   type IBinPage,
-  type ICode,
-  type ICounted,
+  type ICodeToAllow,
+  type IKeyMetric,
   type IDetails,
   type IMeta,
   type IRun,
   type IVersion,
-  type IWanted
+  type IRunQuery
 } from '../api';
 
 /** A run as the server lists it. */
@@ -37,59 +37,59 @@ export function run(id: string, more: Partial<IRun> = {}): IRun {
 }
 
 /** A number that counts, as the server tells it. */
-export function counted(
+export function keyMetric(
   name: string,
   label: string,
-  form: ICounted['form'],
+  form: IKeyMetric['form'],
   value: number
-): ICounted {
+): IKeyMetric {
   return { name, label, form, value };
 }
 
 /** A server whose answers a test sets. */
 export class FakeApi implements IApi {
-  answer: IVersion = {
+  versionInfo: IVersion = {
     llf: '0.1.0',
     formats: [1],
     home: 'ab',
     folder: '~/.llf/runs',
     training: true
   };
-  all: IRun[] = [];
-  down: ApiError | null = null;
-  foreign: ICode = { sha256: '', code: [] };
-  asked: string[] = [];
+  allRuns: IRun[] = [];
+  serverDown: ApiError | null = null;
+  foreignCode: ICodeToAllow = { sha256: '', code: [] };
+  requests: string[] = [];
 
   async version(): Promise<IVersion> {
-    this.asked.push('version');
-    if (this.down) {
-      throw this.down;
+    this.requests.push('version');
+    if (this.serverDown) {
+      throw this.serverDown;
     }
-    return this.answer;
+    return this.versionInfo;
   }
 
-  async runs(wanted: IWanted): Promise<{ total: number; runs: IRun[] }> {
-    this.asked.push(`runs ${wanted.limit}`);
-    this.wanted = wanted;
-    if (this.down) {
-      throw this.down;
+  async listRuns(query: IRunQuery): Promise<{ total: number; runs: IRun[] }> {
+    this.requests.push(`runs ${query.limit}`);
+    this.lastQuery = query;
+    if (this.serverDown) {
+      throw this.serverDown;
     }
-    const fit = this.all.filter(
+    const matching = this.allRuns.filter(
       item =>
-        item.name.includes(wanted.query) &&
-        (wanted.state === '' || item.state === wanted.state)
+        item.name.includes(query.query) &&
+        (query.state === '' || item.state === query.state)
     );
-    return { total: fit.length, runs: fit.slice(0, wanted.limit) };
+    return { total: matching.length, runs: matching.slice(0, query.limit) };
   }
 
-  async adapters(): Promise<{ total: number; adapters: IAdapter[] }> {
-    this.asked.push('adapters');
-    return { total: this.made.length, adapters: this.made };
+  async listAdapters(): Promise<{ total: number; adapters: IAdapter[] }> {
+    this.requests.push('adapters');
+    return { total: this.allAdapters.length, adapters: this.allAdapters };
   }
 
-  async details(id: string): Promise<IDetails> {
-    this.asked.push(`details ${id}`);
-    const found = this.all.find(item => item.id === id);
+  async runDetails(id: string): Promise<IDetails> {
+    this.requests.push(`details ${id}`);
+    const found = this.allRuns.find(item => item.id === id);
     if (!found) {
       throw new ApiError(404, `There is no run ${id}.`);
     }
@@ -99,88 +99,93 @@ export class FakeApi implements IApi {
       status: { state, reason },
       meta: { revision: 1, name, tags, note },
       row: found,
-      ...this.more
+      ...this.extraDetails
     };
   }
 
-  async code(id: string): Promise<ICode> {
-    this.asked.push(`code ${id}`);
-    return this.foreign;
+  async codeToAllow(id: string): Promise<ICodeToAllow> {
+    this.requests.push(`code ${id}`);
+    return this.foreignCode;
   }
 
-  async meta(id: string): Promise<IMeta> {
-    return (await this.details(id)).meta;
+  async runMeta(id: string): Promise<IMeta> {
+    return (await this.runDetails(id)).meta;
   }
 
-  async control(id: string, type: string): Promise<void> {
-    this.asked.push(`${type} ${id}`);
-    if (this.refusal) {
-      throw this.refusal;
+  async sendRequest(id: string, type: string): Promise<void> {
+    this.requests.push(`${type} ${id}`);
+    if (this.requestError) {
+      throw this.requestError;
     }
   }
 
-  async change(
+  async updateMeta(
     id: string,
     change: Partial<IMeta> & { revision: number }
   ): Promise<IMeta> {
-    this.asked.push(`change ${id} ${JSON.stringify(change)}`);
-    const stale = this.stale.shift();
-    if (stale) {
-      this.all = this.all.map(one => (one.id === id ? stale : one));
+    this.requests.push(`change ${id} ${JSON.stringify(change)}`);
+    const concurrentEdit = this.concurrentEdits.shift();
+    if (concurrentEdit) {
+      this.allRuns = this.allRuns.map(one =>
+        one.id === id ? concurrentEdit : one
+      );
       throw new ApiError(409, 'It was changed in another view meanwhile.');
     }
     return { revision: 2, name: '', tags: [], note: '', ...change };
   }
 
-  async remove(id: string): Promise<void> {
-    this.asked.push(`remove ${id}`);
-    if (this.refused.includes(id)) {
+  async moveToBin(id: string): Promise<void> {
+    this.requests.push(`remove ${id}`);
+    if (this.notMovable.includes(id)) {
       throw new ApiError(409, `${id} is running.`);
     }
-    const found = this.all.filter(item => item.id === id);
-    this.all = this.all.filter(item => item.id !== id);
-    this.binned.push(
+    const found = this.allRuns.filter(item => item.id === id);
+    this.allRuns = this.allRuns.filter(item => item.id !== id);
+    this.deletedRuns.push(
       ...found.map(item => ({ ...item, deleted: 500, bytes: 2_000_000 }))
     );
   }
 
-  async bin(limit: number): Promise<IBinPage> {
-    this.asked.push(`bin ${limit}`);
-    return { total: this.binned.length, runs: this.binned.slice(0, limit) };
+  async listBin(limit: number): Promise<IBinPage> {
+    this.requests.push(`bin ${limit}`);
+    return {
+      total: this.deletedRuns.length,
+      runs: this.deletedRuns.slice(0, limit)
+    };
   }
 
   async restore(id: string): Promise<void> {
-    this.asked.push(`restore ${id}`);
-    this.all.push(this._take(id));
+    this.requests.push(`restore ${id}`);
+    this.allRuns.push(this._take(id));
   }
 
-  async removeForGood(id: string): Promise<void> {
-    this.asked.push(`remove for good ${id}`);
+  async deletePermanently(id: string): Promise<void> {
+    this.requests.push(`remove for good ${id}`);
     this._take(id);
   }
 
-  async summary(id: string): Promise<Record<string, unknown>> {
-    this.asked.push(`summary ${id}`);
+  async runSummary(id: string): Promise<Record<string, unknown>> {
+    this.requests.push(`summary ${id}`);
     return { 'text/plain': `A summary of ${id}.` };
   }
 
-  private _take(id: string): IBinned {
-    const found = this.binned.find(item => item.id === id);
+  private _take(id: string): IDeletedRun {
+    const found = this.deletedRuns.find(item => item.id === id);
     if (!found) {
       throw new ApiError(404, 'There is no such run in the bin.');
     }
-    this.binned = this.binned.filter(item => item.id !== id);
+    this.deletedRuns = this.deletedRuns.filter(item => item.id !== id);
     return found;
   }
 
-  binned: IBinned[] = [];
+  deletedRuns: IDeletedRun[] = [];
   /** Runs that the server does not move to the bin. */
-  refused: string[] = [];
+  notMovable: string[] = [];
 
   /** What another view makes of a run just before it is changed here. */
-  stale: IRun[] = [];
-  made: IAdapter[] = [];
-  more: Partial<IDetails> = {};
-  refusal: ApiError | null = null;
-  wanted: IWanted | null = null;
+  concurrentEdits: IRun[] = [];
+  allAdapters: IAdapter[] = [];
+  extraDetails: Partial<IDetails> = {};
+  requestError: ApiError | null = null;
+  lastQuery: IRunQuery | null = null;
 }

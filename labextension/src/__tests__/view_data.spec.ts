@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 
-import { readView } from '../view_data';
+import { parseViewData } from '../view_data';
 
-describe('the data of an output', () => {
-  it('is taken as it is written', () => {
+describe('the view data of an output', () => {
+  it('is parsed as it was written', () => {
     const view = {
       view: 'monitor',
       run: '20261124-142530-demo',
@@ -11,17 +11,19 @@ describe('the data of an output', () => {
       state: 'running',
       step: 3
     };
-    expect(readView(view)).toEqual(view);
+    expect(parseViewData(view)).toEqual(view);
   });
 
   it('may be anything', () => {
     for (const odd of [null, undefined, 3, 'x', [], [1], {}]) {
-      expect(readView(odd)).toEqual({ view: '' });
+      expect(parseViewData(odd)).toEqual({ view: '' });
     }
-    expect(readView({ view: {}, state: 1, step: '3' })).toEqual({ view: '' });
+    expect(parseViewData({ view: {}, state: 1, step: '3' })).toEqual({
+      view: ''
+    });
   });
 
-  it('names no run by what can be no id', () => {
+  it('has no run if the id is invalid', () => {
     for (const run of [
       '.',
       '..',
@@ -36,11 +38,11 @@ describe('the data of an output', () => {
       ['a'],
       ''
     ]) {
-      expect(readView({ view: 'monitor', run, home: 'f00' })).toEqual({
+      expect(parseViewData({ view: 'monitor', run, home: 'f00' })).toEqual({
         view: 'monitor'
       });
     }
-    expect(readView({ view: 'monitor', run: 'a', home: {} })).toEqual({
+    expect(parseViewData({ view: 'monitor', run: 'a', home: {} })).toEqual({
       view: 'monitor'
     });
   });

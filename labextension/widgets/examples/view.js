@@ -5,7 +5,7 @@ import './examples.css';
 import { h, say } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
-import { quantity } from '../../src/numbers';
+import { formatNumber as quantity } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
 

@@ -5,7 +5,10 @@ import './inspect.css';
 import { h } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
-import { bytes, duration } from '../../src/numbers';
+import {
+  formatBytes as bytes,
+  formatDuration as duration
+} from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
 

@@ -3,7 +3,7 @@
 import { clock, copyButton, h, say } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { askServer, jupyterServer } from '../shared/server.js';
-import { duration } from '../../src/numbers';
+import { formatDuration as duration } from '../../src/numbers';
 import { showRows } from './charts.js';
 
 /** @import { Feed } from './feed.js' */

@@ -2,7 +2,7 @@
 
 import { h, say } from '../shared/dom.js';
 import { stepSlider } from '../shared/step_slider.js';
-import { quantity } from '../../src/numbers';
+import { formatNumber as quantity } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 

@@ -5,20 +5,25 @@ import { nullTranslator } from '@jupyterlab/translation';
 import { CommandRegistry } from '@lumino/commands';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
-import { addCommands, MENU } from '../actions';
+import { addCommands, RUN_MENU } from '../commands';
 import type { RunState } from '../api';
 import { BinActions } from '../bin_actions';
-import { askForm, FieldError, type IForm, type Values } from '../dialogs';
+import {
+  showFormDialog,
+  FieldError,
+  type IFormOptions,
+  type FormValues
+} from '../form_dialog';
 import { RunsModel } from '../model';
 import { runInCell, runInNewNotebook } from '../notebook';
 import { FakeApi, run } from './runs';
 
-vi.mock('../dialogs', async original => ({
+vi.mock('../form_dialog', async original => ({
   ...(await original<object>()),
-  askForm: vi.fn()
+  showFormDialog: vi.fn()
 }));
 vi.mock('../notebook', () => ({
-  IMPORT: 'import llf_widgets as llf',
+  IMPORT_LINE: 'import llf_widgets as llf',
   runInCell: vi.fn(),
   runInNewNotebook: vi.fn()
 }));
@@ -35,7 +40,7 @@ beforeEach(async () => {
   const trans = nullTranslator.load('llf');
   addCommands(app, model, null, new BinActions(model, trans), trans);
   vi.mocked(runInCell).mockReset();
-  vi.mocked(askForm).mockReset();
+  vi.mocked(showFormDialog).mockReset();
 });
 
 afterEach(() => {
@@ -43,22 +48,25 @@ afterEach(() => {
   model.dispose();
 });
 
-async function choose(...states: RunState[]): Promise<void> {
-  api.all = states.map((state, place) =>
+async function selectRuns(...states: RunState[]): Promise<void> {
+  api.allRuns = states.map((state, place) =>
     run('abcdefgh'[place], { state, name: `run ${place}` })
   );
-  model.runs = api.all;
-  model.version = api.answer;
-  model.select(...api.all.map(one => one.id));
+  model.runs = api.allRuns;
+  model.version = api.versionInfo;
+  model.select(...api.allRuns.map(one => one.id));
 }
 
 /** Answers the next form with one set of values after the other, until one is taken; what was refused. */
-function answer(...all: Values[]): { form: IForm | null; refused: string[] } {
-  const seen: { form: IForm | null; refused: string[] } = {
+function answerForm(...all: FormValues[]): {
+  form: IFormOptions | null;
+  refused: string[];
+} {
+  const seen: { form: IFormOptions | null; refused: string[] } = {
     form: null,
     refused: []
   };
-  vi.mocked(askForm).mockImplementationOnce(async form => {
+  vi.mocked(showFormDialog).mockImplementationOnce(async form => {
     seen.form = form;
     for (const values of all) {
       try {
@@ -76,8 +84,8 @@ function answer(...all: Values[]): { form: IForm | null; refused: string[] } {
   return seen;
 }
 
-function can(): string[] {
-  return MENU.filter(
+function enabledCommands(): string[] {
+  return RUN_MENU.filter(
     (command): command is string =>
       command !== null && commands.isEnabled(command)
   ).map(command => command.replace('llf:', ''));
@@ -130,21 +138,21 @@ it.each<[RunState[], string[]]>([
     ['finished', 'lost'],
     ['compare', ...ALWAYS, 'tags', 'delete']
   ]
-])('of %j one can do %j', async (states, expected) => {
-  await choose(...states);
-  expect(can()).toEqual(expected);
+])('enables for runs that are %j the commands %j', async (states, expected) => {
+  await selectRuns(...states);
+  expect(enabledCommands()).toEqual(expected);
 });
 
-it('does nothing where it does not fit, though a button asks for it', async () => {
-  await choose();
+it('does nothing if a disabled command is executed', async () => {
+  await selectRuns();
   await commands.execute('llf:open-monitor');
   expect(runInCell).not.toHaveBeenCalled();
 });
 
-it('is for the run whose details are shown, listed or not', async () => {
-  api.all = [run('far', { state: 'finished' })];
-  await model.open('far');
-  expect(model.selected.map(one => one.id)).toEqual(['far']);
+it('acts on the run whose details are shown, in the list or not', async () => {
+  api.allRuns = [run('far', { state: 'finished' })];
+  await model.openDetails('far');
+  expect(model.selectedRuns.map(one => one.id)).toEqual(['far']);
   await commands.execute('llf:open-monitor');
   expect(vi.mocked(runInCell).mock.calls[0].slice(2)).toEqual([
     'llf.Monitor("far")',
@@ -152,23 +160,23 @@ it('is for the run whose details are shown, listed or not', async () => {
   ]);
 });
 
-it('stops those that go and leaves the others', async () => {
-  await choose('running', 'finished', 'starting');
+it('stops live runs and leaves the others', async () => {
+  await selectRuns('running', 'finished', 'starting');
   await commands.execute('llf:stop');
-  expect(api.asked.filter(route => route.startsWith('stop'))).toEqual([
+  expect(api.requests.filter(route => route.startsWith('stop'))).toEqual([
     'stop a',
     'stop c'
   ]);
-  expect(model.said).toBe('Stopping after the current step.');
+  expect(model.statusMessage).toBe('Stopping after the current step.');
 });
 
-it('writes what needs a process into a cell', async () => {
-  await choose('failed');
+it('runs actions that need a process in a cell', async () => {
+  await selectRuns('failed');
   await commands.execute('llf:resume');
   expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
     'run = llf.attach("a").resume()\nllf.Monitor(run)'
   );
-  await choose('finished', 'finished');
+  await selectRuns('finished', 'finished');
   await commands.execute('llf:compare');
   expect(vi.mocked(runInCell).mock.calls[1][2]).toBe('llf.Compare(["a", "b"])');
 });
@@ -192,9 +200,9 @@ const CODE = {
   ]
 };
 
-it('shows the code of a run that was made elsewhere, and trains it only where that is allowed', async () => {
-  await choose('failed');
-  api.foreign = CODE;
+it('shows the code of a run from another machine, and starts it only if the user allows the code', async () => {
+  await selectRuns('failed');
+  api.foreignCode = CODE;
   for (const [command, call] of [
     ['llf:resume', 'resume(trust="f00d")'],
     ['llf:replay', 'replay(trust="f00d")']
@@ -230,7 +238,7 @@ function press(dialog: HTMLElement, button: string): void {
   dialog.querySelector<HTMLElement>(`.jp-Dialog-footer ${button}`)?.click();
 }
 
-it('opens the form in a new notebook, where the launcher stands', async () => {
+it('opens the form in a new notebook in the folder of the launcher', async () => {
   const notebook = {} as NotebookPanel;
   vi.mocked(runInNewNotebook).mockResolvedValueOnce(notebook);
   expect(await commands.execute('llf:new-run', { cwd: 'work' })).toBe(notebook);
@@ -240,77 +248,83 @@ it('opens the form in a new notebook, where the launcher stands', async () => {
   ]);
   vi.mocked(runInNewNotebook).mockResolvedValueOnce(undefined);
   await commands.execute('llf:new-run');
-  expect(model.said).toBe(
+  expect(model.statusMessage).toBe(
     'Run the cell in the notebook that opened in a new tab.'
   );
   vi.mocked(runInNewNotebook).mockRejectedValueOnce(new Error('No kernel.'));
   await commands.execute('llf:new-run');
-  expect(model.said).toContain('The cell did not run: No kernel. Choose a');
+  expect(model.statusMessage).toContain(
+    'The cell did not run: No kernel. Choose a'
+  );
 });
 
-it('moves runs to the bin, and all of them back', async () => {
-  await choose('finished', 'failed');
+it('moves runs to the bin, and restores all of them by Undo', async () => {
+  await selectRuns('finished', 'failed');
   expect(commands.label('llf:delete')).toBe('Move 2 runs to the bin');
   await commands.execute('llf:delete');
-  expect(api.binned.map(one => one.id)).toEqual(['a', 'b']);
-  expect(model.said).toBe('2 runs moved to the bin.');
+  expect(api.deletedRuns.map(one => one.id)).toEqual(['a', 'b']);
+  expect(model.statusMessage).toBe('2 runs moved to the bin.');
   await vi.waitFor(() => expect(model.binTotal).toBe(2));
   const notice = Notification.manager.notifications[0];
   expect(notice.message).toBe('2 runs moved to the bin.');
   expect(notice.options.actions!.map(one => one.label)).toEqual(['Undo']);
 
   notice.options.actions![0].callback(new MouseEvent('click'));
-  await vi.waitFor(() => expect(model.said).toBe('2 runs restored.'));
-  expect(api.all.map(one => one.id)).toEqual(['a', 'b']);
+  await vi.waitFor(() => expect(model.statusMessage).toBe('2 runs restored.'));
+  expect(api.allRuns.map(one => one.id)).toEqual(['a', 'b']);
   await vi.waitFor(() => expect(model.runs).toHaveLength(2));
   expect(Notification.manager.count).toBe(0);
   expect(commands.isEnabled('llf:undo-delete')).toBe(false);
 });
 
 it('restores the last deletion by a command, too', async () => {
-  await choose('finished', 'failed');
+  await selectRuns('finished', 'failed');
   await commands.execute('llf:delete');
   expect(commands.isEnabled('llf:undo-delete')).toBe(true);
   await commands.execute('llf:undo-delete');
-  expect(api.all.map(one => one.id)).toEqual(['a', 'b']);
+  expect(api.allRuns.map(one => one.id)).toEqual(['a', 'b']);
 });
 
-it('offers to undo what was deleted where something was refused', async () => {
-  await choose('finished', 'failed', 'stopped');
-  api.refused = ['b'];
+it('offers Undo for the runs that were moved if the server refused others', async () => {
+  await selectRuns('finished', 'failed', 'stopped');
+  api.notMovable = ['b'];
   await commands.execute('llf:delete');
-  expect(model.said).toBe('2 runs moved to the bin. run 1: b is running.');
+  expect(model.statusMessage).toBe(
+    '2 runs moved to the bin. run 1: b is running.'
+  );
   await commands.execute('llf:undo-delete');
-  expect(api.asked.filter(one => one.startsWith('restore'))).toEqual([
+  expect(api.requests.filter(one => one.startsWith('restore'))).toEqual([
     'restore a',
     'restore c'
   ]);
 });
 
-it('moves a run once where a key is pressed twice', async () => {
-  await choose('finished');
+it('moves a run once if the key is pressed twice', async () => {
+  await selectRuns('finished');
   const both = [commands.execute('llf:delete')];
   model.select('a');
   both.push(commands.execute('llf:delete'));
   await Promise.all(both);
-  expect(api.asked.filter(one => one === 'remove a')).toHaveLength(1);
-  expect(model.said).toBe('“run 0” moved to the bin.');
+  expect(api.requests.filter(one => one === 'remove a')).toHaveLength(1);
+  expect(model.statusMessage).toBe('“run 0” moved to the bin.');
 });
 
 it('says why a live run is not moved to the bin', async () => {
-  await choose('finished', 'running');
+  await selectRuns('finished', 'running');
   await commands.execute('llf:delete');
-  expect(api.binned).toEqual([]);
-  expect(model.said).toContain('“run 1” is still running. Stop it before');
+  expect(api.deletedRuns).toEqual([]);
+  expect(model.statusMessage).toContain(
+    '“run 1” is still running. Stop it before'
+  );
 });
 
-it('branches from a checkpoint that is chosen, in a cell', async () => {
-  await choose('finished');
+it('branches from the selected checkpoint, in a cell', async () => {
+  await selectRuns('finished');
   await commands.execute('llf:branch');
-  expect(model.said).toBe('“run 0” has no checkpoint to branch from.');
+  expect(model.statusMessage).toBe('“run 0” has no checkpoint to branch from.');
 
-  api.more = { checkpoints: [50, 100] };
-  const dismissed = answer();
+  api.extraDetails = { checkpoints: [50, 100] };
+  const dismissed = answerForm();
   await commands.execute('llf:branch');
   expect(runInCell).not.toHaveBeenCalled();
   expect(dismissed.form!.fields[0]).toMatchObject({
@@ -319,7 +333,7 @@ it('branches from a checkpoint that is chosen, in a cell', async () => {
   });
 
   const typed = { step: '50', learning_rate: '', max_steps: '' };
-  const { form, refused } = answer(
+  const { form, refused } = answerForm(
     { ...typed, learning_rate: 'fast' },
     { ...typed, learning_rate: '0' },
     { ...typed, learning_rate: 'e5' },
@@ -336,16 +350,16 @@ it('branches from a checkpoint that is chosen, in a cell', async () => {
     ['max_steps', 'The last step is “50”'],
     ['max_steps', 'The last step is “1e9”']
   ]);
-  expect(vi.mocked(askForm).mock.calls[1][0].fields[0].value).toBe('50');
+  expect(vi.mocked(showFormDialog).mock.calls[1][0].fields[0].value).toBe('50');
   expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
     'run = llf.attach("a").branch(50, learning_rate=1e-5, max_steps=60)\nllf.Monitor(run)'
   );
 });
 
-it('keeps a form open until the server takes the name', async () => {
-  await choose('finished');
-  api.stale = [run('a', { name: 'theirs', state: 'finished' })];
-  const { refused } = answer(
+it('keeps the form open until the server accepts the name', async () => {
+  await selectRuns('finished');
+  api.concurrentEdits = [run('a', { name: 'theirs', state: 'finished' })];
+  const { refused } = answerForm(
     { name: '' },
     { name: 'x'.repeat(201) },
     { name: 'mine' },
@@ -357,25 +371,27 @@ it('keeps a form open until the server takes the name', async () => {
     'name: The name has 201 characters. Expected 1 to 200.',
     'It was changed to “theirs” in another view. Save again to overwrite it.'
   ]);
-  expect(model.said).toBe('Saved.');
+  expect(model.statusMessage).toBe('Saved.');
 });
 
 it('adds tags to several runs and removes others', async () => {
-  await choose('finished', 'failed');
-  api.all = [
+  await selectRuns('finished', 'failed');
+  api.allRuns = [
     run('a', { tags: ['old', 'kept'], state: 'finished' }),
     run('b', { tags: ['old'], state: 'failed' })
   ];
-  model.runs = api.all;
-  api.stale = [run('a', { tags: ['old', 'theirs'], state: 'finished' })];
+  model.runs = api.allRuns;
+  api.concurrentEdits = [
+    run('a', { tags: ['old', 'theirs'], state: 'finished' })
+  ];
   const values = { 'remove 0': '', 'remove 1': 'on' };
-  const { refused } = answer(
+  const { refused } = answerForm(
     { add: ' , ', 'remove 0': '', 'remove 1': '' },
     { add: 'x'.repeat(61), ...values },
     { add: 'best, faq, best', ...values }
   );
   await commands.execute('llf:tags');
-  const { fields } = vi.mocked(askForm).mock.calls[0][0];
+  const { fields } = vi.mocked(showFormDialog).mock.calls[0][0];
   expect(fields.map(field => field.label)).toEqual([
     'Add tags, separated by commas',
     'Remove “kept” from 1 run',
@@ -386,18 +402,20 @@ it('adds tags to several runs and removes others', async () => {
     expect.stringContaining('has 61 characters. Expected at most 60.')
   ]);
   // What another view added meanwhile stays.
-  expect(api.asked.filter(one => one.startsWith('change')).slice(1)).toEqual([
-    'change a {"revision":1,"tags":["theirs","best","faq"]}',
-    'change b {"revision":1,"tags":["best","faq"]}'
-  ]);
-  expect(model.said).toBe('Changed the tags of 2 runs.');
+  expect(api.requests.filter(one => one.startsWith('change')).slice(1)).toEqual(
+    [
+      'change a {"revision":1,"tags":["theirs","best","faq"]}',
+      'change b {"revision":1,"tags":["best","faq"]}'
+    ]
+  );
+  expect(model.statusMessage).toBe('Changed the tags of 2 runs.');
 });
 
-it('evaluates a live run where it goes, an ended one in a cell', async () => {
-  await choose('running');
+it('evaluates a live run by a request, an ended one in a cell', async () => {
+  await selectRuns('running');
   await commands.execute('llf:evaluate');
-  expect(api.asked).toContain('evaluate a');
-  await choose('finished');
+  expect(api.requests).toContain('evaluate a');
+  await selectRuns('finished');
   await commands.execute('llf:evaluate');
   expect(vi.mocked(runInCell).mock.calls[0][2]).toBe('llf.losses("a")');
 });

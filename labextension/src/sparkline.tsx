@@ -3,8 +3,8 @@ import * as React from 'react';
 const WIDTH = 44;
 const HEIGHT = 16;
 
-/** The shape of a loss, from its first value to its last; the numbers beside it say the rest. */
-export function Spark({
+/** A small curve of losses or rewards without axes; the row shows the last value beside it. */
+export function Sparkline({
   values
 }: {
   values: readonly number[];
@@ -14,14 +14,14 @@ export function Spark({
   }
   const low = Math.min(...values);
   const span = Math.max(...values) - low || 1;
-  const points = values.map((value, place) => [
-    1 + (place / Math.max(1, values.length - 1)) * (WIDTH - 4),
+  const points = values.map((value, index) => [
+    1 + (index / Math.max(1, values.length - 1)) * (WIDTH - 4),
     1 + (1 - (value - low) / span) * (HEIGHT - 2)
   ]);
   const last = points[points.length - 1];
   return (
     <svg
-      className="llf-Spark"
+      className="llf-Sparkline"
       width={WIDTH}
       height={HEIGHT}
       aria-hidden="true"

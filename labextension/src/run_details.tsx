@@ -1,45 +1,52 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import type { ICounted, IDetails } from './api';
-import { Crumbs } from './crumbs';
-import { LIVE } from './model';
-import { printable, stateWord, written } from './format';
-import { bytes, count, duration, type Logged, rate, quantity } from './numbers';
+import type { IKeyMetric, IDetails } from './api';
+import { Breadcrumbs } from './breadcrumbs';
+import { LIVE_STATES } from './model';
+import { stripControlCharacters, stateLabel, formatMetric } from './format';
+import {
+  formatBytes,
+  formatCount,
+  formatDuration,
+  type LoggedValue,
+  formatRate,
+  formatNumber
+} from './numbers';
 
 const WIDTH = 240;
 const HEIGHT = 84;
-const SHOWN_KEYS = 12;
+const MAX_CONFIG_KEYS = 12;
 
-interface IProps {
+interface IRunDetailsProps {
   details: IDetails;
   trans: TranslationBundle;
   onBack: () => void;
   onMonitor: () => void;
   onStop: () => void;
-  /** Branches at a checkpoint. */
+  /** Opens the branch dialog with a checkpoint preselected. */
   onBranch: (step: number) => void;
   onMore: (event: React.MouseEvent) => void;
 }
 
-/** One run: progress, numbers, curves, what was found, checkpoints, config, environment, answers, log. */
-export function Details(props: IProps): React.JSX.Element {
+/** The details of one run: progress, metrics, curves, events, checkpoints, config, environment, completions and log. */
+export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
   const { details, trans } = props;
   const { row, meta, status } = details;
-  const [all, setAll] = React.useState(false);
-  const keys = Object.entries(details.config ?? {});
-  const head = React.useRef<HTMLButtonElement>(null);
-  React.useEffect(() => head.current?.focus(), [details.id]);
+  const [showAll, setShowAll] = React.useState(false);
+  const configEntries = Object.entries(details.config ?? {});
+  const backButton = React.useRef<HTMLButtonElement>(null);
+  React.useEffect(() => backButton.current?.focus(), [details.id]);
   return (
     <article className="llf-Details" aria-label={meta.name}>
       <header>
-        <Crumbs button={head} trans={trans} onBack={props.onBack}>
+        <Breadcrumbs button={backButton} trans={trans} onBack={props.onBack}>
           <h3 className="llf-ellipsis" title={`${meta.name}\n${details.id}`}>
             {meta.name}
           </h3>
-        </Crumbs>
+        </Breadcrumbs>
         <span className={`llf-State is-${status.state}`}>
-          {stateWord(status.state, trans)}
+          {stateLabel(status.state, trans)}
         </span>
       </header>
       {row && row.total ? (
@@ -59,19 +66,21 @@ export function Details(props: IProps): React.JSX.Element {
           <p className="llf-Details-steps">
             <span>{trans.__('step %1 of %2', row.step, row.total)}</span>
             {row.remaining !== null && (
-              <span>{trans.__('%1 left', duration(row.remaining))}</span>
+              <span>{trans.__('%1 left', formatDuration(row.remaining))}</span>
             )}
           </p>
         </>
       ) : null}
       {status.reason && (
-        <p className="llf-RunsPanel-why">{printable(status.reason)}</p>
+        <p className="llf-RunsPanel-text">
+          {stripControlCharacters(status.reason)}
+        </p>
       )}
       <div className="llf-row">
         <button className="llf-primary" onClick={props.onMonitor}>
           {trans.__('Open monitor')}
         </button>
-        {LIVE.includes(status.state) && (
+        {LIVE_STATES.includes(status.state) && (
           <button onClick={props.onStop}>{trans.__('Stop')}</button>
         )}
         <button aria-haspopup="menu" onClick={props.onMore}>
@@ -79,76 +88,80 @@ export function Details(props: IProps): React.JSX.Element {
         </button>
       </div>
       {details.numbers && (
-        <Numbers
+        <KeyMetrics
           numbers={details.numbers}
           counted={details.counted ?? []}
           trans={trans}
         />
       )}
-      {details.curves && <Curves curves={details.curves} trans={trans} />}
+      {details.curves && <MetricCurves curves={details.curves} trans={trans} />}
       {(details.events ?? [])
         .filter(event => event.type !== 'evaluation')
-        .map((event, place) => (
-          <Told key={place} event={event} trans={trans} />
+        .map((event, index) => (
+          <EventMessage key={index} event={event} trans={trans} />
         ))}
       {details.checkpoints && details.checkpoints.length > 0 && (
-        <Part title={trans.__('Checkpoints')}>
+        <Section title={trans.__('Checkpoints')}>
           <Checkpoints
             steps={details.checkpoints}
             evaluated={details.curves?.eval_loss}
             onBranch={props.onBranch}
             trans={trans}
           />
-        </Part>
+        </Section>
       )}
       {meta.note && (
-        <Part title={trans.__('Note')}>
-          <p className="llf-RunsPanel-why">{meta.note}</p>
-        </Part>
+        <Section title={trans.__('Note')}>
+          <p className="llf-RunsPanel-text">{meta.note}</p>
+        </Section>
       )}
-      {keys.length > 0 && (
-        <Part
+      {configEntries.length > 0 && (
+        <Section
           title={trans.__('Config')}
           note={trans.__('changed from the defaults')}
         >
-          <Facts facts={all ? keys : keys.slice(0, SHOWN_KEYS)} />
-          {keys.length > SHOWN_KEYS && (
-            <button className="llf-link" onClick={() => setAll(!all)}>
-              {all
+          <KeyValueList
+            entries={
+              showAll ? configEntries : configEntries.slice(0, MAX_CONFIG_KEYS)
+            }
+          />
+          {configEntries.length > MAX_CONFIG_KEYS && (
+            <button className="llf-link" onClick={() => setShowAll(!showAll)}>
+              {showAll
                 ? trans.__('Fewer keys')
-                : trans.__('All %1 keys', keys.length)}
+                : trans.__('All %1 keys', configEntries.length)}
             </button>
           )}
-        </Part>
+        </Section>
       )}
       {details.environment && Object.keys(details.environment).length > 0 && (
-        <Part title={trans.__('Environment')}>
-          <Facts facts={Object.entries(details.environment)} />
-        </Part>
+        <Section title={trans.__('Environment')}>
+          <KeyValueList entries={Object.entries(details.environment)} />
+        </Section>
       )}
       {details.answers && details.answers.length > 0 && (
-        <Part title={trans.__('Last completions')}>
+        <Section title={trans.__('Last completions')}>
           {details.answers.map(answer => (
-            <p key={answer.prompt} className="llf-RunsPanel-why">
+            <p key={answer.prompt} className="llf-RunsPanel-text">
               <span className="llf-2">{answer.prompt}</span>
               <br />
               {answer.text || trans.__('(empty)')}
             </p>
           ))}
-        </Part>
+        </Section>
       )}
       {details.log && details.log.length > 0 && (
-        <Part title={trans.__('Log')}>
+        <Section title={trans.__('Log')}>
           <pre tabIndex={0} aria-label={trans.__('Last lines of the log')}>
             {details.log.join('\n')}
           </pre>
-        </Part>
+        </Section>
       )}
     </article>
   );
 }
 
-function Part(props: {
+function Section(props: {
   title: string;
   note?: string;
   children: React.ReactNode;
@@ -163,7 +176,7 @@ function Part(props: {
   );
 }
 
-/** The checkpoints, the last one first, with their evaluation loss where one was measured at that step. */
+/** The checkpoints, last one first, each with the evaluation loss that was measured at its step, if any. */
 function Checkpoints(props: {
   steps: readonly number[];
   evaluated?: [number[], (number | null)[]];
@@ -171,12 +184,12 @@ function Checkpoints(props: {
   trans: TranslationBundle;
 }): React.JSX.Element {
   const { trans } = props;
-  const [at, values] = props.evaluated ?? [[], []];
+  const [evalSteps, values] = props.evaluated ?? [[], []];
   const losses = new Map(
-    props.steps.map(step => [step, values[at.indexOf(step)] ?? null])
+    props.steps.map(step => [step, values[evalSteps.indexOf(step)] ?? null])
   );
-  const known = Array.from(losses.values()).filter(loss => loss !== null);
-  const best = known.length > 1 ? Math.min(...known) : null;
+  const measured = Array.from(losses.values()).filter(loss => loss !== null);
+  const best = measured.length > 1 ? Math.min(...measured) : null;
   return (
     <ul>
       {[...props.steps].reverse().map(step => {
@@ -187,8 +200,8 @@ function Checkpoints(props: {
             {loss !== null && (
               <span className="llf-2" title={trans.__('Evaluation loss')}>
                 {loss === best
-                  ? trans.__('%1, best', quantity(loss))
-                  : quantity(loss)}
+                  ? trans.__('%1, best', formatNumber(loss))
+                  : formatNumber(loss)}
               </span>
             )}
             <button
@@ -205,18 +218,18 @@ function Checkpoints(props: {
   );
 }
 
-function Facts({
-  facts
+function KeyValueList({
+  entries
 }: {
-  facts: readonly [string, unknown][];
+  entries: readonly [string, unknown][];
 }): React.JSX.Element {
   return (
-    <dl className="llf-Facts">
-      {facts.map(([name, value]) => (
+    <dl className="llf-KeyValueList">
+      {entries.map(([name, value]) => (
         <React.Fragment key={name}>
           <dt>
-            {name.split(/(?<=_)/).map((word, place) => (
-              <React.Fragment key={place}>
+            {name.split(/(?<=_)/).map((word, index) => (
+              <React.Fragment key={index}>
                 {word}
                 <wbr />
               </React.Fragment>
@@ -229,28 +242,28 @@ function Facts({
   );
 }
 
-function Numbers({
+function KeyMetrics({
   numbers,
   counted,
   trans
 }: {
-  numbers: Record<string, Logged>;
-  counted: readonly ICounted[];
+  numbers: Record<string, LoggedValue>;
+  counted: readonly IKeyMetric[];
   trans: TranslationBundle;
 }): React.JSX.Element | null {
-  const named: [string, string, (value: Logged) => string][] = [
-    ['loss', trans.__('Training loss'), quantity],
-    ['eval_loss', trans.__('Evaluation loss'), quantity],
-    ['learning_rate', trans.__('Learning rate'), rate],
-    ['tokens_per_second', trans.__('Tokens per second'), count],
-    ['memory', trans.__('Memory'), bytes],
-    ['grad_norm', trans.__('Gradient norm'), quantity]
+  const metrics: [string, string, (value: LoggedValue) => string][] = [
+    ['loss', trans.__('Training loss'), formatNumber],
+    ['eval_loss', trans.__('Evaluation loss'), formatNumber],
+    ['learning_rate', trans.__('Learning rate'), formatRate],
+    ['tokens_per_second', trans.__('Tokens per second'), formatCount],
+    ['memory', trans.__('Memory'), formatBytes],
+    ['grad_norm', trans.__('Gradient norm'), formatNumber]
   ];
-  const shown = counted.map(one => [one.label, written(one)]);
-  for (const [name, label, write] of named) {
+  const shown = counted.map(one => [one.label, formatMetric(one)]);
+  for (const [name, label, format] of metrics) {
     const value = numbers[name];
     if (value !== null && value !== undefined) {
-      shown.push([label, write(value)]);
+      shown.push([label, format(value)]);
     }
   }
   if (!shown.length) {
@@ -268,7 +281,7 @@ function Numbers({
   );
 }
 
-function Told({
+function EventMessage({
   event,
   trans
 }: {
@@ -281,14 +294,14 @@ function Told({
       : event.type === 'steered'
         ? 'note'
         : 'warn';
-  const words = {
+  const labels = {
     error: trans.__('Error'),
     warn: trans.__('Warning'),
     note: trans.__('Note')
   };
   return (
     <div className={`llf-Message is-${level}`}>
-      <b>{words[level]}</b>
+      <b>{labels[level]}</b>
       <div>
         {event.says ?? event.message} {event.fix}
       </div>
@@ -296,7 +309,7 @@ function Told({
   );
 }
 
-function Curves({
+function MetricCurves({
   curves,
   trans
 }: {
@@ -317,7 +330,7 @@ function Curves({
   const span = Math.max(...values) - low || 1;
   const path = ([steps, y]: [number[], (number | null)[]]): string =>
     steps
-      .map((step, place) => [step, y[place]] as const)
+      .map((step, index) => [step, y[index]] as const)
       .filter((pair): pair is readonly [number, number] => pair[1] !== null)
       .map(
         ([step, value]) =>
@@ -325,7 +338,7 @@ function Curves({
       )
       .join(' ');
   const [first] = lines[0];
-  const what = first.endsWith('loss')
+  const label = first.endsWith('loss')
     ? trans.__('Losses')
     : trans.__('Rewards');
   return (
@@ -335,9 +348,9 @@ function Curves({
         role="img"
         aria-label={trans.__(
           '%1 from %2 to %3 over %4 steps',
-          what,
-          quantity(low + span),
-          quantity(low),
+          label,
+          formatNumber(low + span),
+          formatNumber(low),
           last
         )}
       >
@@ -352,9 +365,9 @@ function Curves({
       <figcaption className="llf-2">
         {trans.__(
           '%1, %2 to %3, %4 steps; solid: training, dashed: evaluation',
-          what,
-          quantity(low + span),
-          quantity(low),
+          label,
+          formatNumber(low + span),
+          formatNumber(low),
           last
         )}
       </figcaption>

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 
-import { takeApart } from '../names';
+import { splitNames } from '../run_name';
 
 it.each<[string[], string[]]>([
   [
@@ -33,8 +33,8 @@ it.each<[string[], string[]]>([
     ['|short', '']
   ],
   [['🦙🦙🦙🦙🦙🦙🦙🦙🦙🦙'], ['🦙🦙|🦙🦙🦙🦙🦙🦙🦙🦙']]
-])('takes %j apart', (names, expected) => {
-  const parts = takeApart(names);
+])('splits %j', (names, expected) => {
+  const parts = splitNames(names);
   const found = names.map(name => parts.get(name)!);
   expect(found.map(one => one.join(''))).toEqual(names);
   expect(
@@ -52,6 +52,6 @@ it('is quick with many long names', () => {
     (_, at) => `${'w'.repeat(700)} ${at}`
   );
   const before = performance.now();
-  takeApart(names);
+  splitNames(names);
   expect(performance.now() - before).toBeLessThan(500);
 });

@@ -1,41 +1,43 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import type { IBinned, IBinPage } from './api';
-import { Crumbs } from './crumbs';
-import { age, called, stateWord } from './format';
-import { Name, type Parts, takeApart } from './names';
-import { bytes } from './numbers';
+import type { IDeletedRun, IBinPage } from './api';
+import { Breadcrumbs } from './breadcrumbs';
+import { formatAge, displayName, stateLabel } from './format';
+import { RunName, type NameParts, splitNames } from './run_name';
+import { formatBytes } from './numbers';
 
-interface IProps {
+interface IBinProps {
   page: IBinPage;
   trans: TranslationBundle;
   onBack: () => void;
-  onRestore: (runs: readonly IBinned[]) => void;
-  onRemove: (runs: readonly IBinned[]) => void;
+  onRestore: (runs: readonly IDeletedRun[]) => void;
+  onDelete: (runs: readonly IDeletedRun[]) => void;
   /** Unix seconds. */
   now: number;
 }
 
-/** The runs in the bin, to be restored or removed for good. */
-export function Bin(props: IProps): React.JSX.Element {
+/** The runs in the bin, with buttons that restore them or delete them permanently. */
+export function BinView(props: IBinProps): React.JSX.Element {
   const { page, trans } = props;
-  const head = React.useRef<HTMLButtonElement>(null);
+  const backButton = React.useRef<HTMLButtonElement>(null);
   React.useEffect(() => {
-    // At first, and where what had the focus is gone.
-    if (!head.current?.closest('.llf-Bin')?.contains(document.activeElement)) {
-      head.current?.focus();
+    // When the view opens, and when the focused button has been removed.
+    if (
+      !backButton.current?.closest('.llf-Bin')?.contains(document.activeElement)
+    ) {
+      backButton.current?.focus();
     }
   }, [page]);
   const size = page.runs.reduce((sum, run) => sum + run.bytes, 0);
   const names = page.runs.map(run => run.name);
-  const parts = React.useMemo(() => takeApart(names), [names.join('\n')]);
+  const parts = React.useMemo(() => splitNames(names), [names.join('\n')]);
   return (
     <article className="llf-Bin" aria-label={trans.__('Bin')}>
       <header>
-        <Crumbs button={head} trans={trans} onBack={props.onBack}>
+        <Breadcrumbs button={backButton} trans={trans} onBack={props.onBack}>
           <h3>{trans.__('Bin')}</h3>
-        </Crumbs>
+        </Breadcrumbs>
       </header>
       {page.total === 0 ? (
         <p>{trans.__('The bin is empty.')}</p>
@@ -49,14 +51,14 @@ export function Bin(props: IProps): React.JSX.Element {
                   page.total
                 )
               : trans._n('%1 run,', '%1 runs,', page.total)}{' '}
-            {trans.__('%1 on the disk.', bytes(size))}
+            {trans.__('%1 on the disk.', formatBytes(size))}
           </p>
           {page.runs.length > 1 && (
             <div className="llf-row">
               <button onClick={() => props.onRestore(page.runs)}>
                 {trans.__('Restore all')}
               </button>
-              <button onClick={() => props.onRemove(page.runs)}>
+              <button onClick={() => props.onDelete(page.runs)}>
                 {trans.__('Delete all permanently…')}
               </button>
             </div>
@@ -65,7 +67,7 @@ export function Bin(props: IProps): React.JSX.Element {
       )}
       <ul>
         {page.runs.map(run => (
-          <Item
+          <BinItem
             key={run.id}
             {...props}
             run={run}
@@ -77,20 +79,20 @@ export function Bin(props: IProps): React.JSX.Element {
   );
 }
 
-function Item(
-  props: IProps & { run: IBinned; parts: Parts }
+function BinItem(
+  props: IBinProps & { run: IDeletedRun; parts: NameParts }
 ): React.JSX.Element {
   const { run, trans } = props;
-  const name = called(run);
+  const name = displayName(run);
   return (
     <li className="llf-Bin-item" data-binned={run.id}>
-      <Name parts={props.parts} title={`${run.name}\n${run.id}`} />
+      <RunName parts={props.parts} title={`${run.name}\n${run.id}`} />
       <span className="llf-2">
         {trans.__(
           '%1, deleted %2 ago, %3',
-          stateWord(run.state, trans),
-          age(props.now - run.deleted, trans),
-          bytes(run.bytes)
+          stateLabel(run.state, trans),
+          formatAge(props.now - run.deleted, trans),
+          formatBytes(run.bytes)
         )}
       </span>
       <div className="llf-row">
@@ -102,7 +104,7 @@ function Item(
         </button>
         <button
           aria-label={trans.__('Delete permanently… %1', name)}
-          onClick={() => props.onRemove([run])}
+          onClick={() => props.onDelete([run])}
         >
           {trans.__('Delete permanently…')}
         </button>

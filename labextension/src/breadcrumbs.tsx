@@ -1,19 +1,19 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-interface IProps {
+interface IBreadcrumbsProps {
   button: React.RefObject<HTMLButtonElement>;
   trans: TranslationBundle;
   onBack: () => void;
 }
 
-/** The way back to the list, before the name of what is shown in its place. */
-export function Crumbs({
+/** A link back to the list, followed by the title of the view that replaces it. */
+export function Breadcrumbs({
   button,
   trans,
   onBack,
   children
-}: React.PropsWithChildren<IProps>): React.JSX.Element {
+}: React.PropsWithChildren<IBreadcrumbsProps>): React.JSX.Element {
   return (
     <div className="llf-row">
       <button ref={button} className="llf-link" onClick={onBack}>

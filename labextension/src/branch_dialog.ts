@@ -1,20 +1,20 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IRun } from './api';
-import { askForm, FieldError, type Values } from './dialogs';
-import { called } from './format';
+import { showFormDialog, FieldError, type FormValues } from './form_dialog';
+import { displayName } from './format';
 import type { RunsModel } from './model';
 
 const NUMBER = /^(0|[1-9]\d*)?(\.\d+)?(e[-+]?\d+)?$/i;
 
 /**
- * Asks for a checkpoint and changed settings.
+ * Asks for a checkpoint and changed settings, and returns the code that starts the branch.
  *
- * @param step - the checkpoint that is proposed; the last one unless given
- * @param trust - the argument that allows the run's code
- * @returns code that branches the run there; null where it has no checkpoint or the dialog was dismissed
+ * @param step - the checkpoint that is preselected; the last one by default
+ * @param trust - the argument of the call that allows the code of the run
+ * @returns the code for a cell; null if the run has no checkpoint or the user cancels
  */
-export async function askBranch(
+export async function showBranchDialog(
   model: RunsModel,
   run: IRun,
   trans: TranslationBundle,
@@ -23,23 +23,25 @@ export async function askBranch(
 ): Promise<string | null> {
   let steps: readonly number[];
   try {
-    steps = (await model.api.details(run.id)).checkpoints ?? [];
+    steps = (await model.api.runDetails(run.id)).checkpoints ?? [];
   } catch (error) {
-    await model.act(() => Promise.reject(error));
+    await model.runAction(() => Promise.reject(error));
     return null;
   }
   if (!steps.length) {
-    model.say(trans.__('“%1” has no checkpoint to branch from.', called(run)));
+    model.setStatusMessage(
+      trans.__('“%1” has no checkpoint to branch from.', displayName(run))
+    );
     return null;
   }
-  const options = steps.map(one => `${one}`).reverse();
+  const options = steps.map(checkpoint => `${checkpoint}`).reverse();
   let code: string | null = null;
-  await askForm({
-    title: trans.__('Branch from “%1”', called(run)),
-    about: trans.__(
+  await showFormDialog({
+    title: trans.__('Branch from “%1”', displayName(run)),
+    description: trans.__(
       'Starts a new run from the checkpoint. Empty fields keep their values.'
     ),
-    accept: trans.__('Start branch'),
+    acceptLabel: trans.__('Start branch'),
     fields: [
       {
         name: 'step',
@@ -67,14 +69,14 @@ export async function askBranch(
 }
 
 /**
- * Code that branches a run.
+ * Returns the Python code that branches a run. A kernel executes it, because the server starts no processes.
  *
- * @param values - what somebody typed
- * @throws {FieldError} where a number is none, or out of range
+ * @param values - the values of the dialog
+ * @throws {FieldError} if a value is not a number or is out of range
  */
 export function branchCode(
   id: string,
-  values: Values,
+  values: FormValues,
   trans: TranslationBundle,
   trust = ''
 ): string {

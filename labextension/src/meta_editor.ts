@@ -1,26 +1,31 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import { ApiError, type IMeta, type IRun } from './api';
-import { askForm, FieldError, type IField, type Values } from './dialogs';
-import { called } from './format';
+import {
+  showFormDialog,
+  FieldError,
+  type IFormField,
+  type FormValues
+} from './form_dialog';
+import { displayName } from './format';
 import type { RunsModel } from './model';
 
-/** How long a name may be, and how many tags there may be how long; the server refuses more. */
-const NAME_LENGTH = 200;
-const TAG_LENGTH = 60;
-const MOST_TAGS = 20;
+/** Limits of the server, in characters and number of tags. */
+const MAX_NAME_LENGTH = 200;
+const MAX_TAG_LENGTH = 60;
+const MAX_TAGS = 20;
 const NOTE_ROWS = 8;
 
-type Change = Partial<Pick<IMeta, 'name' | 'tags' | 'note'>>;
+type MetaChange = Partial<Pick<IMeta, 'name' | 'tags' | 'note'>>;
 
-/** Has somebody change the name of a run, its tags or its note. */
-export class Edits {
+/** Dialogs that change the name, the tags and the note of runs. */
+export class MetaEditor {
   constructor(
     private _model: RunsModel,
     private _trans: TranslationBundle
   ) {}
 
-  /** Changes the name. */
+  /** Asks for a new name of a run. */
   rename(run: IRun): Promise<void> {
     const trans = this._trans;
     return this._edit(
@@ -28,13 +33,13 @@ export class Edits {
       trans.__('Rename run'),
       meta => ({ name: 'name', label: trans.__('Name'), value: meta.name }),
       ({ name }) => {
-        if (!name || name.length > NAME_LENGTH) {
+        if (!name || name.length > MAX_NAME_LENGTH) {
           throw new FieldError(
             'name',
             trans.__(
               'The name has %1 characters. Expected 1 to %2.',
               name.length,
-              NAME_LENGTH
+              MAX_NAME_LENGTH
             )
           );
         }
@@ -43,8 +48,8 @@ export class Edits {
     );
   }
 
-  /** Changes the note. */
-  note(run: IRun): Promise<void> {
+  /** Asks for a new note of a run. */
+  editNote(run: IRun): Promise<void> {
     const trans = this._trans;
     return this._edit(
       run,
@@ -59,11 +64,11 @@ export class Edits {
     );
   }
 
-  /** Changes the tags of one run, or adds tags to several and takes tags from them. */
-  tags(runs: readonly IRun[]): Promise<void> {
+  /** Asks for the tags of one run, or for tags to add to and remove from several runs. */
+  editTags(runs: readonly IRun[]): Promise<void> {
     const trans = this._trans;
     if (runs.length > 1) {
-      return this._tagsOf(runs);
+      return this._editTagsOfRuns(runs);
     }
     return this._edit(
       runs[0],
@@ -73,37 +78,37 @@ export class Edits {
         label: trans.__('Tags, separated by commas'),
         value: meta.tags.join(', ')
       }),
-      ({ tags }) => ({ tags: this._check('tags', words(tags)) })
+      ({ tags }) => ({ tags: this._validateTags('tags', parseTags(tags)) })
     );
   }
 
   private async _edit(
     run: IRun,
     title: string,
-    field: (meta: IMeta) => IField,
-    read: (values: Values) => Change
+    field: (meta: IMeta) => IFormField,
+    read: (values: FormValues) => MetaChange
   ): Promise<void> {
     const { _model: model, _trans: trans } = this;
     let meta: IMeta;
     try {
-      meta = await model.api.meta(run.id);
+      meta = await model.api.runMeta(run.id);
     } catch (error) {
-      await model.act(() => Promise.reject(error));
+      await model.runAction(() => Promise.reject(error));
       return;
     }
-    const changed = await askForm({
+    const changed = await showFormDialog({
       title,
-      accept: trans.__('Save'),
+      acceptLabel: trans.__('Save'),
       fields: [field(meta)],
       submit: async values => {
         const change = { revision: meta.revision, ...read(values) };
         try {
-          await model.api.change(run.id, change);
+          await model.api.updateMeta(run.id, change);
         } catch (error) {
           if (!(error instanceof ApiError && error.status === 409)) {
             throw error;
           }
-          meta = await model.api.meta(run.id);
+          meta = await model.api.runMeta(run.id);
           const { value } = field(meta);
           throw new Error(
             trans.__(
@@ -115,28 +120,28 @@ export class Edits {
       }
     });
     if (changed) {
-      await model.act(async () => trans.__('Saved.'));
+      await model.runAction(async () => trans.__('Saved.'));
     }
   }
 
-  private async _tagsOf(runs: readonly IRun[]): Promise<void> {
+  private async _editTagsOfRuns(runs: readonly IRun[]): Promise<void> {
     const { _model: model, _trans: trans } = this;
     const counts = new Map<string, number>();
     for (const tag of runs.flatMap(run => run.tags)) {
       counts.set(tag, (counts.get(tag) ?? 0) + 1);
     }
-    const there = Array.from(counts).sort(([one], [other]) =>
+    const existing = Array.from(counts).sort(([one], [other]) =>
       one.localeCompare(other)
     );
     let add: string[] = [];
     let remove = new Set<string>();
-    const wanted = await askForm({
+    const accepted = await showFormDialog({
       title: trans.__('Edit tags of %1 runs', runs.length),
-      accept: trans.__('Save'),
+      acceptLabel: trans.__('Save'),
       fields: [
         { name: 'add', label: trans.__('Add tags, separated by commas') },
-        ...there.map(([tag, count], place) => ({
-          name: `remove ${place}`,
+        ...existing.map(([tag, count], index) => ({
+          name: `remove ${index}`,
           label: trans._n(
             'Remove “%2” from %1 run',
             'Remove “%2” from %1 runs',
@@ -147,10 +152,10 @@ export class Edits {
         }))
       ],
       submit: async values => {
-        add = this._check('add', words(values.add));
+        add = this._validateTags('add', parseTags(values.add));
         remove = new Set(
-          there
-            .filter((_, place) => values[`remove ${place}`])
+          existing
+            .filter((_, index) => values[`remove ${index}`])
             .map(([tag]) => tag)
         );
         if (!add.length && !remove.size) {
@@ -158,34 +163,34 @@ export class Edits {
         }
       }
     });
-    if (wanted) {
-      await model.each(
+    if (accepted) {
+      await model.runForEach(
         runs,
         run =>
-          this._retag(run, tags => [
+          this._updateTags(run, tags => [
             ...tags.filter(tag => !remove.has(tag) && !add.includes(tag)),
             ...add
           ]),
-        done =>
+        changed =>
           trans._n(
             'Changed the tags of %1 run.',
             'Changed the tags of %1 runs.',
-            done.length
+            changed.length
           )
       );
     }
   }
 
-  /** Changes the tags of a run, again where somebody else changed them meanwhile. */
-  private async _retag(
+  /** Changes the tags of a run, and tries again if another view changed them at the same time. */
+  private async _updateTags(
     run: IRun,
     change: (tags: string[]) => string[]
   ): Promise<void> {
     const { api } = this._model;
     for (let attempt = 1; ; attempt++) {
-      const { revision, tags } = await api.meta(run.id);
+      const { revision, tags } = await api.runMeta(run.id);
       try {
-        await api.change(run.id, { revision, tags: change(tags) });
+        await api.updateMeta(run.id, { revision, tags: change(tags) });
         return;
       } catch (error) {
         const stale = error instanceof ApiError && error.status === 409;
@@ -196,33 +201,37 @@ export class Edits {
     }
   }
 
-  /** @throws {FieldError} where there are too many, or one is too long */
-  private _check(field: string, tags: string[]): string[] {
+  /**
+   * Returns the tags unchanged.
+   *
+   * @throws {FieldError} if there are too many tags or one is too long
+   */
+  private _validateTags(field: string, tags: string[]): string[] {
     const trans = this._trans;
-    const long = tags.find(tag => tag.length > TAG_LENGTH);
+    const long = tags.find(tag => tag.length > MAX_TAG_LENGTH);
     if (long !== undefined) {
       throw new FieldError(
         field,
         trans.__(
           'The tag “%1” has %2 characters. Expected at most %3.',
-          called({ id: '', name: long }),
+          displayName({ id: '', name: long }),
           long.length,
-          TAG_LENGTH
+          MAX_TAG_LENGTH
         )
       );
     }
-    if (tags.length > MOST_TAGS) {
+    if (tags.length > MAX_TAGS) {
       throw new FieldError(
         field,
-        trans.__('%1 tags. Expected at most %2.', tags.length, MOST_TAGS)
+        trans.__('%1 tags. Expected at most %2.', tags.length, MAX_TAGS)
       );
     }
     return tags;
   }
 }
 
-/** What stands between commas, each once. */
-function words(text: string): string[] {
+/** Splits a text at its commas and removes duplicates. */
+function parseTags(text: string): string[] {
   const found = text.split(',').map(word => word.trim());
   return Array.from(new Set(found.filter(Boolean)));
 }

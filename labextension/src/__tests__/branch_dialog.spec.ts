@@ -1,7 +1,7 @@
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, it } from 'vitest';
 
-import { branchCode } from '../branch';
+import { branchCode } from '../branch_dialog';
 
 const trans = nullTranslator.load('llf');
 const nothing = { step: '120', learning_rate: '', max_steps: '' };
@@ -39,6 +39,6 @@ it.each(['3.5', '120', '0300', '1e3', '9'.repeat(12)])(
   }
 );
 
-it('changes nothing where nothing is typed', () => {
+it('changes nothing if all fields are empty', () => {
   expect(branchCode('a', nothing, trans)).toContain('.branch(120)\n');
 });

@@ -3,50 +3,51 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 
 import type { IForeignCode, IRun } from './api';
-import { called } from './format';
+import { displayName } from './format';
 import type { RunsModel } from './model';
 
 /**
- * Asks before code of a run is run that was made elsewhere, and shows its source.
+ * Shows the source of the code that came with a run, and asks whether it may be executed. A run that was made on this
+ * machine and not modified needs no confirmation.
  *
- * @returns the argument of the call that starts the run: empty where nothing is to be asked, and where the server cannot
- * tell (the call then refuses by itself); null where the reader does not allow it
+ * @returns the argument of the call that starts the run; null if the user does not allow the code. The argument is empty
+ * if no confirmation is needed, and if the server does not answer: the call itself then refuses foreign code.
  */
-export async function askTrust(
+export async function confirmForeignCode(
   model: RunsModel,
   run: IRun,
   trans: TranslationBundle
 ): Promise<string | null> {
-  const found = await model.api.code(run.id).catch(() => null);
-  if (!found?.code.length) {
+  const toAllow = await model.api.codeToAllow(run.id).catch(() => null);
+  if (!toAllow?.code.length) {
     return '';
   }
   const { button } = await showDialog({
-    title: trans.__('Run the code of “%1”?', called(run)),
-    body: new CodeBody(found.code, trans),
-    defaultButton: 0, // Enter, pressed in haste, runs nothing
+    title: trans.__('Run the code of “%1”?', displayName(run)),
+    body: new ForeignCodeBody(toAllow.code, trans),
+    defaultButton: 0, // Enter cancels: nothing is executed by accident
     buttons: [
       Dialog.cancelButton(),
       Dialog.warnButton({ label: trans.__('Allow this code') })
     ]
   });
-  return button.accept ? `trust="${found.sha256}"` : null;
+  return button.accept ? `trust="${toAllow.sha256}"` : null;
 }
 
-/** The source of code, as text. */
-export class CodeBody extends Widget {
+/** Dialog body with the source of foreign code, as text and never as HTML. */
+export class ForeignCodeBody extends Widget {
   constructor(code: readonly IForeignCode[], trans: TranslationBundle) {
     super();
     this.addClass('llf-Dialog');
     this.addClass('llf-Code');
-    this._say(
+    this._append(
       'p',
       trans.__(
         'This run was created on another machine or modified since. Its Python code would run with your permissions. It has not been executed. Review it first.'
       )
     );
     for (const one of code) {
-      this._say(
+      this._append(
         'p',
         trans.__(
           '%1, in %2 (SHA-256 %3)',
@@ -56,8 +57,8 @@ export class CodeBody extends Widget {
         )
       );
       for (const file of one.files) {
-        this._say('h4', file.name);
-        const source = this._say('pre', file.lines.join('\n'));
+        this._append('h4', file.name);
+        const source = this._append('pre', file.lines.join('\n'));
         source.tabIndex = 0;
         source.setAttribute(
           'aria-label',
@@ -65,12 +66,12 @@ export class CodeBody extends Widget {
         );
       }
       if (one.more > 0) {
-        this._say('p', trans.__('and %1 more files', one.more));
+        this._append('p', trans.__('and %1 more files', one.more));
       }
     }
   }
 
-  private _say(tag: string, text: string): HTMLElement {
+  private _append(tag: string, text: string): HTMLElement {
     const element = document.createElement(tag);
     element.textContent = text;
     this.node.append(element);

@@ -3,21 +3,21 @@ import * as React from 'react';
 
 import type { RunsModel } from './model';
 
-/** Code that shows the form. */
+/** Python code that shows the form for a new run. */
 export const START_CODE = 'import llf_widgets as llf\nllf.Studio()';
 
-/** Commands that bring the server side. */
+/** Shell commands that install the server extension and list the installed ones. */
 export const INSTALL_COMMANDS =
   'pip install llf\njupyter server extension list';
 
-interface IProps {
+interface IMessageProps {
   model: RunsModel;
   trans: TranslationBundle;
-  copy: (text: string, said: string) => void;
+  copy: (text: string, confirmation: string) => void;
 }
 
-/** Nothing fits the search. */
-export function NoMatch({
+/** Shown instead of the list when no run matches the search and the filter. */
+export function NoMatches({
   trans,
   onClear
 }: {
@@ -32,31 +32,31 @@ export function NoMatch({
   );
 }
 
-/** The server has not looked at all runs yet: some that match may be missing. */
-export function Reading({
+/** Shown while the server has not indexed all runs, because runs that match may be missing from the list. */
+export function IndexProgress({
   model,
   trans
-}: Omit<IProps, 'copy'>): React.JSX.Element | null {
+}: Omit<IMessageProps, 'copy'>): React.JSX.Element | null {
   return (
-    model.reading && (
-      <p className="llf-Reading llf-2" role="status">
+    model.indexProgress && (
+      <p className="llf-IndexProgress llf-2" role="status">
         {trans.__(
           'Reading runs: %1 of %2. More may match.',
-          model.reading.done.toLocaleString('en'),
-          model.reading.of.toLocaleString('en')
+          model.indexProgress.done.toLocaleString('en'),
+          model.indexProgress.of.toLocaleString('en')
         )}
       </p>
     )
   );
 }
 
-/** No runs yet: how to start one, and which folder is read. */
-export function Empty({
+/** Shown when there are no runs: how to start one, and which folder the server reads. */
+export function NoRuns({
   model,
   trans,
   copy,
   onNew
-}: IProps & { onNew: () => void }): React.JSX.Element {
+}: IMessageProps & { onNew: () => void }): React.JSX.Element {
   return (
     <div className="llf-Empty">
       <h3>{trans.__('No runs yet')}</h3>
@@ -83,8 +83,12 @@ export function Empty({
   );
 }
 
-/** The server answers, but not for LLF. */
-export function Missing({ model, trans, copy }: IProps): React.JSX.Element {
+/** Shown when the Jupyter server answers but has no LLF extension: how to install it. */
+export function ServerMissing({
+  model,
+  trans,
+  copy
+}: IMessageProps): React.JSX.Element {
   return (
     <div className="llf-Empty">
       <div className="llf-Message is-error" role="alert">
@@ -109,7 +113,7 @@ export function Missing({ model, trans, copy }: IProps): React.JSX.Element {
         >
           {trans.__('Copy commands')}
         </button>
-        <Retry model={model} trans={trans} />
+        <RetryButton model={model} trans={trans} />
       </div>
       <p className="llf-2">
         {trans.__(
@@ -124,7 +128,7 @@ export function Missing({ model, trans, copy }: IProps): React.JSX.Element {
 function Warning({
   trans,
   children
-}: React.PropsWithChildren<Pick<IProps, 'trans'>>): React.JSX.Element {
+}: React.PropsWithChildren<Pick<IMessageProps, 'trans'>>): React.JSX.Element {
   return (
     <div className="llf-Message is-warn" role="status">
       <b>{trans.__('Warning')}</b>
@@ -133,33 +137,33 @@ function Warning({
   );
 }
 
-/** Shown above the list: it is the last one known. */
-export function Unreachable({
+/** Warns that the server fails or does not answer, so the list may be out of date. */
+export function ServerUnreachable({
   model,
   trans
-}: Omit<IProps, 'copy'>): React.JSX.Element {
+}: Omit<IMessageProps, 'copy'>): React.JSX.Element {
   return (
     <Warning trans={trans}>
-      {model.refusal
+      {model.serverError
         ? trans.__(
             'The Jupyter server refused the request: %1 The list may be out of date. Your runs are not affected.',
-            model.refusal
+            model.serverError
           )
         : trans.__(
             'The Jupyter server does not answer. The list may be out of date. Your runs are not affected.'
           )}
       <div className="llf-Message-fix">
-        <Retry model={model} trans={trans} />
+        <RetryButton model={model} trans={trans} />
       </div>
     </Warning>
   );
 }
 
-/** Shown above the list: page and server are of different versions. */
-export function Mismatch({
+/** Warns that the page and the server have different versions of LLF. */
+export function VersionMismatch({
   model,
   trans
-}: Omit<IProps, 'copy'>): React.JSX.Element {
+}: Omit<IMessageProps, 'copy'>): React.JSX.Element {
   return (
     <Warning trans={trans}>
       {trans.__(
@@ -171,7 +175,10 @@ export function Mismatch({
   );
 }
 
-function Retry({ model, trans }: Omit<IProps, 'copy'>): React.JSX.Element {
+function RetryButton({
+  model,
+  trans
+}: Omit<IMessageProps, 'copy'>): React.JSX.Element {
   return (
     <button onClick={() => void model.refresh()}>
       {trans.__('Try again')}

@@ -2,51 +2,55 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IRun } from './api';
-import { age, reasonText, stepText, written } from './format';
-import { quantity } from './numbers';
-import type { Group } from './model';
-import { Name, type Parts, takeApart } from './names';
-import { Spark } from './spark';
+import { formatAge, reasonText, progressText, formatMetric } from './format';
+import { formatNumber } from './numbers';
+import type { Grouping } from './model';
+import { RunName, type NameParts, splitNames } from './run_name';
+import { Sparkline } from './sparkline';
 
-interface IListProps {
+interface IRunListProps {
   runs: readonly IRun[];
   trans: TranslationBundle;
-  group: Group;
-  /** Whether the runs are in the order of their losses, which are shown then. */
-  byLoss: boolean;
+  group: Grouping;
+  /** Whether the list is sorted by loss; each row then shows the loss instead of its first key metric. */
+  sortedByLoss: boolean;
   isSelected: (id: string) => boolean;
   onOpen: (id: string) => void;
   onToggle: (id: string) => void;
   onSelect: (...ids: string[]) => void;
-  /** The run whose details were left just now: its row takes the focus. */
-  cameFrom?: React.MutableRefObject<string | null>;
+  /** Id of the run whose details were just closed: its row gets the focus. */
+  restoreFocusTo?: React.MutableRefObject<string | null>;
   /** Unix seconds. */
   now: number;
 }
 
 /**
- * The runs, grouped if a grouping is selected. One tab stop: arrows, Home and End
- * move between the rows, Enter opens one, Space chooses it beside others. Shift
- * with a click or an arrow chooses all rows from the one that was reached before.
+ * The list of runs, grouped if a grouping is set. It is one tab stop: arrow keys, Home and End move between the rows,
+ * Enter opens a run, Space selects or deselects it. Shift with a click or an arrow key selects the range from the row
+ * that was reached before.
  */
-export function RunList(props: IListProps): React.JSX.Element {
+export function RunList(props: IRunListProps): React.JSX.Element {
   const { runs, trans } = props;
-  const { cameFrom } = props;
-  const [current, setCurrent] = React.useState(cameFrom?.current ?? null);
+  const { restoreFocusTo } = props;
+  const [focusedId, setFocusedId] = React.useState(
+    restoreFocusTo?.current ?? null
+  );
   const list = React.useRef<HTMLDivElement>(null);
   React.useEffect(() => {
-    if (cameFrom?.current) {
-      const row = `[data-run="${cameFrom.current}"]`;
-      cameFrom.current = null;
+    if (restoreFocusTo?.current) {
+      const row = `[data-run="${restoreFocusTo.current}"]`;
+      restoreFocusTo.current = null;
       list.current?.querySelector<HTMLElement>(row)?.focus();
     }
   }, []);
-  const stop = runs.some(run => run.id === current) ? current : runs[0]?.id;
+  const tabStopId = runs.some(run => run.id === focusedId)
+    ? focusedId
+    : runs[0]?.id;
   const names = runs.map(run => run.name);
-  const parts = React.useMemo(() => takeApart(names), [names.join('\n')]);
+  const parts = React.useMemo(() => splitNames(names), [names.join('\n')]);
   const anchor = React.useRef<string | null>(null);
-  /** Chooses the rows between the anchor and one of them. */
-  const reach = (id: string): void => {
+  /** Selects the rows from the anchor to a row. */
+  const selectRange = (id: string): void => {
     const ids = Array.from(
       list.current?.querySelectorAll<HTMLElement>('[data-run]') ?? []
     ).map(row => row.dataset.run!);
@@ -56,17 +60,17 @@ export function RunList(props: IListProps): React.JSX.Element {
     const ends = [ids.indexOf(anchor.current), ids.indexOf(id)];
     props.onSelect(...ids.slice(Math.min(...ends), Math.max(...ends) + 1));
   };
-  const focused = React.useRef<{ id: string; place: number } | null>(null);
+  const lastFocused = React.useRef<{ id: string; index: number } | null>(null);
   React.useEffect(() => {
-    const was = focused.current;
-    if (!was || runs.some(run => run.id === was.id)) {
+    const previous = lastFocused.current;
+    if (!previous || runs.some(run => run.id === previous.id)) {
       return;
     }
-    // The row that had the focus is gone: the one in its place gets it.
-    focused.current = null;
+    // The focused row was removed: focus the row that took its place.
+    lastFocused.current = null;
     if (document.activeElement === document.body) {
       const rows = list.current?.querySelectorAll<HTMLElement>('[data-run]');
-      rows?.[Math.min(was.place, rows.length - 1)]?.focus();
+      rows?.[Math.min(previous.index, rows.length - 1)]?.focus();
     }
   }, [runs]);
 
@@ -74,28 +78,28 @@ export function RunList(props: IListProps): React.JSX.Element {
     const rows = Array.from(
       list.current?.querySelectorAll<HTMLElement>('[data-run]') ?? []
     );
-    const at = rows.indexOf(event.target as HTMLElement);
-    if (at >= 0 && event.key === ' ') {
+    const index = rows.indexOf(event.target as HTMLElement);
+    if (index >= 0 && event.key === ' ') {
       event.preventDefault();
-      anchor.current = rows[at].dataset.run!;
-      props.onToggle(rows[at].dataset.run!);
+      anchor.current = rows[index].dataset.run!;
+      props.onToggle(rows[index].dataset.run!);
       return;
     }
-    const to: Record<string, number> = {
-      ArrowDown: Math.min(at + 1, rows.length - 1),
-      ArrowUp: Math.max(at - 1, 0),
+    const targets: Record<string, number> = {
+      ArrowDown: Math.min(index + 1, rows.length - 1),
+      ArrowUp: Math.max(index - 1, 0),
       Home: 0,
       End: rows.length - 1
     };
-    if (at < 0 || to[event.key] === undefined) {
+    if (index < 0 || targets[event.key] === undefined) {
       return;
     }
     event.preventDefault();
-    const row = rows[to[event.key]];
+    const row = rows[targets[event.key]];
     row.focus();
     if (event.shiftKey) {
-      anchor.current ??= rows[at].dataset.run!;
-      reach(row.dataset.run!);
+      anchor.current ??= rows[index].dataset.run!;
+      selectRange(row.dataset.run!);
     } else {
       anchor.current = row.dataset.run!;
     }
@@ -107,16 +111,17 @@ export function RunList(props: IListProps): React.JSX.Element {
       onKeyDown={onKeyDown}
       onFocus={({ target }) => {
         const rows = list.current?.querySelectorAll('[data-run]') ?? [];
-        const place = Array.from<Element>(rows).indexOf(target);
-        focused.current = place < 0 ? null : { id: target.dataset.run!, place };
+        const index = Array.from<Element>(rows).indexOf(target);
+        lastFocused.current =
+          index < 0 ? null : { id: target.dataset.run!, index };
       }}
       onBlur={({ relatedTarget }) => {
         if (relatedTarget) {
-          focused.current = null;
+          lastFocused.current = null;
         }
       }}
     >
-      {divided(runs, props.group).map(([name, members]) => (
+      {groupRuns(runs, props.group).map(([name, members]) => (
         <section key={name} aria-label={name || trans.__('Runs')}>
           {name && (
             <h4 className="llf-RunsPanel-group">
@@ -133,10 +138,10 @@ export function RunList(props: IListProps): React.JSX.Element {
                 {...props}
                 run={run}
                 parts={parts.get(run.name)!}
-                tabStop={stop === run.id}
-                onFocus={() => setCurrent(run.id)}
-                onReach={() => reach(run.id)}
-                onAnchor={() => {
+                tabStop={tabStopId === run.id}
+                onFocus={() => setFocusedId(run.id)}
+                onSelectRange={() => selectRange(run.id)}
+                onSetAnchor={() => {
                   anchor.current = run.id;
                 }}
               />
@@ -148,58 +153,58 @@ export function RunList(props: IListProps): React.JSX.Element {
   );
 }
 
-/** Runs by what they are divided by, in the order in which each comes first. */
-export function divided(
+/** Groups runs by data set or model; the groups are in the order of their first runs. */
+export function groupRuns(
   runs: readonly IRun[],
-  group: Group
+  group: Grouping
 ): [string, IRun[]][] {
-  const found = new Map<string, IRun[]>();
+  const groups = new Map<string, IRun[]>();
   for (const run of runs) {
-    const name = group === '' ? '' : lastPart(run[group]) || '–';
-    found.set(name, [...(found.get(name) ?? []), run]);
+    const name = group === '' ? '' : baseName(run[group]) || '–';
+    groups.set(name, [...(groups.get(name) ?? []), run]);
   }
-  return Array.from(found);
+  return Array.from(groups);
 }
 
-/** The last part of a path; a name as it is. */
-export function lastPart(text: string): string {
+/** Returns the last part of a path or hub id. */
+export function baseName(text: string): string {
   return text.split('/').filter(Boolean).pop() ?? text;
 }
 
-interface IRowProps extends IListProps {
+interface IRowProps extends IRunListProps {
   run: IRun;
-  parts: Parts;
+  parts: NameParts;
   tabStop: boolean;
   onFocus: () => void;
-  /** The rows up to this one are chosen. */
-  onReach: () => void;
-  /** What is chosen with Shift begins here. */
-  onAnchor: () => void;
+  /** Selects the range from the anchor to this row. */
+  onSelectRange: () => void;
+  /** Makes this row the start of a range that Shift selects. */
+  onSetAnchor: () => void;
 }
 
 function RunRow(props: IRowProps): React.JSX.Element {
   const { run, trans, now } = props;
   const share = run.total ? Math.min(run.step / run.total, 1) : 0;
   const live = run.state === 'running' || run.state === 'stopping';
-  const chosen = props.isSelected(run.id);
-  const counts = props.byLoss ? undefined : run.counted[0];
-  const loss = run.loss === null ? '' : quantity(run.loss);
-  const number = counts ? written(counts) : loss;
+  const selected = props.isSelected(run.id);
+  const metric = props.sortedByLoss ? undefined : run.counted[0];
+  const loss = run.loss === null ? '' : formatNumber(run.loss);
+  const value = metric ? formatMetric(metric) : loss;
   return (
     <li className="llf-RunsPanel-item">
       <button
-        className={`llf-RunsPanel-row is-${run.state}${chosen ? ' is-chosen' : ''}`}
+        className={`llf-RunsPanel-row is-${run.state}${selected ? ' is-selected' : ''}`}
         data-run={run.id}
-        aria-pressed={chosen}
+        aria-pressed={selected}
         tabIndex={props.tabStop ? 0 : -1}
         title={`${run.name}\n${run.id}`}
         onFocus={props.onFocus}
         onClick={event => {
           if (event.shiftKey) {
-            props.onReach();
+            props.onSelectRange();
             return;
           }
-          props.onAnchor();
+          props.onSetAnchor();
           if (event.ctrlKey || event.metaKey) {
             props.onToggle(run.id);
           } else {
@@ -207,30 +212,30 @@ function RunRow(props: IRowProps): React.JSX.Element {
           }
         }}
         onContextMenu={() => {
-          if (!chosen) {
+          if (!selected) {
             props.onSelect(run.id);
           }
         }}
       >
         <span className="llf-dot" aria-hidden="true" />
-        <Name parts={props.parts} />
-        <Spark values={run.spark} />
-        {number && (
+        <RunName parts={props.parts} />
+        <Sparkline values={run.spark} />
+        {value && (
           <span
             className="llf-RunsPanel-loss"
-            title={counts ? counts.label : trans.__('Training loss')}
+            title={metric ? metric.label : trans.__('Training loss')}
           >
-            {number}
+            {value}
           </span>
         )}
         <span
           className="llf-RunsPanel-info llf-ellipsis"
           title={reasonText(run) || undefined}
         >
-          {stepText(run, trans)}
+          {progressText(run, trans)}
         </span>
         <span className="llf-RunsPanel-age">
-          {run.created === null ? '' : age(now - run.created, trans)}
+          {run.created === null ? '' : formatAge(now - run.created, trans)}
         </span>
         {live && (
           <span className="llf-Progress is-thin" aria-hidden="true">

@@ -1,0 +1,354 @@
+import type { JupyterFrontEnd } from '@jupyterlab/application';
+import { Clipboard, Dialog, showDialog } from '@jupyterlab/apputils';
+import type { INotebookTracker } from '@jupyterlab/notebook';
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+import { ApiError, type IRun, type RunState } from './api';
+import type { BinActions } from './bin_actions';
+import { showBranchDialog } from './branch_dialog';
+import { MetaEditor } from './meta_editor';
+import { displayName, viewCode } from './format';
+import { llfIcon } from './icon';
+import { LIVE_STATES, type RunsModel } from './model';
+import {
+  type MimeBundle,
+  IMPORT_LINE,
+  runInCell,
+  runInNewNotebook
+} from './notebook';
+import { confirmForeignCode } from './trust_dialog';
+
+/** The commands of the context menu of a run in their order; null is a separator. */
+export const RUN_MENU: readonly (string | null)[] = [
+  'llf:open-monitor',
+  'llf:compare',
+  null,
+  'llf:resume',
+  'llf:branch',
+  'llf:replay',
+  'llf:evaluate',
+  'llf:stop',
+  'llf:checkpoint',
+  'llf:kill',
+  null,
+  'llf:copy-ids',
+  'llf:copy-paths',
+  'llf:copy-code',
+  null,
+  'llf:rename',
+  'llf:tags',
+  'llf:note',
+  null,
+  'llf:delete'
+];
+
+/** Argument schema of commands that act on the selected runs and take no arguments. */
+export const NO_ARGS = {
+  args: { type: 'object', properties: {} }
+} as const;
+
+/** Argument schema of *Branch*: the checkpoint that the dialog preselects. */
+const BRANCH_ARGS = {
+  args: {
+    type: 'object',
+    properties: {
+      step: {
+        type: 'integer',
+        description:
+          'The checkpoint that the dialog preselects. Default: the last one.'
+      }
+    }
+  }
+} as const;
+
+/** Argument schema of *New run*: the folder of the launcher. */
+const NEW_RUN_ARGS = {
+  args: {
+    type: 'object',
+    properties: {
+      cwd: {
+        type: 'string',
+        description:
+          'The folder of the new notebook. Default: the folder that the file browser shows.'
+      }
+    }
+  }
+} as const;
+
+const RESUMABLE: readonly RunState[] = ['stopped', 'failed', 'lost'];
+const KILLABLE: readonly RunState[] = ['starting', 'running', 'stopping'];
+
+interface ICommand {
+  label: (runs: readonly IRun[]) => string;
+  /** Whether the command applies to these runs. */
+  isEnabled: (runs: readonly IRun[]) => boolean;
+  execute: (
+    runs: readonly IRun[],
+    args: { readonly step?: unknown }
+  ) => Promise<unknown>;
+  /** Why the command is disabled, for commands that a key can start at any time. */
+  disabledReason?: (runs: readonly IRun[]) => string;
+  describedBy?: typeof NO_ARGS | typeof BRANCH_ARGS;
+}
+
+/**
+ * Adds the commands for the selected runs to the application, so that the context menu, the palette, the panel's menu
+ * and user-defined shortcuts share one implementation.
+ */
+export function addCommands(
+  app: JupyterFrontEnd,
+  model: RunsModel,
+  tracker: INotebookTracker | null,
+  bin: BinActions,
+  trans: TranslationBundle
+): void {
+  const { api } = model;
+  const edits = new MetaEditor(model, trans);
+  const isSingle = (runs: readonly IRun[]): boolean => runs.length === 1;
+  const OPENED_IN_NEW_TAB = trans.__(
+    'Run the cell in the notebook that opened in a new tab.'
+  );
+  /** Waits for a cell; if it could not run, shows why and returns null. */
+  const reportFailure = async <T>(execution: Promise<T>): Promise<T | null> => {
+    try {
+      return await execution;
+    } catch (error) {
+      model.setStatusMessage(
+        trans.__(
+          'The cell did not run: %1 Choose a kernel for the notebook, then run the cell.',
+          error instanceof Error ? error.message : `${error}`
+        )
+      );
+      return null;
+    }
+  };
+  const runCode = async (code: string, output?: MimeBundle): Promise<void> => {
+    if (
+      (await reportFailure(runInCell(app, tracker, code, output))) === false
+    ) {
+      model.setStatusMessage(OPENED_IN_NEW_TAB);
+    }
+  };
+  /** Resumes or repeats a run in a cell, once the user has allowed the code that came with it. */
+  const startAgain = async (run: IRun, method: string): Promise<void> => {
+    const trust = await confirmForeignCode(model, run, trans);
+    if (trust !== null) {
+      await runCode(
+        `run = llf.attach("${run.id}").${method}(${trust})\nllf.Monitor(run)`
+      );
+    }
+  };
+  /** Shows a monitor. With a summary of the server as its output, the cell need not run, so no kernel is needed. */
+  const openMonitor = async (run: IRun): Promise<unknown> => {
+    let output: MimeBundle | undefined;
+    try {
+      output = await api.runSummary(run.id);
+    } catch (error) {
+      if (!(error instanceof ApiError) || [0, 404].includes(error.status)) {
+        return model.runAction(() => Promise.reject(error));
+      }
+      // The server cannot summarize the run: run the cell, so that the kernel draws the monitor.
+    }
+    return runCode(viewCode([run.id]), output);
+  };
+  /** Returns a command that sends a request to each run and then shows `message`. */
+  const sendRequest =
+    (type: string, message: string) => (runs: readonly IRun[]) =>
+      model.runForEach(
+        runs,
+        run => api.sendRequest(run.id, type),
+        () => message
+      );
+
+  const commands: Record<string, ICommand> = {
+    'llf:open-monitor': {
+      label: () => trans.__('Open monitor'),
+      isEnabled: isSingle,
+      execute: ([run]) => openMonitor(run)
+    },
+    'llf:compare': {
+      label: runs => trans.__('Compare %1 runs', runs.length),
+      isEnabled: runs => runs.length > 1 && runs.length <= 8,
+      execute: runs => runCode(viewCode(runs.map(run => run.id)))
+    },
+    'llf:resume': {
+      label: () => trans.__('Resume'),
+      isEnabled: runs => isSingle(runs) && RESUMABLE.includes(runs[0].state),
+      execute: ([run]) => startAgain(run, 'resume')
+    },
+    'llf:branch': {
+      label: () => trans.__('Branch from a checkpoint…'),
+      isEnabled: runs => isSingle(runs) && runs[0].step > 0,
+      describedBy: BRANCH_ARGS,
+      execute: async ([run], { step }) => {
+        const trust = await confirmForeignCode(model, run, trans);
+        if (trust === null) {
+          return;
+        }
+        const code = await showBranchDialog(
+          model,
+          run,
+          trans,
+          step as number,
+          trust
+        );
+        return code !== null && runCode(code);
+      }
+    },
+    'llf:evaluate': {
+      label: () => trans.__('Evaluate loss'),
+      isEnabled: runs =>
+        isSingle(runs) && ['running', 'finished'].includes(runs[0].state),
+      execute: runs =>
+        runs[0].state === 'running'
+          ? sendRequest('evaluate', trans.__('Evaluation requested.'))(runs)
+          : runCode(`llf.losses("${runs[0].id}")`)
+    },
+    'llf:replay': {
+      label: () => trans.__('Run again'),
+      isEnabled: isSingle,
+      execute: ([run]) => startAgain(run, 'replay')
+    },
+    'llf:stop': {
+      label: () => trans.__('Stop with checkpoint'),
+      isEnabled: runs => runs.some(run => LIVE_STATES.includes(run.state)),
+      execute: runs =>
+        sendRequest(
+          'stop',
+          trans.__('Stopping after the current step.')
+        )(runs.filter(run => LIVE_STATES.includes(run.state)))
+    },
+    'llf:checkpoint': {
+      label: () => trans.__('Save checkpoint'),
+      isEnabled: runs => isSingle(runs) && runs[0].state === 'running',
+      execute: sendRequest('checkpoint', trans.__('Checkpoint requested.'))
+    },
+    'llf:kill': {
+      label: () => trans.__('Kill…'),
+      isEnabled: runs => isSingle(runs) && KILLABLE.includes(runs[0].state),
+      execute: async ([run]) => {
+        const { button } = await showDialog({
+          title: trans.__('Kill “%1”?', displayName(run)),
+          body: trans.__(
+            'The run ends at once. Steps after its last checkpoint are lost.'
+          ),
+          defaultButton: 0, // Enter cancels: nothing is killed by accident
+          buttons: [
+            Dialog.cancelButton({ label: trans.__('Keep running') }),
+            Dialog.warnButton({ label: trans.__('Kill now') })
+          ]
+        });
+        if (button.accept) {
+          await sendRequest('kill', trans.__('Run killed.'))([run]);
+        }
+      }
+    },
+    'llf:copy-ids': {
+      label: runs => trans._n('Copy run id', 'Copy run ids', runs.length),
+      isEnabled: runs => runs.length > 0,
+      execute: async runs => {
+        Clipboard.copyToSystem(runs.map(run => run.id).join('\n'));
+        await model.runAction(async () => trans.__('Copied.'));
+      }
+    },
+    'llf:copy-paths': {
+      label: runs => trans._n('Copy path', 'Copy paths', runs.length),
+      isEnabled: runs => runs.length > 0 && model.version !== null,
+      execute: async runs => {
+        const folder = model.version?.folder;
+        Clipboard.copyToSystem(
+          runs.map(run => `${folder}/${run.id}`).join('\n')
+        );
+        await model.runAction(async () => trans.__('Copied.'));
+      }
+    },
+    'llf:copy-code': {
+      label: () => trans.__('Copy as code'),
+      isEnabled: runs => runs.length > 0 && runs.length <= 8,
+      execute: async runs => {
+        const code = viewCode(runs.map(run => run.id));
+        Clipboard.copyToSystem(`${IMPORT_LINE}\n${code}`);
+        await model.runAction(async () =>
+          trans.__('Copied. Paste it into a cell.')
+        );
+      }
+    },
+    'llf:rename': {
+      label: () => trans.__('Rename…'),
+      isEnabled: isSingle,
+      execute: ([run]) => edits.rename(run)
+    },
+    'llf:tags': {
+      label: runs =>
+        runs.length > 1
+          ? trans.__('Edit tags of %1 runs…', runs.length)
+          : trans.__('Edit tags…'),
+      isEnabled: runs => runs.length > 0,
+      execute: runs => edits.editTags(runs)
+    },
+    'llf:note': {
+      label: () => trans.__('Edit note…'),
+      isEnabled: isSingle,
+      execute: ([run]) => edits.editNote(run)
+    },
+    'llf:delete': {
+      label: runs =>
+        trans._n(
+          'Move %1 run to the bin',
+          'Move %1 runs to the bin',
+          runs.length
+        ),
+      isEnabled: runs =>
+        runs.length > 0 && runs.every(run => !LIVE_STATES.includes(run.state)),
+      execute: runs => bin.moveToBin(runs),
+      disabledReason: runs => {
+        const live = runs.find(run => LIVE_STATES.includes(run.state));
+        return live
+          ? trans.__(
+              '“%1” is still running. Stop it before you move it to the bin.',
+              displayName(live)
+            )
+          : '';
+      }
+    }
+  };
+
+  for (const [id, command] of Object.entries(commands)) {
+    app.commands.addCommand(id, {
+      describedBy: command.describedBy ?? NO_ARGS,
+      label: () => command.label(model.selectedRuns),
+      isEnabled: () => command.isEnabled(model.selectedRuns),
+      // A command registry executes disabled commands too.
+      execute: args => {
+        const runs = model.selectedRuns;
+        if (command.isEnabled(runs)) {
+          return command.execute(runs, args);
+        }
+        const reason = command.disabledReason?.(runs);
+        return reason ? model.setStatusMessage(reason) : undefined;
+      }
+    });
+  }
+  app.commands.addCommand('llf:new-run', {
+    describedBy: NEW_RUN_ARGS,
+    label: trans.__('New LLF run'),
+    caption: trans.__('Open the form in a new notebook'),
+    icon: llfIcon,
+    execute: async ({ cwd }) => {
+      const folder = typeof cwd === 'string' ? cwd : undefined;
+      const panel = await reportFailure(
+        runInNewNotebook(app, 'llf.Studio()', folder)
+      );
+      if (panel === undefined) {
+        model.setStatusMessage(OPENED_IN_NEW_TAB);
+      }
+      return panel; // JupyterLab replaces the launcher with it
+    }
+  });
+  app.commands.addCommand('llf:undo-delete', {
+    describedBy: NO_ARGS,
+    label: trans.__('Restore the last deleted runs'),
+    isEnabled: () => bin.canUndo,
+    execute: () => bin.undoMove()
+  });
+}
