@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.name_checks import check
-from llf_core.config.name_checks.output_folder import MARKER, recorded, stranger
+from llf_core.config.name_checks.output_folder import MARKER, foreign_entry, recorded
 from llf_core.runs import RunReader, create_run, read_status, status
 from llf_core.training import result_export, session
 from llf_core.training.result_export import ExportError, check_output_dir, export_result
@@ -74,7 +74,7 @@ def test_a_result_is_copied_with_its_hashes_and_replaced_by_the_next(run, target
     export_result(config, run)
     assert tree(target) == {name: tree(run.output).get(name, tree(target)[name]) for name in {*FILES, MARKER}}
     assert recorded(target).keys() == FILES.keys()
-    assert not stranger(target, thorough=True)
+    assert not foreign_entry(target, thorough=True)
     assert allowed(target)
     write(run.output, {"README.md": b"another card"})
     (run.output / "more" / "vocab.txt").unlink()
