@@ -39,7 +39,7 @@ def inspect(
         tokenizer = load_tokenizer(source, loaded)
         processor = load_processor(source, loaded, tokenizer)
         with row_progress() as progress:
-            prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
+            prepared = prepare(loaded, tokenizer, progress=progress, peek=True, processor=processor)
     report = replace(prepared.report, packing_fill=prepared.fill(loaded.data.cutoff_len))
     print_json(report.summary()) if as_json else out.print(report.text(), markup=False)
     if dump is not None:

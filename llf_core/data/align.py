@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import FormatDeclaration, StageDeclaration
 from llf_core.config.declarations.formats.alpaca import ALPACA
@@ -37,36 +37,64 @@ LAYOUTS = ("instruction", "turns")
 
 
 def stages_for(kind: DataKind) -> tuple[str, ...]:
-    """Names of the stages that train on a kind of data, those without their own options first."""
+    """Names of the stages that train on a kind of data, to tell a user which stage a data set is for.
+
+    Args:
+        kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
+
+    Returns:
+        Stage names, those without options of their own first, since they are the simplest choice.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
     matching = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
     return tuple(stage.name for stage in sorted(matching, key=lambda stage: bool(stage.options.model_fields)))
 
 
 def formats(kind: DataKind) -> tuple[str, ...]:
-    """Names of the formats that can contain a kind of data, the simplest first."""
+    """Names of the formats that can contain a kind of data, the choices of a form's column mapping.
+
+    Args:
+        kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
+
+    Returns:
+        Format names, the simplest layout first.
+
+    Raises:
+        PluginError: two installed packages declare the same format.
+    """
     layouts = ("text",) if kind == TEXTS else LAYOUTS
     known = declared(FormatDeclaration)
     return tuple(name for layout in layouts for name, one in known.items() if one.layout == layout)
 
 
 def format_of(name: str) -> FormatDeclaration:
-    """The declaration of a format.
+    """Look up the declaration of a format, built in or of another package.
+
+    Args:
+        name: name of the format, such as `alpaca`.
 
     Raises:
         KeyError: no such format is installed.
+        PluginError: two installed packages declare the same format.
     """
     return declared(FormatDeclaration)[name]
 
 
 def roles(name: str, kind: DataKind) -> dict[str, bool]:
-    """Column roles of a format for a kind of data, with the names of `dataset_info.json`.
+    """Column roles of a format for a kind of data, so that a form asks only for the columns that are needed.
 
     Args:
-        name: the name of a format.
-        kind: what the stage learns from.
+        name: name of the format.
+        kind: kind of data that the stage trains on.
 
     Returns:
-        Each role, and whether a column must be named for it, those that must first.
+        For each role, as named in `dataset_info.json`, whether a column must be given for it; required roles first.
+
+    Raises:
+        KeyError: no such format is installed.
+        PluginError: two installed packages declare the same format.
     """
     spec = format_of(name)
     required = [role for role in spec.required if role != "response" or kind in {ANSWERS, UNPAIRED}]
@@ -76,7 +104,7 @@ def roles(name: str, kind: DataKind) -> dict[str, bool]:
 
 
 def wanted_kind(config: RunConfig) -> DataKind:
-    """Kind of data that the stage of a config trains on."""
+    """Kind of data that the stage of a config trains on: it decides how every data set of the config is read."""
     return stage_of(config).data_kind
 
 
@@ -101,10 +129,15 @@ class Reading:
     fits: float = 1.0
 
     def align(self, row: Row) -> Conversation:
-        """Convert a row to a conversation.
+        """Convert a row to a conversation, the common representation from which all examples are made.
+
+        Args:
+            row: one record.
 
         Raises:
-            BadExample: the row says none.
+            BadExample: the row contains no usable conversation; the message is the reason.
+            KeyError: the format is not installed.
+            PluginError: the format's implementation cannot be imported.
         """
         return self._reader.align(row, self.columns, self.tags)
 
@@ -113,7 +146,7 @@ class Reading:
         return format_of(self.format).load(DatasetFormat)
 
     def text(self) -> str:
-        """Format, reason, and how many rows fit where some do not."""
+        """Describe the reading for a report: format, reason, and the share of rows that match if some do not."""
         fits = "" if self.fits == 1 else f"; {self.fits:.0%} of the first rows match"
         return f"{self.format} ({self.reason}{fits})"
 
@@ -124,10 +157,16 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
     Args:
         source: the data set.
         rows: its first rows, at least one.
-        kind: what the stage learns from.
+        kind: kind of data that the stage trains on.
+
+    Returns:
+        How rows are converted, with the share of the given rows that can be.
 
     Raises:
-        DataError: a column that is not there; columns of which no format can be made; a set of another kind.
+        DataError: a column of the entry does not exist, or no format matches the columns.
+        OtherKindError: the data set contains another kind of data.
+        KeyError: the entry's format is not installed.
+        PluginError: the format's implementation cannot be imported.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     reading = _propose(source, columns, rows, kind) if source.formatting is None else _named(source, columns, kind)
@@ -138,12 +177,15 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
 
 
 def other_kind(source: Source, found_kind: DataKind, kind: DataKind) -> OtherKindError:
-    """Create the error of a data set with data of another kind than the stage trains on.
+    """Create the error of a data set of another kind than the stage trains on. It names stages that would fit.
 
     Args:
         source: the data set.
         found_kind: kind of data that it contains.
         kind: kind of data that the stage needs.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
     """
     return OtherKindError(
         f"The data set {source.label} contains {DATA_KINDS[found_kind]}, for stage {any_of(stages_for(found_kind))}. "
@@ -153,11 +195,14 @@ def other_kind(source: Source, found_kind: DataKind, kind: DataKind) -> OtherKin
 
 
 def kind_by_entry(source: Source, kind: DataKind) -> DataKind | None:
-    """Kind of data according to the `dataset_info.json` entry; None without an entry.
+    """Kind of data according to the `dataset_info.json` entry, known before a row is read.
 
     Args:
         source: the data set.
-        kind: what the stage learns from: many sets can be read in more than one way.
+        kind: kind of data that the stage trains on; it decides for an entry that can be read in more than one way.
+
+    Returns:
+        The kind; None without an entry.
     """
     return None if source.formatting is None else _kind_in_columns(source, dict(source.columns or ()), kind)
 
@@ -171,7 +216,7 @@ def _reads(reading: Reading, row: Row) -> bool:
 
 
 def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
-    """As `dataset_info.json` says."""
+    """The reading that an entry of `dataset_info.json` declares."""
     spec = format_of(str(source.formatting))
     given = dict(source.columns) if source.columns is not None else None
     found_kind = _kind_in_columns(source, given or {}, kind)
@@ -204,8 +249,8 @@ def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
 
 
 def _kind_in_columns(source: Source, given: dict[str, str], kind: DataKind) -> DataKind:
-    """What an entry says that its set holds, as far as it says so."""
-    if kind == PROMPTS:  # which every set has
+    """Kind of data that an entry declares, as far as it declares one."""
+    if kind == PROMPTS:  # every data set has prompts
         return PROMPTS
     if source.ranking:
         return PAIRS
@@ -272,7 +317,7 @@ def _turn_columns(columns: list[str], *, pairs: bool) -> list[str]:
 def _turn_keys(rows: Sequence[Row], column: str) -> set[str]:
     """The keys of the turns in a column, where it holds lists of objects (or their JSON text)."""
     for row in rows:
-        value: Any = row.get(column)
+        value: object = row.get(column)
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
                 value = json.loads(value)

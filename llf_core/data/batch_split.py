@@ -29,12 +29,19 @@ TEXT_COLUMNS = frozenset(
 
 
 def has_media(batch: Batch) -> bool:
-    """Whether a batch has tensors of images, videos or audio."""
+    """Whether a batch has tensors of images, videos or audio, whose layout depends on the model: it cannot be split."""
     return not batch.keys() <= TEXT_COLUMNS
 
 
 def document_count(batch: Batch) -> int:
-    """Number of documents of a batch (see `llf_core.data.Collator`); of a batch of answers, number of groups."""
+    """Count the documents of a batch (see `llf_core.data.Collator`), the most parts that it can be split into.
+
+    Args:
+        batch: flattened or padded.
+
+    Returns:
+        Number of documents; for a batch of answers, number of groups of answers to the same prompt.
+    """
     if "groups" in batch:
         groups: int = batch["groups"]
         return groups
@@ -44,10 +51,13 @@ def document_count(batch: Batch) -> int:
 
 
 def token_count(batch: Batch) -> Tensor:
-    """Count the tokens of a flattened or padded batch that belong to a document, without padding.
+    """Count the tokens of a batch that belong to a document, without padding: the work that a step has done.
+
+    Args:
+        batch: flattened or padded.
 
     Returns:
-        int64 scalar on the batch's device.
+        int64 scalar on the batch's device; reading its value waits for the device.
     """
     if "cu_seq_lens_q" in batch:
         end: Tensor = batch["cu_seq_lens_q"][-1]
@@ -57,9 +67,13 @@ def token_count(batch: Batch) -> Tensor:
 
 
 def trained_token_count(batch: Batch) -> Tensor:
-    """Count the labels of a batch that contribute to the loss.
+    """Count the labels of a batch that contribute to the loss, by which sums of the loss are divided.
 
-    These are all labels but -100, without the first label of a row, which no token predicts.
+    These are all labels but -100, without the first label of a row, which no token predicts. For a batch of answers,
+    they are its `targets`.
+
+    Args:
+        batch: flattened or padded.
 
     Returns:
         int64 scalar on the batch's device.
@@ -72,7 +86,9 @@ def trained_token_count(batch: Batch) -> Tensor:
 
 
 def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
-    """Split a batch between documents, so that the sum of a loss over all tokens stays the same.
+    """Split a batch between documents; the sum of a loss over all tokens stays the same.
+
+    A step that ran out of memory is repeated in such parts.
 
     ```
     flattened [1, 9], cu_seq_lens_q [0, 4, 6, 9], in 2  ->  [1, 4] [0, 4]   and   [1, 5] [0, 2, 5]
@@ -80,7 +96,7 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
     ```
 
     Args:
-        batch: flattened, or padded on the right; see `llf_core.data.Collator`.
+        batch: flattened (`[1, tokens]`), or padded on the right (`[batch, seq]`); see `llf_core.data.Collator`.
         parts: desired number of batches. A batch with fewer documents is split into one batch per document; a batch
             with media is not split.
 
@@ -93,7 +109,7 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
     if parts <= 1 or has_media(batch):
         return [dict(batch)]
     each = 1
-    if "groups" in batch:  # of which each is one document, or has one for each of its answers
+    if "groups" in batch:  # a group is one document, or one document for each of its answers
         each = (len(batch.get("cu_seq_lens_q", batch["input_ids"])) - ("cu_seq_lens_q" in batch)) // batch["groups"]
     if "cu_seq_lens_q" in batch:
         ends = batch["cu_seq_lens_q"][::each].tolist()
@@ -117,12 +133,18 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
 def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
     """Partition a sequence into contiguous parts so that the largest sum is as small as possible.
 
+    The peak memory of a split step is that of its largest part. Found by binary search over the largest sum (the linear
+    partitioning problem).
+
     Args:
         lengths: positive integers.
         parts: number of parts, from 1 to `len(lengths)`; none of them is empty.
 
     Returns:
         `parts + 1` increasing positions, from 0 to `len(lengths)`.
+
+    Raises:
+        ValueError: `lengths` is empty.
     """
     low, high = max(lengths), sum(lengths)
     while low < high:
@@ -211,7 +233,7 @@ def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, A
     return found | {name: batch[name][groups] for name in PER_GROUP if name in batch}
 
 
-def _shape(value: Any) -> tuple[int, ...]:
+def _shape(value: object) -> tuple[int, ...]:
     """Shape of a tensor; empty for a number."""
     shape: tuple[int, ...] = getattr(value, "shape", ())
     return shape

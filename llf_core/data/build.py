@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.cache import DONE_FILE
@@ -66,7 +66,7 @@ class EncodingSettings:
 
     @classmethod
     def of(cls, config: RunConfig) -> EncodingSettings:
-        """Take the settings from a config."""
+        """Take the settings that determine the examples from a config; no other key invalidates the cache."""
         data = config.data
         return cls(
             cutoff_len=data.cutoff_len,
@@ -80,8 +80,8 @@ class EncodingSettings:
             workers=data.preprocessing_num_workers,
         )
 
-    def key(self) -> dict[str, Any]:
-        """Part of the cache key; the number of processes is not in it."""
+    def key(self) -> dict[str, object]:
+        """The settings as part of the cache key, without the number of processes, which changes no example."""
         return {name: value for name, value in asdict(self).items() if name != "workers"}
 
 
@@ -93,7 +93,12 @@ class ProgressReporter:
         self._progress = progress
 
     def __call__(self, dataset: str, rows: int) -> None:
-        """Record the number of prepared rows of a data set."""
+        """Record the number of prepared rows of a data set; reported at most every two seconds.
+
+        Args:
+            dataset: name of the data set.
+            rows: number of its rows prepared so far.
+        """
         if self._under_way(rows, dataset=dataset) and self._progress is not None:
             self._progress(dataset, rows)
 
@@ -106,7 +111,7 @@ class Builder:
         settings: from the config.
         tokenizer: tokenizer of the model.
         template: renders conversations.
-        told: progress reporter.
+        progress: progress reporter.
         processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
     """
@@ -114,12 +119,14 @@ class Builder:
     settings: EncodingSettings
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
-    told: ProgressReporter
+    progress: ProgressReporter
     processor: ProcessorMixin | None = None
     media_dir: Path = Path()
 
     def build(self, folder: Path, train: list[OpenedDataset], evaluation: list[OpenedDataset]) -> None:
         """Write `train.arrow`, `eval.arrow` if there is evaluation data, and finally `report.json`.
+
+        Since the report comes last, a folder with a report is complete.
 
         Args:
             folder: empty folder to write to.
@@ -127,31 +134,37 @@ class Builder:
             evaluation: data sets to evaluate on.
 
         Raises:
-            DataError: a data set cannot be read or yields no example.
+            DataError: a data set cannot be read, contains another kind of data (`OtherKindError`) or yields no example;
+                or the chat template exceeds its limits.
+            OSError: a file cannot be written, for example on a full disk.
         """
         report = DataReport(template=self.template.name)
         digest = hashlib.sha256()
         for name, sets in ((TRAIN, train), (EVAL, evaluation)):
             if not sets:
                 continue
-            with ExampleWriter(folder / name, self.settings.kind, sees=self.processor is not None) as writer:
+            with ExampleWriter(folder / name, self.settings.kind, multimodal=self.processor is not None) as writer:
                 for number, opened in enumerate(sets):
                     self._add(opened, number, writer, report, digest)
             if not writer.count:
-                raise report.nothing_left([opened.source.label for opened in sets])
+                raise report.no_examples_error([opened.source.label for opened in sets])
         report.fingerprint = digest.hexdigest()
         text = json.dumps(report.json(), ensure_ascii=False)
         (folder / DONE_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def peek(self, opened: OpenedDataset, report: DataReport) -> Reading:
-        """Decide from a data set's first records how it is read, and note it in the report.
+        """Decide from a data set's first `PEEK_ROWS` records how it is read, and note it in the report.
 
         Args:
             opened: the data set.
             report: report to add to.
 
+        Returns:
+            How its rows are converted to conversations.
+
         Raises:
-            DataError: no record can be read, or no format fits them.
+            DataError: no record can be read, no format matches them, or it has media and the model takes only text.
+            OtherKindError: the data set contains another kind of data than the stage trains on.
         """
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
         return self._decide(opened, list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS)), report)
@@ -159,7 +172,7 @@ class Builder:
     def _decide(self, opened: OpenedDataset, peeked: list[Record], report: DataReport) -> Reading:
         name = opened.source.label
         if not peeked:
-            raise report.nothing_left([name])
+            raise report.no_examples_error([name])
         reading = decide(opened.source, [record.row for record in peeked], self.settings.kind)
         report.readings[name] = reading.text()
         media = [column for role, column in reading.columns.items() if role in KINDS]
@@ -172,7 +185,11 @@ class Builder:
         return reading
 
     def encoder(self, reading: Reading) -> Encoder:
-        """Encoder for a data set's records, given how they are read."""
+        """Create the encoder for a data set's records; each data set has its own, since it may be read differently.
+
+        Args:
+            reading: how its rows are converted, from `peek`.
+        """
         settings = self.settings
         return Encoder(
             tokenizer=self.tokenizer,
@@ -203,19 +220,22 @@ class Builder:
             for row in chunk.digests:
                 digest.update(row)
             rows += chunk.rows
-            self.told(name, rows)
+            self.progress(name, rows)
         kept, tokens, learned = (now - then for now, then in zip(writer.totals(), before, strict=True))
         records = rows + len(report.broken) - lines
         report.sets.append(SetCounts(name, records, kept, tokens, learned, opened.unit))
 
 
 def skip_broken(read: Iterable[RecordOrBroken], name: str, broken: list[Broken]) -> Iterator[Record]:
-    """Yield the readable records and collect broken lines.
+    """Yield the readable records and collect broken lines, so that one bad line does not end a preparation.
 
     Args:
         read: records and broken lines of a data set.
         name: name of the data set.
-        broken: list to which broken lines are added.
+        broken: list to which broken lines are added, for the report.
+
+    Yields:
+        The records, in order.
     """
     for entry in read:
         if isinstance(entry, BrokenLine):

@@ -7,12 +7,12 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.runs import home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from transformers import PreTrainedTokenizerBase
 
@@ -22,32 +22,43 @@ DONE_FILE = "report.json"
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of everything that determines how a tokenizer splits text."""
+    """SHA-256 of everything that determines how a tokenizer splits text, as part of the cache key."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     core = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     rest = [type(tokenizer).__name__, repr(sorted(tokenizer.special_tokens_map.items()))]
     return hashlib.sha256("\0".join([core, *rest]).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def cache_key(parts: dict[str, Any]) -> str:
-    """Hash of the parts, as 32 hexadecimal digits."""
+def cache_key(parts: Mapping[str, object]) -> str:
+    """Hash everything that determines the examples, and the version of the cache, to the name of their folder.
+
+    Args:
+        parts: values that JSON can represent; others are hashed as text.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     text = json.dumps({"version": VERSION, **parts}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def cached_folder(key: str, make: Callable[[Path], None], *, anew: bool = False) -> tuple[Path, bool]:
+def cached_folder(key: str, make: Callable[[Path], None], *, rebuild: bool = False) -> tuple[Path, bool]:
     """Return the folder of a prepared data set, and build it if it is missing.
 
     A second process that needs the same folder waits for the first. The folder appears complete under its name, or not
-    at all.
+    at all, so that a killed process leaves nothing that another one could take for complete.
 
     Args:
         key: from `cache_key`.
-        make: fills an empty folder; its last file is `report.json`.
-        anew: build it again even if it is cached.
+        make: fills an empty folder; its last file is `report.json`. Its errors are passed on.
+        rebuild: build it again even if it is cached.
 
     Returns:
         The folder, and whether it was cached.
+
+    Raises:
+        OSError: the cache cannot be written.
+        UnreadableError: the cache's lock is a link or not a regular file.
     """
     from llf_core.runs.lock import shared_lock
 
@@ -55,13 +66,13 @@ def cached_folder(key: str, make: Callable[[Path], None], *, anew: bool = False)
     base.mkdir(parents=True, exist_ok=True)
     folder = base / key
     with shared_lock(f"data-{key}", "Another process prepares the same data. Waiting for it."):
-        if (folder / DONE_FILE).is_file() and not anew:
+        if (folder / DONE_FILE).is_file() and not rebuild:
             return folder, True
         partial = Path(tempfile.mkdtemp(dir=base, prefix=f".{key}-"))
         try:
             make(partial)
             if folder.exists():
-                # Readers that map the old files keep them; the name goes to the new ones.
+                # Processes that have mapped the old files keep them, although their names are gone.
                 shutil.rmtree(folder)
             partial.rename(folder)
         except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from llf_core.data.errors import DataError
 from llf_core.redaction import redact
@@ -12,10 +12,10 @@ from llf_core.redaction.url_secrets import restore_url
 from llf_core.runs import home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
-ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}, "gcs": {"token": "anon"}}
+ANONYMOUS: dict[str, Mapping[str, object]] = {"s3": {"anon": True}, "gs": {"token": "anon"}, "gcs": {"token": "anon"}}
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
@@ -40,10 +40,13 @@ class CloudFile:
         return PurePosixPath(self.url).stem
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Open the file.
+        """Open the file for streaming, so that training can start before it is downloaded.
+
+        Args:
+            mode: `rb`; readers pass it as for a path.
 
         Raises:
-            DataError: see `fetch_file`.
+            DataError: unknown protocol, missing package, no such file, or no permission.
         """
         import fsspec
 
@@ -65,8 +68,12 @@ def fetch_file(url: str) -> Path:
     Args:
         url: `protocol://path`.
 
+    Returns:
+        Path of the local copy. It ends with the file's name, by which readers recognize its type.
+
     Raises:
         DataError: unknown protocol, missing package, no such file, or no permission.
+        OSError: the copy cannot be written.
     """
     import fsspec
 
@@ -75,11 +82,12 @@ def fetch_file(url: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     keep = {"cache_storage": str(folder), "check_files": True}
 
-    def fetched(protocol: str, options: dict[str, Any]) -> Any:
-        return fsspec.open_local(f"filecache::{address}", filecache=keep, **{protocol: options})
+    def fetched(protocol: str, options: Mapping[str, object]) -> str | list[str]:
+        paths: str | list[str] = fsspec.open_local(f"filecache::{address}", filecache=keep, **{protocol: options})
+        return paths
 
     found = _with_and_without_name(url, fetched)
-    # A name with its suffix: readers go by it.
+    # With the original suffix, by which readers recognize the type.
     path = Path(found if isinstance(found, str) else found[0])
     named = path.with_name(f"{path.name}-{redact(url).rpartition('/')[2]}")
     named.unlink(missing_ok=True)
@@ -90,8 +98,11 @@ def fetch_file(url: str) -> Path:
 def full_url(url: str) -> str:
     """Return the URL with its password, which a run's config stores without it.
 
+    Args:
+        url: URL, of which credentials may be replaced with `***`.
+
     Raises:
-        DataError: the environment does not contain it.
+        DataError: the environment does not contain the password.
     """
     try:
         return restore_url(url)
@@ -99,7 +110,7 @@ def full_url(url: str) -> str:
         raise DataError(str(error.args[0])) from None
 
 
-def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) -> T:
+def _with_and_without_name(url: str, act: Callable[[str, Mapping[str, object]], T]) -> T:
     """Access a file anonymously first, if its protocol supports that, then with credentials.
 
     Args:
@@ -110,7 +121,7 @@ def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) ->
         DataError: see `fetch_file`.
     """
     protocol, url = url.partition("://")[0], redact(url)
-    attempts = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]
+    attempts: list[Mapping[str, object]] = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]
     for number, options in enumerate(attempts, start=1):
         try:
             return act(protocol, options)

@@ -63,7 +63,7 @@ class Collator:
     multiple: int = 8
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate a batch.
+        """Collate a batch, as the trainer's data loader calls it.
 
         Args:
             features: examples with `input_ids` and `labels` (`[seq]` each) and `index`, or packed rows, each with its
@@ -76,7 +76,8 @@ class Collator:
             `numbers` (`[documents]`, int64).
 
         Raises:
-            DataError: no token of the batch contributes to the loss. The message names its examples.
+            DataError: no token of the batch contributes to the loss, the processor does not accept its media, or a
+                media file has changed since the preparation. The message names its examples.
         """
         examples = [example for feature in features for example in feature.get("examples", (feature,))]
         ids = [np.asarray(example["input_ids"], dtype=np.int64) for example in examples]
@@ -138,7 +139,7 @@ class Collator:
         assert self.processor is not None  # noqa: S101 - for the type checker
         texts, media = [], []
         for example, tokens in zip(examples, ids, strict=True):
-            # What has no media has no text kept: its tokens are put in the place of these.
+            # An example without media has no stored text: its decoded text reserves a row, which its tokens replace.
             text, found = json.loads(example["seen"]) if example.get("seen") else (self.tokenizer.decode(tokens), [])
             texts.append(text)
             media.append([Medium(*one) for one in found])

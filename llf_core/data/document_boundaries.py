@@ -25,12 +25,15 @@ def flatten_documents(ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray
     at 0 in each document, and attention gets the bounds of the documents.
 
     Args:
-        ids: token ids of each document, `[seq]` each.
-        labels: labels of each document, `[seq]` each.
+        ids: token ids of each document, `[seq]` each, int64; at least one document.
+        labels: labels of each document, `[seq]` each, int64.
 
     Returns:
         `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and `cu_seq_lens_k`
         (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int).
+
+    Raises:
+        ValueError: there is no document.
     """
     import torch
 

@@ -141,48 +141,86 @@ class Encoder:
 
     @cached_property
     def library(self) -> FastTokenizer | None:
-        """The tokenizer's fast implementation, with a cache of tokenized words; None for a slow tokenizer."""
+        """The tokenizer's fast implementation, which tokenizes a chunk in few calls; None for a slow tokenizer.
+
+        With a cache of tokenized words if the tokenizer allows it, see `fast_tokenizer_of`.
+        """
         return fast_tokenizer_of(self.tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Chunk:
-        """Encode records. A record that cannot be trained on is reported with its reason."""
-        # Of millions of small objects none is part of a circle, and looking for circles takes a fifth of the time.
-        looked = gc.isenabled()
+        """Encode records to examples. A record that cannot be trained on is reported with its reason, not raised.
+
+        Args:
+            records: consecutive records of a data set.
+
+        Returns:
+            The examples, the dropped records, and what the report needs.
+
+        Raises:
+            DataError: the chat template exceeds its limits, or the tokenizer fails on a text: later records would too.
+        """
+        # Garbage collection takes a fifth of the time, and none of the millions of small objects is part of a cycle.
+        collecting = gc.isenabled()
         gc.disable()
         try:
-            chunk, drawn = self.draw(records)
-            return self.finish(chunk, drawn, self.tokenize(drawn))
+            chunk, rendered_rows = self.render(records)
+            return self.finish(chunk, rendered_rows, self.tokenize(rendered_rows))
         finally:
-            if looked:
+            if collecting:
                 gc.enable()
 
-    def draw(self, records: Sequence[Record]) -> tuple[Chunk, RenderedRows]:
-        """Step 1 of 3: render records to text."""
+    def render(self, records: Sequence[Record]) -> tuple[Chunk, RenderedRows]:
+        """Step 1 of 3: convert records to conversations and render them to text.
+
+        The steps are separate so that a second thread can tokenize while this one renders the next chunk.
+
+        Args:
+            records: consecutive records of a data set.
+
+        Returns:
+            The chunk, as yet with the dropped records only, and the texts to tokenize.
+
+        Raises:
+            DataError: the chat template exceeds its limits.
+        """
         chunk = Chunk(rows=len(records))
-        drawn: RenderedRows = []
+        rendered_rows: RenderedRows = []
         for record in records:
             try:
                 conversation = self._align(record.row)
                 chunk.digests.append(hashlib.sha256(conversation.canonical()).digest())
                 conversation = self._with_system(conversation)
-                drawn += [(record.index, part, rendered) for part, rendered in self._texts(conversation)]
+                rendered_rows += [(record.index, part, rendered) for part, rendered in self._texts(conversation)]
             except BadExample as error:
                 chunk.dropped.append((record.index, str(error)))
-        return chunk, drawn
+        return chunk, rendered_rows
 
-    def tokenize(self, drawn: RenderedRows) -> list[Encoded | BadExample]:
-        """Step 2 of 3: tokenize the texts. A fast tokenizer does this without the GIL."""
-        return self._encode([rendered for _, _, rendered in drawn])
-
-    def finish(self, chunk: Chunk, drawn: RenderedRows, tokens: list[Encoded | BadExample]) -> Chunk:
-        """Step 3 of 3: turn tokens into examples.
+    def tokenize(self, rendered_rows: RenderedRows) -> list[Encoded | BadExample]:
+        """Step 2 of 3: tokenize the texts. A fast tokenizer does this without the GIL.
 
         Args:
-            chunk: from `draw`; examples and dropped records are added.
-            drawn: from `draw`.
-            tokens: from `tokenize`.
+            rendered_rows: from `render`.
+
+        Returns:
+            For each text its tokens and labels, or why it cannot be encoded.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
         """
-        texts = zip(drawn, tokens, strict=True)
+        return self._encode([rendered for _, _, rendered in rendered_rows])
+
+    def finish(self, chunk: Chunk, rendered_rows: RenderedRows, tokens: list[Encoded | BadExample]) -> Chunk:
+        """Step 3 of 3: truncate or split the tokens to `cutoff_len` and make examples of them.
+
+        Args:
+            chunk: from `render`; examples and dropped records are added.
+            rendered_rows: from `render`.
+            tokens: from `tokenize`.
+
+        Returns:
+            The same chunk.
+        """
+        texts = zip(rendered_rows, tokens, strict=True)
         for (index, conversation, rendered), found in texts:
             try:
                 if self.kind == PAIRS:
@@ -199,8 +237,8 @@ class Encoder:
         conversation = self.reading.align(row)
         if self.processor is None:
             return conversation
-        signs = self._signs if self._texts_alone else None
-        found = add_media(conversation, row, self.reading.columns, self.media_dir, signs)
+        placeholders = self._placeholders if self._texts_alone else None
+        found = add_media(conversation, row, self.reading.columns, self.media_dir, placeholders)
         if found.media and self.kind != ANSWERS:
             raise BadExample("images, videos and audio are supported only in conversations with responses")
         return found
@@ -214,7 +252,7 @@ class Encoder:
         return bool(self.template.marked) or not accepts_parts(self.template, self.tokenizer)
 
     @cached_property
-    def _signs(self) -> dict[str, str]:
+    def _placeholders(self) -> dict[str, str]:
         """Placeholder of each kind of media in the texts of a named template, as the model's own template writes it."""
         own = choose_template(None, self.tokenizer)
         return {
@@ -296,10 +334,10 @@ class Encoder:
                 raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its response")
 
             def kept(values: list[int]) -> list[int]:
-                said = values[answer]
-                if len(said) > room:
-                    said = said[: room - closing] + said[len(said) - closing :]
-                return values[: source - opening] + values[start - opening : start] + said
+                kept_answer = values[answer]
+                if len(kept_answer) > room:
+                    kept_answer = kept_answer[: room - closing] + kept_answer[len(kept_answer) - closing :]
+                return values[: source - opening] + values[start - opening : start] + kept_answer
 
             ids = kept(tokens.ids)
             return Tokens(ids, kept(tokens.labels), (Turn(source, len(ids)),))
@@ -410,10 +448,17 @@ class Encoder:
         return conversation, tokens, opening, closing
 
     def explain(self, record: Record) -> list[ExplainedExample]:
-        """Encode a record for inspection, with the tokens that truncation removes; of a pair both answers.
+        """Encode a record for inspection, with the tokens that truncation removes.
+
+        Args:
+            record: the record.
+
+        Returns:
+            Its examples; of a pair the chosen and the rejected one.
 
         Raises:
-            BadExample: the record yields no example.
+            BadExample: the record yields no example; the message is the reason.
+            DataError: the chat template exceeds its limits, or the tokenizer fails on its text.
         """
         conversation = self._with_system(self._align(record.row))
         parts = self._texts(conversation)
@@ -449,12 +494,12 @@ class Encoder:
     ) -> list[ExplainedExample]:
         kept = [range(len(one.ids)) for one in tokens]
         if max(map(len, kept)) > self.cutoff_len and self.cutoff_strategy == "cut":
-            # Places take the room of the labels: they are cut alike.
+            # Positions in place of the labels show which tokens are kept.
             chosen, rejected = (one._replace(labels=list(places)) for one, places in zip(tokens, kept, strict=True))
             kept = [set(one.labels) for one in self._cut_pair(conversation, chosen, rejected)]  # type: ignore[misc]
         return [
-            ExplainedExample(said, rendered, one, [place in left for place in range(len(one.ids))])
-            for (said, rendered), one, left in zip(parts, tokens, kept, strict=True)
+            ExplainedExample(side, rendered, one, [place in left for place in range(len(one.ids))])
+            for (side, rendered), one, left in zip(parts, tokens, kept, strict=True)
         ]
 
     def _ids(self, text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 import numpy as np
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    import pyarrow as pa
     from datasets import Dataset
     from numpy.typing import NDArray
 
     from llf_core.config.declaration import DataKind
     from llf_core.data.encoder import Example
 
-COUNT_COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "twin")
+COUNT_COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "hash")
 """Columns of the counts, one row per example.
 
 In order: tokens; trained tokens; tokens before truncation; trained tokens that truncation removed; number of the data
 set; hash that is equal for examples with equal tokens and labels.
 """
-SET_COLUMN, TWIN_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("twin")
+SET_COLUMN, HASH_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("hash")
 
 
 SCALAR_TYPES = {"good": "bool", "seen": "string"}
@@ -45,18 +46,21 @@ class ExampleWriter:
     packed later. The columns of the counts are those of `COUNT_COLUMNS`.
     """
 
-    def __init__(self, path: Path, kind: DataKind = ANSWERS, *, sees: bool = False) -> None:
+    def __init__(self, path: Path, kind: DataKind = ANSWERS, *, multimodal: bool = False) -> None:
         """Open the file.
 
         Args:
             path: file to create or replace.
             kind: kind of the examples; pairs and unpaired preferences have further columns.
-            sees: whether the examples are for a multimodal model.
+            multimodal: whether the examples are for a multimodal model, which adds the column `seen`.
+
+        Raises:
+            OSError: the file cannot be created.
         """
         import pyarrow as pa
 
         self._path = path
-        self._more = (*EXTRA_COLUMNS.get(kind, ()), *(("seen",) if sees else ()))
+        self._more = (*EXTRA_COLUMNS.get(kind, ()), *(("seen",) if multimodal else ()))
         self._counts: list[tuple[int, ...]] = []
         self._totals = [0, 0, 0]
         numbers = pa.list_(pa.int32())
@@ -65,14 +69,17 @@ class ExampleWriter:
             {"input_ids": numbers, "labels": numbers, "index": pa.int64(), "number": pa.int64()} | more
         )
         self._file = path.open("wb")
-        self._stream: Any = pa.ipc.new_stream(self._file, self._schema)
+        self._stream = pa.ipc.new_stream(self._file, self._schema)
 
     def write(self, examples: Sequence[Example], number: int) -> None:
-        """Append examples.
+        """Append examples. Their token arrays are copied as bytes, without a Python integer for each token.
 
         Args:
             examples: the examples.
             number: number of their data set.
+
+        Raises:
+            OSError: the file cannot be written, for example on a full disk.
         """
         import pyarrow as pa
 
@@ -82,7 +89,7 @@ class ExampleWriter:
         }
         more = [name for name in self._more if name not in SCALAR_TYPES]
         lists |= {name: [array("i", (example.more or {})[name]) for example in examples] for name in more}
-        columns: dict[str, Any] = {name: _lists(values) for name, values in lists.items()}
+        columns: dict[str, object] = {name: _lists(values) for name, values in lists.items()}
         columns["index"] = [example.index for example in examples]
         columns["number"] = range(self.count, self.count + len(examples))
         columns |= {
@@ -101,12 +108,12 @@ class ExampleWriter:
         self._totals = [total + more for total, more in zip(self._totals, sums, strict=True)]
 
     def totals(self) -> tuple[int, ...]:
-        """Number of examples, tokens and trained tokens written so far."""
+        """Number of examples, tokens and trained tokens so far; two calls give the counts of a data set."""
         return tuple(self._totals)
 
     @property
     def count(self) -> int:
-        """Number of examples written so far."""
+        """Number of examples written so far: the number that the next one gets."""
         return len(self._counts)
 
     def __enter__(self) -> Self:
@@ -130,7 +137,7 @@ def _array(numbers: Sequence[int]) -> array[int]:
     return numbers if isinstance(numbers, array) else array("i", numbers)
 
 
-def _lists(values: list[array[int]]) -> Any:
+def _lists(values: list[array[int]]) -> pa.ListArray:
     """Arrow column of lists, built from their bytes without a copy of each value."""
     import pyarrow as pa
 
@@ -140,13 +147,16 @@ def _lists(values: list[array[int]]) -> Any:
     return pa.ListArray.from_arrays(pa.array(ends), items)
 
 
-def content_hash(ids: array[int], labels: array[int], more: Mapping[str, Any] | None = None) -> int:
-    """64-bit hash (BLAKE2) that is equal for examples with equal tokens, labels and media.
+def content_hash(ids: array[int], labels: array[int], more: Mapping[str, object] | None = None) -> int:
+    """64-bit hash (BLAKE2b, RFC 7693), equal for examples with equal tokens, labels and media, to find duplicates.
 
     Args:
         ids: token ids `[seq]`.
         labels: labels `[seq]`.
         more: further columns of the example, which are hashed too.
+
+    Returns:
+        A signed integer, as it fits in an int64 column.
     """
     digest = hashlib.blake2b(ids, digest_size=8)
     digest.update(labels)
@@ -155,48 +165,54 @@ def content_hash(ids: array[int], labels: array[int], more: Mapping[str, Any] | 
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 
-def drop_duplicates(twins: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the examples that do not repeat an earlier one.
+def drop_duplicates(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the examples that do not repeat an earlier one, for `drop_duplicates: true`.
 
     Args:
-        twins: `[examples]`, the column `twin`.
+        hashes: `[examples]`, int64, the column `hash` of the counts.
 
     Returns:
-        Positions, ascending.
+        Positions `[kept]`, int64, ascending.
     """
-    return np.sort(np.unique(twins, return_index=True)[1])
+    return np.sort(np.unique(hashes, return_index=True)[1])
 
 
 def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
-    """Open a file of examples.
+    """Open a file of examples without reading it into memory: pages are loaded when an example is accessed.
+
+    Args:
+        path: file of an `ExampleWriter`; the counts are in a `.npy` file beside it.
 
     Returns:
-        The examples, memory-mapped, and their counts `[examples, columns]`, see `COUNT_COLUMNS`.
+        The examples, memory-mapped, and their counts `[examples, columns]`, int64, see `COUNT_COLUMNS`.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
     """
     from datasets import Dataset
 
     return Dataset.from_file(str(path)), np.load(path.with_suffix(".npy"))
 
 
-def split_validation(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split off examples for evaluation at random. Copies of an example stay on the same side.
+def split_validation(hashes: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split off examples for evaluation at random. Copies of an example stay on the same side, so that none leaks.
 
     Args:
-        twins: `[examples]`, the column `twin`.
+        hashes: `[examples]`, int64, the column `hash` of the counts.
         size: fraction below 1 (rounded, at least one example), or number of examples. A few more are held out if copies
             do not divide evenly.
-        seed: random seed.
+        seed: random seed; the same seed gives the same split.
 
     Returns:
-        Positions of the training examples and of the evaluation examples, both ascending.
+        Positions of the training examples `[train]` and of the evaluation examples `[eval]`, int64, both ascending.
 
     Raises:
         DataError: no example would be left to train on.
     """
-    total = len(twins)
+    total = len(hashes)
     count = max(1, round(total * size)) if size < 1 else int(size)
-    # Groups are numbered by their first examples, so that without copies the draw is one of examples.
-    _, first, group = np.unique(twins, return_index=True, return_inverse=True)
+    # Groups are numbered in the order of their first examples: without copies, examples themselves are drawn.
+    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))[group]
     order = np.random.default_rng(seed).permutation(len(first))
     sizes = np.bincount(rank)
@@ -209,13 +225,16 @@ def split_validation(twins: NDArray[np.int64], size: float, seed: int) -> tuple[
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def write_jsonl(examples: Dataset, file: TextIO, **facts: Any) -> None:
-    """Write examples as JSON lines.
+def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
+    """Write examples as JSON lines, in batches, so that a large data set needs little memory.
 
     Args:
         examples: with `index`, `input_ids`, `labels`.
         file: text file, open for writing.
         facts: further keys of each line.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     for batch in examples.iter(batch_size=1000):
         for index, ids, labels in zip(batch["index"], batch["input_ids"], batch["labels"], strict=True):
@@ -224,7 +243,9 @@ def write_jsonl(examples: Dataset, file: TextIO, **facts: Any) -> None:
 
 
 def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Number of tokens of each example in the underlying table, including held-out ones, without reading the tokens.
+    """Number of tokens of each example in the underlying table, from its offsets alone, without reading the tokens.
+
+    The table includes examples that a selection of the data set leaves out, such as held-out ones.
 
     Args:
         examples: a data set of examples.
@@ -232,6 +253,9 @@ def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[in
 
     Returns:
         `[examples]`, int64.
+
+    Raises:
+        KeyError: there is no such column.
     """
     import pyarrow.compute as pc
 

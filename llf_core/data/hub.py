@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.data.errors import DataError
@@ -14,14 +14,20 @@ from llf_core.models.hub import INVALID_RESPONSE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from datasets import Dataset, IterableDataset
+
     from llf_core.data.source import Source
 
 PROBE_SECONDS = 3.0
 REFUSED_CODES = {401, 403, 404}
 
 
-def load_hub_dataset(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Any:
+def load_hub_dataset(
+    source: Source, cache_dir: str | None = None, *, streaming: bool = False
+) -> Dataset | IterableDataset:
     """Open a data set of the hub; if the hub does not answer within 3 s, from the client's cache.
+
+    Without the hub the client itself would retry for half a minute.
 
     Args:
         source: a source with a `hub_id`.
@@ -33,6 +39,7 @@ def load_hub_dataset(source: Source, cache_dir: str | None = None, *, streaming:
 
     Raises:
         DataError: no such data set, subset or split; gated or private; or no connection and nothing in the cache.
+        OSError: the cache cannot be written, for example on a full disk.
     """
     import datasets
 
@@ -56,17 +63,18 @@ def load_hub_dataset(source: Source, cache_dir: str | None = None, *, streaming:
 
 
 def download_file(repository: str, name: str) -> Path:
-    """Download a file of a data set's repository.
+    """Download a single file of a data set's repository, such as `dataset_info.json`, or take it from the cache.
 
     Args:
         repository: hub id of the data set.
-        name: name of the file.
+        name: path of the file in the repository.
 
     Returns:
         Path of the local copy.
 
     Raises:
-        DataError: the hub does not provide it.
+        DataError: no such data set or file; gated or private; or no connection and nothing in the cache.
+        OSError: the cache cannot be written, for example on a full disk.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -102,7 +110,7 @@ def _probe(hub_id: str) -> bool:
         return False
     except (network, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-            raise  # a full disk is no matter of the network
+            raise  # such as a full disk: not a network problem
         return False
     except INVALID_RESPONSE:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain, cycle, islice
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -32,21 +32,25 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
     ```
 
     Args:
-        sets: `[examples]`, the data set of each example, ascending.
+        sets: `[examples]`, int64, the data set of each example, ascending.
         strategy: a `mix_strategy`.
-        shares: sampling probability of each data set; empty to alternate between them.
+        shares: sampling probability of each data set; empty to alternate between them. The share of a data set without
+            examples is divided among the others.
         seed: random seed of the sampling.
 
     Returns:
-        Positions of examples. Some are repeated or left out, depending on the strategy.
+        Positions `[order]` of examples, int64. Some are repeated or left out, depending on the strategy.
+
+    Raises:
+        KeyError: an unknown strategy.
     """
     if strategy == "concat" or not len(sets):
         return np.arange(len(sets))
     import datasets
 
     numbers = np.unique(sets)
-    parts: list[Any] = [datasets.Dataset.from_dict({"place": np.flatnonzero(sets == number)}) for number in numbers]
-    # A set of which nothing is left takes no turn; what it would have taken is shared among the others.
+    parts = [datasets.Dataset.from_dict({"place": np.flatnonzero(sets == number)}) for number in numbers]
+    # Data sets without examples are left out; their probability is divided among the others.
     left = [shares[number] for number in numbers] if shares else []
     probabilities = [share / sum(left) for share in left] if sum(left) > 0 else None
     if len(parts) == 1:
@@ -60,12 +64,12 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
 def interleave_streams(
     sets: Sequence[Callable[[], Iterator[T]]], strategy: str, shares: tuple[float, ...], seed: int
 ) -> Iterator[T]:
-    """Interleave streamed data sets of unknown length, in the order of `mixed`.
+    """Interleave streamed data sets of unknown length, in the order of `interleave_order`.
 
     Args:
         sets: for each data set, a function that starts it from the beginning.
         strategy: a `mix_strategy`.
-        shares: see `mixed`.
+        shares: see `interleave_order`.
         seed: random seed of the sampling.
 
     Yields:
@@ -80,7 +84,7 @@ def interleave_streams(
     drawn = sum(left) > 0
     stops = any if strategy == "interleave_under" else all
     for number in _turns(len(places), [share / sum(left) for share in left] if drawn else [], seed):
-        # Where all take equal turns, a round that has begun is finished.
+        # Without probabilities, a round that has begun is finished.
         if (drawn or number == 0) and stops(every[place].ended for place in places):
             return
         one = every[places[number]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config import Fix, Problem
 from llf_core.config.declaration import StageDeclaration
@@ -27,7 +27,14 @@ DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
 
 
 def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
-    """Problems of a config's data sets: errors with the field they belong to and suggested fixes."""
+    """Find the data sets of a config that do not fit its stage, before a run starts.
+
+    Args:
+        config: a valid config.
+
+    Returns:
+        Errors with the field they belong to and suggested fixes; at most one per field.
+    """
     kind, found = wanted_kind(config), []
     for key in FIELDS:
         names: Sequence[str] = config.get(key) or ()
@@ -38,19 +45,22 @@ def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
                 if config.data.dataset_format is not None:
                     fixes = (*fixes, Fix("Detect automatically", dict.fromkeys(FORMAT_KEYS)))
                 found.append(Problem("invalid", key, ",".join(names), error.message, fixes, keys=(key, "stage")))
-                break  # one sentence beside a field
+                break  # one problem per field
     return tuple(found)
 
 
-def demo_for_stage(name: Any, stage: str) -> str | None:
-    """The demo data set of a stage, to replace the demo data set of another stage.
+def demo_for_stage(name: object, stage: str) -> str | None:
+    """Choose the demo data set of a stage, so that a form that changes the stage stays ready to start.
 
     Args:
         name: value of `dataset`.
         stage: name of the stage.
 
     Returns:
-        Name of the demo data set; None if `name` is not a demo data set or fits the stage.
+        Name of the demo data set; None if `name` is no demo data set, or there is none for the stage.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
     """
     known = declared(StageDeclaration)
     data_kind = known[stage].data_kind if stage in known else ANSWERS
@@ -58,11 +68,14 @@ def demo_for_stage(name: Any, stage: str) -> str | None:
 
 
 def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]:
-    """Data sets without known problems.
+    """Filter the data sets that a form suggests: those that fit the stage, as far as known without network access.
 
     Args:
         config: config of the form; None if it has errors, in which case all names are returned.
         names: candidates.
+
+    Returns:
+        The names in the same order, without data sets of another kind.
     """
     if config is None:
         return list(names)
@@ -76,7 +89,7 @@ def _fixes(key: str, names: Sequence[str], error: Exception, kind: DataKind) -> 
         return ()
     stages = stages_for(error.kind) if key == "dataset" else ()
     fixes = [Fix(f"Set the stage to {name}", {"stage": name}) for name in stages]
-    changes: dict[str, Any] = {key: DEMOS[kind]} if kind in DEMOS else {}
+    changes: dict[str, str] = {key: DEMOS[kind]} if kind in DEMOS else {}
     if changes and set(names) <= set(DEMOS.values()):
         fixes.insert(0, Fix(f"Take {DEMOS[kind]}", changes))
     return tuple(fixes)

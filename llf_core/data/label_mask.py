@@ -62,7 +62,7 @@ class Encoded(NamedTuple):
     learned: int
 
     def lists(self) -> Tokens:
-        """The same as lists, which are truncated and compared."""
+        """Convert to lists, which truncation slices and compares. Only examples above `cutoff_len` need it."""
         return Tokens(self.ids.tolist(), self.labels.tolist(), self.turns)
 
 
@@ -92,13 +92,16 @@ def encode(
     Returns:
         One entry for each conversation. It is a `BadExample` if a tokenizer without offsets splits a text differently
         once the answer follows.
+
+    Raises:
+        DataError: the tokenizer fails on a text.
     """
     library = library or fast_tokenizer_of(tokenizer)
     if any(rendered.cuts is not None for rendered in batch):
         return _encode_by_pieces(tokenizer, library, batch, train_on_prompt=train_on_prompt)
     if library is None:
         return [_encode_by_prefix(tokenizer, rendered, train_on_prompt=train_on_prompt) for rendered in batch]
-    located = library.located([rendered.text for rendered in batch], [rendered.answers for rendered in batch])
+    located = library.locate([rendered.text for rendered in batch], [rendered.answers for rendered in batch])
     return [build_labels(ids, starmap(Turn, places), train_on_prompt=train_on_prompt) for ids, places in located]
 
 
@@ -133,12 +136,15 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tup
 
 
 def build_labels(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
-    """Build labels from the ranges of the answers.
+    """Build labels from the ranges of the answers: the token id inside them, -100 elsewhere.
 
     Args:
-        ids: token ids `[seq]`.
-        turns: ranges of the answers.
+        ids: token ids `[seq]`, int32.
+        turns: ranges of the answers; they do not overlap.
         train_on_prompt: whether the loss includes every token.
+
+    Returns:
+        Token ids and labels `[seq]`, and the number of labels that contribute to the loss.
     """
     turns = tuple(turns)
     if train_on_prompt:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.did_you_mean import listed
 from llf_core.data.cloud_storage import CloudFile, fetch_file
@@ -27,6 +27,8 @@ from llf_core.untrusted import read_object
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from datasets import Dataset, IterableDataset
+
     from llf_core.data.records import File
     from llf_core.data.source import Source
 
@@ -44,16 +46,26 @@ class OpenedDataset:
 
     source: Source
     files: tuple[File, ...]
-    table: Any = None
+    table: Dataset | IterableDataset | None = None
     streamed: bool = False
 
     @property
     def unit(self) -> str:
-        """Unit in which people count its records, see `records.record_unit`."""
+        """Unit in which people count its records, for messages such as `line 8`; see `records.record_unit`.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
         return "row" if self.table is not None else record_unit(self.files)
 
-    def identity(self) -> list[Any]:
-        """Values that determine its examples: how it is read, and its content, independent of its location."""
+    def identity(self) -> list[object]:
+        """Values that determine its examples, for the cache key: how it is read, and its content, wherever it is.
+
+        Content is hashed completely, unless the data set is streamed; then name, size and time of each file count.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
         source = self.source
         how = [source.label, source.formatting, source.columns, source.tags, source.num_samples, source.ranking]
         return [*how, source.split if self.table is not None else None, self._content()]
@@ -74,14 +86,22 @@ class OpenedDataset:
 def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> OpenedDataset:
     """Find the files of a data set. A hub's or cloud's data set is downloaded, unless it is streamed.
 
+    No record is read yet, so a missing data set is an error before anything is prepared.
+
     Args:
         source: from `find_sources`.
         cache_dir: cache folder of Hugging Face's client; None for its default.
         streaming: whether to stream the data set.
 
+    Returns:
+        The data set, whose records `read_source` reads.
+
     Raises:
         DataError: a file or folder is missing or has files of several kinds; the hub or cloud does not provide the data
             set; or it cannot be streamed.
+        UnreadableError: the `state.json` of a data set that `Dataset.save_to_disk` wrote is not a regular file, or too
+            large.
+        OSError: a download cannot be written.
     """
     if streaming and source.num_samples:
         raise DataError(
@@ -137,7 +157,7 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
 
     Args:
         opened: the data set.
-        max_samples: maximum number of records, taken from the beginning.
+        max_samples: maximum number of records, taken from the beginning; None for all.
         seed: random seed of the sampling by `num_samples`.
 
     Yields:
@@ -145,6 +165,7 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
 
     Raises:
         DataError: a file cannot be read, or the data set has no records.
+        OSError: a file cannot be opened, for example without permission.
     """
     found = _read_files(opened.files) if opened.table is None else _read_table(opened.table)
     if opened.source.num_samples:
@@ -171,7 +192,7 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
 
 
 def no_records_error(label: str, names: str) -> DataError:
-    """Create the error for a data set without records.
+    """Create the error for a data set without records; a form's quick check and the preparation use the same sentence.
 
     Args:
         label: name of the data set, as shown to people.
@@ -192,7 +213,7 @@ def _read_files(files: tuple[File, ...]) -> Iterator[RecordOrBroken]:
         start += last + 1
 
 
-def _read_table(table: Any) -> Iterator[RecordOrBroken]:
+def _read_table(table: Dataset | IterableDataset) -> Iterator[RecordOrBroken]:
     start = 0
     for batch in table.with_format("arrow").iter(batch_size=1000):
         yield from records_of_batch(batch, start)

@@ -18,6 +18,7 @@ from llf_core.data.label_mask import Encoded, Turn, build_labels
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from PIL.Image import Image
     from transformers import ProcessorMixin
 
     from llf_core.data.formats.conversation import Conversation, Message
@@ -34,26 +35,30 @@ INLINE = "data:;base64,"
 
 def add_media(
     conversation: Conversation,
-    row: Mapping[str, Any],
+    row: Mapping[str, object],
     columns: Mapping[str, str],
     folder: Path,
-    signs: Mapping[str, str] | None = None,
+    placeholders: Mapping[str, str] | None = None,
 ) -> Conversation:
     """Add media to a conversation, whose contents become lists of parts, as templates of multimodal models take them.
 
     `<image>`, `<video>` and `<audio>` in the text are placeholders for the entries of their columns. Without
-    placeholders, media come before the first question.
+    placeholders, media come before the first question. This is LLaMA-Factory's convention.
 
     Args:
         conversation: conversation of the row.
         row: the record.
         columns: the data set's column for each of LLaMA-Factory's names.
         folder: base folder of relative paths.
-        signs: placeholder of each kind, for a template that takes content as strings only; None for a template that
+        placeholders: text for each kind, for a template that takes content as strings only; None for a template that
             takes lists of parts.
 
+    Returns:
+        A new conversation with its media in the order of their placeholders.
+
     Raises:
-        BadExample: the number of placeholders differs from the number of media, or a file is missing.
+        BadExample: the number of placeholders differs from the number of media, a value is not the path or bytes of a
+            file, or the template does not support a kind.
     """
     given = {
         kind: [_medium(kind, value, folder) for value in _listed(row.get(columns.get(column, "")))]
@@ -80,26 +85,35 @@ def add_media(
                 parts.append({"type": kind})
             elif piece or not message["content"]:
                 parts.append({"type": "text", "text": piece})
-        messages[place] = {**message, "parts": parts} if signs is None else _in_text(message, parts, signs)
+        messages[place] = (
+            {**message, "parts": parts} if placeholders is None else _in_text(message, parts, placeholders)
+        )
     for kind, found in left.items():
         if any(True for _ in found):
             raise BadExample(f"it has more {kind} data than <{kind}> markers in its text")
     rejected = conversation.rejected
-    if rejected is not None and signs is None:  # the other answer of a pair, in which no picture is looked for
+    if rejected is not None and placeholders is None:  # the rejected answer of a pair; media in it are not supported
         rejected = {**rejected, "parts": [{"type": "text", "text": rejected["content"]}]}
     return replace(conversation, messages=tuple(messages), rejected=rejected, media=tuple(used))
 
 
-def _in_text(message: Message, parts: list[dict[str, str]], signs: Mapping[str, str]) -> Message:
-    unknown = {part["type"] for part in parts} - {"text", *signs}
+def _in_text(message: Message, parts: list[dict[str, str]], placeholders: Mapping[str, str]) -> Message:
+    unknown = {part["type"] for part in parts} - {"text", *placeholders}
     if unknown:
         raise BadExample(f"the model's chat template takes no {', '.join(sorted(unknown))}")
-    text = "".join(part["text"] if part["type"] == "text" else signs[part["type"]] for part in parts)
+    text = "".join(part["text"] if part["type"] == "text" else placeholders[part["type"]] for part in parts)
     return {**message, "content": text}
 
 
 def content_parts(messages: Sequence[Message]) -> list[Message]:
-    """Messages whose content is the list of parts, where there is one."""
+    """Convert messages to the form that templates of multimodal models take: `content` is the list of parts.
+
+    Args:
+        messages: messages, of which those of a multimodal conversation have `parts`.
+
+    Returns:
+        The messages, without the key `parts`; those without parts are unchanged.
+    """
     return [
         {key: value for key, value in message.items() if key != "parts"} | {"content": message["parts"]}
         if "parts" in message
@@ -122,8 +136,12 @@ def encode_multimodal(
         rendered: with `media`. If it has `cuts`, the text is tokenized in these pieces.
         train_on_prompt: whether the loss includes every token.
 
+    Returns:
+        Token ids and labels `[seq]`, including those of the media, whose labels are -100.
+
     Raises:
-        BadExample: a file cannot be read, or the tokens differ.
+        BadExample: a file cannot be read, the template leaves out a medium, or the tokens differ.
+        DataError: the tokenizer fails on the text.
     """
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
     borders = sorted({0, *inner, len(rendered.text)})
@@ -132,13 +150,13 @@ def encode_multimodal(
         (whole,) = library.ids([rendered.text])
         if [one for ids in library.ids(pieces) for one in ids] != list(whole):
             raise BadExample("the tokenizer splits the prompt differently when the response follows")
-    signs = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in PROCESSOR_ARGUMENTS}
+    placeholders = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in PROCESSOR_ARGUMENTS}
     left = {kind: [one for one in rendered.media if one.kind == kind] for kind in PROCESSOR_ARGUMENTS}
     ids: list[int] = []
     places = {0: 0}
     for (_, end), piece in zip(pairwise(borders), pieces, strict=True):
         taken: list[Medium] = []
-        for kind, sign in signs.items():
+        for kind, sign in placeholders.items():
             count = piece.count(sign) if sign else 0
             taken += left[kind][:count]
             del left[kind][:count]
@@ -151,14 +169,14 @@ def encode_multimodal(
 
 
 def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
-    """Refuse a text without media that contains a placeholder token.
+    """Refuse a text without media that contains a placeholder token, at which the model would expect media.
 
     Args:
         processor: processor of the model.
         text: rendered text.
 
     Raises:
-        BadExample: the model would expect media there.
+        BadExample: the text contains the placeholder of an image, video or audio.
     """
     for kind in PROCESSOR_ARGUMENTS:
         sign = getattr(processor, f"{kind}_token", None)
@@ -167,23 +185,23 @@ def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
 
 
 def process(
-    processor: ProcessorMixin, texts: list[str], media: Sequence[Sequence[Medium]], **options: Any
+    processor: ProcessorMixin, texts: list[str], media: Sequence[Sequence[Medium]], **options: object
 ) -> dict[str, Any]:
-    """Run a processor on texts and their media.
+    """Run a processor on texts and their media, with every failure of it as a reason to drop the example.
 
     Args:
         processor: processor of the model.
         texts: rendered conversations.
-        media: media of each text.
+        media: media of each text, in order of their placeholders.
         options: options of the tokenizer.
 
     Returns:
-        The processor's output by name.
+        The processor's output by name, with `input_ids` as lists, or tensors `[batch, seq]` with `return_tensors="pt"`.
 
     Raises:
         BadExample: a file cannot be read, or the processor does not accept it.
     """
-    given: dict[str, Any] = {}
+    given: dict[str, list[Image | str] | list[list[Image | str]]] = {}
     for kind, argument in PROCESSOR_ARGUMENTS.items():
         found = [[_opened(one) for one in group if one.kind == kind] for group in media]
         if any(found):
@@ -196,14 +214,14 @@ def process(
     return dict(made)
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _medium(kind: str, value: Any, folder: Path) -> Medium:
-    if isinstance(value, dict):  # as Hugging Face's feature `Image` keeps it
+def _medium(kind: str, value: object, folder: Path) -> Medium:
+    if isinstance(value, dict):  # as stored by the feature `Image` of `datasets`
         if value.get("bytes"):
             return Medium(kind, INLINE + base64.b64encode(value["bytes"]).decode())
         value = value.get("path")
@@ -217,21 +235,21 @@ def _medium(kind: str, value: Any, folder: Path) -> Medium:
     return Medium(kind, str(path if path.is_absolute() else folder / path))
 
 
-def _opened(medium: Medium) -> Any:
+def _opened(medium: Medium) -> Image | str:
     """The image in RGB; for other kinds the path, which the processor opens."""
     if medium.kind != "image":
         if not Path(medium.value).is_file():
             raise BadExample(f"there is no file {medium.value}")
         return medium.value
-    from PIL import Image, UnidentifiedImageError
+    import PIL.Image
 
     inline = medium.value.startswith(INLINE)
     try:
         source = io.BytesIO(base64.b64decode(medium.value.removeprefix(INLINE))) if inline else medium.value
-        with Image.open(source) as image:
+        with PIL.Image.open(source) as image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise BadExample(f"there is no file {medium.value}") from None
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except (PIL.UnidentifiedImageError, OSError, ValueError) as error:
         name = "its inline image" if inline else f"the image {medium.value}"
         raise BadExample(f"{name} cannot be read ({str(error).splitlines()[0]})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,18 +40,24 @@ class PackedRows:
 
     @classmethod
     def of(cls, examples: Dataset, lengths: NDArray[np.int64], capacity: int, seed: int) -> PackedRows:
-        """Pack examples by best-fit decreasing.
+        """Pack examples by best-fit decreasing, see `llf_core.data.packing.pack`.
 
         Args:
             examples: examples to pack.
-            lengths: `[examples]`, tokens.
+            lengths: `[examples]`, int64, tokens.
             capacity: maximum number of tokens of a row, at least that of the longest example.
             seed: shuffles examples of equal length, so that neighbours in a file sorted by subject do not share rows.
+
+        Returns:
+            The rows, in the order of their first examples in the file.
+
+        Raises:
+            ValueError: there is no example, or one is empty or longer than `capacity`.
         """
         shuffled = np.random.default_rng(seed).permutation(len(lengths))
         rows = pack(lengths[shuffled], capacity)
-        # In the order of the file, within a row and among rows: it is best read forward, and rows that are trained in
-        # sequence must not go from long examples to short ones.
+        # In the order of the file, within a row and among rows: the file is read forward, and rows that are trained in
+        # sequence are not sorted by the length of their examples.
         members = sorted((np.sort(shuffled[row]) for row in rows), key=lambda row: int(row[0]))
         ends = np.cumsum([len(row) for row in members], dtype=np.int64)
         return cls(examples, np.concatenate(members), ends, capacity, int(lengths.sum()))
@@ -59,23 +65,30 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, row: int) -> dict[str, list[dict[str, Any]]]:
-        """The examples of a row; a negative index counts from the last row."""
+    def __getitem__(self, row: int) -> dict[str, list[dict[str, object]]]:
+        """Read the examples of a row.
+
+        Args:
+            row: index of the row; a negative index counts from the last row.
+
+        Raises:
+            IndexError: there is no such row.
+        """
         row = range(len(self))[row]
         start = self.ends[row - 1] if row else 0
         columns = self.examples[self.members[start : self.ends[row]].tolist()]
         return {"examples": [dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)]}
 
-    def __iter__(self) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    def __iter__(self) -> Iterator[dict[str, list[dict[str, object]]]]:
         return (self[row] for row in range(len(self)))
 
     @property
     def filled(self) -> float:
-        """Fraction of all rows' capacity that holds tokens, in (0, 1]."""
+        """Fraction of all rows' capacity that holds tokens, in (0, 1]: the rest of each row is wasted computation."""
         return self.tokens / (len(self) * self.capacity)
 
-    def few(self, step: int) -> str | None:
-        """Warning if packing makes a whole epoch a single optimizer step; else None.
+    def one_step_warning(self, step: int) -> str | None:
+        """Warning if packing makes a whole epoch a single optimizer step, which learns hardly anything; else None.
 
         Args:
             step: rows per optimizer step.
@@ -91,6 +104,8 @@ class PackedRows:
 
 def check_packing(*, packing: bool, flattens: bool, why: str = "") -> None:
     """Refuse packed rows for a model whose attention would not separate the examples of a row.
+
+    Training would not fail, but each example would be read after unrelated ones.
 
     Args:
         packing: whether the config enables packing.

@@ -10,20 +10,22 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-BITS = 64  # numbers below one word of a level, see Spaces
+BITS = 64  # bits of a word, see `IntegerSet`
 
 
 class IntegerSet:
     """A set of integers from 0 to a maximum, with a successor query in O(log maximum).
 
-    Level 0 has a bit for each number; level k+1 has a bit for each word of level k, set if that word is not 0.
+    It holds the free spaces of rows, of which `pack` needs the smallest that fits. Level 0 has a bit for each number;
+    level k+1 has a bit for each word of level k, set if that word is not 0 (Cormen et al., Introduction to Algorithms,
+    3rd edition, section 20.1).
     """
 
     def __init__(self, largest: int) -> None:
         """Create an empty set.
 
         Args:
-            largest: the largest number that it can hold.
+            largest: the largest number that it can hold, at least 0.
         """
         self._levels: list[list[int]] = []
         size = largest + 1
@@ -34,13 +36,21 @@ class IntegerSet:
                 return
 
     def add(self, number: int) -> None:
-        """Add a number."""
+        """Add a number, such as the space of a row that has become partly filled; adding it again changes nothing.
+
+        Args:
+            number: from 0 to `largest`; not checked.
+        """
         for words in self._levels:
             number, bit = divmod(number, BITS)
             words[number] |= 1 << bit
 
     def discard(self, number: int) -> None:
-        """Remove a number."""
+        """Remove a number, such as a space that no row has any more; one that is not in the set is ignored.
+
+        Args:
+            number: from 0 to `largest`; not checked.
+        """
         for words in self._levels:
             number, bit = divmod(number, BITS)
             words[number] &= ~(1 << bit)
@@ -48,7 +58,14 @@ class IntegerSet:
                 return
 
     def smallest_from(self, number: int) -> int | None:
-        """The smallest member that is at least `number`; None if there is none."""
+        """Find the smallest member that is at least `number`: the row with the least space in which an example fits.
+
+        Args:
+            number: from 0 to `largest`; not checked.
+
+        Returns:
+            The member; None if there is none.
+        """
         for level, words in enumerate(self._levels):
             place, bit = divmod(number, BITS)
             if place == len(words):
@@ -101,7 +118,7 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
         wrong = shortest if shortest < 1 else longest
         raise ValueError(f"An example has {wrong} tokens. Expected 1 to {capacity}, the capacity of a row.")
 
-    capacity = min(capacity, int(sizes.sum()))  # where all fit into one row, room beyond that needs no table
+    capacity = min(capacity, int(sizes.sum()))  # a larger row than all examples needs no larger table
     order = np.argsort(-sizes, kind="stable")
     _, starts = np.unique(-sizes[order], return_index=True)
     rows: list[list[int]] = []
@@ -118,7 +135,7 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
                 row = with_space[space].pop()
                 if not with_space[space]:
                     spaces.discard(space)
-            # What is left in this row is the least room for the next one of this length too, as long as it fits.
+            # As long as the next example of this length fits, this row still has the least space for it.
             count = min(space // length, len(members) - placed)
             rows[row] += members[placed : placed + count]
             placed += count

@@ -13,7 +13,7 @@ from llf_core.data.collate import Collator
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     Numbers = NDArray[np.int64]
@@ -60,7 +60,7 @@ class PairCollator:
     second: tuple[str, str] = SECOND_ANSWER
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate a batch.
+        """Collate a batch, as the trainer's data loader calls it.
 
         Args:
             features: groups with `input_ids` and `labels`, the same of the second answer (`[seq]` each), and optionally
@@ -68,8 +68,11 @@ class PairCollator:
 
         Returns:
             The model's inputs, see `Collator`, and the columns shown above: `predictors`, `targets`, `answers` (`[N]`,
-            int64), `ends` (`[2 * groups]`, int64), `forks` (`[groups, 2]`), `groups`; `numbers` and `good`
-            (`[groups]`), `reference` (`[groups, 2]`, dtype as given) if the groups have them.
+            int64, N trained tokens), `ends` (`[2 * groups]`, int64), `forks` (`[groups, 2]`, int32), `groups` (int);
+            `numbers` and `good` (`[groups]`), `reference` (`[groups, 2]`, dtype as given) if the groups have them.
+
+        Raises:
+            DataError: every answer of the batch is a single token, so that no token can be predicted.
         """
         import torch
 
@@ -133,18 +136,20 @@ class PairCollator:
 
 
 def common_prefix_length(first: Numbers, second: Numbers) -> int:
-    """Length of the common prefix of two sequences, without the last token of either.
+    """Length of the common prefix of two sequences, which is computed only once, without the last token of either.
+
+    The last token is left out so that each branch has at least one token of its own.
 
     Args:
-        first: token ids `[seq]`.
-        second: token ids `[seq]`.
+        first: token ids `[seq]`, int64.
+        second: token ids `[seq]`, int64.
     """
     shortest = min(len(first), len(second)) - 1
     differs = np.flatnonzero(first[:shortest] != second[:shortest])
     return int(differs[0]) if len(differs) else shortest
 
 
-def _array(values: Any) -> Numbers:
+def _array(values: ArrayLike) -> Numbers:
     return np.asarray(values, dtype=np.int64)
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.data.word_cache import CachedTokenizer
 from llf_core.launch.cgroup import usable_cpus
@@ -34,11 +34,14 @@ of thousands of rows.
 
 
 def chunks_of(records: Iterable[Record], size: int = CHUNK_ROWS) -> Iterator[list[Record]]:
-    """Group records into chunks.
+    """Group records into chunks, large enough to share tokenized words and small enough for memory.
 
     Args:
         records: records, read lazily.
         size: maximum number of records of a chunk; chunks of long records have fewer.
+
+    Yields:
+        Lists of consecutive records, none of them empty.
     """
     group: list[Record] = []
     characters = 0
@@ -52,7 +55,7 @@ def chunks_of(records: Iterable[Record], size: int = CHUNK_ROWS) -> Iterator[lis
         yield group
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """Number of characters of a row."""
     if isinstance(value, str):
         return len(value)
@@ -74,6 +77,9 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
 
     Yields:
         Chunks in the order of the records, the same for any number of workers.
+
+    Raises:
+        DataError: the chat template exceeds its limits, or the tokenizer fails on a text.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())
@@ -104,11 +110,11 @@ def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[
     with ThreadPoolExecutor(1, "tokenize") as pool:
         waiting: tuple[Chunk, RenderedRows, Future[list[Encoded | BadExample]]] | None = None
         for group in groups:
-            chunk, drawn = encoder.draw(group)
-            tokens = pool.submit(encoder.tokenize, drawn)
+            chunk, rendered_rows = encoder.render(group)
+            tokens = pool.submit(encoder.tokenize, rendered_rows)
             if waiting is not None:
                 yield encoder.finish(waiting[0], waiting[1], waiting[2].result())
-            waiting = chunk, drawn, tokens
+            waiting = chunk, rendered_rows, tokens
         if waiting is not None:
             yield encoder.finish(waiting[0], waiting[1], waiting[2].result())
 

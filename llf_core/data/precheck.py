@@ -52,17 +52,20 @@ class QuickCheck:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Column names, in order of occurrence."""
+        """Column names, in order of occurrence, for a form's choice of columns; empty if no row was read."""
         return tuple(dict.fromkeys(column for row in self.rows for column in row))
 
 
 def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
-    """Check a data set without network access and without reading much.
+    """Check a data set without network access and without reading much, since a form does it after each key press.
 
     Args:
         config: for the settings of how data sets are read.
         name: name of the data set, as in `dataset`.
         kind: kind of data that the stage trains on.
+
+    Returns:
+        What is known. A data set that is missing, remote or slow to read has no rows and no error.
     """
     try:
         (source,) = sources_of(config, (name,))
@@ -82,7 +85,7 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
 
 
 def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
-    """Return the error of a quick check, or None.
+    """Return only the error of a quick check, for callers that show nothing else.
 
     Args:
         config: for the settings of how data sets are read.
@@ -90,7 +93,7 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
         kind: kind of data that the stage trains on.
 
     Returns:
-        See `QuickCheck.error`.
+        The error that training would raise; None if no problem is known.
     """
     return quick_check(config, name, kind).error
 

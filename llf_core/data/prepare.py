@@ -18,8 +18,8 @@ from llf_core.data.align import wanted_kind
 from llf_core.data.cache import DONE_FILE, cache_key, cached_folder, tokenizer_hash
 from llf_core.data.example_store import (
     COUNT_COLUMNS,
+    HASH_COLUMN,
     SET_COLUMN,
-    TWIN_COLUMN,
     drop_duplicates,
     open_examples,
     split_validation,
@@ -72,12 +72,18 @@ class Prepared:
     eval_counts: NDArray[np.int64]
 
     def fill(self, cutoff: int) -> float:
-        """Fraction of the packed rows' capacity that holds tokens; an estimate if packing is off, and 0 for pairs.
+        """Fraction of the packed rows' capacity that holds tokens, which tells whether packing pays.
 
         Args:
             cutoff: `cutoff_len`.
+
+        Returns:
+            A value in [0, 1]; an estimate if packing is off, and 0 for pairs, which are never packed.
+
+        Raises:
+            ValueError: packing is off, and an example is longer than `cutoff`.
         """
-        if "rejected_ids" in self.examples.column_names:  # which are never packed
+        if "rejected_ids" in self.examples.column_names:  # pairs are never packed
             return 0.0
         if isinstance(self.train, PackedRows):
             return self.train.filled
@@ -85,17 +91,17 @@ class Prepared:
 
     @property
     def examples(self) -> Dataset:
-        """The training examples, one by one; not available for streamed data."""
+        """The training examples, one by one even if they are packed; not available for streamed data."""
         return self.train.examples if isinstance(self.train, PackedRows) else self.train
 
 
-def prepare(  # noqa: PLR0913 - what it is made for, and who is told
+def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     config: RunConfig,
     tokenizer: PreTrainedTokenizerBase,
     *,
     run: RunWriter | None = None,
     progress: Callable[[str, int], None] | None = None,
-    look: bool = False,
+    peek: bool = False,
     processor: ProcessorMixin | None = None,
 ) -> Prepared:
     """Prepare the data of a config, or open it from the cache if data and settings are unchanged.
@@ -105,14 +111,17 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
         tokenizer: tokenizer of the model.
         run: receives an event `data`, and an event `progress` every two seconds during the preparation.
         progress: called with a data set's name and the number of rows read so far, at most every two seconds.
-        look: for streamed data sets, prepare the first `buffer_size` records of each, for inspection.
+        peek: for streamed data sets, prepare the first `buffer_size` records of each, for inspection.
         processor: processor of a multimodal model; else None.
 
     Returns:
         The examples and the report. Streamed data sets give a `Stream`, whose report grows while it is read.
 
     Raises:
-        DataError: a data set is missing, empty, of another kind, or yields no example; or the template does not fit.
+        DataError: a data set is missing, empty, of another kind (`OtherKindError`), or yields no example; a record is
+            unusable and `stop_on_dropped` is true; or the template does not fit.
+        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        OSError: a file cannot be read, or the cache cannot be written.
     """
     data = config.data
     template = template_of(config, tokenizer)
@@ -120,13 +129,13 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
     train = _open(config, data.dataset or (), folders)
     evaluation = _open(config, data.eval_dataset or (), folders)
     settings = building.EncodingSettings.of(config)
-    if data.streaming and look:
+    if data.streaming and peek:
         settings = replace(settings, max_samples=min(settings.max_samples or data.buffer_size, data.buffer_size))
-    told = building.ProgressReporter(run, progress)
-    builder = building.Builder(settings, tokenizer, template, told, processor, media_dir(config))
-    if data.streaming and not look:
+    reporter = building.ProgressReporter(run, progress)
+    builder = building.Builder(settings, tokenizer, template, reporter, processor, media_dir(config))
+    if data.streaming and not peek:
         return _streamed(config, builder, train, evaluation)
-    folder, report = _built(builder, train, evaluation, anew=data.overwrite_cache)
+    folder, report = _built(builder, train, evaluation, rebuild=data.overwrite_cache)
     if data.stop_on_dropped:
         report.check_all_used()
     ready = _ready(folder, replace(report, streamed=data.streaming), config, tokenizer, template)
@@ -134,32 +143,35 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
         write_report_events(run, ready.report)
         training = config.training
         step = training.per_device_train_batch_size * training.gradient_accumulation_steps
-        few = ready.train.few(step) if isinstance(ready.train, PackedRows) else None
-        if few:
-            run.event("warning", key="packing", message=few)
+        warning = ready.train.one_step_warning(step) if isinstance(ready.train, PackedRows) else None
+        if warning:
+            run.event("warning", key="packing", message=warning)
     return ready
 
 
 def media_dir(config: RunConfig) -> Path:
-    """Base folder of relative paths of images, videos and audio."""
+    """Base folder of relative paths of media: `media_dir`, else `dataset_dir` as in LLaMA-Factory."""
     return Path(config.data.media_dir or config.data.dataset_dir)
 
 
 def write_report_events(run: RunWriter, report: DataReport) -> None:
-    """Write the counts of a run's data to its events, and a warning if lines could not be read.
+    """Write the counts of a run's data to its events, for views and the doctor, and a warning about broken lines.
 
     Args:
         run: writer of the run.
         report: report of the preparation.
+
+    Raises:
+        OSError: the events cannot be written.
     """
     run.event("data", **report.counts())
-    left_out = report.left_out()
-    if left_out:
-        run.event("warning", key="dataset", message=left_out)
+    warning = report.broken_lines_warning()
+    if warning:
+        run.event("warning", key="dataset", message=warning)
 
 
 def _built(
-    builder: building.Builder, train: list[OpenedDataset], evaluation: list[OpenedDataset], *, anew: bool
+    builder: building.Builder, train: list[OpenedDataset], evaluation: list[OpenedDataset], *, rebuild: bool
 ) -> tuple[Path, DataReport]:
     """Folder of the cache with the examples of the data sets, built if it is missing."""
     sight = {} if builder.processor is None else {"sees": _sight(builder.processor), "media": str(builder.media_dir)}
@@ -173,7 +185,7 @@ def _built(
             "settings": builder.settings.key(),
         }
     )
-    folder, cached = cached_folder(key, lambda empty: builder.build(empty, train, evaluation), anew=anew)
+    folder, cached = cached_folder(key, lambda empty: builder.build(empty, train, evaluation), rebuild=rebuild)
     report = DataReport.from_json(json.loads((folder / DONE_FILE).read_text(encoding="utf-8")))
     return folder, replace(report, cached=cached)
 
@@ -195,7 +207,7 @@ def _streamed(
     held = int(config.data.val_size)
     report, examples = DataReport(template=builder.template.name), None
     if evaluation:
-        folder, report = _built(builder, [], evaluation, anew=config.data.overwrite_cache)
+        folder, report = _built(builder, [], evaluation, rebuild=config.data.overwrite_cache)
         examples, _ = open_examples(folder / building.EVAL)
     text = json.dumps([one.identity() for one in train], default=str)
     report = replace(report, streamed=True, cached=False, fingerprint=hashlib.sha256(text.encode()).hexdigest())
@@ -213,12 +225,12 @@ def _streamed(
 
 
 def dump_examples(prepared: Prepared, path: Path) -> None:
-    """Write every example as a JSON line, for comparison: training examples first, then evaluation examples.
+    """Write every example as a JSON line, to compare preparations: training examples, then evaluation examples.
 
     A line has `index` (0-based index of the record in its file), `input_ids`, `labels`, and `split`.
 
     Args:
-        prepared: the prepared data.
+        prepared: the prepared data; not streamed.
         path: file to write.
 
     Raises:
@@ -247,7 +259,7 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
         tokenizer: tokenizer of the model.
 
     Raises:
-        DataError: see `choose_template`.
+        DataError: unknown template, a tokenizer without a chat template, or one without the token that ends an answer.
     """
     data = config.data
     if data.template is None and not tokenizer.chat_template and wanted_kind(config) == TEXTS:
@@ -267,12 +279,18 @@ def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) 
 
 
 def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:
-    """Find data sets by name, with the config's settings of how they are read.
+    """Find data sets by name, with the config's settings of how they are read. No record is read.
 
     Args:
         config: for `dataset_dir`, `dataset_format` and `dataset_columns`.
         names: names of data sets, as in `dataset`.
         folders: folders to search for relative paths, besides the working directory.
+
+    Returns:
+        One source per name, in the same order.
+
+    Raises:
+        DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
     """
     data = config.data
     return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)
@@ -289,7 +307,7 @@ def _ready(
     examples, counts = open_examples(folder / building.TRAIN)
     size, seed = config.data.val_size, config.training.seed
     if config.data.drop_duplicates:
-        kept = drop_duplicates(counts[:, TWIN_COLUMN])
+        kept = drop_duplicates(counts[:, HASH_COLUMN])
         report = replace(report, copies=len(counts) - len(kept))
         examples, counts = examples.select(kept), counts[kept]
     evaluation: Dataset | None = None
@@ -297,7 +315,7 @@ def _ready(
     if (folder / building.EVAL).is_file():
         evaluation, held_counts = open_examples(folder / building.EVAL)
     elif size:
-        kept, held = split_validation(counts[:, TWIN_COLUMN], size, seed)
+        kept, held = split_validation(counts[:, HASH_COLUMN], size, seed)
         evaluation, held_counts = examples.select(held), counts[held]
         examples, counts = examples.select(kept), counts[kept]
     order = interleave_order(
@@ -310,8 +328,8 @@ def _ready(
         report,
         examples=len(examples),
         eval_examples=0 if evaluation is None else len(evaluation),
-        leaked=int(np.isin(held_counts[:, TWIN_COLUMN], counts[:, TWIN_COLUMN]).sum()),
-        repeated=len(counts) - len(drop_duplicates(counts[:, TWIN_COLUMN])),
+        leaked=int(np.isin(held_counts[:, HASH_COLUMN], counts[:, HASH_COLUMN]).sum()),
+        repeated=len(counts) - len(drop_duplicates(counts[:, HASH_COLUMN])),
         tokens=int(counts[:, 0].sum()),
         trained_tokens=int(counts[:, 1].sum()),
         preview=[decode_row(tokenizer, row) for row in first],

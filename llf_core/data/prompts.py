@@ -60,6 +60,8 @@ class Prompts:
 def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = ()) -> Prompts:
     """Read the prompts of prepared data, in its order, as messages instead of tokens.
 
+    Stages that sample completions and reward functions need the text and the columns, which examples do not have.
+
     A row is `{"prompt": [{"role", "content"}, …], "row": {column: value}, "expected": text or None}`: the conversation
     before the answer, the record, and its reference answer. Values without a JSON type, such as dates, become text.
 
@@ -68,8 +70,13 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
         prepared: result of `prepare`; not streamed.
         folders: folders to search for relative paths, besides the working directory.
 
+    Returns:
+        The prompts. Those above `cutoff_len` and those with tools are left out.
+
     Raises:
-        DataError: no prompt is left.
+        DataError: no prompt is left, or a data set can no longer be read.
+        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
     """
     data = config.data
     train = _Reader(config, data.dataset or (), folders)
@@ -79,7 +86,7 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
     if prepared.eval is not None:
         other = _Reader(config, data.eval_dataset, folders) if data.eval_dataset else train
         held, eval_places = other.rows(prepared.eval, prepared.eval_counts)
-    left_out = (train.said() + ("" if other is train else other.said())).strip()
+    left_out = (train.dropped_text() + ("" if other is train else other.dropped_text())).strip()
     if not len(rows) or (held is not None and not len(held)):
         raise DataError(f"No prompts remain. {left_out}")
     return Prompts(rows, held, tuple(train.columns), left_out, places, eval_places)
@@ -94,8 +101,8 @@ class _Reader:
         self._sources = sources_of(config, names, tuple(folders))
         self._long = self._tools = 0
 
-    def said(self) -> str:
-        """Sentences about what was left out."""
+    def dropped_text(self) -> str:
+        """Sentences about the prompts that are left out."""
         cutoff = self._config.data.cutoff_len
         long = f"{self._long:,} prompts have more than cutoff_len {cutoff:,} tokens and are dropped. "
         tools = f"{self._tools:,} prompts use tools, which is not supported yet, and are dropped. "
@@ -132,13 +139,13 @@ class _Reader:
                 self.columns.update(dict.fromkeys(record.row))
                 try:
                     conversation = reading.align(record.row)
-                except BadExample:  # it says another thing than when it was prepared
+                except BadExample:  # the record has changed since it was prepared
                     continue
                 expected = answers.find(record.row)
                 found[record.index] = None if conversation.tools else self._text(conversation, record.row, expected)
         return found
 
-    def _text(self, conversation: Conversation, row: Mapping[str, Any], expected: str | None) -> str:
+    def _text(self, conversation: Conversation, row: Mapping[str, object], expected: str | None) -> str:
         messages = list(conversation.messages)
         system = self._config.data.default_system
         if system is not None and messages[0]["role"] != "system":
@@ -165,7 +172,7 @@ class _Answers:
         talk = replace(reading, columns=whole) if "messages" in reading.columns else None
         return cls(EXPECTED if known is None else (known, *EXPECTED), talk)
 
-    def find(self, row: Mapping[str, Any]) -> str | None:
+    def find(self, row: Mapping[str, object]) -> str | None:
         """The reference answer of a record."""
         for name in self.columns:
             value = row.get(name)

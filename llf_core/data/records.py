@@ -19,6 +19,8 @@ from llf_core.data.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import pyarrow as pa
+
     from llf_core.data.cloud_storage import CloudFile
 
 Row = dict[str, Any]
@@ -75,28 +77,32 @@ class LimitedFile:
 
     Attributes:
         path: path of the file.
-        most: maximum number of bytes to read. Reading beyond it raises a `LongFileError`.
+        max_bytes: maximum number of bytes to read. Reading beyond it raises a `LongFileError`.
     """
 
     path: Path
-    most: int
+    max_bytes: int
 
     @property
     def suffix(self) -> str:
-        """File name extension without that of the compression: `.jsonl` of `rows.jsonl.gz`."""
+        """File name extension of the decompressed content: `.jsonl` of `rows.jsonl.gz`."""
         return f".{file_type(self.path)}"
 
     @property
     def stem(self) -> str:
-        """File name without its extension."""
+        """File name without any extension."""
         return self.path.name.partition(".")[0]
 
     def open(self, _mode: str = "rb") -> BinaryIO:
-        """Open the file."""
+        """Open the file and decompress it. Reading beyond the limit raises a `LongFileError`.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
         return cast("BinaryIO", io.BufferedReader(_Counted(_open(self.path), self)))
 
     def __str__(self) -> str:
-        """The path, as in messages."""
+        """The path, for messages."""
         return str(self.path)
 
 
@@ -106,7 +112,7 @@ if TYPE_CHECKING:
 
 class _Counted(io.RawIOBase):
     def __init__(self, file: BinaryIO, beginning: LimitedFile) -> None:
-        self._file, self._beginning, self._left = file, beginning, beginning.most
+        self._file, self._beginning, self._left = file, beginning, beginning.max_bytes
 
     def readable(self) -> bool:
         return True
@@ -115,7 +121,7 @@ class _Counted(io.RawIOBase):
         data = self._file.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
-            raise LongFileError(f"{self._beginning} holds more than {self._beginning.most / 1e6:,.0f} MB.")
+            raise LongFileError(f"{self._beginning} holds more than {self._beginning.max_bytes / 1e6:,.0f} MB.")
         buffer[: len(data)] = data
         return len(data)
 
@@ -124,21 +130,31 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
-def limit_file(path: Path, most: int) -> File:
-    """Limit the number of decompressed bytes that are read of a text file; a table is returned unchanged.
+def limit_file(path: Path, max_bytes: int) -> File:
+    """Limit the decompressed bytes that are read of a text file, since a small file can decompress to a huge one.
 
     Args:
         path: the file.
-        most: maximum number of decompressed bytes.
+        max_bytes: maximum number of decompressed bytes.
+
+    Returns:
+        The file with the limit; a table unchanged, since its rows are read in slices of bounded size.
     """
-    return path if file_type(path) in TABLE_TYPES else LimitedFile(path, most)
+    return path if file_type(path) in TABLE_TYPES else LimitedFile(path, max_bytes)
 
 
 def row_count(path: Path) -> int | None:
-    """Number of rows of a Parquet or Arrow file, from its metadata; None for other files.
+    """Number of rows of a Parquet or Arrow file, from its metadata, without reading a row.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The number; None for files of other types, which must be read to count.
 
     Raises:
         DataError: the file is not valid.
+        OSError: the file cannot be opened.
     """
     if file_type(path) not in TABLE_TYPES or path.suffix.lower() in COMPRESSED:
         return None
@@ -154,7 +170,7 @@ def row_count(path: Path) -> int | None:
 
 
 def file_type(path: File) -> str:
-    """File type by name, in lower case without a dot: `jsonl` of `rows.jsonl.gz`."""
+    """File type by name, in lower case without a dot, by which the reader is chosen: `jsonl` of `rows.jsonl.gz`."""
     suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
     return suffix.lower().removeprefix(".")
 
@@ -162,11 +178,16 @@ def file_type(path: File) -> str:
 def read_file(path: File) -> Iterator[RecordOrBroken]:
     """Read a json, jsonl, csv, tsv, txt, parquet or arrow file. Text files may be compressed (gz, bz2, xz, zst).
 
+    Args:
+        path: a local file, a `LimitedFile` or a `CloudFile`.
+
     Yields:
         A `Record`, or a `BrokenLine` for a line that cannot be read.
 
     Raises:
         DataError: the file cannot be read at all, or is of another type.
+        LongFileError: more than the limit of a `LimitedFile` was read.
+        OSError: the file cannot be opened, for example without permission.
     """
     reader = READERS.get(file_type(path))
     if reader is None or (path.suffix.lower() in COMPRESSED and file_type(path) in TABLE_TYPES):
@@ -188,7 +209,7 @@ def _open(path: File) -> BinaryIO:
         import pyarrow as pa
 
         return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")))
-    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    openers: dict[str, Callable[[BinaryIO, str], object]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     return cast("BinaryIO", openers[suffix](file, "rb") if suffix in openers else file)
 
 
@@ -196,7 +217,7 @@ class _TwiceError(ValueError):
     """A JSON object with a duplicate key: one of the two values would be lost."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -240,7 +261,7 @@ def _read_jsonl(path: File) -> Iterator[RecordOrBroken]:
                 yield BrokenLine(index, index + 1, f"{error.msg} at column {error.colno}")
             except UnicodeDecodeError:
                 yield BrokenLine(index, index + 1, "not UTF-8")
-            except (ValueError, RecursionError) as error:  # an endless number, brackets without an end
+            except (ValueError, RecursionError) as error:  # a number with too many digits, or unclosed brackets
                 yield BrokenLine(index, index + 1, str(error).partition(";")[0])
             else:
                 if isinstance(row, dict):
@@ -256,10 +277,13 @@ def _holds_lines(path: File) -> bool:
 
 
 def record_unit(files: Sequence[File]) -> str:
-    """Unit in which people count records: `line` of a file, `row` of a table, else `record`.
+    """Unit in which people count records, as an editor does: `line` of a file, `row` of a table, else `record`.
 
     Args:
         files: files of a data set; records are numbered across several files.
+
+    Raises:
+        OSError: a json file cannot be opened.
     """
     if len(files) != 1:
         return "record"
@@ -364,35 +388,52 @@ def _read_txt(path: File) -> Iterator[RecordOrBroken]:
                 yield BrokenLine(index, index + 1, "not UTF-8")
 
 
-def without_nulls(value: Any) -> Any:
-    """Remove the null fields that Arrow adds inside nested values to give all rows one type."""
+def without_nulls(value: object) -> object:
+    """Remove the null fields that Arrow adds inside nested values to give all rows one type.
+
+    Otherwise a message would have keys that its record does not have, such as `tool_calls: None`.
+
+    Args:
+        value: a value of a row.
+
+    Returns:
+        A copy without null fields of dicts; None inside lists stays.
+    """
     if isinstance(value, dict):
         return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
-    """Convert rows from Arrow to records.
+    """Convert rows from Arrow to records, without the nulls that Arrow adds.
 
     Args:
         rows: rows.
         start: index of the first row.
+
+    Yields:
+        One record per row.
     """
     for index, row in enumerate(rows, start):
         yield Record(index, {key: without_nulls(value) for key, value in row.items()})
 
 
-def records_of_batch(batch: Any, start: int = 0) -> Iterator[RecordOrBroken]:
-    """Convert a record batch to records; a row with an invalid value, or one without a Python type, is a `BrokenLine`.
+def records_of_batch(batch: pa.RecordBatch, start: int = 0) -> Iterator[RecordOrBroken]:
+    """Convert a record batch to records, so that a damaged value costs one row and not the whole batch.
+
+    A batch that fails is halved until the failing rows are found.
 
     Args:
         batch: a `pyarrow.RecordBatch` or table. An untrusted file's batch may point outside its own memory.
         start: index of its first row.
+
+    Yields:
+        A record per row; a `BrokenLine` for a row with an invalid value, or with one without a Python type.
     """
     try:
         batch.validate(full=True)
         rows = batch.to_pylist()
-    except (ValueError, OverflowError):  # `ArrowInvalid` is the first
+    except (ValueError, OverflowError):  # `ArrowInvalid` is a `ValueError`
         if batch.num_rows > 1:
             middle = batch.num_rows // 2
             yield from records_of_batch(batch.slice(0, middle), start)
@@ -436,7 +477,7 @@ def _read_arrow(path: File) -> Iterator[RecordOrBroken]:
         start += batch.num_rows
 
 
-def _batches(path: File) -> Iterator[Any]:
+def _batches(path: File) -> Iterator[pa.RecordBatch]:
     """Record batches of an Arrow file, memory-mapped.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.chat_templates import template_names
 from llf_core.config.did_you_mean import listed
@@ -17,7 +17,7 @@ from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY, FastRend
 from llf_core.models.bounded_templates import limit_templates, template_limit_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -41,7 +41,10 @@ MAX_REPEATED_TURNS, MAX_REPEATED_LENGTH = 1_000_000, 1_000_000_000
 
 
 def template_error(error: Exception) -> BadExample:
-    """Convert a template's error for a conversation to a `BadExample`.
+    """Convert a template's error for a conversation to a `BadExample`, so that only this record is dropped.
+
+    Args:
+        error: any exception, since the code of a template is unknown.
 
     Raises:
         DataError: the template exceeds a limit, so no further record may be rendered.
@@ -57,8 +60,8 @@ def template_error(error: Exception) -> BadExample:
             "that writes a conversation in some thousand steps: take the model from where it was published, or set "
             "template."
         )
-    said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-    return BadExample(f"the chat template cannot render it: {said[:MAX_ERROR_LENGTH]}")
+    reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+    return BadExample(f"the chat template cannot render it: {reason[:MAX_ERROR_LENGTH]}")
 
 
 class RewrittenAnswer(BadExample):
@@ -77,30 +80,47 @@ class ChatTemplate:
         marked: source that renders the same text with markers; only of a template that ships with LLF.
         stop: further stop tokens of generation.
         tokens: special tokens of the tokenizer by name, for a template that ships with LLF.
-        plain: faster renderer of conversations without tools and reasoning; gives the same text.
+        fast_renderer: faster renderer of conversations without tools and reasoning; gives the same text.
     """
 
     name: str
     jinja: str
     end: str | None = None
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, bool], ...] = ()
     marked: str = ""
     stop: tuple[str, ...] = ()
     tokens: tuple[tuple[str, str], ...] = ()
-    plain: FastRenderer | None = None
+    fast_renderer: FastRenderer | None = None
 
     @cached_property
-    def forgets(self) -> bool:
-        """Whether a template that ships with LLF leaves out the reasoning of earlier answers."""
+    def drops_earlier_reasoning(self) -> bool:
+        """Whether a template that ships with LLF leaves out the reasoning of earlier answers.
+
+        Then a conversation gives one example for each answer, see `render_all`.
+        """
         return "preserve_thinking" in self.jinja and not dict(self.options).get("preserve_thinking")
 
-    def carry(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Set the template on a tokenizer that is saved, so that a chat is rendered as in training."""
+    def apply_to(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Set the template on a tokenizer that is saved, so that a chat is rendered as in training.
+
+        The end token of a named template becomes the EOS token, at which servers stop. The model's own template is
+        kept.
+
+        Args:
+            tokenizer: changed in place.
+        """
         if self.name not in {OWN_TEMPLATE, NO_TEMPLATE}:
             tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
 
     def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Stop token ids: those that end an answer. Empty for the model's own template."""
+        """Token ids at which generation stops: those that end an answer.
+
+        Args:
+            tokenizer: tokenizer of the model.
+
+        Returns:
+            The ids; empty for the model's own template, whose generation config has them.
+        """
         found = (tokenizer.convert_tokens_to_ids(one) for one in (self.end, *self.stop) if one)
         return [one for one in found if one not in {None, tokenizer.unk_token_id}]
 
@@ -108,30 +128,39 @@ class ChatTemplate:
         self,
         tokenizer: PreTrainedTokenizerBase,
         messages: Sequence[Message],
-        tools: Sequence[dict[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
         *,
         add_generation_prompt: bool = False,
-        signs: bool = False,
+        markers: bool = False,
     ) -> str:
-        """Render messages to text.
+        """Render messages to text, as a server does for the same template.
 
         Args:
             tokenizer: for its special tokens.
             messages: the messages.
             tools: functions that may be called, as JSON schemas.
             add_generation_prompt: whether to append the header of an answer.
-            signs: whether to keep the markers of `llf_core.data.templates` in the text.
+            markers: whether to keep the markers of `llf_core.data.templates` in the text.
+
+        Returns:
+            The text; empty without messages.
 
         Raises:
             BadExample: the template raises an error; its message is the reason.
+            DataError: the template exceeds its limits of steps or length.
+            MemoryError: out of memory.
         """
         if not messages:
             return ""
         try:
             if self.marked:
-                variables = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
+                variables: dict[str, object] = {
+                    "messages": messages,
+                    "tools": tools,
+                    "add_generation_prompt": add_generation_prompt,
+                }
                 variables |= dict(self.tokens) | dict(self.options)
-                return render(self.marked if signs else self.jinja, variables)
+                return render(self.marked if markers else self.jinja, variables)
             text: str = tokenizer.apply_chat_template(
                 content_parts(messages),
                 tools=list(tools) if tools else None,
@@ -163,6 +192,9 @@ def choose_template(
         preserve_thinking: passed to the template if it uses this variable; keeps the reasoning of earlier answers.
         tool_format: how a named template writes tools and calls; None for the format of its models.
 
+    Returns:
+        The template, for rendering in training and in the saved tokenizer.
+
     Raises:
         DataError: unknown name, a tokenizer without a chat template, or one without the token that ends an answer, so
             that the trained model would never stop.
@@ -193,7 +225,7 @@ def choose_template(
     return ChatTemplate(OWN_TEMPLATE, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
 
 
-def _options(jinja: str, enable_thinking: bool | None, preserve_thinking: bool) -> tuple[tuple[str, Any], ...]:
+def _options(jinja: str, enable_thinking: bool | None, preserve_thinking: bool) -> tuple[tuple[str, bool], ...]:
     """Variables that the template uses. Others are left out, since they would only change the cache key."""
     asked = {"enable_thinking": enable_thinking, "preserve_thinking": preserve_thinking or None}
     return tuple((name, value) for name, value in asked.items() if value is not None and name in jinja)
@@ -240,7 +272,9 @@ def render_all(
         The conversation up to the example's last answer, and its text.
 
     Raises:
-        BadExample: see `render_answers`.
+        BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
+            call, or the tools. As `RewrittenAnswer` if the last answer alone is rewritten too.
+        DataError: the template exceeds its limits of steps or length.
     """
     try:
         yield conversation, render_answers(template, tokenizer, conversation, last_only=last_only)
@@ -275,18 +309,22 @@ def render_answers(
         conversation: ends with an answer.
         last_only: whether to find the last answer only.
 
+    Returns:
+        The text, with the range of each answer in characters.
+
     Raises:
         RewrittenAnswer: the template writes an answer differently once later turns follow (as templates do that strip
             earlier reasoning).
         BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
             call, or the tools.
+        DataError: the template exceeds its limits of steps or length.
     """
     _length(conversation)
     if template.marked:
-        return _by_signs(template, tokenizer, conversation, last_only=last_only)
+        return _by_markers(template, tokenizer, conversation, last_only=last_only)
     messages, tools = conversation.messages, conversation.tools
     if GENERATION.search(template.jinja):
-        return _by_marks(template, tokenizer, conversation, last_only=last_only)
+        return _by_generation_blocks(template, tokenizer, conversation, last_only=last_only)
     if not last_only:
         _check_repeats(conversation)
     whole = template.render(tokenizer, messages, tools)
@@ -299,7 +337,7 @@ def render_answers(
         if not whole.startswith(turn):
             raise RewrittenAnswer(f"the chat template renders turn {place + 1} differently when later turns follow")
         start = len(prompt) if turn.startswith(prompt) else _shared(template, tokenizer, conversation, place, turn)
-        _check_said(messages[place], turn[start:], template.name)
+        _check_answer(messages[place], turn[start:], template.name)
         answers.append((start, len(turn)))
     for tool in tools or ():
         if str(tool["function"].get("name", "")) not in whole[: answers[0][0]]:
@@ -334,12 +372,12 @@ def _check_repeats(conversation: Conversation) -> None:
         )
 
 
-def _by_signs(
+def _by_markers(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
 ) -> Rendered:
     """Ranges of the answers from the markers of LLF's templates; one that strips reasoning marks one at a time."""
     messages = conversation.messages
-    if template.forgets and not last_only:
+    if template.drops_earlier_reasoning and not last_only:
         asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
         if any(message["role"] == ANSWER for message in messages[:asked]):
             raise RewrittenAnswer("the template removes earlier thinking")
@@ -347,17 +385,17 @@ def _by_signs(
         if not message["content"].isascii() and MARKERS.search(message["content"]):
             raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
     marked = None
-    if template.plain is not None and not conversation.tools and messages[-1]["role"] == ANSWER:
-        marked = template.plain.render(messages)
+    if template.fast_renderer is not None and not conversation.tools and messages[-1]["role"] == ANSWER:
+        marked = template.fast_renderer.render(messages)
     if marked is None:
-        marked = template.render(tokenizer, messages, conversation.tools, signs=True)
+        marked = template.render(tokenizer, messages, conversation.tools, markers=True)
     rendered = _parted(marked)
     return replace(rendered, answers=rendered.answers[-1:]) if last_only else rendered
 
 
 def _parted(marked: str) -> Rendered:
     """Text and ranges of a text with markers."""
-    # Where an answer begins or ends, the tokenizer starts anew too.
+    # The start and end of an answer are tokenization boundaries too.
     parts = (
         marked.replace(ANSWER_START, BOUNDARY + ANSWER_START).replace(ANSWER_END, BOUNDARY + ANSWER_END).split(BOUNDARY)
     )
@@ -377,15 +415,19 @@ def _parted(marked: str) -> Rendered:
 
 
 def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
-    """Render a conversation up to the start of its next answer.
+    """Render a conversation up to the start of its next answer, for stages that let the model write it.
 
     Args:
         template: the template.
         tokenizer: for its special tokens.
         conversation: ends with a message that is not an answer.
 
+    Returns:
+        The text, without answers.
+
     Raises:
         BadExample: it is too long, or the template raises an error.
+        DataError: the template exceeds its limits of steps or length.
     """
     _length(conversation)
     text = template.render(
@@ -393,12 +435,12 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
         conversation.messages,
         conversation.tools,
         add_generation_prompt=True,
-        signs=bool(template.marked),
+        markers=bool(template.marked),
     )
     return _parted(text) if template.marked else Rendered(text, ())
 
 
-def _by_marks(
+def _by_generation_blocks(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
 ) -> Rendered:
     """Ranges of the answers from the template's own `{% generation %}` blocks."""
@@ -437,9 +479,9 @@ def _shared(
     return start
 
 
-def _check_said(message: Message, said: str, template: str) -> None:
+def _check_answer(message: Message, rendered: str, template: str) -> None:
     """Check that the template writes the whole answer, apart from whitespace."""
-    shown = "".join(said.split())
+    shown = "".join(rendered.split())
     content = PLACEHOLDER.sub("", message["content"]) if "parts" in message else message["content"]
     if "".join(content.split()) not in shown:
         begins = content.strip()[:SHOWN_CHARACTERS]
@@ -450,7 +492,7 @@ def _check_said(message: Message, said: str, template: str) -> None:
 
 
 def common_prefix_length(one: str, other: str) -> int:
-    """Length of the common prefix of two strings.
+    """Length of the common prefix of two strings in characters, by which rendered texts are compared.
 
     Args:
         one: a string.
@@ -465,7 +507,8 @@ def answer_suffix(
 ) -> str:
     """Text that the template writes after the words of an answer, such as `<|im_end|>` and a newline.
 
-    Found by adding a word to the answer: the common suffix of both texts.
+    Truncation keeps it, so that a shortened answer still ends. Found by adding a word to the answer: the common suffix
+    of both texts.
 
     Args:
         template: the template.
@@ -475,6 +518,7 @@ def answer_suffix(
 
     Raises:
         BadExample: the template raises an error.
+        DataError: the template exceeds its limits of steps or length.
     """
     text, other = _also_longer(template, tokenizer, conversation, place + 1)
     length = common_prefix_length(text[::-1], other[::-1])
@@ -509,11 +553,15 @@ def _longer(message: Message) -> Message:
 def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer's own template takes lists of parts as content, as those of multimodal models do.
 
-    Other templates raise an error for a list of parts, or write its Python representation: `[{'type': 'text', …`.
+    Other templates raise an error for a list of parts, or write its Python representation: `[{'type': 'text', …`. For
+    them media become placeholders in the text.
 
     Args:
         template: "the model's own".
         tokenizer: tokenizer with the template.
+
+    Raises:
+        DataError: the template exceeds its limits of steps or length.
     """
     message = {"role": "user", "content": MARK}
     try:
@@ -530,6 +578,8 @@ def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) ->
 def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
     """Placeholder that a tokenizer's own template writes for an image, video or audio.
 
+    A named template, which takes strings only, needs it in its text: the processor replaces it with the media tokens.
+
     Args:
         template: "the model's own".
         tokenizer: tokenizer with the template.
@@ -537,6 +587,9 @@ def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase
 
     Returns:
         The placeholder; None if the template does not support this kind.
+
+    Raises:
+        DataError: the template exceeds its limits of steps or length.
     """
     if not accepts_parts(template, tokenizer):
         return None
@@ -554,7 +607,8 @@ def answer_header(
 ) -> str:
     """Text that the template writes between the words of a question and its answer, such as `<|im_end|>` and a header.
 
-    Found by adding a word to the question: the rest of the prompt after the common prefix of both prompts.
+    Truncation keeps it, so that the model sees where its answer begins. Found by adding a word to the question: the
+    rest of the prompt after the common prefix of both prompts.
 
     Args:
         template: the template.
@@ -564,6 +618,7 @@ def answer_header(
 
     Raises:
         BadExample: the template raises an error.
+        DataError: the template exceeds its limits of steps or length.
     """
     prompt, other = _also_longer(template, tokenizer, conversation, place, add_generation_prompt=True)
     return prompt[common_prefix_length(prompt, other) :]

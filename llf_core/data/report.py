@@ -127,7 +127,7 @@ class PreviewExample:
     segments: tuple[Segment, ...]
 
     def text(self) -> str:
-        """The text, with the trained parts between ⟦ and ⟧."""
+        """The text, with the trained parts between ⟦ and ⟧, for a terminal or log without colors."""
         return "".join(f"{OPEN}{part.text}{CLOSE}" if part.trained else part.text for part in self.segments)
 
 
@@ -191,7 +191,7 @@ class DataReport:
     packing_fill: float = 0.0
 
     def json(self) -> dict[str, Any]:
-        """The report as JSON values; named tuples become objects."""
+        """Convert the report to JSON values, for the cache and for views; named tuples become objects."""
         value = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         for name in LISTS:
             value[name] = [entry._asdict() for entry in value[name]]
@@ -203,7 +203,15 @@ class DataReport:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DataReport:
-        """Read a report that `json` has written."""
+        """Read a report that `json` has written, when examples are taken from the cache.
+
+        Args:
+            value: the JSON object.
+
+        Raises:
+            KeyError: a list is missing.
+            TypeError: a key is unknown, as in a report of another version.
+        """
         fields = dict(value)
         for name, kind in LISTS.items():
             fields[name] = [kind(**entry) for entry in value[name]]
@@ -214,7 +222,7 @@ class DataReport:
         return cls(**fields)
 
     def where(self, index: int, dataset: str) -> str:
-        """Place of a record as shown to people, counted from 1: `line 8`, `row 8`.
+        """Place of a record as shown to people, counted from 1, as their editor does: `line 8`, `row 8`.
 
         Args:
             index: its 0-based index.
@@ -224,9 +232,10 @@ class DataReport:
         return f"{unit} {index + 1:,}"
 
     def counts(self) -> dict[str, int]:
-        """The values of the event `data`.
+        """The values of the event `data`, which views and the doctor read.
 
-        `rows` only with packing, `leaked` only with held-out examples, `copies` only with duplicates.
+        `rows` only with packing, `leaked` and `eval_examples` only with evaluation examples, `copies` only with
+        duplicates.
         """
         more = {"rows": self.rows} if self.rows else {}
         if self.eval_examples:
@@ -244,11 +253,11 @@ class DataReport:
         }
 
     def note(self, dataset: str, examples: Sequence[Example], dropped: Sequence[tuple[int, str]]) -> None:
-        """Record the truncated examples, dropped records and divided records of a data set.
+        """Record the truncated examples, dropped records and divided records of a chunk of a data set.
 
         Args:
             dataset: name of the data set.
-            examples: its examples.
+            examples: examples of the chunk.
             dropped: index and reason of each dropped record.
         """
         self.truncated += [Truncated(one.index, one.cut, dataset) for one in examples if one.cut]
@@ -257,10 +266,10 @@ class DataReport:
         self.divided += [SplitRecord(index, count, dataset) for index, count in parts.items() if count > 1]
 
     def check_all_used(self) -> None:
-        """Refuse data with unusable records.
+        """Refuse data with unusable records, for `stop_on_dropped: true`.
 
         Raises:
-            DataError: names the first unusable records.
+            DataError: there are some; the message has the places and reasons of the first `MAX_NAMED`.
         """
         unusable = self.unusable()
         if not unusable:
@@ -273,8 +282,12 @@ class DataReport:
             "Fix them, or set it to false to drop them."
         )
 
-    def nothing_left(self, names: Sequence[str]) -> DataError:
-        """Create the error for data sets without any example."""
+    def no_examples_error(self, names: Sequence[str]) -> DataError:
+        """Create the error for data sets without any example, with the most frequent reasons.
+
+        Args:
+            names: names of the data sets.
+        """
         reasons = Counter(entry.reason for entry in self.dropped).most_common(MAX_REASONS_NAMED)
         why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
         lines = f"; {len(self.broken)} lines cannot be read" if self.broken else ""
@@ -283,18 +296,18 @@ class DataReport:
         )
 
     def unusable(self) -> list[Dropped]:
-        """All unusable records: dropped records and broken lines, by data set and index."""
+        """All unusable records in one list: dropped records and broken lines, by data set and index."""
         lines = [Dropped(one.index, self._unread(one), one.dataset) for one in self.broken]
         order = {counts.dataset: place for place, counts in enumerate(self.sets)}
         return sorted([*self.dropped, *lines], key=lambda one: (order.get(one.dataset, 0), one.index))
 
     def summary(self) -> dict[str, Any]:
-        """The JSON that `llf inspect --json` prints; `dropped` includes broken lines."""
+        """The object that `llf inspect --json` prints: the report and `records`; `dropped` includes broken lines."""
         records = sum(counts.records for counts in self.sets)
         return self.json() | {"records": records, "dropped": [entry._asdict() for entry in self.unusable()]}
 
-    def left_out(self) -> str | None:
-        """Warning about broken lines; None if there are none."""
+    def broken_lines_warning(self) -> str | None:
+        """Warning about broken lines, since the run goes on without them; None if there are none."""
         if not self.broken:
             return None
         first, count = self.broken[0], len(self.broken)
@@ -304,12 +317,12 @@ class DataReport:
 
     def duplicates_warning(self) -> str | None:
         """Warning about duplicates among the training examples, and the key that removes them; None for few."""
-        told = duplicates_warning(self.repeated, self.examples)
-        return None if told is None else f"{told} `drop_duplicates: true` drops them."
+        warning = duplicates_warning(self.repeated, self.examples)
+        return None if warning is None else f"{warning} `drop_duplicates: true` drops them."
 
     def text(self) -> str:
-        """The report as text for a terminal or log."""
-        told = self.duplicates_warning()
+        """The report as text for a terminal or log: counts, the first notable records of each kind, and the preview."""
+        warning = self.duplicates_warning()
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         lines = [
             f"{self.examples:,} training examples, {self.eval_examples:,} evaluation examples.",
@@ -319,7 +332,7 @@ class DataReport:
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
             *([f"{self.copies:,} duplicates of earlier examples dropped."] if self.copies else []),
-            *([] if told is None else [told]),
+            *([] if warning is None else [warning]),
             *_named(
                 "truncated at cutoff_len",
                 [f"{one.dataset} {self.where(one.index, one.dataset)} by {one.cut}" for one in self.truncated],
@@ -357,30 +370,36 @@ def _named(what: str, entries: list[str]) -> list[str]:
 
 
 def decode_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> PreviewExample:
-    """Decode a prepared example; of a pair, the rejected answer follows the chosen one.
+    """Decode a prepared example for people; of a pair, the rejected answer follows the chosen one.
 
     Args:
         tokenizer: tokenizer of the model.
-        row: `index`, `input_ids`, `labels`; of a pair also `rejected_ids`, `rejected_labels`.
+        row: `index`, `input_ids`, `labels`; of a pair also `rejected_ids`, `rejected_labels` (`[seq]` each).
+
+    Returns:
+        Its text, in parts that are trained on or not.
     """
     shown = decode_example(tokenizer, row["index"], row["input_ids"], row["labels"])
     if "rejected_ids" not in row:
         return shown
     worse = decode_example(tokenizer, row["index"], row["rejected_ids"], row["rejected_labels"])
-    said = [part for part in worse.segments if part.trained]
-    return PreviewExample(shown.index, (*shown.segments, Segment(REJECTED, trained=False), *said))
+    answer = [part for part in worse.segments if part.trained]
+    return PreviewExample(shown.index, (*shown.segments, Segment(REJECTED, trained=False), *answer))
 
 
 def decode_example(
     tokenizer: PreTrainedTokenizerBase, index: int, ids: Sequence[int], labels: Sequence[int]
 ) -> PreviewExample:
-    """Decode an example into trained and untrained segments.
+    """Decode an example into trained and untrained segments, so that a person sees what is in the loss.
 
     Args:
         tokenizer: tokenizer of the model.
         index: index of its record.
         ids: token ids `[seq]`.
         labels: labels `[seq]`, -100 where a token does not contribute to the loss.
+
+    Returns:
+        The segments, whose texts together are the decoded example.
     """
     borders = [
         place
@@ -389,7 +408,7 @@ def decode_example(
     ]
     segments, before = [], ""
     for border in borders:
-        # A stretch alone may lose a leading blank or half a character, so beginnings are decoded and compared.
+        # A segment decoded alone may lose a leading space or part of a character, so prefixes are decoded.
         text = tokenizer.decode(list(ids[:border]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         segments.append(Segment(text[len(before) :], labels[border - 1] != IGNORED))
         before = text

@@ -53,8 +53,12 @@ def find_sources(
         formatting: format of data sets without an entry; None to infer it.
         columns: columns of data sets without an entry.
 
+    Returns:
+        One source per name, in the same order.
+
     Raises:
         DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
+        PluginError: two installed packages declare the same format.
     """
     if str(dataset_dir) == ONLINE:
         found = [Source(name, hub_id=name) for name in names]

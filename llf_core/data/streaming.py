@@ -54,19 +54,19 @@ class Stream:
         capacity: maximum number of tokens of an example or packed row.
     """
 
-    def __init__(self, sets: list[StreamedDataset], config: RunConfig, report: DataReport, held: int = 0) -> None:
+    def __init__(self, sets: list[StreamedDataset], config: RunConfig, report: DataReport, skip: int = 0) -> None:
         """Create the stream; nothing is read yet.
 
         Args:
             sets: data sets, at least one.
             config: for the data section and the seed.
             report: updated while examples are read.
-            held: number of examples at the beginning that are skipped, since they are evaluation data.
+            skip: number of examples at the beginning that are skipped, since they are evaluation data.
         """
         self._sets = sets
         self._data = config.data
         self._seed = config.training.seed
-        self._held = held
+        self._skip = skip
         self._counts = True
         self.report = report
         self.capacity = config.data.cutoff_len
@@ -78,25 +78,29 @@ class Stream:
         counted, self._counts = self._counts, False
         for time in count():
             random = np.random.default_rng([self._seed, time])
-            examples = islice(self.in_order(counted=counted and time == 0), self._held, None)
+            examples = islice(self.in_order(counted=counted and time == 0), self._skip, None)
             rows = map(to_row, shuffle_buffer(examples, self._data.buffer_size, random))
             first = next(rows, None)
             if first is None:
                 raise DataError(
-                    f"val_size {self._held} holds out every example of the data. Expected at least one training "
+                    f"val_size {self._skip} holds out every example of the data. Expected at least one training "
                     "example."
                 )
             every = chain([first], rows)
             yield from self._packed(every, random) if self._data.packing else every
 
     def in_order(self, *, counted: bool = False) -> Iterator[Example]:
-        """Read all data sets once, without shuffling.
+        """Read all data sets once, without shuffling: evaluation data and the preview come from the beginning.
 
         Args:
             counted: whether to count the records in the report.
 
+        Yields:
+            Examples, mixed by `mix_strategy`.
+
         Raises:
-            DataError: there is no example; or a record is unusable and `stop_on_dropped` is true.
+            DataError: there is no example; a file cannot be read; or a record is unusable and `stop_on_dropped` is
+                true.
         """
         first = [counted] * len(self._sets)
 
@@ -112,7 +116,7 @@ class Stream:
         )
         example = next(found, None)
         if example is None:
-            raise self.report.nothing_left([one.opened.source.label for one in self._sets])
+            raise self.report.no_examples_error([one.opened.source.label for one in self._sets])
         yield example
         yield from found
 
@@ -143,7 +147,7 @@ class Stream:
         report.examples, report.tokens, report.trained_tokens = (
             sum(column) for column in list(zip(*self._counted, strict=True))[2:5]
         )
-        report.examples -= min(self._held, report.examples)
+        report.examples -= min(self._skip, report.examples)
         if self._data.stop_on_dropped:
             report.check_all_used()
 
@@ -156,12 +160,16 @@ class Stream:
 
 
 def shuffle_buffer(examples: Iterable[Example], size: int, random: np.random.Generator) -> Iterator[Example]:
-    """Shuffle a stream with a buffer, as `datasets.IterableDataset.shuffle` does.
+    """Shuffle a stream with a buffer, as `datasets.IterableDataset.shuffle` does, since a stream cannot be permuted.
 
     Args:
         examples: the examples.
-        size: size of the buffer; each example is drawn from it at random.
+        size: size of the buffer, at least 1; each example is drawn from it at random. A larger one shuffles better and
+            needs more memory.
         random: random generator.
+
+    Yields:
+        Every example once.
     """
     held: list[Example] = []
     for example in examples:
@@ -175,6 +183,13 @@ def shuffle_buffer(examples: Iterable[Example], size: int, random: np.random.Gen
 
 
 def to_row(example: Example) -> Row:
-    """Convert an example to a row, by column names."""
+    """Convert an example to a row by column names, which the collator takes.
+
+    Args:
+        example: the example.
+
+    Returns:
+        `input_ids`, `labels` (`[seq]` each), `index`, and the further columns of the example.
+    """
     ids, labels = list(example.ids), list(example.labels)
     return {"input_ids": ids, "labels": labels, "index": example.index, **(example.more or {})}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
-    """Number of tokens to keep of a question and of its answer.
+    """Number of tokens to keep of a question and of its answer, so that neither displaces the other.
 
     Either may use half of the budget plus what the other leaves: `(3000, 2000, 1000) -> (500, 500)`, `(100, 2000, 1000)
     -> (100, 900)`. (LLaMA-Factory divides the budget in proportion, so that a question of 1,100 tokens before an answer
@@ -32,17 +32,20 @@ def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
 
 
 def first_overlong_answer(tokens: Tokens, cutoff: int) -> int:
-    """Index of the first answer that does not fit completely.
+    """Index of the first answer that does not fit completely: `truncate` shortens it and removes what follows.
 
     Args:
-        tokens: the conversation.
+        tokens: the conversation, with more than `cutoff` tokens.
         cutoff: `cutoff_len`.
+
+    Raises:
+        StopIteration: every answer fits.
     """
     return next(number for number, turn in enumerate(tokens.turns) if turn.end > cutoff)
 
 
 def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
-    r"""Truncate a conversation to at most `cutoff` tokens.
+    r"""Truncate a conversation to at most `cutoff` tokens, in such a way that it stays one: headers and ends are kept.
 
     In the first exchange, the end of the question and the end of the answer are removed, according to
     `truncated_lengths`; the header and the end token of the answer are kept. In later exchanges the end of the answer
@@ -58,6 +61,9 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
         cutoff: `cutoff_len`.
         opening: number of tokens before the first answer that are never removed.
         closing: number of tokens at the end of the first answer that does not fit which are never removed.
+
+    Returns:
+        Token ids and labels `[kept]`, and the ranges of the answers that are left.
 
     Raises:
         BadExample: there is no room for the header of the first answer, one token of it and its end.
@@ -103,7 +109,8 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
         cutoff: at least 2.
 
     Returns:
-        The parts with labels, without the ranges of their answers.
+        The parts with labels (`[seq]` each), without the ranges of their answers. Parts without a trained token are
+        left out.
     """
     overlap = max(1, cutoff // 4)
     parts, start, end = [], 0, cutoff
@@ -118,11 +125,14 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
 
 
 def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
-    """Split a plain text into blocks; the last block has the remaining tokens.
+    """Split a plain text into blocks, so that pre-training uses all of it; the last block has the remaining tokens.
 
     Args:
         tokens: the text.
         size: number of tokens of a block.
+
+    Returns:
+        The blocks, `[size]` tokens each but the last.
     """
     return [
         Tokens(tokens.ids[start : start + size], tokens.labels[start : start + size], ())
@@ -131,6 +141,10 @@ def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
 
 
 def count_trained(labels: Sequence[int]) -> int:
-    """Number of labels that contribute to the loss, without the first label of a sequence, which no token predicts."""
+    """Number of labels that contribute to the loss, without the first label of a sequence, which no token predicts.
+
+    Args:
+        labels: labels `[seq]`, -100 where a token does not contribute.
+    """
     first = bool(labels) and labels[0] != IGNORED
     return len(labels) - labels.count(IGNORED) - first

@@ -22,17 +22,26 @@ if TYPE_CHECKING:
 
 
 def validation_conversations(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, most: int | None = None
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int | None = None
 ) -> list[Conversation]:
     """Read the conversations of a config's evaluation examples, with its system prompt and their answers.
+
+    They are prompts on which a result is compared with its base model: neither was trained on them.
 
     Args:
         config: config of the run.
         tokenizer: tokenizer of its model.
-        most: maximum number of conversations, taken from the beginning.
+        limit: maximum number of conversations, taken from the beginning; None for all.
+
+    Returns:
+        The conversations, one per record, in the order of the evaluation examples.
 
     Raises:
-        DataError: there are no evaluation examples, they are plain text, or they are streamed.
+        DataError: there are no evaluation examples, they are plain text, they are streamed, or a data set cannot be
+            read.
+        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        OSError: a file cannot be read, or the cache cannot be written.
+        KeyError: a record is no longer in its data set.
     """
     data = config.data
     if not (data.eval_dataset or data.val_size):
@@ -45,7 +54,7 @@ def validation_conversations(
     prepared = prepare(config, tokenizer)
     assert prepared.eval is not None  # noqa: S101 - for the type checker
     sets = prepared.eval_counts[:, SET_COLUMN].tolist()
-    places = list(dict.fromkeys(zip(sets, prepared.eval["index"], strict=True)))[:most]
+    places = list(dict.fromkeys(zip(sets, prepared.eval["index"], strict=True)))[:limit]
     builder = Builder(
         settings, tokenizer, template_of(config, tokenizer), ProgressReporter(None, None), None, media_dir(config)
     )
@@ -67,7 +76,7 @@ def _conversations(
         for record in skip_broken(read, source.label, []):
             if record.index in wanted:
                 wanted.discard(record.index)
-                _, drawn = encoder.draw([record])
-                yield (number, record.index), drawn[0][1]
+                _, rendered_rows = encoder.render([record])
+                yield (number, record.index), rendered_rows[0][1]
             if not wanted:
                 break

@@ -47,8 +47,8 @@ SPACES[[*range(0x09, 0x0E), *range(0x1C, 0x21)]] = True
 WIDE = [*"\x85\xa0\u1680", *map(chr, range(0x2000, 0x200B)), *"\u2028\u2029\u202f\u205f\u3000"]
 """Whitespace that has two or three bytes in UTF-8."""
 
-# Patterns by which byte-level tokenizers take texts apart: GPT-2's, Llama 3's, Qwen's, DeepSeek's, GPT-4o's. In none
-# can a match hold a blank after another sign that is no white space, and none looks back.
+# Patterns with which byte-level tokenizers split texts: GPT-2's, Llama 3's, Qwen's, DeepSeek's, GPT-4o's. None can
+# match a space after a character that is not white space, and none has a lookbehind.
 ENDINGS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 MAIN = {
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -77,7 +77,7 @@ class Pieces(NamedTuple):
 
 
 def split_at(text: str, cuts: Sequence[int]) -> list[str]:
-    """Split a text at positions.
+    """Split a text at positions where the tokenizer must not merge across, such as the start of an answer.
 
     Args:
         text: the text.
@@ -90,7 +90,14 @@ def split_at(text: str, cuts: Sequence[int]) -> list[str]:
 
 
 def concatenate(pieces: Sequence[array[int]]) -> Pieces:
-    """Concatenate pieces."""
+    """Concatenate pieces to one array, which is sliced by bounds without a Python object for each piece.
+
+    Args:
+        pieces: token ids of each piece, `[seq]` each, int32.
+
+    Returns:
+        Token ids `[tokens]` and bounds `[pieces + 1]`.
+    """
     bounds = [0, *np.cumsum([len(ids) for ids in pieces], dtype=np.int64).tolist()]
     return Pieces(array("i", b"".join(pieces)), bounds)
 
@@ -106,7 +113,7 @@ class FastTokenizer:
     backend: Tokenizer
 
     def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
-        """Tokenize the pieces of texts separately.
+        """Tokenize the pieces of texts separately, so that token boundaries are where generation has them.
 
         Args:
             texts: the texts.
@@ -114,52 +121,68 @@ class FastTokenizer:
                 piece.
 
         Returns:
-            For each text, one piece more than it has cuts.
+            Token ids `[tokens]` of all pieces; for each text, one piece more than it has cuts.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
         """
         whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
-        return concatenate(self._asked(whole))
+        return concatenate(self._encode(whole))
 
     def ids(self, texts: Sequence[str]) -> list[array[int]]:
-        """Token ids of each text."""
+        """Tokenize each text as a whole, without special tokens.
+
+        Args:
+            texts: the texts.
+
+        Returns:
+            Token ids of each text, `[seq]` each, int32.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
+        """
         ids, bounds = self.pieces(texts, [()] * len(texts))
         return [ids[start:end] for start, end in pairwise(bounds)]
 
-    def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """Token ids of each text, and the token ranges of some of its parts.
+    def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
+        """Tokenize each text and find the token ranges of some of its parts, for labels of templates without markers.
 
         Args:
             texts: the texts.
             parts: for each text, parts `[start, end)` in characters.
 
         Returns:
-            For each text its token ids, and for each part `[start, end)` in tokens: all tokens that share a character
-            with it.
+            For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens: all tokens that
+            share a character with it.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
         """
         return [
             (ids, tuple(token_range(spans, first, last) for first, last in wanted))
             for (ids, spans), wanted in zip(self._with_spans(texts), parts, strict=True)
         ]
 
-    def _asked(self, texts: Sequence[str]) -> list[array[int]]:
+    def _encode(self, texts: Sequence[str]) -> list[array[int]]:
         """Tokenize texts with the library."""
-        self._bare()
-        # A system prompt that many share, or an answer that comes again, is tokenized once.
+        self._reset_options()
+        # Repeated texts, such as a common system prompt, are tokenized once.
         distinct = list(dict.fromkeys(texts))
-        # Faster than `encode_batch`: it does not note where each token stands.
-        with _told():
+        # Faster than `encode_batch`, since it computes no offsets.
+        with _encoding_errors():
             found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
         known = {text: array("i", one.ids) for text, one in zip(distinct, found, strict=True)}
         return [known[text] for text in texts]
 
     def _with_spans(self, texts: Sequence[str]) -> list[tuple[array[int], Spans]]:
         """Token ids of texts, and the characters `[start, end)` of each token."""
-        self._bare()
-        with _told():
+        self._reset_options()
+        with _encoding_errors():
             found = self.backend.encode_batch(texts, add_special_tokens=False)
         return [(array("i", one.ids), tuple(one.offsets)) for one in found]
 
-    def _bare(self) -> None:
-        # Whoever used it before may have left these on. They are only touched then: another thread may be using it.
+    def _reset_options(self) -> None:
+        # Earlier users may have left these options on. Set only if they are: another thread may be using the tokenizer.
         if self.backend.truncation is not None:
             self.backend.no_truncation()
         if self.backend.padding is not None:
@@ -169,7 +192,7 @@ class FastTokenizer:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _encoding_errors() -> Iterator[None]:
     """Context manager that converts the library's encoding errors to `DataError`, also from another process."""
     try:
         with panics_as_errors():
@@ -184,7 +207,7 @@ def _told() -> Iterator[None]:
 
 
 def token_range(spans: Spans, first: int, last: int) -> tuple[int, int]:
-    """Tokens `[start, end)` that share a character with the characters `[first, last)`.
+    """Tokens `[start, end)` that share a character with the characters `[first, last)`, by binary search.
 
     Args:
         spans: character range of each token, in order.
@@ -235,7 +258,13 @@ class CachedTokenizer(FastTokenizer):
 
         Args:
             texts: the texts.
-            cuts: positions in characters at which each text is split.
+            cuts: positions in characters at which each text is split, ascending.
+
+        Returns:
+            Token ids `[tokens]` of all pieces, the same as without the cache.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
         """
         places = _in_bytes(texts, cuts)
         borders = np.fromiter(chain.from_iterable(places), np.int64)
@@ -243,12 +272,19 @@ class CachedTokenizer(FastTokenizer):
         bounds = [*found.tokens[np.searchsorted(found.words, borders)].tolist(), len(found.ids)]
         return Pieces(array("i", found.ids.tobytes()), bounds)
 
-    def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """Token ids of each text, and the token ranges of some of its parts; see `FastTokenizer.located`.
+    def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
+        """Tokenize each text and find the token ranges of some of its parts; see `FastTokenizer.locate`.
 
         Args:
             texts: the texts.
             parts: for each text, parts `[start, end)` in characters.
+
+        Returns:
+            For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens, as without the
+            cache.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
         """
         places = _in_bytes(texts, [tuple(chain.from_iterable(own)) for own in parts])
         starts = np.array([own[0] for own in places], np.int64)
@@ -320,7 +356,7 @@ class CachedTokenizer(FastTokenizer):
         joined = [word for word in words if word not in alone]
         groups = [joined[start : start + WORDS_PER_CALL] for start in range(0, len(joined), WORDS_PER_CALL)]
         made: dict[str, bytes] = {}
-        tokens = self._asked(["".join(group) for group in groups])
+        tokens = self._encode(["".join(group) for group in groups])
         blank_first = self._blank_first(set(chain.from_iterable(tokens)))
         for group, ids in zip(groups, tokens, strict=True):
             begins = [place for place, token in enumerate(ids) if token in blank_first]
@@ -329,7 +365,7 @@ class CachedTokenizer(FastTokenizer):
                 made.update((word, ids[start:end].tobytes()) for word, (start, end) in zip(group, pieces, strict=True))
             else:
                 apart += group
-        made.update((word, ids.tobytes()) for word, ids in zip(apart, self._asked(apart), strict=True))
+        made.update((word, ids.tobytes()) for word, ids in zip(apart, self._encode(apart), strict=True))
         return made
 
     def _blank_first(self, ids: set[int]) -> set[int]:
@@ -377,10 +413,10 @@ def _parted(data: bytes, borders: NDArray[np.int64], signs: re.Pattern[bytes] | 
     begins[blanks[apart]] = True
     if signs is not None:
         around = np.array([match.span() for match in signs.finditer(data)], np.int64).reshape(-1, 2)
-        # One that reaches over a border is none, and what is found after it may be wrong.
+        # A match across a border is not a token, and the matches after it may be wrong.
         if (np.searchsorted(borders, around[:, 0], side="right") == np.searchsorted(borders, around[:, 1])).all():
             borders = np.concatenate([borders, around.ravel()])
-    # A blank at the end stands between nothing, as does one at the beginning, which is part of the first word.
+    # A space at the end or the beginning of a text is not between two words; the first word includes the latter.
     begins[borders[borders > 0] - 1] = False
     begins[borders] = True
     return np.append(np.flatnonzero(begins[: len(raw)]), len(raw))
@@ -412,7 +448,14 @@ def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
 
 
 def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | None:
-    """Fast implementation of a tokenizer, with a word cache if its pattern allows it; None for a slow tokenizer."""
+    """Fast implementation of a tokenizer, with a word cache if its pattern splits texts before spaces.
+
+    Args:
+        tokenizer: tokenizer of the model.
+
+    Returns:
+        The implementation, which gives the same token ids; None for a slow tokenizer.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
     if backend is None:
         return None

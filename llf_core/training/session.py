@@ -194,7 +194,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     processor = load_processor(source, config, tokenizer)
     begin_phase(writer, "data")
     data = prepare(config, tokenizer, run=writer, processor=processor)
-    data.template.carry(tokenizer)
+    data.template.apply_to(tokenizer)
     logger.info(data.report.text())
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)

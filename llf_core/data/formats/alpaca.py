@@ -1,4 +1,4 @@
-"""One question and one answer a row: Alpaca's columns, or others mapped onto them."""
+"""Rows with one question and one answer: Alpaca's columns, or others mapped onto them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from llf_core.data.formats.conversation import (
     Message,
     checked,
     json_of,
+    label_of,
     text_of,
     tools_of,
-    verdict_of,
 )
 from llf_core.data.formats.dataset_format import DatasetFormat
 
@@ -27,18 +27,23 @@ class Alpaca(DatasetFormat):
 
     @staticmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
-        """The question is `prompt`, and `query` on a line below it; `history` holds earlier pairs.
+        """Convert a row of columns to a conversation, as LLaMA-Factory reads this format.
 
-        The answer is `response`; where there are `chosen` and `rejected`, these two; where there is `kto_tag`, it says
-        whether `response` is good; without any of them it is a prompt.
+        The question is `prompt`, and `query` on a line below it; `history` has earlier pairs of question and answer.
+        The answer is `response`, or the two answers `chosen` and `rejected`; with `kto_tag`, whether `response` is
+        good. Without any of them the conversation is a prompt.
 
         Args:
             row: one record.
-            columns: LLaMA-Factory's name to the row's own.
+            columns: the row's column for each of LLaMA-Factory's names.
             tags: not used.
 
+        Returns:
+            The conversation.
+
         Raises:
-            BadExample: no question or no answer, or a history that is no list of pairs.
+            BadExample: there is no question or no answer, both answers of a pair are equal, a cell is not text, or the
+                history is not a list of pairs.
         """
         cell = {key: row.get(column) for key, column in columns.items()}
         messages: list[Message] = []
@@ -63,7 +68,7 @@ class Alpaca(DatasetFormat):
         if "response" not in columns:
             return checked(messages, tools, prompt=True)
         messages.append({"role": ANSWER, "content": text_of(cell.get("response"), "the response")})
-        return checked(messages, tools, good=verdict_of(cell["kto_tag"]) if "kto_tag" in columns else None)
+        return checked(messages, tools, good=label_of(cell["kto_tag"]) if "kto_tag" in columns else None)
 
 
 def _last(value: object, what: str) -> str:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import DataKind
 
 Message = dict[str, Any]
-PLAIN = 2  # keys of a message that says who and what, and no more
+PLAIN = 2  # number of keys of a message with role and content only
 ANSWER = "assistant"
 LONGEST_SHOWN = 60
 """Characters of a value that a reason repeats."""
 
 
-# What a data set can hold.
+# Kinds of data.
 ANSWERS: DataKind = "answers"
 PAIRS: DataKind = "pairs"
 UNPAIRED: DataKind = "unpaired_preferences"
@@ -33,7 +33,7 @@ DATA_KINDS: Mapping[DataKind, str] = {
     PROMPTS: "prompts without a response",
     TEXTS: "plain text",
 }
-# How the reasons begin for which a record without an answer is dropped.
+# Beginnings of the reasons for dropping a record without an answer.
 NO_ANSWER, MISSING, UNENDED = "a response is empty", "the response is missing", "it ends with the "
 UNANSWERED = (NO_ANSWER, MISSING, UNENDED)
 
@@ -43,7 +43,7 @@ class Medium(NamedTuple):
 
     Attributes:
         kind: `image`, `video` or `audio`.
-        value: the path of its file, or its bytes as a `data:` address.
+        value: path of its file, or its bytes as a `data:` URL.
     """
 
     kind: str
@@ -55,13 +55,13 @@ class Conversation:
     """A conversation: messages, tools, and label or rejected response.
 
     Attributes:
-        messages: `{"role", "content"}` each, roles `system` (first only), `user`, `assistant`, `tool`; an
-            assistant's may carry `tool_calls`. The last one is an assistant's; of prompts it is not; of plain text it
-            is one message of role `text`.
+        messages: `{"role", "content"}` each, with roles `system` (first only), `user`, `assistant` (optionally with
+            `tool_calls`) and `tool`. The last one is the assistant's, but not in a prompt; plain text is one message of
+            role `text`.
         tools: JSON schemas of the functions that may be called, or None.
-        rejected: of a preference pair, the answer that is worse than the last message.
-        good: of a judged answer, whether it is.
-        media: pictures, videos and sounds, in the order in which the messages name them.
+        rejected: in a preference pair, the answer that is worse than the last message; else None.
+        good: in an unpaired preference, whether the last answer is good; else None.
+        media: images, videos and audio clips, in the order of their placeholders.
     """
 
     messages: tuple[Message, ...]
@@ -72,7 +72,7 @@ class Conversation:
 
     @property
     def kind(self) -> DataKind:
-        """One of `DATA_KINDS`."""
+        """Kind of data that it is, one of `DATA_KINDS`: a stage trains on one kind only."""
         if self.rejected is not None:
             return PAIRS
         if self.good is not None:
@@ -80,11 +80,11 @@ class Conversation:
         return {ANSWER: ANSWERS, "text": TEXTS}.get(self.messages[-1]["role"], PROMPTS)
 
     def canonical(self) -> bytes:
-        """Canonical serialization: equal for equal conversations, whatever their file format.
+        """Canonical serialization, equal for equal conversations in any file format, for a data set's fingerprint.
 
         Raises:
-            BadExample: its text is no Unicode (half of a surrogate pair), so no tokenizer can read it; it is nested too
-                deeply.
+            BadExample: its text is not valid Unicode (half of a surrogate pair), so no tokenizer can read it; or it is
+                nested too deeply.
         """
         if self.tools is None and self.kind == ANSWERS and all(len(message) == PLAIN for message in self.messages):
             text = "".join(f"{one['role']} {len(one['content'])}:{one['content']}" for one in self.messages)
@@ -112,15 +112,21 @@ def checked(
 ) -> Conversation:
     """Create a conversation after checking that its turns alternate and that it ends with a response.
 
+    Formats call it last, so that the rest of the preparation can rely on the order of turns.
+
     Args:
-        messages: what is said.
-        tools: the functions that may be called.
-        rejected: of a preference pair, the worse answer.
-        good: of a judged answer, whether it is.
-        prompt: it ends before an answer.
+        messages: the messages, a system prompt first if there is one.
+        tools: functions that may be called, as JSON schemas.
+        rejected: in a preference pair, the worse answer.
+        good: in an unpaired preference, whether the answer is good.
+        prompt: whether it ends before an answer.
+
+    Returns:
+        The conversation.
 
     Raises:
-        BadExample: with the turn that is out of place; both answers of a pair say the same.
+        BadExample: a turn is out of place (the message names it), an answer is empty, or both answers of a pair are
+            equal.
     """
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
@@ -144,39 +150,47 @@ def checked(
     return Conversation(tuple(messages), tools, rejected, good)
 
 
-def verdict_of(value: object) -> bool:
-    """Parse the label of a response (unpaired preference).
+def label_of(value: object) -> bool:
+    """Parse the label of a response (unpaired preference), which data sets write as a boolean, a number or a word.
+
+    Args:
+        value: a boolean, 1 or 0, or `true`, `false`, `yes` or `no` in any case.
 
     Raises:
-        BadExample: it is no yes or no.
+        BadExample: it is something else.
     """
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if isinstance(value, bool):
         return value
     found = words.get(str(value).strip().lower())
     if found is None:
-        raise BadExample(f"the label is {shown(value)}, expected true or false")
+        raise BadExample(f"the label is {brief_value(value)}, expected true or false")
     return found
 
 
-def ended(
+def with_ending(
     messages: list[Message],
     row: Mapping[str, object],
     columns: Mapping[str, str],
-    read: Callable[[Mapping[str, Any]], Message],
+    read: Callable[[Mapping[str, object]], Message],
 ) -> Conversation:
     """Create a conversation from messages and the row's response, preference or label columns.
 
+    Formats with lists of turns share it, since the columns beside the list mean the same in each.
+
     Args:
-        messages: of the row's list.
+        messages: messages of the row's list.
         row: one record.
-        columns: `chosen` and `rejected` name answers that follow the messages, as a message each, its text, or the
-            whole conversation with it; `kto_tag` the mark of the last answer. Where `prompt` is named, what is wanted
-            is what comes before the last answer.
-        read: makes a message of a turn.
+        columns: the row's column for each of LLaMA-Factory's names. `chosen` and `rejected` name answers that follow
+            the messages: a message each, its text, or the whole conversation with it. `kto_tag` names the label of the
+            last answer. With `prompt`, the messages before the last answer are the prompt.
+        read: converts a turn to a message.
+
+    Returns:
+        The conversation.
 
     Raises:
-        BadExample: see `checked`.
+        BadExample: a column has another content than it should, or see `checked`.
     """
     tools = tools_of(row.get(columns.get("tools", "")))
     if "chosen" in columns:
@@ -185,14 +199,14 @@ def ended(
         chosen, rejected = (_answer(row.get(columns[key]), read, key) for key in ("chosen", "rejected"))
         return checked([*messages, chosen], tools, rejected=rejected)
     if "kto_tag" in columns:
-        return checked(messages, tools, good=verdict_of(row.get(columns["kto_tag"])))
+        return checked(messages, tools, good=label_of(row.get(columns["kto_tag"])))
     prompt = "prompt" in columns
     if prompt and messages and messages[-1]["role"] == ANSWER:
         messages = messages[:-1]
     return checked(messages, tools, prompt=prompt)
 
 
-def _answer(value: object, read: Callable[[Mapping[str, Any]], Message], key: str) -> Message:
+def _answer(value: object, read: Callable[[Mapping[str, object]], Message], key: str) -> Message:
     """The answer that a cell of a pair holds."""
     value = json_of(value, key) if isinstance(value, str) and value.lstrip().startswith(("{", "[")) else value
     if isinstance(value, list) and value:
@@ -219,8 +233,12 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
     return ("tool", "user") if before.get("tool_calls") else ("user",)
 
 
-def shown(value: object) -> str:
-    """Format a value for an error message: truncated, and only the type of a container."""
+def brief_value(value: object) -> str:
+    """Format a value for an error message: truncated, and only the type of a container.
+
+    Args:
+        value: a cell of a record, which may be of any size.
+    """
     if value is None or isinstance(value, dict | list | tuple):
         return "missing" if value is None else f"a {type(value).__name__}"
     text = repr(value)
@@ -228,19 +246,22 @@ def shown(value: object) -> str:
 
 
 def role_of(value: object, names: Mapping[str, str], where: str) -> str:
-    """Map the role of a turn to `user`, `assistant`, `system` or `tool`.
+    """Map the role of a turn to `user`, `assistant`, `system` or `tool`, since data sets name roles differently.
 
     Args:
-        value: what the turn says.
-        names: the set's own name of each role to ours.
-        where: which turn, and by which key, for the reason.
+        value: role as written in the turn.
+        names: our role for each of the data set's names.
+        where: turn and key, for the reason.
+
+    Returns:
+        Our role.
 
     Raises:
-        BadExample: it is none of them.
+        BadExample: the role has no entry in `names`.
     """
     role = names.get(value) if isinstance(value, str) else None
     if role is None:
-        raise BadExample(f"{where} {shown(value)}, expected one of {', '.join(names)}")
+        raise BadExample(f"{where} {brief_value(value)}, expected one of {', '.join(names)}")
     return role
 
 
@@ -248,8 +269,11 @@ def text_of(value: object, what: str) -> str:
     """Convert a cell or the content of a message to text.
 
     Args:
-        value: text, a number or a list of text parts.
+        value: text, a number, or a list of text parts as in OpenAI's API.
         what: name of the value in error messages.
+
+    Returns:
+        The text; parts are joined without a separator.
 
     Raises:
         BadExample: it is something else.
@@ -302,8 +326,16 @@ def json_of(value: object, what: str) -> Any:
 def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
     """Parse the tool definitions of an example: a list or its JSON text. A bare schema is wrapped in `function`.
 
+    Chat templates expect OpenAI's form, `{"type": "function", "function": schema}`.
+
+    Args:
+        value: the cell; None or blank text for no tools.
+
+    Returns:
+        The tools; None if there are none.
+
     Raises:
-        BadExample: it is no list of objects.
+        BadExample: it is not a list of objects.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -314,5 +346,5 @@ def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
         raise BadExample("tools is not a list of objects")
     odd = next((tool for tool in tools if not isinstance(tool.get("function", {}), dict)), None)
     if odd is not None:
-        raise BadExample(f"the function of a tool is {shown(odd['function'])}, expected an object")
+        raise BadExample(f"the function of a tool is {brief_value(odd['function'])}, expected an object")
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools) or None

@@ -17,14 +17,17 @@ class DatasetFormat(ABC):
     @staticmethod
     @abstractmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
-        """Convert a record to a conversation.
+        """Convert a record to a conversation, the common representation that all later steps take.
 
         Args:
             row: one record: the value of each column.
-            columns: by role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), the column that
-                holds it.
-            tags: by tag of `dataset_info.json` (`role_tag`, …), the set's own value.
+            columns: for each role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), the column
+                that has it.
+            tags: for each tag of `dataset_info.json` (`role_tag`, …), the data set's own value.
+
+        Returns:
+            The conversation, see `llf_core.data.formats.conversation.checked`.
 
         Raises:
-            BadExample: the record holds no conversation.
+            BadExample: the record has no usable conversation; the message is the reason.
         """

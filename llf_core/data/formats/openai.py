@@ -1,4 +1,4 @@
-"""OpenAI's messages. They are carried through as they are: no word is added to anyone's system prompt."""
+"""Rows with a list of messages as in OpenAI's API. Nothing is added to them, such as a system prompt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.declarations.formats.openai import OPENAI
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, role_of, shown, text_of
+from llf_core.data.formats.conversation import (
+    Conversation,
+    Message,
+    brief_value,
+    json_of,
+    role_of,
+    text_of,
+    with_ending,
+)
 from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
@@ -18,17 +26,21 @@ class OpenAI(DatasetFormat):
 
     @staticmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
-        """Messages with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
+        """Convert messages to a conversation, with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
 
         A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect.
 
         Args:
             row: one record.
-            columns: LLaMA-Factory's name to the row's own.
-            tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are OpenAI's.
+            columns: the row's column for each of LLaMA-Factory's names.
+            tags: the data set's name for each of LLaMA-Factory's tags; the others are OpenAI's.
+
+        Returns:
+            The conversation.
 
         Raises:
-            BadExample: turns that do not alternate, an unknown role, content that is not text.
+            BadExample: turns that do not alternate, an unknown role, content that is not text, or a call without a
+                name.
         """
         tags = {**OPENAI.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])
@@ -40,7 +52,7 @@ class OpenAI(DatasetFormat):
         system = row.get(columns.get("system", ""))
         if system and not (messages and messages[0]["role"] == "system"):
             messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})
-        return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
+        return with_ending(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
 def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -> Message:
@@ -63,7 +75,7 @@ def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -
     if calls:
         calls = json_of(calls, "tool_calls")
         if not isinstance(calls, list):
-            raise BadExample(f"the tool_calls of message {number} are {shown(calls)}, expected a list")
+            raise BadExample(f"the tool_calls of message {number} are {brief_value(calls)}, expected a list")
         message["tool_calls"] = [_call(call, number) for call in calls]
     return message
 

@@ -1,4 +1,4 @@
-"""A list of turns a row, each with who says it and what: ShareGPT's tags, or others mapped onto them."""
+"""Rows with a list of turns, each with a role and a text: ShareGPT's tags, or others mapped onto them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.declarations.formats.sharegpt import SHAREGPT
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, role_of, text_of
+from llf_core.data.formats.conversation import Conversation, Message, json_of, role_of, text_of, with_ending
 from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
@@ -18,15 +18,21 @@ class ShareGPT(DatasetFormat):
 
     @staticmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
-        """Turns by role; a function call becomes an assistant's `tool_calls`, an observation a `tool` message.
+        """Convert turns to a conversation, with the messages of OpenAI's format, so that one chat template serves both.
+
+        A function call becomes `tool_calls` of the assistant, an observation a `tool` message.
 
         Args:
             row: one record.
-            columns: LLaMA-Factory's name to the row's own.
-            tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are ShareGPT's.
+            columns: the row's column for each of LLaMA-Factory's names.
+            tags: the data set's name for each of LLaMA-Factory's tags; the others are ShareGPT's.
+
+        Returns:
+            The conversation.
 
         Raises:
-            BadExample: turns that do not alternate, an unknown role, a call that is no JSON.
+            BadExample: turns that do not alternate, an unknown role, content that is not text, or a call that is not
+                JSON.
         """
         tags = {**SHAREGPT.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])
@@ -43,7 +49,7 @@ class ShareGPT(DatasetFormat):
                 messages = [message]
             else:
                 messages.append(message)
-        return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
+        return with_ending(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
 def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -> Message:

@@ -1,4 +1,4 @@
-"""Plain text, a record a text: what a model is pre-trained on."""
+"""Plain text for pre-training: one text per record."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ class Text(DatasetFormat):
 
     @staticmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
-        """The text as one message of role `text`.
+        """Convert a text to a conversation with one message of role `text`, which is not rendered with a chat template.
 
         Args:
             row: one record.
             columns: `prompt` names the column.
             tags: not used.
 
+        Returns:
+            The conversation.
+
         Raises:
-            BadExample: there is none.
+            BadExample: the text is missing, empty, or not text.
         """
         text = text_of(row.get(columns["prompt"]), "the text")
         if not text.strip():

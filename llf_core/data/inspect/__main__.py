@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 from llf_core.data.inspect.column_roles import all_roles, readings
 from llf_core.data.inspect.inspection import Inspection
@@ -23,12 +23,12 @@ REQUESTS = ("overview", "lengths", "notable", "example", "search", "rows", "numb
 
 
 def main() -> int:
-    """Answer requests until the input ends.
+    """Answer requests until the input ends, in a process apart so that a notebook needs no torch.
 
     Returns:
         Exit code: 0, or 2 if the config or the data cannot be used.
     """
-    # What libraries print must not stand among the answers.
+    # Libraries may print to stdout; that must not mix with the answers.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     log_to("stderr")
@@ -59,8 +59,8 @@ def main() -> int:
     return 0
 
 
-def answer(inspection: Inspection, line: str) -> dict[str, Any]:
-    """Answer a request.
+def answer(inspection: Inspection, line: str) -> dict[str, object]:
+    """Answer a request. A failed one is answered with its error, so that the process goes on.
 
     Args:
         inspection: the opened data.
@@ -80,12 +80,16 @@ def answer(inspection: Inspection, line: str) -> dict[str, Any]:
         return {"id": number, "error": f"{type(error).__name__}: {error}"}
 
 
-def write_line(out: TextIO, value: dict[str, Any]) -> None:
-    """Write a line of JSON.
+def write_line(out: TextIO, value: dict[str, object]) -> None:
+    """Write a line of JSON and flush it, since the view waits for it.
 
     Args:
         out: standard output.
         value: object to write.
+
+    Raises:
+        OSError: the view has closed the pipe.
+        TypeError: a value has no JSON type.
     """
     out.write(json.dumps(value, ensure_ascii=True) + "\n")
     out.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.data.align import decide, formats, roles, wanted_kind
 from llf_core.data.build import PEEK_ROWS
@@ -17,22 +17,37 @@ if TYPE_CHECKING:
 
 
 def all_roles(config: RunConfig) -> dict[str, list[str]]:
-    """Roles that columns can have for the config's stage, by format, as in `dataset_info.json`."""
+    """Roles that columns can have for the config's stage, the choices of a view that corrects them.
+
+    Args:
+        config: a valid config.
+
+    Returns:
+        For each format its roles, as named in `dataset_info.json`, required ones first.
+    """
     kind = wanted_kind(config)
     return {name: list(roles(name, kind)) for name in formats(kind)}
 
 
-def readings(config: RunConfig) -> list[dict[str, Any]]:
-    """Describe how each data set of a config is read.
+def readings(config: RunConfig) -> list[dict[str, object]]:
+    """Describe how each data set of a config is read, which takes a moment, before the preparation takes minutes.
+
+    Args:
+        config: a valid config.
 
     Returns:
         For each data set: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` describes it),
         `format`, `columns`, `fits` (fraction of the first rows), `reason`; or `error` if it cannot be read.
+
+    Raises:
+        DataError: a data set is no entry, file, folder or hub id, or its entry cannot be used.
+        UnreadableError: a data set of `Dataset.save_to_disk` has a link in place of a file.
+        OSError: a file cannot be opened, for example without permission.
     """
     data = config.data
     found = []
     for source in sources_of(config, (*(data.dataset or ()), *(data.eval_dataset or ()))):
-        one: dict[str, Any] = {"dataset": source.label, "names": [], "entry": source.formatting is not None}
+        one: dict[str, object] = {"dataset": source.label, "names": [], "entry": source.formatting is not None}
         one["entry"] = one["entry"] and data.dataset_format is None
         try:
             entries = read_source(open_source(source, config.model.cache_dir), None, config.training.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import BadExample
@@ -22,10 +22,22 @@ if TYPE_CHECKING:
 PROMPT, TRAINED, CUT = "prompt", "trained", "cut"
 
 
+class ShownTurn(TypedDict):
+    """A turn of an example.
+
+    Attributes:
+        role: role of its message; empty if turns are unknown.
+        tokens: `[text, id, state, special]` of each token, with state `prompt`, `trained` or `cut`.
+    """
+
+    role: str
+    tokens: list[list[object]]
+
+
 def tokens_by_turn(
     tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: ExplainedExample
-) -> list[dict[str, Any]]:
-    """Tokens of an example by turn.
+) -> list[ShownTurn]:
+    """Tokens of an example by turn, for a view that shows which of them are in the loss.
 
     Args:
         tokenizer: tokenizer of the model.
@@ -34,7 +46,7 @@ def tokens_by_turn(
 
     Returns:
         For each turn its `role` and its `tokens`: `[text, id, state, special]`, with state `prompt`, `trained` or
-        `cut`.
+        `cut`. A tokenizer without offsets gives one turn without a role.
     """
     spans = token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels
@@ -43,7 +55,7 @@ def tokens_by_turn(
     text, special = found.rendered.text, set(tokenizer.all_special_ids)
     borders = turn_starts(tokenizer, template, found)
     starts = [start for start, _ in borders]
-    turns: list[dict[str, Any]] = [{"role": role, "tokens": []} for _, role in borders]
+    turns: list[ShownTurn] = [{"role": role, "tokens": []} for _, role in borders]
     shown_to = 0
     for place, (begin, end) in enumerate(spans):
         state = CUT if not found.kept[place] else TRAINED if labels[place] != IGNORED else PROMPT
@@ -57,8 +69,8 @@ def tokens_by_turn(
 
 def tokens_without_turns(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]
-) -> list[list[Any]]:
-    """Tokens without turns, for an example whose text is not available.
+) -> list[list[object]]:
+    """Tokens without turns, for an example whose record can no longer be read.
 
     Args:
         tokenizer: tokenizer of the model.
@@ -66,7 +78,10 @@ def tokens_without_turns(
         labels: labels `[seq]`.
 
     Returns:
-        `[text, id, state, special]` of each token.
+        `[text, id, state, special]` of each token, with state `prompt` or `trained`.
+
+    Raises:
+        ValueError: `ids` and `labels` differ in length.
     """
     special = set(tokenizer.all_special_ids)
     return [
@@ -76,7 +91,7 @@ def tokens_without_turns(
 
 
 def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:
-    """Character range of each token in the text.
+    """Character range of each token in the text, tokenized in the same pieces as for training.
 
     Args:
         tokenizer: tokenizer of the model.
@@ -111,14 +126,18 @@ def turn_starts(
         found: the example before truncation.
 
     Returns:
-        Character position and role of each turn.
+        Character position and role of each turn, ascending. A turn whose prefix the template rewrites is part of the
+        one before it.
+
+    Raises:
+        DataError: the template exceeds its limits of steps or length.
     """
     messages, text = found.conversation.messages, found.rendered.text
     borders = [(0, str(messages[0]["role"]))]
     for number, message in enumerate(messages[1:], start=1):
         try:
             before = template.render(
-                tokenizer, messages[:number], found.conversation.tools, signs=bool(template.marked)
+                tokenizer, messages[:number], found.conversation.tools, markers=bool(template.marked)
             )
         except BadExample:
             continue

@@ -12,7 +12,7 @@ import numpy as np
 from llf_core.data.align import decide
 from llf_core.data.build import PEEK_ROWS, Builder, EncodingSettings, ProgressReporter
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.example_store import SET_COLUMN, TWIN_COLUMN
+from llf_core.data.example_store import HASH_COLUMN, SET_COLUMN
 from llf_core.data.inspect.explain_example import tokens_by_turn, tokens_without_turns
 from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
 from llf_core.data.inspect.notable_records import Notable, duplicates, from_report, leaks, longest, page
@@ -27,15 +27,17 @@ from llf_core.runs.config_file import run_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
     from llf_core.data.encoder import Encoder, ExplainedExample
+    from llf_core.data.inspect.explain_example import ShownTurn
     from llf_core.data.prepare import Prepared
     from llf_core.data.source import Source
 
-PART = 500  # examples that are decoded at once in a search
+PART = 500  # examples decoded at once in a search
 SEARCH_SECONDS = 1.0
 
 
@@ -84,18 +86,28 @@ class Inspection:
         Args:
             config: as for a run.
             tokenizer: tokenizer of the model.
-            progress: called with a data set's name and the number of rows read so far.
+            progress: called with a data set's name and the number of rows read so far, at most every two seconds.
             processor: processor of a multimodal model; else None.
 
+        Returns:
+            The inspection; of a streamed data set, of its first `buffer_size` records.
+
         Raises:
-            DataError: see `prepare`.
+            DataError: a data set is missing, empty, of another kind, or yields no example; or the template does not
+                fit.
+            UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+            OSError: a file cannot be read, or the cache cannot be written.
         """
         began = time.monotonic()
-        prepared = prepare(config, tokenizer, progress=progress, look=True, processor=processor)
+        prepared = prepare(config, tokenizer, progress=progress, peek=True, processor=processor)
         return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config), processor)
 
-    def overview(self) -> dict[str, Any]:
-        """Counts in total and of each data set, the template, and the number of notable records."""
+    def overview(self) -> dict[str, object]:
+        """Counts in total and of each data set, and the template: the first thing that a view shows.
+
+        Returns:
+            A JSON object; `seconds` is the duration of the preparation, `packing_fill` a fraction.
+        """
         report = self._prepared.report
         return {
             "examples": report.examples,
@@ -124,11 +136,15 @@ class Inspection:
             "cutoff": self._config.data.cutoff_len,
         }
 
-    def lengths(self) -> dict[str, Any]:
-        """Histogram of lengths before truncation, and the cost of other cutoffs.
+    def lengths(self) -> dict[str, object]:
+        """Histogram of lengths before truncation, and the cost of other cutoffs, to choose `cutoff_len`.
 
         See `llf_core.data.inspect.lengths`. For pairs, the length is that of the longer answer after truncation, and no
         costs are estimated.
+
+        Returns:
+            The keys of `histogram`; `cutoffs`, one entry of `cost` for each candidate; `speed` in tokens per second or
+            None.
         """
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
         if "rejected_ids" in self._prepared.examples.column_names:
@@ -139,7 +155,7 @@ class Inspection:
             "speed": self._speed,
         }
 
-    def _pair_lengths(self, cutoff: int) -> dict[str, Any]:
+    def _pair_lengths(self, cutoff: int) -> dict[str, object]:
         import pyarrow.compute as pc
 
         columns = ["input_ids", "rejected_ids"]
@@ -148,11 +164,11 @@ class Inspection:
         found = histogram(np.maximum(first, second), cutoff)
         return found | {"longer": len(self._prepared.report.truncated), "cutoffs": [], "speed": self._speed}
 
-    def notable(self, kind: str = "all", offset: int = 0, limit: int = 18) -> dict[str, Any]:
-        """A page of notable records.
+    def notable(self, kind: str = "all", offset: int = 0, limit: int = 18) -> dict[str, object]:
+        """A page of notable records, those to look at first.
 
         Args:
-            kind: kind of records, one of `notable_records.KINDS` and `ASIDE`; `all` for all of `KINDS`.
+            kind: kind of records, one of `notable_records.KINDS` and `EXTRA_KINDS`; `all` for all of `KINDS`.
             offset: index of the first record.
             limit: maximum number of records.
 
@@ -166,11 +182,14 @@ class Inspection:
             row["where"] = self._where(row["record"], row["dataset"])
         return found
 
-    def example(self, number: int) -> dict[str, Any]:
-        """Show an example token by token.
+    def example(self, number: int) -> dict[str, object]:
+        """Show an example token by token, as the loss sees it.
+
+        Args:
+            number: number of the example.
 
         Returns:
-            `number`, `dataset`, `record`, `where` (`line 8`), `held_out`, `turns` (see `explained`), the counts
+            `number`, `dataset`, `record`, `where` (`line 8`), `held_out`, `turns` (see `tokens_by_turn`), the counts
             `tokens`, `prompt`, `trained`, `cut`, and if it is packed, `row` and `offset`. For a pair these describe the
             chosen answer, and `rejected` has the turns and counts of the other one.
 
@@ -188,12 +207,12 @@ class Inspection:
         found["where"] = self._where(record, dataset)
         return found | ({"rejected": other[0]} if other else {}) | self._packed_at(number)
 
-    def _sides(self, number: int, sides: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, Any]]:
+    def _sides(self, number: int, sides: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, object]]:
         """Turns and counts of an example; of a pair for both answers."""
         turns = self._turns(number, [ids for ids, _ in sides])
-        found: list[dict[str, Any]] = []
+        found: list[dict[str, object]] = []
         for place, (ids, labels) in enumerate(sides):
-            known: list[dict[str, Any]] = (
+            known: list[ShownTurn] = (
                 turns[place] if turns else [{"role": "", "tokens": tokens_without_turns(self._tokenizer, ids, labels)}]
             )
             states = [token[2] for turn in known for token in turn["tokens"]]
@@ -201,8 +220,8 @@ class Inspection:
             found.append({"turns": known, "tokens": len(states)} | counts)
         return found
 
-    def numbered(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Texts of training examples, by the numbers under which a run records their losses.
+    def numbered(self, numbers: Sequence[int]) -> list[dict[str, object]]:
+        """Texts of training examples, by the numbers under which a run records their losses, to list the hardest ones.
 
         Args:
             numbers: `number` of each example, see `llf_core.data.example_store.ExampleWriter`.
@@ -225,11 +244,11 @@ class Inspection:
                 })  # fmt: skip
         return found
 
-    def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, Any]:
-        """Search the text of examples, for at most one second.
+    def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, object]:
+        """Search the text of examples, for at most one second, so that the next request does not wait.
 
         Args:
-            text: words to search for.
+            text: words to search for, in any case.
             start: number of the example to start at.
             limit: maximum number of results.
 
@@ -238,7 +257,7 @@ class Inspection:
             at the end.
         """
         wanted, began = text.casefold(), time.monotonic()
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         place, total = start, len(self._names)
         while place < total and len(rows) < limit and (place == start or time.monotonic() - began < SEARCH_SECONDS):
             table, base = self._table(place)
@@ -255,8 +274,8 @@ class Inspection:
                     break
         return {"rows": rows, "next": place if place < total else None}
 
-    def rows(self, offset: int = 0, limit: int = 7, *, least_full_first: bool = False) -> dict[str, Any]:
-        """A page of packed rows.
+    def rows(self, offset: int = 0, limit: int = 7, *, least_full_first: bool = False) -> dict[str, object]:
+        """A page of packed rows, to see how well they are filled.
 
         Args:
             offset: index of the first row.
@@ -264,7 +283,8 @@ class Inspection:
             least_full_first: order the rows by the number of tokens instead.
 
         Returns:
-            `total`, `capacity`, and the examples of each row as `[number, label, prompt, trained]`.
+            `total`, `capacity` in tokens, and `rows`: of each row `row`, `filled` in tokens, and its `examples` as
+            `[number, label, prompt, trained]`. Without packing there are none.
         """
         packed = self._prepared.train
         if not isinstance(packed, PackedRows):
@@ -288,7 +308,7 @@ class Inspection:
     def _where(self, record: int, dataset: str) -> str:
         return self._prepared.report.where(record, dataset)
 
-    def _table(self, number: int) -> tuple[Any, int]:
+    def _table(self, number: int) -> tuple[Dataset, int]:
         """The table that contains an example, and the number of the table's first example."""
         trained = len(self._prepared.counts)
         return (self._prepared.examples, 0) if number < trained else (self._prepared.eval, trained)
@@ -304,7 +324,7 @@ class Inspection:
         first = len(self._config.data.dataset or ()) if own else 0
         return names + self._named(prepared.eval, prepared.eval_counts, first)
 
-    def _named(self, table: Any, counts: NDArray[np.int64], first: int) -> list[tuple[str, int]]:
+    def _named(self, table: Dataset, counts: NDArray[np.int64], first: int) -> list[tuple[str, int]]:
         return [
             (self._sets[first + number], int(index))
             for number, index in zip(counts[:, SET_COLUMN].tolist(), table["index"], strict=True)
@@ -324,16 +344,16 @@ class Inspection:
     def _notable(self) -> list[Notable]:
         prepared, names = self._prepared, self._names
         found = list(from_report(prepared.report))
-        hashes = prepared.counts[:, TWIN_COLUMN]
+        hashes = prepared.counts[:, HASH_COLUMN]
         trained = names[: len(hashes)]
         found += duplicates(trained, hashes, prepared.report.where)
         found += longest(trained, prepared.counts[:, 2])
         found += leaks(
-            trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN_COLUMN], prepared.report.where
+            trained, hashes, names[len(hashes) :], prepared.eval_counts[:, HASH_COLUMN], prepared.report.where
         )
         return found
 
-    def _turns(self, number: int, sides: Sequence[list[int]]) -> list[list[dict[str, Any]]] | None:
+    def _turns(self, number: int, sides: Sequence[list[int]]) -> list[list[ShownTurn]] | None:
         """Turns of an example, from its record; None if they are not available or tokenize differently."""
         part = (number - self._first[self._names[number]]) * len(sides)
         found = self._explain(number)[part : part + len(sides)]
@@ -355,8 +375,8 @@ class Inspection:
             if name not in self._encoders:
                 peeked = [one.row for one in islice(entries, PEEK_ROWS) if isinstance(one, Record)]
                 settings = EncodingSettings.of(config)
-                told, template = ProgressReporter(None, None), self._prepared.template
-                builder = Builder(settings, self._tokenizer, template, told, self._processor, media_dir(config))
+                reporter, template = ProgressReporter(None, None), self._prepared.template
+                builder = Builder(settings, self._tokenizer, template, reporter, self._processor, media_dir(config))
                 self._encoders[name] = builder.encoder(decide(source, peeked, settings.kind))
                 entries = read_source(opened, None, config.training.seed)
             record = next(one for one in entries if isinstance(one, Record) and one.index == index)
@@ -391,7 +411,14 @@ class Inspection:
 
 
 def earlier_speed(config: RunConfig) -> float | None:
-    """Tokens per second of the newest run with the same model and method on this machine; None if there is none."""
+    """Tokens per second of the newest run with the same model and method here, to estimate the time of an epoch.
+
+    Args:
+        config: as for a run.
+
+    Returns:
+        Median of the logged values without the first; None if none of the last 50 runs is comparable.
+    """
     for row in list_runs(home(), 0, 50, None, None).rows:
         try:
             folder = open_run(row.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,22 +24,26 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 BARS = 24
-STEP = 64  # cutoffs that are offered are multiples of it
+STEP = 64  # candidate cutoffs are multiples of it
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
-HALF = 2  # bytes of a number in bfloat16
-MAX_PACKED = 200_000  # examples; more are packed as a sample of so many
+HALF = 2  # bytes of a bfloat16 value
+MAX_PACKED = 200_000  # examples; of more, a sample of this size is packed
 
 
-def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, Any]:
-    """Histogram of the lengths before truncation.
+def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
+    """Histogram of the lengths before truncation, from which a person sees how many examples a cutoff truncates.
 
     Args:
-        lengths: `[examples]`, tokens.
+        lengths: `[examples]`, int64, tokens; at least one.
         cutoff: current `cutoff_len`.
 
     Returns:
         `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median`, `longest`, `cutoff`, `longer` (number of examples
-        longer than the cutoff).
+        longer than the cutoff). The last bar includes all longer examples, so that one outlier does not flatten the
+        rest.
+
+    Raises:
+        ValueError: `lengths` is empty.
     """
     top = max(int(np.quantile(lengths, 0.995)), cutoff if (lengths > cutoff).any() else 0, 2)
     width = -(-top // BARS)
@@ -61,17 +65,22 @@ def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
     Args:
         cutoff: current `cutoff_len`.
         longest: tokens of the longest example.
+
+    Returns:
+        Ascending tokens, the current cutoff among them; the others are multiples of 64.
     """
     near = {max(STEP, round(cutoff * factor / STEP) * STEP) for factor in FACTORS}
     enough = -(-longest // STEP) * STEP
     return sorted({one for one in near if one <= max(enough, cutoff)} | {cutoff})
 
 
-def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float | None) -> dict[str, Any]:
-    """Estimate the cost of a cutoff.
+def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float | None) -> dict[str, object]:
+    """Estimate the cost of a cutoff: what is truncated, and the time and memory that training needs with it.
+
+    Truncation is that of `llf_core.data.truncation.truncated_lengths`, as if each example had one answer.
 
     Args:
-        counts: `[examples, columns]`, see `llf_core.data.example_store.COUNT_COLUMNS`.
+        counts: `[examples, columns]`, int64, see `llf_core.data.example_store.COUNT_COLUMNS`.
         cutoff: tokens.
         config: the other settings.
         speed: tokens per second of an earlier run, or None.
@@ -103,15 +112,18 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
 
 def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
-    """Forecast the peak memory of the largest step from the config alone.
+    """Forecast the peak memory of the largest step from the config alone, see `llf_core.estimate.training_memory`.
 
     Args:
-        config: of the run.
-        lengths: `[examples]`, tokens.
+        config: config of the run.
+        lengths: `[examples]`, int64, tokens; at least one.
         cutoff: `cutoff_len`.
 
     Returns:
         Bytes; None for models whose sizes are unknown.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     weights = weight_shapes(config.model.model_name_or_path)
     model = architecture(weights, read_model_config(config.model.model_name_or_path)) if weights else None

@@ -39,7 +39,14 @@ class Notable(NamedTuple):
 
 
 def from_report(report: DataReport) -> Iterator[Notable]:
-    """Records that the preparation has reported."""
+    """Records that the preparation has reported: unusable, truncated (most tokens first) and divided ones.
+
+    Args:
+        report: report of the preparation.
+
+    Yields:
+        One entry per record and kind.
+    """
     for dropped in report.unusable():
         yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
     for cut in sorted(report.truncated, key=lambda one: -one.cut):
@@ -51,12 +58,15 @@ def from_report(report: DataReport) -> Iterator[Notable]:
 def duplicates(
     names: list[tuple[str, int]], hashes: NDArray[np.int64], where: Callable[[int, str], str]
 ) -> Iterator[Notable]:
-    """Duplicates: examples with the same tokens as an earlier one, once for all parts of a record.
+    """Find duplicates: examples with the same tokens as an earlier one, which are trained on more often than others.
 
     Args:
         names: data set and record of each example.
-        hashes: `[examples]`, equal for equal tokens.
+        hashes: `[examples]`, int64, equal for equal tokens.
         where: formats the place of a record, see `DataReport.where`.
+
+    Yields:
+        One entry per duplicate record, once for all of its parts; the reason names its copies.
     """
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
@@ -81,14 +91,17 @@ def leaks(
     held_hashes: NDArray[np.int64],
     where: Callable[[int, str], str],
 ) -> Iterator[Notable]:
-    """Evaluation examples that also occur in the training data.
+    """Find evaluation examples that also occur in the training data, on which the evaluation loss says nothing.
 
     Args:
         names: data set and record of each training example.
-        hashes: `[examples]`, of the training examples.
+        hashes: `[examples]`, int64, of the training examples.
         held_names: data set and record of each evaluation example.
-        held_hashes: `[eval_examples]`, of the evaluation examples.
+        held_hashes: `[eval_examples]`, int64, of the evaluation examples.
         where: formats the place of a record, see `DataReport.where`.
+
+    Yields:
+        One entry per evaluation example; the reason names its copy.
     """
     trained: dict[int, tuple[str, int]] = {}
     for digest, name in zip(hashes.tolist(), names, strict=True):
@@ -105,11 +118,14 @@ def leaks(
 
 
 def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[Notable]:
-    """The longest examples, by tokens before truncation.
+    """The `MAX_LONGEST` longest examples, by tokens before truncation: they determine the peak memory.
 
     Args:
         names: data set and record of each example.
-        whole: `[examples]`, tokens.
+        whole: `[examples]`, int64, tokens.
+
+    Yields:
+        One entry per example, the longest first.
     """
     for place in np.argsort(-whole, kind="stable")[:MAX_LONGEST].tolist():
         dataset, number = names[place]
@@ -117,12 +133,12 @@ def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[
 
 
 def is_unanswered(one: Notable) -> bool:
-    """Whether a record was dropped because it has no answer."""
+    """Whether a record was dropped because it has no answer, a common case that is listed apart."""
     return one.kind == "dropped" and one.reason.startswith(UNANSWERED)
 
 
 def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, Any]:
-    """A page of a list of records.
+    """Select a page of a list of records, so that a view gets no more than it shows.
 
     Args:
         found: all records.
@@ -131,7 +147,7 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
         limit: maximum number of records.
 
     Returns:
-        `total`, `kinds` (number of records of each kind) and `rows`.
+        `total` (of this kind), `kinds` (number of records of each kind) and `rows`.
     """
     groups = {name: [one for one in found if one.kind == name] for name in (*KINDS, "longest")}
     groups["unanswered"] = [one for one in groups["dropped"] if is_unanswered(one)]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
+    from llf_core.data.formats.conversation import Message
+
 FOLDER = Path(__file__).parent
 BOUNDARY, ANSWER_START, ANSWER_END = "\ue001", "\ue002", "\ue003"
 """Markers (private use) in the output of `NamedTemplate.marked`: tokenization boundary, start and end of an answer."""
@@ -54,16 +56,26 @@ class NamedTemplate:
     tokens: frozenset[str]
 
     def jinja(self, *, space: bool = False, tools: str | None = None) -> str:
-        """Source that is saved with a model.
+        """Jinja source that is saved with a model, so that servers render chats as training did.
 
         Args:
             space: whether the tokenizer adds a space before the first word of a text.
             tools: tool format, if not the template's own.
+
+        Raises:
+            OSError: there is no such tool format.
         """
         return _made(self.name, tools, marked=False, space=space)
 
     def marked(self, *, tools: str | None = None) -> str:
-        """Source that renders the same text, with markers for answers and tokenization boundaries."""
+        """Jinja source that renders the same text, with markers for answers and tokenization boundaries, for training.
+
+        Args:
+            tools: tool format, if not the template's own.
+
+        Raises:
+            OSError: there is no such tool format.
+        """
         return _made(self.name, tools, marked=True, space=False)
 
 
@@ -96,11 +108,17 @@ class FastRenderer:
 
     @classmethod
     def of(cls, name: str, tokens: Mapping[str, str]) -> FastRenderer | None:
-        """Create the renderer of a template; None for a template of reasoning models.
+        """Create the renderer of a template from its entry, without Jinja.
 
         Args:
             name: name of the template.
             tokens: special tokens of the tokenizer by name.
+
+        Returns:
+            The renderer; None for a template of reasoning models, which needs Jinja.
+
+        Raises:
+            KeyError: there is no template of this name.
         """
         entry: dict[str, Any] = PLAIN | entries()[name]
         if entry["think"]:
@@ -124,8 +142,18 @@ class FastRenderer:
             between=(entry["between"] if entry["once"] else "") + ANSWER_END,
         )
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str | None:
-        """Render a conversation with markers; None for a conversation with tools, which needs Jinja."""
+    def render(self, messages: Sequence[Message]) -> str | None:
+        """Render a conversation with markers.
+
+        Args:
+            messages: system prompt, if any, then turns; the last one is an answer.
+
+        Returns:
+            The same text as `NamedTemplate.marked` renders; None for a conversation with tools, which needs Jinja.
+
+        Raises:
+            IndexError: there is no message.
+        """
         system, turns = self.default, messages
         if messages[0]["role"] == "system":
             system, turns = messages[0]["content"], messages[1:]
@@ -149,7 +177,10 @@ class FastRenderer:
 
 @cache
 def named_template(name: str) -> NamedTemplate:
-    """Read a template by name.
+    """Read a template that ships with LLF, by the name that LLaMA-Factory gives it.
+
+    Args:
+        name: name of the template.
 
     Raises:
         DataError: there is no template of this name; the message suggests the nearest name.
@@ -228,20 +259,26 @@ def _maker() -> Template:
     return environment.from_string((FOLDER / "turns.jinja").read_text(encoding="utf-8"))
 
 
-def render(jinja: str, variables: dict[str, Any]) -> str:
+def render(jinja: str, variables: dict[str, object]) -> str:
     """Render a trusted Jinja source. Untrusted sources go through transformers' sandbox, which is slower.
 
     Args:
-        jinja: the source.
+        jinja: the source; compiled once.
         variables: its variables.
+
+    Returns:
+        The text.
+
+    Raises:
+        TemplateError: the source is not valid, or it refuses the messages by `raise_exception`.
     """
     template, known = _compiled(jinja)
-    # `Template.render` would copy the environment's names anew each time, which takes longer than all the rest.
+    # `Template.render` would copy the environment's globals each time, which takes longer than rendering.
     return "".join(template.root_render_func(template.new_context(known | variables, shared=True)))
 
 
 @cache
-def _compiled(jinja: str) -> tuple[Template, dict[str, Any]]:
+def _compiled(jinja: str) -> tuple[Template, dict[str, object]]:
     """A compiled template, and the globals that it may use."""
     from jinja2 import Environment
     from jinja2.exceptions import TemplateError
@@ -249,7 +286,7 @@ def _compiled(jinja: str) -> tuple[Template, dict[str, Any]]:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    def tojson(value: Any, indent: int | None = None) -> str:
+    def tojson(value: object, indent: int | None = None) -> str:
         return json.dumps(value, ensure_ascii=False, indent=indent)
 
     environment = Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - no HTML

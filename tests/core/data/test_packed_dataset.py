@@ -132,7 +132,7 @@ def test_an_epoch_of_one_step_is_a_warning(make_config, write, tokenizer):
     assert warning["key"] == "packing"
     assert f"the 40 examples fit into {rows} rows, and a step takes 16." in warning["message"]
     # Three rows for three examples: the packing is not what makes them few.
-    assert packed([10, 10, 10], 10).few(16) is None
+    assert packed([10, 10, 10], 10).one_step_warning(16) is None
 
 
 def test_a_model_that_cannot_keep_examples_apart_is_refused_with_the_reason():

@@ -230,7 +230,7 @@ def test_plain_texts_need_no_chat_template_and_answers_do(make_config, write, to
     write([{"text": "Once upon a time"}])
     ready = prepare(make_config(stage="pt"), tokenizer)
     assert texts(tokenizer, ready.train) == ["Once upon a time<|im_end|>"]
-    ready.template.carry(tokenizer)
+    ready.template.apply_to(tokenizer)
     assert tokenizer.chat_template is None
     assert ready.template.end_ids(tokenizer) == []
     write(GOOD)

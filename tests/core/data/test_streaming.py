@@ -190,7 +190,7 @@ def test_a_draw_among_all_records_cannot_be_streamed(write, streamed, tmp_path):
 
 def test_a_look_at_a_stream_prepares_its_beginning(write, make_config, tokenizer):
     write(ROWS)
-    ready = prepare(make_config(**STREAMED), tokenizer, look=True)
+    ready = prepare(make_config(**STREAMED), tokenizer, peek=True)
     assert [row["index"] for row in ready.train] == list(range(8))
     assert ready.report.streamed
 

@@ -235,15 +235,15 @@ def test_every_template_renders_the_same_with_and_without_signs(tokenizer, talk,
 def test_plain_conversations_render_as_jinja_does(tokenizer, talk, name, said, system):
     template = choose_template(name, with_tokens(copy.deepcopy(tokenizer), name))
     conversation = talk(*[text for one in said for text in (one, one[::-1])], system=system)
-    plain = template.plain.render(conversation.messages)
-    assert plain == template.render(tokenizer, conversation.messages, signs=True)
+    plain = template.fast_renderer.render(conversation.messages)
+    assert plain == template.render(tokenizer, conversation.messages, markers=True)
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen"])
 def test_functions_and_thoughts_are_left_to_jinja(tokenizer, name):
     template = choose_template(name, with_tokens(tokenizer, name))
-    assert template.plain.render(WITH_TOOLS.messages) is None
-    assert choose_template("qwen3", with_tokens(tokenizer, "qwen3")).plain is None
+    assert template.fast_renderer.render(WITH_TOOLS.messages) is None
+    assert choose_template("qwen3", with_tokens(tokenizer, "qwen3")).fast_renderer is None
 
 
 @pytest.mark.parametrize("name", template_names())
@@ -281,7 +281,7 @@ def test_names_and_fields_of_the_file_are_known():
 
 def test_a_saved_tokenizer_carries_the_template_and_its_end(every, talk, tmp_path):
     template = choose_template("gemma", every)
-    template.carry(every)
+    template.apply_to(every)
     every.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     messages = list(talk("Q1", "A1").messages)

@@ -134,14 +134,14 @@ def test_parts_are_found_where_the_offsets_say(text, name, data):
     ids, offsets = plainly(tokenizer, text)
     parts = ((first, last),)
     for library in (fast_tokenizer_of(tokenizer), FastTokenizer(tokenizer.backend_tokenizer)):
-        ((found, places),) = library.located([text], [parts])
+        ((found, places),) = library.locate([text], [parts])
         assert (list(found), places) == (ids, (token_range(offsets, first, last),))
 
 
 def test_a_word_is_asked_for_once(tokenizer, monkeypatch):
     asked = []
-    whole = FastTokenizer._asked
-    monkeypatch.setattr(FastTokenizer, "_asked", lambda self, texts: asked.extend(texts) or whole(self, texts))
+    whole = FastTokenizer._encode
+    monkeypatch.setattr(FastTokenizer, "_encode", lambda self, texts: asked.extend(texts) or whole(self, texts))
     library = fast_tokenizer_of(tokenizer)
     library.ids(["the lamp burns", "the lamp  burns"])
     # What has two blanks is not taken apart; words that have none but their first go to the library together.
