@@ -13,6 +13,7 @@ from llf_core.user_error import BAD_CONFIG, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from llf_core.config.problem import Problem
     from llf_core.config.rule import Rule
     from llf_core.config.values import ConfigValues
 
@@ -34,6 +35,8 @@ class Declaration:
     Attributes:
         name: the value that selects it, such as `lora`.
         label: its name in a form.
+        summary: one line for the list in the form: what it changes, and when to take it.
+        paper: the paper it is from, such as `arXiv 2106.09685`; empty if there is none.
         implementation: `package.module:Class` of the class that does the work; imported when a run needs it.
         options: its options; their keys are unique over all sections and plug-ins.
         rules: combinations of values that do not work, checked whether it is selected or not.
@@ -45,6 +48,8 @@ class Declaration:
 
     name: str
     label: str
+    summary: str = ""
+    paper: str = ""
     implementation: str = ""
     options: type[Section] = Section
     rules: tuple[Rule, ...] = ()
@@ -90,6 +95,22 @@ class Declaration:
         return found
 
 
+@dataclass(frozen=True)
+class Tuner:
+    """An adapter of PEFT that a config asks for.
+
+    Attributes:
+        peft_type: PEFT's name of it, such as `OFT`.
+        options: values of fields of PEFT's config class; the others keep PEFT's defaults.
+        target_key: the key that names the modules it is put on; empty where PEFT's own choice for the architecture is
+            used, or where it is put on no module.
+    """
+
+    peft_type: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_key: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MethodDeclaration(Declaration):
     """A fine-tuning method; implemented by a `llf_core.methods.method.Method`.
@@ -98,6 +119,10 @@ class MethodDeclaration(Declaration):
         frozen_base: whether the model's own weights stay as they are, so that they may be quantized.
         adapter: whether the result is an adapter of PEFT, which a run can continue (`adapter_name_or_path`) and
             `llf runs loss` can load.
+        tuner: of a method that `llf_core.methods.peft_tuner.PeftTuner` implements: which adapter of PEFT a config asks
+            for.
+        check_shapes: why the options do not fit a model, from the config and the shape of each weight by name; None if
+            they do. Checked before the start where the shapes are known, and again when the model is loaded.
         rank_key: the option that holds the rank of its matrices, which less memory can lower.
         trained_parameters: estimates how many parameters it trains, from the config and the shape of each weight by
             name; None where it cannot say without the model.
@@ -109,6 +134,8 @@ class MethodDeclaration(Declaration):
 
     frozen_base: bool = False
     adapter: bool = False
+    tuner: Callable[[ConfigValues], Tuner] | None = None
+    check_shapes: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], Problem | None] | None = None
     rank_key: str | None = None
     trained_parameters: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], int] | None = None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 
 from llf_core.config.data import Data
-from llf_core.config.declaration import Declaration, PluginError, StageDeclaration
+from llf_core.config.declaration import Declaration, MethodDeclaration, PluginError, StageDeclaration
 from llf_core.config.generation import Generation
 from llf_core.config.launch import Launch
 from llf_core.config.method import MethodSection
@@ -71,6 +71,7 @@ class FieldSpec:
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
         stages: stages that use it; none for all.
+        methods: methods that use it; none for all.
         unset: what the default means where it is no value of its own, see `meaning`.
     """
 
@@ -96,6 +97,7 @@ class FieldSpec:
     path: PathKind | None
     lines: bool
     stages: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     unset: str = ""
 
     def meaning(self, value_of: Callable[[str], Any]) -> str:
@@ -242,31 +244,33 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
         source=meta["source"],
         path=meta["path"],
         lines=meta["lines"],
-        stages=_stages_with(meta["trait"]),
+        stages=_names_with(StageDeclaration, meta["trait"]),
+        methods=_names_with(MethodDeclaration, meta["method_trait"]),
         unset=meta["unset"],
     )
 
 
 def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
-    """Whether a config uses an option: its plug-in is selected, or it selects it, and the stage reads it.
+    """Whether a config uses an option: its plug-in is selected, or it selects it; stage and method read it.
 
     Options that are not used are neither shown in a form nor written with the defaults, and setting one is reported.
 
     Args:
         spec: the option.
-        config: selects the stage and the plug-ins.
+        config: selects the stage, the method and the plug-ins.
 
     Raises:
         PluginError: the plug-ins cannot be listed, see `declared`.
     """
     owner = all_declared()[spec.owner] if spec.owner else None
     selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
-    return selected and (not spec.stages or config.stage.stage in spec.stages)
+    in_stage = not spec.stages or config.stage.stage in spec.stages
+    return selected and in_stage and (not spec.methods or config.method.finetuning_type in spec.methods)
 
 
-def _stages_with(trait: str) -> tuple[str, ...]:
-    """The names of the stages that have a trait; empty without a trait."""
-    return tuple(name for name, one in declared(StageDeclaration).items() if getattr(one, trait)) if trait else ()
+def _names_with(kind: type[Declaration], trait: str) -> tuple[str, ...]:
+    """The names of the plug-ins of a kind that have a trait; empty without a trait."""
+    return tuple(name for name, one in declared(kind).items() if getattr(one, trait)) if trait else ()
 
 
 def plain(value: object) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llf_core.config.option import Section, option
+from llf_core.config.option import Names, Section, option
 
 
 class MethodSection(Section):
@@ -15,4 +15,19 @@ class MethodSection(Section):
         choices_from="method",
         level="basic",
         source="LLaMA-Factory",
+    )
+    additional_target: Names | None = option(
+        None,
+        unset="none",
+        label="Modules trained in full",
+        help="Names of further modules to train in full and save with the adapter, such as `embed_tokens`.",
+        source="LLaMA-Factory",
+        method_trait="adapter",
+    )
+    create_new_adapter: bool = option(
+        False,
+        label="Start a new adapter",
+        help="Merges every adapter of `adapter_name_or_path` into the model and trains a new one.",
+        source="LLaMA-Factory",
+        method_trait="adapter",
     )

@@ -39,6 +39,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     path: PathKind | None = None,
     lines: bool = False,
     trait: str = "",
+    method_trait: str = "",
     unset: str = "",
 ) -> Any:
     """Define a field of a section. Form, CLI help, JSON Schema and reference are generated from what is given here.
@@ -59,6 +60,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         path: how a relative path in it is resolved; None if it is not a path.
         lines: whether a form shows a text area of several lines.
         trait: a trait of `StageDeclaration`; stages that have it use the option. Empty: all stages do.
+        method_trait: a trait of `MethodDeclaration`; methods that have it use the option. Empty: all methods do.
         unset: meaning of a default such as null or -1, for a form: `the epochs end the run`; `{key}` and `{key*2}`
             stand for the number of another key.
 
@@ -75,6 +77,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         "path": path,
         "lines": lines,
         "trait": trait,
+        "method_trait": method_trait,
         "unset": unset,
     }
     bounds: dict[str, Any] = {"ge": minimum, "le": maximum, "gt": above, "lt": below}

@@ -125,6 +125,11 @@ def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[st
             message = (
                 f"`{key}` has no effect in stage {config.stage.stage}. Stages that use it: {_stages(spec.stages)}."
             )
+        elif spec.methods and config.method.finetuning_type not in spec.methods:
+            message = (
+                f"`{key}` has no effect with finetuning_type {config.method.finetuning_type}. Methods that use it: "
+                f"{_stages(spec.methods)}."
+            )
         elif spec.section == "generation" and key not in used:
             message = f"`{key}` has no effect in stage {config.stage.stage}, {_answers(stage)}"
         else:

@@ -7,11 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 Shapes = dict[str, tuple[int, ...]]
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 """The part of a weight's name that holds the index of its layer."""
+MATRIX = 2
+"""Dimensions of the weight of a linear layer."""
 
 
 def count(weights: Mapping[str, tuple[int, ...]]) -> int:
@@ -21,3 +23,25 @@ def count(weights: Mapping[str, tuple[int, ...]]) -> int:
         weights: shape of each weight, by its name.
     """
     return sum(math.prod(shape) for shape in weights.values())
+
+
+def targeted(
+    weights: Mapping[str, tuple[int, ...]], requested: Collection[str], *, experts: bool = True
+) -> dict[str, tuple[int, ...]]:
+    """Select the linear layers that an adapter is put on.
+
+    Args:
+        weights: shape of each weight of a model, by its name.
+        requested: names of modules, or `all` for every linear layer inside the decoder's layers.
+        experts: whether the adapter reaches experts, which transformers keeps as parameters of three axes.
+
+    Returns:
+        Shape `(out, in)` of each weight, by its name.
+    """
+    found = {}
+    for name, shape in weights.items():
+        module = name.removesuffix(".weight").rsplit(".", 1)[-1]
+        wanted = LAYER.search(name) if "all" in requested else module in requested
+        if wanted and len(shape) == MATRIX and (experts or "experts" not in name.split(".")):
+            found[name] = shape
+    return found

@@ -1,11 +1,12 @@
 """Forecasts the resources of a run before it starts, without loading its model. Imports no torch."""
 
+from llf_core.config.stored_shapes import weight_shapes
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.available import available_memory
 from llf_core.estimate.disk_forecast import forecast_disk
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_shapes import Architecture, architecture, read_model_config
-from llf_core.estimate.weight_count import trained_parameters, weight_shapes
+from llf_core.estimate.weight_count import trained_parameters
 
 __all__ = [
     "Architecture",

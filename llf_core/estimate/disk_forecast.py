@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of
+from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
-from llf_core.estimate.weight_count import trained_parameters, weight_shapes
+from llf_core.estimate.weight_count import trained_parameters
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig

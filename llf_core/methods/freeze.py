@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import FreezeOptions
+from llf_core.methods.adapter_targets import multimodal_towers
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
-from llf_core.methods.lora_targets import multimodal_towers
 from llf_core.methods.method import Method
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError

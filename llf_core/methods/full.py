@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.methods.lora_targets import multimodal_towers
+from llf_core.methods.adapter_targets import multimodal_towers
 from llf_core.methods.method import Method
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.reward_head import generates, unused_lm_head

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.adapter_type import check_adapter_type
+from llf_core.methods.adapter_targets import saved_modules
 from llf_core.methods.trained_precision import keep_trained_weights_exact
+from llf_core.models.errors import ModelError
+from llf_core.models.reward_head import HEAD_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -27,14 +31,91 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
         A `PeftModel` whose trained parameters are float32 unless `pure_bf16`.
 
     Raises:
-        ModelError: an adapter that does not fit.
+        ModelError: an adapter that does not fit, or of a type that the method does not continue.
     """
-    from llf_core.models.adapter_loading import continues_adapter, load_adapter, merge_adapters
+    from llf_core.models.adapter_loading import (
+        adapter_settings,
+        continues_adapter,
+        find_adapter,
+        load_adapter,
+        merge_adapters,
+    )
 
+    keep_scale(model)
     model.requires_grad_(requires_grad=False)
     adapters = list(config.model.adapter_name_or_path or ())
     resumed = adapters.pop() if continues_adapter(config) else None
+    if resumed is not None:
+        kind = adapter_settings(find_adapter(resumed, config)).peft_type
+        problem = check_adapter_type(config, resumed, str(getattr(kind, "value", kind)))
+        if problem is not None:
+            raise ModelError(problem.message)
     model = merge_adapters(model, adapters, config)
     wrapped = make(model) if resumed is None else load_adapter(model, resumed, config, trainable=True)
     keep_trained_weights_exact(wrapped, config)
     return wrapped
+
+
+def keep_scale(model: PreTrainedModel) -> None:
+    """Have RWKV evaluate with the weights that it trains with.
+
+    It divides weights of its deeper layers while it evaluates, against overflows in float16. What an adapter adds to
+    them, and weights in 4 bits, it does not divide.
+    """
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
+
+
+def whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]:
+    """Modules that are trained in full beside the adapter: `additional_target`, and the head of a reward model.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+        requested: the names in `additional_target`.
+    """
+    own = [HEAD_NAME] if hasattr(model, HEAD_NAME) and HEAD_NAME not in requested else []
+    return saved_modules(model, requested) + own
+
+
+def check_left_for_adapters(
+    model: PreTrainedModel, targets: Sequence[str], whole: Sequence[str], *, key: str, requested: Sequence[str]
+) -> None:
+    """Check that a target is left that is not trained whole, by itself or with the module that holds it.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+        targets: names of the target modules.
+        whole: names of the modules that are trained whole.
+        key: the config key of the targets, for the message.
+        requested: its value.
+
+    Raises:
+        ModelError: none is left.
+    """
+    paths = [path for path, _ in model.named_modules()]
+    kept = [path for path in paths if _ends(path, whole)]
+    if not any(
+        _ends(path, targets) and not any(path == one or path.startswith(f"{one}.") for one in kept) for path in paths
+    ):
+        raise ModelError(
+            f"additional_target trains {', '.join(whole)} whole, which leaves no module of {key} "
+            f"({', '.join(requested)}) for the adapter. Take them out of additional_target, or set "
+            "finetuning_type: full."
+        )
+
+
+def trains_tied_weights(model: PreTrainedModel, modules: Sequence[str]) -> bool:
+    """Whether embedding or head are trained whole and share one matrix, which must then stay one.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+        modules: names of the modules that are trained whole.
+    """
+    tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
+    pair = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
+    names = {name for name, module in model.named_modules() if any(module is one for one in pair)}
+    return tied and any(_ends(name, modules) for name in names)
+
+
+def _ends(path: str, names: Sequence[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in names)

@@ -150,6 +150,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     settings = adapter_settings(folder)
     if (folder / SAFETENSORS_FILE).is_file():
         _check_rank(settings, folder)
+    keep_from_compiling(settings)
     check_patterns(settings, [module for module, _ in model.named_modules()], folder)
     try:
         wrapped: Any
@@ -175,6 +176,20 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     _check_loaded(wrapped, folder, name, config)
     check_checksums(wrapped, folder)
     return wrapped
+
+
+def keep_from_compiling(settings: Any) -> None:
+    """Keep PEFT from compiling its CUDA extension for BOFT where one butterfly factor makes no use of it.
+
+    PEFT tries to for each layer, also on a machine without a GPU, and leaves `CC` and `CXX` set where it fails.
+
+    Args:
+        settings: a `peft.PeftConfig`.
+    """
+    if getattr(settings, "boft_n_butterfly_factor", 0) == 1:
+        from peft.tuners.boft import layer
+
+        layer._FBD_CUDA = False  # noqa: SLF001 - no public name; None means that it is not tried yet
 
 
 def check_adapter_reloads(model: Any) -> None:

@@ -142,6 +142,8 @@ class FormState:
             return True
         if spec.stages and self.value("stage") not in spec.stages:
             return False
+        if spec.methods and self.value("finetuning_type") not in spec.methods:
+            return False
         owner = None if spec.owner is None else all_declared()[spec.owner]
         return owner is None or key == owner.selector or owner.selected_by(self.value(owner.selector))
 

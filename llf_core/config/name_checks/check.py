@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import fields, is_used
+from llf_core.config.name_checks.adapters import check_adapters
 from llf_core.config.name_checks.architecture_properties import check_architecture
 from llf_core.config.name_checks.data_sets import check_datasets
 from llf_core.config.name_checks.hub import SECONDS, query_hub
@@ -48,7 +49,7 @@ def check_local(
         OSError: a weight file of the model cannot be read.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
-    found = check_output_dir(config, home) + check_architecture(config)
+    found = check_output_dir(config, home) + check_architecture(config) + check_adapters(config)
     for spec in _used_fields(config):
         if spec.path in {"model", "adapters", "data"}:
             found += check_paths(config, spec)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KEYS: dict[str, Literal["linear", "any"]] = {
     "lora_target": "linear",
+    "oft_target": "linear",
+    "boft_target": "linear",
     "additional_target": "any",
     "freeze_trainable_modules": "any",
     "freeze_extra_modules": "any",

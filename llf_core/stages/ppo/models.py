@@ -17,8 +17,8 @@ from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
 from llf_core.data.render import answer_suffix
 from llf_core.generation.generate import end_tokens
-from llf_core.methods.lora import LoRA
 from llf_core.methods.method import apply_method
+from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
 from llf_core.models.reward_model import load_reward_model, reward_model_base
@@ -156,7 +156,7 @@ def _accelerated(scorer: RewardModel, context: TrainingContext) -> RewardModel:
 
 def _with_peft(model: PreTrainedModel, context: TrainingContext) -> PeftModel:
     """A model of its own under PEFT, whose first adapter does nothing."""
-    wrapped = LoRA(_without_adapters(context.config, finetuning_type="lora")).apply(model)
+    wrapped = PeftTuner(_without_adapters(context.config, finetuning_type="lora")).apply(model)
     return wrapped.requires_grad_(requires_grad=False)
 
 

@@ -61,10 +61,10 @@ def test_an_override_without_key_and_value_is_named(text):
 
 
 def test_problems_name_the_line_of_yaml_and_json():
-    text = "# a comment\ndataset: llf_demo\n\nlora_rank: many\nfinetuning_type: oft\nfoo_bar_baz: 1\n"
+    text = "# a comment\ndataset: llf_demo\n\nlora_rank: many\noptim: adamw_torch_xla\nfoo_bar_baz: 1\n"
     assert {problem.key: problem.line for problem in validate(text).problems} == {
         "lora_rank": 4,
-        "finetuning_type": 5,
+        "optim": 5,
         "foo_bar_baz": 6,
     }
     assert [p.line for p in validate('{\n "dataset": "llf_demo",\n "lora_rank": "many"\n}').invalid] == [3]

@@ -10,6 +10,7 @@ import pytest
 from llf_core.config import field_specs, registry, validate
 from llf_core.config.declaration import MethodDeclaration, ModifierDeclaration, PluginError
 from llf_core.config.option import Section, option
+from llf_core.config.registry import declared
 
 PLUGIN = """
 from llf_core.config.declaration import MethodDeclaration
@@ -107,10 +108,10 @@ def test_an_installed_package_adds_a_method(tmp_path):
     child = ask(install(tmp_path, PLUGIN.format(key="lamp_shine")), ASK)
     assert child.returncode == 0, child.stderr
     assert json.loads(child.stdout) == {
-        "plugins": ["freeze", "full", "lamp", "lora"],
+        "plugins": sorted([*declared(MethodDeclaration), "lamp"]),
         "field": ["lamp_shine", "method", "Shine", 3, 1],
         "schema": "lamp",
-        "choices": ["freeze", "full", "lamp", "lora"],
+        "choices": sorted([*declared(MethodDeclaration), "lamp"]),
         "selected": "lamp",
         "value": 12,
         "yaml": "model_name_or_path: smollm2-135m-instruct\ndataset: x\nfinetuning_type: lamp\nlamp_shine: 12\n"

@@ -23,6 +23,13 @@ CASES = [
         {"finetuning_type": "full", "adapter_name_or_path": "a", "learning_rate": 1e-5},
         "trains the model's own weights",
     ),
+    (
+        "adapter_name_or_path",
+        "error",
+        {"adapter_name_or_path": "a", "create_new_adapter": True, "quantization_bit": 4},
+        "only one adapter can be given",
+    ),
+    ("create_new_adapter", "note", {"create_new_adapter": True}, "which is not set"),
     ("val_size", "error", {"val_size": 0.1, "eval_dataset": "identity"}, "`val_size` 0.1"),
     ("mask_history", "error", {"mask_history": True, "train_on_prompt": True}, "Expected one of them."),
     ("packing", "error", {"packing": True, "train_sampling_strategy": "group_by_length"}, "grouping by length"),

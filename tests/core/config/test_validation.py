@@ -43,10 +43,10 @@ def test_a_feature_that_is_not_built_may_say_that_it_is_not_wanted(value):
 
 
 def test_a_value_that_is_not_built_is_named_and_replaced_by_the_default_in_the_rest():
-    report = validate(BASE | {"finetuning_type": "oft", "mask_history": True, "train_on_prompt": True})
-    assert "OFT" in only(report, "not_built").message
+    report = validate(BASE | {"optim": "adamw_torch_xla", "mask_history": True, "train_on_prompt": True})
+    assert "optimizers of TPUs" in only(report, "not_built").message
     assert only(report, "violations").key == "mask_history"
-    assert report.config.method.finetuning_type == "lora"
+    assert report.config.optimizer.optim == "adamw_torch_fused"
 
 
 def test_a_key_that_is_not_needed_is_a_note_that_says_what_happens_instead():
@@ -93,7 +93,7 @@ def test_secrets_are_refused_and_never_repeated(key):
         ("quantization_bit", 7, "Quantization bits (`quantization_bit`) is 7. Expected one of 4, 8, or null."),
         ("eval_strategy", "nope", "Evaluate (`eval_strategy`) is 'nope'. Expected one of no, steps, epoch."),
         ("lr_scheduler_kwargs", "{x", "Schedule options (`lr_scheduler_kwargs`) is '{x'. Expected a mapping or a JSON"),
-        ("finetuning_type", "magic", "Method (`finetuning_type`) is 'magic'. Expected one of freeze, full, lora."),
+        ("finetuning_type", "magic", "Method (`finetuning_type`) is 'magic'. Expected one of "),
         ("lora_target", {"a": 1}, "Target modules (`lora_target`) is {'a': 1}. Expected names separated by commas"),
     ],
 )
@@ -132,7 +132,7 @@ def test_options_of_generation_have_no_effect_on_training():
 
 def test_the_report_is_json():
     report = validate(
-        BASE | {"x": {1, 2}, "seed": "a", "finetuning_type": "oft", "plot_loss": 1, "fp16": True, "bf16": True}
+        BASE | {"x": {1, 2}, "seed": "a", "optim": "adamw_torch_xla", "plot_loss": 1, "fp16": True, "bf16": True}
     )
     data = json.loads(json.dumps(report.json()))
     assert {key: len(value) for key, value in data.items() if key != "ok"} == {

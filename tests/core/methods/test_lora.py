@@ -83,14 +83,14 @@ def test_what_the_model_does_not_have_is_named_with_the_choices(tuned, keys, wor
 def test_conv1d_layers_of_gpt2_count_as_linear():
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from llf_core.methods.lora_targets import linear_names
+    from llf_core.methods.adapter_targets import linear_names
 
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8))
     assert linear_names(model) == ["c_attn", "c_fc", "c_proj"]
 
 
 def test_head_is_left_out_by_what_it_is_not_by_its_name(tiny_tokenizer):
-    from llf_core.methods.lora_targets import linear_names
+    from llf_core.methods.adapter_targets import linear_names
     from tests.tiny import tiny_llama
 
     model = tiny_llama(tiny_tokenizer)

@@ -204,7 +204,7 @@ def test_an_adapter_that_peft_would_not_load_again_is_refused_before_the_first_s
     transformers.LagunaForCausalLM(config).save_pretrained(tmp_path / "laguna")
     tiny_tokenizer.save_pretrained(tmp_path / "laguna")
     asked = {"model_name_or_path": str(tmp_path / "laguna"), "max_steps": 2, "use_cpu": True}
-    monkeypatch.setattr("llf_core.methods.lora_targets._lost", lambda *_: set())
+    monkeypatch.setattr("llf_core.methods.adapter_targets._lost", lambda *_: set())
     folder = make_run(**asked, lora_target="q_proj,down_proj")
     assert run_attempt(folder, 1) == 2
     reason = read_status(folder).reason

@@ -62,6 +62,7 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
 FREEZE = MethodDeclaration(
     name="freeze",
     label="freeze (a few layers)",
+    summary="Trains a few whole layers and freezes the others. Needs less memory than full fine-tuning.",
     implementation="llf_core.methods.freeze:Freeze",
     options=FreezeOptions,
     trained_parameters=trained_parameters,

@@ -28,6 +28,7 @@ def trained_parameters(_config: ConfigValues, shapes: Mapping[str, tuple[int, ..
 FULL = MethodDeclaration(
     name="full",
     label="full (every parameter)",
+    summary="Trains every weight. Learns the most and needs the most memory.",
     implementation="llf_core.methods.full:Full",
     trained_parameters=trained_parameters,
 )

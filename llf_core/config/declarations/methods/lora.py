@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.declaration import MethodDeclaration
+from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.weight_shapes import LAYER
+from llf_core.config.weight_shapes import targeted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.config.values import ConfigValues
-
-MATRIX = 2
-"""Dimensions of the weight of a linear layer."""
 
 
 class LoRAOptions(Section):
@@ -57,13 +54,6 @@ class LoRAOptions(Section):
         level="basic",
         source="LLaMA-Factory",
     )
-    additional_target: Names | None = option(
-        None,
-        unset="none",
-        label="Modules trained in full",
-        help="Names of further modules to train in full and save with the adapter, such as `embed_tokens`.",
-        source="LLaMA-Factory",
-    )
     use_rslora: bool = option(
         False,
         label="Rank-stabilised LoRA",
@@ -75,19 +65,6 @@ class LoRAOptions(Section):
         label="DoRA",
         help="Also trains the magnitude of each weight column (DoRA). Slower; often better at low ranks.",
         source="LLaMA-Factory",
-    )
-    create_new_adapter: bool = option(
-        False,
-        label="Start a new adapter",
-        help="Merges every adapter of `adapter_name_or_path` into the model and trains a new one.",
-        source="LLaMA-Factory",
-    )
-
-
-def _wants_several(config: ConfigValues) -> bool:
-    adapters = config.get("adapter_name_or_path") or ()
-    return bool(config.get("quantization_bit")) and (
-        len(adapters) > 1 or bool(adapters and config.get("create_new_adapter"))
     )
 
 
@@ -104,23 +81,26 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
         Number of trained parameters, without modules that are trained in full (`additional_target`).
     """
     options = config.options(LoRAOptions)
-    total = 0
-    for name, shape in shapes.items():
-        module = name.removesuffix(".weight").rsplit(".", 1)[-1]
-        wanted = LAYER.search(name) if "all" in options.lora_target else module in options.lora_target
-        if wanted and len(shape) == MATRIX:
-            total += options.lora_rank * sum(shape)
-    return total
+    return options.lora_rank * sum(sum(shape) for shape in targeted(shapes, options.lora_target).values())
+
+
+def tuner(config: ConfigValues) -> Tuner:
+    """PEFT's LoRA with the options of a config."""
+    options = config.options(LoRAOptions)
+    return Tuner(
+        "LORA",
+        {
+            "r": options.lora_rank,
+            "lora_alpha": options.lora_alpha or 2 * options.lora_rank,
+            "lora_dropout": options.lora_dropout,
+            "use_rslora": options.use_rslora,
+            "use_dora": options.use_dora,
+        },
+        target_key="lora_target",
+    )
 
 
 RULES = (
-    Rule(
-        ("adapter_name_or_path", "quantization_bit", "create_new_adapter"),
-        _wants_several,
-        "An adapter cannot be merged into a quantized model without loss: with quantization_bit only one adapter "
-        "can be given, and training goes on with it.",
-        (Fix("Train unquantized", {"quantization_bit": None}),),
-    ),
     Rule(
         ("lora_dropout", "use_cpu"),
         lambda config: (
@@ -130,23 +110,18 @@ RULES = (
         (Fix("Set to 0", {"lora_dropout": 0}),),
         severity="warning",
     ),
-    Rule(
-        ("create_new_adapter", "adapter_name_or_path"),
-        lambda config: bool(config.get("create_new_adapter")) and not config.get("adapter_name_or_path"),
-        "create_new_adapter says what happens to adapter_name_or_path, which is not set: a new adapter is "
-        "trained anyway.",
-        (Fix("Remove it", {"create_new_adapter": None}),),
-        severity="note",
-    ),
 )
 LORA = MethodDeclaration(
     name="lora",
     label="lora (an adapter)",
-    implementation="llf_core.methods.lora:LoRA",
+    summary="Low-rank matrices beside the frozen weights. The method to begin with.",
+    paper="arXiv 2106.09685",
+    implementation="llf_core.methods.peft_tuner:PeftTuner",
     options=LoRAOptions,
     rules=RULES,
     frozen_base=True,
     adapter=True,
     rank_key="lora_rank",
+    tuner=tuner,
     trained_parameters=trained_parameters,
 )

@@ -38,7 +38,7 @@ def test_names_with_other_signs_between_them_are_taken_apart(only, text):
 def test_the_modules_of_a_folder_are_those_of_its_weights(found, only, tiny_model_dir):
     from transformers import AutoModelForCausalLM
 
-    from llf_core.methods.lora_targets import linear_names
+    from llf_core.methods.adapter_targets import linear_names
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     known = modules_of(str(tiny_model_dir))
@@ -94,8 +94,8 @@ def test_the_table_says_what_transformers_builds(kind):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from llf_core.methods.adapter_targets import linear_names
     from llf_core.methods.decoder_blocks import block_modules, outer_modules
-    from llf_core.methods.lora_targets import linear_names
     from llf_core.models.parameter_count import expert_parameters
 
     settings = AutoConfig.for_model(kind)

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig
-from llf_core.methods.lora_targets import adapter_targets, linear_layers, linear_names
+from llf_core.methods.adapter_targets import adapter_targets, linear_layers, linear_names
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, plan_device, resolve_model
 from llf_core.models.quantize import unquantized_notice

@@ -1,4 +1,4 @@
-"""Selects LoRA target modules: linear layers, and experts stored as one parameter of three axes."""
+"""Selects the target modules of an adapter: linear layers, and experts stored as one parameter of three axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPES = {"reshape", "view", "clamp", "clip", "t", "transpose", "unsqueeze", "ch
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of an adapter, as arguments of PEFT's `LoraConfig`.
+    """Targets of an adapter, as arguments of a config of PEFT.
 
     Attributes:
         modules: `target_modules`, names that end the paths of these modules and of no others.
@@ -85,13 +85,22 @@ def multimodal_towers(model: PreTrainedModel) -> list[str]:
     return [name for name, module in model.named_modules() if id(module) not in inside and name not in holders]
 
 
-def adapter_targets(model: PreTrainedModel, requested: Sequence[str], *, plain: bool = True) -> Targets:
+def adapter_targets(
+    model: PreTrainedModel,
+    requested: Sequence[str],
+    *,
+    key: str = "lora_target",
+    plain: bool = True,
+    parameters: bool = True,
+) -> Targets:
     """Select the targets of an adapter.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
         requested: names of modules or of experts' parameters (last part or whole path), or `all`.
+        key: the config key that names them, for messages.
         plain: whether the adapter has neither dropout nor DoRA, which PEFT cannot apply to a parameter.
+        parameters: whether PEFT can put this kind of adapter on a parameter at all.
 
     Raises:
         ModelError: a name that no linear layer, embedding or expert has, with the choices; or one that PEFT puts no
@@ -103,39 +112,50 @@ def adapter_targets(model: PreTrainedModel, requested: Sequence[str], *, plain: 
     whole = "all" in requested
     embeddings = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
     if not whole:
-        _require(model, requested, {*layers, *embeddings, *experts})
+        _require(model, key, requested, {*layers, *embeddings, *experts})
         layers = {path: module for path, module in layers.items() if _is_requested(path, requested)}
         experts = {path: one for path, one in experts.items() if _is_requested(path, requested)}
     left_out = _left_out(model, set(layers))
     if left_out and not whole:
         which, why, _ = left_out[0]
         why = why.format(which=_listed(which), kind=type(model).__name__)
-        raise ModelError(f"lora_target: {why} Expected other names, or `all`.")
+        raise ModelError(f"{key}: {why} Expected other names, or `all`.")
     reached = layers.keys() - {path for which, _, _ in left_out for path in which}
-    notes = [f"lora_target: all leaves out {_listed(which)}, {since}" for which, _, since in left_out]
+    notes = [f"{key}: all leaves out {_listed(which)}, {since}" for which, _, since in left_out]
     if whole and (matrices := expert_matrices(model)):
         notes.append(
-            f"lora_target: all leaves out {_listed(matrices)}, the weights of experts, since PEFT puts no adapter on "
+            f"{key}: all leaves out {_listed(matrices)}, the weights of experts, since PEFT puts no adapter on "
             "parameters that another module slices. finetuning_type: full or freeze trains them."
         )
     renamed = _renamed(model, reached)
     quantized = {path for path in renamed if not layers[path].weight.is_floating_point()}  # type: ignore[operator]
-    parameters = {*experts, *(f"{path}.weight" for path in renamed - quantized)}
-    if parameters and not plain:
+    reached_parameters = {*experts, *(f"{path}.weight" for path in renamed - quantized)}
+    if reached_parameters and not parameters:
         if not whole and experts:
             raise ModelError(
-                f"lora_target: {_listed(experts)} are parameters and no modules, to which PEFT applies neither "
+                f"{key}: {_listed(experts)} are parameters and no modules, to which PEFT applies only LoRA. Expected "
+                "other names, or finetuning_type: lora."
+            )
+        notes.append(
+            f"{_listed(reached_parameters)} get no adapter: PEFT applies only LoRA to parameters. "
+            "With finetuning_type: lora they get one."
+        )
+        reached_parameters = set()
+    if reached_parameters and not plain:
+        if not whole and experts:
+            raise ModelError(
+                f"{key}: {_listed(experts)} are parameters and no modules, to which PEFT applies neither "
                 "lora_dropout nor use_dora. Expected lora_dropout: 0 and use_dora: false, or other names."
             )
         notes.append(
-            f"{_listed(parameters)} get no adapter: PEFT applies neither lora_dropout nor use_dora to parameters. "
-            "With lora_dropout: 0 and use_dora: false they get one."
+            f"{_listed(reached_parameters)} get no adapter: PEFT applies neither lora_dropout nor use_dora to "
+            "parameters. With lora_dropout: 0 and use_dora: false they get one."
         )
-        parameters = set()
+        reached_parameters = set()
     if quantized:
         notes.append(f"{_listed(quantized)} get no adapter: PEFT cannot reach them in {_kind(model)} while quantized.")
     modules = reached - renamed
-    if not modules | parameters | (embeddings if not whole else set()):
+    if not modules | reached_parameters | (embeddings if not whole else set()):
         raise ModelError(
             f"{type(model).__name__} has no linear layer that PEFT puts an adapter on. Train it with "
             "finetuning_type: full or freeze."
@@ -145,7 +165,7 @@ def adapter_targets(model: PreTrainedModel, requested: Sequence[str], *, plain: 
     same = modules and not whole and {path for path in paths if _is_requested(path, requested)} == modules
     return Targets(
         list(requested) if same else _endings(modules, paths),
-        _endings(parameters, [path for path, _ in model.named_parameters()], parts=2),
+        _endings(reached_parameters, [path for path, _ in model.named_parameters()], parts=2),
         tuple(notes),
     )
 
@@ -354,22 +374,22 @@ def _renamed(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
     return {path for path in paths if path.rpartition(".")[2] in renamed}
 
 
-def _require(model: PreTrainedModel, requested: Sequence[str], paths: Collection[str]) -> None:
+def _require(model: PreTrainedModel, key: str, requested: Sequence[str], paths: Collection[str]) -> None:
     unknown = [name for name in requested if not any(_is_requested(path, (name,)) for path in paths)]
     odd = [name for name in unknown if any(_is_requested(path, (name,)) for path, _ in _all_linear_layers(model))]
     if odd:
         raise ModelError(
-            f"lora_target: {', '.join(odd)} of {type(model).__name__} computes more than a product with its weight, so "
+            f"{key}: {', '.join(odd)} of {type(model).__name__} computes more than a product with its weight, so "
             "an adapter beside it would not be one. Expected other names, or `all`."
         )
     head = [name for name in unknown if name in HEADS or _is_head(model, name)]
     if head:
         raise ModelError(
-            f"lora_target: {', '.join(head)} is the output head, which gets no adapter. Expected other names; "
+            f"{key}: {', '.join(head)} is the output head, which gets no adapter. Expected other names; "
             f"additional_target: {','.join(head)} trains it whole."
         )
     choices = {_last(path) for path in paths}
-    require_known("lora_target", unknown, choices | {"all"})
+    require_known(key, unknown, choices | {"all"})
 
 
 def _is_head(model: PreTrainedModel, name: str) -> bool:

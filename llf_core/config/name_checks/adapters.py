@@ -1,0 +1,76 @@
+"""Checks that a method fits the model's weights and the adapter that it is to continue."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.config.adapter_type import check_adapter_type
+from llf_core.config.model import EMBEDDED
+from llf_core.config.name_checks.model_folder import config_of, folder_of
+from llf_core.config.name_checks.results import CheckResult
+from llf_core.config.registry import method_of
+from llf_core.config.safetensors_header import read_shapes, weight_files
+from llf_core.config.stored_shapes import weight_shapes
+from llf_core.untrusted import read_object_or_empty
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
+    from llf_core.config.weight_shapes import Shapes
+
+TOWERS = ("vision_config", "audio_config")
+"""Keys of a `config.json` of models whose towers are not trained: which weights are theirs, only the model tells."""
+
+
+def check_adapters(config: RunConfig) -> CheckResult:
+    """Check the method's options against the shapes of the model, and its type against that of its adapter.
+
+    Args:
+        config: names method, model and adapters.
+    """
+    return _check_shapes(config) + _check_type(config)
+
+
+def _check_type(config: RunConfig) -> CheckResult:
+    """An error where the last adapter is on this machine, and of a type that the method does not continue."""
+    names = config.model.adapter_name_or_path
+    if not names or config.method.create_new_adapter or not method_of(config).adapter:
+        return CheckResult()
+    folder = folder_of(names[-1], config.model.cache_dir)
+    stored = {} if folder is None else read_object_or_empty(Path(os.path.realpath(folder / "adapter_config.json")))
+    kind = stored.get("peft_type")
+    problem = check_adapter_type(config, names[-1], kind) if isinstance(kind, str) else None
+    return CheckResult((problem,) if problem else ())
+
+
+def _check_shapes(config: RunConfig) -> CheckResult:
+    """Check the options of the config's method against the shapes of its model's weights.
+
+    Args:
+        config: names method and model.
+
+    Returns:
+        An error where they do not fit; nothing where they do, or where the shapes are not known on this machine.
+    """
+    check = method_of(config).check_shapes
+    shapes = _shapes(config) if check is not None else None
+    problem = check(config, shapes) if check is not None and shapes else None
+    return CheckResult((problem,) if problem else ())
+
+
+def _shapes(config: RunConfig) -> Shapes | None:
+    model = config.model.model_name_or_path
+    if model == EMBEDDED:
+        return weight_shapes(model)
+    folder = folder_of(model, config.model.cache_dir)
+    if folder is None or any(key in config_of(folder) for key in TOWERS):
+        return None
+    return _read(folder, tuple((file.name, file.stat().st_mtime_ns) for file in weight_files(folder)))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Shapes:
+    """Kept as long as the files stay as they are: a form asks after every change."""
+    return read_shapes(folder)

@@ -1,0 +1,150 @@
+"""The methods that train an adapter of PEFT: their declarations say which, with which options."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.registry import method_of
+from llf_core.methods.adapter_targets import adapter_targets, linear_layers, multimodal_towers
+from llf_core.methods.method import Method
+from llf_core.methods.peft_adapter import begin_adapter, check_left_for_adapters, trains_tied_weights, whole_modules
+from llf_core.models.adapter_loading import keep_from_compiling
+from llf_core.models.errors import ModelError, first_line
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+    from llf_core.config import RunConfig
+    from llf_core.config.declaration import Tuner
+
+
+NOT_ON_PARAMETERS = ("lora_dropout", "use_dora")
+"""Options that PEFT cannot apply to an adapter on a parameter."""
+
+
+class PeftTuner(Method):
+    """Trains the adapter of PEFT that `MethodDeclaration.tuner` names."""
+
+    def apply(self, model: PreTrainedModel) -> PeftModel:
+        """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`.
+
+        Returns:
+            A `PeftModel` in which only the adapter and `additional_target` are trainable, in float32 unless
+            `pure_bf16`. `llf_notes` on its base are sentences on what `all` leaves out.
+
+        Raises:
+            ModelError: a module that the model does not have, options that do not fit its shapes, or an adapter that
+                does not fit.
+        """
+        return begin_adapter(model, self.config, lambda merged: _wrap(merged, self.config))
+
+
+def _wrap(model: PreTrainedModel, config: RunConfig) -> PeftModel:
+    """A new adapter around a model."""
+    from peft import get_peft_model
+
+    declared = method_of(config)
+    assert declared.tuner is not None, declared.name  # noqa: S101 - declared together with the implementation
+    problem = declared.check_shapes(config, layer_shapes(model)) if declared.check_shapes else None
+    if problem is not None:
+        raise ModelError(problem.message)
+    tuner = declared.tuner(config)
+    settings = _settings(model, config, tuner)
+    keep_from_compiling(settings)
+    try:
+        wrapped = get_peft_model(model, settings)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        raise ModelError(
+            f"PEFT {version('peft')} cannot put {tuner.peft_type} on {type(model).__name__}: {first_line(error)}"
+        ) from error
+    _check_factors(wrapped, tuner)
+    return wrapped
+
+
+def _check_factors(wrapped: PeftModel, tuner: Tuner) -> None:
+    """Refuse a BOFT adapter with fewer butterfly factors than asked for, which PEFT makes without its extension."""
+    factors = tuner.options.get("boft_n_butterfly_factor", 1)
+    made = next((one.shape[0] for name, one in wrapped.named_parameters() if ".boft_R." in name), factors)
+    if made != factors:
+        raise ModelError(
+            f"boft_n_butterfly_factor is {factors}, which needs PEFT's CUDA extension, and it could not be compiled "
+            "here. Set it to 1, or install ninja and the CUDA toolkit (nvcc)."
+        )
+
+
+def layer_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """Shapes of the linear layers of a model.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+
+    Returns:
+        `(out, in)` by the name of the weight; of quantized layers too.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for path, layer in linear_layers(model).items():
+        one: Any = layer
+        # Conv1D of GPT-2 keeps its weight transposed
+        found[f"{path}.weight"] = (
+            (one.out_features, one.in_features) if hasattr(one, "in_features") else tuple(one.weight.shape[::-1])
+        )
+    return found
+
+
+def _settings(model: PreTrainedModel, config: RunConfig, tuner: Tuner) -> PeftConfig:
+    """PEFT's config of a new adapter."""
+    from peft import TaskType
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils import PeftType
+
+    kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(tuner.peft_type)]
+    known = {field.name for field in dataclasses.fields(kind)}
+    arguments: dict[str, Any] = dict(tuner.options)
+    whole = whole_modules(model, config.method.additional_target or ())
+    if tuner.target_key:
+        requested = config.get(tuner.target_key)
+        targets = adapter_targets(
+            model,
+            requested,
+            key=tuner.target_key,
+            plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS),
+            parameters="target_parameters" in known,
+        )
+        model.llf_notes = targets.notes
+        arguments["target_modules"] = targets.modules
+        if targets.parameters:
+            arguments["target_parameters"] = targets.parameters
+        else:
+            check_left_for_adapters(model, targets.modules, whole, key=tuner.target_key, requested=requested)
+    if whole:
+        _check_whole(model, whole, tuner, known)
+        arguments["modules_to_save"] = whole
+        if trains_tied_weights(model, whole):
+            arguments["ensure_weight_tying"] = True
+    if "exclude_modules" in known and (towers := multimodal_towers(model)):
+        arguments["exclude_modules"] = towers
+    try:
+        return kind(task_type=TaskType.CAUSAL_LM, **arguments)
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"PEFT {version('peft')} refuses the options of {tuner.peft_type}: {first_line(error)}"
+        ) from error
+
+
+def _check_whole(model: PreTrainedModel, whole: list[str], tuner: Tuner, known: set[str]) -> None:
+    """Refuse modules that PEFT cannot train whole beside this adapter."""
+    if "modules_to_save" not in known:
+        raise ModelError(
+            f"PEFT's {tuner.peft_type} trains no other module whole, but {', '.join(whole)} is to be. Set "
+            "finetuning_type: lora."
+        )
+    if "ensure_weight_tying" not in known and trains_tied_weights(model, whole):
+        raise ModelError(
+            f"additional_target: embedding and output head of {type(model).__name__} are one matrix, which PEFT keeps "
+            "one only with LoRA. Set finetuning_type: lora, or leave them out of additional_target."
+        )
