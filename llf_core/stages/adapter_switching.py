@@ -1,4 +1,4 @@
-"""Several adapters on one model: put on for a while, never trained or saved beside the one that is."""
+"""Several adapters on one model: frozen ones are active for a while, and are never trained or saved."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 
 def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mapping[str, Tensor]) -> None:
-    """Add a frozen adapter to a PEFT model.
+    """Add a frozen adapter to a PEFT model, so that reference or reward model need no second copy of the base weights.
 
     Args:
-        model: a PEFT model; from now on it saves the adapter that is trained, and no other.
+        model: a PEFT model. From now on it saves the trained adapter only.
         name: of the new adapter.
-        settings: its `PeftConfig`.
-        weights: its weights, by the names that PEFT saves them under.
+        settings: its `PeftConfig`; set to inference mode.
+        weights: its weights by the names that PEFT saves them under, each of the shape of its layer.
 
     Raises:
-        ValueError, RuntimeError: it does not fit the model.
+        ValueError: the adapter has weights for which the model has no layer, or PEFT refuses its config.
+        RuntimeError: weights have another shape than the model's layers.
     """
     from peft import set_peft_model_state_dict
 
@@ -44,18 +45,23 @@ def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mappi
 
 
 def save_policy_alone(model: PeftModel) -> None:
-    """Has a PEFT model save the adapter that is trained, and none of those that were put beside it."""
+    """Make a PEFT model save its trained adapter only: PEFT would write each frozen one into every checkpoint too."""
     if "save_pretrained" not in vars(model):
         model.save_pretrained = partial(model.save_pretrained, selected_adapters=[DEFAULT_ADAPTER])
 
 
 @contextmanager
 def use_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
-    """Context manager: the model with another adapter, or with none. `requires_grad` is restored afterwards.
+    """Context manager: another adapter of a model is active, or none, so that one model plays several roles.
+
+    The trained adapter and `requires_grad` of all parameters are restored afterwards.
 
     Args:
         model: a PEFT model.
-        name: of an adapter; None switches all off.
+        name: of an adapter; None disables all.
+
+    Raises:
+        ValueError: the model has no adapter of this name.
     """
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

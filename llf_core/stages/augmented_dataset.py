@@ -1,4 +1,4 @@
-"""Examples with something beside what the data worker made of them."""
+"""Examples with columns beside those of the prepared data."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class AugmentedDataset:
-    """A map-style data set: another one, each of whose examples is given more.
+    """Map-style data set that adds columns to each example of another, without copying that one.
 
     Attributes:
-        examples: the other one.
-        extra_columns: what is added to the example of a place.
+        examples: the other data set.
+        extra_columns: returns the added columns of the example at an index.
     """
 
     def __init__(self, examples: Dataset | AugmentedDataset, extra_columns: Callable[[int], dict[str, Any]]) -> None:
@@ -32,7 +32,7 @@ class AugmentedDataset:
         return example | self.extra_columns(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several at once, as torch's loaders ask for them."""
+        """Several examples at once, as torch's loaders request them: the data set below reads them in one call."""
         return [
             example | self.extra_columns(index) for example, index in zip(self._several(indices), indices, strict=True)
         ]

@@ -25,20 +25,22 @@ if TYPE_CHECKING:
 def load_auxiliary(
     context: TrainingContext, what: str, name: str, adapters: Sequence[str], bits: int | None
 ) -> PreTrainedModel:
-    """Loads a model that reads the same batches as the one in training.
+    """Load a frozen model that reads the same batches as the trained one: a reference model or a teacher.
 
     Args:
-        context: of the attempt.
-        what: the key that names it, for messages.
+        context: the training context.
+        what: config key that names the model, for messages.
         name: of the model.
-        adapters: merged into it, one after the other; put on where it is quantized and there is but one.
-        bits: 4 or 8, to quantize it.
+        adapters: merged into it, one after the other; a single one is kept separate if the model is quantized.
+        bits: 4 or 8 for a quantized model; None for the precision of the run.
 
     Returns:
-        The model in evaluation mode, on the device of the one in training; nothing in it is trained.
+        The model in evaluation mode, on the device of the trained one; none of its parameters is trained.
 
     Raises:
-        ModelError: it cannot be loaded, has another tokenizer, or cannot read batches as the other one does.
+        ModelError: it cannot be loaded, has another tokenizer, does not support the batches of the trained model, or an
+            adapter does not fit.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     config = context.config.replace(
         model_name_or_path=name, adapter_name_or_path=None, create_new_adapter=None, quantization_bit=bits
@@ -50,10 +52,19 @@ def load_auxiliary(
 
 
 def load_unchanged(context: TrainingContext) -> PreTrainedModel:
-    """The model in training before its first step, a second time and frozen.
+    """Load the trained model's initial weights a second time, frozen, as its reference.
+
+    Needed by methods that change the weights in place, since their initial state is gone after the first step.
 
     Args:
-        context: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+        context: the training context; its model has made no step and has no checkpoint's weights.
+
+    Returns:
+        The model before its first step, in evaluation mode.
+
+    Raises:
+        ModelError: the model or its adapter can no longer be loaded.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     with torch.random.fork_rng():
         unchanged = apply_method(load_model(context.source, context.config, context.plan), context.config)
@@ -103,7 +114,7 @@ def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: st
 
 
 def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
-    """Check that a model has the tokenizer of the run, token by token.
+    """Check that a model has the run's tokenizer: with other ids for the same text its outputs would be meaningless.
 
     Args:
         context: the training context.
@@ -123,7 +134,10 @@ def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, c
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Context manager: the model in evaluation mode. Restores the training mode of each module afterwards."""
+    """Context manager: the model in evaluation mode, for the forward passes of a model that is otherwise trained.
+
+    Restores the training mode of each module afterwards, since some may have been in evaluation mode before.
+    """
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -135,6 +149,13 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(context: TrainingContext) -> AbstractContextManager[object]:
-    """Context manager: autocast in the precision of the training forward pass."""
+    """Context manager: autocast in the precision of the training forward pass, so that both log-probabilities compare.
+
+    Args:
+        context: the training context; its plan has the device and the precision.
+
+    Returns:
+        The context manager; it does nothing where training uses no autocast.
+    """
     plan = context.plan
     return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))

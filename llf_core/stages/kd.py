@@ -1,4 +1,4 @@
-"""Knowledge distillation: what a teacher finds likely after each token (arXiv 1503.02531, 2306.13649)."""
+"""Knowledge distillation: learns a teacher's distribution over the next token (arXiv 1503.02531, 2306.13649)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 
 class KD(LossStage):
-    """Learns a teacher's distribution over the vocabulary at each token of the answers, and the answers themselves."""
+    """Knowledge distillation: learns a teacher's next-token distributions on completions, and the completions."""
 
     def __init__(self, context: TrainingContext) -> None:
-        """Loads the teacher."""
+        """Load the teacher.
+
+        Raises:
+            ModelError, UntrustedCodeError: see `load_auxiliary`.
+        """
         super().__init__(context)
         options = context.config.options(KDOptions)
         self.alpha, self.temperature, self.beta = options.kd_alpha, options.kd_temperature, options.kd_beta
@@ -46,6 +50,8 @@ class KD(LossStage):
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
         """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher ‖ student)`.
+
+        α 0 is plain fine-tuning, for which the teacher is not run; α 1 learns from the teacher alone.
 
         Args:
             model: see `LossStage.loss_sum`.

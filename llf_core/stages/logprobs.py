@@ -1,4 +1,4 @@
-"""Log-probabilities of responses, summed over their tokens, for the preference losses."""
+"""Log-probabilities of completions, summed over their tokens, for the preference losses."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """Log-probabilities of the answers of a batch.
+    """Log-probabilities of the N tokens of the completions of a batch.
 
     Attributes:
-        tokens: `[N]`, of each token that is learned.
-        owners: `[N]`, the number of its answer.
-        sums: `[answers]`.
-        lengths: `[answers]`, learned tokens of each.
+        tokens: `[N]`, of each supervised token.
+        owners: `[N]`, int64: index of the token's completion.
+        sums: `[completions]`, summed over the tokens of each.
+        lengths: `[completions]`, int64: supervised tokens of each.
     """
 
     tokens: Tensor
@@ -34,14 +34,17 @@ class Answers:
 
 
 def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
-    """Runs a model on a batch of answers; only what predicts a token of an answer goes through the head.
+    """Run a model on a batch of completions and compute their log-probabilities, in one forward pass.
+
+    Only hidden states that predict a token of a completion pass through the output head, which needs most of the
+    memory.
 
     Args:
         model: see `llf_core.acceleration.patching.causal_head.forward`.
         batch: of `llf_core.data.pair_collator.PairCollator`.
 
     Returns:
-        In float32 (float64 for float64), with a graph.
+        Log-probabilities in float32 (float64 for float64), with a graph.
     """
 
     def objective(hidden: Tensor, head: Head) -> Tensor:
@@ -60,7 +63,12 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
 
 
 def group_count(batch: Mapping[str, Any]) -> Tensor:
-    """Number of examples in a batch of `PairCollator`, each with two responses.
+    """Number of examples in a batch of `PairCollator`, which a preference loss is a mean over.
+
+    An example is a pair, or for KTO a completion with a mismatched one: two completions in either case.
+
+    Args:
+        batch: of `llf_core.data.pair_collator.PairCollator`.
 
     Returns:
         An int64 scalar on the batch's device.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PT(LossStage):
-    """Trains on all of plain texts; the formula is that of answers, of which every token is one."""
+    """Pre-training on plain texts: the loss of SFT, with every token supervised."""
 
     def loss_sum(
         self,
@@ -23,15 +23,18 @@ class PT(LossStage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the loss over the tokens of one micro-batch, see `llf_core.stages.sft.nll_of_batch`.
+        """Sum of the negative log-likelihoods of the tokens of one micro-batch, see `llf_core.stages.sft.nll_of_batch`.
 
         Args:
             model: a causal language model, perhaps wrapped.
-            batch: of either kind, see `llf_core.data.Collator`.
+            batch: flattened or padded, see `llf_core.data.Collator`.
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
-            record_losses: called with the loss of each document and its tokens, see `LossStage.loss_sum`.
+            record_losses: called with the loss of each document and its tokens, `[documents]` each.
 
         Returns:
             A float32 scalar with a graph.
+
+        Source:
+            transformers' `ForCausalLMLoss`, summed.
         """
         return nll_of_batch(model, batch, label_smoothing, record_losses)

@@ -1,4 +1,4 @@
-"""What a policy is compared with: itself before the first step, or another model, asked once or in every step."""
+"""Log-probabilities of completions under the reference model: computed once and cached, or in every step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
+TOKENS = 4096  # tokens of a batch of the reference, unless a single example has more
 VERSION = 3
 LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on the longest document of a batch
 
@@ -64,52 +64,57 @@ class ReferenceColumn:
     """The column `reference` of an example, as `AugmentedDataset` takes it; picklable for data loader workers.
 
     Attributes:
-        table: `[examples, 2]`.
+        table: `[examples, 2]`, float32 (float64 for float64): log-probabilities of the two completions of each.
     """
 
     table: Table
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Its column."""
+        """Column of the example at an index, `[2]`."""
         return {"reference": self.table[index]}
 
 
 class Reference:
-    """Log-probabilities of responses under the reference model.
+    """Log-probabilities of completions under the reference model.
 
-    They are computed once, before the first step: the model in training is the reference then, unless another one is
-    named, so that no method needs a second copy. They are kept in `LLF_HOME/cache/reference`, under a key of everything
-    that determines them. `reference_policy` computes them in every step instead.
+    They are computed once, before the first step: the trained model is the reference then, unless another one is named,
+    so that no method needs a second copy. They are cached in `LLF_HOME/cache/reference`, under a key of everything that
+    determines them. Where that does not pay, `reference_policy` computes them in every step instead.
     """
 
     def __init__(self, context: TrainingContext, collator: Callable[..., PairCollator]) -> None:
-        """Takes what is trained.
+        """Decide when the log-probabilities are computed, and load a reference model if that is in every step.
 
         Args:
-            context: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
-            collator: given `Collator`'s arguments, what makes batches.
+            context: the training context; its model has made no step and has no checkpoint's weights.
+            collator: creates the function that makes batches, given the arguments of `Collator`.
+
+        Raises:
+            ModelError, UntrustedCodeError: see `reference_policy`.
         """
-        self._work = context
+        self._context = context
         self._collate = collator(tokenizer=context.tokenizer, flatten=context.flattens)
         self.precomputed = _precomputes(context)
         self._reference_policy = None if self.precomputed else reference_policy(context)
 
-    # -- asked once ------------------------------------------------------------------------------------
+    # -- computed once -----------------------------------------------------------------------------------
     def with_reference_logprobs(
         self, examples: Dataset | AugmentedDataset, *, held_out: bool = False
     ) -> Dataset | AugmentedDataset:
-        """The examples with the column `reference`, where it is asked once; else as they are.
+        """Add the column `reference` to examples, computed or read from the cache; unchanged if each step computes it.
 
         Args:
-            examples: to train on, or held out.
-            held_out: which of the two.
+            examples: the training set or the evaluation set.
+            held_out: whether they are the evaluation set.
 
         Raises:
-            ModelError: a log-probability is no finite number.
+            ModelError: a log-probability is not finite, or the reference model does not exist or fit.
+            UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
+            OSError: `LLF_HOME/cache` cannot be written.
         """
         if not self.precomputed:
             return examples
-        data = self._work.data
+        data = self._context.data
         twins = (data.eval_counts if held_out else data.counts)[:, -1]
         table = self._table(examples, twins)
         return AugmentedDataset(examples, ReferenceColumn(table))
@@ -138,11 +143,11 @@ class Reference:
         return table
 
     def _compute_table(self, examples: Dataset | AugmentedDataset) -> Table:
-        context, started = self._work, time.monotonic()
+        context, started = self._context, time.monotonic()
         second = self._collate.second[0]
         lengths = np.array([len(one["input_ids"]) + len(one[second]) for one in examples])
-        # As exact as the model's sums are, and no more: Apple's GPUs have no float64.
-        exact = np.float64 if self._work.model.dtype == torch.float64 else np.float32
+        # float64 only where the model's sums have it: Apple's GPUs have none.
+        exact = np.float64 if self._context.model.dtype == torch.float64 else np.float32
         table: Table = np.empty((len(examples), 2), dtype=exact)
         done, progress = 0, ProgressEvents(context.writer, "reference", len(examples))
         with self._loaded_reference() as model, torch.no_grad(), autocast(context):
@@ -168,13 +173,13 @@ class Reference:
 
     @contextmanager
     def _loaded_reference(self) -> Iterator[PreTrainedModel]:
-        """The reference, for a while: another model is loaded for it and given up again."""
-        named = names_reference(self._work.config)
-        with ReferencePolicy(named_reference(self._work) if named else self._work.model).active() as model:
+        """Context manager: the reference model, loaded for the duration if it is another one."""
+        named = names_reference(self._context.config)
+        with ReferencePolicy(named_reference(self._context) if named else self._context.model).active() as model:
             yield model
 
     def _key(self, twins: NDArray[np.int64]) -> str:
-        context = self._work
+        context = self._context
         config, plan = context.config, context.plan
         adapters = [find_adapter(name, config) for name in adapter_names(config)]
         collate = self._collate
@@ -184,36 +189,38 @@ class Reference:
             "examples": hashlib.sha256(np.ascontiguousarray(twins).tobytes()).hexdigest(),
             "model": _bytes_of(resolve_model(model_name(config), config)),
             "adapters": [_stats(folder) for folder in adapters],
-            # Not only which weights: those that are trained are kept more exactly than the others.
+            # Settings too, not only weights: trained weights are kept in a higher precision than frozen ones.
             "settings": {one.key: config.get(one.key) for one in fields() if one.section in {"model", "method"}},
             "bits": config.get("ref_model_quantization_bit"),
             "precision": [plan.device, plan.dtype, plan.autocast, plan.threads],
             "form": [context.flattens, context.forks, collate.second],
-            # An answer to another question is cut after `examples` were counted.
+            # A mismatched completion is truncated here, after `examples` were fingerprinted.
             "cutoff_len": None if collate.second == SECOND_ANSWER else config.data.cutoff_len,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     # -- computed in every step ---------------------------------------------------------------------------
     def log_probs(self, batch: dict[str, Any]) -> Tensor:
-        """Reference log-probabilities of the responses of a batch, summed over their tokens.
+        """Reference log-probabilities of the completions of a batch, summed over their tokens.
+
+        Read from the batch's column `reference` if it has one; else one forward pass of the reference model.
 
         Args:
             batch: of `llf_core.data.pair_collator.PairCollator`.
 
         Returns:
-            `[2 * groups]`, detached.
+            `[2 * groups]`, detached; the two completions of an example stand side by side.
         """
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()
             return kept
         assert self._reference_policy is not None  # noqa: S101 - for the type checker
-        with torch.no_grad(), self._reference_policy.active() as model, autocast(self._work):
+        with torch.no_grad(), self._reference_policy.active() as model, autocast(self._context):
             return answer_log_probs(model, batch).sums
 
 
 def _precomputes(context: TrainingContext) -> bool:
-    """Whether the reference is asked before the first step, about all examples."""
+    """Whether the log-probabilities of all examples are computed before the first step."""
     config, data = context.config, context.data.train
     asked = config.stage.precompute_ref_log_probs
     if isinstance(data, Stream) or asked is not None:
@@ -222,7 +229,7 @@ def _precomputes(context: TrainingContext) -> bool:
 
 
 def _epochs(config: RunConfig, rows: int) -> float:
-    """How often every row is seen."""
+    """Number of epochs of the run."""
     training = config.training
     if training.max_steps > 0:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -232,14 +239,14 @@ def _epochs(config: RunConfig, rows: int) -> float:
 
 
 def _length_dependent(model: Any) -> bool:
-    """Whether what a model makes of a document depends on the longest one of its batch."""
+    """Whether a model's output for a document depends on the longest one of its batch."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     kinds = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
     return bool(kinds & LENGTH_DEPENDENT)
 
 
 def _read(path: Path, examples: int) -> Table | None:
-    """What was kept; None where the file is no whole table."""
+    """The cached table; None if the file is incomplete."""
     try:
         kept: Table = np.load(path)
     except (ValueError, EOFError):
@@ -248,7 +255,11 @@ def _read(path: Path, examples: int) -> Table | None:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Switches dropout off for good: policy and reference must differ by what was learned alone."""
+    """Disable dropout for good: policy and reference must differ by what was learned, not by random masks.
+
+    Args:
+        model: changed in place, also after the run that needs it.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -258,7 +269,7 @@ def without_dropout(model: nn.Module) -> None:
 
 
 def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Places of examples of about the same length, so many tokens together as `TOKENS` says; the longest first."""
+    """Indices of examples of about the same length, `TOKENS` tokens together; the longest first."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):

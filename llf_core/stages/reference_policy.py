@@ -1,4 +1,4 @@
-"""What a policy is compared with: itself before its first step, or another model."""
+"""The reference model of a policy: the policy before its first step, or another model."""
 
 from __future__ import annotations
 
@@ -23,43 +23,44 @@ if TYPE_CHECKING:
     from llf_core.stages.base.context import TrainingContext
 
 NAME = "reference"
-"""Of the adapter that an adapter in training is compared with."""
+"""Name of the frozen adapter that serves as the reference."""
 
 
 @dataclass(frozen=True)
 class ReferencePolicy:
-    """A reference model that is evaluated in every step.
+    """Reference model that is evaluated in every step.
 
     Attributes:
         model: the reference model, or the policy with other adapters.
-        policy: whether it is the policy, with other adapters.
+        is_policy: whether it is the policy, with other adapters.
         adapter: the adapter that is active for the reference; None for none.
     """
 
     model: PreTrainedModel
-    policy: bool = False
+    is_policy: bool = False
     adapter: str | None = None
 
     @contextmanager
     def active(self) -> Iterator[PreTrainedModel]:
-        """Context manager: the reference model in evaluation mode."""
-        with use_adapter(self.model, self.adapter) if self.policy else nullcontext(), eval_mode(self.model):
+        """Context manager: the reference model in evaluation mode; a policy's own adapters are restored afterwards."""
+        with use_adapter(self.model, self.adapter) if self.is_policy else nullcontext(), eval_mode(self.model):
             yield self.model
 
 
 def reference_policy(context: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
-    """The reference of a run.
+    """Create the reference model of a run, with as little memory as its method allows.
 
-    The model in training as it was before its first step needs no second copy of the base where an adapter is trained:
-    a new one is switched off, and one that goes on has a frozen twin. Another method needs a second model, and so does
-    a reference that the config names.
+    The policy before its first step needs no second copy of the base where an adapter is trained: a new adapter is
+    disabled for the reference, and one that is trained further gets a frozen copy. Other methods need a second model,
+    as does a reference that the config names.
 
     Args:
-        context: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
-        shares: whether the policy may play the reference too.
+        context: the training context; its model has made no step and has no checkpoint's weights.
+        shares: whether the policy may serve as the reference too.
 
     Raises:
-        ModelError: the model that is named is not there, or does not fit.
+        ModelError: the named model or an adapter does not exist, or does not fit.
+        UntrustedCodeError: Python code of the named model would run, and the user has not allowed it.
     """
     policy: PeftModel = context.model
     if names_reference(context.config):
@@ -68,30 +69,48 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
         return ReferencePolicy(load_unchanged(context))
     if continues_adapter(context.config):
         add_frozen_copy(policy)
-        return ReferencePolicy(policy, policy=True, adapter=NAME)
-    return ReferencePolicy(policy, policy=True)
+        return ReferencePolicy(policy, is_policy=True, adapter=NAME)
+    return ReferencePolicy(policy, is_policy=True)
 
 
 def named_reference(context: TrainingContext) -> PreTrainedModel:
-    """The model that the config names as the reference."""
+    """Load the model that the config names as the reference.
+
+    Args:
+        context: the training context.
+
+    Raises:
+        ModelError: the model or an adapter of it does not exist, or does not fit.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+    """
     bits = context.config.get("ref_model_quantization_bit")
     return load_auxiliary(context, "ref_model", model_name(context.config), adapter_names(context.config), bits)
 
 
 def model_name(config: RunConfig) -> str:
-    """Of the reference."""
+    """Name of the reference model: `ref_model`, or the model that the run starts from."""
     return str(config.get("ref_model") or config.model.model_name_or_path)
 
 
 def adapter_names(config: RunConfig) -> list[str]:
-    """Adapters of the reference; those that the run begins with, where neither they nor another model are named."""
+    """Adapters of the reference model: `ref_model_adapters`, else those that the run starts with.
+
+    Adapters of the run do not count for another `ref_model`, to which they need not fit.
+    """
     own = config.model.adapter_name_or_path if config.get("ref_model") is None else None
     named = config.get("ref_model_adapters")
     return list((own if named is None else named) or ())
 
 
 def add_frozen_copy(policy: PeftModel) -> None:
-    """Puts a frozen adapter beside the one that is trained, with the same weights to the last bit."""
+    """Add a frozen copy of the trained adapter, bitwise equal, as the reference of a policy that is trained further.
+
+    Args:
+        policy: a PEFT model whose trained adapter is `DEFAULT_ADAPTER`.
+
+    Raises:
+        ValueError, RuntimeError: PEFT does not load the adapter's own weights again.
+    """
     from peft import get_peft_model_state_dict
 
     weights = {
@@ -101,5 +120,5 @@ def add_frozen_copy(policy: PeftModel) -> None:
     own = dict(policy.named_parameters())
     for name, parameter in own.items():
         if f".{NAME}." in name or name.endswith(f".{NAME}"):
-            # PEFT makes modules that are trained whole in the dtype of the base.
+            # PEFT creates fully trained modules in the dtype of the base.
             parameter.data = own[f".{DEFAULT_ADAPTER}".join(name.rsplit(f".{NAME}", 1))].detach().clone()

@@ -1,4 +1,4 @@
-"""Reward models: one number for each answer, higher for the better one of a pair (Bradley-Terry)."""
+"""Reward models: one score for each completion, higher for the preferred one of a pair (Bradley-Terry)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 
 def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor:
-    """The loss of each pair of rewards: `-log sigmoid(r_c - r_r) + center · (r_c + r_r)²`.
+    """Bradley-Terry loss of each pair of rewards: `-log sigmoid(r_c - r_r) + center · (r_c + r_r)²`.
+
+    The first term depends on differences only, so rewards may drift by any constant; the second holds their mean near
+    0.
 
     Args:
-        chosen: `[pairs]`, rewards of the better answers.
+        chosen: `[pairs]`, rewards of the preferred completions.
         rejected: `[pairs]`, rewards of the others.
-        center: `center_rewards_coefficient`.
+        center: `center_rewards_coefficient`; 0 for no centring.
 
     Returns:
         `[pairs]`.
@@ -42,22 +45,29 @@ def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor
 
 
 class RM(LossStage):
-    """Trains a model to score answers, from pairs of which one is better."""
+    """Trains a model to score completions, from pairs of which one is preferred."""
 
     label_names: ClassVar[tuple[str, ...]] = ("ends",)
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Reads the weight of the centering term; without `context` there is none."""
+        """Read the weight of the centring term; without `context` it is 0."""
         super().__init__(context)
         self._center = 0.0 if context is None else context.config.options(RMOptions).center_rewards_coefficient or 0.0
 
     def collator(self, **options: Any) -> PairCollator:
-        """Batches of pairs, in which a question is read once where the model allows it."""
+        """Create the function that makes batches of pairs, whose shared prompt is read once where the model allows it.
+
+        Args:
+            options: the arguments of `llf_core.data.Collator`.
+
+        Raises:
+            RuntimeError: the stage was made without a context.
+        """
         return PairCollator(**options, fork=self.context.forks)
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of pairs in a batch, an int64 scalar."""
+        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens."""
         return group_count(batch)
 
     def loss_sum(
@@ -67,16 +77,22 @@ class RM(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the losses of one micro-batch's pairs, from the hidden state of each answer's last token.
+        """Sum of the Bradley-Terry losses of one micro-batch's pairs, see `pair_losses`.
+
+        The reward is read from the hidden state of each completion's last token, the only one that has seen all of it.
 
         Args:
             model: with `llf_core.models.reward_head.add_reward_head`'s layer, perhaps wrapped.
             batch: of `llf_core.data.pair_collator.PairCollator`.
-            label_smoothing: not used.
-            record_losses: called with the loss of each pair and 1, since it is one of a pair, not of tokens.
+            label_smoothing: not used; a rule refuses it.
+            record_losses: called with the loss of each pair, `[pairs]`, and ones `[pairs]`, since it is the loss of a
+                pair and not a sum over tokens.
 
         Returns:
             A float32 scalar with a graph.
+
+        Source:
+            arXiv 2203.02155, equation 1.
         """
 
         def objective(hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the negative log-likelihood of the answers' tokens, weighted by DFT, EAFT or ASFT."""
+"""Supervised fine-tuning: the negative log-likelihood of the completions' tokens, weighted by DFT, EAFT or ASFT."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def shifted_targets(labels: Tensor) -> Tensor:
-    """Moves each label to the position that predicts it.
+    """Shift labels so that each stands at the position whose hidden state predicts it.
 
     Args:
-        labels: `[batch, seq]`, int64; `-100` where nothing is learned.
+        labels: `[batch, seq]`, int64; `-100` for tokens without a loss.
 
     Returns:
         `[batch, seq]`: `labels` one to the left, with `-100` in the last column.
@@ -45,13 +45,13 @@ def shifted_targets(labels: Tensor) -> Tensor:
 def record_document_losses(
     batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], positions: Tensor, costs: Tensor
 ) -> None:
-    """Record the loss and the number of supervised tokens of each document of a batch.
+    """Record the loss and the number of supervised tokens of each document of a batch, for the view of example losses.
 
     Args:
         batch: see `llf_core.data.Collator`.
         record_losses: called with losses and token counts, `[documents]` each.
         positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
-        costs: `[N]`, their losses.
+        costs: `[N]`, losses of these tokens.
     """
     import torch
 
@@ -72,18 +72,21 @@ def nll_of_batch(
     record_losses: RecordLosses | None = None,
     weights: TokenWeights | None = None,
 ) -> Tensor:
-    """Sum of the negative log-likelihood of the supervised tokens of one micro-batch.
+    """Sum of the negative log-likelihoods of the supervised tokens of one micro-batch: the loss of SFT and PT.
 
     Args:
         model: a causal language model, perhaps wrapped.
         batch: flattened or padded, see `llf_core.data.Collator`.
         label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
-        record_losses: called with the loss of each document and its tokens, see `LossStage.loss_sum`.
+        record_losses: called with the loss of each document and its tokens, `[documents]` each.
         weights: weight of each token; None for 1.
 
     Returns:
         A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over accumulation
         and ranks.
+
+    Source:
+        transformers' `ForCausalLMLoss`, summed; label smoothing as in arXiv 1512.00567, section 7.
     """
     targets = shifted_targets(batch["labels"])
     record_costs = None if record_losses is None else partial(record_document_losses, batch, record_losses)
@@ -96,10 +99,14 @@ def nll_of_batch(
 
 
 class SFT(LossStage):
-    """Trains on the answers of conversations; the prompts are only read."""
+    """Supervised fine-tuning: trains on the completions of conversations; prompts are read and have no loss."""
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Selects the loss, and loads the reference model of ASFT."""
+        """Choose the loss, and load the reference model of ASFT.
+
+        Raises:
+            ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
+        """
         super().__init__(context)
         options = SFTOptions() if context is None else context.config.options(SFTOptions)
         self.weights = token_weights(options)
@@ -113,23 +120,25 @@ class SFT(LossStage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the loss over the supervised tokens of one micro-batch.
+        """Sum of the loss over the supervised tokens of one micro-batch: plain likelihood, DFT, EAFT or ASFT.
 
-        With weights `w` (DFT, EAFT, ASFT) a token costs `-sg(w) log p`, where `sg` stops the gradient; ASFT adds
-        `α KL(reference ‖ model)`. The plain likelihood is then the metric `sft_loss`, so that runs can be compared.
+        With weights `w` (DFT, EAFT, ASFT) the loss of a token is `-sg(w) log p`, where `sg` stops the gradient; ASFT
+        adds `α KL(reference ‖ model)`. The plain likelihood is then the metric `sft_loss`, so that runs can be
+        compared.
 
         Args:
             model: a causal language model, perhaps wrapped.
-            batch: of either kind, see `llf_core.data.Collator`.
+            batch: flattened or padded, see `llf_core.data.Collator`.
             label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
-            record_losses: called with the loss of each document and its tokens, see `LossStage.loss_sum`.
+            record_losses: called with the loss of each document and its tokens, `[documents]` each.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
             accumulation and ranks.
 
         Source:
-            ASFT, arXiv 2509.23753, equation 10; the weights in `llf_core.stages.sft_losses`.
+            Plain likelihood: transformers' `ForCausalLMLoss`, summed. ASFT: arXiv 2509.23753, equation 10. The weights:
+            `llf_core.stages.sft_losses`.
         """
         if self.weights is None:
             return nll_of_batch(model, batch, label_smoothing, record_losses)
@@ -160,10 +169,10 @@ class SFT(LossStage):
 
 
 class NLLMeasure:
-    """Weights of tokens that add up the unweighted costs by the way.
+    """Weights of tokens that also sum up the unweighted losses, which costs no second pass.
 
     Attributes:
-        total: sum of the costs seen so far; a number before the first.
+        total: sum of the losses so far; a number before the first.
 
     Args:
         weights: the weights.
@@ -178,7 +187,7 @@ class NLLMeasure:
 
         Args:
             log_probs: `[rows, V]`.
-            costs: `[rows]`.
+            costs: `[rows]`, losses of the tokens.
         """
         self.total = self.total + costs.sum()
         return self._weights(log_probs, costs)

@@ -9,7 +9,9 @@ import torch.distributed as dist
 
 
 def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:
-    """Sum of a tensor over all ranks (all-reduce).
+    """Sum a tensor over all ranks (all-reduce), so that a mean over processes with unequal batches is exact.
+
+    All ranks must call it: one that does not keeps the others waiting.
 
     Args:
         own: tensor of this process, any shape, the same shape in all processes; not changed.

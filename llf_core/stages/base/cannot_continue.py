@@ -1,4 +1,4 @@
-"""A run that cannot go on now, and may later."""
+"""Error of a run that cannot continue now, and may be resumed later."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from llf_core.user_error import UserError
 
 
 class StopTraining(UserError):  # noqa: N818 - no error of the program: something outside of it must be mended
-    """Training stops where it is, with a checkpoint."""
+    """Training stops where it is, with a checkpoint, since something outside the program failed."""

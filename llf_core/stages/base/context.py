@@ -1,4 +1,4 @@
-"""What a stage is given to work on."""
+"""What a stage works with: config, data, model and tokenizer of an attempt."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a config became on this machine.
+    """Everything that an attempt has loaded and decided on this machine before its stage is created.
 
     Attributes:
-        config: of the run.
-        folder: of the run.
-        writer: of the attempt.
+        config: config of the run.
+        folder: folder of the run.
+        writer: writes the events, metrics and status of the attempt.
         plan: device and precision.
-        source: of the base model.
-        tokenizer: the run's, with its chat template.
-        processor: of a model that sees.
-        data: ready to be trained on.
-        model: as its method made it.
-        modifiers: what changed it beside its method.
-        parameters: of the model.
-        trainable: those of them that are trained.
+        source: where the base model comes from.
+        tokenizer: the run's tokenizer, with its chat template.
+        processor: processor of a vision model; else None.
+        data: prepared examples.
+        model: the model after its fine-tuning method was applied.
+        modifiers: modifiers that were applied to the model beside its method.
+        parameters: number of parameters of the model.
+        trainable: number of its trained parameters.
         flattens: whether batches may be flattened.
-        forks: whether their documents may have branches.
+        forks: whether documents of a flattened batch may have two branches.
     """
 
     config: RunConfig

@@ -1,4 +1,4 @@
-"""What a run asks of its trainer, whoever makes the steps: that it can be told to end elsewhere, or to learn faster."""
+"""The training loop of every run, whichever library makes the steps: its learning rate and last step can be changed."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 ENDLESS = 1_000_000
-"""Passes over the data that no run comes to."""
+"""More epochs than any run has."""
 
 
 class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
     """A trainer whose schedule and last step can be changed between two steps.
 
-    It may stand in front of another subclass of `transformers.Trainer`, as a base beside it.
+    It may be the first base of another subclass of `transformers.Trainer`.
 
     Attributes:
-        stage: what is minimised.
-        tell: called with a config key and a sentence where something is not as asked and the work goes on.
-        seen: `[2]`, tokens read and learned from since the attempt began.
+        stage: the training objective.
+        tell: called with a config key and a sentence where the trainer deviates from the config and continues.
+        seen: `[2]`, int64: tokens read and tokens trained on since the attempt began.
         pending_losses: example losses that are not written yet: of each step its number, and of each of its batches
             the numbers of the examples, their losses and their tokens, `[examples]` each.
-        train_parts: how many parts a batch is computed in.
-        eval_parts: the same in an evaluation.
+        train_parts: in how many parts a training batch is computed.
+        eval_parts: in how many parts an evaluation batch is computed.
         peak_rate: the learning rate that the schedule scales.
-        planned_epochs: passes over the data that the config comes to.
+        planned_epochs: passes over the data according to the config.
     """
 
     optimizer: Any  # of torch, or accelerate's around it; None until it is made
 
     def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
-        """Takes what the trainer takes, and the stage."""
+        """Create the trainer. Arguments are the stage and those of `transformers.Trainer`."""
         super().__init__(**kwargs)
         self.stage = stage
         self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
@@ -62,7 +62,18 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         self._schedule_options = dict(self.args.lr_scheduler_kwargs or {})
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer of a plug-in where the config selects one; else the one that the Trainer builds by its name."""
+        """Create the optimizer of a plug-in if the config selects one; else the one that the Trainer builds by name.
+
+        Args:
+            model: the model under training; the trainer's own by default.
+
+        Returns:
+            The optimizer, also set as `optimizer`.
+
+        Raises:
+            PluginError: the optimizer of another package cannot be imported or is no `Optimizer`.
+            ValueError, ImportError: the Trainer's own optimizer refuses its arguments, or its package is not installed.
+        """
         trained, config = self.model if model is None else model, self.stage.config
         if config is not None and self.optimizer is None:
             self.optimizer = build_optimizer(trained, config, self._parameter_groups(trained))
@@ -70,7 +81,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         return optimizer
 
     def _parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
-        """The trained parameters with weight decay, then those without (norms and biases), as the Trainer has them."""
+        """Trained parameters with weight decay, and those without (norms and biases), as the Trainer groups them."""
         decayed = set(self.get_decay_parameter_names(model))
         trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
         return [
@@ -86,12 +97,22 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """Create the Trainer's schedule; `warmup_stable_decay` decays over two thirds of the steps after the warm-up.
 
+        transformers requires the number of decay steps for that schedule; the default makes it usable by its name
+        alone.
+
         Args:
             num_training_steps: optimizer steps of the whole run.
             optimizer: the optimizer to schedule; the trainer's own by default.
 
         Returns:
             The schedule, also set as `lr_scheduler`.
+
+        Raises:
+            ValueError: the schedule lacks an argument that it requires in `lr_scheduler_kwargs`.
+            TypeError: `lr_scheduler_kwargs` has an argument that the schedule does not take.
+
+        Source:
+            transformers' `get_scheduler`; warm-up, stable phase and decay: arXiv 2404.06395, section 4.
         """
         options = dict(self._schedule_options)
         if self.args.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in options:
@@ -102,7 +123,16 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         return schedule
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader[Any]:
-        """The Trainer's, with every held-out example: `dataloader_drop_last` is about those to train on."""
+        """Create the Trainer's evaluation loader with every held-out example.
+
+        `dataloader_drop_last` applies to training only: an evaluation that leaves examples out is no mean over the set.
+
+        Args:
+            eval_dataset: the evaluation set; the trainer's own by default.
+
+        Raises:
+            ValueError: there is no evaluation set.
+        """
         drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
@@ -111,16 +141,20 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         return loader
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> tuple[Any, ...]:
-        """The Trainer's plan with passes without end: the last step ends a run, also one that is told to go on.
+        """Plan the run as the Trainer does, but without a last epoch.
 
-        A run that goes on from its last step, to write its result, makes none: it has no pass at all.
+        `max_steps` alone ends a run, so that it can be raised while the run goes on. A run that is resumed at its last
+        step, to write its result, makes no step: it gets no epoch at all.
 
         Args:
             args: the training arguments.
             dataloader: the loader of the training set.
 
         Returns:
-            The Trainer's tuple, with the number of passes replaced.
+            The Trainer's tuple, with the number of epochs replaced.
+
+        Raises:
+            ValueError: `max_steps` is not set and the training set has no length.
         """
         self.planned_epochs, *rest, max_steps = super().set_initial_training_values(args, dataloader)
         resumed = args.resume_from_checkpoint
@@ -128,15 +162,21 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         return (0 if ended else max(self.planned_epochs, ENDLESS), *rest, max_steps)
 
     def save_checkpoint(self) -> None:
-        """Writes a checkpoint between two steps, as the Trainer does after one."""
+        """Write a checkpoint between two steps, as the Trainer does after one, before an error ends the run.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
         self._save_checkpoint(self.model_wrapped, trial=None)
         self.callback_handler.on_save(self.args, self.state, self.control)
 
     def set_learning_rate(self, rate: float) -> None:
-        """Scales the schedule so that its peak is another one, from the next step on.
+        """Change the learning rate of a live run, from the next step on.
+
+        The schedule is scaled so that the rate is its peak, since a rate that is set alone would be overwritten by it.
 
         Args:
-            rate: what `learning_rate` would be in the config. Groups of parameters keep their proportions.
+            rate: new value of `learning_rate` in the config. Parameter groups keep their proportions.
         """
         factor = rate / self.peak_rate if self.peak_rate else 0.0
         groups: list[dict[str, Any]] = self.optimizer.param_groups
@@ -150,36 +190,36 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         self._follow_schedule()
 
     def planned_rates(self, points: int = 100) -> tuple[list[int], list[float]]:
-        """The learning rates that the schedule plans from the next step to the last one.
+        """Learning rates that the schedule plans from the next step to the last one, which the monitor charts.
 
         Args:
-            points: how many steps at most; they stand evenly apart, the first and the last among them.
+            points: maximum number of steps, at least 2; they are spaced evenly and include the first and the last.
 
         Returns:
-            Steps, and the rate that the log will tell of each; both are empty where a schedule has no plan, as one
-            that follows the evaluation loss.
+            Steps, and the rate that each will log. Both are empty after the last step, and where a schedule has no
+            plan, such as one that follows the evaluation loss.
         """
         schedule: Any = self.lr_scheduler
         first, last = self.state.global_step + 1, self.state.max_steps
         if not hasattr(schedule, "lr_lambdas") or last < first:
             return [], []
-        # as float32 steps beyond 16 million would be rounded, also to ones beyond the last
+        # float32 would round steps beyond 16 million, even to ones after the last
         places = torch.linspace(first, last, min(points, last - first + 1), dtype=torch.float64)
         steps = sorted({round(float(step)) for step in places})
         base, planned = schedule.base_lrs[0], schedule.lr_lambdas[0]
         return steps, [float(base * planned(step - 1)) for step in steps]  # the first step is made at `planned(0)`
 
     def end_at(self, total: int) -> None:
-        """Has the run and its schedule end at another step; the schedule goes on as if it had been so planned.
+        """Change the last step of a live run; its schedule continues as if that step had been planned from the start.
 
         Args:
-            total: the last step, beyond the present one.
+            total: the new last step, after the present one.
         """
         kept: Any = self.lr_scheduler
         if hasattr(kept, "lr_lambdas"):
-            # Made on an optimizer of its own, since a schedule sets the learning rates when it is made.
-            self.lr_scheduler: Any = None  # so that one is made
-            # Some schedules have a floor that they divide by the optimizer's own rate.
+            # Created on a spare optimizer, since a schedule sets the learning rates when it is created.
+            self.lr_scheduler: Any = None  # the Trainer creates a schedule only where there is none
+            # Some schedules divide their minimum rate by the optimizer's own rate.
             spare = torch.optim.SGD([torch.zeros(1)], lr=self.optimizer.defaults.get("lr", self.args.learning_rate))
             fresh: Any = self.create_scheduler(total, spare)
             (planned,) = fresh.lr_lambdas
@@ -189,7 +229,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         self.state.max_steps = self.args.max_steps = total
 
     def _follow_schedule(self) -> None:
-        """Sets the learning rates of the next step anew."""
+        """Set the learning rates of the next step by the schedule."""
         schedule: Any = self.lr_scheduler
         if not hasattr(schedule, "lr_lambdas"):
             return
@@ -197,4 +237,4 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         terms = zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
         for group, base, planned in terms:
             group["lr"] = base * planned(schedule.last_epoch)
-        schedule._last_lr = [group["lr"] for group in groups]  # noqa: SLF001 - what it logs
+        schedule._last_lr = [group["lr"] for group in groups]  # noqa: SLF001 - the Trainer logs it

@@ -1,4 +1,4 @@
-"""What a stage measures beside its loss."""
+"""Metrics of a stage beside its loss."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ if TYPE_CHECKING:
 
 
 class Measures:
-    """Sums and counts by name, so that any number of parts, on any number of ranks, gives one mean."""
+    """Sums and counts by name, so that the mean is exact over any number of micro-batches on any number of ranks."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[str, Number, Number]] = []
         self._committed: dict[str, tuple[Number, Number]] = {}
 
     def add(self, name: str, total: Number, count: Number) -> None:
-        """Add to the sum and the count of a metric.
+        """Add to the sum and the count of a metric; pending until `commit`, since the step may be computed again.
 
         Args:
             name: of the metric.
-            total: sum of the values, a number or a detached scalar.
+            total: sum of the values, a number or a detached scalar. Tensors are not read here, so that the step does
+                not wait for the device.
             count: number of the values, a number or a scalar.
         """
         self._pending.append((name, total, count))
 
     def rollback(self) -> None:
-        """Forgets what was added since `commit`: it is computed again."""
+        """Discard what was added since `commit`: a step that is computed again would count twice."""
         self._pending.clear()
 
     def commit(self) -> None:
@@ -42,6 +43,9 @@ class Measures:
         self._pending.clear()
 
     def take(self) -> dict[str, tuple[float, float]]:
-        """The committed sums and counts since the last call, by name."""
+        """Return the committed sums and counts by name and clear them, so that each log covers its own steps only.
+
+        Reads the values from the device, so it is called once a log, not once a step.
+        """
         taken, self._committed = self._committed, {}
         return {name: (float(total), float(count)) for name, (total, count) in taken.items()}

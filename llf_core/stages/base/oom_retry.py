@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# What the allocators of the back ends say. CUDA's own is torch.OutOfMemoryError.
+# Messages of the allocators of the back ends. CUDA's own error is torch.OutOfMemoryError.
 SIGNS = (
     "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
     "not enough memory",  # DefaultCPUAllocator on Windows
@@ -30,18 +30,18 @@ SIGNS = (
 
 
 class DoesNotFitError(UserError):
-    """Out of memory on the smallest piece of work that there is."""
+    """Out of memory on the smallest part of a batch, a single document."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had, on whatever device."""
+    """Whether an error says that memory could not be allocated, on any device, so that smaller batches may help."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 def empty_caches() -> None:
-    """Gives back to the system or the device what nothing refers to any longer."""
+    """Free cached memory of the process and its device, so that the retry after out of memory finds it unfragmented."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -50,17 +50,17 @@ def empty_caches() -> None:
 
 
 class RNGState:
-    """The state of torch's random generators, so that what is made again draws the same numbers."""
+    """State of torch's random generators, so that a step that is computed again draws the same numbers."""
 
     def __init__(self, device: torch.device) -> None:
-        """Saves the RNG state of the CPU and of the device."""
+        """Save the RNG state of the CPU and of the device."""
         self._cpu = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
         self._device = device
 
     def restore(self) -> None:
-        """Goes back to them."""
+        """Set the generators back to the saved state, before what was rolled back is computed again."""
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda, self._device)
@@ -69,18 +69,18 @@ class RNGState:
 
 
 class BatchSplitter:
-    """How many parts each batch of the loader is computed in: 1, until the memory does not suffice.
+    """Computes each batch of the loader in a number of parts, which doubles whenever memory runs out.
 
     Attributes:
         count: parts of a batch, a power of two; a batch of fewer documents has one part a document.
     """
 
     def __init__(self, tell: Callable[[Batch, int], None]) -> None:
-        """Begins with whole batches.
+        """Begin with whole batches.
 
         Args:
-            tell: called with the part that did not fit and the new count, before the work is made again. Where
-                there is nothing to halve, it raises.
+            tell: called with the part that did not fit and the new count, before the work is computed again. It raises
+                `DoesNotFitError` if the part cannot be halved.
         """
         self.count = 1
         self._tell = tell
@@ -92,7 +92,7 @@ class BatchSplitter:
         *,
         undo: Callable[[], Sequence[Batch]],
     ) -> list[Result]:
-        """Computes batches part by part; where memory runs out, twice as many parts are made from the start.
+        """Compute batches part by part; after out of memory, all of them again in twice as many parts.
 
         Args:
             batches: what to compute now.
@@ -103,7 +103,8 @@ class BatchSplitter:
             What `compute` returned for each part.
 
         Raises:
-            DoesNotFitError: by `tell`.
+            DoesNotFitError: raised by `tell`: a part that does not fit cannot be halved.
+            RuntimeError: raised by `compute` for another reason than memory.
         """
         while True:
             results: list[Result] = []
@@ -117,7 +118,7 @@ class BatchSplitter:
                     raise
             else:
                 return results
-            # Only out here, where the error is gone, do the frames of its trace hold the failed graph no longer.
+            # Outside the handler: until the error is gone, its traceback keeps the failed graph in memory.
             results.clear()
             batches = undo()
             empty_caches()

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class Examples(Protocol):
-    """Prepared examples by their index: a `datasets.Dataset`, or another of ours around one."""
+    """Prepared examples by their index: a `datasets.Dataset`, or a wrapper around one that adds columns."""
 
     def __len__(self) -> int:
-        """The number of examples."""
+        """Number of examples."""
 
     def __getitem__(self, index: Any, /) -> Any:
-        """The columns of an example."""
+        """Columns of an example by name."""
 
 
 class Stage:
@@ -49,7 +49,7 @@ class Stage:
 
     @property
     def context(self) -> TrainingContext:
-        """The training context of the attempt: config, model, data and tokenizer.
+        """Training context of the attempt: config, model, data and tokenizer.
 
         Raises:
             RuntimeError: the stage was made for its formula alone.
@@ -60,7 +60,7 @@ class Stage:
 
     @property
     def config(self) -> RunConfig | None:
-        """The run's config; None where the stage was made for its formula alone, as tests of a formula do."""
+        """Config of the run; None where the stage was made for its formula alone, as tests of a formula do."""
         return None if self._context is None else self._context.config
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
@@ -72,7 +72,7 @@ class Stage:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the checkpoint whose `state` this is; called once, before the trainer is created."""
+        """Continue from the checkpoint whose `state` this is. Called once, before the trainer is created."""
 
     def save(self, checkpoint: Path) -> None:
         """Write what is not JSON, such as tensors, into a checkpoint's folder."""
@@ -88,7 +88,7 @@ class LossStage(Stage, ABC):
         label_names: keys of a batch that its loss cannot be computed without.
         differences: metrics that are logged beside the measures: by name, the two measures whose means are subtracted.
         batch_dependent: whether the loss of an example depends on the others of its micro-batch.
-        measures: what it measures beside its loss.
+        measures: metrics beside the loss.
 
     Args:
         context: the training context; None if only the loss formula is needed.
@@ -103,7 +103,7 @@ class LossStage(Stage, ABC):
         self.measures = Measures()
 
     def collator(self, **options: Any) -> Collate | None:  # noqa: ARG002
-        """Create what makes batches of examples; None where `llf_core.data.Collator` does.
+        """Create the function that makes batches of examples; None where `llf_core.data.Collator` does.
 
         Args:
             options: the arguments of `llf_core.data.Collator`.
@@ -124,7 +124,13 @@ class LossStage(Stage, ABC):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor | None:  # noqa: ARG004
-        """Number of things in a batch that the loss is a mean over, an int64 scalar; None where that is tokens."""
+        """Number of units (pairs, completions) that a batch's loss is a mean over, an int64 scalar; None for tokens.
+
+        The trainer divides by the sum over all micro-batches and ranks, so a step does not depend on how it is split.
+
+        Args:
+            batch: the collator's tensors.
+        """
         return None
 
     def batches(self, batches: list[Batch]) -> list[Batch]:
@@ -157,14 +163,20 @@ class LossStage(Stage, ABC):
         """
 
     def evaluated(self, means: Mapping[str, float]) -> None:
-        """Receive the means of its measures in an evaluation, over all processes.
+        """Receive the means of the stage's metrics in an evaluation, over all processes.
+
+        A stage whose evaluation may turn out to be void, such as one in which no completion could be scored, ends the
+        run here.
+
+        Args:
+            means: by the names of `measures`.
 
         Raises:
-            StopTraining: the run cannot go on.
+            StopTraining: the run cannot continue.
         """
 
     def rollback(self) -> None:
-        """Forget what `loss_sum` has changed here since `commit`: the step is made again in smaller parts."""
+        """Discard what `loss_sum` has changed here since `commit`: after out of memory the step is computed again."""
         self.measures.rollback()
 
     def commit(self) -> None:

@@ -1,4 +1,4 @@
-"""Learning from preferences without a reward model: DPO (arXiv 2305.18290) and its family, see `preference/`."""
+"""Preference learning without a reward model: DPO (arXiv 2305.18290) and its family, see `stages/losses/`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 
 
 class DPO(LossStage):
-    """Makes the better of two answers likelier, and the other less likely, measured against a reference."""
+    """Makes chosen completions likelier and rejected ones less likely, relative to a reference model."""
 
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
 
     def __init__(self, context: TrainingContext) -> None:
-        """Opens the reference, where the loss compares with one; nothing in the model is random from here on."""
+        """Create the reference if the loss needs one, and disable the model's dropout.
+
+        Raises:
+            ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
+        """
         super().__init__(context)
         config, options = context.config, context.config.options(DPOOptions)
         self.formula, traits = LOSSES[options.pref_loss], PREFERENCE_LOSSES[options.pref_loss]
@@ -52,15 +56,22 @@ class DPO(LossStage):
         self.reference = Reference(context, self.collator) if traits.needs_reference else None
 
     def collator(self, **options: Any) -> PairCollator:
-        """Batches of pairs, in which a question is read once where the model allows it."""
+        """Create the function that makes batches of pairs, whose shared prompt is read once where the model allows it.
+
+        Args:
+            options: the arguments of `llf_core.data.Collator`.
+        """
         return PairCollator(**options, fork=self.context.forks)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
-        """Pairs with the column `reference`, if the reference log-probabilities are precomputed.
+        """Add the column `reference` to pairs, if the reference log-probabilities are precomputed.
 
         Args:
             examples: the prepared examples.
             held_out: whether they are the evaluation set.
+
+        Raises:
+            ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
         """
         return (
             examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)
@@ -68,26 +79,37 @@ class DPO(LossStage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of pairs in a batch, an int64 scalar."""
+        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens."""
         return group_count(batch)
 
     def loss_sum(
         self,
         model: nn.Module,
         batch: Batch,
-        label_smoothing: float = 0.0,  # noqa: ARG002 - that of tokens
+        label_smoothing: float = 0.0,  # noqa: ARG002 - of tokens; refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the preference loss over the pairs of a micro-batch.
+        """Sum of the preference loss (`pref_loss`) over the pairs of a micro-batch.
+
+        `pref_bco_weight` w mixes in BCO as `(L + w · BCO) / (1 + w)`, `pref_ftx` adds the mean negative log-likelihood
+        of the chosen completion.
 
         Args:
             model: see `LossStage.loss_sum`.
             batch: of `PairCollator`.
             label_smoothing: not used: a rule refuses it.
-            record_losses: called with the loss of each pair and its tokens, `[examples]` each.
+            record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each.
 
         Returns:
             A float32 scalar with a graph.
+
+        Raises:
+            ValueError: `dpo_label_smoothing` is outside the range of the loss, which a rule refuses before a run
+                starts.
+
+        Source:
+            The formula of each `pref_loss` is in `llf_core.stages.losses`; mixing as in LLaMA-Factory's
+            `CustomDPOTrainer`.
         """
         answers = answer_log_probs(model, batch)
         pairs = self._pairs(answers, batch)
@@ -120,12 +142,12 @@ class DPO(LossStage):
         return bco(pairs, self.terms, self.baseline.mean)
 
     def rollback(self) -> None:
-        """See `LossStage.rollback`; the running mean of rewards goes back too."""
+        """Discard what the step has changed, see `LossStage.rollback`; BCO's running mean of rewards goes back too."""
         super().rollback()
         self.baseline.load(self._kept)
 
     def commit(self) -> None:
-        """See `LossStage.commit`."""
+        """Keep what the step has changed, see `LossStage.commit`; BCO's running mean of rewards is kept too."""
         super().commit()
         self._kept = self.baseline.state()
 
@@ -134,7 +156,7 @@ class DPO(LossStage):
         better, worse = answers.sums.detach().view(-1, 2).unbind(1)
         means = answers.sums.detach() / answers.lengths
         if pairs.reference_chosen is None or pairs.reference_rejected is None:
-            # As SimPO and ORPO have it: means over tokens.
+            # As in SimPO and ORPO: means over tokens.
             better, worse = means.view(-1, 2).unbind(1)
             rewards = better, worse
         else:
@@ -154,11 +176,15 @@ class DPO(LossStage):
             add("odds_ratio_loss", odds_ratio_loss(pairs).detach().sum(), count)
 
     def state(self) -> dict[str, Any]:
-        """The running mean of rewards."""
+        """BCO's running mean of rewards, which a resumed run needs for equal losses; empty without BCO."""
         return {"baseline": self.baseline.state()} if self.bco_weight else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `state`."""
+        """Continue with the running mean of rewards of a checkpoint.
+
+        Args:
+            state: of the checkpoint, see `state`.
+        """
         if "baseline" in state:
             self.baseline.load(state["baseline"])
             self._kept = self.baseline.state()

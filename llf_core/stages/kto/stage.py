@@ -1,4 +1,4 @@
-"""Learning from single answers that are marked good or bad: KTO (arXiv 2402.01306), see `kto_loss.py`."""
+"""Preference learning from single completions labelled good or bad: KTO (arXiv 2402.01306), see `losses/kto.py`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from llf_core.stages.base.stage import Batch, Examples, RecordLosses
 
 MISMATCHED = ("other_ids", "other_labels")
-"""Columns of an example: its question with the answer to another one."""
+"""Columns of an example: its prompt with the completion of another one."""
 MAX_LOOKBACK = 50
-"""Examples that are looked back through for another question."""
+"""Number of earlier examples that are searched for another prompt."""
 
 
 class KTO(LossStage):
-    """Makes good answers likelier and bad ones less likely, measured against a reference.
+    """Makes good completions likelier and bad ones less likely, relative to a reference model.
 
-    How far the model has come from the reference is estimated by answers that belong to other questions: that of the
-    nearest example before it that asks something else, so that it is the same whatever a batch holds.
+    The KL divergence from the reference is estimated on mismatched completions: a prompt with the completion of the
+    nearest earlier example that has another prompt, so that it is the same whatever a batch holds.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
@@ -44,7 +44,11 @@ class KTO(LossStage):
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {"rewards/margins": ("rewards/chosen", "rewards/rejected")}
 
     def __init__(self, context: TrainingContext) -> None:
-        """Opens the reference; nothing in the model is random from here on."""
+        """Create the reference, and disable the model's dropout.
+
+        Raises:
+            ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
+        """
         super().__init__(context)
         options = context.config.options(KTOOptions)
         self.beta, self.ftx = context.config.stage.pref_beta, context.config.stage.pref_ftx
@@ -53,18 +57,23 @@ class KTO(LossStage):
         self.reference = Reference(context, self.collator)
 
     def collator(self, **options: Any) -> PairCollator:
-        """Batches of a question with its answer and with that to another one."""
+        """Create the function that makes batches of prompts with their own and with a mismatched completion.
+
+        Args:
+            options: the arguments of `llf_core.data.Collator`.
+        """
         return PairCollator(**options, fork=self.context.forks, second=MISMATCHED)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
-        """Examples with a mismatched response, and reference log-probabilities of both if they are precomputed.
+        """Add a mismatched completion to each example, and reference log-probabilities of both if precomputed.
 
         Args:
             examples: the prepared examples.
             held_out: whether they are the evaluation set.
 
         Raises:
-            DataError: all examples to train on have the same mark, or there is but one.
+            DataError: all training examples have the same label, or there is only one.
+            ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
         """
         if not held_out:
             self._check(examples)
@@ -86,26 +95,31 @@ class KTO(LossStage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of labelled responses in a batch, an int64 scalar."""
+        """Number of labelled completions in a batch, an int64 scalar: the loss is a mean over them, not over tokens."""
         return group_count(batch)
 
     def loss_sum(
         self,
         model: nn.Module,
         batch: Batch,
-        label_smoothing: float = 0.0,  # noqa: ARG002 - that of tokens
+        label_smoothing: float = 0.0,  # noqa: ARG002 - of tokens; refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the KTO loss over the responses of a micro-batch.
+        """Sum of the KTO loss over the labelled completions of a micro-batch, see `llf_core.stages.losses.kto.kto`.
+
+        `pref_ftx` adds the mean negative log-likelihood of good completions.
 
         Args:
             model: see `LossStage.loss_sum`.
             batch: of `PairCollator`.
             label_smoothing: not used: a rule refuses it.
-            record_losses: called with the loss of each response and its tokens, `[examples]` each.
+            record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each.
 
         Returns:
             A float32 scalar with a graph.
+
+        Source:
+            KTO, arXiv 2402.01306, section 4; `pref_ftx` as in LLaMA-Factory's `CustomKTOTrainer`.
         """
         answers = answer_log_probs(model, batch)
         policy, mismatched_policy = answers.sums.view(-1, 2).unbind(1)
@@ -134,49 +148,55 @@ class KTO(LossStage):
 
 @dataclass(frozen=True)
 class MismatchedResponses:
-    """Mismatched responses: for each example, the response of the nearest earlier example with another prompt.
+    """Mismatched completions: for each example, that of the nearest earlier example with another prompt.
 
     Called by `AugmentedDataset`; picklable for data loader workers.
 
     Attributes:
-        examples: judged answers.
-        cutoff: most tokens of a question and an answer.
+        examples: prepared examples with labels.
+        cutoff: maximum number of tokens of a prompt and its completion.
     """
 
     examples: Any
     cutoff: int
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Columns `MISMATCHED` of an example."""
+        """Columns `MISMATCHED` of the example at an index.
+
+        If the last `MAX_LOOKBACK` examples have the same prompt, the completion is that of the example before it.
+        """
         example = self.examples[index]
-        question = _question(example)
+        prompt = _prompt(example)
         for back in range(1, min(len(self.examples), MAX_LOOKBACK)):
             other = self.examples[index - back]
-            if _question(other) != question:
+            if _prompt(other) != prompt:
                 return dict(zip(MISMATCHED, mismatched(example, other, self.cutoff), strict=True))
         return dict(zip(MISMATCHED, mismatched(example, self.examples[index - 1], self.cutoff), strict=True))
 
 
 def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int) -> tuple[list[int], list[int]]:
-    """A question with the answer to another one.
+    """Join the prompt of one example with the completion of another, for the estimate of the KL divergence.
 
     Args:
-        example: whose question.
-        other: whose answer.
-        cutoff: most tokens; the answer loses its end, but not its first token.
+        example: example with the prompt.
+        other: example with the completion.
+        cutoff: maximum number of tokens; the completion is truncated at its end, but keeps its first token.
 
     Returns:
-        Ids and labels `[seq]` each, -100 in the question.
+        Token ids and labels, `[seq]` each; labels are -100 in the prompt.
+
+    Raises:
+        StopIteration: an example has no supervised token.
     """
-    question, answer = _answer_start(example), _answer_start(other)
-    ids = other["input_ids"][answer:][: max(cutoff - question, 1)]
-    return [*example["input_ids"][:question], *ids], [IGNORED] * question + list(ids)
+    prompt, answer = _answer_start(example), _answer_start(other)
+    ids = other["input_ids"][answer:][: max(cutoff - prompt, 1)]
+    return [*example["input_ids"][:prompt], *ids], [IGNORED] * prompt + list(ids)
 
 
-def _question(example: Mapping[str, Any]) -> list[int]:
+def _prompt(example: Mapping[str, Any]) -> list[int]:
     return list(example["input_ids"][: _answer_start(example)])
 
 
 def _answer_start(example: Mapping[str, Any]) -> int:
-    """Where the answer begins."""
+    """Index of the first token of the completion."""
     return next(index for index, label in enumerate(example["labels"]) if label != IGNORED)

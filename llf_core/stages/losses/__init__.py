@@ -1,6 +1,6 @@
-"""The losses of the preference family: pure functions of pairs of completions, a file a family.
+"""Losses of the preference family: pure functions of pairs of completions, a file a family.
 
-What each is like (whether it needs a reference model, …) is in
+Their traits, such as whether one needs a reference model, are in
 `llf_core.config.declarations.stages.preference_losses`.
 """
 
@@ -53,4 +53,4 @@ LOSSES: Mapping[str, Callable[[Pairs, Terms], Tensor]] = MappingProxyType(
         "aot_unpaired": aot_unpaired,
     }
 )
-"""By value of `pref_loss`, what each pair costs, `[P]`."""
+"""Loss functions by value of `pref_loss`; each returns `[P]`."""

@@ -1,7 +1,7 @@
-"""AOT, arXiv 2406.05882: the policy is preferred as a distribution, not pair by pair.
+"""AOT, arXiv 2406.05882: aligns the distributions of rewards, not single pairs.
 
-A cost belongs to a rank. It depends on which pairs are seen together, and so on the size of the micro-batch; a single
-pair costs what it does in `sigmoid`.
+A loss belongs to a rank. It depends on which pairs are in a micro-batch, and so on its size; a single pair has the loss
+of `sigmoid`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.stages.losses.bradley_terry import bradley_terry
-from llf_core.stages.losses.ranks import matched
+from llf_core.stages.losses.ranks import rank_differences
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,42 +18,48 @@ if TYPE_CHECKING:
 
 
 def aot(pairs: Pairs, terms: Terms) -> Tensor:
-    """`-(1 - ε) log σ(βd) - ε log σ(-βd)` of the i-th smallest margins: `d = (p_w - p_l)ᵢ - (p_ref,w - p_ref,l)ᵢ`.
+    """AOT loss of paired preferences: the policy's margins should exceed the reference's as a distribution.
 
-    With `p = log π(y|x)`. The policy's margins should be larger than the reference's. A cost is noted at the pair whose
-    policy's margin has that rank.
+    `-(1 - ε) log σ(βd) - ε log σ(-βd)` with the difference of the i-th smallest margins `d = (p_w - p_l)ᵢ - (p_ref,w -
+    p_ref,l)ᵢ` and `p = log π(y|x)`. Each loss is returned at the pair whose policy margin has that rank.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:
         `[P]`.
 
+    Raises:
+        ValueError: there are no reference log-probabilities.
+
     Source:
-        AOT, paired.
+        AOT, paired, arXiv 2406.05882, as TRL's `aot` (formerly `aot_pair`).
     """
     return _by_rank(pairs.policy_margin, pairs.reference_margin, terms)
 
 
 def aot_unpaired(pairs: Pairs, terms: Terms) -> Tensor:
-    """The same of the i-th smallest log-ratios, `d = (r_w)ᵢ - (r_l)ᵢ`, of answers that need not belong together.
+    """AOT loss of unpaired preferences: the rewards of chosen completions should exceed those of rejected ones.
 
-    The log-ratios of the chosen answers should be larger than those of the rejected ones. A cost is noted at the pair
-    whose chosen answer has that rank.
+    The loss of `aot` for the i-th smallest log-ratios, `d = (r_w)ᵢ - (r_l)ᵢ`, of completions that need not belong
+    together. Each loss is returned at the pair whose chosen completion has that rank.
 
     Args:
-        pairs: as in `aot`.
-        terms: as in `aot`.
+        pairs: log-probabilities of policy and reference, `[P]` each.
+        terms: `beta`, `label_smoothing` ε.
 
     Returns:
         `[P]`.
 
+    Raises:
+        ValueError: there are no reference log-probabilities.
+
     Source:
-        AOT, unpaired.
+        AOT, unpaired, arXiv 2406.05882, as TRL's `aot_unpaired`.
     """
     return _by_rank(pairs.chosen_ratio, pairs.rejected_ratio, terms)
 
 
 def _by_rank(larger: Tensor, smaller: Tensor, terms: Terms) -> Tensor:
-    return bradley_terry(terms.beta * matched(larger, smaller), terms.label_smoothing)
+    return bradley_terry(terms.beta * rank_differences(larger, smaller), terms.label_smoothing)

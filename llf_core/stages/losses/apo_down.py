@@ -11,17 +11,20 @@ if TYPE_CHECKING:
 
 
 def apo_down(pairs: Pairs, terms: Terms) -> Tensor:
-    """`σ(β r_w) + 1 - σ(βh)`; 1 where policy and reference are equal.
+    """APO-down loss, for chosen completions that are worse than the policy's own.
 
-    For chosen answers that are worse than the policy's own: both become less likely, the rejected ones more so. The
-    paper has it without the constant 1, which TRL adds.
+    `σ(β r_w) + 1 - σ(βh)`; 1 where policy and reference are equal. Both completions become less likely, the rejected
+    one more so. The paper has no constant 1, which TRL adds.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         APO, arXiv 2408.06266, equation 8.

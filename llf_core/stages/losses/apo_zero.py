@@ -11,17 +11,20 @@ if TYPE_CHECKING:
 
 
 def apo_zero(pairs: Pairs, terms: Terms) -> Tensor:
-    """`1 - σ(β r_w) + σ(β r_l)`; 1 where policy and reference are equal.
+    """APO-zero loss, for chosen completions that are better than the policy's own.
 
-    For chosen answers that are better than the policy's own: they become more likely, the rejected ones less. The paper
-    has it without the constant 1, which TRL adds.
+    `1 - σ(β r_w) + σ(β r_l)`; 1 where policy and reference are equal. Chosen completions become more likely, rejected
+    ones less. The paper has no constant 1, which TRL adds.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         APO, arXiv 2408.06266, equation 7.

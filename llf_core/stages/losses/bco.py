@@ -1,4 +1,4 @@
-"""BCO: a classifier of chosen and rejected answers, and the shift of its rewards."""
+"""BCO: a binary classifier of chosen and rejected completions, and the shift of its rewards."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 
 def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
-    """`-log σ(β r_w - δ) - log σ(δ - β r_l)`; `2 ln 2` where policy and reference are equal and δ is 0.
+    """BCO loss: the implicit reward as the logit of a classifier that tells chosen from rejected completions.
+
+    `-log σ(β r_w - δ) - log σ(δ - β r_l)`; `2 ln 2` where policy and reference are equal and δ is 0. The shift δ keeps
+    the logits centred when all rewards drift in one direction.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
-        delta: δ, the running mean of the rewards `β r` of all answers; a scalar, through which no gradient flows.
+        delta: δ, the running mean of the rewards `β r` of all completions; a scalar without a gradient.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         BCO, arXiv 2404.04656; mixed with DPO as `(L + w · BCO) / (1 + w)`, LLaMA-Factory's `pref_bco_weight` w.
@@ -34,14 +40,14 @@ def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
 
 @dataclass
 class RunningMean:
-    """The mean of all values so far, each counting alike.
+    """Mean of all values so far, with equal weights: the reward shift δ of BCO.
 
-    LLaMA-Factory takes in the mean of each micro-batch as one value, before it uses δ for that micro-batch, and in
-    evaluation too. Sums and counts of answers give the same δ where all micro-batches are of one size.
+    LLaMA-Factory adds the mean of each micro-batch as one value, before it uses δ for that micro-batch, and in
+    evaluation too. Sums and counts of completions give the same δ where all micro-batches have one size.
 
     Attributes:
         total: sum of the values.
-        count: how many there were.
+        count: number of the values.
     """
 
     total: float = 0.0
@@ -49,7 +55,7 @@ class RunningMean:
 
     @property
     def mean(self) -> float:
-        """0 before there is any value."""
+        """Mean of the values; 0 without any, as BCO starts."""
         return self.total / self.count if self.count else 0.0
 
     def add(self, total: Tensor | float, count: Tensor | float) -> None:
@@ -63,9 +69,16 @@ class RunningMean:
         self.count += float(count)
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint keeps, as JSON knows it."""
+        """The mean as JSON, for a checkpoint or to roll a step back."""
         return asdict(self)
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Goes on from a `state()`."""
+        """Continue from a `state`.
+
+        Args:
+            state: `total` and `count`.
+
+        Raises:
+            KeyError: one of them is missing.
+        """
         self.total, self.count = float(state["total"]), float(state["count"])

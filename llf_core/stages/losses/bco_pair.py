@@ -13,19 +13,22 @@ if TYPE_CHECKING:
 
 
 def bco_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """`-log σ(β r_w) - log σ(-β r_l)`; `2 ln 2` where policy and reference are equal.
+    """BCO loss of pairs without the reward shift: a classifier that tells chosen from rejected completions.
 
-    A classifier of chosen and rejected answers. The paper shifts both rewards by their running mean δ, see
-    `llf_core.stages.losses.bco`; δ is 0 here, as in TRL's loss of this name.
+    `-log σ(β r_w) - log σ(-β r_l)`; `2 ln 2` where policy and reference are equal. The paper shifts both rewards by
+    their running mean δ, see `llf_core.stages.losses.bco`; δ is 0 here, as in TRL's loss of this name.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
 
     Returns:
         `[P]`.
 
+    Raises:
+        ValueError: there are no reference log-probabilities.
+
     Source:
-        BCO, arXiv 2404.04656.
+        BCO, arXiv 2404.04656, as TRL's `bco_pair`.
     """
     return bco(pairs, terms, 0.0)

@@ -1,4 +1,4 @@
-"""How likely a preference is, given what two answers are worth."""
+"""Bradley-Terry model: the probability of a preference given the rewards of two completions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ if TYPE_CHECKING:
 
 
 def bradley_terry(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """`-(1 - ε) log σ(m) - ε log σ(-m)`: the negative log-likelihood of a preference.
+    """Negative log-likelihood of preferences under the Bradley-Terry model: `-(1 - ε) log σ(m) - ε log σ(-m)`.
+
+    Shared by the losses that differ only in what they take as the margin m.
 
     Args:
-        margin: `[P]`, m: by how much the reward of the chosen answer is larger.
-        label_smoothing: ε, share of the labels that are the wrong way round; 0 to 0.5.
+        margin: `[P]`, m: reward of the chosen completion minus that of the rejected one.
+        label_smoothing: ε, share of the labels that are wrong; 0 to 0.5.
 
     Returns:
         `[P]`.
 
     Source:
-        R. A. Bradley and M. E. Terry, Rank analysis of incomplete block designs, Biometrika 1952.
+        R. A. Bradley and M. E. Terry, Rank analysis of incomplete block designs, Biometrika 1952; ε as in E. Mitchell,
+        A note on DPO with noisy preferences, 2023.
     """
     from torch.nn.functional import logsigmoid
 

@@ -11,18 +11,21 @@ if TYPE_CHECKING:
 
 
 def discopop(pairs: Pairs, terms: Terms) -> Tensor:
-    """`(1 - σ(βh/τ)) · -log σ(βh) + σ(βh/τ) · exp(-βh)`; `½ (ln 2 + 1)` where policy and reference are equal.
+    """DiscoPOP loss: logistic where the policy prefers the rejected completion, exponential where the chosen one.
 
-    The paper's log-ratio modulated loss, found by a language model: logistic where the policy prefers the rejected
-    answer, exponential where it prefers the chosen one. The second product is one exponential here, since its factors
-    are 0 and infinite for a margin far below zero, which is NaN in TRL.
+    `(1 - σ(βh/τ)) · -log σ(βh) + σ(βh/τ) · exp(-βh)`; `½ (ln 2 + 1)` where policy and reference are equal. It is the
+    paper's log-ratio modulated loss, which a language model proposed. The second product is one exponential here, since
+    its factors are 0 and infinite for a margin far below zero, which is NaN in TRL.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`, `discopop_tau` τ, which is above 0 and below 1.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         DiscoPOP, arXiv 2406.08414, equation 5.

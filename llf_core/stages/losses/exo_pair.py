@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def exo_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """`q (log q - log(1 - ε)) + (1 - q) (log(1 - q) - log ε)` with `q = σ(βh)`.
+    """EXO loss of pairs: reverse KL divergence of the policy's preference from the labelled one.
 
-    It is the reverse KL divergence of the policy's preference (q, 1 - q) from (1 - ε, ε), which has no finite value
-    for ε = 0: the loss needs `label_smoothing`. TRL 1 refuses 0 as well.
+    `q (log q - log(1 - ε)) + (1 - q) (log(1 - q) - log ε)` with `q = σ(βh)`: mode-seeking, where DPO's loss is
+    mode-covering. It has no finite value for ε = 0, so the loss needs `label_smoothing`. TRL 1 refuses 0 as well.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:
         `[P]`.
 
     Raises:
-        ValueError: where ε is not in (0, 1).
+        ValueError: ε is not in (0, 1), or there are no reference log-probabilities.
 
     Source:
         EXO, arXiv 2402.00856, equation 16.

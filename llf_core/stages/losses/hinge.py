@@ -1,4 +1,4 @@
-"""DPO with the loss of a support vector machine."""
+"""DPO with a hinge loss."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ if TYPE_CHECKING:
 
 
 def hinge(pairs: Pairs, terms: Terms) -> Tensor:
-    """`max(0, 1 - βh)`; 1 where policy and reference are equal.
+    """Hinge loss of the margin, `max(0, 1 - βh)`: pairs that are separated by enough have no gradient.
+
+    It is 1 where policy and reference are equal.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         SLiC, arXiv 2305.10425, on log-ratios instead of log-probabilities, as in RSO, arXiv 2309.06657.

@@ -11,17 +11,21 @@ if TYPE_CHECKING:
 
 
 def ipo(pairs: Pairs, terms: Terms) -> Tensor:
-    """`(h̄ - 1/(2β))²`; `1/(2β)²` where policy and reference are equal.
+    """IPO loss: squared distance of the margin per token from `1/(2β)`, so that it does not grow without bound.
 
-    `h̄ = r_w/|y_w| - r_l/|y_l|`: log-ratios per token, as TRL and LLaMA-Factory mean it. The paper's equation has sums,
-    with which the loss grows with the length; TRL has it from the authors that their results are of the means.
+    `(h̄ - 1/(2β))²` with `h̄ = r_w/|y_w| - r_l/|y_l|`; `1/(2β)²` where policy and reference are equal. Log-ratios are
+    means over tokens, as in TRL and LLaMA-Factory. The paper's equation has sums, with which the loss grows with the
+    length; its authors told TRL that their results are those of means.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`, the paper's τ.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         IPO, arXiv 2310.12036, equation 17.

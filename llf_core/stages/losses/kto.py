@@ -1,4 +1,4 @@
-"""KTO: answers that were judged good or bad, one by one."""
+"""KTO: completions that were labelled good or bad, one by one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
 def kto(
     ratio: Tensor, kl: Tensor | float, good: Tensor, beta: float, weights: tuple[float, float] = (1.0, 1.0)
 ) -> Tensor:
-    """`λ_D (1 - σ(β(r - z)))` of a good answer, `λ_U (1 - σ(β(z - r)))` of a bad one; half of λ where r = z.
+    """KTO loss of completions labelled good or bad, which needs no pairs.
 
-    The paper's λ_y - v(x, y).
+    `λ_D (1 - σ(β(r - z)))` of a good completion, `λ_U (1 - σ(β(z - r)))` of a bad one: the paper's λ_y - v(x, y). It is
+    half of λ where r = z, and saturates on both sides, so that hard examples do not dominate.
 
     Args:
-        ratio: `[B]`, r = log π(y|x) - log π_ref(y|x), summed over the answer's tokens.
-        kl: z, a scalar: how far the policy has come from the reference, see `kl_estimate`.
-        good: `[B]`, bool: whether the answer was judged good.
+        ratio: `[B]`, r = log π(y|x) - log π_ref(y|x), summed over the completion's tokens.
+        kl: z, a scalar: KL divergence of the policy from the reference, see `kl_estimate`.
+        good: `[B]`, bool: whether the completion is labelled good.
         beta: β, `pref_beta`.
         weights: λ_D and λ_U: `kto_chosen_weight` and `kto_rejected_weight`.
 
@@ -35,10 +36,12 @@ def kto(
 
 
 def kl_estimate(ratio_of_mismatched: Tensor) -> Tensor:
-    """`z = max(0, mean r)` over answers that belong to other prompts: an estimate of KL(π ‖ π_ref).
+    """Estimate KL(π ‖ π_ref) as `z = max(0, mean r)` over completions that belong to other prompts.
+
+    They replace samples of the policy, which the definition requires and which would take as long as the step itself.
 
     Args:
-        ratio_of_mismatched: `[B]`, log π(y'|x) - log π_ref(y'|x) of prompts with the answers of others; of all ranks,
+        ratio_of_mismatched: `[B]`, log π(y'|x) - log π_ref(y'|x) of prompts with completions of others; of all ranks,
             since the mean comes before the maximum.
 
     Returns:

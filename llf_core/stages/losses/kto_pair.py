@@ -11,18 +11,21 @@ if TYPE_CHECKING:
 
 
 def kto_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """`½ (1 - σ(β(r_w - z_l))) + ½ (1 - σ(β(z_w - r_l)))`; ½ where policy and reference are equal.
+    """KTO loss of pairs, whose KL divergence is estimated from the other side of the pairs.
 
-    `z_w = max(0, mean r_w)` and `z_l = max(0, mean r_l)`, over the P pairs, estimate the divergence of the policy: each
-    side is compared with that of the other. The value is that of TRL up to 0.8, with the mean of its two halves; no
-    gradient flows through z, as the paper has it, where TRL let it flow.
+    `½ (1 - σ(β(r_w - z_l))) + ½ (1 - σ(β(z_w - r_l)))` with `z_w = max(0, mean r_w)` and `z_l = max(0, mean r_l)` over
+    the P pairs; ½ where policy and reference are equal. The value is that of TRL up to 0.8, with the mean of its two
+    halves; no gradient flows through z, as in the paper, where TRL let it flow.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         KTO, arXiv 2402.01306, section 4.

@@ -11,19 +11,22 @@ if TYPE_CHECKING:
 
 
 def nca_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """`-log σ(β r_w) - ½ log σ(-β r_w) - ½ log σ(-β r_l)`; `2 ln 2` where policy and reference are equal.
+    """NCA loss of pairs: optimizes absolute rewards, so that the chosen completion does not become less likely too.
 
-    Absolute rewards, so that the chosen answers don't become less likely together with the rejected ones.
+    `-log σ(β r_w) - ½ log σ(-β r_w) - ½ log σ(-β r_l)`; `2 ln 2` where policy and reference are equal.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
 
     Returns:
         `[P]`.
 
+    Raises:
+        ValueError: there are no reference log-probabilities.
+
     Source:
-        NCA, arXiv 2402.05369, for two answers and hard labels.
+        NCA, arXiv 2402.05369, for two completions and hard labels, as TRL's `nca_pair`.
     """
     from torch.nn.functional import logsigmoid
 

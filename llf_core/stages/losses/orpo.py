@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def orpo(pairs: Pairs, terms: Terms) -> Tensor:
-    """`-p̄_w + β · odds_ratio_loss`: learns the chosen answer, and that it is likelier than the rejected one.
+    """ORPO loss: fine-tunes on the chosen completion and raises its odds over the rejected one, without a reference.
 
-    `p̄ = log π(y|x) / |y|` over the answer's tokens, as in LLaMA-Factory and the paper; the first term of TRL's trainer
-    is the mean over all tokens of the micro-batch, those of the prompts among them.
+    `-p̄_w + β · odds_ratio_loss` with `p̄ = log π(y|x) / |y|` over the completion's tokens, as in LLaMA-Factory and the
+    paper; the first term of TRL's trainer is the mean over all tokens of the micro-batch, prompts included.
 
     Args:
-        pairs: of the policy; no reference is needed.
+        pairs: log-probabilities of the policy and lengths, `[P]` each.
         terms: `beta`, the paper's λ.
 
     Returns:
@@ -30,16 +30,16 @@ def orpo(pairs: Pairs, terms: Terms) -> Tensor:
 
 
 def odds_ratio_loss(pairs: Pairs) -> Tensor:
-    """`-log σ(log odds(y_w) - log odds(y_l))` with `odds(y) = P / (1 - P)` and `P = exp(p̄)`.
+    """Odds ratio loss of pairs: `-log σ(log odds(y_w) - log odds(y_l))` with `odds(y) = P / (1 - P)`, `P = exp(p̄)`.
 
-    Odds of an answer that is certain (P = 1) are infinite: `p̄` is taken to be at most -ε, the smallest difference that
-    the dtype knows at 1.
+    Also logged by itself. The odds of a certain completion (P = 1) are infinite, so `p̄` is limited to -ε, the smallest
+    difference from 1 in its dtype.
 
     Args:
-        pairs: of the policy.
+        pairs: log-probabilities of the policy and lengths, `[P]` each.
 
     Returns:
-        `[P]`; `ln 2` where both answers are equally likely.
+        `[P]`; `ln 2` where both completions are equally likely.
 
     Source:
         ORPO, arXiv 2403.07691, equations 4 and 7.

@@ -1,4 +1,4 @@
-"""Two samples compared as distributions."""
+"""Differences of two samples rank by rank."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def matched(values: Tensor, others: Tensor) -> Tensor:
-    """By how much each value is larger than the one of the same rank among others.
+def rank_differences(values: Tensor, others: Tensor) -> Tensor:
+    """Difference between each value and the value of the same rank in another sample, for AOT.
+
+    Pairing by rank is the optimal transport between two samples in one dimension.
 
     Args:
         values: `[P]`.
@@ -17,6 +19,9 @@ def matched(values: Tensor, others: Tensor) -> Tensor:
 
     Returns:
         `[P]`, in the order of `values`: (5, 1, 3) beside (0, 2, 4) gives (5 - 4, 1 - 0, 3 - 2).
+
+    Source:
+        AOT, arXiv 2406.05882, as TRL's `aot`.
     """
     order = values.detach().argsort(stable=True)
     ranks = order.argsort()

@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 def robust(pairs: Pairs, terms: Terms) -> Tensor:
-    """`(-(1 - ε) log σ(βh) + ε log σ(-βh)) / (1 - 2ε)`; `ln 2` where policy and reference are equal.
+    """Robust DPO loss: an unbiased estimate of DPO's loss where a share ε of the labels is wrong.
 
-    Unbiased where a share ε of the labels is the wrong way round. A cost may be negative.
+    `(-(1 - ε) log σ(βh) + ε log σ(-βh)) / (1 - 2ε)`; `ln 2` where policy and reference are equal. It may be negative.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:
         `[P]`.
 
     Raises:
-        ValueError: where ε is not in [0, 0.5).
+        ValueError: ε is not in [0, 0.5), or there are no reference log-probabilities.
 
     Source:
-        Robust DPO, arXiv 2403.00409.
+        Robust DPO, arXiv 2403.00409, as TRL's `robust`.
     """
     from torch.nn.functional import logsigmoid
 

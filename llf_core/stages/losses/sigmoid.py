@@ -13,17 +13,22 @@ if TYPE_CHECKING:
 
 
 def sigmoid(pairs: Pairs, terms: Terms) -> Tensor:
-    """`-(1 - ε) log σ(βh) - ε log σ(-βh)`; `ln 2` where policy and reference are equal.
+    """DPO loss: negative log-likelihood of the preferences under the policy's implicit rewards.
+
+    `-(1 - ε) log σ(βh) - ε log σ(-βh)`; `ln 2` where policy and reference are equal.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:
         `[P]`.
 
+    Raises:
+        ValueError: there are no reference log-probabilities.
+
     Source:
         DPO, arXiv 2305.18290, equation 7; ε as in conservative DPO (E. Mitchell, A note on DPO with noisy preferences,
-        2023). TRL's `sigmoid` knows no ε any more, LLaMA-Factory's does.
+        2023). TRL's `sigmoid` no longer has ε, LLaMA-Factory's does.
     """
     return bradley_terry(terms.beta * pairs.margin, terms.label_smoothing)

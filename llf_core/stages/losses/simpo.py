@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 def simpo(pairs: Pairs, terms: Terms) -> Tensor:
-    """`-(1 - ε) log σ(m) - ε log σ(-m)` of `m = β (p̄_w - p̄_l) - γ`, with `p̄ = log π(y|x) / |y|`.
+    """SimPO loss: the mean log-probability is the reward, with a target margin γ, so that no reference is needed.
 
-    TRL and LLaMA-Factory write γ/β inside of the brackets: their `simpo_gamma` is the γ of the paper, as here. The
-    paper and LLaMA-Factory have no ε, TRL has.
+    `-(1 - ε) log σ(m) - ε log σ(-m)` with `m = β (p̄_w - p̄_l) - γ` and `p̄ = log π(y|x) / |y|`. TRL and LLaMA-Factory
+    write γ/β inside the brackets: their `simpo_gamma` is the γ of the paper, as here. The paper and LLaMA-Factory have
+    no ε, TRL has.
 
     Args:
-        pairs: of the policy; no reference is needed.
+        pairs: log-probabilities of the policy and lengths, `[P]` each.
         terms: `beta`, `gamma`, `label_smoothing` ε.
 
     Returns:

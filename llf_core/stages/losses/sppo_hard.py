@@ -11,17 +11,20 @@ if TYPE_CHECKING:
 
 
 def sppo_hard(pairs: Pairs, terms: Terms) -> Tensor:
-    """`(r_w - 1/(2β))² + (r_l + 1/(2β))²`; `1/(2β²)` where policy and reference are equal.
+    """SPPO loss with hard labels: moves each log-ratio towards the constant that its probability of winning implies.
 
-    The paper's η is 1/β here, and its estimated probability of winning is 1 for the chosen answer, 0 for the rejected
-    one, as in TRL.
+    `(r_w - 1/(2β))² + (r_l + 1/(2β))²`; `1/(2β²)` where policy and reference are equal. The paper's η is 1/β here, and
+    its estimated probability of winning is 1 for the chosen completion, 0 for the rejected one, as in TRL.
 
     Args:
-        pairs: of policy and reference.
+        pairs: log-probabilities of policy and reference, `[P]` each.
         terms: `beta`.
 
     Returns:
         `[P]`.
+
+    Raises:
+        ValueError: there are no reference log-probabilities.
 
     Source:
         SPPO, arXiv 2405.00675, equation 4.7.

@@ -1,4 +1,4 @@
-"""The callback that writes drawn answers down, and looks after a trainer of TRL's between two steps."""
+"""Callback that writes sampled completions, and has TRL's trainer save its state between steps."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunWriter
     from llf_core.stages.online.trl_rewards import TRLRewards
-    from llf_core.stages.online.trl_trainers import Online
+    from llf_core.stages.online.trl_trainers import OnlineTrainer
 
 
 class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Writes drawn answers with their rewards into `samples.jsonl`; its trainer remembers where it is between steps."""
+    """Writes sampled completions with their rewards to `samples.jsonl`, and saves the trainer's state between steps.
+
+    Attributes:
+        trainer: the trainer; set after it was created, since it is created with its callbacks.
+    """
 
     def __init__(self, writer: RunWriter, trl_rewards: TRLRewards, max_completions: int) -> None:
-        """Binds it to a run.
+        """Bind the callback to a run.
 
         Args:
-            writer: of the attempt.
-            trl_rewards: knows the answers.
-            max_completions: answers of a logged step that are written.
+            writer: writer of the attempt.
+            trl_rewards: the reward functions, which keep the last completions.
+            max_completions: how many completions of a logged step are written.
         """
-        self.trainer: Online | None = None
+        self.trainer: OnlineTrainer | None = None
         self._writer = writer
         self._trl_rewards = trl_rewards
         self._max_completions = max_completions
@@ -33,7 +37,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Resume the rollout of the checkpoint.
+        """Give the trainer the checkpoint's completions, which its next steps still learn from.
 
         Args:
             args: the training arguments.
@@ -44,7 +48,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
             self.trainer.resume_rollout()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Save the RNG state before completions are sampled.
+        """Save the RNG state before completions are sampled, for a checkpoint if a reward function then fails.
 
         Args:
             args: the training arguments.
@@ -54,7 +58,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         self._save_step_state()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Save the RNG state before an evaluation samples completions.
+        """Save the RNG state before an evaluation samples completions, in which a reward function may fail too.
 
         Args:
             args: the training arguments.
@@ -75,13 +79,16 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Write some completions of the logged step.
+        """Write some completions of the logged step, so that a reader sees what the rewards are for.
 
         Args:
             args: the training arguments.
             state: the trainer's state.
             control: the trainer's control flags; not changed.
-            logs: the logged values.
+            logs: the logged values; without `reward` (an evaluation, the end of training) nothing is written.
+
+        Raises:
+            OSError: the disk is full.
         """
         if "reward" not in (logs or {}):
             return

@@ -1,4 +1,4 @@
-"""Group Relative Policy Optimization: each answer against the others to its prompt (arXiv 2402.03300), by TRL."""
+"""Group Relative Policy Optimization (arXiv 2402.03300), by TRL's trainer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from llf_core.stages.online.stage import OnlineStage
 if TYPE_CHECKING:
     from trl import GRPOConfig
 
-    from llf_core.stages.online.trl_trainers import Online
+    from llf_core.stages.online.trl_trainers import OnlineTrainer
 
 
 class GRPO(OnlineStage):
-    """An answer counts by how far its reward is above the mean of the answers to the same prompt."""
+    """GRPO: the advantage of a completion is its reward relative to the group of completions of the same prompt."""
 
     options = GRPOOptions
 
-    def _trl_classes(self) -> tuple[type[GRPOConfig], type[Online]]:
+    def _trl_classes(self) -> tuple[type[GRPOConfig], type[OnlineTrainer]]:
         from trl import GRPOConfig
 
         from llf_core.stages.online.trl_trainers import OnlineGRPO

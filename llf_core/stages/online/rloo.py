@@ -1,4 +1,4 @@
-"""REINFORCE Leave-One-Out: each answer against the mean of the others (arXiv 2402.14740), by TRL."""
+"""REINFORCE Leave-One-Out (arXiv 2402.14740), by TRL's trainer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from llf_core.stages.online.stage import OnlineStage
 if TYPE_CHECKING:
     from trl import RLOOConfig
 
-    from llf_core.stages.online.trl_trainers import Online
+    from llf_core.stages.online.trl_trainers import OnlineTrainer
 
 
 class RLOO(OnlineStage):
-    """An answer counts by how far its reward, less its KL divergence, is above the mean of the other answers."""
+    """RLOO: the advantage of a completion is its reward, with KL penalty, minus the mean of the group's others."""
 
     options = RLOOOptions
 
-    def _trl_classes(self) -> tuple[type[RLOOConfig], type[Online]]:
+    def _trl_classes(self) -> tuple[type[RLOOConfig], type[OnlineTrainer]]:
         from trl import RLOOConfig
 
         from llf_core.stages.online.trl_trainers import OnlineRLOO

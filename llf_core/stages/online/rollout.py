@@ -1,4 +1,4 @@
-"""Completions that later steps still learn from, carried over a stop by a checkpoint."""
+"""Sampled completions that later steps still learn from, which a checkpoint keeps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ class Rollout:
     inputs: list[dict[str, Any]] | None = None
 
     def take(self) -> list[dict[str, Any]] | None:
-        """Return the inputs, and keep none."""
+        """Return the inputs and clear them, so that the trainer holds the only copy of these tensors."""
         inputs, self.inputs = self.inputs, None
         return inputs

@@ -1,4 +1,4 @@
-"""What the stages share that draw answers and learn from their rewards: GRPO and RLOO, by TRL's trainers."""
+"""Base of GRPO and RLOO: samples completions and learns from their rewards, by TRL's trainers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llf_core.data.prompts import Prompts
     from llf_core.rewards import Reward
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.online.trl_trainers import Online
+    from llf_core.stages.online.trl_trainers import OnlineTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -27,41 +27,43 @@ SHARED_KEYS = (
     "num_generations", "max_completion_length", "epsilon", "epsilon_high", "num_iterations",
     "mask_truncated_completions",
 )  # fmt: skip
-"""Keys of the section `stage` that TRL knows by the same names."""
+"""Keys of the section `stage` that TRL has under the same names."""
 ROLLOUT = "rollout.pt"
 
 
 class OnlineStage(TrainerStage):
-    """Draws several answers to a prompt, has them judged by reward functions, and makes the better ones likelier.
+    """Samples several completions per prompt, scores them by reward functions, and makes the better ones likelier.
 
-    The steps are TRL's; data, model, checkpoints and what is told of the run are ours.
+    TRL's trainer makes the steps; data, model, checkpoints, metrics and events are those of every run.
 
     Attributes:
-        options: the stage's own options, whose keys TRL knows by the same names.
-        rollout: drawn answers that the next steps still learn from, where a checkpoint holds some.
+        options: class of the stage's own options, whose keys TRL has too.
+        rollout: sampled completions that the next steps still learn from, if the checkpoint has some.
     """
 
     options: ClassVar[type[Section]]
 
     def __init__(self, context: TrainingContext) -> None:
-        """Draws nothing yet."""
+        """Create the stage; `trainer` loads what it needs."""
         super().__init__(context)
         self.rollout = Rollout()
-        self._trainer: Online | None = None
+        self._trainer: OnlineTrainer | None = None
 
     def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:
-        """Create the TRL trainer of the loaded model, with the run's prompts and reward functions.
+        """Create TRL's trainer for the loaded model, with the run's prompts and reward functions.
 
         Args:
             settings: makes the training arguments of a given class.
             callbacks: the run's callbacks.
 
         Returns:
-            The trainer, an `Online`.
+            The trainer, an `OnlineTrainer`.
 
         Raises:
-            DataError: there are too few prompts for a step, or a column that a reward function needs is not there.
-            RewardError: a reward function is not there.
+            DataError: there are too few prompts for a step, or a column that a reward function needs is missing.
+            RewardError: a reward function does not exist or cannot be executed.
+            re.error: `reward_pattern` is not a regular expression.
+            ValueError: TRL refuses an option or a combination of options.
         """
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
@@ -102,11 +104,11 @@ class OnlineStage(TrainerStage):
         return trainer
 
     @abstractmethod
-    def _trl_classes(self) -> tuple[type[Any], type[Online]]:
-        """TRL's class of arguments, and our trainer of them."""
+    def _trl_classes(self) -> tuple[type[Any], type[OnlineTrainer]]:
+        """TRL's class of training arguments, and the trainer class."""
 
     def _values(self) -> dict[str, Any]:
-        """What TRL is told beside the training section."""
+        """TRL's arguments beside those of the training section."""
         config = self.context.config
         stage, training = config.stage, config.training
         weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(stage.reward_functions or ())
@@ -116,9 +118,9 @@ class OnlineStage(TrainerStage):
         values |= {
             "reward_weights": list(weights),
             "chat_template_kwargs": dict(self.context.data.template.options),
-            # Whole groups of answers are evaluated.
+            # Evaluation batches hold whole groups of completions.
             "per_device_eval_batch_size": -(-evaluated // stage.num_generations) * stage.num_generations,
-            # Checkpointing was set on the model before; this is how TRL sets it again after it has drawn answers.
+            # Checkpointing is enabled on the model already; TRL enables it again by these options after it has sampled.
             "gradient_checkpointing": False,
             "gradient_checkpointing_kwargs": {"use_reentrant": config.model.use_reentrant_gc}
             | (training.gradient_checkpointing_kwargs or {}),
@@ -128,11 +130,11 @@ class OnlineStage(TrainerStage):
             values["beta"] = stage.beta
         chooses = training.early_stopping_steps or training.load_best_model_at_end
         if chooses and training.metric_for_best_model in {None, "loss"}:
-            values["metric_for_best_model"] = "reward"  # the loss of these stages says nothing
+            values["metric_for_best_model"] = "reward"  # the loss of these stages does not measure success
         return values
 
     def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:
-        """Refuses what could not make a step, and says what was left out."""
+        """Check that there are prompts for a step, and tell which were left out."""
         from llf_core.data import DataError
 
         if prompts.left_out:
@@ -147,7 +149,16 @@ class OnlineStage(TrainerStage):
         check_rewards(prompts, rewards)
 
     def save(self, checkpoint: Path) -> None:
-        """Keeps the drawn answers that later steps learn from, where the checkpoint is between them."""
+        """Write the completions that later steps still learn from, if the checkpoint lies between such steps.
+
+        A resumed run then learns from the same completions as one that was not stopped.
+
+        Args:
+            checkpoint: folder of the checkpoint.
+
+        Raises:
+            OSError, RuntimeError: the disk is full or cannot be written.
+        """
         import torch
 
         rollout = None if self._trainer is None else self._trainer.unused_completions()
@@ -155,7 +166,14 @@ class OnlineStage(TrainerStage):
             torch.save(rollout, checkpoint / ROLLOUT)
 
     def load(self, checkpoint: Path) -> None:
-        """Takes them up again."""
+        """Read the completions that `save` wrote, onto the run's device; the trainer takes them when it begins.
+
+        Args:
+            checkpoint: folder of the checkpoint.
+
+        Raises:
+            OSError, RuntimeError: the file cannot be read.
+        """
         import torch
 
         if (checkpoint / ROLLOUT).is_file():
@@ -164,7 +182,7 @@ class OnlineStage(TrainerStage):
 
 
 def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
-    """Check that the data set has the columns that the reward functions need.
+    """Check before the first step that the data set has the columns that the reward functions need.
 
     Args:
         prompts: of the run.

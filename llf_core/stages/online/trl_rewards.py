@@ -1,4 +1,4 @@
-"""A run's reward functions as TRL's trainers call them, and what they said of the last answers."""
+"""A run's reward functions in the form that TRL's trainers call, and the rewards of the last completions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class TRLRewards:
-    """Calls reward functions on a batch of answers, and remembers it.
+    """Scores batches of completions by reward functions, and keeps the last training batch for metrics and samples.
 
     Attributes:
-        functions: what TRL calls, one for each reward function and called like it.
-        last: the answers of the last batch, in its order: those of one prompt stand side by side.
-        tokens: of all answers to learn from so far, of this process.
-        training: whether the batch is learned from, and not evaluated.
-        tell: called once with a config key and a sentence where no function applies to an answer.
+        functions: what TRL calls, one for each reward function and with its name.
+        last: completions of the last training batch, in its order: those of one prompt stand side by side.
+        tokens: of all completions that were trained on, of this process.
+        training: returns whether the present batch is trained on, not evaluated.
+        tell: called once with a config key and a sentence where no function applies to a completion.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class TRLRewards:
         decode: Callable[[list[int]], str],
         processes: int = 1,
     ) -> None:
-        """Takes the functions.
+        """Wrap the reward functions.
 
         Args:
             rewards: at least one.
-            weights: as many.
-            decode: makes a text of an answer's ids.
-            processes: that judge a part of each batch; all of them learn when one fails.
+            weights: one for each.
+            decode: converts the token ids of a completion to text.
+            processes: number of processes that score parts of each batch; an error in one is raised in all of them.
         """
         self.functions = [self._function(number, reward) for number, reward in enumerate(rewards)]
         self.last: list[ScoredCompletion] = []
@@ -54,11 +54,24 @@ class TRLRewards:
         self._batch: list[ScoredCompletion] = []
 
     def total(self, completion: ScoredCompletion) -> float | None:
-        """The weighted sum of an answer's rewards; None where no function applies."""
+        """Weighted sum of a completion's rewards, as TRL computes it for the advantage; None where no function applies.
+
+        Args:
+            completion: a scored completion.
+
+        Raises:
+            KeyError: it has a reward of a function that is not among these.
+        """
         return self._weighted_sum.total(completion)
 
     def shown(self, max_completions: int) -> list[ScoredCompletion]:
-        """Some of the last answers, all to the first prompt: the best, the worst, and others between them."""
+        """Choose completions to show: all of the first prompt, from best to worst, evenly spaced in rank.
+
+        Completions of one prompt can be compared with each other, those of several prompts cannot.
+
+        Args:
+            max_completions: maximum number of completions.
+        """
         first = [one for one in self.last if one.completion.messages == self.last[0].completion.messages]
         ranked = sorted(first, key=lambda one: self.total(one) or 0.0, reverse=True)
         if len(ranked) <= max_completions:
@@ -101,7 +114,7 @@ class TRLRewards:
             if self._processes == 1:
                 raise RewardError(error.name, _in_step(error.message, step)) from error
             failed = [(error.name, error.message)]
-        if self._processes > 1:  # the others wait for this one in the sum of their rewards
+        if self._processes > 1:  # the other processes wait for this one when the rewards are gathered
             failed = gather_object(failed)
         if failed:
             name, message = failed[0]
@@ -117,7 +130,7 @@ class TRLRewards:
             log_metric(f"rewards/{name}/skipped", values.count(None) / len(values))
 
     def _finish_batch(self, step: int) -> None:
-        """The batch is judged by all functions."""
+        """Keep the batch, once all functions have scored it."""
         none = sum(self.total(one) is None for one in self._batch)
         if none and not self._warned:
             self._warned = True

@@ -1,4 +1,4 @@
-"""TRL's GRPO and RLOO trainers in a run of ours: stopped, resumed and told of like any other."""
+"""TRL's GRPO and RLOO trainers as the trainers of a run: stopped, resumed and recorded like any other."""
 
 from __future__ import annotations
 
@@ -29,18 +29,24 @@ if TYPE_CHECKING:
     from llf_core.stages.online.trl_rewards import TRLRewards
 
 
-class Online(TrainingLoop):
-    """Stands in front of one of TRL's trainers; a test pins the names of theirs that it uses.
+class OnlineTrainer(TrainingLoop):
+    """First base of a subclass of TRL's trainers; a test pins the private names of theirs that it uses.
 
     Attributes:
         trl_rewards: the reward functions.
-        rollout: completions that were drawn before a stop.
+        rollout: completions of the checkpoint that the next steps still learn from.
     """
 
     control: TrainerControl
 
     def __init__(self, *, trl_rewards: TRLRewards, rollout: Rollout, **kwargs: Any) -> None:
-        """Takes what TRL's trainer takes, and the reward functions."""
+        """Create TRL's trainer with the reward functions.
+
+        Args:
+            trl_rewards: the reward functions.
+            rollout: completions of the checkpoint.
+            kwargs: arguments of TRL's trainer.
+        """
         super().__init__(reward_funcs=trl_rewards.functions, **kwargs)
         self.trl_rewards = trl_rewards
         self.rollout = rollout
@@ -50,36 +56,39 @@ class Online(TrainingLoop):
 
     @property
     def seen(self) -> Tensor:
-        """`[2]`, tokens of prompts and answers, and of answers alone, since the attempt began."""
+        """Tokens of prompts and completions, and of completions alone, since the attempt began, `[2]`.
+
+        TRL counts them, and goes on counting after a resume, so the number at the start of the attempt is subtracted.
+        """
         before = getattr(self, "_initial_num_input_tokens_seen", 0)
         return torch.tensor([self.state.num_input_tokens_seen - before, self.trl_rewards.tokens])
 
     @seen.setter
     def seen(self, _: Tensor) -> None:
-        """It is counted by TRL."""
+        """Do nothing: TRL counts the tokens."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; if a reward function fails, save a checkpoint of the last complete step.
+        """Train; if a reward function fails, save a checkpoint of the last complete step to resume from.
 
         Args:
             args: of `transformers.Trainer.train`.
             kwargs: of `transformers.Trainer.train`.
 
         Raises:
-            RewardError: with what to do about it.
+            RewardError: a reward function failed; its `what_to_do` names the saved step.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate; if a reward function fails, save a checkpoint of the last complete step.
+        """Evaluate; if a reward function fails, save a checkpoint of the last complete step to resume from.
 
         Args:
             args: of `transformers.Trainer.evaluate`.
             kwargs: of `transformers.Trainer.evaluate`.
 
         Raises:
-            RewardError: with what to do about it.
+            RewardError: a reward function failed; its `what_to_do` names the saved step.
         """
         with self._checkpoint_on_reward_error():
             return super().evaluate(*args, **kwargs)
@@ -89,14 +98,14 @@ class Online(TrainingLoop):
         try:
             yield
         except RewardError as error:
-            if not error.what_to_do:  # else an evaluation inside of the loop has done it
+            if not error.what_to_do:  # else an evaluation inside the loop has done it
                 step = self._save_last_step()
                 kept = f"The training up to step {step} is saved. " if step else ""
                 error.what_to_do = kept + fix_message(error.name)
             raise
 
     def _save_last_step(self) -> int:
-        """Writes the checkpoint of the last whole step, as if no answer of the next one had been drawn."""
+        """Write the checkpoint of the last complete step, as of before the next one sampled completions."""
         step: int = self.state.global_step
         if step and not Checkpoints(self.stage.context.folder).complete(step):
             self.model.zero_grad()
@@ -108,36 +117,43 @@ class Online(TrainingLoop):
         return step
 
     def resume_rollout(self) -> None:
-        """Goes on with TRL's count of batches, and with answers that were drawn before the stop."""
+        """Continue with TRL's count of batches and the checkpoint's completions.
+
+        TRL starts both anew, so a run that was stopped between two generations would sample at other steps.
+        """
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         self._buffered_inputs = self.rollout.take()
 
     def save_step_state(self) -> None:
-        """Keeps what drawing answers changes, as it is between two steps."""
+        """Save what sampling changes (RNG state, token count), so that a checkpoint can be written as of before it."""
         self._step_state = RNGState(self.args.device), self.state.num_input_tokens_seen
 
     def unused_completions(self) -> list[dict[str, Any]] | None:
-        """The drawn answers that the next step still learns from."""
+        """Sampled completions that the next step still learns from, for a checkpoint; None if it samples new ones.
+
+        Returns:
+            TRL's buffered batches, or None.
+        """
         whole = self.args.steps_per_generation * self.num_iterations
         buffered: list[dict[str, Any]] | None = self._buffered_inputs
         return buffered if self._step % whole else None
 
     def create_model_card(self, *_: object, **__: object) -> None:
-        """None: TRL would write one beside the checkpoints, and the result gets ours."""
+        """Do nothing: TRL would write a model card beside the checkpoints, and the result gets the run's own."""
 
     def _send_telemetry(self) -> None:
-        """None: a run tells nobody of itself."""
+        """Do nothing: a run sends no telemetry."""
 
     def sample_completions(self, prompts: list[list[int]]) -> list[list[int]]:
-        """Answers of our decode loop, which is several times as fast as `model.generate` on a CPU.
+        """Sample completions with this project's decode loop, several times as fast on a CPU as `model.generate`.
 
         Args:
             prompts: token ids of each.
 
         Returns:
-            Token ids of each answer; the one that ends it is its last.
+            Token ids of each completion, with the token that ends it if it was not truncated.
         """
-        seed = int(torch.randint(2**31, (1,)))  # of the run's own generator, so that a resumed run draws the same
+        seed = int(torch.randint(2**31, (1,)))  # from the run's RNG state, so that a resumed run samples the same
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003
         model = self.accelerator.unwrap_model(self.model)
         progress = ProgressEvents(self.stage.context.writer, "rollout", len(prompts), step=self.state.global_step)
@@ -156,24 +172,24 @@ class Online(TrainingLoop):
         return ResumableSampler(super()._get_train_sampler(*args))
 
 
-class OnlineGRPO(Online, GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
-    """Group Relative Policy Optimization (arXiv 2402.03300)."""
+class OnlineGRPO(OnlineTrainer, GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
+    """TRL's trainer of Group Relative Policy Optimization (arXiv 2402.03300) in a run."""
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: object) -> tuple[list[list[int]], None]:
         return self.sample_completions(prompt_ids), None
 
 
-class OnlineRLOO(Online, RLOOTrainer):  # type: ignore[misc]  # TRL ships no types
-    """REINFORCE Leave-One-Out (arXiv 2402.14740)."""
+class OnlineRLOO(OnlineTrainer, RLOOTrainer):  # type: ignore[misc]  # TRL ships no types
+    """TRL's trainer of REINFORCE Leave-One-Out (arXiv 2402.14740) in a run."""
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *_: object) -> list[list[int]]:
         return self.sample_completions(prompt_ids)
 
 
 class ResumableSampler(Sampler[int]):
-    """A sampler of TRL's, whose order in each pass is the same in a run that is resumed in the middle of it.
+    """TRL's sampler with an order per epoch that does not depend on where a run was resumed.
 
-    TRL's own draws the order of a pass from where the pass before has left its generator.
+    TRL's own derives the order of an epoch from the state in which the epoch before left its generator.
     """
 
     def __init__(self, sampler: RepeatSampler) -> None:
@@ -181,28 +197,32 @@ class ResumableSampler(Sampler[int]):
         self._pass = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which pass comes next."""
+        """Set the epoch whose order comes next; accelerate calls it, also after a resume.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self._pass = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """The pass."""
+        """Indices of the epoch."""
         generator = self._sampler.generator.manual_seed(self._sampler.seed)
         for _ in range(self._pass):
             torch.randperm(self._sampler.num_samples, generator=generator)
         return iter(self._sampler)
 
     def __len__(self) -> int:
-        """Of a pass."""
+        """Number of indices of an epoch."""
         return len(self._sampler)
 
 
-def drop_copied_reference(trainer: Online) -> None:
-    """Drop TRL's copy of a new adapter, which it makes to have a reference.
+def drop_copied_reference(trainer: OnlineTrainer) -> None:
+    """Delete TRL's copy of a new adapter, which it creates as the reference.
 
-    A new adapter changes nothing yet, so that the model without it is the same reference.
+    A new adapter changes nothing yet, so the model without it is the same reference, with less memory and time.
 
     Args:
-        trainer: just made.
+        trainer: a trainer that has made no step.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if "ref" in getattr(model, "peft_config", {}):

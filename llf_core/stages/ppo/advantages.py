@@ -1,4 +1,4 @@
-"""Generalised advantage estimation, and whitening."""
+"""Generalized advantage estimation, and whitening."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ EPSILON = 1e-8
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Advantages and returns of answers.
+    """Advantages and returns of completions by generalized advantage estimation.
+
+    `δ_t = r_t + γ V_{t+1} - V_t` and `A_t = δ_t + γ λ A_{t+1}`; nothing follows the last token.
 
     Args:
-        rewards: `[batch, seq]`, what each token of an answer earned.
-        values: `[batch, seq]`, what was expected of the rest of the answer before the token.
-        mask: `[batch, seq]`, true where an answer has a token; each row's are its first ones.
-        gamma: discount of a token's wait.
-        lam: discount of estimates that look further ahead: 0 trusts the values alone, 1 the rewards alone.
+        rewards: `[batch, seq]`, reward of each token of a completion.
+        values: `[batch, seq]`, value of the state before each token: the expected rewards from there on.
+        mask: `[batch, seq]`, bool: true where a completion has a token; each row's are its first ones.
+        gamma: γ, discount per token, 0 to 1.
+        lam: λ, 0 to 1: 0 relies on the value function (less variance), 1 on the rewards (less bias).
 
     Returns:
-        Advantages, and what the values are to learn (`advantages + values`), each `[batch, seq]`; 0 where no token is.
+        Advantages, and returns (`advantages + values`), the targets of the value function; each `[batch, seq]`, 0
+        outside the mask.
 
     Source:
-        `δ_t = r_t + gamma V_{t+1} - V_t` and `A_t = δ_t + gamma λ A_{t+1}`, where nothing follows the last token: arXiv
-        1506.02438, equations 9 and 16.
+        arXiv 1506.02438, equations 9 and 16.
     """
     rewards, values = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)
     advantages = torch.zeros_like(rewards)
@@ -49,16 +51,20 @@ def whiten(
     shift_mean: bool = True,
     all_reduce: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Tensor:
-    """Scales values to a variance of 1, and shifts their mean to 0.
+    """Scale values to a variance of 1, and shift their mean to 0, so that the step size does not depend on their scale.
 
     Args:
         values: any shape.
-        mask: of the same shape, true where a value counts.
-        shift_mean: whether the mean becomes 0, or stays what it is.
+        mask: of the same shape, bool: true where a value counts.
+        shift_mean: whether the mean becomes 0, or is kept.
         all_reduce: sums a tensor over all processes.
 
     Returns:
-        The same shape and dtype, 0 where no value counts. Fewer than two values have no variance: nothing is scaled.
+        The same shape and dtype, 0 where no value counts. With fewer than two values there is no variance: nothing is
+        scaled.
+
+    Source:
+        `masked_whiten` of TRL before 1.0: unbiased variance, with 1e-8 added to it.
     """
     kept = values[mask].double() if values.device.type != "mps" else values[mask]
     count, total = all_reduce(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))

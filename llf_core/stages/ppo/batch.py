@@ -1,4 +1,4 @@
-"""Written answers as a batch: where their tokens are predicted, and what each of these is to learn."""
+"""Batches of prompts with sampled completions."""
 
 from __future__ import annotations
 
@@ -23,27 +23,32 @@ def answer_batch(
     *,
     flatten: bool,
 ) -> dict[str, Any]:
-    """A batch of prompts with their answers, in the form of `llf_core.data.pair_collator.PairCollator`.
+    """Make a batch of prompts with their completions, in the form of `llf_core.data.pair_collator.PairCollator`.
+
+    Policy, reference and reward model read the same batch, so each token of a completion has one index in all outputs.
 
     ```
-    prompts 5 6 and 7, answers 8 9 and 1   ->  input_ids   [[5, 6, 8, 9, 7, 1]]
-                                               predictors  [1, 2, 4]   the hidden states that predict
-                                               targets     [8, 9, 1]
-                                               answers     [0, 0, 1]   whose tokens these are
-                                               ends        [3, 5]      the answers' last tokens
-                                               groups      2
+    prompts 5 6 and 7, completions 8 9 and 1  ->  input_ids   [[5, 6, 8, 9, 7, 1]]
+                                                  predictors  [1, 2, 4]   the hidden states that predict
+                                                  targets     [8, 9, 1]
+                                                  answers     [0, 0, 1]   whose tokens these are
+                                                  ends        [3, 5]      the completions' last tokens
+                                                  groups      2
     ```
 
     Args:
         prompts: token ids, none empty.
-        answers: token ids, none empty.
+        answers: token ids of the completions, none empty.
         tokenizer: see `Collator`.
-        device: where the tensors are put.
-        flatten: whether documents stand one after the other; else rows are padded on the right, and `predictors` and
-            `ends` count through all of them.
+        device: device of the tensors.
+        flatten: whether documents are concatenated; else rows are padded on the right, and `predictors` and `ends` are
+            indices into the flattened `[batch * seq]`.
 
     Returns:
         A model's inputs, `predictors`, `targets`, `answers` (`[tokens]`, int64), `ends` (`[batch]`, int64), `groups`.
+
+    Raises:
+        ValueError: the numbers of prompts and completions differ.
     """
     documents = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     batch = Collator(tokenizer, flatten=flatten)([{"input_ids": ids, "labels": ids} for ids in documents])
@@ -64,15 +69,16 @@ def answer_batch(
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
-def padded(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One value a token as a rectangle.
+def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad one value per token to rows of completions, as advantages are computed.
 
     Args:
-        flat: `[tokens]`, answer after answer.
-        lengths: `[answers]`, tokens of each.
+        flat: `[tokens]`, completion after completion.
+        lengths: `[answers]`, int64: tokens of each.
 
     Returns:
-        `[answers, longest]`, 0 where no token is, and the mask of where one is: `rectangle[mask]` is `flat` again.
+        Values `[answers, longest]`, 0 at padding, and the mask `[answers, longest]`, bool, true at tokens:
+        `values[mask]` is `flat` again.
     """
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     rectangle = flat.new_zeros(mask.shape)

@@ -1,4 +1,4 @@
-"""Models that only read for a while, in the precision that the Trainer computes in."""
+"""Models in evaluation mode, in the precision of training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def eval_with_autocast(context: TrainingContext, models: Iterable[nn.Module]) -> Iterator[None]:
-    """All of some models in evaluation mode; parts that were training go back to it.
+    """Context manager: models in evaluation mode, with the autocast of training, to score completions.
+
+    Log-probabilities must be those of the training step up to dropout, or their ratio would not start at 1. Modules
+    that were in training mode return to it.
 
     Args:
-        context: its plan says in what precision.
-        models: those that are asked.
+        context: the training context; its plan has the precision.
+        models: the models.
     """
     with ExitStack() as stack:
         for model in models:

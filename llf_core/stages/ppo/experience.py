@@ -1,4 +1,4 @@
-"""What is to be learned from written answers and their scores."""
+"""From sampled completions and their scores to advantages and returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llf_core.stages.ppo.advantages import gae, whiten
-from llf_core.stages.ppo.batch import padded
+from llf_core.stages.ppo.batch import pad_to_rows
 from llf_core.stages.ppo.losses import explained_variance
 from llf_core.stages.ppo.rollout import Rollout
 from llf_core.stages.ppo.token_rewards import answer_kl, token_rewards
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Experience:
-    """What a phase gave.
+    """Result of a phase of sampling.
 
     Attributes:
         rollout: what the optimizer steps learn from.
-        kl: `[answers]`, how far each has gone from the reference, in nats.
-        metrics: what is logged: name, sum, of how many.
+        kl: `[answers]`, estimated KL divergence of each completion from the reference, in nats.
+        metrics: name, sum and count of what is logged.
     """
 
     rollout: Rollout
@@ -47,19 +47,24 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
     *,
     all_reduce: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Experience:
-    """From scores to advantages and returns.
+    """Compute what PPO's optimizer steps learn from: token rewards, then advantages and returns.
+
+    Advantages are whitened over all tokens of the phase on all processes.
 
     Args:
-        completions: the answers.
-        scores: `[answers]`, normalised where asked for.
-        outputs: what the models make of them.
+        completions: the sampled completions.
+        scores: `[answers]`, float32, normalized if the config says so.
+        outputs: log-probabilities, values and entropies of their tokens.
         options: discounts, and whether rewards are whitened.
-        beta: coefficient of the KL penalty.
+        beta: β, coefficient of the KL penalty.
         all_reduce: sums a tensor over all processes.
+
+    Source:
+        arXiv 1909.08593, section 2.2 (rewards); arXiv 1506.02438 (advantages).
     """
     lengths = torch.tensor([len(one.answer) for one in completions])
     (now, mask), (before, _), (expected, _) = (
-        padded(one, lengths) for one in (outputs.log_probs, outputs.reference, outputs.values)
+        pad_to_rows(one, lengths) for one in (outputs.log_probs, outputs.reference, outputs.values)
     )
     rewards = token_rewards(now, before, mask, scores, beta)
     if options.ppo_whiten_rewards:

@@ -1,4 +1,4 @@
-"""How much it costs a policy to leave its reference."""
+"""Coefficient of the KL penalty: fixed, or adapted to a target."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ BOUND = 0.2
 
 @dataclass
 class KLController:
-    """The coefficient of the KL penalty, fixed or led to where the KL meets a target.
+    """Coefficient of the KL penalty, fixed or adapted so that the KL divergence approaches a target.
 
     Attributes:
         coefficient: β as it is now.
-        target: KL of an answer that is aimed at, in nats; None leaves the coefficient as it is.
+        target: target KL divergence of a completion, in nats; None for a fixed coefficient.
     """
 
     coefficient: float
     target: float | None
 
     def update(self, kl: float, answers: int) -> None:
-        """Takes note of the KL of some answers.
+        """Adapt the coefficient to the measured KL divergence of a phase; does nothing without a target.
 
         Args:
-            kl: mean over the answers of the KL summed over their tokens, in nats.
-            answers: how many there were, on all processes.
+            kl: KL divergence summed over the tokens of a completion, mean over completions, in nats.
+            answers: number of completions on all processes.
 
         Source:
             `e = clip(KL / KL_target - 1, -0.2, 0.2)`, `β ← β (1 + K e)`: arXiv 1909.08593, section 2.2, with `K` the
-            answers over a horizon of 10,000.
+            completions over a horizon of 10,000.
         """
         if self.target is None:
             return

@@ -1,4 +1,4 @@
-"""The clipped objectives of PPO, token by token: functions of log-probabilities and values."""
+"""Clipped losses of PPO per token: functions of log-probabilities and values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clipped:
-    """A loss that is bounded where a model has moved too far from what it was.
+    """A loss per token whose gradient is cut off where the model has moved too far from the one that sampled.
 
     Attributes:
         losses: `[tokens]`, with a graph.
-        clipped: `[tokens]`, true where the bound is the loss.
+        clipped: `[tokens]`, bool: true where the clipped term is the loss.
     """
 
     losses: Tensor
@@ -25,16 +25,19 @@ class Clipped:
 
 
 def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange: float) -> Clipped:
-    """Makes tokens with an advantage likelier, as long as their probability is near what it was.
+    """Clipped policy loss per token: raises the probability of tokens with an advantage, within a clip range.
+
+    `L = -min(rA, clip(r, 1 - ε, 1 + ε) A)` with `r = π(a) / π_old(a)`. The clip keeps several steps on the same
+    completions near the policy that sampled them, for which alone the advantages hold.
 
     Args:
         log_probs: `[tokens]`, of the policy as it is now.
-        old: `[tokens]`, of the policy that wrote the answers.
+        old: `[tokens]`, of the policy that sampled the completions.
         advantages: `[tokens]`.
         cliprange: ε.
 
     Source:
-        `L = -min(rA, clip(r, 1 - ε, 1 + ε) A)` with `r = π(a) / π_old(a)`: arXiv 1707.06347, equation 7.
+        arXiv 1707.06347, equation 7.
     """
     ratio = (log_probs - old).exp()
     free = -advantages * ratio
@@ -43,17 +46,19 @@ def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange:
 
 
 def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -> Clipped:
-    """Half the squared error of values, as long as they are near what they were.
+    """Clipped value loss per token: half the squared error, within a clip range around the old values.
+
+    `L = ½ max((V - R)², (clip(V, V_old - ε, V_old + ε) - R)²)`, so that one phase moves the value function only so far.
 
     Args:
         values: `[tokens]`, of the value function as it is now.
-        old: `[tokens]`, when the answers were written.
-        returns: `[tokens]`, what the values are to learn.
+        old: `[tokens]`, when the completions were sampled.
+        returns: `[tokens]`, targets of the values.
         cliprange: ε.
 
     Source:
-        `L = ½ max((V - R)², (clip(V, V_old - ε, V_old + ε) - R)²)`: equation 9 of arXiv 1707.06347 with the values
-        clipped as in the authors' code (github.com/openai/baselines, ppo2).
+        Equation 9 of arXiv 1707.06347, with the values clipped as in the authors' code (github.com/openai/baselines,
+        ppo2).
     """
     near = torch.clamp(values, old - cliprange, old + cliprange)
     free, bound = (values - returns).square(), (near - returns).square()
@@ -61,31 +66,37 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float)
 
 
 def approximate_kl(log_probs: Tensor, old: Tensor) -> Tensor:
-    """Approximate KL divergence of the policy from the sampling policy, per token (the k3 estimator).
+    """Estimate per token how far the policy has moved from the one that sampled the completions, to be logged.
+
+    `r - 1 - log r` with `r = π(a) / π_old(a)`: never negative, and its expectation over `π_old` is `KL(π_old ‖ π)`.
 
     Args:
         log_probs: `[tokens]`, of the current policy.
         old: `[tokens]`, of the policy that sampled the completions.
 
     Returns:
-        `[tokens]`.
+        `[tokens]`, in nats.
 
     Source:
-        `r - 1 - log r` with `r = π(a) / π_old(a)`, never negative, the expectation over `π_old` is
-        `KL(π_old ‖ π)`: http://joschu.net/blog/kl-approx.html, `k3`.
+        J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k3`.
     """
     difference = log_probs - old
     return difference.expm1() - difference
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """`1 - Var(R - V) / Var(R)`: 1 where values foretell the returns, 0 where a constant is as good.
+    """Share of the variance of the returns that the values explain, `1 - Var(R - V) / Var(R)`, to be logged.
+
+    1 for a perfect value function, 0 for one that is no better than a constant, negative for a worse one.
 
     Args:
         values: `[tokens]`.
         returns: `[tokens]`.
 
     Returns:
-        A scalar; NaN where all returns are the same.
+        A scalar; NaN or infinite where all returns are the same.
+
+    Source:
+        `explained_variance` of OpenAI's baselines (github.com/openai/baselines, common/math_util.py).
     """
     return 1 - (returns - values).var(correction=0) / returns.var(correction=0)

@@ -1,4 +1,4 @@
-"""Who is policy, reference, value function and reward model: adapters and heads of one model, or a model each."""
+"""The models of PPO: policy, reference, value function, reward model, as parts of one model or each its own."""
 
 from __future__ import annotations
 
@@ -48,20 +48,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REWARD = "reward"
-"""The name of the reward model's adapter, beside the one that is trained."""
+"""Name of the reward model's adapter on the policy."""
 
 
 @dataclass(frozen=True)
 class PPOModels:
-    """The four roles of PPO.
+    """The four models of PPO.
 
     Attributes:
-        policy: the run's model; the value function is part of it for optimizers and wrappers.
+        policy: the run's model; the value function is a submodule of it for optimizers and wrappers.
         value: a `ValueHead` on the policy, or a `ValueModel`.
-        value_container: what the value function is kept in.
-        reference: log-probabilities `[tokens]` that the policy before its first step gives to a batch of
-            `answer_batch`.
-        score: what each answer has earned.
+        value_container: the module that keeps the value function out of the policy's saved files.
+        reference: computes log-probabilities `[tokens]` of a batch of `answer_batch` under the reference model.
+        score: scores completions.
         models: every model in memory by its first role, the policy first.
     """
 
@@ -74,20 +73,24 @@ class PPOModels:
 
 
 def build_models(context: TrainingContext, temperature: float) -> PPOModels:
-    """Gives every role to a model.
+    """Load or share the models for policy, reference, value function and reward.
 
     With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
-    switched off, and a reward model that is an adapter is put on when it is needed (model-sharing RLHF, arXiv
-    2403.13372). What cannot be shared (a reward model that is no adapter or one of another base, also where adapters
-    were merged into the policy's; the reference of a method without adapters) is a model of its own. With `separate`
-    every role is.
+    disabled, and a reward model that is an adapter is activated when it is needed (model-sharing RLHF, arXiv
+    2403.13372). What cannot be shared is a model of its own: a reward model that is no adapter or has another base,
+    also where adapters were merged into the policy's, and the reference of a method without adapters. With `separate`
+    every role has its own model.
 
     Args:
-        context: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
-        temperature: of the sampling.
+        context: the training context; its model has made no step and has no checkpoint's weights.
+        temperature: temperature of the sampling.
 
     Raises:
-        ModelError: a model that is not there, or does not fit.
+        ModelError: a model does not exist, or does not fit.
+        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
+        DataError: no prompt is usable, or the reward functions need a column that is missing or only TRL provides.
+        RewardError: a reward function does not exist or cannot be executed.
+        re.error: `reward_pattern` is not a regular expression.
     """
     config, policy = context.config, context.model
     shared = config.get("ppo_models") == "shared"
@@ -108,8 +111,8 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
     return PPOModels(policy, value, value_container, reference, _scoring(context, scorer), models)
 
 
-def width_of(model: PreTrainedModel) -> int:
-    """Of a model's last hidden states."""
+def hidden_size_of(model: PreTrainedModel) -> int:
+    """Size of a model's last hidden states, which a value head must fit."""
     return int(model.config.get_text_config().hidden_size)
 
 
@@ -121,7 +124,7 @@ def _scorer(context: TrainingContext, *, shared: bool) -> RewardModel | None:
         return None
     if kind == "lora":
         source = reward_model_base(name, config, context.source)
-        # Where adapters were merged into the policy's weights, these are no longer what the reward model was made for.
+        # Weights into which adapters were merged are no longer those that the reward adapter was trained on.
         own = source is not context.source or hasattr(context.model.get_base_model(), "llf_merged")
         onto = _with_peft(load_model(source, config, context.plan), context) if own or not shared else context.model
         scorer = load_reward_model(name, config, shared_model=onto, adapter=REWARD)
@@ -141,7 +144,7 @@ def _scorer(context: TrainingContext, *, shared: bool) -> RewardModel | None:
 
 
 def _accelerated(scorer: RewardModel, context: TrainingContext) -> RewardModel:
-    """A reward model on the fast path, where it is a causal model of its own."""
+    """Apply the fast path to a reward model that is a separate causal model."""
     own = scorer.model is not context.model
     if own:
         scorer.model.requires_grad_(requires_grad=False)
@@ -155,13 +158,13 @@ def _accelerated(scorer: RewardModel, context: TrainingContext) -> RewardModel:
 
 
 def _with_peft(model: PreTrainedModel, context: TrainingContext) -> PeftModel:
-    """A model of its own under PEFT, whose first adapter does nothing."""
+    """Wrap a separate model by PEFT, with a first adapter that has no effect."""
     wrapped = PeftTuner(_without_adapters(context.config, finetuning_type="lora")).apply(model)
     return wrapped.requires_grad_(requires_grad=False)
 
 
 def _closing(context: TrainingContext) -> list[int]:
-    """The token ids that the run's template writes after the words of an answer."""
+    """Token ids that the run's template writes after the words of a completion."""
     said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
     text = answer_suffix(context.data.template, context.tokenizer, said, 1)
     ids: list[int] = context.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -203,7 +206,7 @@ def _reference(
     context: TrainingContext, temperature: float, models: dict[str, nn.Module], *, shared: bool
 ) -> Callable[[Mapping[str, Any]], Tensor]:
     reference = reference_policy(context, shares=shared)
-    if not reference.policy:
+    if not reference.is_policy:
         models["reference"] = reference.model
 
     def reference_logprobs(batch: Mapping[str, Any]) -> Tensor:
@@ -213,13 +216,13 @@ def _reference(
     return reference_logprobs
 
 
-# -- the values ------------------------------------------------------------------------------------------
+# -- the value function ----------------------------------------------------------------------------------------
 def _value_head(model: PreTrainedModel, weight: Tensor | None = None) -> ValueHead:
-    return ValueHead(width_of(model), model.get_input_embeddings().weight.device, weight)
+    return ValueHead(hidden_size_of(model), model.get_input_embeddings().weight.device, weight)
 
 
 def _value_model(context: TrainingContext, scorer: RewardModel | None) -> ValueModel:
-    """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
+    """A separate model, trained as the policy is; it starts from the reward model if that is possible."""
     config, weight = context.config, None
     if scorer is None or scorer.head is None or config.model.quantization_bit:
         model = apply_method(load_model(context.source, config, context.plan), config)
@@ -238,7 +241,7 @@ def _value_model(context: TrainingContext, scorer: RewardModel | None) -> ValueM
 
 
 def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
-    """Has a model begin with a reward model's weights, where these fit; returns the reward model's head then."""
+    """Copy a reward model's weights into a model if they fit; returns the reward model's head then."""
     own, other = model.state_dict(), scorer.model.state_dict()
     prefix = f"{model.base_model_prefix}."
     names = [name for name in own if name.startswith(prefix)]
@@ -249,16 +252,16 @@ def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
             own[name].copy_(other[name])
     assert scorer.head is not None  # noqa: S101 - for the type checker
     head: Any = scorer.head.weight
-    return head if head.shape[1] == width_of(model) else None
+    return head if head.shape[1] == hidden_size_of(model) else None
 
 
 def _without_adapters(config: RunConfig, **changes: object) -> RunConfig:
-    """The config of a model that has no adapters yet."""
+    """The config of a model without adapters."""
     return config.replace(adapter_name_or_path=None, create_new_adapter=None, **changes)
 
 
 def _log_parameters(models: Mapping[str, nn.Module]) -> None:
-    """One line of log.txt."""
+    """Log the size of each model."""
     sizes = ", ".join(
         f"{role} {sum(one.numel() for one in model.parameters()) / 1e6:,.1f}M" for role, model in models.items()
     )

@@ -1,4 +1,4 @@
-"""Scores completions: log-probabilities, values and entropies of one forward pass."""
+"""Log-probabilities, values and entropies of completions, in one forward pass."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """One number for each token of a batch's answers.
+    """Outputs for each token of a batch's completions.
 
     Attributes:
-        log_probs: `[tokens]`, of the token itself, float32.
-        values: `[tokens]`, float32; None where no value function was asked.
-        entropies: `[tokens]`, float32, without a graph; None where it was not asked for.
+        log_probs: `[tokens]`, float32: log-probability of the token.
+        values: `[tokens]`, float32: value of the state before the token; None without a value function.
+        entropies: `[tokens]`, float32, without a graph: entropy of the distribution before the token, in nats; None if
+            not requested.
     """
 
     log_probs: Tensor
@@ -42,16 +43,16 @@ def compute_policy(
 ) -> PolicyOutput:
     """Log-probabilities, values and entropies of completions under a policy, in one forward pass.
 
-    The policy is the distribution that answers are drawn from, `softmax(logits / temperature)`, without the cut of
-    `top_k` and `top_p`: its log-probabilities now, when the answers were drawn, and those of the reference are the same
-    function, so that their differences mean something.
+    The policy is the distribution that completions are sampled from, `softmax(logits / temperature)`, without the
+    truncation of `top_k` and `top_p`. Its log-probabilities now, at sampling, and those of the reference are the same
+    function, so that their differences are meaningful.
 
     Args:
         model: a causal language model, perhaps wrapped; called once.
         batch: of `answer_batch`.
-        temperature: of the sampling.
-        value: a `ValueHead` or `ValueModel`; it is called inside the model's forward, so that wrappers see one pass.
-        entropy: whether the entropies are wanted.
+        temperature: temperature of the sampling, above 0.
+        value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass.
+        entropy: whether to compute the entropies.
     """
 
     def objective(hidden: Tensor, scored: Tensor, head: Head) -> PolicyOutput:
@@ -69,15 +70,15 @@ def compute_policy(
 
 
 def apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
-    """Divide the logits of a head by the sampling temperature.
+    """Divide the logits of a head by the sampling temperature, as the distribution was that completions come from.
 
     Args:
         rows: hidden states `[tokens, hidden]`, or logits `[tokens, vocabulary]` for a head without weight.
         head: the language model head.
-        temperature: of the sampling, above 0.
+        temperature: temperature of the sampling, above 0.
 
     Returns:
-        Rows of the same shape and the head; together they give the scaled logits.
+        Rows of the same shape, and a head; together they give the scaled logits.
     """
     if temperature == 1.0:
         return rows, head

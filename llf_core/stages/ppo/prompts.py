@@ -1,4 +1,4 @@
-"""Which prompts a phase answers, and how many optimizer steps that makes."""
+"""Which prompts a phase samples completions for, and how many optimizer steps it makes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 SAMPLING, ORDER, EVALUATION = 0, 1, 2
-"""What random numbers are for, so that no two of them depend on each other."""
+"""Uses of random numbers, each with its own generator, so that none depends on another."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run's prompts are divided.
+    """Division of a run's prompts into phases and optimizer steps.
 
-    A phase answers `answers` prompts in each process and then makes `steps` optimizer steps of them: `passes` over
-    all answers, each in `parts` steps.
+    In a phase each process samples completions for `answers` prompts and then makes `steps` optimizer steps: `passes`
+    epochs over all completions, each in `parts` steps.
 
     Attributes:
         step: prompts of an optimizer step in one process.
         parts: `ppo_buffer_size`.
         passes: `ppo_epochs`.
-        processes: how many train.
+        processes: number of processes that train.
         seed: of the run.
     """
 
@@ -40,16 +40,16 @@ class Plan:
 
     @property
     def answers(self) -> int:
-        """Of a phase, in one process."""
+        """Number of completions of a phase in one process."""
         return self.step * self.parts
 
     @property
     def steps(self) -> int:
-        """Of a phase."""
+        """Number of optimizer steps of a phase, after which new completions are sampled."""
         return self.parts * self.passes
 
     def phases(self, prompts: int) -> int:
-        """Number of phases in which all processes together answer every prompt once, rounded up.
+        """Number of phases in which all processes together sample for every prompt once, rounded up: an epoch.
 
         Args:
             prompts: number of prompts.
@@ -57,18 +57,23 @@ class Plan:
         return math.ceil(prompts / (self.answers * self.processes))
 
     def loader_length(self, prompts: int) -> int:
-        """Rows that make the Trainer count an epoch as one answer to every prompt.
+        """Length of the placeholder data set that makes the Trainer count an epoch as one completion for every prompt.
 
-        The last phase of an epoch begins with the next one's prompts where it does not come out even.
+        Where the last phase of an epoch does not come out even, it begins with the prompts of the next epoch.
+
+        Args:
+            prompts: number of prompts.
         """
         return self.phases(prompts) * self.steps * self.step * self.processes
 
     def prompt_indices(self, prompts: int, prompts_used: int, rank: int) -> list[int]:
-        """Indices of the prompts that a process answers next; each epoch has its own order.
+        """Indices of the prompts that a process samples for next; each epoch has its own order.
+
+        They depend on the counts alone, so a resumed run continues with the same prompts.
 
         Args:
-            prompts: how many there are.
-            prompts_used: how many all processes have answered so far.
+            prompts: number of prompts.
+            prompts_used: prompts that all processes have sampled for so far.
             rank: of this process.
         """
         start = prompts_used + rank * self.answers
@@ -82,10 +87,10 @@ class Plan:
         return found
 
     def minibatch(self, answers: int, phase: int, phase_steps_done: int, rank: int) -> list[int]:
-        """Indices of the completions of one optimizer step.
+        """Indices of the completions of one optimizer step; each epoch over them has its own order.
 
         Args:
-            answers: how many there are.
+            answers: number of completions of this process.
             phase: number of the phase.
             phase_steps_done: steps of the phase that were made before.
             rank: of this process.
@@ -95,7 +100,9 @@ class Plan:
         return [int(one) for one in np.array_split(order, self.parts)[number]]
 
     def sampling_seed(self, phase: int, rank: int, use: int = SAMPLING) -> int:
-        """Seed of the sampling in a phase; completion `i` is sampled with this seed plus `i`.
+        """Seed of the sampling in a phase, so that a resumed run samples the same completions.
+
+        Completion `i` is sampled with this seed plus `i`.
 
         Args:
             phase: number of the phase.
@@ -106,7 +113,7 @@ class Plan:
 
 
 class PlaceholderDataset:
-    """Data set of empty examples: it gives the Trainer's loader the length of the run."""
+    """Data set of empty examples, which gives the Trainer's loader the length of the run; the stage samples data."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -125,13 +132,13 @@ class PlaceholderDataset:
 
 @dataclass(frozen=True)
 class PromptCollator:
-    """Batches of prompts for an evaluation, and the empty ones of `PlaceholderDataset`.
+    """Makes batches of prompts for an evaluation, and of the empty examples of `PlaceholderDataset`.
 
     Attributes:
         tokenizer: see `Collator`.
-        processor: of a model that sees; prompts have no pictures.
+        processor: of a vision model; not used, since prompts have no images.
         flatten: see `Collator`.
-        fill: not heeded.
+        fill: not used.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -140,7 +147,10 @@ class PromptCollator:
     fill: int = 1
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A model's inputs, with `numbers` where the examples have them."""
+        """A model's inputs, with `numbers` `[batch]` where the examples have them.
+
+        Placeholders give `input_ids` `[batch, 0]`, whose number is all that counts.
+        """
         import torch
 
         from llf_core.data.collate import Collator
@@ -155,7 +165,11 @@ class PromptCollator:
 
 
 def prompts_of(batch: Mapping[str, Any]) -> list[list[int]]:
-    """The token ids of each document of a batch of either kind."""
+    """Token ids of each document of a flattened or padded batch, as the decode loop takes prompts.
+
+    Args:
+        batch: of `PromptCollator`.
+    """
     ids = batch["input_ids"]
     if "cu_seq_lens_q" in batch:
         return [part.tolist() for part in ids[0].split(batch["cu_seq_lens_q"].diff().tolist())]

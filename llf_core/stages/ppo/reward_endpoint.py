@@ -1,4 +1,4 @@
-"""Scores from an HTTP endpoint, by LLaMA-Factory's protocol."""
+"""Scores from a reward endpoint over HTTP, by LLaMA-Factory's protocol."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 TIMEOUT = 60.0
-"""Seconds that an answer is waited for."""
+"""Seconds to wait for a response."""
 PAUSES = (1.0, 4.0)
-"""Seconds before the second and the third try."""
+"""Seconds before the second and the third attempt."""
 BUSY = {408, 425, 429, 500, 502, 503, 504}
-"""What a server says that may answer later."""
+"""Status codes of a server that may respond later."""
 LARGEST = 16 * 2**20
-"""Bytes of an answer."""
+"""Maximum bytes of a response."""
 SHOWN = 60
-"""Characters of an answer that a message shows."""
+"""Maximum characters of a score that a message quotes."""
 
 
 class _Here(urllib.request.HTTPRedirectHandler):
-    """Goes nowhere else: a redirect would carry what is secret to another place, and turn a POST into a GET."""
+    """Follows no redirect: it would send the credentials to another host, and turn a POST into a GET."""
 
     def redirect_request(self, *_: object) -> None:
-        """None."""
+        """Return None, which raises the redirect as an HTTPError."""
 
 
 def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> list[float]:
-    """Score texts with a reward endpoint, by LLaMA-Factory's protocol.
+    """Score texts with a reward endpoint, by LLaMA-Factory's protocol, for a reward model that another server runs.
 
     The request is `POST {"model": "model", "messages": [text, …]}`, the response `{"scores": [number, …]}`. The value
     of the environment variable `LLF_REWARD_AUTHORIZATION`, if set, is sent as the header `Authorization`. Network
@@ -94,10 +94,10 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
 
 
 def _read(answer: HTTPResponse, until: float) -> bytes:
-    """The body of an answer.
+    """Read the body of a response.
 
     Raises:
-        OSError: it is too long, or takes too long.
+        OSError: it is too long, or the time limit has passed.
     """
     parts, size = [], 0
     while part := answer.read1(65536):

@@ -1,4 +1,4 @@
-"""The answers of one phase, with all that the updates made of them need."""
+"""Completions of one phase, with everything that the optimizer steps need of them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Rollout:
-    """Answers, and one number for each of their tokens, answer after answer.
+    """Completions, and one number for each of their tokens, completion after completion.
 
     Attributes:
         prompts: token ids.
-        answers: token ids, none empty.
-        old_log_probs: `[tokens]`, float32, of the policy that wrote them.
-        old_values: `[tokens]`, what was expected before each token.
-        advantages: `[tokens]`, whitened.
-        returns: `[tokens]`, what the values are to learn.
+        answers: token ids of the completions, none empty.
+        old_log_probs: `[tokens]`, float32, of the policy that sampled them.
+        old_values: `[tokens]`, float32: value of the state before each token, at sampling.
+        advantages: `[tokens]`, float32, whitened.
+        returns: `[tokens]`, float32: targets of the value function.
     """
 
     prompts: list[list[int]]
@@ -52,7 +52,7 @@ class Rollout:
         *,
         flatten: bool,
     ) -> dict[str, Any]:
-        """Collate some completions for an optimizer step.
+        """Collate some completions for a micro-batch of an optimizer step.
 
         Args:
             indices: of the completions.
@@ -62,6 +62,9 @@ class Rollout:
 
         Returns:
             The batch of `answer_batch` with the tensors `PER_TOKEN`, `[tokens]` each.
+
+        Raises:
+            IndexError: an index is not that of a completion.
         """
         batch = answer_batch(
             [self.prompts[one] for one in indices],
@@ -80,15 +83,22 @@ class Rollout:
         return [(int(lengths[one]), int(ends[one])) for one in indices]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The rollout as tensors, for a checkpoint."""
+        """The rollout as named tensors, `[tokens]` or `[answers]` each, which a checkpoint stores as safetensors."""
         ids = {"prompts": self.prompts, "answers": self.answers}
         flat = {name: torch.tensor([token for row in rows for token in row]) for name, rows in ids.items()}
         lengths = {f"{name}.lengths": torch.tensor([len(row) for row in rows]) for name, rows in ids.items()}
         return flat | lengths | {name: getattr(self, name).contiguous() for name in PER_TOKEN}
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Rollout:
-        """The rollout of the tensors of a checkpoint, see `tensors`."""
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Rollout:
+        """Restore the rollout of a checkpoint, so that a run resumed within a phase uses the same completions.
+
+        Args:
+            tensors: of `tensors`, `[tokens]` or `[answers]` each.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
         prompts, answers = (
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]
             for name in ("prompts", "answers")
@@ -99,18 +109,18 @@ class Rollout:
 def run_in_chunks(
     items: Sequence[Item], size: int, compute: Callable[[Sequence[Item]], Result]
 ) -> tuple[list[Result], int]:
-    """Process items in chunks; halve the chunk size after out of memory.
+    """Process items in chunks, and halve the chunk size after out of memory, so that a large phase does not fail.
 
     Args:
-        items: of the work.
-        size: how many at a time.
-        compute: does it, and leaves nothing behind where it fails.
+        items: what to process.
+        size: items of a chunk, at least 1.
+        compute: processes a chunk; must leave nothing behind where it fails.
 
     Returns:
-        What it made of each part, and the size in the end.
+        The result of each chunk, and the size in the end, to begin with next time.
 
     Raises:
-        RuntimeError: the memory does not suffice for a single item.
+        RuntimeError, MemoryError: memory does not suffice for a single item, or `compute` failed for another reason.
     """
     results, start = [], 0
     while start < len(items):
@@ -122,6 +132,6 @@ def run_in_chunks(
         else:
             start += size
             continue
-        empty_caches()  # out here, where the error no longer holds what failed
+        empty_caches()  # outside the handler, where the error no longer keeps the failed graph in memory
         size = (size + 1) // 2
     return results, size

@@ -1,4 +1,4 @@
-"""The policy as the author of answers: they are written, scored and read, as many at a time as the memory allows."""
+"""Samples completions with the policy and evaluates them with all models, in chunks that fit into memory."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """What the models make of written answers: one number for each token, answer after answer, float32 on the CPU.
+    """Outputs of the models for each token of the completions, one after the other, float32 on the CPU.
 
     Attributes:
         log_probs: `[tokens]`, of the policy.
-        values: `[tokens]`, what was expected before each token.
+        values: `[tokens]`, value of the state before each token.
         reference: `[tokens]`, log-probabilities of the reference.
-        entropies: `[tokens]`, of the policy.
+        entropies: `[tokens]`, of the policy, in nats.
     """
 
     log_probs: Tensor
@@ -46,14 +46,20 @@ class TokenOutputs:
 
 
 class RolloutWorker:
-    """Writes answers with the policy as it is, and asks the other roles about them.
+    """Samples completions with the present policy, and evaluates them with reward model, reference and value function.
 
     Attributes:
-        sizes: answers that are written, and read, at a time; they become smaller where memory runs out.
+        sizes: completions that are sampled (`write`) and evaluated (`read`) at a time; halved after out of memory.
     """
 
     def __init__(self, context: TrainingContext, ppo_models: PPOModels, temperature: float) -> None:
-        """Takes the run, who plays which role, and the temperature of the sampling."""
+        """Bind the worker to a run.
+
+        Args:
+            context: the training context.
+            ppo_models: the models.
+            temperature: temperature of the sampling.
+        """
         training = context.config.training
         self.context, self.ppo_models, self.temperature = context, ppo_models, temperature
         self.sizes = {
@@ -62,12 +68,18 @@ class RolloutWorker:
         }
 
     def generate(self, prompts: Sequence[Sequence[int]], seed: int, step: int) -> list[list[int]]:
-        """Answers to prompts, as token ids.
+        """Sample a completion for each prompt, as token ids.
 
         Args:
             prompts: token ids, none empty.
-            seed: the answer to prompt `i` is drawn with that plus `i`, however many are written at a time.
-            step: the steps made so far.
+            seed: completion `i` is sampled with this seed plus `i`, so the chunk size does not change it.
+            step: optimizer steps made so far, for the progress event.
+
+        Returns:
+            Token ids of each completion, with the token that ends it if it was not truncated.
+
+        Raises:
+            RuntimeError, MemoryError: memory does not suffice for a single completion.
         """
         progress = ProgressEvents(self.context.writer, "rollout", len(prompts), step=step)
         generation, model = self.context.config.generation, self.context.model
@@ -96,14 +108,15 @@ class RolloutWorker:
         return [answer for part in results for answer in part]
 
     def score(self, completions: Sequence[SampledCompletion], step: int) -> list[Score]:
-        """Raw scores.
+        """Compute the scores of completions, not yet normalized.
 
         Args:
-            completions: the answers.
-            step: the steps made so far.
+            completions: the sampled completions.
+            step: optimizer steps made so far, for the progress event.
 
         Raises:
-            StopTraining: one is no finite number, or they cannot be had.
+            StopTraining: a score is not finite, a reward function failed, or the endpoint does not answer.
+            RuntimeError, MemoryError: memory does not suffice for a single completion.
         """
         progress = ProgressEvents(self.context.writer, "score", len(completions), step=step)
         done = 0
@@ -120,7 +133,14 @@ class RolloutWorker:
         return [one for part in results for one in part]
 
     def compute_outputs(self, completions: Sequence[SampledCompletion]) -> TokenOutputs:
-        """What policy, value function and reference make of answers."""
+        """Compute what the advantages need: log-probabilities, values, reference log-probabilities and entropies.
+
+        Args:
+            completions: the sampled completions.
+
+        Raises:
+            RuntimeError, MemoryError: memory does not suffice for a single completion.
+        """
         context = self.context
 
         def compute_outputs(part: Sequence[SampledCompletion]) -> tuple[Tensor, ...]:
@@ -141,6 +161,10 @@ class RolloutWorker:
         return TokenOutputs(*(torch.cat(column) for column in zip(*results, strict=True)))
 
     def text(self, ids: Sequence[int]) -> str:
-        """Token ids as a person reads them."""
+        """Decode token ids to text without special tokens, for samples and messages.
+
+        Args:
+            ids: token ids.
+        """
         text: str = self.context.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text.strip()

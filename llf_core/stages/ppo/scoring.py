@@ -1,4 +1,4 @@
-"""How good answers are: by a reward model, an endpoint, or functions."""
+"""Scores of completions: from a reward model, an endpoint, or reward functions."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from llf_core.rewards import WeightedSum
 
 SHOWN = 60
-"""Characters of a prompt that a message shows."""
+"""Maximum characters of a prompt that a message quotes."""
 
 
 @dataclass(frozen=True)
 class SampledCompletion:
-    """An answer that a policy has written.
+    """A completion that the policy has sampled.
 
     Attributes:
         prompt: token ids.
-        answer: token ids, at least one.
+        answer: token ids of the completion, at least one.
         index: of the prompt among the prepared examples.
-        held_out: whether among those that are evaluated.
+        held_out: whether the prompt is of the evaluation set.
     """
 
     prompt: Sequence[int]
@@ -50,11 +50,11 @@ class SampledCompletion:
 
 @dataclass(frozen=True)
 class Score:
-    """What an answer has earned.
+    """Score of a completion.
 
     Attributes:
-        total: None where it cannot be judged.
-        rewards: of what, by the name of each reward function; None where one does not apply.
+        total: the score; None if no reward function applies.
+        rewards: by the name of each reward function; None where one does not apply.
     """
 
     total: float | None
@@ -62,10 +62,10 @@ class Score:
 
 
 class ModelScoring:
-    """Scores of a reward model that reads the policy's own tokens, and after them what it was trained to read.
+    """Scores of a reward model, which reads the policy's tokens and then what it was trained to read after them.
 
-    A template writes more after an answer than the token that ends it (a newline after `<|im_end|>`), and the scores
-    of a reward model are those of the very last token: read one token sooner, they say little.
+    A template writes more after a completion than the token that ends it (a newline after `<|im_end|>`), and a reward
+    model is trained on the score of the very last token: one token earlier, scores are hardly related to it.
     """
 
     def __init__(
@@ -77,22 +77,23 @@ class ModelScoring:
         closing: Sequence[int] = (),
         ends: Collection[int] = (),
     ) -> None:
-        """Takes a loaded reward model.
+        """Bind a loaded reward model.
 
         Args:
-            scorer: of `llf_core.models.reward_model.load_reward_model`; alone, or put onto the policy.
+            scorer: of `llf_core.models.reward_model.load_reward_model`; a model of its own, or an adapter of the
+                policy.
             tokenizer: the policy's.
-            flatten: whether its model may be given flattened batches.
-            closing: what the chat template writes after the words of an answer.
-            ends: tokens that end an answer; `closing` takes their place.
+            flatten: whether its model supports flattened batches.
+            closing: token ids that the chat template writes after the words of a completion.
+            ends: tokens that end a completion; `closing` takes their place.
         """
         self._closing, self._ends = list(closing), ends
         self._scorer, self._tokenizer, self._flatten = scorer, tokenizer, flatten
-        # A causal model with its head beside it is asked by the fast path, a classifier as it is.
+        # A causal model with a separate head is run by the fast path, a classifier by its own forward.
         self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One an answer."""
+        """One score per completion."""
         return [Score(one) for one in self._scores(completions)]
 
     def _scores(self, completions: Sequence[SampledCompletion]) -> list[float]:
@@ -120,14 +121,14 @@ class ModelScoring:
         return scores
 
     def _closed(self, answer: Sequence[int]) -> list[int]:
-        """An answer as the template would write it, also one that was cut before it ended."""
+        """A completion with the template's suffix, also one that was truncated before its end."""
         if not self._closing:
             return list(answer)
         return [*(answer[:-1] if answer[-1] in self._ends else answer), *self._closing]
 
 
 def _last_read(batch: Mapping[str, Any], skipped: int | None) -> Tensor:
-    """Where a reward model reads its scores: at each document's last token that it does not take for padding."""
+    """Positions of the scores: each document's last token that the reward model does not take for padding."""
     ends: Tensor = batch["ends"]
     if skipped is None:
         return ends
@@ -141,33 +142,42 @@ def _last_read(batch: Mapping[str, Any], skipped: int | None) -> Tensor:
 
 
 class EndpointScoring:
-    """Scores of an HTTP endpoint, which reads prompt and answer as one text with its special tokens."""
+    """Scores of an HTTP endpoint, which reads prompt and completion as one text with special tokens."""
 
     def __init__(self, url: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Takes the address, and what makes texts of ids."""
+        """Bind an endpoint.
+
+        Args:
+            url: of the endpoint.
+            tokenizer: converts token ids to text.
+        """
         self._url, self._tokenizer = url, tokenizer
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One an answer."""
+        """One score per completion.
+
+        Raises:
+            StopTraining: see `ask_scores`.
+        """
         texts = [self._tokenizer.decode([*one.prompt, *one.answer], skip_special_tokens=False) for one in completions]
         return [Score(one) for one in ask_scores(self._url, texts)]
 
 
 class FunctionScoring:
-    """The weighted sum of what reward functions say.
+    """Weighted sum of the rewards of reward functions.
 
     Attributes:
-        indices: of the prompts that can be judged, among the prepared examples.
-        eval_indices: the same among those that are held out.
+        indices: prompts that can be scored, as indices of the prepared examples.
+        eval_indices: the same for the evaluation set.
     """
 
     def __init__(self, weighted_sum: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
-        """Takes the functions.
+        """Bind reward functions.
 
         Args:
             weighted_sum: the functions with their weights.
-            prompts: what the functions are told of each prompt.
-            text: makes a text of an answer's token ids.
+            prompts: messages and columns of each prompt, which the functions receive.
+            text: converts token ids of a completion to text.
         """
         self.indices, self.eval_indices = prompts.places, prompts.eval_places
         self._weighted_sum, self._text = weighted_sum, text
@@ -176,10 +186,10 @@ class FunctionScoring:
         self._at = {held: {index: row for row, index in enumerate(indices)} for held, indices in kept.items()}
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One an answer; its total is None where no function applies.
+        """One score per completion; its total is None where no function applies.
 
         Raises:
-            StopTraining: a function failed, or gave no number.
+            StopTraining: a function failed, or returned no number.
         """
         scored = [ScoredCompletion(self._answered(one)) for one in completions]
         for reward in self._weighted_sum.rewards:
@@ -201,15 +211,18 @@ class FunctionScoring:
 def check_finite(
     scores: Sequence[Score], completions: Sequence[SampledCompletion], text: Callable[[Sequence[int]], str]
 ) -> Sequence[Score]:
-    """The scores, once all that there are, are numbers.
+    """Check that all scores are finite: a single NaN would spread to every parameter in the next step.
 
     Args:
-        scores: of the answers.
-        completions: the answers.
-        text: makes a text of token ids.
+        scores: of the completions.
+        completions: the completions, for the message.
+        text: converts token ids to text.
+
+    Returns:
+        `scores`.
 
     Raises:
-        StopTraining: one is NaN or infinite.
+        StopTraining: a score is NaN or infinite.
     """
     for score, one in zip(scores, completions, strict=True):
         if score.total is not None and not math.isfinite(score.total):
@@ -222,6 +235,6 @@ def check_finite(
 
 
 def _shown(text: str) -> str:
-    """A text in one line; of a long one the end, which is what was asked last."""
+    """A text in one line; only the end of a long one, which has the last message."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else "…" + line[-SHOWN:]

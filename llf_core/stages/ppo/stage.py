@@ -1,4 +1,4 @@
-"""PPO (arXiv 1707.06347) on the scores of a language model's own answers, as in arXiv 1909.08593 and 2203.02155."""
+"""PPO (arXiv 1707.06347) on the scores of a language model's own completions (arXiv 1909.08593, 2203.02155)."""
 
 from __future__ import annotations
 
@@ -27,25 +27,29 @@ if TYPE_CHECKING:
     from llf_core.stages.ppo.token_rewards import RunningMoments
 
 TRIES = 16
-"""Most phases in a row of which no answer can be judged."""
+"""Maximum number of phases in a row of which no completion can be scored."""
 
 
 class PPO(LossStage):
-    """Has the policy answer prompts, scores the answers, and makes better ones likelier.
+    """Samples completions of prompts, scores them, and makes better ones likelier.
 
-    A phase answers `per_device_train_batch_size · gradient_accumulation_steps · ppo_buffer_size` prompts and makes
-    `ppo_buffer_size · ppo_epochs` optimizer steps of the answers. An epoch answers every prompt once, so
+    A phase samples completions for `per_device_train_batch_size · gradient_accumulation_steps · ppo_buffer_size`
+    prompts and makes `ppo_buffer_size · ppo_epochs` optimizer steps on them. An epoch samples for every prompt once, so
     `num_train_epochs` means what it does in LLaMA-Factory; `max_steps`, like `save_steps` and `logging_steps`, counts
     optimizer steps, as in every other stage (LLaMA-Factory counts phases).
 
-    What lies between two steps is held here and goes into each checkpoint: the answers that are not used up yet, the
-    moments of the scores, the KL coefficient, the value function.
+    State between two steps is kept here and written to each checkpoint: completions that later steps still learn from,
+    moments of the scores, KL coefficient, value function.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("input_ids",)
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Loads a model for every role; without `context` there is the loss alone."""
+        """Load the models; without `context` only the loss is available.
+
+        Raises:
+            ModelError, UntrustedCodeError, DataError, RewardError, re.error: see `build_models`.
+        """
         super().__init__(context)
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)
         if context is None:
@@ -78,7 +82,9 @@ class PPO(LossStage):
 
     # -- the Trainer's loader --------------------------------------------------------------------------
     def examples(self, examples: Dataset, *, held_out: bool = False) -> Dataset | PlaceholderDataset:
-        """A placeholder as long as the run, whose prompts the stage samples itself; prompts to evaluate as they are.
+        """A placeholder as long as the run, since the stage samples its training data; evaluation prompts as they are.
+
+        Evaluation prompts that no reward function can score are left out.
 
         Args:
             examples: the prepared prompts.
@@ -93,7 +99,7 @@ class PPO(LossStage):
 
     @property
     def _usable_prompts(self) -> Sequence[int]:
-        """The places of the prompts that can be answered and scored."""
+        """Indices of the prompts whose completions can be scored."""
         indices: Sequence[int] | None = getattr(self.ppo_models.score, "indices", None)
         return range(len(self.context.data.examples)) if indices is None else indices
 
@@ -103,14 +109,24 @@ class PPO(LossStage):
         return () if value is None else (value.model,)
 
     def collator(self, **options: Any) -> PromptCollator:
-        """Batches of prompts."""
+        """Create the function that makes batches of prompts.
+
+        Args:
+            options: the arguments of `llf_core.data.Collator`.
+        """
         from llf_core.stages.ppo.prompts import PromptCollator
 
         return PromptCollator(**options)
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of completion tokens in a batch, of prompts in an evaluation batch; an int64 scalar."""
+        """Number of completion tokens in a batch, of prompts in an evaluation batch; an int64 scalar.
+
+        An evaluation's loss is a mean over completions, since it is minus their scores.
+
+        Args:
+            batch: of `Rollout.batch` or `PromptCollator`.
+        """
         from llf_core.data.batch_split import document_count, trained_token_count
 
         if "targets" in batch:
@@ -119,14 +135,26 @@ class PPO(LossStage):
         return ids.new_tensor(document_count(batch))
 
     def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The answers that an optimizer step learns from; where none are left, new ones are written first."""
+        """Completions that an optimizer step learns from; samples and scores a new phase first if none are left.
+
+        Args:
+            batches: the loader's placeholders; only their number counts.
+
+        Returns:
+            As many micro-batches of `Rollout.batch`.
+
+        Raises:
+            StopTraining: no completion can be scored, a score is not finite, a reward function failed, or the endpoint
+                does not answer.
+            RuntimeError, MemoryError: memory does not suffice for a single completion.
+        """
         import numpy as np
 
         rollout = self.rollout
         if rollout is None or self.phase_steps_done >= self.plan.steps:
             rollout = self.rollout = self._collect_rollout()
         own = self.plan.minibatch(len(rollout), self.phase, self.phase_steps_done, self.rank)
-        if len(own) < len(batches):  # few could be judged
+        if len(own) < len(batches):  # few could be scored
             own = [int(one) for one in np.resize(own or range(len(rollout)), len(batches))]
         self.phase_steps_done += 1
         self.steps_done += 1
@@ -141,18 +169,29 @@ class PPO(LossStage):
         model: nn.Module,
         batch: dict[str, Any],
         label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
-        record_losses: Callable[[Tensor, Tensor], object] | None = None,  # noqa: ARG002 - an answer has no example's loss
+        record_losses: Callable[[Tensor, Tensor], object] | None = None,  # noqa: ARG002 - a completion is no example
     ) -> Tensor:
         """Sum of the clipped policy loss and the weighted value loss over a micro-batch's tokens.
 
+        `L_policy + ppo_vf_coef · L_value`. In an evaluation, completions are sampled, and the loss is minus their
+        scores.
+
         Args:
             model: the policy, perhaps wrapped.
-            batch: of `Rollout.batch`; in an evaluation, prompts: they are answered, and the loss is `-score`.
-            label_smoothing: not used.
-            record_losses: not called.
+            batch: of `Rollout.batch`; in an evaluation of `PromptCollator`.
+            label_smoothing: not used; a rule refuses it.
+            record_losses: not called: a completion is no example of the data set.
 
         Returns:
-            A float32 scalar with a graph.
+            A float32 scalar with a graph; without one in an evaluation.
+
+        Raises:
+            StopTraining: in an evaluation, a score is not finite, a reward function failed, or the endpoint does not
+                answer.
+            RuntimeError, MemoryError: in an evaluation, memory does not suffice for a single completion.
+
+        Source:
+            arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`.
         """
         from llf_core.stages.ppo.losses import approximate_kl, policy_losses, value_losses
         from llf_core.stages.ppo.policy_output import compute_policy
@@ -177,12 +216,12 @@ class PPO(LossStage):
 
     # -- a phase -----------------------------------------------------------------------------------------
     def _collect_rollout(self) -> Rollout:
-        """Writes and scores answers; nothing changes where that fails.
+        """Sample and score the completions of a phase; if that fails, nothing has changed.
 
-        Where none of them can be judged, the next prompts are answered: at most all of them once.
+        If none of them can be scored, the next prompts are tried: all of them at most once.
 
         Raises:
-            StopTraining: no answer to them can be judged, or one's score is no number.
+            StopTraining: none can be scored, or a score is not finite.
         """
         from llf_core.stages.ppo.scoring import SampledCompletion
 
@@ -208,7 +247,7 @@ class PPO(LossStage):
     def _keep_scored(
         self, completions: Sequence[SampledCompletion], scores: Sequence[Score]
     ) -> list[tuple[SampledCompletion, float, Score]]:
-        """The answers that could be judged, with what they have earned; of the others a warning tells once."""
+        """The completions that could be scored, with their scores; a warning tells of the others once."""
         from llf_core.rewards import unscored_message
 
         pairs = zip(completions, scores, strict=True)
@@ -228,7 +267,7 @@ class PPO(LossStage):
         return found
 
     def _unscored_error(self, what: str) -> StopTraining:
-        """What ends a run whose functions say nothing."""
+        """The error of a run whose reward functions score no completion."""
         from llf_core.rewards import BUILT_IN
         from llf_core.stages.base.cannot_continue import StopTraining
 
@@ -245,7 +284,7 @@ class PPO(LossStage):
         )
 
     def _build_rollout(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> Rollout:
-        """What the updates are made of; moments and coefficient take note of the answers."""
+        """Compute advantages and returns, and update the score moments and the KL coefficient."""
         import torch
 
         from llf_core.stages.base.all_reduce import sum_over_ranks
@@ -256,7 +295,7 @@ class PPO(LossStage):
         outputs = self.rollout_worker.compute_outputs(completions)
         if self.options.ppo_score_norm:
             self.moments.update(given, sum_over_ranks)
-            given = self.moments.normalised(given)
+            given = self.moments.normalized(given)
         found = build_experience(
             completions, given, outputs, self.options, self.controller.coefficient, all_reduce=sum_over_ranks
         )
@@ -270,7 +309,7 @@ class PPO(LossStage):
 
     # -- an evaluation -----------------------------------------------------------------------------------
     def _evaluation_loss(self, batch: Mapping[str, Any]) -> Tensor:
-        """Minus the scores of new answers to prompts; every evaluation draws with the same seed."""
+        """Minus the sum of the scores of new completions; every evaluation samples with the same seed."""
         import torch
 
         from llf_core.stages.ppo.prompts import EVALUATION, prompts_of
@@ -287,15 +326,22 @@ class PPO(LossStage):
         scored = self._keep_scored(completions, self.rollout_worker.score(completions, self.steps_done))
         self._measure_scores(scored)
         total = -sum(score for _, score, _ in scored)
-        self.measures.add("loss", total, len(scored))  # in place of a mean over all prompts, judged or not
+        self.measures.add("loss", total, len(scored))  # instead of a mean over all prompts, scored or not
         return torch.tensor(float(total), device=batch["input_ids"].device)
 
     def evaluated(self, means: Mapping[str, float]) -> None:
-        """Ends a run of whose held-out answers none can be judged."""
+        """End a run none of whose evaluation completions could be scored: its evaluation loss would be meaningless.
+
+        Args:
+            means: by the names of `measures`.
+
+        Raises:
+            StopTraining: there is no mean reward.
+        """
         if "reward" not in means:
             raise self._unscored_error("any of the held-out")
 
-    # -- what is told ------------------------------------------------------------------------------------
+    # -- metrics and samples ------------------------------------------------------------------------------------
     def _measure_scores(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> None:
         import statistics
 
@@ -310,7 +356,7 @@ class PPO(LossStage):
             self.measures.add("reward_std", statistics.stdev(scores), 1)
 
     def _write_samples(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> None:
-        """Writes some answers down."""
+        """Write some completions to `samples.jsonl`."""
         if self.rank:
             return
         for one, total, score in scored[: self.context.config.stage.kept_completions]:
@@ -324,7 +370,7 @@ class PPO(LossStage):
             )
 
     def _prompt_text(self, one: SampledCompletion) -> str:
-        """What was asked last in a prompt; of one whose record is not read as messages, all of it."""
+        """The last message of a prompt; the whole prompt if its record cannot be read as messages."""
         if self._prompt_texts is None:
             self._prompt_texts = self._load_prompt_texts()
         return self._prompt_texts.get(one.index) or self.rollout_worker.text(one.prompt)
@@ -335,7 +381,7 @@ class PPO(LossStage):
 
         try:
             found = prompts_of(self.context.config, self.context.data, (self.context.folder.path,))
-        except DataError:  # none can be told as messages
+        except DataError:  # no record can be read as messages
             return {}
         rows = zip(found.places, found.train, strict=True)
         return {index: str(row["prompt"][-1]["content"]) for index, row in rows}
@@ -347,7 +393,7 @@ class PPO(LossStage):
 
     # -- checkpoints -------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:
-        """Where the run is; the answers and the value function are in `save`'s file."""
+        """Position in the run, KL coefficient and moments, as JSON; `save` writes completions and value function."""
         return {
             "made": self.steps_done,
             "phase": self.phase,
@@ -359,7 +405,14 @@ class PPO(LossStage):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on there."""
+        """Continue at the position of a checkpoint; does nothing for an empty state.
+
+        Args:
+            state: of the checkpoint, see `state`.
+
+        Raises:
+            KeyError: an entry is missing.
+        """
         from llf_core.stages.ppo.token_rewards import RunningMoments
 
         if not state:
@@ -372,7 +425,14 @@ class PPO(LossStage):
         self.rollout_worker.sizes = dict(state["sizes"])
 
     def save(self, checkpoint: Path) -> None:
-        """Writes the value function and the answers."""
+        """Write the value function and the phase's completions, which are no part of the policy's files.
+
+        Args:
+            checkpoint: folder of the checkpoint; each rank writes its own file.
+
+        Raises:
+            OSError, SafetensorError: the disk is full or cannot be written.
+        """
         from safetensors.torch import save_file
 
         tensors = {
@@ -384,7 +444,15 @@ class PPO(LossStage):
         save_file(tensors, checkpoint / self._file)
 
     def load(self, checkpoint: Path) -> None:
-        """Reads them."""
+        """Read the value function and the completions that `save` wrote.
+
+        Args:
+            checkpoint: folder of the checkpoint.
+
+        Raises:
+            OSError, SafetensorError: the file is missing or damaged.
+            KeyError: a parameter of the value function is not in it.
+        """
         import torch
         from safetensors.torch import load_file
 
@@ -395,7 +463,7 @@ class PPO(LossStage):
             for name, parameter in self.ppo_models.value_container.trained().items():
                 parameter.copy_(tensors[f"value.{name}"])
         rollout = {name.removeprefix("rollout."): one for name, one in tensors.items() if name.startswith("rollout.")}
-        self.rollout = Rollout.of(rollout) if rollout else None
+        self.rollout = Rollout.from_tensors(rollout) if rollout else None
 
     @property
     def _file(self) -> str:
@@ -403,7 +471,7 @@ class PPO(LossStage):
 
     # -- this machine ------------------------------------------------------------------------------------
     def _on_all_ranks(self, here: bool) -> bool:
-        """Whether something is so on all processes."""
+        """Whether a condition holds on all processes."""
         import torch
 
         from llf_core.stages.base.all_reduce import sum_over_ranks

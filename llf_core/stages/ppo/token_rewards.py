@@ -1,4 +1,4 @@
-"""From the scores of answers to what each of their tokens earns."""
+"""Rewards of tokens from the scores of completions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ if TYPE_CHECKING:
 
 
 def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Tensor, beta: float) -> Tensor:
-    """Rewards of tokens: each pays for leaving the reference, the last one gets the answer's score.
+    """Rewards of tokens: a KL penalty for each, and the completion's score at its last token.
+
+    `r_t = -β (log π(a_t) - log π_ref(a_t))`. The penalty keeps the policy near the reference, where scores are
+    reliable.
 
     Args:
-        log_probs: `[batch, seq]`, of the policy that wrote the answers.
+        log_probs: `[batch, seq]`, of the policy that sampled the completions.
         reference: `[batch, seq]`, of the reference.
-        mask: `[batch, seq]`, true where an answer has a token; each row's are its first ones, at least one.
+        mask: `[batch, seq]`, bool: true where a completion has a token; each row's are its first ones, at least one.
         scores: `[batch]`.
-        beta: coefficient of the KL penalty.
+        beta: β, coefficient of the KL penalty.
 
     Returns:
-        `[batch, seq]`, 0 where no token is.
+        `[batch, seq]`, 0 outside the mask.
 
     Source:
-        `r_t = -β (log π(a_t) - log π_ref(a_t))`, and the score at the last token: arXiv 1909.08593, equation 2, spread
-        over the tokens.
+        arXiv 1909.08593, equation 2, its KL penalty spread over the tokens.
     """
     rewards = (-beta * (log_probs - reference)).masked_fill(~mask, 0.0)
     last = mask.sum(1, keepdim=True) - 1
@@ -37,26 +39,31 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
 
 
 def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Estimated KL divergence from the reference per completion: `Σ_t log π(a_t) - log π_ref(a_t)`.
+    """Estimate the KL divergence from the reference per completion: `Σ_t log π(a_t) - log π_ref(a_t)`.
+
+    It is logged, and the KL controller adapts the coefficient to it.
 
     Args:
         log_probs: `[batch, seq]`, of the policy.
         reference: `[batch, seq]`, of the reference.
-        mask: `[batch, seq]`, true at completion tokens.
+        mask: `[batch, seq]`, bool: true at completion tokens.
 
     Returns:
         `[batch]`, in nats.
+
+    Source:
+        J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k1`.
     """
     return (log_probs - reference).masked_fill(~mask, 0.0).sum(1)
 
 
 @dataclass
 class RunningMoments:
-    """Mean and standard deviation of all scores that were seen.
+    """Mean and standard deviation of all scores so far.
 
     Attributes:
-        count: scores seen.
-        mean: of them.
+        count: number of scores.
+        mean: mean of the scores.
         squares: sum of the squared distances from the mean.
     """
 
@@ -66,16 +73,19 @@ class RunningMoments:
 
     @property
     def deviation(self) -> float:
-        """The unbiased standard deviation; 1 where there is none."""
+        """Unbiased standard deviation; 1 where there is none, so that dividing by it changes nothing."""
         spread = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
         return spread if spread > 0 else 1.0
 
     def update(self, scores: Tensor, all_reduce: Callable[[Tensor], Tensor] = lambda own: own) -> None:
-        """Takes in new scores.
+        """Add scores, in float64 and without keeping them.
 
         Args:
             scores: `[batch]`.
             all_reduce: sums a tensor over all processes.
+
+        Raises:
+            ZeroDivisionError: no process has a score.
 
         Source:
             The moments of two sets from those of each: Chan, Golub and LeVeque 1979, equations 2.1.
@@ -89,6 +99,16 @@ class RunningMoments:
         self.squares += squares + difference**2 * self.count * count / both
         self.count = both
 
-    def normalised(self, scores: Tensor) -> Tensor:
-        """Scores `[batch]` normalized by the running mean and standard deviation, same shape and dtype."""
+    def normalized(self, scores: Tensor) -> Tensor:
+        """Normalize scores by the running mean and standard deviation, since reward models differ in scale.
+
+        Args:
+            scores: `[batch]`.
+
+        Returns:
+            Same shape and dtype.
+
+        Source:
+            LLaMA-Factory's `ppo_score_norm` (`use_score_norm` of TRL before 1.0).
+        """
         return (scores - self.mean) / self.deviation

@@ -1,4 +1,4 @@
-"""What is expected of the rest of an answer: a head on the policy itself, or a model of its own."""
+"""The value function: a head on the policy, or a model of its own."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class ValueHead(nn.Module):
-    """One number of a hidden state, in float32: `V(s) = w · h + b`.
+    """Value of a hidden state, in float32: `V(s) = w · h + b`.
 
     It begins at 0, so that the first advantages are the rewards themselves.
     """
 
     def __init__(self, width: int, device: torch.device | str, weight: Tensor | None = None) -> None:
-        """Makes the head.
+        """Create the head.
 
         Args:
-            width: of the hidden states.
-            device: where it is put.
+            width: size of the hidden states.
+            device: device of the parameters.
             weight: `[1, width]` to begin with, such as a reward model's head.
         """
         super().__init__()
@@ -39,6 +39,8 @@ class ValueHead(nn.Module):
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - a model of its own needs it
         """Estimate the value of the state before each completion token of a batch.
 
+        Computed in float32 also under autocast: values are regressed, and bfloat16 would round them to three digits.
+
         Args:
             rows: `[tokens, width]`, the hidden states that predict the completion tokens (`predictors` of the batch).
             batch: not used; `ValueModel.forward` has the same parameters.
@@ -52,16 +54,21 @@ class ValueHead(nn.Module):
 
 
 class ValueModel(nn.Module):
-    """A model of its own with a `ValueHead`, as in the classic recipe (arXiv 2203.02155, section 3.5)."""
+    """A separate model with a `ValueHead`, as in the original recipe (arXiv 2203.02155, section 3.5)."""
 
     def __init__(self, model: nn.Module, head: ValueHead) -> None:
-        """Takes a causal language model whose trained parameters are set, and its head."""
+        """Create the value model.
+
+        Args:
+            model: a causal language model whose trained parameters are set.
+            head: its head.
+        """
         super().__init__()
         self.model = model
         self.head = head
 
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - the policy's are not used
-        """Values before each token of a batch's completions, from the value model's own hidden states.
+        """Estimate the value before each completion token from the value model's own hidden states.
 
         Args:
             rows: `[tokens, width]`, the policy's hidden states; not used.
@@ -85,12 +92,16 @@ class UnsavedModule(nn.Module):
     """Registers a module as part of a model for optimizers and wrappers, and keeps it out of the saved files."""
 
     def __init__(self, inner: nn.Module) -> None:
-        """Takes the module."""
+        """Wrap the module.
+
+        Args:
+            inner: the module.
+        """
         super().__init__()
         self.inner = inner
 
     def state_dict(self, *_: object, destination: dict[str, Tensor] | None = None, **__: object) -> Any:
-        """An empty state dict: the stage saves the parameters itself.
+        """An empty state dict: the stage saves the parameters itself, and the result must load as a plain model.
 
         Args:
             destination: returned unchanged if given.
@@ -98,5 +109,5 @@ class UnsavedModule(nn.Module):
         return {} if destination is None else destination
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by name."""
+        """Trained parameters by name, of any shape, which the stage saves and loads."""
         return {name: parameter for name, parameter in self.inner.named_parameters() if parameter.requires_grad}

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def token_weights(options: SFTOptions) -> TokenWeights | None:
-    """The weights of the loss that a config selects; None for the plain cross-entropy.
+    """Select the token weights of the loss that a config selects; None for the plain cross-entropy.
 
     ASFT weights tokens as DFT does, and adds a KL penalty of its own.
 
     Args:
-        options: of the stage.
+        options: options of the stage.
     """
     if options.use_eaft_loss:
         return partial(eaft_weights, alpha=options.eaft_alpha)

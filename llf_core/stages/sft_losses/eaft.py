@@ -16,6 +16,8 @@ MAX_ENTROPY = 3.0
 def eaft_weights(log_probs: Tensor, costs: Tensor, alpha: float) -> Tensor:  # noqa: ARG001 - as all weights of tokens
     """Weight `(H / 3)^α` of each token, with the entropy `H` of the 20 likeliest tokens at its position.
 
+    Tokens that a confident model contradicts get little weight, so that training does not overwrite what it knows.
+
     Args:
         log_probs: log-probabilities of the vocabulary, `[rows, V]`.
         costs: `-log p` of the target of each row, `[rows]`; not needed.

@@ -380,7 +380,7 @@ def test_names_of_trl_that_are_overridden_or_used(name):
     known = {attribute for one in library for attribute in vars(one)}
     own = {"seen", "resume_rollout", "sample_completions", "save_step_state", "unused_completions"}
     own |= {"_save_last_step", "_checkpoint_on_reward_error"}
-    assert set(vars(trainers.Online)) - {"__module__", "__doc__", "__annotations__", "__init__", *own} <= known
+    assert set(vars(trainers.OnlineTrainer)) - {"__module__", "__doc__", "__annotations__", "__init__", *own} <= known
     assert {"_save_checkpoint", "_generate_single_turn"} <= known
     assert kind.__mro__.index(TrainingLoop) < kind.__mro__.index(library[0])
     sampler = RepeatSampler([0, 1, 2], 2, seed=5)

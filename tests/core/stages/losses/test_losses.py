@@ -15,7 +15,7 @@ from llf_core.config.declarations.stages.dpo import LEVEL_TAU
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.stages.losses import LOSSES, Pairs, Terms
 from llf_core.stages.losses.orpo import odds_ratio_loss
-from llf_core.stages.losses.ranks import matched
+from llf_core.stages.losses.ranks import rank_differences
 from tests.core.stages.losses.made_up import FIELDS, made_pairs, rows
 
 TERMS = Terms(beta=0.37, label_smoothing=0.2, gamma=0.8, discopop_tau=0.25)
@@ -367,8 +367,8 @@ def test_robust_is_unbiased():
 
 
 def test_values_are_matched_by_rank():
-    assert matched(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([0.0, 2.0, 4.0])).tolist() == [1.0, 1.0, 1.0]
-    assert matched(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([4.0, 0.5, 2.5])).tolist() == [1.0, 0.5, 0.5]
+    assert rank_differences(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([0.0, 2.0, 4.0])).tolist() == [1.0, 1.0, 1.0]
+    assert rank_differences(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([4.0, 0.5, 2.5])).tolist() == [1.0, 0.5, 0.5]
 
 
 def test_the_table_is_read_without_torch():

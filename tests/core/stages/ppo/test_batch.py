@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from llf_core.stages.ppo.batch import answer_batch, padded
+from llf_core.stages.ppo.batch import answer_batch, pad_to_rows
 
 PROMPTS, ANSWERS = [[5, 6], [7]], [[8, 9], [11]]
 
@@ -33,6 +33,6 @@ def test_padded(tiny_tokenizer):
 
 def test_a_rectangle_and_back():
     flat = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    rectangle, mask = padded(flat, torch.tensor([1, 3]))
+    rectangle, mask = pad_to_rows(flat, torch.tensor([1, 3]))
     assert rectangle.tolist() == [[1, 0, 0], [2, 3, 4]]
     assert rectangle[mask].tolist() == flat.tolist()

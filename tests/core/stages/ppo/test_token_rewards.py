@@ -34,15 +34,15 @@ def test_running_moments_are_those_of_all_scores() -> None:
     assert moments.mean == pytest.approx(statistics.fmean(every), rel=1e-12)
     assert moments.deviation == pytest.approx(statistics.stdev(every), rel=1e-12)
     expected = (2.0 - statistics.fmean(every)) / statistics.stdev(every)
-    assert moments.normalised(torch.tensor([2.0])).tolist() == pytest.approx([expected])
+    assert moments.normalized(torch.tensor([2.0])).tolist() == pytest.approx([expected])
 
 
 def test_scores_that_are_all_the_same_become_0() -> None:
     moments = RunningMoments()
     moments.update(torch.tensor([3.0]))
-    assert moments.normalised(torch.tensor([3.0])).tolist() == [0.0]
+    assert moments.normalized(torch.tensor([3.0])).tolist() == [0.0]
     moments.update(torch.tensor([3.0, 3.0]))
-    assert moments.normalised(torch.tensor([3.0, 4.0])).tolist() == [0.0, 1.0]
+    assert moments.normalized(torch.tensor([3.0, 4.0])).tolist() == [0.0, 1.0]
 
 
 def test_controller_follows_the_target() -> None:
