@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -65,7 +66,15 @@ class Declaration:
 
     def is_selected(self, config: ConfigValues) -> bool:
         """Whether a config selects the plug-in. Options of other plug-ins have no effect."""
-        return self.selected_by(config.get(self.selector))
+        return self.is_selected_in(config.get)
+
+    def is_selected_in(self, value_of: Callable[[str], Any]) -> bool:
+        """Whether values select it, those of a form that is being filled in too.
+
+        Args:
+            value_of: gives the value of a key.
+        """
+        return self.selected_by(value_of(self.selector))
 
     def load(self, base: type[ImplementationT]) -> type[ImplementationT]:
         """Import the implementation: only when a run needs it, since it may import torch.
@@ -164,21 +173,73 @@ class ModifierDeclaration(Declaration):
         return bool(value)
 
 
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """Memory that an optimizer needs beside the weights.
+
+    Attributes:
+        state_bytes: bytes of its state.
+        gradients: number of gradient values that exist at a time.
+    """
+
+    state_bytes: float
+    gradients: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OptimizerDeclaration(Declaration):
     """An optimizer; implemented by a `llf_core.optimizers.optimizer.Optimizer`, or by transformers under its name.
 
     Attributes:
+        switch: a flag among its options that selects it too, such as `use_galore`; `optim` then names the optimizer
+            that it is built on. Empty: only `optim` selects it.
+        bases: values of `optim` that can stand beside its switch; the first is meant where `optim` names it itself.
         state_bytes: bytes of state for each trained parameter, for the memory forecast; Adam keeps 8.
-        packages: packages it imports beside torch and transformers.
+        memory: computes the memory from the config and the shape of each trained parameter by name, where
+            `state_bytes` does not tell it.
+        layerwise: whether a config has it update each parameter in the backward pass and free its gradient at once.
+        trains_adapters: whether it can train the matrices of an adapter.
+        keeps_masters: whether it keeps float32 copies of what it updates, so that trained weights stay in the dtype of
+            the model.
+        check_shapes: why it cannot train weights, from the config and the shape of each weight by name; None if it can.
+            The shapes are those of the model's files before a run starts, then those of the trained parameters.
+        packages: packages it imports beside torch and transformers, as pip calls them.
     """
 
     kind: ClassVar[str] = "optimizer"
     section: ClassVar[str] = "optimizer"
     key: ClassVar[str] = "optim"
 
+    switch: str = ""
+    bases: tuple[str, ...] = ()
     state_bytes: float = 8.0
+    memory: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], OptimizerMemory] | None = None
+    layerwise: Callable[[ConfigValues], bool] = lambda _: False
+    trains_adapters: bool = True
+    keeps_masters: bool = False
+    check_shapes: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], Problem | None] | None = None
     packages: tuple[str, ...] = ()
+
+    def is_switched_on(self, config: ConfigValues) -> bool:
+        """Whether its switch selects it."""
+        return bool(self.switch) and bool(config.get(self.switch))
+
+    def is_selected_in(self, value_of: Callable[[str], Any]) -> bool:
+        """Whether its switch or its name is among values."""
+        return (bool(self.switch) and bool(value_of(self.switch))) or super().is_selected_in(value_of)
+
+    def memory_for(self, config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> OptimizerMemory:
+        """Memory of its state and of the gradients.
+
+        Args:
+            config: any.
+            shapes: shape of each trained parameter by name.
+        """
+        if self.memory is not None:
+            return self.memory(config, shapes)
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        gradients = max(sizes, default=0) if self.layerwise(config) else sum(sizes)
+        return OptimizerMemory(sum(sizes) * self.state_bytes, gradients)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

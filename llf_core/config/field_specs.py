@@ -191,11 +191,12 @@ def _fields() -> tuple[FieldSpec, ...]:
             owners[key] = where
             found[key] = _spec(key, info, section, plugin, where)
     for one in all_declared().values():
-        if one.selector not in found:
-            raise PluginError(
-                f"The {one.kind} {one.name} is selected by the key {one.selector!r}, which no section and no plug-in "
-                "declares. Expected one of its own options, or a key of a section."
-            )
+        for key in filter(None, (one.selector, getattr(one, "switch", ""))):
+            if key not in found:
+                raise PluginError(
+                    f"The {one.kind} {one.name} is selected by the key {key!r}, which no section and no plug-in "
+                    "declares. Expected one of its own options, or a key of a section."
+                )
     order = tuple(SECTIONS)
     return tuple(sorted(found.values(), key=lambda spec: order.index(spec.section)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.known_keys import known
+from llf_core.config.optimizer_names import translate_optimizer
 from llf_core.config.problem import Problem
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 
 
 def translate(requested: RequestedConfig) -> None:
+    """Translate aliases of keys, and optimizers that have another name in transformers.
+
+    Args:
+        requested: the config as given; changed in place.
+    """
+    _rename(requested)
+    translate_optimizer(requested)
+
+
+def _rename(requested: RequestedConfig) -> None:
     """Rename aliases of config keys to the keys of LLF, for example `warmup_ratio` to `warmup_steps`.
 
     A config of LLaMA-Factory or of an older transformers then runs unchanged. Each renamed key adds a note to the

@@ -23,6 +23,9 @@ class Known:
         not_needed: by key, what happens instead.
         translated: by key, the key that took its place.
         secrets: by key, the environment variable that takes its place.
+        optimizers: by name of an optimizer in transformers, the keys and values that select it here.
+        optimizer_options: by switch of an optimizer, the keys of its `optim_args` in transformers, with the default.
+        optimizer_targets: by switch of an optimizer, the key that `optim_target_modules` means.
     """
 
     features: Mapping[str, str]
@@ -31,6 +34,9 @@ class Known:
     not_needed: Mapping[str, str]
     translated: Mapping[str, str]
     secrets: Mapping[str, str]
+    optimizers: Mapping[str, Mapping[str, Any]]
+    optimizer_options: Mapping[str, Mapping[str, tuple[str, Any]]]
+    optimizer_targets: Mapping[str, str]
 
     @property
     def keys(self) -> frozenset[str]:
@@ -57,4 +63,18 @@ def known() -> Known:
             defaults[key] = (default, *harmless.get(key, ()))
         for key, names in feature.get("values", {}).items():
             values.setdefault(key, {}).update(dict.fromkeys(names, feature["name"]))
-    return Known(features, defaults, values, data["not_needed"], data["translated"], data["secret"])
+    options = {
+        switch: {name: (key, default) for name, [key, default] in entries.items()}
+        for switch, entries in data["optimizer_options"].items()
+    }
+    return Known(
+        features=features,
+        defaults=defaults,
+        values=values,
+        not_needed=data["not_needed"],
+        translated=data["translated"],
+        secrets=data["secret"],
+        optimizers=data["optimizers"],
+        optimizer_options=options,
+        optimizer_targets=data["optimizer_targets"],
+    )

@@ -95,12 +95,36 @@ def stage_of(config: ConfigValues) -> StageDeclaration:
 
 
 def optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
-    """The optimizer that a config selects, whose traits rules and forecasts ask for.
+    """The optimizer that a config selects: the first whose switch is on, else that of `optim`.
 
     Raises:
         PluginError: two packages declare the same name.
     """
-    return declared(OptimizerDeclaration)[config.optimizer.optim]
+    optimizers = declared(OptimizerDeclaration)
+    switched = (one for one in optimizers.values() if one.is_switched_on(config))
+    return next(switched, optimizers[config.optimizer.optim])
+
+
+def base_optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
+    """The optimizer that the selected one is built on; itself where it is built on none.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
+    selected = optimizer_of(config)
+    if not selected.bases:
+        return selected
+    switched = selected.is_switched_on(config) and config.optimizer.optim != selected.name
+    return declared(OptimizerDeclaration)[config.optimizer.optim if switched else selected.bases[0]]
+
+
+def optimizer_packages(config: ConfigValues) -> tuple[str, ...]:
+    """Packages that the selected optimizer and its base import, as pip calls them.
+
+    Raises:
+        PluginError: two packages declare the same name.
+    """
+    return tuple(dict.fromkeys((*optimizer_of(config).packages, *base_optimizer_of(config).packages)))
 
 
 def modifiers_of(config: ConfigValues) -> tuple[ModifierDeclaration, ...]:

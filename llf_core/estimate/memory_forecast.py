@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.declaration import OptimizerMemory
 from llf_core.estimate.activations import FLOAT32_BYTES, activation_bytes
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     *,
     weights: int,
     trained: int,
-    state_bytes: float = ADAM_BYTES,
+    optimizer: OptimizerMemory | None = None,
     device: str = "cpu",
 ) -> Forecast:
     """Forecast the peak memory of a training step, before it can run out of memory.
@@ -82,7 +83,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         step: settings of the pass over its largest micro-batch.
         weights: bytes of all weights as loaded.
         trained: number of trained parameters.
-        state_bytes: bytes of optimizer state for each trained parameter, `OptimizerDeclaration.state_bytes`.
+        optimizer: state and gradients of the optimizer; unset, those of Adam.
         device: `cpu`, `mps` or `cuda`.
 
     Returns:
@@ -91,12 +92,13 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     Raises:
         KeyError: an unknown device.
     """
+    optimizer = optimizer or OptimizerMemory(trained * ADAM_BYTES, trained)
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
     return Forecast(
         base=PROCESS_BYTES[device],
         weights=weights,
-        gradients=trained * FLOAT32_BYTES + copies,
-        optimizer=int(trained * state_bytes),
+        gradients=optimizer.gradients * FLOAT32_BYTES + copies,
+        optimizer=int(optimizer.state_bytes),
         activations=int(SLACK * activation_bytes(model, step)),
         head=head_bytes(model, step),
     )

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.registry import optimizer_of
+from llf_core.config.registry import optimizer_packages
 from llf_core.models.deferred_modules import can_defer, defer_modules
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def needs_bitsandbytes(config: RunConfig) -> bool:
 
     It is needed for quantized weights, for its optimizers, and possibly for a model whose config is not available.
     """
-    if config.model.quantization_bit is not None or "bitsandbytes" in optimizer_of(config).packages:
+    if config.model.quantization_bit is not None or "bitsandbytes" in optimizer_packages(config):
         return True
     stored = _stored_config(config)
     return stored is None or "quantization_config" in stored

@@ -56,14 +56,14 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         first=min(inside.values(), default=sizes.layers) if _enters_late(model) else 0,
     )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    trained = count_parameters(model)[1]
+    memory = optimizer_of(config).memory_for(config, {name: tuple(one.shape) for name, one in own.items()})
     plain, thrifty = (
         training_memory(
             sizes,
             dataclasses.replace(step, checkpointing=checkpointing),
             weights=weights,
-            trained=trained,
-            state_bytes=optimizer_of(config).state_bytes,
+            trained=count_parameters(model)[1],
+            optimizer=memory,
             device=plan.device,
         )
         for checkpointing in (False, True)

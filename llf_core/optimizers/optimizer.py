@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from llf_core.config.registry import optimizer_of
+from llf_core.config.registry import base_optimizer_of, optimizer_of
+from llf_core.config.rules.optimizers import install_command, missing_packages
+from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import nn
 
     from llf_core.config import RunConfig
+
+
+class OptimizerError(UserError, ValueError):
+    """An optimizer cannot train a model as configured. The message says what is wrong and what to do."""
+
+    exit_code = BAD_CONFIG
 
 
 class ParameterGroup(TypedDict):
@@ -35,10 +46,36 @@ class Optimizer(ABC):
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
         """Build the optimizer of a run.
 
+        Everything that a resumed run needs lies in the `state_dict` of what is built, as tensors, numbers, texts and
+        lists of them. `PerParameterOptimizer` is a base for it that can update in the backward pass.
+
         Args:
             model: the model under training, for optimizers that treat its layers differently.
             groups: the trained parameters: those with weight decay, and norms and biases without.
+
+        Raises:
+            OptimizerError: it cannot train this model.
         """
+
+    @property
+    def base(self) -> str:
+        """Name of the optimizer that this one is built on."""
+        return base_optimizer_of(self.config).name
+
+    @property
+    def layerwise(self) -> bool:
+        """Whether each parameter is updated in the backward pass, and its gradient freed."""
+        return optimizer_of(self.config).layerwise(self.config)
+
+    @property
+    def adam(self) -> dict[str, Any]:
+        """Learning rate, betas and epsilon of the config, as groups of `torch.optim.AdamW` name them."""
+        options = self.config.optimizer
+        return {
+            "lr": options.learning_rate,
+            "betas": (options.adam_beta1, options.adam_beta2),
+            "eps": options.adam_epsilon,
+        }
 
 
 def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer | None:
@@ -51,6 +88,34 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
     Returns:
         The optimizer; None where transformers builds it by its name.
+
+    Raises:
+        OptimizerError: it cannot train this model, or not in several processes, or a package is missing.
     """
     declaration = optimizer_of(config)
+    check_packages(config)
+    trained = {name: tuple(one.shape) for name, one in model.named_parameters() if one.requires_grad}
+    problem = declaration.check_shapes(config, trained) if declaration.check_shapes else None
+    if problem is not None:
+        raise OptimizerError(problem.message)
+    if declaration.layerwise(config) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise OptimizerError(
+            f"{declaration.label} updates each parameter in the backward pass, before several processes could add up "
+            "their gradients. Expected one process, or no layer-wise updates."
+        )
     return declaration.load(Optimizer)(config).build(model, groups) if declaration.implementation else None
+
+
+def check_packages(config: RunConfig) -> None:
+    """Check that the packages of the selected optimizer are installed.
+
+    Raises:
+        OptimizerError: one is missing; the message has the command that installs it.
+    """
+    if missing := missing_packages(config):
+        raise OptimizerError(f"{optimizer_of(config).label} needs {missing[0]}.", install_command(config))
+
+
+def names_of(model: nn.Module) -> Mapping[nn.Parameter, str]:
+    """Name of each parameter of a model."""
+    return {parameter: name for name, parameter in model.named_parameters()}

@@ -78,6 +78,8 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
     values.pop("neftune_noise_alpha", None)
     if optimizer_of(config).implementation:
         values.pop("optim")  # `TrainingLoop.create_optimizer` builds it
+    if optimizer_of(config).layerwise(config):
+        values["max_grad_norm"] = 0.0  # when a step ends, no gradients are left to clip
     arguments = kind(**(values | more))
     # A process trains on one GPU: `torch.nn.DataParallel`, which the Trainer would take for several, cuts batches
     # anywhere and cannot cut flattened ones. (The Trainer sets this attribute itself where a model spans GPUs.)

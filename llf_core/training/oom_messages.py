@@ -135,6 +135,23 @@ def multi_process_error(
     )
 
 
+def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) -> DoesNotFitError:
+    """The error where updates are made in the backward pass, so that a step cannot be repeated.
+
+    Args:
+        part: the batch.
+        step: the step, counted from 1.
+        size: batch size in the config.
+        checkpointed: whether gradient checkpointing is on.
+    """
+    remedy = reduce_token_memory(checkpointed=checkpointed)
+    return DoesNotFitError(
+        f"Out of memory on {_amount(part)} in step {step}, and with layer-wise updates a step cannot be repeated in "
+        "smaller parts: some layers may be updated already.",
+        remedy if size == 1 else f"Set per_device_train_batch_size to {smaller_size(size, 2)}. {remedy}",
+    )
+
+
 def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, batch_dependent: bool = False) -> str:
     """Advice on how to repeat a step in smaller parts; for batches of one example, how to reduce memory per token."""
     if size == 1:

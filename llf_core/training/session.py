@@ -43,6 +43,7 @@ from llf_core.models.quantize import unquantized_notice
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import add_reward_head
 from llf_core.modifiers.modifier import apply_modifiers
+from llf_core.optimizers.optimizer import check_packages
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
 from llf_core.runs.log_handler import log_to_run
@@ -117,6 +118,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
 
 def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback) -> tuple[str, str | None]:
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
+    check_packages(config)
     _check_output_dir(folder, writer, config)
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is not None:

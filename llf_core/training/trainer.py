@@ -11,10 +11,11 @@ from accelerate.utils import gather_object
 
 from llf_core.data.batch_split import document_count, has_media, token_count, trained_token_count
 from llf_core.stages.base.all_reduce import sum_over_ranks
-from llf_core.stages.base.loop import TrainingLoop
+from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
 from llf_core.training.oom_messages import (
     evaluation_retry_message,
+    layerwise_error,
     media_batch_error,
     multi_process_error,
     single_example_error,
@@ -259,6 +260,8 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
     size, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
     batch_dependent = trainer.stage.batch_dependent
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules())
+    if getattr(inner_optimizer(trainer.optimizer), "layerwise", False):
+        raise layerwise_error(part, step=trainer.state.global_step + 1, size=size, checkpointed=checkpointed)
     if trainer.accelerator.num_processes > 1:
         raise multi_process_error(
             part, batch_dependent=batch_dependent, size=size, accumulation=accumulation, checkpointed=checkpointed

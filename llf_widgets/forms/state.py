@@ -145,7 +145,7 @@ class FormState:
         if spec.methods and self.value("finetuning_type") not in spec.methods:
             return False
         owner = None if spec.owner is None else all_declared()[spec.owner]
-        return owner is None or key == owner.selector or owner.selected_by(self.value(owner.selector))
+        return owner is None or key == owner.selector or owner.is_selected_in(self.value)
 
     def changed(self, key: str) -> bool:
         """Whether a value differs from the preset."""

@@ -55,12 +55,23 @@ def _check_shapes(config: RunConfig) -> CheckResult:
         An error where they do not fit; nothing where they do, or where the shapes are not known on this machine.
     """
     check = method_of(config).check_shapes
-    shapes = _shapes(config) if check is not None else None
+    shapes = model_shapes(config) if check is not None else None
     problem = check(config, shapes) if check is not None and shapes else None
     return CheckResult((problem,) if problem else ())
 
 
-def _shapes(config: RunConfig) -> Shapes | None:
+def model_shapes(config: RunConfig) -> Shapes | None:
+    """Read the shape of each weight of the config's model by name, to tell misfits before a start.
+
+    Args:
+        config: names the model.
+
+    Returns:
+        The shapes; None if they are not known on this machine, or a part of them is of towers that are not trained.
+
+    Raises:
+        OSError: a weight file cannot be read.
+    """
     model = config.model.model_name_or_path
     if model == EMBEDDED:
         return weight_shapes(model)

@@ -14,6 +14,7 @@ from llf_core.config.name_checks.hub import SECONDS, query_hub
 from llf_core.config.name_checks.hub_question import problem_from_answer
 from llf_core.config.name_checks.models import check_models
 from llf_core.config.name_checks.modules import KEYS, check_modules
+from llf_core.config.name_checks.optimizer import check_optimizer
 from llf_core.config.name_checks.output_folder import check_output_dir
 from llf_core.config.name_checks.paths import check_paths
 
@@ -49,7 +50,8 @@ def check_local(
         OSError: a weight file of the model cannot be read.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
-    found = check_output_dir(config, home) + check_architecture(config) + check_adapters(config)
+    found = check_output_dir(config, home) + check_architecture(config)
+    found += check_adapters(config) + check_optimizer(config)
     for spec in _used_fields(config):
         if spec.path in {"model", "adapters", "data"}:
             found += check_paths(config, spec)

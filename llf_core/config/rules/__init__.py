@@ -9,6 +9,7 @@ from llf_core.config.rules.adapters import ADAPTERS
 from llf_core.config.rules.data import DATA
 from llf_core.config.rules.evaluation import EVALUATION
 from llf_core.config.rules.optimization import OPTIMIZATION
+from llf_core.config.rules.optimizers import optimizer_rules
 from llf_core.config.rules.precision import PRECISION
 from llf_core.config.rules.preference import PREFERENCE
 from llf_core.config.rules.process import PROCESS
@@ -38,4 +39,9 @@ def all_rules() -> tuple[Rule, ...]:
     Raises:
         PluginError: two packages declare the same plug-in.
     """
-    return (*RULES, *stage_key_rules(), *(rule for one in all_declared().values() for rule in one.rules))
+    return (
+        *RULES,
+        *stage_key_rules(),
+        *optimizer_rules(),
+        *(rule for one in all_declared().values() for rule in one.rules),
+    )

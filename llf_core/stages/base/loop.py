@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from llf_core.stages.base.stage import Stage
 
 logger = logging.getLogger(__name__)
+
+
+def inner_optimizer(optimizer: Any) -> Any:
+    """The optimizer inside accelerate's wrapper; itself where it is not wrapped."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
 ENDLESS = 1_000_000
 """More epochs than any run has."""
 
@@ -79,6 +86,18 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             self.optimizer = build_optimizer(trained, config, self._parameter_groups(trained))
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the Trainer's metrics; an optimizer that frees gradients in the backward pass has measured their norm.
+
+        Args:
+            logs: metrics by name.
+            start_time: see `transformers.Trainer.log`.
+        """
+        norm = getattr(inner_optimizer(self.optimizer), "gradient_norm", None)
+        if norm is not None and "grad_norm" in logs:
+            logs["grad_norm"] = norm.item()
+        super().log(logs, start_time)
 
     def _parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
         """Trained parameters with weight decay, and those without (norms and biases), as the Trainer groups them."""

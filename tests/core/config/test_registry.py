@@ -185,7 +185,7 @@ def test_a_plug_in_of_a_kind_that_nothing_calls_is_an_error_and_builds_nothing(t
     code = """
 import json
 from llf_core.config import validate
-plain, asked = validate({"dataset": "x"}), validate({"dataset": "x", "use_galore": True, "galore_rank": 4})
+plain, asked = validate({"dataset": "x"}), validate({"dataset": "x", "use_kt": True})
 print(json.dumps([plain.ok, [p.message for p in plain.problems if p.severity == "error"],
                   asked.ok, [p.message for p in asked.not_built]]))
 """
@@ -197,7 +197,7 @@ print(json.dumps([plain.ok, [p.message for p in plain.problems if p.severity == 
     for error in errors:
         assert "galore: lamp_plugin:GaLore of lamp-plugin would have no effect, since LLF " in error
         assert "Expected a plug-in of the kinds method, modifier, optimizer, stage or format: uninstall" in error
-    assert any("`use_galore` is true, which is not supported yet (GaLore)" in one for one in not_built)
+    assert any("`use_kt` is true, which is not supported yet (KTransformers)" in one for one in not_built)
 
 
 def test_the_same_name_twice_is_an_error_that_names_both_packages(tmp_path):

@@ -1,0 +1,116 @@
+"""What GaLore and APOLLO share: which weights they project, and what they cannot project."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from llf_core.config.problem import Fix, Problem
+from llf_core.config.weight_shapes import LAYER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.values import ConfigValues
+
+ALL = "all"
+MATRICES = (2, 3)
+"""Dimensions of a linear layer's weight, and of one that holds all experts of a layer."""
+EMBEDDINGS = ("embed", "wte", "wpe")
+SMALLEST_8BIT = 4096
+"""Fewer values are kept in full by an 8-bit optimizer."""
+EIGHT_BIT = 1 + 4 / 256
+"""Bytes of a value in 8 bits with its share of a scale."""
+
+
+def is_target(name: str, shape: tuple[int, ...], targets: tuple[str, ...]) -> bool:
+    """Whether targets mean a weight.
+
+    Args:
+        name: of the parameter, such as `model.layers.0.mlp.up_proj.weight`.
+        shape: its shape.
+        targets: parts of names, as in LLaMA-Factory, or `all` for every matrix inside the layers.
+    """
+    if len(shape) not in MATRICES or any(part in name for part in EMBEDDINGS):
+        return False
+    return bool(LAYER.search(name)) if ALL in targets else any(target in name for target in targets)
+
+
+def projected(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], rank: int) -> dict[str, tuple[int, ...]]:
+    """The weights that are projected. Of `all`, matrices with a side below the rank are left out.
+
+    Args:
+        shapes: shape of each trained parameter by name.
+        targets: see `is_target`.
+        rank: of the projection.
+    """
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if is_target(name, shape, targets) and (ALL not in targets or min(shape[-2:]) >= rank)
+    }
+
+
+def check_projections(
+    shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], rank: int, prefix: str
+) -> Problem | None:
+    """Check that weights can be projected: targets match some, and the rank is not above their shorter sides.
+
+    Args:
+        shapes: shape of each trained parameter by name.
+        targets: see `is_target`.
+        rank: of the projection.
+        prefix: of the keys, such as `galore`.
+
+    Returns:
+        The problem; None if there is none.
+    """
+    inside = {name: shape for name, shape in shapes.items() if is_target(name, shape, (ALL,))}
+    expected = f"`all`, or some of {', '.join(sorted({name.split('.')[-2] for name in inside}))}"
+    for target in targets:
+        if not any(is_target(name, shape, (target,)) for name, shape in shapes.items()):
+            missing = "no matrix inside the model's layers" if target == ALL else "no matrix with that name"
+            return _problem(
+                f"{prefix}_target",
+                target,
+                f"`{prefix}_target` is {target!r}, and {missing} is trained. Expected "
+                f"{expected if inside else 'finetuning_type full or freeze, and a model with linear layers'}.",
+                Fix("Use all", {f"{prefix}_target": ALL}),
+            )
+    meant = {name: min(shape[-2:]) for name, shape in shapes.items() if is_target(name, shape, targets)}
+    name = (max if ALL in targets else min)(meant, key=meant.__getitem__)
+    if rank > meant[name]:
+        return _problem(
+            f"{prefix}_rank",
+            rank,
+            f"`{prefix}_rank` is {rank}, and {name} is {' x '.join(map(str, shapes[name]))}. Expected a rank of "
+            f"at most {meant[name]}.",
+            Fix(f"Set to {meant[name]}", {f"{prefix}_rank": meant[name]}),
+        )
+    return None
+
+
+def _problem(key: str, value: object, message: str, fix: Fix) -> Problem:
+    return Problem("unresolved", key, value, message, (fix,), keys=(key, "model_name_or_path"))
+
+
+def width(config: ConfigValues) -> int:
+    """Bytes of a value of state: that of the trained weights."""
+    return 2 if config.get("pure_bf16") else 4
+
+
+def moment_bytes(base: str, shape: tuple[int, ...], value: int) -> float:
+    """Bytes of the moments of a gradient.
+
+    Args:
+        base: name of the optimizer that computes with them.
+        shape: of the gradient.
+        value: bytes of a value that is kept in full.
+    """
+    size = math.prod(shape)
+    if base == "adafactor":
+        factored = size // shape[-1] + size // shape[-2] if len(shape) > 1 else size
+        return 4 * factored
+    if "8bit" in base and size >= SMALLEST_8BIT:
+        return 2 * EIGHT_BIT * size
+    return 2 * value * size

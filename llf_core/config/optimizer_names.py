@@ -1,0 +1,71 @@
+"""Translates optimizers that transformers selects by one name to the keys of LLaMA-Factory that mean the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.known_keys import known
+from llf_core.config.problem import Problem
+from llf_core.config.rules.mappings import optimizer_options
+
+if TYPE_CHECKING:
+    from llf_core.config.read_config import RequestedConfig
+
+TARGETS = "optim_target_modules"
+ALL_LINEAR = {"all-linear", "all_linear"}
+
+
+def translate_optimizer(requested: RequestedConfig) -> None:
+    """Replace a name such as `galore_adamw_layerwise`, with its `optim_args`, by `use_galore` and its options.
+
+    The defaults of transformers differ from LLaMA-Factory's and are written down. A note tells what was read.
+
+    Args:
+        requested: the config as given; changed in place.
+    """
+    name = requested.values.get("optim")
+    entry = known().optimizers.get(name) if isinstance(name, str) else None
+    if entry is None:
+        return
+    given = requested.values.pop("optim_args", None)
+    options = optimizer_options(given) if isinstance(given, str) else {}
+    read = dict(entry)
+    switch = next(key for key in entry if key.startswith("use_"))
+    for option, (key, default) in known().optimizer_options[switch].items():
+        read[key] = _whole(options.pop(option, default))
+    targets = requested.values.pop(TARGETS, None)
+    if targets is not None:
+        read[known().optimizer_targets[switch]] = (
+            "all" if isinstance(targets, str) and targets in ALL_LINEAR else targets
+        )
+    if options:
+        message = (
+            f"The optimizer {name} has no option `{next(iter(options))}` (`optim_args`). Expected {_listed(switch)}."
+        )
+        requested.problems.append(
+            Problem("invalid", "optim_args", given, message, line=requested.lines.get("optim_args"))
+        )
+    read = {key: value for key, value in read.items() if key == "optim" or key not in requested.values}
+    requested.values |= read
+    line = requested.lines.get("optim")
+    requested.lines |= dict.fromkeys(read, line) if line is not None else {}
+    shown = ", ".join(f"`{key}: {_plain(value)}`" for key, value in read.items())
+    message = f"`optim: {name}` is read as {shown}."
+    requested.problems.append(
+        Problem("not_needed", "optim", name, message, severity="note", line=line, keys=("optim",))
+    )
+
+
+def _listed(switch: str) -> str:
+    *names, last = (f"`{name}`" for name in known().optimizer_options[switch])
+    return f"{', '.join(names)} or {last}"
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value == int(value) else value
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

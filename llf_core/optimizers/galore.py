@@ -1,0 +1,158 @@
+"""GaLore: Adam or Adafactor on gradients that are projected to a low rank (arXiv 2403.03507)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.config.declarations.optimizers.galore import GaLoreOptions
+from llf_core.config.declarations.optimizers.low_rank import projected
+from llf_core.optimizers.moments import adafactor_direction, adam_8bit_direction, adam_direction, decay_weights
+from llf_core.optimizers.optimizer import Optimizer, OptimizerError, ParameterGroup, names_of
+from llf_core.optimizers.per_parameter import PerParameterOptimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from llf_core.optimizers.per_parameter import Group, State
+
+DIRECTIONS: dict[str, Callable[[Tensor, State, Group], Tensor]] = {
+    "adamw_torch": adam_direction,
+    "adamw_torch_fused": adam_direction,
+    "adamw_8bit": adam_8bit_direction,
+    "adamw_bnb_8bit": adam_8bit_direction,
+    "paged_adamw_8bit": adam_8bit_direction,
+    "adafactor": adafactor_direction,
+}
+"""Computes the direction of an update, by the optimizer that GaLore is built on."""
+
+
+class GaLore(Optimizer):
+    """Full-rank training with low-rank moments."""
+
+    def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
+        """Build the optimizer: matrices that `galore_target` means are projected, all other parameters are not.
+
+        Args:
+            model: the model under training.
+            groups: its trained parameters.
+        """
+        options, names = self.config.options(GaLoreOptions), names_of(model)
+        trained = {names[one]: tuple(one.shape) for group in groups for one in group["params"]}
+        chosen = projected(trained, options.galore_target, options.galore_rank)
+        settings = {
+            "rank": options.galore_rank,
+            "interval": options.galore_update_interval,
+            "scale": options.galore_scale,
+            "side": options.galore_proj_type,
+        }
+        return ProjectedOptimizer(
+            split_groups(groups, {one for one, name in names.items() if name in chosen}, settings),
+            self.adam,
+            direction=DIRECTIONS[self.base],
+            layerwise=self.layerwise,
+        )
+
+
+class ProjectedOptimizer(PerParameterOptimizer):
+    """Projects the gradients of groups that have a `rank` (algorithm 2 of the paper).
+
+    With the gradient `G` `[..., rows, columns]` and the top `r` singular vectors `P` of an earlier gradient:
+    `R = PᵀG` (or `GQᵀ`, or both), `W ← W - η α P direction(R)`.
+    """
+
+    def __init__(
+        self,
+        groups: list[Any],
+        defaults: dict[str, Any],
+        *,
+        direction: Callable[[Tensor, State, Group], Tensor],
+        layerwise: bool = False,
+    ) -> None:
+        """Create the optimizer.
+
+        Args:
+            groups: with `rank`, `interval`, `scale` and `side` where gradients are projected.
+            defaults: of all groups: `lr`, `betas`, `eps`.
+            direction: computes the update of a projected gradient.
+            layerwise: see `PerParameterOptimizer`.
+        """
+        super().__init__(groups, defaults, layerwise=layerwise)
+        self._direction = direction
+
+    def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
+        """Update a parameter, then decay it, in the order of the authors' code.
+
+        Args:
+            parameter: of any shape; a matrix `[..., rows, columns]` in a group with a `rank`.
+            gradient: of the same shape.
+            state: of this parameter.
+            group: its group.
+        """
+        if "rank" not in group:
+            parameter.add_(self._direction(gradient, state, group), alpha=-group["lr"])
+        else:
+            if ("left" not in state and "right" not in state) or state["step"] % group["interval"] == 0:
+                state |= find_projections(gradient, group["rank"], group["side"])
+            left, right = state.get("left"), state.get("right")
+            small = gradient if left is None else left.mT @ gradient
+            small = small if right is None else small @ right.mT
+            small = self._direction(small, state, group)
+            large = small if left is None else left @ small
+            large = large if right is None else large @ right
+            parameter.add_(large, alpha=-group["lr"] * group["scale"])
+        decay_weights(parameter, group)
+
+
+def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor]:
+    """Find the singular vectors that a gradient is projected on (section 3 of the paper).
+
+    Args:
+        gradient: `[..., rows, columns]`.
+        rank: how many.
+        side: `galore_proj_type`.
+
+    Returns:
+        `left` `[..., rows, r]`, `right` `[..., r, columns]`, or both.
+
+    Raises:
+        OptimizerError: the gradient is not finite.
+    """
+    rows, columns = gradient.shape[-2:]
+    if side in {"std", "reverse_std"}:
+        side = "right" if (rows >= columns) == (side == "std") else "left"
+    try:
+        u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
+        raise OptimizerError(
+            "A gradient has values that are not finite, so GaLore finds no projection for it.",
+            "Lower the learning rate, or look for the example with an extreme loss.",
+        ) from error
+    found = {"left": u[..., :rank], "right": v[..., :rank, :]}
+    return {
+        name: matrix.to(gradient.dtype).clone(memory_format=torch.contiguous_format)  # no view of the whole
+        for name, matrix in found.items()
+        if side in {name, "full"}
+    }
+
+
+def split_groups(
+    groups: list[ParameterGroup], chosen: set[nn.Parameter], settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Split each group into the parameters that are chosen, with further settings, and the others.
+
+    Args:
+        groups: parameter groups.
+        chosen: some of their parameters.
+        settings: further values of the groups of these.
+    """
+    split: list[dict[str, Any]] = []
+    for group in groups:
+        for own, more in ((False, {}), (True, settings)):
+            members = [one for one in group["params"] if (one in chosen) == own]
+            if members:
+                split.append({**group, "params": members, **more})
+    return split
