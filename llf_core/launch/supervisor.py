@@ -58,7 +58,7 @@ class Supervisor:
         self._command = list(command) if command else trainer_command(folder)
         self._attempt = read_status(folder).attempt
         self._writer = RunWriter(folder, self._attempt)
-        self._inbox = Inbox(folder, leaves=frozenset({"checkpoint", "evaluate", "sample", "set"}))
+        self._inbox = Inbox(folder, ignored_types=frozenset({"checkpoint", "evaluate", "sample", "set"}))
         self._cgroup = Cgroup()
         self._stop: Request | None = None
         self._stop_received = 0.0

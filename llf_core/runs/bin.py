@@ -53,7 +53,7 @@ class DeletedRun:
     bytes: int
 
     def json(self) -> dict[str, Any]:
-        """The row as a JSON object, with `deleted` and `bytes`."""
+        """The row as a JSON object, with `deleted` and `bytes`, as the sidebar's bin shows it."""
         return self.row.json() | {"deleted": self.deleted, "bytes": self.bytes}
 
 
@@ -71,7 +71,7 @@ def _bin_lock(given: Path | str | None) -> Iterator[Path]:
 
 
 def delete_run(run_id: str, home: Path | str | None = None) -> Path:
-    """Move an ended run to `$LLF_HOME/bin`.
+    """Move an ended run to `$LLF_HOME/bin`, from where it can be restored until the bin is emptied.
 
     Args:
         run_id: the run's id.
@@ -84,7 +84,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the run does not exist.
         RuntimeError: the run has not ended.
-        OSError: the move failed; the run is still at its old path.
+        OSError: the move failed, or another process holds the lock; the run is still at its old path.
     """
     with _bin_lock(home) as bin_folder:
         folder = open_run(run_id, home)
@@ -122,7 +122,7 @@ def _check_ended(folder: RunFolder) -> None:
 
 
 def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
-    """Move a run from the bin back to `$LLF_HOME/runs`.
+    """Move a run from the bin back to `$LLF_HOME/runs`, unchanged.
 
     Args:
         run_id: the run's id.
@@ -132,7 +132,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
         FileExistsError: a run with this id exists in `runs`.
-        OSError: the move failed; the run is still in the bin.
+        OSError: the move failed, or another process holds the lock; the run is still in the bin.
     """
     with _bin_lock(home) as bin_folder:
         source = _in_bin(bin_folder, run_id)
@@ -145,7 +145,9 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
-    """Remove a run from the bin permanently.
+    """Remove a run from the bin permanently, to free its disk space.
+
+    It is renamed first, so that nobody restores half of it meanwhile.
 
     Args:
         run_id: the run's id.
@@ -154,6 +156,7 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
     Raises:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
+        OSError: a file cannot be removed, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
         aside = _rename_before_removal(_in_bin(bin_folder, run_id))
@@ -161,7 +164,7 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
 
 
 def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> tuple[int, list[DeletedRun]]:
-    """List the runs in the bin.
+    """List the runs in the bin, a page at a time: the size of each takes a walk over its files.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
@@ -170,6 +173,9 @@ def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 5
 
     Returns:
         The total number of runs in the bin, and the selected ones, last deleted first.
+
+    Raises:
+        OSError: the bin is not a folder or not accessible.
     """
     found = []
     with suppress(FileNotFoundError), os.scandir(_root(home) / "bin") as entries:
@@ -192,7 +198,10 @@ def _in_bin(bin_folder: Path, run_id: str) -> Path:
 
 
 def folder_bytes(path: Path) -> int:
-    """Total size of the files below a folder. Links are not followed; unreadable files count 0."""
+    """Total size of the files below a folder, for views that offer to delete it.
+
+    Links are not followed; unreadable files count 0.
+    """
     total = 0
     waiting = [str(path)] if is_folder(path) else []
     while waiting:
@@ -211,13 +220,16 @@ def folder_bytes(path: Path) -> int:
 def find_cleanable(
     home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
 ) -> RemovedItems:
-    """Find what `clean` would remove, and the disk space it would free.
+    """Find what `clean` would remove, and the disk space it would free, to ask the user before.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
         days: only runs that have been in the bin for at least this many days.
         checkpoints: also checkpoints of finished runs, whose result is in `output/`.
         keep_latest: keep the newest checkpoint of each finished run.
+
+    Raises:
+        OSError: a folder is not accessible.
     """
     items = (
         _old_in_bin(_root(home) / "bin", days) + _unfinished_folders(_root(home) / "runs") + unused_uploads(_root(home))
@@ -240,6 +252,9 @@ def clean(
 
     Returns:
         What was removed.
+
+    Raises:
+        OSError: a file cannot be removed, or another process holds the lock. Removed files stay removed.
     """
     with _bin_lock(home) as bin_folder:
         freed = find_cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from llf_core.runs.folder import RunFolder
 
-LOWEST_RATE, HIGHEST_RATE = 1e-20, 1.0  # ratio up to which a schedule can be rescaled in float64
-BEYOND = 10**40
+MIN_RATE, MAX_RATE = 1e-20, 1.0  # ratio up to which a schedule can be rescaled in float64
+MAX_SHOWN_INTEGER = 10**40
 MAX_STEPS = 10**12  # schedules compute with it exactly
 
 
@@ -40,12 +40,14 @@ class Change:
     id: str
 
     def json(self) -> dict[str, Any]:
-        """The change as stored in `replay.json`."""
+        """The change as stored in `replay.json`; `parse_change` reads it."""
         return {"step": self.step, "changes": self.changes, "id": self.id}
 
 
 def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     """Validate changes and convert them to the types that the trainer expects.
+
+    Sender and trainer both call it: a wrong value is refused before it is sent, and a forged one after.
 
     Args:
         changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule), `watch`
@@ -55,7 +57,7 @@ def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
         The validated changes.
 
     Raises:
-        ValueError: a name is unknown, or a value is out of range; one sentence.
+        ValueError: there are none, a name is unknown, or a value is out of range; one sentence.
     """
     if not changes:
         raise ValueError(f"No change was given. Expected one of {', '.join(CHECKS)}.")
@@ -66,8 +68,8 @@ def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _rate(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST_RATE <= value <= HIGHEST_RATE:
-        raise ValueError(f"learning_rate is {_shown(value)}. Expected a number above 0 and at most {HIGHEST_RATE:g}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_RATE <= value <= MAX_RATE:
+        raise ValueError(f"learning_rate is {_shown(value)}. Expected a number above 0 and at most {MAX_RATE:g}.")
     return float(value)
 
 
@@ -97,7 +99,7 @@ def _true(value: object) -> bool:
 
 def _shown(value: object) -> str:
     """A value for a message, shortened; containers are described by their type."""
-    if isinstance(value, int) and abs(value) >= BEYOND:
+    if isinstance(value, int) and abs(value) >= MAX_SHOWN_INTEGER:
         return "a number of more than 40 digits"
     return str(value)[:40] if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
@@ -113,7 +115,10 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
 def read_changes(folder: RunFolder) -> list[Change]:
     """Read the changes that define the current state of a run, by step, without those a later attempt replaced.
 
-    Changes that a replaying run has not reached yet are included.
+    Changes that a replaying run has not reached yet are included, so that a branch of it repeats them too.
+
+    Raises:
+        UnreadableError: the run's events or `replay.json` cannot be read.
     """
     changes = ActiveChanges(_planned_changes(folder))
     for event in records(folder.events):
@@ -135,7 +140,7 @@ class ActiveChanges:
         self._values_by_name: dict[str, tuple[list[int], list[object]]] = {}
 
     def add(self, event: Mapping[str, object]) -> None:
-        """Process the next event of a run."""
+        """Process the next event of a run; other events than changes have no effect."""
         if event.get("type") != "steered":
             return
         self._active = None
@@ -147,7 +152,7 @@ class ActiveChanges:
         self._cancelled.update(map(str, cancels) if isinstance(cancels, list) else ())
 
     def active(self) -> tuple[Change, ...]:
-        """The active changes, by step."""
+        """The active changes, by step. Cached until the next change, since views ask for them twice a second."""
         if self._active is None:
             left = (one for one in self._found.values() if one.id not in self._cancelled)
             self._active = tuple(sorted(left, key=lambda one: one.step))
@@ -178,6 +183,9 @@ def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:
     Args:
         folder: the run.
         changes: the changes.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     replace_file(folder.replay, json_bytes({"v": 1, "changes": [change.json() for change in changes]}))
 

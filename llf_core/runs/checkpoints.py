@@ -37,14 +37,14 @@ class Checkpoints:
         self._root, self._run = folder.checkpoints, folder.path
 
     def path(self, step: int) -> Path:
-        """Path of the checkpoint of a step, whether it exists or not."""
+        """Path of the checkpoint of a step, whether it exists or not. The name is that of transformers."""
         return self._root / f"checkpoint-{step}"
 
     def flush(self, step: int) -> None:
-        """Flush the files of a checkpoint to disk.
+        """Flush the files of a checkpoint to disk, ahead of `finish`, which then has little left to wait for.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full or fails.
         """
         path = self.path(step)
         for name in _files(path):
@@ -53,11 +53,13 @@ class Checkpoints:
     def finish(self, step: int) -> int:
         """Mark a checkpoint as complete: flush every file, then write and flush `complete.json`.
 
+        In this order a power failure leaves no checkpoint that counts and lacks data.
+
         Returns:
             Size of the checkpoint in bytes.
 
         Raises:
-            OSError: the disk is full; the checkpoint stays incomplete.
+            OSError: the disk is full or fails; the checkpoint stays incomplete.
         """
         path = self.path(step)
         files = {name: size for name, size in _files(path).items() if name != COMPLETE}
@@ -71,7 +73,10 @@ class Checkpoints:
         return sum(files.values())
 
     def complete(self, step: int) -> bool:
-        """Whether a checkpoint is complete: every listed file exists with its recorded size."""
+        """Whether a checkpoint is complete: every listed file exists with its recorded size.
+
+        Others are never resumed from.
+        """
         path = self.path(step)
         facts = read_object_or_empty(path / COMPLETE, root=self._run)
         files = facts.get("files")
@@ -84,14 +89,14 @@ class Checkpoints:
         """Refuse links in place of checkpoint folders: a run that ignored them would lose what they point to.
 
         Raises:
-            UnreadableError: a folder is a link; one sentence that names the first.
+            UnreadableError: a folder is a link or not accessible; one sentence that names the first.
         """
         with suppress(FileNotFoundError):
             for name in sorted(filter(NAME.fullmatch, list_folder(self._root, self._run))):
                 list_folder(self._root / name, self._run)
 
     def list(self) -> Steps:
-        """Steps of the complete checkpoints, in ascending order."""
+        """Steps of the complete checkpoints, in ascending order; empty if the folder cannot be read."""
         return [step for step in self._steps() if self.complete(step)]
 
     def latest(self) -> Path | None:
@@ -102,7 +107,7 @@ class Checkpoints:
         return None
 
     def prune(self, keep: int | None = 2, best: int | None = None) -> Steps:
-        """Remove old checkpoints, and incomplete ones older than the newest complete one.
+        """Remove old checkpoints, and incomplete ones older than the newest complete one, to bound a run's disk space.
 
         Args:
             keep: number of newest checkpoints to keep; None keeps all. At least one is always kept.
@@ -110,26 +115,37 @@ class Checkpoints:
 
         Returns:
             Steps of the complete checkpoints that were removed.
+
+        Raises:
+            OSError: a file cannot be removed.
         """
-        whole = self.list()
-        if not whole:
+        complete = self.list()
+        if not complete:
             return []
-        stay = set(whole) if keep is None else set(whole[-max(keep, 1) :])
+        kept = set(complete) if keep is None else set(complete[-max(keep, 1) :])
         if best is not None:
-            stay.add(best)
+            kept.add(best)
         for step in self._steps():
-            if step not in stay and step <= whole[-1]:
+            if step not in kept and step <= complete[-1]:
                 self.remove(step)
-        return [step for step in whole if step not in stay]
+        return [step for step in complete if step not in kept]
 
     def remove_unfinished(self) -> None:
-        """Remove incomplete checkpoints that an interrupted process left."""
+        """Remove incomplete checkpoints that an interrupted process left, before their steps are saved again.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
         for step in self._steps():
             if not (self.path(step) / COMPLETE).exists():
                 shutil.rmtree(self.path(step))
 
     def remove(self, step: int) -> None:
-        """Remove a checkpoint. `complete.json` is removed first, so that a partial checkpoint never counts."""
+        """Remove a checkpoint. `complete.json` is removed first, so that a partial checkpoint never counts.
+
+        Raises:
+            OSError: a file cannot be removed, or the checkpoint does not exist.
+        """
         path = self.path(step)
         (path / COMPLETE).unlink(missing_ok=True)
         reach("checkpoint.uncounted")
@@ -146,7 +162,7 @@ class Checkpoints:
 
 
 def recoverable_message(folder: RunFolder) -> str:
-    """One sentence about what can be used of an ended run."""
+    """Describe what can be used of an ended run, as the last sentence of its reason."""
     latest = Checkpoints(folder).latest()
     if latest is None:
         return "There is no checkpoint yet: resume starts over."

@@ -22,7 +22,7 @@ class TooMuchCodeError(UserError, ValueError):
 
 
 def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
-    """Find Python files in a folder and its subfolders, following links.
+    """Find Python files in a folder and its subfolders, following links, as Python does when it imports them.
 
     Args:
         folder: where to search.
@@ -51,10 +51,10 @@ def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]
 
 
 def read_code(path: Path) -> bytes:
-    """Read a source file.
+    """Read a source file to hash or display it.
 
     Raises:
-        TooMuchCodeError: it is not a regular file, or is larger than `MAX_BYTES`.
+        TooMuchCodeError: it is not a regular file, is larger than `MAX_BYTES`, or is a link in a run folder.
     """
     run = _run_of(path)
     try:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The flat keys of a `config.yaml` without secrets; empty if the file is missing or is not a mapping."""
+    """The flat keys of a `config.yaml` without secrets; empty if the file is missing or is not a mapping.
+
+    Without validation, so that runs of other versions are listed and compared too.
+    """
     try:
         config = yaml_value(redact(read_text(path)))
     except (OSError, NotPlainError):
@@ -26,10 +29,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def run_config(folder: RunFolder) -> RunConfig:
-    """Load the config of a run.
+    """Load and validate the config of a run, for whoever trains it again.
 
     Raises:
         ConfigError: the config cannot be read or is no longer valid.
+        PluginError: two installed plug-ins declare the same key or name.
+        OSError: too many files are open.
     """
     from llf_core.config import ConfigError, Problem, RunConfig
 
@@ -43,7 +48,15 @@ def run_config(folder: RunFolder) -> RunConfig:
 
 
 def non_default_config(folder: RunFolder) -> dict[str, Any]:
-    """Settings of a run that differ from the defaults; all settings if the config is no longer valid."""
+    """Settings of a run that differ from the defaults, for summaries and comparisons.
+
+    Returns:
+        Values by key, without secrets; all settings if the config is no longer valid.
+
+    Raises:
+        PluginError: two installed plug-ins declare the same key or name.
+        OSError: too many files are open.
+    """
     from llf_core.config import ConfigError
 
     try:
@@ -55,7 +68,14 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def formatted_config(folder: RunFolder) -> dict[str, Any]:
-    """Like `non_default_config`, with each float as the text that the form displays: `5e-5`."""
+    """Like `non_default_config`, with each float as the text that the form displays: `5e-5`.
+
+    JavaScript, which receives it, would write `0.00005`.
+
+    Raises:
+        PluginError: two installed plug-ins declare the same key or name.
+        OSError: too many files are open.
+    """
     from llf_core.config.number_format import exact
 
     return {

@@ -45,7 +45,9 @@ class Request:
 
 
 def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None = None, by: str = ("")) -> str:  # noqa: A002
-    """Send a request to a run. The caller checks first whether the run is live.
+    """Send a request to a run, by a file that its trainer or supervisor reads.
+
+    The caller checks first that the run is live.
 
     Args:
         folder: the run.
@@ -82,16 +84,19 @@ class Inbox:
 
     Args:
         folder: the run.
-        leaves: request types handled by another process.
+        ignored_types: request types handled by another process.
     """
 
-    def __init__(self, folder: RunFolder, leaves: frozenset[str] = frozenset({"kill"})) -> None:
+    def __init__(self, folder: RunFolder, ignored_types: frozenset[str] = frozenset({"kill"})) -> None:
         self._folder = folder
-        self._leaves = leaves
+        self._ignored_types = ignored_types
         self._seen: set[str] = set()
 
     def scan(self) -> list[Request]:
-        """The new requests, oldest first. Scanning an empty folder takes a few µs."""
+        """The new requests, oldest first.
+
+        The trainer calls it at each step: scanning an empty folder takes a few µs.
+        """
         try:
             names = list_folder(self._folder.control, self._folder.path)
         except OSError:  # missing or not a folder: no requests
@@ -107,12 +112,16 @@ class Inbox:
             if request is None:
                 continue
             self._seen.add(name)
-            if request.type not in self._leaves:
+            if request.type not in self._ignored_types:
                 requests.append(request)
         return requests
 
     def done(self, request: Request) -> None:
-        """Remove an answered request."""
+        """Remove an answered request, so that the next attempt does not answer it again.
+
+        Raises:
+            PermissionError: the file cannot be removed.
+        """
         remove_request(request)
 
 
@@ -131,12 +140,19 @@ def remove_request(request: Request) -> None:
 
 
 def pending_requests(folder: RunFolder) -> list[Request]:
-    """All pending requests, oldest first, including those that other processes have seen."""
-    return Inbox(folder, leaves=frozenset()).scan()
+    """All pending requests, oldest first, including those that other processes have seen.
+
+    The supervisor refuses them when the run ends, so that nobody waits for their answers.
+    """
+    return Inbox(folder, ignored_types=frozenset()).scan()
 
 
 def read_request(path: Path) -> Request | None:
-    """Read a request file. The type is `unreadable` if the content is invalid; returns None if the file is gone."""
+    """Read a request file, which any process of the user may have written.
+
+    Returns:
+        The request, with the type `unreadable` if the content is invalid; None if the file is gone.
+    """
     nothing = Request(id="", type="unreadable", path=path)
     try:
         value = json_value(read_bytes(path, REQUEST_BYTES))

@@ -42,8 +42,10 @@ def create_run(
         The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … appended if taken.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written; for a full disk a sentence with what to do.
         NotADirectoryError: a file exists in place of the folder of runs; a sentence.
+        ValueError: `LLF_HOME_MODE` is not a mode.
+        Exception: whatever `fill` raises.
     """
     if (said := blocked_path_message(home)) is not None:
         raise NotADirectoryError(said)
@@ -87,6 +89,9 @@ def _rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
 
 
 def slug(name: str) -> str:
-    """The readable part of a run id: `SmolLM2 / SFT!` becomes `smollm2-sft`."""
+    """The readable part of a run id: `SmolLM2 / SFT!` becomes `smollm2-sft`.
+
+    Only characters that are safe in paths, URLs and terminals are kept.
+    """
     words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
     return re.sub(r"\.{2,}", ".", words)[:SLUG_LENGTH].strip("-._") or "run"

@@ -40,7 +40,10 @@ BYTES_PER_PARAMETER = 12
 
 
 def is_disk_error(error: BaseException | None) -> bool:
-    """Whether an error or one of its causes means that a disk is full, read-only or failing."""
+    """Whether an error or one of its causes means that a disk is full, read-only or failing.
+
+    torch, safetensors and tokenizers raise errors of their own, so messages are searched too.
+    """
     return any(_number_of(one) is not None or _is_disk_error(one) for one in _chain(error))
 
 
@@ -55,7 +58,7 @@ def is_unwritable(folder: RunFolder) -> bool:
 
 
 def remove_partial_files(folder: RunFolder) -> None:
-    """Remove incomplete checkpoints and results to free disk space."""
+    """Remove incomplete checkpoints and results, so that a full disk has room for the final status."""
     with suppress(OSError):
         Checkpoints(folder).remove_unfinished()
     shutil.rmtree(folder.path / ".output", ignore_errors=True)
@@ -70,6 +73,9 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
 
     Returns:
         What happened, and what to do, as sentences for the user.
+
+    Raises:
+        OSError: the run's folder no longer exists.
     """
     safe = recoverable_message(folder)
     limit = _file_limit(folder, error)
@@ -86,7 +92,7 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
 
 
 def start_message(place: Path, error: BaseException) -> str:
-    """Explain why a run cannot start, in sentences for the user.
+    """Explain why a run cannot start, in sentences for the user: no folder exists yet in which a log could say it.
 
     Args:
         place: the folder of runs, or its intended path.
@@ -107,6 +113,9 @@ def command_message(error: OSError, place: Path) -> str:
     Args:
         error: the error, see `is_disk_error`.
         place: a folder on the disk, used if the error names no file.
+
+    Raises:
+        OSError: `place` does not exist.
     """
     what, remedy = _describe(_error_folder(error) or place, _number(error), 0, "")
     return f"{what} {remedy}, then try again." if remedy else f"{what} Try again."

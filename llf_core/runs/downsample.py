@@ -9,15 +9,16 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 
 
-def decimate(x: ArrayLike, y: ArrayLike, n: int = MOST_POINTS) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Select points such that the plotted curve looks the same (min-max downsampling).
+def decimate(x: ArrayLike, y: ArrayLike, n: int = MAX_POINTS) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Select points such that the plotted curve looks the same (min-max downsampling), so that long runs draw quickly.
 
-    The series is divided into buckets of equal size; the minimum and maximum of each bucket are kept, and so are the
-    first and last point. Values that are not finite are gaps: the first and last point of each gap are kept and break
-    the line. If gaps would take more than half of the points, one gap point per bucket is kept.
+    The series is divided into buckets of equal size; the minimum and maximum of each bucket are kept (by
+    `MinMaxDownsampler` of tsdownsample), and so are the first and last point. Values that are not finite are gaps: the
+    first and last point of each gap are kept and break the line. If gaps would take more than half of the points, one
+    gap point per bucket is kept.
 
     Args:
         x: `[count]`, ascending.
@@ -25,7 +26,7 @@ def decimate(x: ArrayLike, y: ArrayLike, n: int = MOST_POINTS) -> tuple[NDArray[
         n: maximum number of points, at least 8.
 
     Returns:
-        The selected x and y, in order; copies of the input if it is short enough.
+        The selected x and y, `[points]` each, in order; copies of the input if it is short enough.
 
     Raises:
         ValueError: the lengths differ, or `n` is less than 8.

@@ -7,11 +7,14 @@ SHARE = 0.03
 
 
 def duplicates_warning(copies: int, examples: int) -> str | None:
-    """A warning sentence about duplicate training examples; None if there are few.
+    """Warn about duplicate training examples, which the model memorizes; None if there are few.
 
     Args:
         copies: number of examples with the same tokens as an earlier one.
         examples: number of all training examples.
+
+    Returns:
+        One sentence, the same in log, monitor and Inspect.
     """
     if copies <= SHARE * examples:
         return None

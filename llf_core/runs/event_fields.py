@@ -18,18 +18,18 @@ LARGEST = 2**53
 
 
 def is_timestamp(value: object) -> bool:
-    """Whether a value is a time in Unix seconds."""
+    """Whether a value is a time in Unix seconds that a date can be made of."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and 0 <= number < LATEST
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a count, a step or an attempt number."""
+    """Whether a value is a count, a step or an attempt number that JavaScript represents exactly."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether a value is a finite number."""
+    """Whether a value is a finite number, so that views can compute with it."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and math.isfinite(number)
 
@@ -57,7 +57,7 @@ CHECKS: dict[str, Callable[[object], bool]] = {
 
 
 def valid_fields(event: Mapping[str, object]) -> dict[str, Any]:
-    """Return the event without invalid fields, which count as missing.
+    """Return the event without invalid fields, which count as missing: a damaged file breaks no view.
 
     Strings are returned without bidirectional controls, see `strip_bidi`.
     """

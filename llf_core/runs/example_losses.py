@@ -56,7 +56,7 @@ class ExampleLoss:
     step: int
 
     def json(self) -> dict[str, Any]:
-        """A JSON object without values that are not finite."""
+        """A JSON object for the page, with null for values that are not finite."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -80,7 +80,14 @@ class ExampleLosses:
         self._number, self._loss, self._tokens = array("q"), array("d"), array("q")
 
     def refresh(self) -> bool:
-        """Read new records. Returns whether there were any."""
+        """Read new records, so that a view of a live run stays current.
+
+        Returns:
+            Whether there were any.
+
+        Raises:
+            UnreadableError: `examples.jsonl` cannot be read.
+        """
         found = False
         for data, again in self._tail.pieces():
             if again:
@@ -111,7 +118,11 @@ class ExampleLosses:
         return len(self._records)
 
     def at(self, step: int) -> list[ExampleLoss]:
-        """The examples of a step, highest loss first; empty if the step was not recorded."""
+        """The examples of a step, highest loss first: what is behind a spike of the curve.
+
+        Returns:
+            One entry per example; empty if the step was not recorded.
+        """
         if step not in self._records:
             return []
         _, first, end = self._records[step]
@@ -119,7 +130,7 @@ class ExampleLosses:
         return sorted(self.all(set(then)), key=lambda one: _sort_key(then[one.number]), reverse=True)
 
     def all(self, only: set[int] | None = None) -> list[ExampleLoss]:
-        """All examples, by number.
+        """All examples, by number, with losses over all their visits.
 
         Args:
             only: numbers to select. Default: all.
@@ -156,12 +167,13 @@ class ExampleLosses:
         ]
 
     def outliers(self, kind: str) -> list[ExampleLoss]:
-        """Examples with unusual losses, most unusual first.
+        """Examples with unusual losses, most unusual first: candidates for wrong answers and for useless data.
 
         Args:
             kind: `hardest` (all examples, by excess loss), `unlearned` (visited again without progress), `easy` (low
                 loss at the first visit), `odd` (loss so high that it is not chance: a wrong answer, another language,
-                garbage).
+                garbage; a modified z-score above 3.5, as Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993,
+                recommend).
 
         Raises:
             ValueError: the kind is unknown.

@@ -22,7 +22,7 @@ if "LLF_FAULT" in os.environ:
 
 
 def reach(point: str) -> None:
-    """Mark a point between two writes. Kills the process if `LLF_FAULT` names this point."""
+    """Mark a point between two writes. Kills the process if `LLF_FAULT` names this point; only tests set it."""
     if point in _left:
         _left[point] -= 1
         if _left[point] <= 0:

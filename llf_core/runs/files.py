@@ -27,7 +27,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 def replace_file(
     path: Path, data: bytes, *, sync: bool = False, temporary: str | None = None, point: str | None = None
 ) -> None:
-    """Write `data` to a temporary file in the same folder, then rename it to `path`.
+    """Write `data` to a temporary file in the same folder, then rename it to `path`, so that no reader sees half of it.
 
     Args:
         path: the file to create or replace.
@@ -37,7 +37,9 @@ def replace_file(
         point: name of the fault point. Default: the file name without its suffix.
 
     Raises:
-        OSError: nothing was changed; the temporary file is removed.
+        OSError: the disk is full, or the folder is not writable; nothing was changed, and the temporary file is
+            removed.
+        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
@@ -59,12 +61,20 @@ def replace_file(
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """Open a regular file for appending, and create it if missing."""
+    """Open a regular file for appending, and create it if missing; a link in a run folder is never written through.
+
+    Returns:
+        A buffered binary file, which the caller closes.
+
+    Raises:
+        OSError: it is not a regular file, or cannot be opened or created.
+        ValueError: `LLF_HOME_MODE` is not a mode.
+    """
     return os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file to disk.
+    """Flush a file to disk, so that it survives a power failure.
 
     Raises:
         OSError: the file cannot be opened, or the disk fails.
@@ -77,7 +87,11 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it survives a power failure."""
+    """Flush a folder's entries to disk, so that a rename in it survives a power failure.
+
+    Raises:
+        OSError: the folder cannot be opened, or the disk fails.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -86,13 +100,22 @@ def sync_folder(path: Path) -> None:
 
 
 def json_bytes(value: Mapping[str, object]) -> bytes:
-    """Encode a JSON object with indentation, without secrets; non-finite numbers are written as strings."""
+    """Encode a JSON object with indentation, without secrets; non-finite numbers are written as strings.
+
+    All small files of a run are written with it, so that none holds a secret.
+
+    Raises:
+        TypeError: a value is neither JSON nor a numpy or torch scalar.
+    """
     text = json.dumps(spell_non_finite(redact_nested(value)), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def special_file(folder: Path) -> str | None:
-    """Name of a pipe, socket or device in a folder, or of a link to one; None if there is none."""
+    """Name of a pipe, socket or device in a folder, or of a link to one; None if there is none.
+
+    A run with one counts as broken: whoever opened it might wait forever.
+    """
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -104,10 +127,14 @@ def special_file(folder: Path) -> str | None:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file. A lock file of another user is opened read-only.
+    """Open a lock file. A lock file of another user is opened read-only, which suffices to lock it.
+
+    Returns:
+        The file descriptor, which the caller closes.
 
     Raises:
         OSError: the file cannot be opened, or is not a regular file.
+        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     try:
         return open_file(path, flags=os.O_RDWR | os.O_CREAT)
@@ -134,6 +161,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     Raises:
         TimeoutError: another process held the lock for `seconds`.
         OSError: the file cannot be opened, or is not a regular file.
+        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     descriptor = open_lock(path)
     try:

@@ -26,6 +26,8 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - in a folder there that only its owner 
 def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
     """Keep the reason of an attempt's end outside its folder, unless one is kept already. Never raises an OSError.
 
+    Called when the run's disk is full, so that the user still learns why the run ended.
+
     Args:
         folder: the run.
         attempt: number of the attempt.
@@ -42,7 +44,7 @@ def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
 
 
 def kept_reason(folder: RunFolder, attempt: int) -> str | None:
-    """The reason kept by `keep_reason`; None if there is none.
+    """The reason kept by `keep_reason`, for a run whose status has none; None if there is none.
 
     Args:
         folder: the run.
@@ -62,7 +64,7 @@ def kept_reason(folder: RunFolder, attempt: int) -> str | None:
 
 
 def forget_reason(folder: RunFolder) -> None:
-    """Remove the kept reason of a run."""
+    """Remove the kept reason of a run, since its next attempt begins. Never raises an OSError."""
     with suppress(OSError):
         place = _place()
         if _is_own(place):

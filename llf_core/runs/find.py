@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-BETWEEN, LEAST_END = "…", 3
+ELLIPSIS, MIN_SUFFIX = "…", 3
 
 
 def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> str:
-    """Resolve a text to a run id: an id, a prefix of one, prefix and suffix with `…` between, or `last`.
+    """Resolve a text to a run id, since nobody types a whole one.
 
     Args:
-        text: the user's input.
+        text: an id, a prefix of one, prefix and suffix with `…` between, or `last`.
         folder: `LLF_HOME`. Default: from the environment.
         binned: whether to search the bin.
 
@@ -33,12 +33,12 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
         return known[-1]
     if text in known:
         return text
-    begin, _, end = text.replace("...", BETWEEN).partition(BETWEEN)
-    begun = [one for one in known if text and one.startswith(begin) and one.endswith(end)]
-    if len(begun) > 1:
-        raise ValueError(f"{len(begun)} runs match {text}: {listed(begun)}. Give more characters of one id.")
-    if begun:
-        return begun[0]
+    begin, _, end = text.replace("...", ELLIPSIS).partition(ELLIPSIS)
+    matching = [one for one in known if text and one.startswith(begin) and one.endswith(end)]
+    if len(matching) > 1:
+        raise ValueError(f"{len(matching)} runs match {text}: {listed(matching)}. Give more characters of one id.")
+    if matching:
+        return matching[0]
     mean = nearest_run_hint(text, known)
     if not mean:
         check_run_id(text)
@@ -46,7 +46,7 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
 
 
 def short_id(run_id: str, known: Sequence[str]) -> str:
-    """Abbreviate an id to its timestamp, plus its suffix if several runs share that second.
+    """Abbreviate an id to its timestamp, plus its suffix if several runs share that second; `find_run` resolves it.
 
     Args:
         run_id: the id.
@@ -56,7 +56,7 @@ def short_id(run_id: str, known: Sequence[str]) -> str:
     same = [one for one in known if one.startswith(stamp) and one != run_id]
     if not same:
         return stamp
-    for length in range(LEAST_END, len(run_id) - STAMP):
+    for length in range(MIN_SUFFIX, len(run_id) - STAMP):
         if not any(one.endswith(run_id[-length:]) for one in same):
-            return f"{stamp}{BETWEEN}{run_id[-length:]}"
+            return f"{stamp}{ELLIPSIS}{run_id[-length:]}"
     return run_id

@@ -32,6 +32,9 @@ def advice(event: Mapping[str, object], state: str) -> str:
     Args:
         event: the warning or finding.
         state: the run's state.
+
+    Returns:
+        One sentence; empty if there is no advice.
     """
     if state not in ENDED_STATES:
         return str(event.get("fix") or "")

@@ -14,17 +14,27 @@ RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 
 def home() -> Path:
-    """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`."""
+    """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`; absolute.
+
+    Raises:
+        RuntimeError: the path begins with `~` and the user's home folder is unknown.
+    """
     return Path(os.environ.get("LLF_HOME") or "~/.llf").expanduser().absolute()
 
 
 def home_folder(given: Path | str | None) -> Path:
-    """`LLF_HOME` as a call gives it, or the environment's where it gives none; absolute."""
+    """`LLF_HOME` as given in a call, or from the environment if None.
+
+    It is absolute, since runs outlive the working directory of the process that starts them.
+
+    Raises:
+        RuntimeError: the path begins with `~` and the user's home folder is unknown.
+    """
     return home() if given is None else Path(given).expanduser().absolute()
 
 
 def check_run_id(run_id: str) -> str:
-    """Return `run_id` if it is valid.
+    """Return `run_id` if it is valid, so that an id from a URL or a terminal never leads out of the folder of runs.
 
     Raises:
         ValueError: it is not a valid id, for example because it is a path.
@@ -57,57 +67,57 @@ class RunFolder:
 
     @property
     def home(self) -> Path:
-        """The `LLF_HOME` that this run belongs to."""
+        """The `LLF_HOME` that this run belongs to: two folders up."""
         return self.path.parent.parent
 
     @cached_property
     def config(self) -> Path:
-        """The requested config, with defaults."""
+        """The requested config, with defaults: portable, and enough to repeat the run."""
         return self.path / "config.yaml"
 
     @cached_property
     def resolved(self) -> Path:
-        """Device, precision and model as resolved on this machine."""
+        """Device, precision and model as resolved on this machine; a resumed attempt uses the same."""
         return self.path / "resolved.yaml"
 
     @cached_property
     def env(self) -> Path:
-        """Versions, device, command, git state."""
+        """Versions, device, command, git state: what explains differences between two runs of one config."""
         return self.path / "env.json"
 
     @cached_property
     def status(self) -> Path:
-        """State, step, processes, heartbeat."""
+        """State, step, processes, heartbeat; replaced every few seconds."""
         return self.path / "status.json"
 
     @cached_property
     def status_lock(self) -> Path:
-        """Lock file for changes to the run's small files."""
+        """Lock file for changes to the run's small files, which several processes write."""
         return self.path / "status.lock"
 
     @cached_property
     def metrics(self) -> Path:
-        """Metrics of each logged step."""
+        """Metrics of each logged step, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @cached_property
     def events(self) -> Path:
-        """Events."""
+        """States, requests and answers, checkpoints, evaluations, warnings and errors, one JSON object per line."""
         return self.path / "events.jsonl"
 
     @cached_property
     def samples(self) -> Path:
-        """Generated texts."""
+        """Generated texts, one JSON object per line."""
         return self.path / "samples.jsonl"
 
     @cached_property
     def examples(self) -> Path:
-        """Loss of each training example at each step."""
+        """Loss of each training example at each step, one JSON object per step."""
         return self.path / "examples.jsonl"
 
     @cached_property
     def queue(self) -> Path:
-        """Exists while the run waits in the queue."""
+        """Exists while the run waits in the queue; its supervisor removes it when the run's turn comes."""
         return self.path / "queue.json"
 
     @cached_property
@@ -122,27 +132,27 @@ class RunFolder:
 
     @cached_property
     def log(self) -> Path:
-        """The trainer's stdout and stderr."""
+        """The trainer's stdout and stderr, without secrets."""
         return self.path / "log.txt"
 
     @cached_property
     def data(self) -> Path:
-        """Training rows passed from a notebook cell."""
+        """Training rows passed from a notebook cell, as Parquet; they exist in no other file."""
         return self.path / "data"
 
     @cached_property
     def code(self) -> Path:
-        """Source of reward functions written in a notebook cell."""
+        """Source of reward functions written in a notebook cell, from which the trainer's process loads them."""
         return self.path / "code"
 
     @cached_property
     def control(self) -> Path:
-        """Requests to the live trainer."""
+        """Requests to the live trainer, one file each."""
         return self.path / "control"
 
     @cached_property
     def meta(self) -> Path:
-        """Name, tags, note."""
+        """Name, tags, note: what the user may change at any time."""
         return self.path / "meta.json"
 
     @cached_property
@@ -152,12 +162,12 @@ class RunFolder:
 
     @cached_property
     def output(self) -> Path:
-        """The trained adapter or model."""
+        """The trained adapter or model, as peft and transformers load it."""
         return self.path / "output"
 
     @cached_property
     def output_record(self) -> Path:
-        """Checksums of the result's tensors."""
+        """Checksums of the result's tensors, so that a changed file is noticed."""
         return self.path / "output.json"
 
     @cached_property
@@ -167,7 +177,16 @@ class RunFolder:
 
 
 def blocked_path_message(home: Path | str | None = None) -> str | None:
-    """The error message if a file exists in place of the folder of runs or one of its parents; else None."""
+    """The error message if a file exists in place of the folder of runs or one of its parents; else None.
+
+    Listing and starting show the same sentence instead of `NotADirectoryError`.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+
+    Raises:
+        RuntimeError: the path begins with `~` and the user's home folder is unknown.
+    """
     runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
     if place.is_dir() or not os.path.lexists(place):
@@ -184,7 +203,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
     Raises:
         ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the run does not exist.
+        FileNotFoundError: the run does not exist; the message has the closest id.
     """
     folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):
@@ -198,7 +217,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
-    """Ids of all runs, oldest first.
+    """Ids of all runs, oldest first; empty if the folder cannot be listed. Reads no file of a run.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
@@ -212,6 +231,8 @@ def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[st
 
 def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     """List the entries of `runs/` or of the bin, except hidden ones.
+
+    Entries that are no runs are returned too, since a view shows them as broken rather than hide them.
 
     Args:
         place: the folder.

@@ -65,7 +65,11 @@ class ForeignCode:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of file names, contents and references."""
+        """Hash of file names, contents and references: a permission holds for exactly this version.
+
+        Raises:
+            TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
+        """
         digest = hashlib.sha256()
         for name, path in self.files:
             digest.update(f"{name}\0{hashlib.sha256(read_code(path)).hexdigest()}\n".encode("utf-8", "replace"))
@@ -74,7 +78,11 @@ class ForeignCode:
         return digest.hexdigest()
 
     def json(self) -> dict[str, Any]:
-        """What a view shows before anything runs: owner, folder, hash, and the first lines of each file."""
+        """What a view shows before anything runs: owner, folder, hash, and the first lines of each file.
+
+        Raises:
+            TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
+        """
         files = [{"name": name, "path": str(path), "lines": _head(path)} for name, path in self.files[:SHOWN_FILES]]
         return {
             "owner": self.owner,
@@ -97,10 +105,11 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
 
     Args:
         folder: folder of the model or adapter.
-        name: the user's name for it.
+        name: the user's name for it. Default: the folder.
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.
+        OSError: a JSON file of the model cannot be read.
     """
     folder = folder if folder.is_dir() else folder.parent
     references: list[str] = []
@@ -115,11 +124,14 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
 
 
 def code_of_rewards(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:
-    """Find the reward functions in a run's `code/`; None if there are none.
+    """Find the reward functions in a run's `code/`, which the trainer imports; None if there are none.
 
     Args:
         folder: the run.
         names: functions named in the config.
+
+    Raises:
+        TooMuchCodeError: there is more code than a person could review.
     """
     wanted = [folder.code / f"{name}.py" for name in names]
     paths = [*python_files(folder.code), *(path for path in wanted if path.is_file())]
@@ -132,6 +144,11 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
 
     Args:
         folder: the run, possibly created by someone else.
+
+    Raises:
+        TooMuchCodeError: there is more code than a person could review.
+        PluginError: two installed plug-ins declare the same key or name.
+        OSError: a JSON file of a model cannot be read.
     """
     from llf_core.config import ConfigError
 
@@ -147,7 +164,15 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
 
 
 def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
-    """Find the code of all models and adapter bases named in a config, as far as they are on this machine."""
+    """Find the code of all models and adapter bases named in a config, as far as they are on this machine.
+
+    Returns:
+        One entry per folder with code, and one without files per model that is not on this machine yet.
+
+    Raises:
+        TooMuchCodeError: there is more code than a person could review.
+        OSError: a JSON file of a model cannot be read.
+    """
     from llf_core.config.field_specs import fields
 
     values = [config.get(spec.key) for spec in fields() if spec.path in {"model", "adapters"}]
@@ -173,12 +198,22 @@ def _base_model(place: Path) -> Any:
 
 
 def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
-    """Find the code that the user must allow before the run can be trained again; empty for signed or allowed runs."""
+    """Find the code that the user must allow before the run can be trained again; empty for signed or allowed runs.
+
+    Raises:
+        TooMuchCodeError: there is more code than a person could review.
+        PluginError: two installed plug-ins declare the same key or name.
+        OSError: a JSON file of a model cannot be read.
+    """
     return () if is_signed(folder) else code_of_run(folder)
 
 
 def code_as_json(code: Iterable[ForeignCode]) -> dict[str, Any]:
-    """Code as shown by views: `code`, and the combined hash `sha256` by which the user allows it."""
+    """Code as shown by views: `code`, and the combined hash `sha256` by which the user allows it.
+
+    Raises:
+        TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
+    """
     code = tuple(code)
     return {"sha256": combined_hash(code) if code else "", "code": [one.json() for one in code]}
 
@@ -193,6 +228,9 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
 
     Raises:
         UntrustedCodeError: the run was created elsewhere, and its code would run.
+        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
+        PluginError: two installed plug-ins declare the same key or name.
+        OSError: a JSON file of a model cannot be read.
     """
     code = code_to_allow(folder)
     if not code or trust is True:
@@ -209,7 +247,11 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
 
 
 def combined_hash(code: Iterable[ForeignCode]) -> str:
-    """One hash of several pieces of code."""
+    """One hash of several pieces of code, by which a view hands the user's permission back.
+
+    Raises:
+        TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
+    """
     return hashlib.sha256("\n".join(one.sha256 for one in code).encode()).hexdigest()
 
 
@@ -275,21 +317,29 @@ def _head(path: Path) -> list[str]:
 
 
 def is_code_allowed(code: ForeignCode, home: Path) -> bool:
-    """Whether the user has allowed this code in its current version.
+    """Whether the user has allowed this code in its current version, see `allow_code`.
 
     Args:
         code: the code.
         home: `LLF_HOME`.
+
+    Raises:
+        TooMuchCodeError: a file of the code cannot be read.
     """
     return is_allowed(code.folder, code.sha256, home)
 
 
 def allow_code(code: ForeignCode, home: Path) -> None:
-    """Record that the user allows this code in its current version.
+    """Record that the user allows this code in its current version; changed code needs a new permission.
 
     Args:
         code: the code.
         home: `LLF_HOME`.
+
+    Raises:
+        PermissionError: this `LLF_HOME` has no key of this user.
+        OSError: the file cannot be written.
+        TooMuchCodeError: a file of the code cannot be read.
     """
     allow(code.folder, code.sha256, home)
 
@@ -321,6 +371,7 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
 
     Raises:
         UntrustedCodeError: the code is not allowed.
+        TooMuchCodeError: a file of the code cannot be read.
     """
     if os.environ.get(VARIABLE) == RUN_VALUE:
         with suppress(OSError, ValueError):
@@ -348,6 +399,8 @@ def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
 
     Raises:
         UntrustedCodeError: code would run in a process that only inspects, and the user has not allowed it.
+        TooMuchCodeError: a file of the code cannot be read in a process that only inspects.
+        OSError: a JSON file of the model cannot be read.
     """
     if not trust_remote_code:
         return False

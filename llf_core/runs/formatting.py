@@ -22,7 +22,8 @@ UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 def number(value: float) -> str:
     """Format a quantity such as a loss: four significant digits, at most four decimals; below 0.001 scientific.
 
-    Non-finite values are `NaN`, `infinity` and `-infinity`.
+    All views use it, so that a value looks the same in terminal, chart and sidebar. Non-finite values are `NaN`,
+    `infinity` and `-infinity`.
     """
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
@@ -36,7 +37,10 @@ def number(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Format a learning rate with at most three significant digits, below 0.01 with an exponent: `5e-5`, `0.05`."""
+    """Format a learning rate with at most three significant digits, below 0.01 with an exponent: `5e-5`, `0.05`.
+
+    As people write it in configs and papers.
+    """
     if not math.isfinite(value) or value == 0:
         return number(value)
     return exponent(value, 2) if abs(value) < SMALL_RATE else f"{float(f'{value:.3g}'):,}".removesuffix(".0")
@@ -48,6 +52,9 @@ def fixed(value: float, decimals: int) -> str:
     Args:
         value: the number.
         decimals: number of decimals.
+
+    Raises:
+        decimal.InvalidOperation: the number is infinite, or has more than 28 digits.
     """
     return f"{Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP):,}"
 
@@ -55,9 +62,14 @@ def fixed(value: float, decimals: int) -> str:
 def exponent(value: float, decimals: int) -> str:
     """Format a number in scientific notation without trailing zeros: `5e-5`, `4.2e-4`, `1.2e9`.
 
+    Python's own has a padded exponent: `5.0e-05`.
+
     Args:
-        value: the number.
+        value: the number, finite.
         decimals: maximum number of decimals of the mantissa.
+
+    Raises:
+        ValueError: the number is not finite.
     """
     mantissa, power = f"{value:.{decimals}e}".split("e")
     if "." in mantissa:
@@ -66,12 +78,12 @@ def exponent(value: float, decimals: int) -> str:
 
 
 def share(value: float) -> str:
-    """Format a share from 0 to 1 in percent: `83 %`."""
+    """Format a share from 0 to 1 in percent, for metrics of the form `share`: `83 %`."""
     return f"{fixed(100 * value, 0)} %" if math.isfinite(value) else number(value)
 
 
 def count(value: float) -> str:
-    """Format an integer with thousands separators: `571,455`."""
+    """Format an integer with thousands separators, for metrics of the form `count`: `571,455`."""
     return fixed(value, 0) if math.isfinite(value) else number(value)
 
 
@@ -86,7 +98,11 @@ def value(amount: float, form: Form) -> str:
 
 
 def size(amount: float) -> tuple[str, str]:
-    """Format bytes with three digits and a decimal unit: `("1.61", "GB")`."""
+    """Format bytes with three digits and a decimal unit, as disks are sold.
+
+    Returns:
+        Number and unit apart, since a page sets them in two styles: `("1.61", "GB")`.
+    """
     if not math.isfinite(amount):
         return number(amount), ""
     for unit, factor in UNITS:
@@ -97,7 +113,12 @@ def size(amount: float) -> tuple[str, str]:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds as `0:12`, `7:10`, `2:03:11` or `3 d 4 h`."""
+    """Format seconds as `0:12`, `7:10`, `2:03:11` or, from two days on, `3 d 4 h`.
+
+    Raises:
+        ValueError: the number is NaN.
+        OverflowError: the number is infinite.
+    """
     whole = max(0, round(seconds))
     if whole >= 2 * DAY:
         return f"{whole // DAY} d {whole % DAY // HOUR} h"

@@ -33,7 +33,10 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def as_number(value: object) -> float | None:
-    """Convert a JSON value to a float, with `"NaN"` and `"Infinity"`; None if it is not a number."""
+    """Convert a JSON value to a float, with `"NaN"` and `"Infinity"`; None if it is not a number.
+
+    Booleans are no numbers here, although Python counts them among the integers.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(value)
@@ -43,7 +46,7 @@ def as_number(value: object) -> float | None:
 
 
 def encode(record: Mapping[str, object]) -> bytes:
-    """Encode a record as one line of valid JSON.
+    """Encode a record as one line of valid JSON, with non-finite numbers as strings.
 
     Raises:
         TypeError: a value is neither JSON nor a numpy or torch scalar.
@@ -68,7 +71,14 @@ def _scalar(value: object) -> Any:
 
 
 def spell_non_finite(value: object) -> Any:
-    """Replace non-finite numbers in a JSON-like value with strings."""
+    """Replace non-finite numbers in a JSON-like value with strings, since JSON has no NaN.
+
+    Args:
+        value: dicts, lists, tuples and scalars, also of numpy and torch.
+
+    Returns:
+        A copy in which tuples are lists; `as_number` converts the strings back.
+    """
     if isinstance(value, dict):
         return {key: spell_non_finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -99,7 +109,10 @@ class Appender:
         the writes, so at worst an empty line appears between two complete ones; readers skip it.
 
         Raises:
-            OSError: the disk is full, or a file size limit was exceeded. Earlier records are intact.
+            OSError: it is not a regular file, the disk is full, or a file size limit was exceeded. Earlier records are
+                intact.
+            TypeError: a value is neither JSON nor a numpy or torch scalar.
+            ValueError: `LLF_HOME_MODE` is not a mode.
         """
         line = encode(record)
         if self._descriptor is None:
@@ -117,21 +130,23 @@ class Appender:
         reach(f"{self._point}.appended")
 
     def close(self) -> None:
-        """Close the file. The next append reopens it."""
+        """Close the file, so that no descriptor is left open. The next append reopens it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def append(path: Path, record: Mapping[str, object]) -> None:
-    """Append one record, without secrets, to a file that is not kept open.
+    """Append one record, without secrets, to a file that is not kept open: for processes that write only now and then.
 
     Args:
         path: the file.
         record: the record.
 
     Raises:
-        OSError: the disk is full, or a file size limit was exceeded.
+        OSError: it is not a regular file, the disk is full, or a file size limit was exceeded.
+        TypeError: a value is neither JSON nor a numpy or torch scalar.
+        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     appender = Appender(path)
     try:
@@ -141,7 +156,7 @@ def append(path: Path, record: Mapping[str, object]) -> None:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """Parse the object on a line; None if the line is incomplete or not an object."""
+    """Parse the object on a line; None if the line is incomplete or not an object, as a killed writer leaves it."""
     try:
         value = json_value(line)
     except NotPlainError:
@@ -150,7 +165,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
-    """Iterate over the objects of a JSON Lines file, in order; empty if there is no file.
+    """Iterate over the objects of a JSON Lines file, in order; empty if there is no file. Invalid lines are skipped.
 
     Args:
         path: the file.
@@ -158,6 +173,7 @@ def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.
+        OSError: too many files are open.
     """
     for data, _ in Tail(path, most).pieces():
         yield from (record for record in map(parse, data.splitlines()) if record is not None)
@@ -183,7 +199,15 @@ class Tail:
         self._head = b""
 
     def pieces(self) -> Iterator[tuple[bytes, bool]]:
-        """Read all new complete lines in chunks of some megabytes, see `read`."""
+        """Read all new complete lines in chunks of some megabytes, so that a large file needs little memory.
+
+        Yields:
+            See `read`.
+
+        Raises:
+            UnreadableError: it is not a regular file, or the system denies access.
+            OSError: too many files are open.
+        """
         while True:
             data, again = self.read()
             if data or again:
@@ -192,7 +216,7 @@ class Tail:
                 return
 
     def read(self, most: int = CHUNK) -> tuple[bytes, bool]:
-        """Read new complete lines.
+        """Read new complete lines. A line that is still being written is left for the next call.
 
         Args:
             most: maximum bytes to read, exceeded only for a single longer line.
@@ -203,6 +227,7 @@ class Tail:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
+            OSError: too many files are open, or the disk fails.
         """
         try:
             descriptor = open_file(self._path)

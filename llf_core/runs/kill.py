@@ -41,6 +41,9 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
     Raises:
         RuntimeError: the run is on another machine where nothing answers the request, or its status names a process
             that does not belong to it.
+        TimeoutError: a process does not end (for example in a driver call).
+        BrokenRunError: the run's status cannot be read.
+        OSError: the request or the status cannot be written.
     """
     status = read_status(folder)
     if status.final:
@@ -89,7 +92,7 @@ def _end(folder: RunFolder, status: Status) -> Status:
 
 
 def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
-    """Whether a process belongs to a run. The status file may be forged and name any process.
+    """Whether a process belongs to a run. The status file may be forged and name any process of the user.
 
     The process's arguments (supervisor and default trainer) or its variable `LLF_RUN` (any trainer) must name the run's
     folder.
@@ -112,12 +115,15 @@ def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
 def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
     """Send SIGKILL to a process, and to its group if it is the leader; wait until it is gone.
 
+    Data loader workers, which are in its group, would go on otherwise.
+
     Args:
         process: the process.
         seconds: maximum time to wait.
 
     Raises:
         TimeoutError: the process does not end (for example in a driver call).
+        PermissionError: the process belongs to another user.
     """
     if not process.alive():
         return
@@ -134,7 +140,7 @@ def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
 
 
 def killed_reason(folder: RunFolder, status: Status) -> str:
-    """The reason of a run that the user killed.
+    """The reason of a run that the user killed, with what can be recovered.
 
     Args:
         folder: the run.

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
     from llf_core.runs.status import Status
 
-LOOKED_AT = 64 * 1024  # bytes at the end of the metrics; a record has about 300
+MAX_BYTES = 64 * 1024  # bytes at the end of the metrics; a record has about 300
 
 
 def last_logged_step(folder: RunFolder, status: Status) -> int:
     """The last step of an attempt according to its status, metrics and checkpoints.
+
+    The status alone is up to a heartbeat behind; after a crash it would name an earlier step.
 
     Args:
         folder: the run.
@@ -24,7 +26,7 @@ def last_logged_step(folder: RunFolder, status: Status) -> int:
     """
     steps = [status.step, *Checkpoints(folder).list()[-1:]]
     try:
-        records = [parse(line) for line in read_end(folder.metrics, LOOKED_AT).splitlines()]
+        records = [parse(line) for line in read_end(folder.metrics, MAX_BYTES).splitlines()]
     except OSError:  # missing or unreadable: checkpoints and status are used
         records = []
     own = [record.get("step") for record in records if record and record.get("attempt") == status.attempt]

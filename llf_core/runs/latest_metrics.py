@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 CHUNK = 64 * 1024  # bytes read at a time; a record has about 300
-LONGEST = 1024 * 1024  # maximum bytes of a record
-FARTHEST = 8 * 1024 * 1024  # bytes from the end searched for rarely logged metrics
+MAX_RECORD_BYTES = 1024 * 1024  # maximum bytes of a record
+MAX_SEARCH_BYTES = 8 * 1024 * 1024  # bytes from the end searched for rarely logged metrics
 
 
 def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float]:
     """The last logged value of each metric, NaN and infinities included.
 
-    As in `Columns`, values of an earlier attempt beyond the step from which a later one resumed do not count.
+    For lists of runs, which must not read whole files. As in `Columns`, values of an earlier attempt beyond the step
+    from which a later one resumed do not count.
 
     Args:
         descriptor: the open metrics file.
@@ -30,6 +31,9 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
     Returns:
         Value by name: everything in the last 64 kB, and those of `names` found before.
+
+    Raises:
+        OSError: the disk fails.
     """
     found: dict[str, float] = {}
     keys = {name: f'"{name}":'.encode() for name in names}
@@ -53,7 +57,13 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
 
 def last_loss(folder: RunFolder) -> float | None:
-    """The last logged loss of a run, see `latest_values`; None if there is none or the file cannot be read."""
+    """The last logged loss of a run, by which lists are sorted; None if there is none or the file cannot be read.
+
+    See `latest_values`.
+
+    Raises:
+        OSError: the disk fails.
+    """
     try:
         descriptor = open_file(folder.metrics)
     except OSError:
@@ -78,7 +88,7 @@ class AttemptStarts:
         self._first: dict[int, int] = {}
 
     def is_current(self, step: int, attempt: int) -> bool:
-        """Process a record. Returns False if a later attempt repeated its step.
+        """Process a record, while the file is read backwards. Returns False if a later attempt repeated its step.
 
         Args:
             step: step of the record.
@@ -89,24 +99,32 @@ class AttemptStarts:
 
 
 def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = None) -> Iterator[dict[str, Any]]:
-    """Iterate over the records of a JSON Lines file from the end. Invalid lines are skipped.
+    """Iterate over the records of a JSON Lines file from the end, so that the newest need no reading of the others.
+
+    Invalid lines are skipped. Iteration ends `MAX_SEARCH_BYTES` bytes before the end.
 
     Args:
         descriptor: the open file.
         wanted: called after the last 64 kB, returns byte strings to search for in earlier chunks. Iteration ends if it
             returns none. A chunk without any of them yields only its first record, which shows its attempt, or all
             records if the attempt differs from the last record's.
+
+    Yields:
+        The objects.
+
+    Raises:
+        OSError: the disk fails.
     """
     end = size = os.fstat(descriptor).st_size
     rest = b""  # the end of a line that starts in the previous chunk
     attempt: Any = None
-    while end > max(0, size - FARTHEST):
+    while end > max(0, size - MAX_SEARCH_BYTES):
         start = max(0, end - CHUNK)
         data = os.pread(descriptor, end - start, start) + rest
         end = start
         cut = 0 if start == 0 else data.find(b"\n") + 1
         if start and not cut:  # a line longer than the limit
-            if len(data) > LONGEST:
+            if len(data) > MAX_RECORD_BYTES:
                 return
             rest = data
             continue

@@ -70,16 +70,16 @@ class Row:
 
     @property
     def remaining(self) -> float | None:
-        """Estimated seconds to the last planned step of a run that is training."""
+        """Estimated seconds to the last planned step of a run that is training; None for any other, or if unknown."""
         return remaining(self.state, self.step, self.total, self.per_step)
 
     @cached_property
     def text(self) -> str:
-        """The row as JSON text, cached because a row is requested more often than it changes."""
+        """The row as JSON text without secrets, cached because a row is requested more often than it changes."""
         return json.dumps(redact_nested(self.json()))
 
     def json(self) -> dict[str, Any]:
-        """The row as a JSON object; non-finite numbers are strings."""
+        """The row as a JSON object; non-finite numbers are strings, since JSON has none."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
         found: dict[str, Any] = spell_non_finite(asdict(self) | lists | {"remaining": self.remaining})
         return found
@@ -104,7 +104,7 @@ class Page:
         return {"total": self.total, "runs": [row.json() for row in self.rows], **self._reading()}
 
     def text(self) -> str:
-        """The page as JSON text."""
+        """The page as JSON text, joined from the cached texts of its rows, since it is requested every few seconds."""
         more = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in self._reading().items())
         return f'{{"total": {self.total}, "runs": [{", ".join(row.text for row in self.rows)}]{more}}}'
 
@@ -118,6 +118,9 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     Args:
         folder: the run.
         curve: whether to read the metrics too.
+
+    Raises:
+        OSError: too many files are open.
     """
     special = special_file(folder.path)
     if special:
@@ -184,7 +187,11 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
 
 
 def free_bytes(given: Path | str | None = None) -> int:
-    """Free bytes on the disk of `LLF_HOME`, or of another folder."""
+    """Free bytes on the disk of `LLF_HOME`, or of another folder, which need not exist yet.
+
+    Raises:
+        OSError: the disk cannot be examined.
+    """
     path = Path(given) if given is not None else home()
     while not path.exists():
         path = path.parent

@@ -21,11 +21,16 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def shared_lock(name: str, waiting: str) -> Iterator[None]:
-    """Hold the lock `LLF_HOME/locks/<name>` (flock). The system releases it when the process ends.
+    """Hold the lock `LLF_HOME/locks/<name>` (flock), for example while a model is converted that other runs need too.
+
+    The system releases it when the process ends, so that a killed one blocks nobody.
 
     Args:
         name: name of the resource.
         waiting: message logged once if another process holds the lock.
+
+    Raises:
+        OSError: the lock file cannot be opened, or the file system has no locks.
     """
     descriptor = open_lock(lock_path(home(), name))
     try:
@@ -40,11 +45,14 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
 
 
 def lock_path(root: Path, name: str) -> Path:
-    """Path of a shared lock file, in a folder for all users who may write to `LLF_HOME`.
+    """Path of a shared lock file, in a folder for all users who may write to `LLF_HOME`. Folder and file are created.
 
     Args:
         root: `LLF_HOME`.
         name: name of the resource.
+
+    Raises:
+        OSError: the folder cannot be created.
     """
     folder = root / "locks"
     if not folder.exists():

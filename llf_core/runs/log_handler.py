@@ -27,6 +27,8 @@ class _StandardStream(logging.Handler):
 def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> None:
     """Send LLF's messages of level INFO and above to a standard stream, and nowhere else.
 
+    Handlers of a notebook or of a library would repeat each message.
+
     Args:
         stream: name of the stream. `stderr` keeps stdout free for a command's result.
         layout: line format, see `logging.Formatter`.
@@ -39,5 +41,5 @@ def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> 
 
 
 def log_to_run() -> None:
-    """Send LLF's messages to the run's log: `14:36:12  message`."""
+    """Send LLF's messages to the run's log, with the time: `14:36:12  message`."""
     log_to("stdout", "%(asctime)s  %(message)s")

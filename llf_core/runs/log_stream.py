@@ -37,7 +37,10 @@ class _Tolerant(io.RawIOBase):
 
 
 def tolerate_a_full_log() -> None:
-    """Replace `sys.stdout` and `sys.stderr` with streams that remove secrets and ignore a full disk."""
+    """Replace `sys.stdout` and `sys.stderr` with streams that remove secrets and ignore a full disk.
+
+    A library's message must neither end a training nor leak a token.
+    """
     sys.stdout, sys.stderr = _text(1), _text(2)
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
-    """Read `revision`, `name`, `tags` and `note`. Missing or invalid values are replaced by defaults."""
+    """Read `revision`, `name`, `tags` and `note`.
+
+    Missing or invalid values are replaced by defaults, so lists always have them.
+    """
     try:
         meta = _whole(folder, read_object(folder.meta))
     except OSError:  # for example not readable for this user: the list omits the name
@@ -33,7 +36,7 @@ class StaleError(UserError, RuntimeError):
 
 
 def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object) -> dict[str, Any]:
-    """Change name, tags or note, and increment the revision.
+    """Change name, tags or note, and increment the revision, by which two views notice that they edit the same run.
 
     Args:
         folder: the run.
@@ -45,6 +48,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
 
     Raises:
         StaleError: the revision has changed; nothing was written.
+        OSError: the file cannot be read or written, or another process holds the run's lock.
     """
     with locked(folder.status_lock):
         meta = _whole(folder, read_object(folder.meta))
@@ -57,7 +61,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
 
 
 def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
-    """Add facts to `env.json`; a dict is merged into an existing dict.
+    """Add facts to `env.json`, which launcher and trainer both write; a dict is merged into an existing dict.
 
     Args:
         folder: the run.
@@ -65,6 +69,9 @@ def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
 
     Returns:
         The new content of the file.
+
+    Raises:
+        OSError: the file cannot be read or written, or another process holds the run's lock.
     """
     with locked(folder.status_lock):
         env = {"format": 1, **read_object(folder.env)}

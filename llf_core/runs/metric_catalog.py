@@ -263,13 +263,16 @@ class KeyMetric:
 
 
 def primary_metric(names: Iterable[str]) -> str:
-    """The metric to look at first: the reward if logged, else the loss."""
+    """The metric to look at first: the reward if logged, else the loss.
+
+    Where rewards are maximized, the loss says little about a run.
+    """
     found = set(names)
     return next((name for name in _LEADS if name in found), _LEADS[-1])
 
 
 def key_metrics(names: Iterable[str]) -> list[KeyMetric]:
-    """The key metrics among those logged.
+    """The key metrics among those logged, for places with room for a few numbers.
 
     Args:
         names: as logged, in any order.
@@ -285,6 +288,8 @@ def key_metrics(names: Iterable[str]) -> list[KeyMetric]:
 def key_values(values: Mapping[str, float]) -> list[dict[str, Any]]:
     """Key metrics with their last values as JSON: `{"name", "label", "form", "value"}`, evaluation before training.
 
+    The sidebar, `llf runs show` and the monitor show the same list.
+
     Args:
         values: last values by name, as logged.
     """
@@ -297,7 +302,7 @@ def key_values(values: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def held_out_label(label: str) -> str:
-    """Label of a metric computed on validation examples: `Held-out accuracy`."""
+    """Label of a metric computed on validation examples, derived from that of training: `Held-out accuracy`."""
     return f"Held-out {lowercase_label(lowercase_label(label).removeprefix('training '))}"
 
 
@@ -307,7 +312,7 @@ def lowercase_label(label: str) -> str:
 
 
 def ranking_metric(names: Iterable[str]) -> KeyMetric:
-    """The metric by which runs are ranked.
+    """The metric by which runs are ranked: the first of `BETTER_DIRECTION` that any of them has logged, else the loss.
 
     Args:
         names: metrics logged by any of the runs.
@@ -318,7 +323,9 @@ def ranking_metric(names: Iterable[str]) -> KeyMetric:
 
 
 def logged_groups(names: Iterable[str]) -> list[LoggedGroup]:
-    """The groups of a run's metrics. Every name is in a group, except those in `UNGROUPED`.
+    """The groups of a run's metrics, most important first. Every name is in a group, except those in `UNGROUPED`.
+
+    Monitor, Compare and the summary draw the same charts from it.
 
     Args:
         names: as logged; evaluation metrics belong to the name without `eval_`.

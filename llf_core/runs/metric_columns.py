@@ -46,10 +46,13 @@ class Columns:
         return self._of(name).values
 
     def times(self, attempt: int | None = None) -> tuple[Ints, Floats]:
-        """Steps and their times in Unix seconds, `[n]` each.
+        """Steps and their times, from which the speed of a run is computed.
 
         Args:
             attempt: only records of this attempt. Default: all.
+
+        Returns:
+            Steps `[n]`, int64, and Unix seconds `[n]`, float64; NaN where a record has no time.
         """
         series = self._of(TIME)
         if attempt is None:
@@ -58,7 +61,7 @@ class Columns:
         return series.steps[own], series.values[own]
 
     def last(self, name: str) -> float | None:
-        """The latest value of a metric, or None."""
+        """The latest value of a metric, which views show beside its curve; None if there is none."""
         values = self.values(name)
         return float(values[-1]) if len(values) else None
 
@@ -73,7 +76,9 @@ class Columns:
         return len(self._of(TIME).steps)
 
     def add(self, data: bytes) -> bool:
-        """Add complete lines of `metrics.jsonl`. Invalid lines are skipped.
+        """Add complete lines of `metrics.jsonl`, so that a view of a live run parses only what is new.
+
+        Invalid lines are skipped.
 
         Returns:
             Whether they contained a record.

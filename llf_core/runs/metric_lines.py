@@ -63,7 +63,10 @@ class Block:
 
 
 def parse_lines(data: bytes) -> Iterator[Block]:
-    """Parse complete lines.
+    """Parse complete lines of `metrics.jsonl` into arrays.
+
+    Large inputs are parsed by pyarrow, tens of times faster; one with an irregular line is halved until only its
+    neighbors are parsed line by line.
 
     Args:
         data: bytes that end with a newline, or nothing.

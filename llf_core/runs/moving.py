@@ -56,14 +56,14 @@ def move(source: Path, target: Path) -> None:
 
 
 def check_free_space(source: Path, place: Path) -> None:
-    """Check that a copy fits on another disk before copying.
+    """Check that a copy fits on another disk before copying, since it would fail only after minutes.
 
     Args:
         source: a file or folder.
         place: the folder that it would be copied into.
 
     Raises:
-        OSError: the disk has too little space; a sentence with the missing bytes.
+        OSError: the disk has too little space; a sentence with the missing bytes. Or a file cannot be examined.
     """
     files = source.rglob("*") if source.is_dir() else (source,)
     needed = sum(facts.st_size for facts in (file.lstat() for file in files) if stat.S_ISREG(facts.st_mode))
@@ -80,7 +80,7 @@ def check_free_space(source: Path, place: Path) -> None:
 def copy_folder(
     source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2, *, links: bool = False
 ) -> None:
-    """Copy the regular files and folders of a folder. Pipes, sockets and devices are skipped.
+    """Copy the regular files and folders of a folder. Pipes, sockets and devices are skipped: reading one could block.
 
     Args:
         source: the folder.

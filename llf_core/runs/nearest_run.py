@@ -14,11 +14,14 @@ STAMP = len("20261124-142530")
 
 
 def nearest_run_hint(text: str, known: Sequence[str]) -> str:
-    """The newest run whose id or slug is similar, as ` Did you mean …?`; empty if there is none.
+    """Suggest the newest run whose id or slug is similar, as the end of an error message.
 
     Args:
         text: the user's input.
         known: all ids, oldest first.
+
+    Returns:
+        ` Did you mean …?`; empty if there is none.
     """
     newest = tuple(reversed(known))
     named: dict[str, str] = {}

@@ -41,7 +41,7 @@ def overview(  # noqa: PLR0913 - what it shows
     width: int = 80,
     now: float | None = None,
 ) -> list[str]:
-    """Format a run summary as lines `Label  value`.
+    """Format a run summary as lines `Label  value`, which ends with the commands that the run accepts now.
 
     Args:
         facts: `Run.summary()`.
@@ -49,7 +49,7 @@ def overview(  # noqa: PLR0913 - what it shows
         findings: warnings and findings about the run.
         called: abbreviation of the id for commands. Default: the full id.
         width: maximum line width in characters; longer values are wrapped.
-        now: Unix seconds.
+        now: Unix seconds. Default: the current time.
     """
     lines: list[str] = []
 

@@ -19,7 +19,7 @@ STEPPING_STATES = frozenset({"running", "stopping"})
 
 
 def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: float | None) -> float | None:
-    """Current seconds per step, evaluations and checkpoints included.
+    """Current seconds per step, evaluations and checkpoints included, from which the remaining time is estimated.
 
     Elapsed time divided by the step number would be wrong after a resume, since the steps of earlier attempts took no
     time in this one.
@@ -49,7 +49,7 @@ def remaining(state: str, step: int, total: int, per_step: float | None) -> floa
         state: the run's state.
         step: current step.
         total: planned steps.
-        per_step: seconds per step.
+        per_step: seconds per step, see `seconds_per_step`.
     """
     if state not in STEPPING_STATES or total <= 0 or per_step is None:
         return None
@@ -57,11 +57,14 @@ def remaining(state: str, step: int, total: int, per_step: float | None) -> floa
 
 
 def pace(folder: RunFolder, status: Status) -> float | None:
-    """Current seconds per step of a run, read from the end of its metrics; None if unknown.
+    """Current seconds per step of a run, read from the end of its metrics, so that lists stay fast; None if unknown.
 
     Args:
         folder: the run.
         status: its effective status.
+
+    Raises:
+        OSError: the disk fails.
     """
     if status.state not in STEPPING_STATES:
         return status.step_seconds

@@ -12,12 +12,15 @@ PHASES: tuple[Phase, ...] = ("environment", "model", "data", "first step")
 
 
 def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
-    """Record the start of a phase, which ends the previous one.
+    """Record the start of a phase, which ends the previous one: the monitor shows what a run without steps does.
 
     Args:
         writer: the attempt's writer.
         name: `environment`: imports; `model`; `data`: preparing examples; `first step`: creating the optimizer, and the
             step.
         what: activity within the phase: `find` the model (download and convert it), later `load` it.
+
+    Raises:
+        OSError: the disk is full.
     """
     writer.event("phase", name=name, **({"what": what} if what else {}))

@@ -17,12 +17,12 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?
 
 
 def plain_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """An environment whose processes write no colors."""
+    """An environment whose processes write no colors: escape sequences would be unreadable in `log.txt`."""
     return {key: value for key, value in base.items() if key not in COLOR_VARIABLES} | {"NO_COLOR": "1"}
 
 
 def without_escapes(text: str) -> str:
-    """Remove escape sequences from text."""
+    """Remove escape sequences (colors, cursor movements, links) from text that a page displays."""
     return ESCAPES.sub("", text)
 
 
@@ -35,7 +35,11 @@ def strip_bidi(text: str) -> str:
 
 
 def strip_bidi_nested(value: object) -> Any:
-    """Apply `strip_bidi` to all strings and keys of a JSON value."""
+    """Apply `strip_bidi` to all strings and keys of a JSON value, before a page displays them.
+
+    Returns:
+        A copy in which tuples are lists.
+    """
     if isinstance(value, dict):
         return {strip_bidi(key): strip_bidi_nested(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

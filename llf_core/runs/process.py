@@ -31,7 +31,9 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """The process that currently has this pid.
+        """The process that currently has this pid, with its start time.
+
+        By both, a later process with the same pid is not mistaken for it.
 
         Raises:
             psutil.NoSuchProcess: there is none.
@@ -45,7 +47,7 @@ class ProcessId:
 
     @classmethod
     def read(cls, value: object) -> ProcessId | None:
-        """Parse a JSON object with `pid` and `started`; None if it names no process."""
+        """Parse a JSON object with `pid` and `started` of a status that may be damaged; None if it names no process."""
         if not isinstance(value, dict):
             return None
         pid, started, ticks = (value.get(key) for key in ("pid", "started", "ticks"))
@@ -54,11 +56,15 @@ class ProcessId:
         return cls(pid, float(started), ticks if isinstance(ticks, int) else None)
 
     def json(self) -> dict[str, object]:
-        """The identity as stored in `status.json`."""
+        """The identity as stored in `status.json`; `read` parses it."""
         return asdict(self)
 
     def alive(self) -> bool:
-        """Whether this process still runs on this machine; a zombie does not count."""
+        """Whether this process still runs on this machine; a zombie does not count, since it computes nothing.
+
+        Raises:
+            psutil.AccessDenied: the system hides processes of other users.
+        """
         try:
             process = psutil.Process(self.pid)
             if self.ticks is not None:
@@ -81,13 +87,17 @@ def _start_ticks(pid: int) -> int | None:
 
 @cache
 def host() -> str:
-    """Name of this machine, or of the container."""
+    """Name of this machine, or of the container. Process ids of another one mean nothing here."""
     return socket.gethostname()
 
 
 @cache
 def boot_id() -> str:
-    """Identifier that changes with every boot of this machine."""
+    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing.
+
+    Raises:
+        subprocess.CalledProcessError: macOS does not report it.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:

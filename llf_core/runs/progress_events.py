@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llf_core.runs.writer import RunWriter
 
-EVERY = 2.0
+INTERVAL_SECONDS = 2.0
 """Minimum seconds between two events."""
 
 
@@ -28,10 +28,10 @@ class ProgressEvents:
             of: total number of items, if known.
             more: further fields of every event.
         """
-        self._writer, self._told = writer, {"what": what, **more} | ({} if of is None else {"of": of})
+        self._writer, self._fields = writer, {"what": what, **more} | ({} if of is None else {"of": of})
         self.of = of
-        self._next = time.monotonic() + EVERY
-        self._said = False
+        self._next = time.monotonic() + INTERVAL_SECONDS
+        self._has_written = False
 
     def __call__(self, rows: int, **more: object) -> bool:
         """Report the number of completed items. Returns True if an event was written.
@@ -41,9 +41,9 @@ class ProgressEvents:
             more: further fields of the event.
         """
         now = time.monotonic()
-        if now < self._next and not (self._said and rows == self.of):
+        if now < self._next and not (self._has_written and rows == self.of):
             return False
-        self._next, self._said = now + EVERY, rows != self.of
+        self._next, self._has_written = now + INTERVAL_SECONDS, rows != self.of
         if self._writer is not None:
-            self._writer.event("progress", **self._told, rows=rows, **more)
+            self._writer.event("progress", **self._fields, rows=rows, **more)
         return True

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_RECORDS = 50_000
 """Maximum number of events or samples returned per read; of more, the last ones."""
 MAX_LOG_BYTES = 4 << 20  # bytes
-LONGEST_LINE = 4096  # estimated bytes of a log line
+LINE_BYTES = 4096  # estimated bytes of a log line
 
 
 class RunReader:
@@ -35,8 +35,8 @@ class RunReader:
         self._metrics = Tail(folder.metrics)
         self._events = Tail(folder.events, MAX_NEW_BYTES)
         self._samples = Tail(folder.samples, MAX_NEW_BYTES)
-        self._given = {"events": 0, "samples": 0}
-        self._passed_over = {"events": 0, "samples": 0}
+        self._returned = {"events": 0, "samples": 0}
+        self._to_skip = {"events": 0, "samples": 0}
 
     def status(self) -> Status:
         """The effective status: `lost` if the processes are gone without a final status.
@@ -47,11 +47,18 @@ class RunReader:
         return shown_status(self.folder)
 
     def meta(self) -> dict[str, Any]:
-        """`revision`, `name`, `tags`, `note`."""
+        """`revision`, `name`, `tags`, `note`, as the user last changed them in any view."""
         return read_meta(self.folder)
 
     def metrics(self) -> Columns:
-        """All metrics so far. Returns the same object each time, updated with new lines."""
+        """All metrics so far.
+
+        Returns the same object each time, updated with new lines, since views ask twice a second.
+
+        Raises:
+            UnreadableError: the file is not a regular file, or the system denies access.
+            OSError: too many files are open.
+        """
         from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
         columns = self._columns or Columns()
@@ -64,9 +71,13 @@ class RunReader:
         return columns
 
     def events(self) -> list[dict[str, Any]]:
-        """Events since the last call, in order; all events at the first call.
+        """Events since the last call, in order; all events at the first call, or the last `MAX_RECORDS`.
 
         Non-finite numbers in `values` are floats. Invalid fields are removed, see `event_fields`.
+
+        Raises:
+            UnreadableError: the file is not a regular file, or the system denies access.
+            OSError: too many files are open.
         """
         events = [valid_fields(event) for event in self._new("events", self._events)]
         for event in events:
@@ -78,11 +89,24 @@ class RunReader:
         return [event for event in events if isinstance(event.get("type"), str)]
 
     def samples(self) -> list[dict[str, Any]]:
-        """Samples since the last call, in order."""
+        """Samples since the last call, in order; all samples at the first call, or the last `MAX_RECORDS`.
+
+        Raises:
+            UnreadableError: the file is not a regular file, or the system denies access.
+            OSError: too many files are open.
+        """
         return self._new("samples", self._samples)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of `log.txt`, without text that a carriage return overwrote."""
+        """The last lines of `log.txt`, see the function `log_tail`.
+
+        Args:
+            lines: maximum number of lines.
+
+        Raises:
+            UnreadableError: it is not a regular file, or the system denies access.
+            OSError: too many files are open.
+        """
         return log_tail(self.folder, lines)
 
     def _new(self, name: str, tail: Tail) -> list[dict[str, Any]]:
@@ -92,14 +116,14 @@ class RunReader:
         for data, again in tail.pieces():
             lines = data.splitlines()
             if again:
-                self._given[name] -= taken
+                self._returned[name] -= taken
                 taken = 0
-                self._passed_over[name] = self._given[name]
+                self._to_skip[name] = self._returned[name]
                 new.clear()
-            known = min(self._passed_over[name], len(lines))
-            self._passed_over[name] -= known
+            known = min(self._to_skip[name], len(lines))
+            self._to_skip[name] -= known
             taken += len(lines) - known
-            self._given[name] += len(lines) - known
+            self._returned[name] += len(lines) - known
             found = map(parse, lines[max(known, len(lines) - MAX_RECORDS) :])
             new += [record for record in found if record is not None]
             del new[:-MAX_RECORDS]
@@ -109,17 +133,20 @@ class RunReader:
 def log_tail(folder: RunFolder, lines: int = 20) -> str:
     """The last lines of a run's `log.txt`, decoded and without secrets; empty if there is none.
 
+    Of a progress bar, which rewrites its line, only the last version is returned.
+
     Args:
         folder: the run.
         lines: maximum number of lines.
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.
+        OSError: too many files are open.
     """
     if lines <= 0:
         return ""
     try:
-        data = read_end(folder.log, min(lines * LONGEST_LINE, MAX_LOG_BYTES))
+        data = read_end(folder.log, min(lines * LINE_BYTES, MAX_LOG_BYTES))
     except FileNotFoundError:
         return ""
     text = redact(data.decode("utf-8", "replace"))

@@ -94,13 +94,13 @@ class RunIndex:
         self._names: tuple[Signature, tuple[str, ...]] = ((), ())
         self._rows: dict[str, tuple[Signature, Row]] = {}
         self._entries: dict[str, tuple[Signature, Entry]] = {}
-        self._odd: tuple[Row, ...] = ()
+        self._not_runs: tuple[Row, ...] = ()
         self._generation = 0
         self._newest: tuple[int, IndexedRuns] = (-1, [])
         self._results: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
-        self._look: Future[None] | None = None
-        self._looked = -math.inf
+        self._scan: Future[None] | None = None
+        self._scanned_at = -math.inf
         self._cost = 0.0
 
     def page(  # noqa: PLR0913 - each narrows the list by one thing
@@ -113,7 +113,7 @@ class RunIndex:
         *,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Page:
-        """List runs, after a scan of all runs if needed; see `list_runs`.
+        """List runs, after a scan of all runs if the query needs their content; see `list_runs`.
 
         Args:
             offset: number of runs to skip.
@@ -126,29 +126,33 @@ class RunIndex:
         Raises:
             ValueError: `sort` is unknown, or the query is too long.
             QueryCancelledError: `is_cancelled` returned True.
+            OSError: the folder of runs is not accessible.
         """
-        asked = RunQuery(state, query, sort)
-        if not asked.is_unfiltered:
+        run_query = RunQuery(state, query, sort)
+        if not run_query.is_unfiltered:
             self.refresh(at_once=True).result()
-        return self.cached_page(offset, limit, asked, is_cancelled=is_cancelled)
+        return self.cached_page(offset, limit, run_query, is_cancelled=is_cancelled)
 
     def cached_page(
-        self, offset: int, limit: int, asked: RunQuery, *, is_cancelled: Callable[[], bool] = lambda: False
+        self, offset: int, limit: int, query: RunQuery, *, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Page:
-        """List runs from the current index without a scan; `Page.reading` tells how complete it is.
+        """List runs from the current index without a scan, so that a server answers at once during the first one.
+
+        `Page.reading` tells how complete the index is.
 
         Args:
             offset: number of runs to skip.
             limit: maximum number of runs to return.
-            asked: filter and sort order.
+            query: filter and sort order.
             is_cancelled: see `page`.
 
         Raises:
             QueryCancelledError: `is_cancelled` returned True.
+            OSError: the folder of runs is not accessible.
         """
         names = self.names()
-        found = names if asked.is_unfiltered else self._find(names, asked, is_cancelled)
-        if asked.sort == "newest" and asked.is_unfiltered:
+        found = names if query.is_unfiltered else self._find(names, query, is_cancelled)
+        if query.sort == "newest" and query.is_unfiltered:
             end = len(found) - offset
             wanted: Iterable[str] = found[max(0, end - limit) : max(0, end)][::-1]
         else:
@@ -158,28 +162,40 @@ class RunIndex:
             if is_cancelled():
                 raise QueryCancelledError
             rows.append(self._row(name))
-        odd = [row for row in self._odd if asked.matches(row)]  # last in every order
+        odd = [row for row in self._not_runs if query.matches(row)]  # last in every order
         rows += odd[max(0, offset - len(found)) : max(0, offset + limit - len(found))]
         known = len(self._entries)
-        reading = None if asked.is_unfiltered or known >= len(names) else (known, len(names))
+        reading = None if query.is_unfiltered or known >= len(names) else (known, len(names))
         return Page(len(found) + len(odd), tuple(rows), reading)
 
     def finished(self) -> list[str]:
-        """Ids of indexed finished runs with a result, newest first."""
+        """Ids of indexed finished runs with a result, newest first: what a form offers as adapters and reward models.
+
+        Raises:
+            OSError: the folder of runs is not accessible.
+        """
         entries = self._entries
         found = ((name, entries.get(name)) for name in reversed(self.names()))
         return [name for name, one in found if one is not None and one[1].state == "finished" and one[1].output]
 
     def row(self, name: str) -> Row:
-        """The row of a run, read again if its files have changed."""
+        """The row of a run, read again if its files have changed.
+
+        Raises:
+            OSError: too many files are open.
+        """
         return self._row(name)
 
     def folder(self, name: str) -> RunFolder:
-        """The folder of a run."""
+        """The folder of a run. Its existence is not checked."""
         return RunFolder(self._root / "runs" / name)
 
     def names(self) -> tuple[str, ...]:
-        """Ids of all runs, oldest first. The folder is listed again only if an entry was added or removed."""
+        """Ids of all runs, oldest first. The folder is listed again only if an entry was added or removed.
+
+        Raises:
+            OSError: the folder of runs is not accessible.
+        """
         signature = _signature(self._runs)
         known = self._names
         if signature == known[0]:
@@ -188,7 +204,7 @@ class RunIndex:
             names, odd = list_run_folders(Path(self._runs))
         except (FileNotFoundError, NotADirectoryError):
             names, odd = (), {}
-        self._odd = tuple(Row(name, name, "broken", reason=reason) for name, reason in odd.items())
+        self._not_runs = tuple(Row(name, name, "broken", reason=reason) for name, reason in odd.items())
         if signature != NOT_THERE and time.time() - signature[1] / 1e9 < TIMESTAMP_SECONDS:
             signature = ()  # the next change may have the same timestamp
         with self._lock:
@@ -202,9 +218,12 @@ class RunIndex:
         return names
 
     @property
-    def begun(self) -> bool:
-        """Whether all runs have been scanned, or a scan is in progress."""
-        return self._look is not None or self._looked > -math.inf
+    def scan_started(self) -> bool:
+        """Whether all runs have been scanned, or a scan is in progress.
+
+        Before the first scan, a server waits a moment for it.
+        """
+        return self._scan is not None or self._scanned_at > -math.inf
 
     def refresh(self, *, at_once: bool = False) -> Future[None]:
         """Start a scan of all runs if the last one is outdated.
@@ -216,43 +235,43 @@ class RunIndex:
             at_once: scan without pauses in this thread, unless another thread is scanning.
 
         Returns:
-            Completed once the entries are up to date.
+            Completed once the entries are up to date; its `result()` raises what the scan raised.
         """
         with self._lock:
-            if self._look is not None:
-                return self._look
+            if self._scan is not None:
+                return self._scan
             future: Future[None] = Future()
             rest = 0.0 if self._cost <= CHEAP_SCAN_SECONDS else self._cost / MAX_CPU_SHARE
-            if time.monotonic() - self._looked < rest:
+            if time.monotonic() - self._scanned_at < rest:
                 future.set_result(None)
                 return future
-            self._look = future
+            self._scan = future
         if at_once:
-            self._look_at_all(future, rests=False)
+            self._scan_all(future, rests=False)
         else:
-            threading.Thread(target=self._look_at_all, args=(future,), name="llf-runs", daemon=True).start()
+            threading.Thread(target=self._scan_all, args=(future,), name="llf-runs", daemon=True).start()
         return future
 
-    def _look_at_all(self, future: Future[None], *, rests: bool = True) -> None:
+    def _scan_all(self, future: Future[None], *, rests: bool = True) -> None:
         began, cost = time.monotonic(), time.thread_time()
         try:
             slice_began = began
             for name in reversed(self.names()):
-                self._note(name)
+                self._update_entry(name)
                 if rests and time.monotonic() - slice_began > SCAN_SECONDS:
                     time.sleep(PAUSE)
                     slice_began = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
             with self._lock:
-                self._look = None
+                self._scan = None
             future.set_exception(error)
             return
         with self._lock:
-            self._look = None
-            self._looked, self._cost = began, time.thread_time() - cost
+            self._scan = None
+            self._scanned_at, self._cost = began, time.thread_time() - cost
         future.set_result(None)
 
-    def _note(self, name: str) -> None:
+    def _update_entry(self, name: str) -> None:
         """Update the entry of a run."""
         signature = self._signature(name, INDEXED_FILES)
         known = self._entries.get(name)
@@ -271,14 +290,14 @@ class RunIndex:
             if known is None or known[1] != entry:
                 self._generation += 1
 
-    def _find(self, names: tuple[str, ...], asked: RunQuery, is_cancelled: Callable[[], bool]) -> tuple[str, ...]:
+    def _find(self, names: tuple[str, ...], query: RunQuery, is_cancelled: Callable[[], bool]) -> tuple[str, ...]:
         """Ids that match a query, in order; cached until an entry changes.
 
         Raises:
             QueryCancelledError: `is_cancelled` returned True.
         """
-        search, state = asked.search, asked.state
-        key = (search.words, state, asked.sort)
+        search, state = query.search, query.state
+        key = (search.words, state, query.sort)
         with self._lock:
             generation = self._generation
             found = self._results.get((*key, generation))
@@ -297,7 +316,7 @@ class RunIndex:
                 raise QueryCancelledError
         if search.words:
             chosen = [one for one in chosen if search.matches_text(one[1].text, one[0])]
-        found = tuple(name for name, _ in ORDERS[asked.sort](chosen))
+        found = tuple(name for name, _ in ORDERS[query.sort](chosen))
         with self._lock:
             self._results[*key, generation] = found
             while len(self._results) > KEPT_RESULTS:
@@ -347,12 +366,12 @@ class RunQuery:
         self.search = Search(query or "")
 
     def matches(self, row: Row) -> bool:
-        """Whether a row passes the filter."""
+        """Whether a row passes the filter, for rows that are not in the index."""
         return self.state in {None, row.state} and self.search.matches_text(searched_text(row), row.id)
 
     @property
     def is_unfiltered(self) -> bool:
-        """Whether the ids alone answer the query: no search, no filter, default order."""
+        """Whether the ids alone answer the query (no search, no filter, order by id), so that no run has to be read."""
         return not self.state and not self.search.words and self.sort in {"newest", "oldest"}
 
 
@@ -364,7 +383,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
     query: str | None = None,
     sort: str = "newest",
 ) -> Page:
-    """List runs.
+    """List runs once, for commands. Views that list repeatedly keep a `RunIndex`.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
@@ -377,12 +396,20 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
 
     Raises:
         ValueError: `sort` is unknown, or the query has too many words or characters.
+        OSError: the folder of runs is not accessible.
     """
     return RunIndex(home).page(offset, limit, state, query, sort)
 
 
 def active_runs(home: Path | str | None = None) -> list[Row]:
-    """Runs that are live now, newest first. The form lists them before Start, since they use the device."""
+    """Runs that are live now, newest first. The form lists them before Start, since they use the device.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+
+    Raises:
+        OSError: the folder of runs is not accessible.
+    """
     active = {"created", "starting", "running", "stopping"}
     index = RunIndex(home)
     rows = (listing.read_row(index.folder(name), curve=False) for name in reversed(index.names()))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEAD = ("RUN", "NAME", "STATE", "STEP", "LOSS", "AGE")
 RIGHT = {"STEP", "LOSS", "AGE"}
 GAP = "  "
-LEAST_NAME = 10
+MIN_NAME_WIDTH = 10
 
 
 def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | None = None) -> list[str]:
@@ -26,13 +26,13 @@ def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | No
         rows: the runs.
         known: ids of all runs, to abbreviate ids unambiguously.
         width: line width in characters. Names are shortened in the middle; lines may still exceed it.
-        now: Unix seconds.
+        now: Unix seconds. Default: the current time.
     """
     moment = time.time() if now is None else now
     cells = [HEAD, *(_cells(row, known, moment) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
     others = sum(widths) - widths[1] + len(GAP) * (len(HEAD) - 1)
-    widths[1] = min(widths[1], max(LEAST_NAME, width - others))
+    widths[1] = min(widths[1], max(MIN_NAME_WIDTH, width - others))
     lines = [_line(cells[0], widths)]
     for row, line in zip(rows, cells[1:], strict=True):
         lines.append(_line(line, widths))
@@ -57,7 +57,11 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def age(seconds: float) -> str:
-    """Format the age: `12 s`, `7 min`, `3 h`, `5 d`."""
+    """Format an age in its largest unit, which suffices to find a run in a list: `12 s`, `7 min`, `3 h`, `5 d`.
+
+    Args:
+        seconds: the age; a negative one counts as 0, since clocks of machines differ.
+    """
     whole = max(0, int(seconds))
     for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if whole >= size:
@@ -79,7 +83,7 @@ def middle_cut(text: str, width: int) -> str:
 
 
 def end_cut(text: str, width: int) -> str:
-    """The first line of a text, shortened at the end with `…`.
+    """Put a text on one line, shortened at the end with `…`, since the cause of a failure comes first.
 
     Args:
         text: the text.

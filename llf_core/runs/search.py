@@ -40,11 +40,11 @@ class Search:
         self._patterns = [(word, _pattern(word).search) for word in self.words]
 
     def matches(self, row: Row) -> bool:
-        """Whether every word matches a run."""
+        """Whether every word matches a run, as listed."""
         return self.matches_text(searched_text(row), row.id)
 
     def matches_text(self, text: str, run_id: str) -> bool:
-        """Whether every word matches a run.
+        """Whether every word matches a run, by its cached text: thousands of runs are searched at each key press.
 
         Args:
             text: `searched_text` of its row.
@@ -57,7 +57,7 @@ class Search:
 
 
 def searched_text(row: Row) -> str:
-    """The searchable text of a run in lower case, one field per line."""
+    """The searchable text of a run in lower case, one field per line, so that no word spans two fields."""
     paths = (_shown(path) for path in (row.model, *row.dataset.split(",")))
     return "\n".join((row.name, *row.tags, row.note, *paths, row.stage, row.method)).lower()
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def shown_status(folder: RunFolder) -> Status:
-    """The status of a run as views show it. For a lost run the reason names its last step and what can be recovered.
+    """The status of a run as views show it.
+
+    For a lost run, whose processes could not write one, the reason names its last step and what can be recovered.
 
     Raises:
         BrokenRunError: there is no readable status.

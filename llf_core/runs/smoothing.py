@@ -35,7 +35,11 @@ def automatic_window(total: int, gap: float) -> int:
 
 
 def label(window: int) -> str:
-    """Label of a smoothed value: `smoothed over 10 steps`."""
+    """Label of a smoothed value, so that nobody takes it for a logged one: `smoothed over 10 steps`.
+
+    Args:
+        window: window in steps; 0 for values that are not smoothed.
+    """
     if not window:
         return "not smoothed"
     return f"smoothed over {window:,} {'step' if window == 1 else 'steps'}"
@@ -45,7 +49,9 @@ def smooth(steps: ArrayLike, values: ArrayLike, window: float) -> Floats:
     """Average each value with those before it whose step is in `(step - window, step]`.
 
     There is no padding at the start and thus no bias to correct: the first smoothed value is the first value. Takes
-    O(n) additions and never subtracts sums, so a large value leaves no rounding error in later windows.
+    O(n) additions and never subtracts sums, so a large value leaves no rounding error in later windows: sums run
+    forwards and backwards within blocks, as van Herk (Pattern Recognition Letters 13(7), 1992) does for minima and
+    maxima.
 
     Args:
         steps: `[n]` steps, ascending.
@@ -57,6 +63,7 @@ def smooth(steps: ArrayLike, values: ArrayLike, window: float) -> Floats:
 
     Raises:
         ValueError: `window` is not greater than 0.
+        IndexError: there are fewer steps than values.
     """
     if not window > 0:
         raise ValueError(f"window is {window}. Expected an integer above 0.")

@@ -36,9 +36,12 @@ class CurveSummary:
 
 
 def curve_summary(folder: RunFolder) -> CurveSummary:
-    """Sample a run's primary metric evenly over its metrics file.
+    """Sample a run's primary metric evenly over its metrics file, for the small curve beside a run in the sidebar.
 
     Takes one small read per point, however long the file is. For repeated steps both values may be included.
+
+    Returns:
+        At most `POINTS` values; none if the file is missing or cannot be read.
     """
     try:
         return _shape(open_file(folder.metrics))

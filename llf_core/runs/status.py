@@ -59,22 +59,22 @@ class Status:
 
     @property
     def final(self) -> bool:
-        """Whether this attempt has a final state, written by the trainer or the supervisor."""
+        """Whether this attempt has a final state, written by the trainer or the supervisor. It never changes again."""
         return self.state in FINAL
 
     @property
     def has_ended(self) -> bool:
-        """Whether no process of this attempt is alive, as far as known."""
+        """Whether no process of this attempt is alive, as far as known, so that the run may be resumed or deleted."""
         return self.final or self.state == "lost"
 
     @property
     def trainer(self) -> ProcessId | None:
-        """The trainer's process, once started."""
+        """The trainer's process; None before it was started."""
         return ProcessId.read({"pid": self.pid, "started": self.started, "ticks": self.ticks})
 
     @property
     def supervisor_process(self) -> ProcessId | None:
-        """The supervisor's process, once started."""
+        """The supervisor's process; None before it has registered itself."""
         return ProcessId.read(self.supervisor)
 
     @property
@@ -83,7 +83,7 @@ class Status:
         return self.host == host() and self.boot_id == boot_id()
 
     def json(self) -> dict[str, object]:
-        """The status as a JSON object; a non-finite `best` is a string."""
+        """The status as a JSON object, as stored in `status.json`."""
         return dataclasses.asdict(self)
 
 
@@ -116,8 +116,11 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Status)}
 def read_status(folder: RunFolder) -> Status:
     """Read `status.json` as stored: a run without live processes is not reported as `lost`.
 
+    Invalid fields are replaced by their defaults, so that one of them does not hide the run.
+
     Raises:
         BrokenRunError: the file is missing, invalid or of a newer format.
+        OSError: too many files are open.
     """
     try:
         value = json_value(read_bytes(folder.status))
@@ -156,7 +159,7 @@ def effective_status(status: Status, now: float | None = None) -> Status:
 
     Args:
         status: as stored.
-        now: Unix seconds; for tests.
+        now: Unix seconds. Default: the current time.
     """
     if status.final:
         return status
@@ -179,7 +182,7 @@ def effective_status(status: Status, now: float | None = None) -> Status:
 
 
 def is_never_started(folder: RunFolder, status: Status) -> bool:
-    """Whether an attempt ended before its disk could store any process id.
+    """Whether an attempt ended before its disk could store any process id: its status would be `created` forever.
 
     Args:
         folder: the run.
@@ -190,12 +193,16 @@ def is_never_started(folder: RunFolder, status: Status) -> bool:
 
 
 def first_status(now: float) -> dict[str, object]:
-    """Initial content of `status.json`."""
+    """Initial content of `status.json`, in the state `created`.
+
+    Args:
+        now: Unix seconds.
+    """
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
 
 
 def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpack[StatusFields]) -> Status:
-    """Change fields of `status.json` under the run's lock.
+    """Change fields of `status.json` under the run's lock, since trainer, supervisor and views all write it.
 
     A final state and its reason cannot be changed here; only `begin_attempt` resets them.
 
@@ -210,7 +217,7 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
     Raises:
         TypeError: a field is unknown.
         BrokenRunError: there is no readable status.
-        OSError: the disk is full, and the run's reserve is used up.
+        OSError: the disk is full, and the run's reserve is used up; or another process holds the run's lock.
     """
     unknown = changes.keys() - _FIELDS.keys()
     if unknown:
@@ -255,6 +262,8 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
     Raises:
         RuntimeError: the run has not ended, or `attempt` is not the next number, for example because another process
             has started this attempt first.
+        BrokenRunError: there is no readable status.
+        OSError: the disk is full, or another process holds the run's lock.
     """
     with locked(folder.status_lock):
         old = read_status(folder)
@@ -293,14 +302,21 @@ def _replace(folder: RunFolder, status: Status) -> None:
 
 
 def keep_reserve(folder: RunFolder) -> None:
-    """Create the run's reserve file if it is missing and there is space."""
+    """Create the run's reserve file if it is missing and there is space. Never raises an OSError."""
     if not folder.reserve.exists():
         with suppress(OSError):
             replace_file(folder.reserve, bytes(RESERVE_BYTES))
 
 
 def give_back_reserve(folder: RunFolder) -> bool:
-    """Remove the run's reserve file so that final messages fit on a full disk. Returns whether it existed."""
+    """Remove the run's reserve file, so that final messages fit on a full disk.
+
+    Returns:
+        Whether it existed, so that another write may succeed.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
     try:
         os.unlink(folder.reserve)  # noqa: PTH108 - tells whether this call removed it
     except FileNotFoundError:

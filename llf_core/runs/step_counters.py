@@ -11,16 +11,25 @@ COUNTERS = "llf_state.json"
 
 
 def read_counters(checkpoint: Path) -> dict[str, Any]:
-    """Read the counters of a checkpoint.
+    """Read the counters of a checkpoint, from which a resumed attempt continues.
 
     Returns:
         `seen` (tokens processed and trained on), `threads`; batch sizes after out-of-memory retries:
         `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; and `held`, the active live changes.
+
+    Raises:
+        FileNotFoundError: the checkpoint has none.
+        UnreadableError: the file is not a regular file or too large, or the system denies access.
+        NotPlainError: it is not valid JSON.
     """
     counters: dict[str, Any] = json_value(read_bytes(checkpoint / COUNTERS, HISTORY_BYTES))
     return counters
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """Step of a checkpoint folder `checkpoint-N`."""
+    """Step of a checkpoint folder `checkpoint-N`, as transformers names it.
+
+    Raises:
+        ValueError: the name does not end with `-` and a number.
+    """
     return int(Path(checkpoint).name.rpartition("-")[2])

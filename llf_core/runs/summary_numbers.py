@@ -25,11 +25,14 @@ NOTHING: Line = (np.empty(0, np.int64), np.empty(0))
 
 
 def line(series: Series, name: str) -> Line:
-    """Steps and values of a metric; empty if nothing was logged.
+    """Steps and values of a metric, so that callers need not ask first whether it was logged.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         name: metric, as logged.
+
+    Returns:
+        Steps `[n]`, int64, and values `[n]`, float64; empty arrays if nothing was logged.
     """
     return series.get(name, NOTHING)
 
@@ -38,7 +41,7 @@ def last(series: Series, name: str) -> float | None:
     """The last logged value of a metric, NaN and infinities included; None if there is none.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         name: metric, as logged.
     """
     _, values = line(series, name)
@@ -46,10 +49,10 @@ def last(series: Series, name: str) -> float | None:
 
 
 def first(series: Series, name: str) -> float | None:
-    """The first logged value of a metric; None if there is none.
+    """The first logged value of a metric, with which the last one is compared; None if there is none.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         name: metric, as logged.
     """
     _, values = line(series, name)
@@ -60,7 +63,7 @@ def best(series: Series, name: str) -> tuple[int, float] | None:
     """Step and value of a metric's best value; None if no value is finite.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         name: as logged, with or without the evaluation prefix. For a metric without a better direction the last finite
             value counts.
     """
@@ -75,10 +78,10 @@ def best(series: Series, name: str) -> tuple[int, float] | None:
 
 
 def median(series: Series, name: str) -> float | None:
-    """Median of the finite values of a metric; None if there are none.
+    """Median of the finite values of a metric, such as its typical speed; None if there are none.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         name: metric, as logged.
     """
     _, values = line(series, name)
@@ -87,10 +90,10 @@ def median(series: Series, name: str) -> float | None:
 
 
 def highest(series: Series, name: str) -> float | None:
-    """Highest finite value of a metric; None if there is none.
+    """Highest finite value of a metric, such as its peak memory; None if there is none.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         name: metric, as logged.
     """
     _, values = line(series, name)
@@ -99,10 +102,10 @@ def highest(series: Series, name: str) -> float | None:
 
 
 def window_of(series: Series, total: int) -> int:
-    """Default smoothing window of a run, in steps.
+    """Default smoothing window of a run, in steps: the same in monitor, Compare and saved notebooks.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         total: planned steps; 0 if unknown.
     """
     steps, _ = line(series, primary_metric(series))
@@ -110,20 +113,23 @@ def window_of(series: Series, total: int) -> int:
 
 
 def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
-    """Smooth every grouped metric.
+    """Smooth every grouped metric for the charts; the others have no curve.
 
     Args:
-        series: what the run logged.
+        series: what the run logged: steps `[n]` and values `[n]` by name.
         window: window in steps; 0 leaves the values unchanged.
 
     Returns:
         Smoothed values `[n]` by name, aligned with the series of that name.
+
+    Raises:
+        ValueError: `window` is negative.
     """
     names = {name for one in logged_groups(series) for name in one.lines} & series.keys()
     return {name: smooth(*series[name], window) if window else series[name][1] for name in names}
 
 
 def last_finite(values: NDArray[np.float64]) -> float | None:
-    """The last finite value of `[n]` smoothed values; None if there is none."""
+    """The last finite value of `[n]` smoothed values, shown beside the curve; None if there is none."""
     finite = values[np.isfinite(values)]
     return float(finite[-1]) if finite.size else None

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 KEY, TRUSTED = "trust.key", "trusted.json"
 KEY_BYTES = 32
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 PRIVATE = 0o600
 GENERATED_FOLDERS = (".output", "cache")
 """Folders that a trainer creates besides `output/` and `checkpoints/`."""
 
 
 def sign_run(folder: RunFolder) -> None:
-    """Sign the code that a run executes: its config and its Python files.
+    """Sign the code that a run executes: its config and its Python files. Resume then needs no permission.
 
     Without a key (the home is not writable, or belongs to another user) nothing is signed, and the run is treated as
     created elsewhere.
@@ -50,7 +50,10 @@ def sign_run(folder: RunFolder) -> None:
 
 
 def is_signed(folder: RunFolder) -> bool:
-    """Whether a run was created or allowed by this user on this machine, with config and code unchanged since."""
+    """Whether a run was created or allowed by this user on this machine, with config and code unchanged since.
+
+    Its code may then run without asking.
+    """
     key = _key(folder.home)
     if key is None:
         return False
@@ -64,7 +67,7 @@ def is_signed(folder: RunFolder) -> bool:
 
 
 def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
-    """Whether the user has allowed the code in a folder.
+    """Whether the user has allowed the code in a folder, in exactly this version.
 
     Args:
         folder: location of the code.
@@ -77,6 +80,8 @@ def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
 def allow(folder: Path, sha256: str, home: Path) -> None:
     """Record that the user allows the code in a folder, in its current version.
 
+    The list is signed with this home's key: one that somebody else packed allows nothing.
+
     Args:
         folder: location of the code.
         sha256: hash of the code that the user was shown.
@@ -84,7 +89,7 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
 
     Raises:
         PermissionError: this `LLF_HOME` has no key of this user.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or another process holds the lock.
     """
     home.mkdir(parents=True, exist_ok=True)
     key = _key(home, make=True)
@@ -142,7 +147,7 @@ def _read_key(path: Path) -> bytes | None:
         if not private:
             return None
         try:
-            kept = json.loads(file.read(MOST_BYTES))
+            kept = json.loads(file.read(MAX_BYTES))
             return bytes.fromhex(kept["key"]) if kept["inode"] == about.st_ino else None
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -166,7 +171,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a JSON object from a small regular file; empty otherwise."""
     try:
         about = path.lstat()
-        return read_object(path) if stat.S_ISREG(about.st_mode) and about.st_size <= MOST_BYTES else {}
+        return read_object(path) if stat.S_ISREG(about.st_mode) and about.st_size <= MAX_BYTES else {}
     except OSError:
         return {}
 

@@ -22,7 +22,9 @@ UNUSED_DAYS = 7
 
 
 def unused_uploads(root: Path) -> list[Path]:
-    """Files that no form has used for a week and no run refers to (including the bin), oldest first.
+    """Files that no form has used for a week and no run refers to, oldest first, for `llf runs clean`.
+
+    Runs in the bin count too, since they may be restored.
 
     Args:
         root: `LLF_HOME`.
@@ -40,7 +42,7 @@ def unused_uploads(root: Path) -> list[Path]:
 
 
 def mark_used(root: Path, names: Iterable[str]) -> None:
-    """Mark files in `uploads` as used now; takes one `stat` per file.
+    """Mark files in `uploads` as used now, so that `llf runs clean` keeps them; takes one `stat` per file.
 
     Args:
         root: `LLF_HOME`.

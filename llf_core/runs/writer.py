@@ -48,7 +48,7 @@ class RunWriter:
         self._thread: threading.Thread | None = None
 
     def metric(self, step: int, values: Mapping[str, object]) -> None:
-        """Append the metrics of a step.
+        """Append the metrics of a step, from which all charts are drawn.
 
         Args:
             step: optimizer step.
@@ -56,11 +56,12 @@ class RunWriter:
 
         Raises:
             OSError: the disk is full. Earlier records are intact.
+            TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
     def event(self, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
-        """Append one event, without secrets.
+        """Append one event, without secrets: what the monitor lists besides the curves.
 
         Args:
             type: type of the event.
@@ -68,6 +69,7 @@ class RunWriter:
 
         Raises:
             OSError: the disk is full. For final events (`state`, `error`, `answer`) the reserve was used first.
+            TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         record = redact_nested({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
         try:
@@ -78,31 +80,41 @@ class RunWriter:
             self._events.append(record)
 
     def sample(self, **fields: object) -> None:
-        """Append one generated text, without secrets.
+        """Append one generated text, without secrets; views show how the responses to a prompt change.
 
         Args:
             fields: `step`, `kind`, `prompt`, `text`, `of`, and for completions `reward` and `rewards`.
+
+        Raises:
+            OSError: the disk is full. Earlier records are intact.
+            TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         self._samples.append(redact_nested({"time": _now(), "attempt": self.attempt, **fields}))
 
     def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
-        """Append the losses of the examples of a step.
+        """Append the losses of the examples of a step, by which Examples finds wrong and useless data.
 
         Args:
             step: optimizer step.
             numbers: `[examples]`, `number` of each in the prepared training set.
             losses: `[examples]`, summed loss of each; the mean over its tokens is stored.
             tokens: `[examples]`, number of trained tokens of each.
+
+        Raises:
+            ValueError: the lists differ in length.
+            OSError: the disk is full. Earlier records are intact.
         """
         means = [float(f"{loss / max(count, 1):.5g}") for loss, count in zip(losses, tokens, strict=True)]
         record = {"step": step, "attempt": self.attempt, "number": list(numbers), "loss": means, "tokens": list(tokens)}
         self._examples.append(record)
 
     def status(self, **changes: Unpack[statuses.StatusFields]) -> None:
-        """Change fields of the status: a new state at once, other fields with the next heartbeat.
+        """Change fields of the status: a new state at once, other fields with the next heartbeat, to spare the disk.
 
         Raises:
-            OSError: the disk is full, and the change could not wait.
+            OSError: the disk is full, or another process holds the run's lock, and the change could not wait.
+            BrokenRunError: there is no readable status.
+            TypeError: a field is unknown.
         """
         with self._lock:
             self._changes.update(changes)
@@ -110,7 +122,12 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> statuses.Status:
-        """Write pending status changes with a heartbeat. Returns the new status."""
+        """Write pending status changes with a heartbeat. Returns the new status.
+
+        Raises:
+            OSError: the disk is full, or another process holds the run's lock; the changes stay pending.
+            BrokenRunError: there is no readable status.
+        """
         with self._flushing:
             with self._lock:
                 changes, self._changes = self._changes, {}
@@ -125,11 +142,15 @@ class RunWriter:
     def start_heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> None:
         """Register this process as the run's trainer, and write status and heartbeat from a background thread.
 
+        Without a heartbeat, other machines take the run for lost.
+
         Args:
             seconds: interval between two writes.
 
         Raises:
             RuntimeError: a later attempt has started.
+            OSError: the disk is full, or another process holds the run's lock.
+            BrokenRunError: there is no readable status.
         """
         own = ProcessId.own()
         self._changes |= {"pid": own.pid, "started": own.started, "ticks": own.ticks}
@@ -160,6 +181,7 @@ class RunWriter:
         Raises:
             ValueError: the state is not final.
             OSError: the disk is full, and so is the reserve. The reason is kept in memory, see `final_status`.
+            BrokenRunError: there is no readable status.
         """
         if state not in FINAL:
             raise ValueError(f"A run cannot end as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
@@ -190,7 +212,7 @@ class RunWriter:
         return " ".join([f"The attempt had {state}, which could not be saved.", *failure_message(self.folder, error)])
 
     def release(self) -> None:
-        """Close the files. Later writes reopen them."""
+        """Close the files, so that no descriptors are left open. Later writes reopen them."""
         for file in (self._metrics, self._events, self._samples, self._examples):
             file.close()
 
@@ -203,6 +225,10 @@ def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) ->
         attempt: number of the attempt.
         type: type of the event.
         fields: its fields.
+
+    Raises:
+        OSError: the disk is full. For final events (`state`, `error`, `answer`) the reserve was used first.
+        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     writer = RunWriter(folder, attempt)
     try:

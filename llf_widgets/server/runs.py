@@ -57,7 +57,7 @@ class RunsHandler(RunsAPIHandler):
             asked = RunQuery(state, query, self.get_query_argument("sort", "newest"))
         except ValueError as error:
             raise HTTPError(400, "%s", error) from None
-        if not asked.is_unfiltered or not self.index.begun:
+        if not asked.is_unfiltered or not self.index.scan_started:
             await self.look(LOOK_SECONDS if not asked.is_unfiltered else 0)
         page = partial(self.index.cached_page, offset, limit, asked, is_cancelled=self.gone_away.is_set)
         with suppress(QueryCancelledError):

@@ -38,7 +38,7 @@ def test_each_is_seen_once_in_order_and_kill_is_left_alone(folder):
     inbox.done(first)
     assert len(list(folder.control.iterdir())) == 2
     assert [request.type for request in pending_requests(folder)] == ["kill", "stop"]
-    assert [request.type for request in Inbox(folder, leaves=frozenset({"stop"})).scan()] == ["kill"]
+    assert [request.type for request in Inbox(folder, ignored_types=frozenset({"stop"})).scan()] == ["kill"]
 
 
 def test_files_under_way_are_not_looked_at(folder):

@@ -30,5 +30,5 @@ def test_long_work_speaks_every_two_seconds_and_at_its_end(folder, monkeypatch):
 
 
 def test_without_a_run_the_asker_alone_is_told(monkeypatch):
-    monkeypatch.setattr(progress_events, "EVERY", 0.0)
+    monkeypatch.setattr(progress_events, "INTERVAL_SECONDS", 0.0)
     assert ProgressEvents(None, "data")(1, dataset="x")

@@ -53,10 +53,10 @@ def test_a_search_answers_by_what_is_known_and_tells_how_much_that_is(monkeypatc
 
     monkeypatch.setattr(listing, "read_row", slow)
     index = RunIndex()
-    assert not index.begun
+    assert not index.scan_started
     look = index.refresh()
     assert three.wait(30)
-    assert index.begun
+    assert index.scan_started
     assert index.refresh() is look
     page = index.cached_page(0, 10, RunQuery(query="run"))
     assert (page.total, names(page), page.reading) == (3, ["run 4", "run 3", "run 2"], (3, 5))
@@ -113,7 +113,7 @@ def test_looking_again_takes_a_share_of_a_core_and_no_more(monkeypatch):
     index._cost = 1000.0  # as if there were very many
     update_meta(folders[0], name="another")
     assert index.page(query="another").total == 0
-    index._looked = time.monotonic() - 1e6
+    index._scanned_at = time.monotonic() - 1e6
     assert index.page(query="another").total == 1
     index._cost = 1000.0
     update_meta(folders[0], name="third")
