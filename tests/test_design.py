@@ -64,7 +64,7 @@ def test_extras_are_those_of_the_package() -> None:
 
 
 def test_folders_are_there() -> None:
-    house = part("The house").split("```")[1]
+    house = part("Package layout").split("```")[1]
     for base in ("llf_core", "llf_widgets"):
         block = re.search(rf"^{base}/.*\n((?:  .*\n)+)", house, re.MULTILINE)
         assert block is not None
@@ -98,7 +98,7 @@ def modules() -> dict[str, list[Path]]:
 
 
 def test_names_that_packages_use_of_each_other_are_in_the_module_that_is_named() -> None:
-    code = part("Doors between the parts").split("```")[1]
+    code = part("Public names").split("```")[1]
     named = set(re.findall(r"(?<![\w./`\"])([a-z_]+(?:\.[a-z_]+)*)\.([A-Za-z_]+)(?=[(:])", code))
     named = {(module, name) for module, name in named if module not in {"config", "llf_core"}}  # `config` is an object
     assert len(named) > 30
