@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 
-def training_arguments(  # noqa: PLR0913 - what a run's folder and its device decide
+def training_arguments(  # noqa: PLR0913 - what the run's folder and device decide
     config: RunConfig,
     plan: DevicePlan,
     folder: RunFolder,
@@ -29,19 +29,22 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
 ) -> TrainingArguments:
     """Build the Trainer's arguments from the config's training section and the run folder.
 
+    What this project does itself is disabled in the Trainer: checkpoint rotation (it waits until a checkpoint is
+    complete), NEFTune, gradient checkpointing, and the NaN filter of the log, since a NaN must be visible.
+
     Args:
         config: the run's config.
         plan: device and precision on this machine.
         folder: the run's folder; checkpoints are saved there, whatever `output_dir` is.
         evaluates: whether there is an evaluation split.
-        resume_from: path of the checkpoint to resume from.
-        max_steps: last step. Default: from the config.
+        resume_from: path of the checkpoint to resume from; None at the start.
+        max_steps: last step, for a run whose last step was changed. Default: from the config.
         kind: the trainer's class of arguments.
         more: further values of that class.
 
-    Returns:
-        Arguments with `logging_nan_inf_filter` off (NaN must be visible) and without checkpoint rotation (ours waits
-        until a checkpoint is complete).
+    Raises:
+        ValueError: transformers refuses a value or a combination of values.
+        ImportError: a package of an integration in `report_to` is not installed.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     values: dict[str, Any] = {spec.key: config.get(spec.key) for spec in fields() if spec.key in known}
@@ -66,22 +69,22 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
         "push_to_hub": False,
     }
     if config.data.streaming:
-        # Each rank reads the stream and takes its share. The Trainer's own way would cut batches at their first
+        # Each rank reads the stream and takes its share. The Trainer's own way would split batches at their first
         # dimension, which flattened ones do not have, and loading processes would each read everything.
         values |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False}
         values |= {"dataloader_prefetch_factor": None}
         values["accelerator_config"] = (values["accelerator_config"] or {}) | {"dispatch_batches": False}
-    # Checkpointing is set on the model before, where it is known which layers are frozen.
+    # Checkpointing is enabled on the model before, where it is known which layers are frozen.
     values.pop("gradient_checkpointing", None)
     values.pop("gradient_checkpointing_kwargs", None)
-    # The Trainer's own noise would take the whole of a flattened batch for one document.
+    # The Trainer's NEFTune would scale its noise as if a flattened batch were one document.
     values.pop("neftune_noise_alpha", None)
     if optimizer_of(config).implementation:
         values.pop("optim")  # `TrainingLoop.create_optimizer` builds it
     if optimizer_of(config).layerwise(config):
         values["max_grad_norm"] = 0.0  # when a step ends, no gradients are left to clip
     arguments = kind(**(values | more))
-    # A process trains on one GPU: `torch.nn.DataParallel`, which the Trainer would take for several, cuts batches
-    # anywhere and cannot cut flattened ones. (The Trainer sets this attribute itself where a model spans GPUs.)
+    # A process trains on one GPU: `torch.nn.DataParallel`, which the Trainer would use for several, splits batches
+    # anywhere and cannot split flattened ones. (The Trainer sets this attribute itself where a model spans GPUs.)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001
     return arguments

@@ -31,6 +31,8 @@ def check_reloaded(
 ) -> str:
     """Compare the loaded state with the checksums of the tensors that the checkpoint was written from.
 
+    A library that leaves a part out on loading raises no error, and the resumed run would only be slightly worse.
+
     Args:
         trainer: the trainer after loading the checkpoint, before its first step.
         counters: counters of the checkpoint.
@@ -70,7 +72,7 @@ def check_reloaded(
 def check_archives(checkpoints: Checkpoints, step: int) -> None:
     """Verify the CRC-32 checksums in a checkpoint's `torch.save` files (optimizer, scheduler, RNG state).
 
-    torch stores them but does not verify them on loading.
+    torch stores them but does not verify them on loading, so a damaged optimizer state would go unnoticed.
 
     Args:
         checkpoints: checkpoints of the run.
@@ -78,6 +80,7 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
 
     Raises:
         ModelError: a part is corrupt.
+        OSError: a file cannot be read.
     """
     folder = checkpoints.path(step)
     for path in sorted(path for pattern in ARCHIVES for path in folder.glob(pattern)):
@@ -100,14 +103,18 @@ def _what_to_do(checkpoints: Checkpoints, step: int) -> str:
 
 
 def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
-    """Run `check_reloaded` for the best checkpoint if the run ends with its weights.
+    """Run `check_reloaded` for the best checkpoint if the run ends with its weights, since those become the result.
 
     Args:
         trainer: the trainer after its last step.
         checkpoints: checkpoints of the run.
 
+    Returns:
+        See `check_reloaded`; empty if the run ends with its last weights.
+
     Raises:
         ModelError: a tensor differs.
+        UnreadableError, FileNotFoundError, NotPlainError: the counters of the best checkpoint are missing or broken.
     """
     best = trainer.state.best_model_checkpoint
     if not trainer.args.load_best_model_at_end or not best:

@@ -1,4 +1,4 @@
-"""Early stopping: the run ends where the evaluation has not improved for `early_stopping_steps` evaluations."""
+"""Early stopping: the run ends once the evaluation has not improved for `early_stopping_steps` evaluations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ if TYPE_CHECKING:
 
 
 def early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:
-    """Make the Trainer's early stopping callback, with its patience counter restored on resume.
+    """Create the Trainer's early stopping callback, with its patience counter restored on resume.
+
+    The Trainer restores callbacks only by an option that would restore all of them; without this, a run that is stopped
+    often would never stop early.
 
     Args:
-        patience: evaluations without improvement after which the run ends.
-        checkpoint: folder of the checkpoint that the run continues from; None for a run that starts.
+        patience: number of evaluations without improvement after which the run ends.
+        checkpoint: folder of the checkpoint to resume from; None at the start.
+
+    Raises:
+        OSError: the checkpoint's `trainer_state.json` cannot be read.
+        ValueError, TypeError: it is not the Trainer's state.
     """
     callback = EarlyStoppingCallback(early_stopping_patience=patience)
     if checkpoint is not None:

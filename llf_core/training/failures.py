@@ -1,4 +1,4 @@
-"""Converts errors of a trainer to a message with cause and fix."""
+"""Converts a trainer's errors to a message with cause and fix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """Both sentences, for `status.json`."""
+        """Message and next step as one text, for `status.json`, which views show."""
         return f"{self.message} {self.what_to_do}".strip()
 
 
@@ -48,7 +48,7 @@ def _less_memory(config: RunConfig | None) -> str:
     if config is not None and method_of(config).frozen_base:
         rank = method_of(config).rank_key
         if config.get("quantization_bit"):
-            return f"Lower {rank}, or use a smaller model." if rank else "Take a smaller model."
+            return f"Lower {rank}, or use a smaller model." if rank else "Use a smaller model."
         return "Set quantization_bit: 4, or use a smaller model."
     return "Set finetuning_type: lora, or use a smaller model."
 
@@ -59,17 +59,17 @@ def _out_of_memory(config: RunConfig | None) -> Failure:
             "Out of memory when sampling completions or training on them.",
             f"Restart with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or {limit}.",
         )
-    # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
+    # The trainer halves batches that are too large by itself: what did not fit here are weights or optimizer states.
     return Failure("Out of memory besides the examples of a step.", _less_memory(config))
 
 
 def explain_failure(error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None) -> Failure:
-    """Explain the cause of a failure and how to fix it.
+    """Explain the cause of a failure and how to fix it, for a user who does not read tracebacks.
 
     Args:
         error: the error that ended the trainer.
         config: the run's config, if it could be read.
-        folder: the run. If the disk is full, partial files are removed from it.
+        folder: the run. If the disk is full, partial files are removed from it, to make room for the final state.
 
     Returns:
         The message and the exit code.

@@ -15,7 +15,7 @@ SECONDS = 1.0
 
 
 class GpuLoad:
-    """Queries NVIDIA's driver (package nvidia-ml-py) about the run's GPU."""
+    """Queries NVIDIA's driver (package nvidia-ml-py) about the run's GPU, which other processes may use too."""
 
     def __init__(self, device: torch.device) -> None:
         """Select the GPU.
@@ -25,32 +25,33 @@ class GpuLoad:
         """
         self._device = device
         self._next = 0.0
-        self._asked: dict[str, Callable[[], float]] = {}
+        self._queries: dict[str, Callable[[], float]] = {}
         if device.type == "cuda":
-            self._asked = {
+            self._queries = {
                 "gpu/utilization": lambda: torch.cuda.utilization(device) / 100,
                 "gpu/memory": self._memory,
                 "gpu/temperature": lambda: float(torch.cuda.temperature(device)),
             }
 
     def read(self) -> dict[str, float]:
-        """The current values; empty on other devices, and within a second of the last query.
+        """Read the current values; a query takes milliseconds, so there is at most one a second.
 
         Returns:
             `gpu/utilization` (share of the last second in which a kernel ran, 0 to 1), `gpu/memory` (share of the GPU's
             memory used by all processes, 0 to 1) and `gpu/temperature` (°C). Values that the driver does not provide
-            (without nvidia-ml-py, or for a MIG partition) are omitted.
+            (without nvidia-ml-py, or for a MIG partition) are omitted. Empty on other devices, and within a second of
+            the last query.
         """
         now = time.monotonic()
-        if not self._asked or now < self._next:
+        if not self._queries or now < self._next:
             return {}
         self._next = now + SECONDS
         found = {}
-        for name, ask in list(self._asked.items()):
+        for name, query in list(self._queries.items()):
             try:
-                found[name] = ask()
-            except Exception:  # noqa: BLE001 - a number for a view: whatever keeps it away, the run goes on
-                del self._asked[name]
+                found[name] = query()
+            except Exception:  # noqa: BLE001 - only a chart needs it: whatever the driver raises, the run continues
+                del self._queries[name]
         return found
 
     def _memory(self) -> float:

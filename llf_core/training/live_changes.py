@@ -27,7 +27,7 @@ class LiveChanges:
     """Changes requested while a run trains, and changes to repeat from an earlier attempt or another run.
 
     Attributes:
-        held: latest value of each changed setting, stored in the checkpoint.
+        held: latest value of each changed setting, which every checkpoint stores.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter) -> None:
@@ -45,13 +45,16 @@ class LiveChanges:
         self._plan: list[Change] = []
 
     def begin(self, trainer: TrainingLoop, watched: SamplePrompts | None, held: Mapping[str, Any], step: int) -> None:
-        """Restore the changes in the checkpoint, and schedule those that follow its step.
+        """Restore the changes in the checkpoint, and schedule those that an earlier attempt made after its step.
 
         Args:
             trainer: the trainer.
-            watched: the sample prompts, if answers are sampled.
+            watched: the sample prompts, if completions are sampled.
             held: changed settings in the checkpoint.
             step: step of the checkpoint; 0 at the start.
+
+        Raises:
+            UnreadableError: the run's events or `replay.json` cannot be read.
         """
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
@@ -62,13 +65,17 @@ class LiveChanges:
             self._plan.insert(0, first)
 
     def reapply(self, step: int, control: TrainerControl) -> None:
-        """Repeat the recorded changes that were made after this step in an earlier attempt or in the replayed run.
+        """Repeat the changes that were made after this step in an earlier attempt or in the replayed run.
 
-        A change that is not possible now is recorded with the reason; the run continues without it.
+        A resumed or replayed run then has the same losses. A change that is not possible now is recorded with the
+        reason; the run continues without it.
 
         Args:
             step: current step.
             control: the Trainer's control object.
+
+        Raises:
+            OSError: the disk is full.
         """
         due = [change for change in self._plan if change.step == step]
         self._plan = [change for change in self._plan if change.step > step]
@@ -90,10 +97,12 @@ class LiveChanges:
             control: the Trainer's control object.
 
         Returns:
-            A sentence about what was changed.
+            A sentence about what was changed, which answers the request.
 
         Raises:
-            ValueError: the change is not possible; nothing was changed.
+            ValueError: a name is unknown, a value is out of range, or the run cannot make the change now. Nothing was
+                changed.
+            OSError: the disk is full.
         """
         checked = check_changes(changes)
         said = self._make(checked, step, control)
@@ -119,7 +128,11 @@ class LiveChanges:
         return " ".join(said)
 
     def record_schedule(self) -> None:
-        """Record the learning rates planned from here on."""
+        """Write the learning rates planned from here on as an event, for the monitor's chart of what is to come.
+
+        Raises:
+            OSError: the disk is full.
+        """
         assert self._trainer is not None  # noqa: S101 - for the type checker
         steps, rates = self._trainer.planned_rates()
         if steps:
@@ -149,7 +162,7 @@ class LiveChanges:
         assert trainer is not None  # noqa: S101 - for the type checker
         before = trainer.state.max_steps
         trainer.end_at(total)
-        if step == before:  # the Trainer has seen its last step
+        if step == before:  # the Trainer has made its last step already
             control.should_training_stop = False
         self._writer.status(total=total)
         return f"The run ends at step {total}{f' in place of {before}' if before != total else ''}."
@@ -185,9 +198,14 @@ def _initial_changes(known: Iterable[Change], step: int, held: Mapping[str, Any]
 def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
     """Active changes of a run that resumes from a checkpoint, including the changed settings of a branch.
 
+    Needed before the trainer exists, since `max_steps` is one of its arguments.
+
     Args:
         folder: the run.
         checkpoint: folder of the checkpoint.
+
+    Raises:
+        UnreadableError, FileNotFoundError, NotPlainError: counters of the checkpoint or events are missing or broken.
     """
     held: dict[str, Any] = read_counters(checkpoint).get("held", {})
     return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

@@ -19,13 +19,20 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train the run whose folder is the only argument.
+    """Train the run whose folder is the only argument, in the process that the supervisor starts.
+
+    An error becomes the run's final state, also one before torch is imported.
 
     Args:
         argv: command line arguments. Default: `sys.argv`.
 
     Returns:
         Exit code: 0 finished or stopped, 1 failed, 2 bad config.
+
+    Raises:
+        ValueError: there is not exactly one argument.
+        BrokenRunError: the folder has no readable status.
+        OSError: the disk is full, and so is the reserve.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))
@@ -42,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             f'Training needs {error.name}, which is not installed. Run pip install "llf[train]", then resume.',
         )
         return 1
-    except Exception as error:  # noqa: BLE001 - nothing else says what ended a trainer before it could import torch
+    except Exception as error:  # noqa: BLE001 - nothing else reports errors before torch is imported
         traceback.print_exc()
         reason = f"The trainer could not start: {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
         reason = (
@@ -52,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         RunWriter(folder, attempt).close("failed", reason)
         return 1
-    from llf_core.runs.foreign_code import started_by_user  # with the config, which is read beside the imports above
+    from llf_core.runs.foreign_code import started_by_user  # late, as the imports above
 
     with started_by_user():
         return run_attempt(folder, attempt)
@@ -64,7 +71,7 @@ def _config(folder: RunFolder) -> RunConfig | None:
     try:
         return run_config(folder)
     except ConfigError:
-        return None  # the attempt says what is wrong with it
+        return None  # the attempt reports the error
 
 
 if __name__ == "__main__":

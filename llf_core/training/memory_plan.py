@@ -1,4 +1,4 @@
-"""Memory forecast of a run's largest step, and the choice of gradient checkpointing."""
+"""Memory forecast of a run's largest step, and the decision about gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -30,25 +30,29 @@ MULTIPLE = 8  # as the collator pads
 def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> CheckpointingChoice:
     """Enable gradient checkpointing if the config or the memory forecast requires it, and record the reason.
 
+    It is decided before the first step, since it costs time only where memory is short. A resumed run keeps the
+    decision in its `resolved.yaml`: another one would change its losses in the last bits. An event `memory` is written.
+
     Args:
-        context: the training context with model and data. A resumed run keeps the decision in its `resolved.yaml`. An
-            event `memory` is written.
+        context: the training context with model and data.
         beside: auxiliary models that are trained too; they get the same setting.
         resumes: whether the run resumes from a checkpoint.
 
     Raises:
         ModelError: it is requested, and the architecture does not support it.
+        UnreadableError, NotPlainError: the run resumes, and its `resolved.yaml` is broken.
+        OSError: the disk is full.
     """
     config = context.config
     batch = config.training.per_device_train_batch_size
-    twice = stage_of(config).data_kind == "unpaired_preferences"  # with the answer to another question
+    twice = stage_of(config).data_kind == "unpaired_preferences"  # each with a mismatched completion
     drawn = stage_of(config).completion_tokens(config)
     flattens = context.flattens and not stage_of(config).pads
     tokens, longest = largest_batch(context.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
     both = forecast_step(context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens)
-    plain, thrifty = both or (None, None)
+    plain, checkpointed = both or (None, None)
     available = free_memory(context.plan.device)
-    chosen = choose_checkpointing(config, context.model, plain, thrifty, available)
+    chosen = choose_checkpointing(config, context.model, plain, checkpointed, available)
     kept = (read_resolved(context.folder) or {}).get("gradient_checkpointing") if resumes else None
     if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
         word = "on" if kept["on"] else "off"
@@ -56,7 +60,7 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     if chosen.on:
         for model in (context.model, *beside):
             enable_checkpointing(model, config)
-    needed = thrifty if chosen.on else plain
+    needed = checkpointed if chosen.on else plain
     context.writer.event(
         "memory",
         tokens=tokens,
@@ -75,12 +79,17 @@ def largest_batch(
 ) -> tuple[int, int]:
     """Tokens of the largest micro-batch that a shuffled epoch can contain, and of the longest example.
 
+    The memory of a run is that of its largest step, whenever it comes.
+
     Args:
         train: examples, or packed rows; for a stream every example may have `cutoff_len` tokens.
         batch: examples (or rows) per micro-batch.
         flattens: whether examples are concatenated without padding.
-        twice: whether each is paired with another one, which may be as long as the longest.
-        drawn: maximum number of tokens generated after each example.
+        twice: whether each is joined with the completion of another one, which may be as long as the longest.
+        drawn: maximum number of tokens sampled after each example.
+
+    Raises:
+        ValueError: there is no example.
     """
     if isinstance(train, Stream):
         return batch * train.capacity, train.capacity

@@ -1,4 +1,4 @@
-"""The callback that writes a run's metrics and handles its control requests."""
+"""Callback that writes a run's metrics, events and checkpoints, and handles its control requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_p
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Memory of a run in bytes.
+    """Memory of a run in bytes, for the metric `memory`.
 
     Args:
         device: the run's device; a machine may have a GPU that the run does not use.
@@ -70,9 +70,21 @@ def memory_in_use(device: torch.device) -> int:
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Writes metrics, events, status and complete checkpoints, and handles stop and save requests.
+    """Writes metrics, events, status and complete checkpoints, and handles control requests.
 
     No step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
+
+    Attributes:
+        writer: the attempt's writer.
+        inbox: control requests of the run.
+        checkpoints: checkpoints of the run.
+        keep: number of checkpoints to keep besides the best; None keeps all.
+        trainer: the trainer; set after it was created, since it is created with its callbacks.
+        watched: the sample prompts; set before training.
+        live_changes: changes of the live run.
+        stop_wanted: whether the run stops after the current step.
+        resume_warnings: sentences why a resumed run may differ from an uninterrupted one.
+        waiting: requests that the next complete checkpoint answers.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter, keep: int | None = 2) -> None:
@@ -89,14 +101,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self.keep = keep
         self.trainer: TrainingLoop | None = None
         self.watched: SamplePrompts | None = None
-        self.steering = LiveChanges(folder, writer)
+        self.live_changes = LiveChanges(folder, writer)
         self.stop_wanted = False
-        self.doubts: list[str] = []
-        self._kept: dict[str, Tensor] | None = None  # to find them takes as long as their checksums
+        self.resume_warnings: list[str] = []
+        self._kept: dict[str, Tensor] | None = None  # finding them takes as long as their checksums
         self.waiting: list[Request] = []
         self._evaluations: list[Request] = []
         self._folder = folder
-        self._receipt: ResumeCheck | None = None
+        self._resume_check: ResumeCheck | None = None
         self._base_waits = False
         self._load: GpuLoad | None = None
         self._seen_before = [0, 0]
@@ -107,7 +119,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     # -- requests ---------------------------------------------------------------------------------------
     def request_stop(self) -> None:
-        """Stop with a checkpoint after the current step. Safe in a signal handler."""
+        """Stop with a checkpoint after the current step. Only sets a flag, so it is safe in a signal handler."""
         self.stop_wanted = True
 
     def _handle_requests(self, control: TrainerControl, step: int) -> None:
@@ -139,7 +151,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     def _evaluate(self, request: Request, control: TrainerControl, step: int) -> None:
         try:
-            self.steering.change({"evaluate": True}, step, request.id, control)
+            self.live_changes.change({"evaluate": True}, step, request.id, control)
         except ValueError as error:
             self._answer(request, ok=False, message=str(error))
         else:
@@ -157,7 +169,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     def _set(self, request: Request, control: TrainerControl, step: int) -> None:
         try:
-            said = self.steering.change(request.args, step, request.id, control)
+            said = self.live_changes.change(request.args, step, request.id, control)
         except ValueError as error:
             self._answer(request, ok=False, message=str(error))
         else:
@@ -167,14 +179,19 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self.writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
         self.inbox.done(request)
 
-    # -- the trainer's moments --------------------------------------------------------------------------
+    # -- the Trainer's events ---------------------------------------------------------------------------
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Record that training starts.
+        """Verify a loaded checkpoint, restore its counters and live changes, and record that training starts.
 
         Args:
             args: the Trainer's arguments.
-            state: the Trainer's state.
+            state: the Trainer's state; intervals and best checkpoint are set to this run's.
             control: the Trainer's control object.
+
+        Raises:
+            ModelError: a loaded tensor differs from the one that was saved.
+            UnreadableError, FileNotFoundError, NotPlainError: the counters of the checkpoint are missing or broken.
+            OSError: the disk is full.
         """
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
@@ -182,7 +199,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.warn_inexact_resume(
                 check_reloaded(self.trainer, counters, Checkpoints(self._folder), state.global_step)
             )
-        self._receipt = self._compare(args, state.global_step) if counters else None
+        self._resume_check = self._compare(args, state.global_step) if counters else None
         _own_steps(args, state)
         self._own_best(state)
         if self.trainer is not None:
@@ -190,14 +207,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             steps = args.gradient_accumulation_steps
             self.trainer.train_parts.count = counters.get("gradient_accumulation_steps", steps) // steps
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
-            self.steering.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
-            self.steering.reapply(state.global_step, control)
-            self.steering.record_schedule()
+            self.live_changes.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
+            self.live_changes.reapply(state.global_step, control)
+            self.live_changes.record_schedule()
             state.num_train_epochs = self.trainer.planned_epochs
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")
         if not state.global_step:
-            # Answers take seconds, and the first loss is what everybody waits for.
+            # Sampling takes seconds, and users wait for the first loss.
             self._base_waits = self.watched is not None and self.watched.base_can_wait
             if not self._base_waits:
                 self._watch(0)
@@ -218,12 +235,15 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         state.best_global_step = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Measure the step's duration, then handle requests.
+        """Measure the step's duration, then apply live changes and handle control requests, between two steps.
 
         Args:
             args: the Trainer's arguments.
             state: the Trainer's state.
-            control: the Trainer's control object.
+            control: the Trainer's control object; requests set its flags.
+
+        Raises:
+            OSError: the disk is full.
         """
         now = time.perf_counter()
         if self.trainer is not None and len(self.trainer.pending_losses) >= MAX_PENDING_STEPS:
@@ -231,7 +251,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._busy += now - self._mark
         self._busy_steps += 1
         self._mark = now
-        self.steering.reapply(state.global_step, control)
+        self.live_changes.reapply(state.global_step, control)
         self._handle_requests(control, state.global_step)
         self.writer.status(step=state.global_step)
         self._mark = time.perf_counter()
@@ -244,13 +264,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Append the logged metrics with tokens, speed and memory.
+        """Append the logged metrics with tokens, speed and memory, and write a line to the log.
 
         Args:
             args: the Trainer's arguments.
             state: the Trainer's state.
             control: the Trainer's control object.
             logs: metrics by name.
+
+        Raises:
+            OSError: the disk is full.
         """
         logs = logs or {}
         self._write_examples()
@@ -278,8 +301,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self._logged_tokens, self._busy, self._busy_steps = read, 0.0, 0
         if values.keys() - {"epoch"}:
             self.writer.metric(state.global_step, values)
-            if self._receipt is not None and "loss" in values:
-                self.warn_inexact_resume(self._receipt.note(state.global_step, values["loss"]))
+            if self._resume_check is not None and "loss" in values:
+                self.warn_inexact_resume(self._resume_check.note(state.global_step, values["loss"]))
             logger.info(_line(state, values))
         if self._base_waits and "loss" in values:
             self._base_waits = False
@@ -294,13 +317,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Record the evaluation, whose duration does not count as training time.
+        """Record the evaluation, answer the requests for it, and sample; its duration does not count as training time.
 
         Args:
             args: the Trainer's arguments.
             state: the Trainer's state.
             control: the Trainer's control object.
             metrics: evaluation metrics by name.
+
+        Raises:
+            OSError: the disk is full.
         """
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
         for request in self._evaluations:
@@ -311,12 +337,17 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._mark = time.perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Complete the new checkpoint, answer pending requests for it, and remove old checkpoints.
+        """Complete the new checkpoint, answer requests that wait for it, and remove old checkpoints.
+
+        A checkpoint counts only once the counters, checksums and stage state are written here and flushed to disk.
 
         Args:
             args: the Trainer's arguments.
             state: the Trainer's state.
             control: the Trainer's control object.
+
+        Raises:
+            OSError: the disk is full; the checkpoint stays incomplete and does not count.
         """
         step = state.global_step
         path = self.checkpoints.path(step)
@@ -329,16 +360,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             "gradient_accumulation_steps": args.gradient_accumulation_steps * train_parts,
             "eval_parts": eval_parts,
             "threads": torch.get_num_threads(),
-            "held": self.steering.held,
+            "held": self.live_changes.held,
         }
         if self.trainer is not None:
             counters["stage"] = self.trainer.stage.state()
             self.trainer.stage.save(path)
             if self._kept is None:
                 self._kept = checkpoint_tensors(self.trainer.model, self.trainer.stage.auxiliary_models())
-            with ThreadPoolExecutor(1) as beside:
-                found = beside.submit(checksums, self._kept)
-                self.checkpoints.flush(step)  # while the disk is waited for
+            with ThreadPoolExecutor(1) as executor:
+                found = executor.submit(checksums, self._kept)
+                self.checkpoints.flush(step)  # the checksums are computed while the disk writes
                 counters["tensors"] = found.result()
         (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
         size = self.checkpoints.finish(step)
@@ -359,14 +390,27 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._mark = time.perf_counter()
 
     def save_now(self) -> None:
-        """Write a checkpoint of a run that cannot continue, unless this step has one or no step was made."""
+        """Write a checkpoint of a run that cannot continue, so that a resume loses nothing.
+
+        Does nothing if no step was made or this step has a checkpoint.
+
+        Raises:
+            OSError: the disk is full.
+        """
         trainer = self.trainer
         if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):
             return
         trainer.save_checkpoint()
 
     def answer_pending(self, step: int) -> None:
-        """Answer the requests that waited for the now complete checkpoint of `step`."""
+        """Answer the requests that waited for the now complete checkpoint.
+
+        Args:
+            step: step of the checkpoint.
+
+        Raises:
+            OSError: the disk is full.
+        """
         for request in self.waiting:
             self._answer(request, ok=True, message=f"checkpoint-{step} is complete.")
         self.waiting.clear()
@@ -389,9 +433,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         return ResumeCheck(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
 
     def warn_inexact_resume(self, message: str) -> None:
-        """Warn that a resumed run may differ from an uninterrupted one; also kept in its status."""
+        """Warn that a resumed run may differ from an uninterrupted one; also kept in its status.
+
+        Args:
+            message: why; does nothing if empty.
+
+        Raises:
+            OSError: the disk is full.
+        """
         if message:
-            self.doubts.append(message)
+            self.resume_warnings.append(message)
             self._warn("resume", message)
             self.writer.status(reason=message)
 
@@ -415,7 +466,7 @@ def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
     """Restore the logging, evaluation and saving intervals of this run's config; a checkpoint may store others."""
     for name in ("logging_steps", "eval_steps", "save_steps"):
         steps = getattr(args, name)
-        if steps is not None and steps >= 1:  # a share of all steps stays what it came to at first
+        if steps is not None and steps >= 1:  # a share of all steps keeps the number that it was resolved to at first
             setattr(state, name, steps)
 
 
@@ -430,6 +481,6 @@ def _line(state: TrainerState, values: dict[str, float]) -> str:
         "tokens_per_second": lambda value: f"{count(value)} tokens/s",
         "memory": lambda value: " ".join(size(value)),
     }
-    parts += [say(values[name]) for name, say in writers.items() if name in values]
+    parts += [render(values[name]) for name, render in writers.items() if name in values]
     parts[1:1] = [f"{lowercase_label(one['label'])} {write(one['value'], one['form'])}" for one in key_values(values)]
     return "  ".join(parts)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     Batch = Mapping[str, Any]
 
 
-def training_retry_message(  # noqa: PLR0913 - what the sentence says
+def training_retry_message(  # noqa: PLR0913 - the values in the message
     part: Batch, count: int, *, step: int, size: int, accumulation: int, batch_dependent: bool
 ) -> str:
-    """Message for a training step that is repeated in smaller parts.
+    """Message for a training step that is repeated in smaller parts, with the settings that avoid it next time.
 
     Args:
         part: the batch that did not fit.
@@ -42,7 +42,7 @@ def training_retry_message(  # noqa: PLR0913 - what the sentence says
 
 
 def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_dependent: bool) -> str:
-    """Message for an evaluation that continues in smaller parts.
+    """Message for an evaluation that continues in smaller parts, with the setting that avoids it next time.
 
     Args:
         part: the batch that did not fit.
@@ -65,7 +65,7 @@ def _and_the_result(*, batch_dependent: bool) -> str:
 
 
 def smaller_size(size: int, count: int) -> int:
-    """Number of examples per part.
+    """Number of examples per part, rounded up: the batch size that messages and checkpoints name after a retry.
 
     Args:
         size: examples of a batch.
@@ -75,7 +75,7 @@ def smaller_size(size: int, count: int) -> int:
 
 
 def reduce_token_memory(*, checkpointed: bool) -> str:
-    """Advice on how to reduce the memory per token.
+    """Advice on how to reduce the memory per token, for batches that are as small as they can be.
 
     Args:
         checkpointed: whether gradient checkpointing is on.
@@ -85,7 +85,7 @@ def reduce_token_memory(*, checkpointed: bool) -> str:
 
 
 def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpointed: bool) -> DoesNotFitError:
-    """The error for an example that does not fit even alone.
+    """Create the error for an example that does not fit even alone; it names the example for the user to look at.
 
     Args:
         part: a batch with only this example.
@@ -98,12 +98,12 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
     longest = max((len(example[key]) for key in example if key.endswith("_ids")), default=tokens)
     return DoesNotFitError(
         f"{name} of {tokens:,} tokens does not fit in memory, even alone.",
-        f"{reduce_token_memory(checkpointed=checkpointed)} A cutoff_len below {longest} cuts it.",
+        f"{reduce_token_memory(checkpointed=checkpointed)} A cutoff_len below {longest} truncates it.",
     )
 
 
 def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
-    """The error for a batch with images, which cannot be split.
+    """Create the error for a batch with images: it cannot be split, since pixels are not assigned to examples in it.
 
     Args:
         part: the batch.
@@ -118,7 +118,9 @@ def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed
 def multi_process_error(
     part: Batch, *, size: int, accumulation: int, checkpointed: bool, batch_dependent: bool
 ) -> DoesNotFitError:
-    """The error in a run with several processes, where one process cannot repeat a step: the others wait for it.
+    """Create the error of a run with several processes, of which one ran out of memory.
+
+    It cannot repeat its step while the others wait for its gradients.
 
     Args:
         part: the batch.

@@ -1,4 +1,4 @@
-"""`resolved.yaml` and the trainer's part of `env.json`: settings as resolved on this machine."""
+"""`resolved.yaml` and the trainer's part of `env.json`: the settings as resolved on this machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice) -> None:
     """Write the resolved settings: device, precision, template, and the sources of model and data.
 
+    A resumed attempt reads its precision from them, and a reader sees what the config became on this machine.
+
     Args:
         context: the training context.
         checkpointing: the decision about gradient checkpointing.
+
+    Raises:
+        OSError: the disk is full.
     """
     config, folder = context.config, context.folder
     plan, source, data = context.plan, context.source, context.data
@@ -64,7 +69,11 @@ def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice)
 
 
 def cuda_facts() -> dict[str, Any]:
-    """The GPU of this process for `env.json`: type, name, count, memory in bytes."""
+    """The GPU of this process for `env.json`: type, name, count, memory in bytes.
+
+    Raises:
+        RuntimeError, AssertionError: torch finds no GPU or was built without CUDA.
+    """
     import torch
 
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -72,7 +81,14 @@ def cuda_facts() -> dict[str, Any]:
 
 
 def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
-    """The `resolved.yaml` of the previous attempt; None if it did not write one."""
+    """Read the `resolved.yaml` of the previous attempt, whose precision a resume keeps; None if it did not write one.
+
+    Args:
+        folder: the run.
+
+    Raises:
+        UnreadableError, NotPlainError: the file cannot be read or is not plain YAML.
+    """
     try:
         kept: dict[str, Any] = yaml_value(read_text(folder.resolved))
     except FileNotFoundError:
@@ -87,6 +103,11 @@ def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str)
         folder: the run.
         writer: the attempt's writer.
         fingerprint: fingerprint of the examples.
+
+    Raises:
+        UnreadableError, NotPlainError: `resolved.yaml` cannot be read or is not plain YAML.
+        KeyError: `resolved.yaml` names no data.
+        OSError: the disk is full.
     """
     kept = read_resolved(folder)
     if kept is not None and kept["data"]["fingerprint"] != fingerprint:
@@ -106,6 +127,13 @@ def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
     Args:
         folder: the run.
         plan: device and precision as measured now.
+
+    Returns:
+        `plan`, with the previous precision.
+
+    Raises:
+        UnreadableError, NotPlainError: `resolved.yaml` cannot be read or is not plain YAML.
+        KeyError: `resolved.yaml` names no device or precision.
     """
     kept = read_resolved(folder)
     if kept is None:

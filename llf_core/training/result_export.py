@@ -40,7 +40,7 @@ class ExportError(UserError):
 
 
 def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
-    """Check before training that `output_dir` can receive the result.
+    """Check before training that `output_dir` can receive the result, rather than after hours of training.
 
     Args:
         config: the run's config.
@@ -49,17 +49,17 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
     Raises:
         ConfigError: it contains files that are not an LLF result, is in use, or is not writable.
     """
-    asked = config.training.output_dir
-    if not asked:
+    output_dir = config.training.output_dir
+    if not output_dir:
         return
-    target = expanded(asked)
+    target = expanded(output_dir)
     why = refusal(target, config, folder.home) or _not_writable(target)
     if why:
-        raise ConfigError((Problem("invalid", KEY, asked, why),))
+        raise ConfigError((Problem("invalid", KEY, output_dir, why),))
 
 
 def export_result(config: RunConfig, folder: RunFolder) -> str:
-    """Copy `output/` to `output_dir`, replacing an earlier result.
+    """Copy `output/` to `output_dir`, replacing an earlier result: at any time, one of them is complete in its place.
 
     Args:
         config: the run's config, with an `output_dir`.
@@ -125,14 +125,14 @@ def _put(new: Path, target: Path) -> str:
         A sentence about files that were kept; empty if there are none.
     """
     previous = _set_aside(target)
-    # What was written into the earlier result while this one was copied is found under its new name.
+    # Files that were written into the earlier result during the copy are found under its new name.
     why = "" if previous is None else foreign_entry(previous)
     try:
         _check(target, why)
-        new.rename(target)  # onto nothing, or onto an empty folder
+        new.rename(target)  # the target does not exist, or is an empty folder
     except (OSError, ExportError):
         if previous is not None:
-            with suppress(OSError):  # another run's result is there by now; this one keeps its other name
+            with suppress(OSError):  # if another run's result is there by now, the earlier one keeps its new name
                 previous.rename(target)
         raise
     sync_folder(target.parent)
@@ -190,7 +190,7 @@ def _not_writable(target: Path) -> str:
         probe.rmdir()
     except OSError as error:
         return (
-            f"output_dir is {target}, which cannot be made ({error.strerror}). Expected a folder that can be written, "
-            "or none: the result is in the run's own folder anyway."
+            f"output_dir is {target}, which cannot be created ({error.strerror}). Expected a folder that can be "
+            "written, or none: the result is in the run's own folder anyway."
         )
     return ""

@@ -1,4 +1,4 @@
-"""Checks whether a resumed run reproduces the losses of steps that an earlier attempt logged."""
+"""Checks whether a resumed run reproduces the losses that an earlier attempt logged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ResumeCheck:
         columns = RunReader(folder).metrics()
         logged = dict(zip(columns.steps("loss").tolist(), columns.values("loss").tolist(), strict=True))
         later = [(made, loss) for made, loss in logged.items() if made > step]
-        # A logged loss is a mean since the last one, and a resume begins a new mean.
+        # A logged loss is the mean since the last log, and a resume begins a new mean.
         self._expected = dict(later[0 if step in logged or step == 0 else 1 :][:CHECKED])
         self._writer = writer
         self._from = step
@@ -35,18 +35,23 @@ class ResumeCheck:
         self._distances: list[float] = []
 
     def note(self, step: int, loss: float) -> str:
-        """Compare a loss; after the last comparable one, write the result.
+        """Compare the loss of a repeated step with the log; after the last comparable one, write the event `receipt`.
+
+        A difference shows what no checksum does: other versions, thread counts, or data.
 
         Args:
             step: the step.
-            loss: its loss.
+            loss: its logged loss.
 
         Returns:
             A sentence if the losses differ by more than the tolerance; else empty.
+
+        Raises:
+            OSError: the disk is full.
         """
         expected = self._expected.pop(step, None)
         if expected is not None:
-            # Compared as bits: two losses that are not finite are the same too.
+            # Compared as bits, so that two equal losses that are not finite count as the same.
             same = float(loss).hex() == float(expected).hex()
             self._distances.append(0.0 if same else abs(loss - expected) / max(abs(expected), 1e-12))
         if self._distances and not any(left > step for left in self._expected):
@@ -54,9 +59,9 @@ class ResumeCheck:
             count, self._distances = len(self._distances), []
             self._writer.event("receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest)
             if largest > self._tolerance:
-                made = "The repeated step differs" if count == 1 else f"The first {count} repeated steps differ"
+                subject = "The repeated step differs" if count == 1 else f"The first {count} repeated steps differ"
                 return (
-                    f"{made} from the log by up to {100 * largest:.2g} %: the resumed run is not the one that was "
+                    f"{subject} from the log by up to {100 * largest:.2g} %: the resumed run is not the one that was "
                     "stopped. Possible causes: other versions, threads or data, or a changed checkpoint."
                 )
         return ""

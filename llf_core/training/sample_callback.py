@@ -1,4 +1,4 @@
-"""Sample prompts: answers of the base model, and of the trained model over time."""
+"""Sample prompts: completions of the base model, and of the trained model over time."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ BASE, TUNED = "base", "tuned"
 
 
 class SamplePrompts:
-    """Writes greedy answers to fixed prompts to `samples.jsonl`. Uses no random numbers.
+    """Writes greedy completions of fixed prompts to `samples.jsonl`, without random numbers: losses do not change.
 
     Attributes:
         added: prompts added while the run trains.
         last: step of the last complete sampling; -1 before the first.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what it needs to answer
+    def __init__(  # noqa: PLR0913, PLR0917 - what it needs to sample
         self,
         folder: RunFolder,
         writer: RunWriter,
@@ -54,32 +54,42 @@ class SamplePrompts:
         """
         self.added = list(added)
         lines = (config.generation.watched_prompts or "").splitlines()
-        self._asked = [line.strip() for line in lines if line.strip()]
-        self._longest = config.generation.watched_tokens
-        self._goes_on = continues_adapter(config)
+        self._configured = [line.strip() for line in lines if line.strip()]
+        self._max_tokens = config.generation.watched_tokens
+        self._continues = continues_adapter(config)
         self._model, self._tokenizer, self._writer = model, tokenizer, writer
         self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
         self.last = -1
 
     @property
     def prompts(self) -> list[str]:
-        """All sample prompts."""
-        return list(dict.fromkeys([*self._asked, *self.added]))
+        """All sample prompts without duplicates: those of the config, then those added while the run trains."""
+        return list(dict.fromkeys([*self._configured, *self.added]))
 
     @property
     def base_can_wait(self) -> bool:
-        """Whether the base model can be sampled later: a new adapter can be disabled."""
+        """Whether the base model can be sampled after the first step, which is then logged sooner.
+
+        A new adapter can be disabled at any time; other methods change the base itself.
+        """
         return self._base(1) is not None
 
     def add(self, prompt: str) -> bool:
-        """Add a prompt. Returns False if it exists already."""
+        """Add a prompt, which every later sampling answers; a checkpoint stores it.
+
+        Args:
+            prompt: text of the user's message.
+
+        Returns:
+            False if it is one of the prompts already.
+        """
         if prompt in self.prompts:
             return False
         self.added.append(prompt)
         return True
 
     def answer(self, step: int, only: str | None = None) -> int:
-        """Write the current model's answers, at most once per step.
+        """Write the current model's completions, at most once per step.
 
         If it fails (out of memory, a prompt that the template refuses), a warning is written and the run continues.
 
@@ -88,11 +98,14 @@ class SamplePrompts:
             only: sample just this prompt.
 
         Returns:
-            Number of answers written.
+            Number of prompts that were sampled.
+
+        Raises:
+            OSError: the disk is full, so that even the warning cannot be written.
         """
         try:
             return self._answer(step, only)
-        except Exception as error:  # noqa: BLE001 - what a model or a template raises is not known; nothing depends on it
+        except Exception as error:  # noqa: BLE001 - models and templates may raise anything; no loss depends on it
             message = (
                 f"The completions of the watched prompts could not be generated at step {step}: "
                 f"{type(error).__name__}: {error}"
@@ -108,8 +121,8 @@ class SamplePrompts:
         new = [prompt for prompt in prompts if prompt not in self._known]
         base = self._base(step)
         if new and base is not None:
-            # What is watched from the beginning stands there, also where the base was asked later.
-            first, later = ([one for one in new if (one in self._asked) is early] for early in (True, False))
+            # Prompts of the config are recorded at step 0, also if the base model was sampled later.
+            first, later = ([one for one in new if (one in self._configured) is early] for early in (True, False))
             with base():
                 self._write(first, 0, BASE)
                 self._write(later, step, BASE)
@@ -124,12 +137,12 @@ class SamplePrompts:
         if not prompts:
             return
         with without_accelerate(self._model):
-            answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._longest)
+            answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._max_tokens)
         for prompt, text in zip(prompts, answers, strict=True):
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
 
     def _base(self, step: int) -> Callable[[], AbstractContextManager[Any]] | None:
         """Context in which the model acts as the base model: a new adapter is disabled; else only before step 1."""
         off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
-        turned_off = None if self._goes_on else off
+        turned_off = None if self._continues else off
         return turned_off or (nullcontext if step == 0 else None)

@@ -76,11 +76,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collator`
+FILL = 64  # packed rows on a CPU are padded to a multiple of this number of tokens, see `Collator`
 
 
 def run_attempt(folder: RunFolder, attempt: int) -> int:
-    """Train the run in a folder and write its final state.
+    """Train the run in a folder and write its final state, whatever happens: an error becomes the state `failed`.
 
     Args:
         folder: the run's folder, with `config.yaml`.
@@ -88,6 +88,9 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
 
     Returns:
         Exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
+
+    Raises:
+        OSError: the disk is full, and so is the reserve; the reason is kept in memory, see `runs.final_status`.
     """
     log_to_run()
     writer = RunWriter(folder, attempt)
@@ -112,11 +115,11 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
     """Load, train and save; returns the final state and its reason."""
     progress = MetricsCallback(folder, writer, keep=config.training.save_total_limit or 2)
-    state, reason = _made(folder, writer, config, progress)
-    return state, " ".join(filter(None, [reason, *progress.doubts])) or None
+    state, reason = _run(folder, writer, config, progress)
+    return state, " ".join(filter(None, [reason, *progress.resume_warnings])) or None
 
 
-def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback) -> tuple[str, str | None]:
+def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback) -> tuple[str, str | None]:
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
     check_packages(config)
     _check_output_dir(folder, writer, config)
@@ -126,7 +129,7 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
     plan = plan_device(config)
     context = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
     if checkpoint is not None:
-        # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
+        # The order of sums depends on the number of threads: with another one, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
         warn_if_data_changed(folder, writer, context.data.report.fingerprint)
     stage = make_stage(config, context)
@@ -155,7 +158,7 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
             trainer.evaluate()
     progress.watched.answer(step)
     not_copied = _save(context, trainer)
-    shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions kept states of frozen layers there
+    shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions cached outputs of frozen layers there
     progress.answer_pending(step)
     if step < total:
         return "finished", f"Early stopping ended the run at step {step} of {total}. {not_copied}".rstrip()
@@ -185,6 +188,15 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
 
     Returns:
         The training context of the attempt.
+
+    Raises:
+        ModelError: the model, its tokenizer or an adapter does not exist or does not fit, or nothing in it would be
+            trained.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        DataError: a data set is missing, empty or of another kind, or rows are packed for a model that cannot keep
+            their documents apart.
+        PluginError: the method or a modifier of another package cannot be imported.
+        OSError: the disk is full.
     """
     logger.info(plan.reason)
     writer.status(device=plan.device)
@@ -275,7 +287,9 @@ def make_trainer(
     *,
     evaluates: bool = False,
 ) -> TrainingLoop:
-    """Create the trainer of an attempt.
+    """Create the trainer of an attempt: that of the stage's library, or a `RunTrainer` that minimizes the stage's loss.
+
+    The stage's state is restored first, since the length of its data may depend on it.
 
     Args:
         context: the training context.
@@ -283,6 +297,13 @@ def make_trainer(
         progress: the metrics callback.
         checkpoint: checkpoint to resume from. Default: start from the beginning.
         evaluates: create a trainer for evaluation only.
+
+    Raises:
+        DataError: the stage cannot train on these examples, or there are too few.
+        ModelError: the reference model does not exist or fit, or its log-probabilities are not finite.
+        RewardError: a reward function does not exist or cannot be executed.
+        ValueError: transformers or TRL refuse a value or a combination of values.
+        OSError: the checkpoint or `LLF_HOME/cache` cannot be read or written.
     """
     folder, config = context.folder, context.config
     callbacks: list[Any] = [progress]
@@ -360,12 +381,12 @@ def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
         modifier.remove(model)
     written = save_output(model, context.processor or context.tokenizer, partial, context.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
-    folder.output_record.unlink(missing_ok=True)  # so that none is ever that of another result
+    folder.output_record.unlink(missing_ok=True)  # so that it never describes another result
     partial.replace(folder.output)
     write_checksums(folder, written)
     resolve_trust_remote_code(
         ModelSource(str(folder.output), folder.output, "folder"), config
-    )  # allowed, as what it was made from
+    )  # its code is allowed, as that of its base is
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
         try:

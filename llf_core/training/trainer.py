@@ -39,7 +39,7 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
         self._stream = stream
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The rows of the endless stream."""
+        """Rows of the stream, which has no end."""
         return iter(self._stream)
 
 
@@ -52,7 +52,7 @@ class RunTrainer(TrainingLoop):
 
     stage: LossStage
 
-    # compute_loss divides by the count of the whole step, so the Trainer must not divide once more.
+    # compute_loss divides by the count of the whole step, so the Trainer must not divide again.
     loss_is_scaled_for_ga = True
 
     def __init__(self, *, stage: LossStage, **kwargs: Any) -> None:
@@ -67,8 +67,8 @@ class RunTrainer(TrainingLoop):
         self.train_parts = BatchSplitter(partial(_train_in_smaller_parts, self))
         self.eval_parts = BatchSplitter(partial(_evaluate_in_smaller_parts, self))
         self._evaluated = torch.zeros(2, dtype=torch.float64)
-        # Of the optimizer step under way: tokens read and learned from on all ranks, batches so far, their parts'
-        # losses, the random state at its beginning.
+        # Of the current optimizer step: tokens read and trained on by all ranks, batches so far, the losses of their
+        # parts, the RNG state at its start.
         self._tokens = torch.zeros_like(self.seen)
         self._batches: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
@@ -80,6 +80,8 @@ class RunTrainer(TrainingLoop):
     ) -> tuple[list[dict[str, Any]], Tensor | None]:
         """Collect the micro-batches of one optimizer step, and count tokens and loss units on all ranks.
 
+        The loss of each micro-batch is divided by that count, so that the step is one mean however it is split.
+
         Args:
             epoch_iterator: the data loader's iterator.
             num_batches: maximum number of micro-batches.
@@ -87,6 +89,10 @@ class RunTrainer(TrainingLoop):
 
         Returns:
             The micro-batches, and the number of loss units as a scalar; None if there are no micro-batches.
+
+        Raises:
+            StopTraining: the stage samples its own data and cannot, see `LossStage.batches`.
+            DataError: a streamed data set cannot be read further.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
@@ -119,8 +125,9 @@ class RunTrainer(TrainingLoop):
                 may be recomputed. The Trainer adds them up.
 
         Raises:
-            DoesNotFitError: a single document does not fit into memory, or memory ran out in one of several processes,
-                where the others would wait.
+            DoesNotFitError: a single document does not fit into memory, a batch with images does not, or memory ran out
+                in one of several processes, where the others would wait.
+            RuntimeError: no loss depends on a trained parameter, or a kernel fails.
         """
         micro_step = super().training_step
         if not self._batches:
@@ -131,7 +138,7 @@ class RunTrainer(TrainingLoop):
             num_items_in_batch = self._count(inputs)
 
         def make(part: dict[str, Any], last: bool) -> Tensor:
-            # Gradients are summed over ranks once a step; for the batches before the last the Trainer sees to it.
+            # Gradients are summed over ranks once a step; the Trainer takes care of the batches before the last.
             quiet = nullcontext() if last else self.accelerator.no_sync(model)
             with quiet:
                 loss: Tensor = micro_step(model, part, num_items_in_batch)
@@ -163,7 +170,7 @@ class RunTrainer(TrainingLoop):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """The stage's summed loss of a micro-batch divided by the loss units of the whole optimizer step.
+        """Divide the stage's summed loss of a micro-batch by the loss units of the whole optimizer step.
 
         Args:
             model: the (wrapped) model.
@@ -173,6 +180,14 @@ class RunTrainer(TrainingLoop):
 
         Returns:
             A float32 scalar; with `return_outputs` also an empty dict.
+
+        Raises:
+            DoesNotFitError: in evaluation, a single document does not fit into memory, a batch with images does not, or
+                memory ran out in one of several processes whose examples are compared.
+            StopTraining: in evaluation, the stage cannot score the completions that it samples.
+
+        Source:
+            transformers' `num_items_in_batch`: sum of losses by the number of items of all micro-batches and ranks.
         """
         count = self._count(inputs)
         if model.training:
@@ -207,9 +222,14 @@ class RunTrainer(TrainingLoop):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the Trainer's metrics, with the means of the stage's own metrics since the last training log.
 
+        All ranks must call it, since the means are over all of them.
+
         Args:
             logs: metrics by name.
             start_time: see `transformers.Trainer.log`.
+
+        Raises:
+            OSError: a callback cannot write, since the disk is full.
         """
         if "loss" in logs:
             logs |= self._means()
@@ -233,16 +253,26 @@ class RunTrainer(TrainingLoop):
         self._pending_losses.append((numbers, losses, tokens))
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """The Trainer's loop, with the loss as a mean over tokens instead of a mean of batch means.
+        """Run the Trainer's evaluation loop, with the loss as a mean over tokens instead of a mean of batch means.
+
+        Batches with few tokens would count as much as others, so the Trainer's loss depends on the batch size.
 
         Args:
             args: see `transformers.Trainer.evaluation_loop`.
             metric_key_prefix: prefix of the metrics' names.
             kwargs: see `transformers.Trainer.evaluation_loop`.
+
+        Returns:
+            The Trainer's result, with `<prefix>_loss` replaced and the stage's metrics added.
+
+        Raises:
+            DoesNotFitError: see `compute_loss`.
+            StopTraining: the stage ends a run whose evaluation is void, see `LossStage.evaluated`.
+            ZeroDivisionError: no example of the evaluation set has a supervised token.
         """
         self._evaluated.zero_()
         self.stage.commit()
-        trained = self.stage.measures.take()  # of the steps since the last log, which are not evaluated
+        trained = self.stage.measures.take()  # metrics of the training steps since the last log
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         total, count = sum_over_ranks(self._evaluated).tolist()
         output.metrics[f"{metric_key_prefix}_loss"] = total / count
@@ -281,7 +311,7 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
 
 
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
-    """The same for an evaluation, where no process waits for another unless examples are compared."""
+    """`_train_in_smaller_parts` for an evaluation: processes wait for each other only if examples are compared."""
     if trainer.stage.batch_dependent and trainer.accelerator.num_processes > 1:
         size = trainer.args.per_device_eval_batch_size
         raise multi_process_error(part, batch_dependent=True, size=size, accumulation=1, checkpointed=True)
