@@ -133,6 +133,7 @@ class MethodDeclaration(Declaration):
         check_shapes: why the options do not fit a model, from the config and the shape of each weight by name; None if
             they do. Checked before the start where the shapes are known, and again when the model is loaded.
         rank_key: the option that holds the rank of its matrices, which less memory can lower.
+        selects_blocks: whether it trains some transformer blocks whole (`freeze_trainable_layers`).
         trained_parameters: estimates how many parameters it trains, from the config and the shape of each weight by
             name; None where it cannot say without the model.
     """
@@ -146,6 +147,7 @@ class MethodDeclaration(Declaration):
     tuner: Callable[[ConfigValues], Tuner] | None = None
     check_shapes: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], Problem | None] | None = None
     rank_key: str | None = None
+    selects_blocks: bool = False
     trained_parameters: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], int] | None = None
 
 

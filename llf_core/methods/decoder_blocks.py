@@ -10,6 +10,7 @@ from llf_core.models.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch import nn
     from transformers import PreTrainedModel
 
 BLOCK = re.compile(r"^(?P<stack>(?:\w+\.)*?)(?P<index>\d+)\.(?P<rest>.+)$")
@@ -30,6 +31,21 @@ def block_count(model: PreTrainedModel) -> int:
         f"{type(model).__name__} does not say how many layers it has, so its layers cannot be frozen one by one. "
         "Train it with finetuning_type lora or full."
     )
+
+
+def block_list(model: PreTrainedModel) -> nn.ModuleList:
+    """The list that holds the transformer blocks, to insert or replace some.
+
+    Raises:
+        ModelError: no list of the model's modules has as many entries as the config has layers.
+    """
+    from torch import nn
+
+    depth = block_count(model)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth and next(module.parameters(), None) is not None:
+            return module
+    raise ModelError(f"{type(model).__name__} keeps its {depth} layers in no list, so none can be inserted.")
 
 
 def block_of(parameter: str) -> tuple[int, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.declarations.methods.freeze import FreezeOptions
+from llf_core.config.declarations.methods.freeze import FreezeOptions, trained_layers
 from llf_core.methods.adapter_targets import multimodal_towers
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
 from llf_core.methods.method import Method
@@ -26,7 +26,10 @@ class Freeze(Method):
             ModelError: no such layers or modules; the message lists the choices.
         """
         options = self.config.options(FreezeOptions)
-        layers = trained_layers(options.freeze_trainable_layers, block_count(model))
+        try:
+            layers = trained_layers(self.config, block_count(model))
+        except ValueError as error:
+            raise ModelError(str(error)) from error
         names = [name for name, _ in model.named_parameters()]
         modules = set(options.freeze_trainable_modules)
         require_known("freeze_trainable_modules", modules - {"all"}, block_modules(names))
@@ -46,21 +49,3 @@ class Freeze(Method):
             parameter.requires_grad = False
         keep_trained_weights_exact(model, self.config)
         return model
-
-
-def trained_layers(requested: int, count: int) -> range:
-    """Indices of the trained layers.
-
-    Args:
-        requested: `freeze_trainable_layers`: the last n layers, or the first |n| where it is negative.
-        count: how many the model has.
-
-    Raises:
-        ModelError: 0, or more than there are.
-    """
-    if requested == 0 or abs(requested) > count:
-        raise ModelError(
-            f"freeze_trainable_layers is {requested}, and the model has {count} layers. "
-            f"Give 1 to {count} for the last layers, or -1 to -{count} for the first."
-        )
-    return range(count - requested, count) if requested > 0 else range(-requested)

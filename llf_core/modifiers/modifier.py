@@ -9,6 +9,7 @@ from llf_core.config.registry import modifiers_of
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
 
@@ -23,6 +24,19 @@ class Modifier(ABC):
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
+    def before_method(self, model: PreTrainedModel) -> None:  # noqa: B027 - a hook that not all need
+        """Change the loaded model in place, before its method selects what is trained. Default: nothing.
+
+        Called for the model in training, and for a second copy of it that is compared with it. A resumed run calls it
+        before it loads its checkpoint, so it must do the same each time.
+
+        Args:
+            model: the base model, as it was loaded.
+
+        Raises:
+            ModelError: the model cannot be changed so.
+        """
+
     @abstractmethod
     def apply(self, model: nn.Module) -> None:
         """Change the model in place, after its method and before the fast path.
@@ -33,6 +47,17 @@ class Modifier(ABC):
 
     def remove(self, model: nn.Module) -> None:  # noqa: B027 - a hook that not all need
         """Undo what must not be saved with the model, before the result is written. Default: nothing."""
+
+
+def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:
+    """Have the modifiers that the config selects change a loaded model, before its method is applied.
+
+    Args:
+        model: changed in place.
+        config: selects the modifiers.
+    """
+    for one in modifiers_of(config):
+        one.load(Modifier)(config).before_method(model)
 
 
 def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]:

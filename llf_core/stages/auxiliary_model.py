@@ -11,6 +11,7 @@ from llf_core.acceleration.patching.install import accelerate
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, load_tokenizer, resolve_model
 from llf_core.models.adapter_loading import continues_adapter, load_frozen_adapters
+from llf_core.modifiers.modifier import change_before_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,7 +68,9 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     with torch.random.fork_rng():
-        unchanged = apply_method(load_model(context.source, context.config, context.plan), context.config)
+        unchanged = load_model(context.source, context.config, context.plan)
+        change_before_method(unchanged, context.config)
+        unchanged = apply_method(unchanged, context.config)
     if hasattr(unchanged, "unload") and not continues_adapter(context.config):
         unchanged = unchanged.unload()  # a new adapter changes nothing yet
     return freeze_auxiliary(unchanged, context, "The model before its first step")

@@ -42,7 +42,7 @@ from llf_core.models.model_source import ModelSource
 from llf_core.models.quantize import unquantized_notice
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import add_reward_head
-from llf_core.modifiers.modifier import apply_modifiers
+from llf_core.modifiers.modifier import apply_modifiers, change_before_method
 from llf_core.optimizers.optimizer import check_packages
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
@@ -250,6 +250,7 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
         _warn(writer, "quantization_bit", unquantized)
     if stage_of(config).has_reward_head:
         add_reward_head(model, None if source.kind == "gguf" else source.folder)
+    change_before_method(model, config)
     model = apply_method(model, config)
     for note in getattr(model, "llf_notes", ()):
         _warn(writer, "lora_target", note)

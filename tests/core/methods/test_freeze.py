@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from llf_core.config import RunConfig
+from llf_core.config.declarations.methods.freeze import trained_layers
 from llf_core.methods.decoder_blocks import block_modules, block_of
-from llf_core.methods.freeze import trained_layers
 from llf_core.models import ModelError, count_parameters
 
 LAYER = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
@@ -58,8 +59,13 @@ def test_what_the_model_does_not_have_is_named_with_the_choices(tuned, keys, wor
 
 
 def test_layers_are_counted_from_the_end_or_the_start():
-    assert list(trained_layers(2, 5)) == [3, 4]
-    assert list(trained_layers(-2, 5)) == [0, 1]
+    def layers(number, **more):
+        keys = {"model_name_or_path": "m", "dataset": "llf_demo", "finetuning_type": "freeze"}
+        return list(trained_layers(RunConfig.load(keys | {"freeze_trainable_layers": number} | more), 6))
+
+    assert layers(2) == [4, 5]
+    assert layers(-2) == [0, 1]
+    assert layers(2, use_llama_pro=True) == [2, 5]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration
+from llf_core.config.declarations.modifiers.llama_pro import expanded_blocks
 from llf_core.config.option import Names, Section, option
 from llf_core.config.weight_shapes import LAYER, count
 
@@ -40,6 +41,27 @@ class FreezeOptions(Section):
     )
 
 
+def trained_layers(config: ConfigValues, depth: int) -> range:
+    """Indices of the layers that freeze trains: the last or first ones, or those that LLaMA Pro inserted.
+
+    Args:
+        config: `freeze_trainable_layers`: the last n layers, or the first |n| if it is negative; `use_llama_pro`.
+        depth: number of layers of the model.
+
+    Raises:
+        ValueError: there are no such layers. The message names the key, the value and what was expected.
+    """
+    number = config.options(FreezeOptions).freeze_trainable_layers
+    if config.get("use_llama_pro"):
+        return expanded_blocks(number, depth)
+    if number == 0 or abs(number) > depth:
+        raise ValueError(
+            f"freeze_trainable_layers is {number}, and the model has {depth} layers. "
+            f"Give 1 to {depth} for the last layers, or -1 to -{depth} for the first."
+        )
+    return range(depth - number, depth) if number > 0 else range(-number)
+
+
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the parameters of the trained layers, for the forecast of gradients and optimizer states.
 
@@ -52,10 +74,12 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     Returns:
         Number of trained parameters.
     """
-    number = config.options(FreezeOptions).freeze_trainable_layers
     layers = {name: int(found.group(1)) for name in shapes if (found := LAYER.search(name))}
     depth = max(layers.values(), default=-1) + 1
-    chosen = range(depth - number, depth) if number > 0 else range(-number)
+    try:
+        chosen = trained_layers(config, depth)
+    except ValueError:
+        return 0  # the model will be refused
     return count({name: shapes[name] for name, layer in layers.items() if layer in chosen})
 
 
@@ -65,5 +89,6 @@ FREEZE = MethodDeclaration(
     summary="Trains a few whole layers and freezes the others. Needs less memory than full fine-tuning.",
     implementation="llf_core.methods.freeze:Freeze",
     options=FreezeOptions,
+    selects_blocks=True,
     trained_parameters=trained_parameters,
 )
