@@ -26,6 +26,7 @@ def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
 
     Raises:
         Exit: the config has errors; the exit code is `BAD_CONFIG`.
+        OSError: a weight file of the model cannot be read.
     """
     from llf_core.config import validate as check
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.markup import escape
 
-from llf_core.cli.errors import INTERRUPTED
+from llf_core.cli.errors import INTERRUPTED, in_a_sentence
 from llf_core.cli.terminal import err, out, print_json
 from llf_core.user_error import BAD_CONFIG
 
@@ -30,8 +30,7 @@ def follow_run(run: Run, *, as_json: bool) -> None:
 
     Raises:
         Exit: the run did not succeed, or the command was interrupted.
-        RuntimeError: the run can be neither stopped nor killed, since it belongs to another machine.
-        BrokenRunError: the run's status cannot be read.
+        UserError: the run's status cannot be read, or it can be neither stopped nor killed.
     """
     if not as_json:
         err.print(f"{run.id}  [dim]{escape(str(run.folder.path))}[/dim]")
@@ -41,12 +40,12 @@ def follow_run(run: Run, *, as_json: bool) -> None:
             run.wait(progress=not as_json, interrupt="raise")
             break
         except KeyboardInterrupt:
+            with in_a_sentence():
+                run.kill() if interrupted else run.stop()
             if interrupted:
-                run.kill()
                 err.print("Killed.")
             else:
                 interrupted = True
-                run.stop()
                 err.print("Stopping after the current step, with a checkpoint. Ctrl-C again kills the run.")
     status = _settled(run)
     if as_json:

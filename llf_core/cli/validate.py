@@ -17,6 +17,7 @@ def validate(
 
     Raises:
         Exit: the config has errors.
+        OSError: a weight file of the model cannot be read.
     """
     from llf_core.config import validate as check
 

@@ -66,6 +66,10 @@ class RunConfig(ConfigValues):
 
         Args:
             defaults: see `flat`.
+
+        Raises:
+            yaml.representer.RepresenterError: a mapping such as `lr_scheduler_kwargs` holds a value that is not plain
+                data.
         """
         return dump_yaml(self.flat(defaults))
 

@@ -63,7 +63,7 @@ def start_facts(
         fingerprint: fingerprint of rows from a cell.
 
     Raises:
-        FileNotFoundError: the working directory was removed.
+        OSError: the working directory was removed or is not accessible.
     """
     here = Path.cwd()
     return {

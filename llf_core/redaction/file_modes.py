@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,13 +20,23 @@ AS_UMASK = "umask"
 _MODE = re.compile("0?[02]?7[0-7]{2}")
 
 
+class ModeError(UserError, OSError):
+    """`LLF_HOME_MODE` is not a mode. An OSError, since whoever creates a file expects one."""
+
+    exit_code = BAD_CONFIG
+
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, errno.EINVAL, message)
+        self.message, self.what_to_do = message, ""
+
+
 def folder_mode() -> int | None:
     """Permissions of run folders: 0700, or the octal digits in `LLF_HOME_MODE`; None if that is `umask`.
 
     Runs hold data and prompts of their user, which other accounts of a shared machine should not read.
 
     Raises:
-        ValueError: `LLF_HOME_MODE` is neither `umask` nor octal digits that give the owner full access.
+        ModeError: `LLF_HOME_MODE` is neither `umask` nor octal digits that give the owner full access.
     """
     said = os.environ.get(VARIABLE, "").strip()
     if not said:
@@ -31,7 +44,7 @@ def folder_mode() -> int | None:
     if said == AS_UMASK:
         return None
     if _MODE.fullmatch(said) is None:
-        raise ValueError(
+        raise ModeError(
             f"{VARIABLE} is {said!r}. Expected the octal mode of a run's folders with 7 for their owner, such as 0750, "
             f"or {AS_UMASK}."
         )
@@ -42,7 +55,7 @@ def file_mode() -> int:
     """Permissions of new files of a run: those of its folders without the execute bits, 0666 if the umask decides.
 
     Raises:
-        ValueError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
+        ModeError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
     """
     mode = folder_mode()
     return 0o666 if mode is None else mode & 0o666
@@ -55,7 +68,7 @@ def make_private(folder: Path) -> None:
     ends. Files that cannot be changed are left as they are. Nothing happens if `LLF_HOME_MODE` is `umask`.
 
     Raises:
-        ValueError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
+        ModeError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
     """
     mode = folder_mode()
     if mode is None:

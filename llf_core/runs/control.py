@@ -60,6 +60,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
 
     Raises:
         ValueError: the type is unknown, or the arguments are too large.
+        TypeError: an argument is not JSON.
         OSError: `control/` is not a folder or is not writable.
     """
     if type not in REQUEST_TYPES:

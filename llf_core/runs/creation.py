@@ -44,7 +44,6 @@ def create_run(
     Raises:
         OSError: the folder cannot be written; for a full disk a sentence with what to do.
         NotADirectoryError: a file exists in place of the folder of runs; a sentence.
-        ValueError: `LLF_HOME_MODE` is not a mode.
         Exception: whatever `fill` raises.
     """
     if (said := blocked_path_message(home)) is not None:

@@ -39,7 +39,6 @@ def replace_file(
     Raises:
         OSError: the disk is full, or the folder is not writable; nothing was changed, and the temporary file is
             removed.
-        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
@@ -68,7 +67,6 @@ def open_to_append(path: Path) -> BinaryIO:
 
     Raises:
         OSError: it is not a regular file, or cannot be opened or created.
-        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     return os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
@@ -134,7 +132,6 @@ def open_lock(path: Path) -> int:
 
     Raises:
         OSError: the file cannot be opened, or is not a regular file.
-        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     try:
         return open_file(path, flags=os.O_RDWR | os.O_CREAT)
@@ -161,7 +158,6 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     Raises:
         TimeoutError: another process held the lock for `seconds`.
         OSError: the file cannot be opened, or is not a regular file.
-        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     descriptor = open_lock(path)
     try:

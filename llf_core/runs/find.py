@@ -25,6 +25,7 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
 
     Raises:
         ValueError: no run matches, or several do; a sentence with the closest ids.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     known, place = run_ids(folder, binned=binned), (folder or home()) / ("bin" if binned else "runs")
     if text == "last":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -9,17 +10,26 @@ from functools import cached_property
 from pathlib import Path
 
 from llf_core.untrusted import is_folder
+from llf_core.user_error import UserError
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+
+
+class HomeError(UserError, OSError):
+    """The folder of all runs cannot be located: it begins with `~`, and the home of that user is unknown."""
+
+    def __init__(self, path: str) -> None:
+        OSError.__init__(self, errno.ENOENT, f"The home folder in {path} is unknown.")
+        self.message, self.what_to_do = str(self.strerror), "Set LLF_HOME to an absolute path."
 
 
 def home() -> Path:
     """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`; absolute.
 
     Raises:
-        RuntimeError: the path begins with `~` and the user's home folder is unknown.
+        HomeError: the path begins with `~`, and the home of that user is unknown.
     """
-    return Path(os.environ.get("LLF_HOME") or "~/.llf").expanduser().absolute()
+    return _absolute(os.environ.get("LLF_HOME") or "~/.llf")
 
 
 def home_folder(given: Path | str | None) -> Path:
@@ -28,9 +38,16 @@ def home_folder(given: Path | str | None) -> Path:
     It is absolute, since runs outlive the working directory of the process that starts them.
 
     Raises:
-        RuntimeError: the path begins with `~` and the user's home folder is unknown.
+        HomeError: the path begins with `~`, and the home of that user is unknown.
     """
-    return home() if given is None else Path(given).expanduser().absolute()
+    return home() if given is None else _absolute(given)
+
+
+def _absolute(path: Path | str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:  # no such user, or a container whose user has no entry
+        raise HomeError(str(path)) from None
 
 
 def check_run_id(run_id: str) -> str:
@@ -185,7 +202,7 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        RuntimeError: the path begins with `~` and the user's home folder is unknown.
+        HomeError: the path begins with `~`, and the home of that user is unknown.
     """
     runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
@@ -195,7 +212,7 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
 
 
 def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
-    """Open the folder of an existing run.
+    """Open the folder of an existing run, and refuse links to folders elsewhere.
 
     Args:
         run_id: its id, never a path.
@@ -204,6 +221,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     Raises:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the run does not exist; the message has the closest id.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):

@@ -78,12 +78,20 @@ def exponent(value: float, decimals: int) -> str:
 
 
 def share(value: float) -> str:
-    """Format a share from 0 to 1 in percent, for metrics of the form `share`: `83 %`."""
+    """Format a share from 0 to 1 in percent, for metrics of the form `share`: `83 %`.
+
+    Raises:
+        decimal.InvalidOperation: the number in percent has more than 28 digits.
+    """
     return f"{fixed(100 * value, 0)} %" if math.isfinite(value) else number(value)
 
 
 def count(value: float) -> str:
-    """Format an integer with thousands separators, for metrics of the form `count`: `571,455`."""
+    """Format an integer with thousands separators, for metrics of the form `count`: `571,455`.
+
+    Raises:
+        decimal.InvalidOperation: the number has more than 28 digits.
+    """
     return fixed(value, 0) if math.isfinite(value) else number(value)
 
 
@@ -93,6 +101,9 @@ def value(amount: float, form: Form) -> str:
     Args:
         amount: the value.
         form: number format of the group.
+
+    Raises:
+        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     return {"share": share, "count": count, "number": number}[form](amount)
 

@@ -112,7 +112,6 @@ class Appender:
             OSError: it is not a regular file, the disk is full, or a file size limit was exceeded. Earlier records are
                 intact.
             TypeError: a value is neither JSON nor a numpy or torch scalar.
-            ValueError: `LLF_HOME_MODE` is not a mode.
         """
         line = encode(record)
         if self._descriptor is None:
@@ -146,7 +145,6 @@ def append(path: Path, record: Mapping[str, object]) -> None:
     Raises:
         OSError: it is not a regular file, the disk is full, or a file size limit was exceeded.
         TypeError: a value is neither JSON nor a numpy or torch scalar.
-        ValueError: `LLF_HOME_MODE` is not a mode.
     """
     appender = Appender(path)
     try:
@@ -173,7 +171,6 @@ def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.
-        OSError: too many files are open.
     """
     for data, _ in Tail(path, most).pieces():
         yield from (record for record in map(parse, data.splitlines()) if record is not None)
@@ -206,7 +203,6 @@ class Tail:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         while True:
             data, again = self.read()
@@ -227,7 +223,6 @@ class Tail:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
-            OSError: too many files are open, or the disk fails.
         """
         try:
             descriptor = open_file(self._path)

@@ -49,6 +49,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
     Raises:
         StaleError: the revision has changed; nothing was written.
         OSError: the file cannot be read or written, or another process holds the run's lock.
+        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     with locked(folder.status_lock):
         meta = _whole(folder, read_object(folder.meta))
@@ -72,6 +73,7 @@ def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read or written, or another process holds the run's lock.
+        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     with locked(folder.status_lock):
         env = {"format": 1, **read_object(folder.env)}

@@ -62,9 +62,6 @@ def pace(folder: RunFolder, status: Status) -> float | None:
     Args:
         folder: the run.
         status: its effective status.
-
-    Raises:
-        OSError: the disk fails.
     """
     if status.state not in STEPPING_STATES:
         return status.step_seconds

@@ -93,11 +93,7 @@ def host() -> str:
 
 @cache
 def boot_id() -> str:
-    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing.
-
-    Raises:
-        subprocess.CalledProcessError: macOS does not report it.
-    """
+    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:

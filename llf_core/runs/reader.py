@@ -57,7 +57,6 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
@@ -77,7 +76,6 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         events = [valid_fields(event) for event in self._new("events", self._events)]
         for event in events:
@@ -93,7 +91,6 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         return self._new("samples", self._samples)
 
@@ -105,7 +102,6 @@ class RunReader:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         return log_tail(self.folder, lines)
 
@@ -141,7 +137,6 @@ def log_tail(folder: RunFolder, lines: int = 20) -> str:
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.
-        OSError: too many files are open.
     """
     if lines <= 0:
         return ""

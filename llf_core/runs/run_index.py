@@ -179,11 +179,7 @@ class RunIndex:
         return [name for name, one in found if one is not None and one[1].state == "finished" and one[1].output]
 
     def row(self, name: str) -> Row:
-        """The row of a run, read again if its files have changed.
-
-        Raises:
-            OSError: too many files are open.
-        """
+        """The row of a run, read again if its files have changed."""
         return self._row(name)
 
     def folder(self, name: str) -> RunFolder:

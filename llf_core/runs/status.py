@@ -120,7 +120,6 @@ def read_status(folder: RunFolder) -> Status:
 
     Raises:
         BrokenRunError: the file is missing, invalid or of a newer format.
-        OSError: too many files are open.
     """
     try:
         value = json_value(read_bytes(folder.status))

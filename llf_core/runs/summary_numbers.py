@@ -124,6 +124,7 @@ def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
 
     Raises:
         ValueError: `window` is negative.
+        IndexError: a series has fewer steps than values.
     """
     names = {name for one in logged_groups(series) for name in one.lines} & series.keys()
     return {name: smooth(*series[name], window) if window else series[name][1] for name in names}

@@ -73,10 +73,11 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
     Raises:
         FileNotFoundError: the file does not exist.
         UnreadableError: it is not a regular file, or the system denies access.
-        OSError: the disk is full, or too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
+        OSError: the disk is full, too many files are open, or `LLF_HOME_MODE` is not a mode.
+        ValueError: the path is not below `root` or holds a NUL character.
     """
-    mode = file_mode() if mode is None else mode
+    if mode is None:
+        mode = file_mode() if flags & os.O_CREAT else 0  # a bad setting must not keep anybody from reading
     with _open_parent(path, root) as (folder, name):
         try:
             descriptor = os.open(path.name if folder is not None else path, flags | OPEN_FLAGS, mode, dir_fd=folder)
@@ -105,7 +106,7 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
         FileNotFoundError: the file does not exist.
         UnreadableError: it is not a regular file, is larger than `max_bytes`, or the system denies access.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
+        ValueError: the path is not below `root` or holds a NUL character.
     """
     descriptor = open_file(path, root)
     try:
@@ -134,7 +135,7 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
         UnreadableError: it is not a regular file, is larger than `max_bytes`, is not valid UTF-8, or the system denies
             access.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
+        ValueError: the path is not below `root` or holds a NUL character.
     """
     try:
         return read_bytes(path, max_bytes, root).decode("utf-8")
@@ -155,7 +156,7 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
         FileNotFoundError: the file does not exist.
         UnreadableError: it is not a regular file, or the system denies access.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character, or `LLF_HOME_MODE` is not a mode.
+        ValueError: the path is not below `root` or holds a NUL character.
     """
     descriptor = open_file(path, root)
     try:

@@ -27,6 +27,7 @@ def runs_list(
     Raises:
         UsageError: the state does not exist, or the query has too many words.
         UserError: a file is in place of the folder of runs.
+        OSError: the folder of runs is not accessible.
     """
     from llf_core.config.did_you_mean import did_you_mean
     from llf_core.runs import home, list_runs

@@ -12,7 +12,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.data.cloud_storage import full_url
 from llf_core.data.errors import DataError
 from llf_core.redaction import MARK, redact, redact_nested
-from llf_core.redaction.file_modes import file_mode, folder_mode, make_private
+from llf_core.redaction.file_modes import ModeError, file_mode, folder_mode, make_private
 from llf_core.redaction.streams import RedactedStream
 from llf_core.redaction.url_secrets import URLS_VARIABLE, restore_url, split_url_secrets
 from llf_core.runs import RunReader, RunWriter, create_run, status, update_env
@@ -179,7 +179,7 @@ def test_runs_are_their_owners_alone(monkeypatch, tmp_path):
         os.umask(before)
     for bad in ("rwx", "0077", "77777", "0650"):
         monkeypatch.setenv("LLF_HOME_MODE", bad)
-        with pytest.raises(ValueError, match=f"LLF_HOME_MODE is '{bad}'. Expected the octal mode"):
+        with pytest.raises(ModeError, match=f"LLF_HOME_MODE is '{bad}'. Expected the octal mode"):
             folder_mode()
 
 

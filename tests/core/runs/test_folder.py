@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from llf_core.redaction.file_modes import ModeError
 from llf_core.runs import RunFolder, create_run, home, open_run, read_meta, read_status
 from llf_core.runs.creation import slug
-from llf_core.runs.folder import RUN_ID, check_run_id
+from llf_core.runs.folder import RUN_ID, HomeError, check_run_id, run_ids
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,21 @@ def test_home_is_the_environments_or_in_the_users_home(monkeypatch, tmp_path):
     assert home() == Path.home() / "somewhere"
     monkeypatch.delenv("LLF_HOME")
     assert home() == Path.home() / ".llf"
+
+
+def test_a_home_of_nobody_is_told(monkeypatch):
+    monkeypatch.setenv("LLF_HOME", "~nobody-of-this-name/llf")
+    with pytest.raises(HomeError, match=r"The home folder in ~nobody-of-this-name/llf is unknown\. Set LLF_HOME to"):
+        home()
+    assert run_ids() == ()
+
+
+def test_a_wrong_mode_keeps_nobody_from_reading(folder, monkeypatch):
+    monkeypatch.setenv("LLF_HOME_MODE", "rwx")
+    assert read_status(folder).state == "created"
+    with pytest.raises(ModeError, match="LLF_HOME_MODE is 'rwx'"):
+        create_run("model_name_or_path: m\n", "new", folder.home)
+    assert run_ids(folder.home) == (folder.id,)
 
 
 def test_a_new_run_is_whole(folder):
