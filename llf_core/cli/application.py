@@ -35,7 +35,7 @@ class CommandGroup(typer.Typer):
     """Commands whose help texts are the docstrings of their functions, without the section `Raises:`."""
 
     def command(self, name: str | None = None) -> Callable[[CommandT], CommandT]:  # type: ignore[override]
-        """Make the decorator that registers a command.
+        """Make the decorator that registers a command, with its docstring up to `Raises:` as the help text.
 
         Args:
             name: name of the command. Default: that of its function.

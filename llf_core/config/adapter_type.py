@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 
 def check_adapter_type(config: ConfigValues, name: str, peft_type: str) -> Problem | None:
-    """Check that the config's method continues adapters of a type.
+    """Check that the config's method continues adapters of a type: PEFT would load others, and train nothing of them.
 
     Args:
         config: selects the method.
-        name: of the adapter, for the message.
+        name: name of the adapter, for the message.
         peft_type: its type, as in `adapter_config.json`.
 
     Returns:
-        An error with the method that continues it as its fix; None where the method does, or where its declaration
-        does not tell its type.
+        An error with the method that continues it as its fix; None if the method does, or if its declaration does not
+        tell its type.
+
+    Raises:
+        PluginError: two packages declare the same method.
     """
     method = method_of(config)
     own = method.tuner(config).peft_type if method.tuner else peft_type

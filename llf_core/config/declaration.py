@@ -69,7 +69,7 @@ class Declaration:
         return self.is_selected_in(config.get)
 
     def is_selected_in(self, value_of: Callable[[str], Any]) -> bool:
-        """Whether values select it, those of a form that is being filled in too.
+        """Whether the values of a form select the plug-in, of which there may be no valid config yet.
 
         Args:
             value_of: gives the value of a key.
@@ -223,19 +223,23 @@ class OptimizerDeclaration(Declaration):
     packages: tuple[str, ...] = ()
 
     def is_switched_on(self, config: ConfigValues) -> bool:
-        """Whether its switch selects it."""
+        """Whether its switch selects it, whatever `optim` names."""
         return bool(self.switch) and bool(config.get(self.switch))
 
     def is_selected_in(self, value_of: Callable[[str], Any]) -> bool:
-        """Whether its switch or its name is among values."""
+        """Whether its switch or `optim` selects it in the values of a form, of which there may be no valid config yet.
+
+        Args:
+            value_of: gives the value of a key.
+        """
         return (bool(self.switch) and bool(value_of(self.switch))) or super().is_selected_in(value_of)
 
     def memory_for(self, config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> OptimizerMemory:
-        """Memory of its state and of the gradients.
+        """Estimate the memory of its state and of the gradients, for the memory forecast.
 
         Args:
-            config: any.
-            shapes: shape of each trained parameter by name.
+            config: the config.
+            shapes: shape of each trained parameter, by name.
         """
         if self.memory is not None:
             return self.memory(config, shapes)

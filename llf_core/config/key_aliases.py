@@ -38,7 +38,10 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 
 
 def translate(requested: RequestedConfig) -> None:
-    """Translate aliases of keys, and optimizers that have another name in transformers.
+    """Translate other names of keys, such as `warmup_ratio`, and other names of optimizers, such as `galore_adamw`.
+
+    A config of LLaMA-Factory or of an older transformers then runs unchanged. Notes and conflicts are added to its
+    problems.
 
     Args:
         requested: the config as given; changed in place.

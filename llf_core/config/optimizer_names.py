@@ -18,7 +18,8 @@ ALL_LINEAR = {"all-linear", "all_linear"}
 def translate_optimizer(requested: RequestedConfig) -> None:
     """Replace a name such as `galore_adamw_layerwise`, with its `optim_args`, by `use_galore` and its options.
 
-    The defaults of transformers differ from LLaMA-Factory's and are written down. A note tells what was read.
+    Configs of transformers then run unchanged. Its defaults differ from LLaMA-Factory's and are written down. A note
+    tells what was read; an unknown option of `optim_args` is an error.
 
     Args:
         requested: the config as given; changed in place.

@@ -97,6 +97,8 @@ def stage_of(config: ConfigValues) -> StageDeclaration:
 def optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
     """The optimizer that a config selects: the first whose switch is on, else that of `optim`.
 
+    Rules and forecasts ask for its traits.
+
     Raises:
         PluginError: two packages declare the same name.
     """
@@ -106,7 +108,7 @@ def optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
 
 
 def base_optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
-    """The optimizer that the selected one is built on; itself where it is built on none.
+    """The optimizer that the selected one is built on, whose moments it keeps; itself if it is built on none.
 
     Raises:
         PluginError: two packages declare the same name.
@@ -120,6 +122,8 @@ def base_optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
 
 def optimizer_packages(config: ConfigValues) -> tuple[str, ...]:
     """Packages that the selected optimizer and its base import, as pip calls them.
+
+    A check tells which are missing, before a run starts.
 
     Raises:
         PluginError: two packages declare the same name.

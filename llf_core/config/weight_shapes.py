@@ -28,7 +28,7 @@ def count(weights: Mapping[str, tuple[int, ...]]) -> int:
 def targeted(
     weights: Mapping[str, tuple[int, ...]], requested: Collection[str], *, experts: bool = True
 ) -> dict[str, tuple[int, ...]]:
-    """Select the linear layers that an adapter is put on.
+    """Select the linear layers that an adapter is put on, to count its parameters and check its options.
 
     Args:
         weights: shape of each weight of a model, by its name.

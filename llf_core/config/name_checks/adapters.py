@@ -25,10 +25,18 @@ TOWERS = ("vision_config", "audio_config")
 
 
 def check_adapters(config: RunConfig) -> CheckResult:
-    """Check the method's options against the shapes of the model, and its type against that of its adapter.
+    """Check the method against the shapes of the model, and its type against that of the adapter it continues.
+
+    PEFT would report both only after the model is loaded.
 
     Args:
         config: names method, model and adapters.
+
+    Returns:
+        An error for each that does not fit; nothing for what is not on this machine.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     return _check_shapes(config) + _check_type(config)
 
@@ -61,13 +69,14 @@ def _check_shapes(config: RunConfig) -> CheckResult:
 
 
 def model_shapes(config: RunConfig) -> Shapes | None:
-    """Read the shape of each weight of the config's model by name, to tell misfits before a start.
+    """Read the shape of each weight of the config's model, by name, so that misfits are reported before a start.
 
     Args:
         config: names the model.
 
     Returns:
-        The shapes; None if they are not known on this machine, or a part of them is of towers that are not trained.
+        The shapes; None if they are not known on this machine, or some belong to vision or audio towers, which are not
+        trained.
 
     Raises:
         OSError: a weight file cannot be read.

@@ -18,11 +18,14 @@ def check_optimizer(config: RunConfig) -> CheckResult:
     """Check the selected optimizer against this environment and the shapes of a local model's weights.
 
     Args:
-        config: any.
+        config: the config.
 
     Returns:
         A warning about a missing package, which is an error when a run starts; an error about weights that the
         optimizer cannot train.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     declaration, found = optimizer_of(config), []
     if missing := missing_packages(config):

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def optimizer_rules() -> tuple[Rule, ...]:
-    """Rules about the installed optimizers."""
+    """Create the rules about the installed optimizers from their traits, so that those of plug-ins are included.
+
+    Raises:
+        PluginError: two packages declare the same optimizer.
+    """
     switches = tuple(one.switch for one in declared(OptimizerDeclaration).values() if one.switch)
     return (
         Rule((*switches,), lambda c: len(_switched_on(c)) > 1, _several, _one_alone),
@@ -63,12 +67,20 @@ def optimizer_rules() -> tuple[Rule, ...]:
 
 
 def missing_packages(config: ConfigValues) -> list[str]:
-    """Packages of the selected optimizer that this environment lacks, as pip calls them."""
+    """Packages of the selected optimizer that are not installed, as pip calls them; its import would fail.
+
+    Raises:
+        PluginError: two packages declare the same optimizer.
+    """
     return [name for name in optimizer_packages(config) if find_spec(name.replace("-", "_")) is None]
 
 
 def install_command(config: ConfigValues) -> str:
-    """How the missing packages of the selected optimizer are installed, as a sentence."""
+    """Sentence with the command that installs the missing packages of the selected optimizer, for a message.
+
+    Raises:
+        PluginError: two packages declare the same optimizer.
+    """
     return f"Run: pip install {' '.join(missing_packages(config))}."
 
 

@@ -52,25 +52,30 @@ class BOFTOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """PEFT's BOFT with the options of a config."""
+    """The adapter of PEFT that a config's BOFT options ask for; `PeftTuner` puts it on the model."""
     options = config.options(BOFTOptions)
     names = ("boft_block_size", "boft_n_butterfly_factor", "boft_dropout")
     return Tuner("BOFT", {name: getattr(options, name) for name in names}, target_key="boft_target")
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that the blocks divide the inputs of every target, see `check_divides`.
+    """Check that the blocks divide the inputs of every target, which PEFT would report only after the model is loaded.
 
     Args:
         config: the options.
         shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        The problem; None if there is none.
     """
     options = config.options(BOFTOptions)
     return check_divides("boft_block_size", options.boft_block_size, shapes, options.boft_target)
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the blocks of every factor, in * b for each target, and one scale for each output.
+    """Count the blocks of every factor, in * b for each target, and one scale for each output, as PEFT stores them.
+
+    For the forecast of gradients and optimizer states. b is `boft_block_size` (BOFT, arXiv 2311.06243).
 
     Args:
         config: `boft_block_size`, `boft_n_butterfly_factor` and `boft_target`.

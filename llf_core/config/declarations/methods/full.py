@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def trained_parameters(_config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count all parameters.
+    """Count all parameters, for the forecast of gradients and optimizer states.
 
     Args:
         shapes: shape of each weight of the model, by its name.

@@ -85,7 +85,7 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """PEFT's LoRA with the options of a config."""
+    """The adapter of PEFT that a config's LoRA options ask for; `PeftTuner` puts it on the model."""
     options = config.options(LoRAOptions)
     return Tuner(
         "LORA",

@@ -62,7 +62,7 @@ class OFTOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """PEFT's OFT with the options of a config."""
+    """The adapter of PEFT that a config's OFT options ask for; `PeftTuner` puts it on the model."""
     options = config.options(OFTOptions)
     return Tuner(
         "OFT",
@@ -76,11 +76,14 @@ def tuner(config: ConfigValues) -> Tuner:
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that the blocks divide the inputs of every target, see `check_divides`.
+    """Check that the blocks divide the inputs of every target, which PEFT would report only after the model is loaded.
 
     Args:
         config: the options.
         shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        The problem; None if there is none.
     """
     options = config.options(OFTOptions)
     key = "oft_rank" if options.oft_rank else "oft_block_size"
@@ -88,7 +91,9 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the angles of the rotations: b (b - 1) / 2 for each block of b inputs, so in (b - 1) / 2 for each target.
+    """Count the angles of the rotations, as PEFT stores them, for the forecast of gradients and optimizer states.
+
+    A rotation of b inputs has b (b - 1) / 2 angles, so a target has in (b - 1) / 2 (OFT, arXiv 2306.07280).
 
     Args:
         config: `oft_block_size` or `oft_rank`, and `oft_target`.

@@ -17,6 +17,8 @@ def check_divides(
 ) -> Problem | None:
     """Check that a number of blocks, or the size of one, divides the inputs of every target.
 
+    A rotation acts on whole blocks of inputs, so PEFT refuses others, after the model is loaded.
+
     Args:
         key: the option, such as `oft_block_size`.
         value: its value, at least 1.

@@ -39,7 +39,8 @@ class LLaMAProOptions(Section):
 def expanded_blocks(number: int, depth: int) -> range:
     """Indices of the blocks that LLaMA Pro trains: the last one of each of `number` equal groups.
 
-    Before the insertion these are the blocks that are copied, afterwards the copies.
+    Before the insertion these are the blocks that are copied, afterwards the copies (block expansion, arXiv
+    2401.02415, section 3.2).
 
     Args:
         number: groups, `freeze_trainable_layers`.
@@ -47,9 +48,6 @@ def expanded_blocks(number: int, depth: int) -> range:
 
     Raises:
         ValueError: the groups are not equal, or `number` is not positive.
-
-    Source:
-        Block expansion, arXiv 2401.02415, section 3.2.
     """
     if number < 1 or depth % number:
         raise ValueError(

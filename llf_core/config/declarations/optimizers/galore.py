@@ -77,10 +77,13 @@ class GaLoreOptions(Section):
 def projections(shape: tuple[int, ...], rank: int, side: str) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
     """Shapes of the projection matrices and of the projected gradient of a matrix.
 
+    As in Algorithm 2 of GaLore (arXiv 2403.03507), for either side. The moments have the shape of the projected
+    gradient, which is where the memory is saved.
+
     Args:
         shape: `[..., rows, columns]` of the matrix.
         rank: r.
-        side: `galore_proj_type`.
+        side: `galore_proj_type`, with the meaning that it has in galore-torch.
 
     Returns:
         `[..., r, columns]` (right), `[..., rows, r]` (left) or both; and the shape of the projected gradient.
@@ -95,11 +98,11 @@ def projections(shape: tuple[int, ...], rank: int, side: str) -> tuple[list[tupl
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> OptimizerMemory:
-    """Compute the memory of projections, moments and gradients.
+    """Estimate the memory of projections, moments and gradients (GaLore, arXiv 2403.03507, table 1).
 
     Args:
-        config: for the options.
-        shapes: shape of each trained parameter by name.
+        config: the options and the precision.
+        shapes: shape of each trained parameter, by name.
     """
     options, base, value = config.options(GaLoreOptions), base_optimizer_of(config).name, width(config)
     chosen = projected(shapes, options.galore_target, options.galore_rank)
@@ -114,11 +117,14 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Optim
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that targets are there, and that the rank is not above them.
+    """Check that the targets exist and that the rank is at most their shorter side, before the model is loaded.
 
     Args:
-        config: for the options.
-        shapes: shape of each weight by name.
+        config: the options.
+        shapes: shape of each weight, by name.
+
+    Returns:
+        The problem; None if there is none.
     """
     options = config.options(GaLoreOptions)
     return check_projections(shapes, options.galore_target, options.galore_rank, "galore")

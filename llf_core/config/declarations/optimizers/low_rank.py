@@ -24,10 +24,10 @@ EIGHT_BIT = 1 + 4 / 256
 
 
 def is_target(name: str, shape: tuple[int, ...], targets: tuple[str, ...]) -> bool:
-    """Whether targets mean a weight.
+    """Whether a weight is to be projected, by its name. Embeddings and vectors never are.
 
     Args:
-        name: of the parameter, such as `model.layers.0.mlp.up_proj.weight`.
+        name: name of the parameter, such as `model.layers.0.mlp.up_proj.weight`.
         shape: its shape.
         targets: parts of names, as in LLaMA-Factory, or `all` for every matrix inside the layers.
     """
@@ -37,12 +37,14 @@ def is_target(name: str, shape: tuple[int, ...], targets: tuple[str, ...]) -> bo
 
 
 def projected(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], rank: int) -> dict[str, tuple[int, ...]]:
-    """The weights that are projected. Of `all`, matrices with a side below the rank are left out.
+    """Select the weights that are projected; the others get full moments.
+
+    With `all`, matrices with a side below the rank are left out, since a projection would save nothing.
 
     Args:
-        shapes: shape of each trained parameter by name.
+        shapes: shape of each trained parameter, by name.
         targets: see `is_target`.
-        rank: of the projection.
+        rank: rank of the projection.
     """
     return {
         name: shape
@@ -56,11 +58,13 @@ def check_projections(
 ) -> Problem | None:
     """Check that weights can be projected: targets match some, and the rank is not above their shorter sides.
 
+    A target that matches nothing would train with the full memory, without a message.
+
     Args:
-        shapes: shape of each trained parameter by name.
+        shapes: shape of each trained parameter, by name.
         targets: see `is_target`.
-        rank: of the projection.
-        prefix: of the keys, such as `galore`.
+        rank: rank of the projection.
+        prefix: prefix of the keys, such as `galore`.
 
     Returns:
         The problem; None if there is none.
@@ -95,16 +99,19 @@ def _problem(key: str, value: object, message: str, fix: Fix) -> Problem:
 
 
 def width(config: ConfigValues) -> int:
-    """Bytes of a value of state: that of the trained weights."""
+    """Bytes of a value of optimizer state, which has the dtype of the trained weights: 2 or 4."""
     return 2 if config.get("pure_bf16") else 4
 
 
 def moment_bytes(base: str, shape: tuple[int, ...], value: int) -> float:
-    """Bytes of the moments of a gradient.
+    """Bytes of the moments of a gradient: two of its shape as in Adam, or what the base optimizer keeps instead.
+
+    Adafactor (arXiv 1804.04235, section 3) keeps a row and a column of float32. 8-bit optimizers (arXiv 2110.02861)
+    keep bytes, and a float32 scale for each block; bitsandbytes leaves small parameters in full.
 
     Args:
         base: name of the optimizer that computes with them.
-        shape: of the gradient.
+        shape: shape of the gradient.
         value: bytes of a value that is kept in full.
     """
     size = math.prod(shape)
