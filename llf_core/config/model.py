@@ -72,6 +72,12 @@ class Model(Section):
         choices=("auto", "disabled", "sdpa", "fa2", "fa3"),
         source="LLaMA-Factory",
     )
+    train_from_scratch: bool = option(
+        False,
+        label="Random weights",
+        help="Starts with random weights of the model's architecture and tokenizer, drawn with `seed`.",
+        source="LLaMA-Factory",
+    )
     disable_gradient_checkpointing: bool = option(
         False,
         label="Never checkpoint activations",

@@ -54,13 +54,9 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         "local_files_only": True,
         "attn_implementation": attention_name(config.model.flash_attn),
     }
-    if source.kind == "gguf":
-        arguments |= gguf_arguments(source.path.name)
-    if bits is not None:
-        arguments |= {"quantization_config": bits, "device_map": {"": plan.place}}
-    if source.kind != "gguf":
-        safe, _, _ = weight_files(file.name for file in source.folder.iterdir())
-        arguments["use_safetensors"] = bool(safe)
+    if config.model.train_from_scratch:
+        return _random_model(kind, source, config, arguments).to(plan.device)
+    arguments |= _file_arguments(source, bits, plan)
     try:
         with no_progress_bars():
             # What does not fit is told below, by its name.
@@ -97,6 +93,45 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         keep_differentiable(model)
     fix_generation_config(model)
     return model if bits is not None else model.to(plan.device)
+
+
+def _file_arguments(source: ModelSource, bits: Any, plan: DevicePlan) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that depend on the files of a model and on its quantization."""
+    arguments: dict[str, Any] = {}
+    if source.kind == "gguf":
+        arguments |= gguf_arguments(source.path.name)
+    if bits is not None:
+        arguments |= {"quantization_config": bits, "device_map": {"": plan.place}}
+    if source.kind != "gguf":
+        safe, _, _ = weight_files(file.name for file in source.folder.iterdir())
+        arguments["use_safetensors"] = bool(safe)
+    return arguments
+
+
+def _random_model(kind: Any, source: ModelSource, config: RunConfig, arguments: dict[str, Any]) -> PreTrainedModel:
+    """A model with random weights, which are the same for the same seed, whatever was drawn before.
+
+    Raises:
+        ModelError: the source has no `config.json`, or no model of its architecture can be made.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    if source.kind == "gguf":
+        raise ModelError(f"{source.name} is a GGUF file. Training from random weights expects a folder or a hub id.")
+    trusted = arguments.pop("trust_remote_code")
+    local = arguments.pop("local_files_only")
+    try:
+        architecture = AutoConfig.from_pretrained(source.folder, trust_remote_code=trusted, local_files_only=local)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.training.seed)
+            model: PreTrainedModel = kind.from_config(architecture, trust_remote_code=trusted, **arguments)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        raise ModelError(f"No model of the architecture of {source.name} can be made: {_why(error)}") from error
+    fix_generation_config(model)
+    return model
 
 
 def _why(error: Exception) -> str:
@@ -155,6 +190,8 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     """
     import torch
 
+    if config.model.train_from_scratch:
+        return plan.torch_dtype if config.get("pure_bf16") else torch.float32
     frozen = method_of(config).frozen_base
     stored = stored_dtypes(source.folder)  # also refuses files that are cut
     # float16 would round what bfloat16 holds below 6e-5, and trained weights become float32 anyway.

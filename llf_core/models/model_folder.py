@@ -38,13 +38,14 @@ def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]
     return safe, pickles, [name for name in top if name.lower().endswith(".gguf")]
 
 
-def check_files(name: str, names: Iterable[str], *, allow_pickle: bool) -> None:
+def check_files(name: str, names: Iterable[str], *, allow_pickle: bool, weights: bool = True) -> None:
     """Refuse a folder that cannot be loaded as a model.
 
     Args:
         name: name of the model, for the message.
         names: its files, relative to its folder.
         allow_pickle: the config's `allow_pickle`.
+        weights: whether weights are needed; not where training starts with random ones.
 
     Raises:
         ModelError: says what is missing and what to do.
@@ -66,6 +67,8 @@ def check_files(name: str, names: Iterable[str], *, allow_pickle: bool) -> None:
             f"{name} has no config.json, so it is not a model folder. "
             "Expected a folder with config.json, *.safetensors and the tokenizer's files."
         )
+    if not weights:
+        return
     if not safe and not pickles:
         raise ModelError(
             f"{name} has no weights. Expected *.safetensors beside its config.json; was it copied or downloaded "

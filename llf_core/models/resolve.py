@@ -38,7 +38,8 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
         return embedded_model()
     path = expanded(name)
     if name.strip() and is_there(path):
-        return _local(name, path.absolute(), allow_pickle=bool(config and config.model.allow_pickle))
+        allow_pickle = bool(config and config.model.allow_pickle)
+        return _local(name, path.absolute(), allow_pickle=allow_pickle, weights=not (config and from_scratch(config)))
     if is_path(name) or not may_be_hub_id(name):
         raise ModelError(
             f"No model at {shown_name(name)}. Expected a folder with config.json and *.safetensors, a .gguf "
@@ -56,7 +57,12 @@ def portable_path(path: Path) -> str | None:
     return None if real == base or base in real.parents else str(path)
 
 
-def _local(name: str, path: Path, *, allow_pickle: bool) -> ModelSource:
+def from_scratch(config: RunConfig) -> bool:
+    """Whether training starts with random weights, so that those of the model are not read."""
+    return config.model.train_from_scratch
+
+
+def _local(name: str, path: Path, *, allow_pickle: bool, weights: bool) -> ModelSource:
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{name} is a file of type {path.suffix or 'unknown'}. Expected a folder or a .gguf file.")
@@ -67,8 +73,9 @@ def _local(name: str, path: Path, *, allow_pickle: bool) -> ModelSource:
     files = [file.name for file in path.iterdir() if file.is_file()]
     safe, pickles, ggufs = weight_files(files)
     if len(ggufs) == 1 and not safe and not pickles:
-        return _local(name, path / ggufs[0], allow_pickle=allow_pickle)
-    check_files(name, files, allow_pickle=allow_pickle)
-    check_shards(path)
-    check_sizes(path)
+        return _local(name, path / ggufs[0], allow_pickle=allow_pickle, weights=weights)
+    check_files(name, files, allow_pickle=allow_pickle, weights=weights)
+    if weights:
+        check_shards(path)
+        check_sizes(path)
     return ModelSource(name, path, "folder", license=card_license(path), portable_name=portable_path(path))

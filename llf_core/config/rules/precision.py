@@ -48,6 +48,24 @@ PRECISION = (
         ),
     ),
     Rule(
+        ("train_from_scratch", "finetuning_type"),
+        lambda c: c.model.train_from_scratch and weights_frozen(c),
+        lambda c: (
+            f"train_from_scratch starts with random weights, and finetuning_type {c.method.finetuning_type} leaves "
+            "them as they are. Expected full."
+        ),
+        (
+            Fix("Train every weight", {"finetuning_type": "full"}),
+            Fix("Load the weights", {"train_from_scratch": False}),
+        ),
+    ),
+    Rule(
+        ("train_from_scratch", "adapter_name_or_path"),
+        lambda c: c.model.train_from_scratch and bool(c.model.adapter_name_or_path),
+        "An adapter was trained for weights that train_from_scratch replaces by random ones.",
+        (Fix("Load the weights", {"train_from_scratch": False}),),
+    ),
+    Rule(
         ("quantization_type", "double_quantization", "quantization_bit"),
         lambda c: (
             c.model.quantization_bit != 4  # noqa: PLR2004 - bits
