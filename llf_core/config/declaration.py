@@ -157,6 +157,7 @@ class ModifierDeclaration(Declaration):
 
     Attributes:
         switch: the key, usually one of its options, that selects it where its value is neither empty, 0 nor false.
+        flattened: whether it works with flattened batches alone, so that a model that needs padding is refused.
     """
 
     kind: ClassVar[str] = "modifier"
@@ -164,6 +165,7 @@ class ModifierDeclaration(Declaration):
     key: ClassVar[str] = ""
 
     switch: str
+    flattened: bool = False
 
     @property
     def selector(self) -> str:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import modifiers_of
+from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,22 @@ class Modifier(ABC):
 
     def remove(self, model: nn.Module) -> None:  # noqa: B027 - a hook that not all need
         """Undo what must not be saved with the model, before the result is written. Default: nothing."""
+
+
+def check_flattened(config: RunConfig, *, flattens: bool, why: str) -> None:
+    """Refuse a modifier that works with flattened batches alone, for a model that needs padding.
+
+    Args:
+        config: selects the modifiers.
+        flattens: whether the model takes flattened batches; known once it is loaded.
+        why: the reason if it does not, as a sentence.
+
+    Raises:
+        ModelError: the message names the modifier's key and the reason.
+    """
+    padded = [] if flattens else [one.switch for one in modifiers_of(config) if one.flattened]
+    if padded:
+        raise ModelError(f"{padded[0]} needs batches without padding. {why} Set {padded[0]} to false.")
 
 
 def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:

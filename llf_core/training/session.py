@@ -42,7 +42,7 @@ from llf_core.models.model_source import ModelSource
 from llf_core.models.quantize import unquantized_notice
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import add_reward_head
-from llf_core.modifiers.modifier import apply_modifiers, change_before_method
+from llf_core.modifiers.modifier import apply_modifiers, change_before_method, check_flattened
 from llf_core.optimizers.optimizer import check_packages
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
@@ -219,6 +219,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     for note in accelerated.notes:
         logger.info(note)
     check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
+    check_flattened(config, flattens=accelerated.flattens, why=accelerated.why)
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
     logger.info(f"{trainable:,} of {parameters:,} parameters are trainable.")

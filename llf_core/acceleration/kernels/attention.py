@@ -48,6 +48,7 @@ class Layout:
         softcap: scores become `softcap * tanh(score / softcap)`.
         forks: for each document, the start of the first and of the second of two branches. The second branch does not
             attend to the first. Only without a window, see `unfolded`.
+        group: tokens of a group of shifted sparse attention, see `shifted_attention`; None: whole documents.
     """
 
     bounds: tuple[int, ...]
@@ -55,6 +56,7 @@ class Layout:
     window: int | None = None
     softcap: float | None = None
     forks: tuple[tuple[int, int], ...] = ()
+    group: int | None = None
 
     @functools.cached_property
     def filled(self) -> tuple[int, ...]:
@@ -313,6 +315,13 @@ def document_attention(
         `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as in transformers' eager
         attention; the softmax is computed in float32.
     """
+    if layout.group is not None:
+        return shifted_attention(
+            lambda heads, layout, q, k, v: document_attention(
+                q, k, v, layout, cos, sin, None if sinks is None else sinks[heads]
+            ),
+            layout, q, k, v,
+        )  # fmt: skip
     if layout.forks and layout.window is not None:
         return unfolded(
             lambda layout, q, k, v, cos=None, sin=None: document_attention(q, k, v, layout, cos, sin, sinks),
@@ -365,6 +374,55 @@ def _unfolding(
         taken += range(split, end)
         ends.append(len(taken))
     return tuple(ends), torch.tensor(taken, device=device), torch.tensor(kept, device=device)
+
+
+def shifted_attention(
+    attention: Callable[[slice, Layout, Tensor, Tensor, Tensor], Tensor],
+    layout: Layout,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """Shifted sparse attention: each token attends within a group of tokens, which is shifted for half of the heads.
+
+    The first half of the heads attends within groups of `layout.group` tokens of a document, the second half within
+    groups that begin half a group later, so that neighboring groups exchange information. LongLoRA wraps the groups of
+    the second half around the end of a document; here its first and last group are shorter, so that no token attends to
+    later ones.
+
+    Args:
+        attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors.
+        layout: with `group`.
+        q: queries `[tokens, heads, dim]`.
+        k: keys `[tokens, key_heads, dim]`.
+        v: values `[tokens, key_heads, value_dim]`.
+
+    Returns:
+        `[tokens, heads, value_dim]`.
+
+    Source:
+        Shifted sparse attention, LongLoRA, arXiv 2309.12307, section 3.2.
+    """
+    assert layout.group is not None  # noqa: S101 - for the type checker
+    heads = q.shape[1]
+    if k.shape[1] % 2:  # no half of the key heads serves half of the heads
+        k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
+    parts = []
+    for shift, first, last in ((0, 0, heads // 2), (layout.group // 2, heads // 2, heads)):
+        plain = replace(layout, bounds=_group_bounds(layout.bounds, layout.group, shift), group=None)
+        keys = slice(first * k.shape[1] // heads, last * k.shape[1] // heads)
+        own = (x.contiguous() for x in (q[:, first:last], k[:, keys], v[:, keys]))
+        parts.append(attention(slice(first, last), plain, *own))
+    return torch.cat(parts, 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _group_bounds(bounds: tuple[int, ...], group: int, shift: int) -> tuple[int, ...]:
+    """Bounds of the groups of each document; the first one has `shift` tokens, if that is not 0."""
+    ends = [0]
+    for start, end in pairwise(bounds):
+        ends += [*range(start + (shift or group), end, group), end]
+    return tuple(ends)
 
 
 def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:

@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
-from llf_core.acceleration.kernels.attention import Layout, bounds_of, document_attention, forks_of, unfolded
+from llf_core.acceleration.kernels.attention import (
+    Layout,
+    bounds_of,
+    document_attention,
+    forks_of,
+    shifted_attention,
+    unfolded,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NAME = "llf"
 PROBE = "llf_probe"
+GROUP = "llf_group"
+"""Attribute of an attention layer that is trained with shifted sparse attention, see `group_of`."""
 FLASH_DIM = 256  # the widest head that FlashAttention knows
 FLASH_CARD = (8, 0)  # the oldest compute capability that it runs on
 # What transformers hands to every attention; whatever else comes along changes the result in a way not known here.
@@ -143,15 +152,29 @@ def attention(
         record.append(AttentionCall(module, scale, sliding_window, softcap, flattened, masked, unusual))
     if cu_seq_lens_q is None:
         return _masked(module, query, key, value, attention_mask, dropout, scale, softcap, s_aux, **kwargs), None
-    layout = Layout(bounds_of(cu_seq_lens_q), scale, sliding_window, softcap, forks_of(forks))
+    layout = Layout(bounds_of(cu_seq_lens_q), scale, sliding_window, softcap, forks_of(forks), group_of(module))
     q, k, v = (x[0].transpose(0, 1).to(computing_dtype(x)) for x in (query, key, value))
     if query.device.type == "cpu" and not dropout:
         return document_attention(q.contiguous(), k.contiguous(), v.contiguous(), layout, sinks=s_aux)[None], None
-    if layout.forks:
+    if layout.group is not None:
+        output = shifted_attention(
+            lambda heads, plain, q, k, v: _documents(q, k, v, plain, dropout, None if s_aux is None else s_aux[heads]),
+            layout, q, k, v,
+        )  # fmt: skip
+    elif layout.forks:
         output = unfolded(lambda plain, q, k, v: _documents(q, k, v, plain, dropout, s_aux), layout, q, k, v)
     else:
         output = _documents(q, k, v, layout, dropout, s_aux, cu_seq_lens_q, max_length_q)
     return output[None], None
+
+
+def group_of(module: nn.Module) -> int | None:
+    """Tokens of a group of shifted sparse attention in a layer, see `Layout`; None for whole documents.
+
+    Args:
+        module: the attention layer. In evaluation it attends to whole documents.
+    """
+    return getattr(module, GROUP, None) if module.training else None
 
 
 def _documents(

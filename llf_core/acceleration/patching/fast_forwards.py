@@ -12,7 +12,7 @@ from llf_core.acceleration.kernels.attention import Layout, bounds_of, document_
 from llf_core.acceleration.kernels.linear import linears
 from llf_core.acceleration.kernels.mlp import swiglu
 from llf_core.acceleration.kernels.rms_norm import rms_norm
-from llf_core.acceleration.patching.attention_backend import computing_dtype
+from llf_core.acceleration.patching.attention_backend import computing_dtype, group_of
 from llf_core.acceleration.patching.linear_operands import operand, operands
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class RotaryAttention:
                 return type(self).forward(self, hidden_states, *args, **kwargs)
             q, k, v = fast.heads_of(self, hidden_states)
             forks = forks_of(kwargs.get("forks"))
-            layout = Layout(bounds_of(bounds), fast.scale, fast.window, fast.softcap, forks)
+            layout = Layout(bounds_of(bounds), fast.scale, fast.window, fast.softcap, forks, group_of(self))
             if fast.rotary:
                 cos, sin = (x.view(q.shape[0], 1, -1).to(q.dtype) for x in embeddings)
                 output = document_attention(q, k, v, layout, cos, signed_sin(sin))
