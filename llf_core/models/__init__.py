@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_core.models.save_result import save_output
     from llf_core.models.tokenizer import load_tokenizer
 
-# Loaded when used: plug-ins, which a form and a launcher read, need a module or two of this package.
+# Loaded on first use: forms and launchers need only a few modules of this package.
 _LAZY = {
     "DevicePlan": ".device",
     "ModelError": ".errors",

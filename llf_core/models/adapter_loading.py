@@ -19,8 +19,10 @@ from llf_core.models.stored_tensors import INTEGERS, read_header
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from types import UnionType
 
     from peft import PeftModel
+    from torch import nn
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
@@ -33,7 +35,7 @@ SCORE_KEY = f"base_model.model.{HEAD_WEIGHT}"
 MAX_NAMES = 10_000
 """Maximum length of a list in an adapter's config: PEFT compares each entry with each module."""
 NAME_TYPES: Any = str | list | None
-FIELD_TYPES: dict[str, Any] = {
+FIELD_TYPES: dict[str, type | UnionType] = {
     "peft_type": str, "base_model_name_or_path": str | None, "r": int, "lora_alpha": int | float,
     "lora_dropout": int | float, "bias": str, "target_modules": NAME_TYPES, "exclude_modules": NAME_TYPES,
     "layers_pattern": NAME_TYPES, "layers_to_transform": int | list | None, "modules_to_save": list | None,
@@ -51,10 +53,11 @@ def find_adapter(name: str, config: RunConfig) -> Path:
         config: for `cache_dir`, `allow_pickle` and the hub's revision.
 
     Returns:
-        The adapter's folder.
+        The adapter's folder, with its config and weights; their content is not checked yet.
 
     Raises:
         ModelError: there is no such adapter, or its weights exist only as pickle and `allow_pickle` is off.
+        OSError: the hub's cache cannot be written, for example on a full disk.
     """
     folder = expanded(name)
     if not name.strip() or not is_there(folder):
@@ -83,7 +86,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
 
 
 def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> PreTrainedModel:
-    """Merge adapters into the weights, one after the other.
+    """Merge adapters into the weights, one after the other, so that a new adapter can be trained on top.
 
     Args:
         model: unquantized base model; changed in place.
@@ -94,7 +97,9 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
         The model. Its attribute `llf_merged` lists the adapters, so that it is not taken for its base.
 
     Raises:
-        ModelError: an adapter does not fit, or the model is quantized.
+        ModelError: an adapter is missing, damaged or does not fit, or the model is quantized.
+        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
+        OSError: the hub's cache cannot be written.
     """
     if names and getattr(model, "is_quantized", False):
         raise ModelError(
@@ -109,12 +114,14 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
 
 
 def continues_adapter(config: RunConfig) -> bool:
-    """Whether the run continues to train an existing adapter."""
+    """Whether the run continues to train an existing adapter, instead of merging it and making a new one."""
     return bool(config.model.adapter_name_or_path) and not config.get("create_new_adapter")
 
 
-def load_frozen_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> Any:
-    """Load frozen adapters: merged, or kept separate where the model is quantized and there is only one.
+def load_frozen_adapters(
+    model: PreTrainedModel, names: Sequence[str], config: RunConfig
+) -> PreTrainedModel | PeftModel:
+    """Load frozen adapters, as of a reference model: merged, or a single one kept separate if the model is quantized.
 
     Args:
         model: base model; changed in place.
@@ -125,7 +132,9 @@ def load_frozen_adapters(model: PreTrainedModel, names: Sequence[str], config: R
         The model with merged adapters, or a `PeftModel`.
 
     Raises:
-        ModelError: an adapter does not fit, or several are given for a quantized model.
+        ModelError: an adapter is missing, damaged or does not fit, or several are given for a quantized model.
+        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
+        OSError: the hub's cache cannot be written.
     """
     if len(names) == 1 and getattr(model, "is_quantized", False):
         return load_adapter(model, names[0], config)
@@ -133,7 +142,7 @@ def load_frozen_adapters(model: PreTrainedModel, names: Sequence[str], config: R
 
 
 def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bool = False) -> PeftModel:
-    """Wrap a model with an adapter.
+    """Wrap a model with an adapter, and verify that PEFT has loaded all of it: PEFT itself only warns.
 
     Args:
         model: base model, quantized or not.
@@ -141,8 +150,14 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
         config: see `find_adapter`.
         trainable: whether the adapter is trained further; else it is frozen.
 
+    Returns:
+        The wrapped model, with the adapter's weights as stored.
+
     Raises:
-        ModelError: the adapter does not fit the model.
+        ModelError: the adapter is missing or damaged, or does not fit the model.
+        UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
+        OSError: the hub's cache cannot be written.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     from peft import PeftModel
 
@@ -153,7 +168,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     keep_from_compiling(settings)
     check_patterns(settings, [module for module, _ in model.named_modules()], folder)
     try:
-        wrapped: Any
+        wrapped: PeftModel
         if trainable and hasattr(model, HEAD_NAME) and HEAD_NAME not in (settings.modules_to_save or ()):
             wrapped = _with_new_score(model, settings, folder)
         else:
@@ -192,8 +207,10 @@ def keep_from_compiling(settings: Any) -> None:
         layer._FBD_CUDA = False  # noqa: SLF001 - no public name; None means that it is not tried yet
 
 
-def check_adapter_reloads(model: Any) -> None:
+def check_adapter_reloads(model: nn.Module) -> None:
     """Check, before training, that PEFT can save a new adapter and load all of it again.
+
+    Some versions of PEFT drop weights of some modules, which would be noticed only after hours of training.
 
     Args:
         model: a `PeftModel`; any other model is accepted unchecked. Its weights are the same afterwards.
@@ -226,11 +243,13 @@ def check_adapter_reloads(model: Any) -> None:
         )
 
 
-def _target(model: Any, name: str) -> str:
+def _target(model: nn.Module, name: str) -> str:
     """Name of the module or parameter that an adapter weight belongs to, as `lora_target` takes it."""
     parts = name.split(".")
     place = next((at for at, part in enumerate(parts) if part.startswith("lora_") or part == "modules_to_save"), -1)
-    of = getattr(model.get_submodule(".".join(parts[:place])), "parameter_name", None)  # PEFT's, around a parameter
+    of = getattr(
+        model.get_submodule(".".join(parts[:place])), "parameter_name", None
+    )  # set by PEFT's wrapper of a parameter
     return str(of or parts[place - 1])
 
 
@@ -267,7 +286,7 @@ def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
 
 
 def adapter_settings(folder: Path) -> Any:
-    """Read an adapter's config.
+    """Read an adapter's config after checking it, since PEFT uses its values without a check.
 
     The config of a sequence classifier is returned as that of a causal model whose head `score` is saved with the
     adapter.
@@ -331,7 +350,7 @@ def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> N
 
     stored = load_peft_weights(str(folder), device="cpu")
     wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    if SCORE_KEY not in stored:  # a reward model may begin with an adapter that speaks
+    if SCORE_KEY not in stored:  # a reward model may begin with an adapter of a language model
         wanted.pop(SCORE_KEY, None)
     left = sorted(stored.keys() ^ wanted.keys())
     spare = stored.keys() - wanted.keys()

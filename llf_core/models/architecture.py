@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
     """Read the config of a model that generates text and can be trained, including multimodal models.
 
+    It is checked before any weight is loaded, so that an unsupported model costs no time and memory.
+
     Args:
         source: the model's files.
         trust_remote_code: whether Python code of the model may run.
 
+    Returns:
+        The config, as an instance of the architecture's own class.
+
     Raises:
-        ModelError: transformers does not know the architecture, the architecture needs code of its own, or it generates
-            no text.
+        ModelError: `config.json` is not valid, transformers does not know the architecture, the architecture needs code
+            of its own, or it generates no text.
     """
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -64,7 +69,11 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
 
 
 def is_multimodal(config: PretrainedConfig) -> bool:
-    """Whether a model takes images as well as text."""
+    """Whether a model takes images as well as text, so that it needs a processor and another loader.
+
+    Args:
+        config: the model's config.
+    """
     from transformers import AutoModelForImageTextToText
 
     return type(config) in AutoModelForImageTextToText._model_mapping  # noqa: SLF001 - the only list there is

@@ -6,7 +6,7 @@ from llf_core.models.errors import ModelError
 
 
 def attention_name(flash_attn: str) -> str | None:
-    """Translate `flash_attn` to transformers' `attn_implementation`.
+    """Translate LLaMA-Factory's `flash_attn` to transformers' `attn_implementation`.
 
     Args:
         flash_attn: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.

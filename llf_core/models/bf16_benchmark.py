@@ -19,10 +19,19 @@ MIN_SPEEDUP = 1.1
 
 
 def bf16_speedup(threads: int) -> float:
-    """Speedup of a bfloat16 matrix product over a float32 one, from the cache `cache/probe.json` or measured now.
+    """Speedup of a bfloat16 matrix product over a float32 one on this CPU, by which the precision of a run is chosen.
+
+    On CPUs without bfloat16 instructions it is often slower. The result is cached in `cache/probe.json`, by CPU,
+    torch version and number of threads.
 
     Args:
         threads: number of compute threads; part of the cache key, since the speedup depends on it.
+
+    Returns:
+        Time in float32 divided by time in bfloat16: above 1 if bfloat16 is faster.
+
+    Raises:
+        OSError: the cache cannot be written.
     """
     import torch
 
@@ -40,9 +49,10 @@ def bf16_speedup(threads: int) -> float:
 def time_bf16() -> float:
     """Time products of 512 x 512 matrices in both dtypes. Takes about 50 ms.
 
+    Seven rounds each, alternating, so that a short load of the machine does not decide.
+
     Returns:
-        Best float32 time divided by best bfloat16 time. Seven rounds each, alternating, so that a short load of the
-        machine does not decide.
+        Best float32 time divided by best bfloat16 time.
     """
     import torch
 
@@ -62,7 +72,7 @@ def _read(path: Path) -> dict[str, float]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return {}  # a cache: what cannot be read is measured again
+        return {}  # an unreadable cache is measured again
     if not isinstance(value, dict):
         return {}
     return {key: speed for key, speed in value.items() if isinstance(speed, int | float)}

@@ -20,7 +20,7 @@ def import_bitsandbytes() -> None:
     if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
         return
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    logger.addFilter(_is_news)
+    logger.addFilter(_is_relevant)
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "kernels"}
     sys.modules["kernels"] = None  # type: ignore[assignment]  # Python's way to make an import fail
     try:
@@ -30,6 +30,6 @@ def import_bitsandbytes() -> None:
         sys.modules.update(hidden)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     """Logging filter that drops the warning about the missing kernel."""
     return not str(record.msg).startswith(NO_KERNEL)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from jinja2 import Template, nodes
     from jinja2.runtime import Context
+    from jinja2.visitor import NodeTransformer
+
+    Check = Callable[..., tuple[object, ...] | None]
 
 MAX_STEPS = 1_000_000
 """Loop iterations and calls of one rendering; a conversation of a thousand turns needs about ten thousand."""
@@ -51,7 +54,11 @@ _rendering = threading.local()
 
 
 def limit_templates() -> None:
-    """Make transformers compile chat templates with these limits, for the rest of the process."""
+    """Make transformers compile chat templates with these limits, for the rest of the process.
+
+    A template comes with a model, so one without limits could block the process or fill its memory. Calling it again
+    has no effect.
+    """
     from jinja2 import pass_context
     from transformers.utils import chat_template_utils as theirs
 
@@ -64,7 +71,7 @@ def limit_templates() -> None:
             raise template_limit_error()(
                 f"it has {len(chat_template):,} characters; at most {MAX_SOURCE_LENGTH:,} are read"
             )
-        # An environment of theirs, made with an empty text: compiling a template works out its constants already.
+        # transformers' environment, from an empty template: compiling a template already evaluates its constants.
         environment = plain("").environment
         environment.__class__ = _bounded(type(environment))
         environment.filters |= {STEP: pass_context(_step), JOIN: _join, WRITE: pass_context(_write), WHOLE: _whole}
@@ -81,7 +88,10 @@ def limit_templates() -> None:
 
 @cache
 def template_limit_error() -> type[Exception]:
-    """Return the exception class, a `jinja2.TemplateError`, that a template raises when it exceeds a limit."""
+    """Return the class of the exception, a `jinja2.TemplateError`, that a template raises when it exceeds a limit.
+
+    It is a function, so that this module can be imported without jinja2.
+    """
     from jinja2.exceptions import TemplateError
 
     class EndlessTemplateError(TemplateError):
@@ -91,24 +101,24 @@ def template_limit_error() -> type[Exception]:
 
 
 @cache
-def _counted() -> Any:
+def _counted() -> NodeTransformer:
     """Jinja extension that counts loop iterations and checks the length of joined output."""
     from jinja2 import nodes
     from jinja2.visitor import NodeTransformer
 
     class Counted(NodeTransformer):
-        def visit_For(self, node: nodes.For, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802 - Jinja's name
+        def visit_For(self, node: nodes.For, *args: object, **kwargs: object) -> nodes.Node:  # noqa: N802 - Jinja's name
             self.generic_visit(node, *args, **kwargs)
             step = nodes.Filter(nodes.Const(0), STEP, [], [], None, None, lineno=node.lineno)
             node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno))
             return node
 
-        def visit_Concat(self, node: nodes.Concat, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802
+        def visit_Concat(self, node: nodes.Concat, *args: object, **kwargs: object) -> nodes.Node:  # noqa: N802
             self.generic_visit(node, *args, **kwargs)
             parts = nodes.List(node.nodes, lineno=node.lineno)
             return nodes.Filter(parts, JOIN, [], [], None, None, lineno=node.lineno)
 
-        def visit_Output(self, node: nodes.Output, *args: Any, **kwargs: Any) -> list[nodes.Node]:  # noqa: N802
+        def visit_Output(self, node: nodes.Output, *args: object, **kwargs: object) -> list[nodes.Node]:  # noqa: N802
             self.generic_visit(node, *args, **kwargs)
             texts = [one for one in node.nodes if isinstance(one, nodes.TemplateData)]
             length = nodes.Const(sum(len(one.data) for one in texts))
@@ -116,7 +126,7 @@ def _counted() -> Any:
             node.nodes = [one if one in texts else through(one, WRITE) for one in node.nodes]
             return [nodes.ExprStmt(step, lineno=node.lineno), node]
 
-        def visit_Compare(self, node: nodes.Compare, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802
+        def visit_Compare(self, node: nodes.Compare, *args: object, **kwargs: object) -> nodes.Node:  # noqa: N802
             self.generic_visit(node, *args, **kwargs)
             node.expr = through(node.expr, WHOLE)
             for operand in node.ops:
@@ -143,15 +153,15 @@ def _bounded(plain: type) -> type:
             tree.set_environment(self)
             return tree
 
-        def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def call(self, context: Context, called: object, /, *args: object, **kwargs: object) -> object:
             _count(context, 1)
-            method = getattr(called, "__wrapped__", called)  # the sandbox has one of its own around str.format
+            method = getattr(called, "__wrapped__", called)  # the sandbox wraps str.format
             owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
             if isinstance(owner, str | bytes | int) and name in METHODS:
                 args = METHODS[name](owner, *args, **kwargs) or args
             return super().call(context, called, *args, **kwargs)
 
-        def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
             _count(context, 1)
             _check_operands(operator, left, right)
             return super().call_binop(context, operator, left, right)
@@ -179,26 +189,26 @@ def _step(context: Context, value: int) -> int:
     return value
 
 
-def _write(context: Context, value: Any) -> str:
+def _write(context: Context, value: object) -> str:
     text = value if isinstance(value, str) else str(_whole(value))
     _count(context, 1, len(text))
     return text
 
 
-def _join(parts: Iterable[Any]) -> str:
+def _join(parts: Iterable[object]) -> str:
     texts = [str(_whole(part)) for part in parts]
     _check_length(sum(map(len, texts)))
     return "".join(texts)
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: object) -> object:
     """Return the value if iterating over all of it is finite."""
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         _check_length(_size(value))
     return value
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """Approximate number of characters of a value when it is written."""
     size, entries, todo = 0, 0, [value]
     while todo:
@@ -227,19 +237,19 @@ def _check_length(length: int) -> None:
             raise template_limit_error()(f"it takes more than {MAX_MEMORY // 10**6:,} MB of memory")
 
 
-def _checked(plain: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
+def _checked(plain: Callable[..., object], check: Check) -> Callable[..., object]:
     """Wrap a filter so that `check` sees its arguments first; `check` may return other arguments to use."""
     passed = int(hasattr(plain, "jinja_pass_arg"))
 
-    @wraps(plain)  # its marks too: whether Jinja passes it its context
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    @wraps(plain)  # keeps the mark that makes Jinja pass its context
+    def checked(*args: object, **kwargs: object) -> object:
         changed = check(*args[passed:], **kwargs)
         return plain(*args[:passed], *(changed or args[passed:]), **kwargs)
 
     return checked
 
 
-def _check_widths(value: Any, *args: Any, **kwargs: Any) -> None:
+def _check_widths(value: object, *args: object, **kwargs: object) -> None:
     """Limit the width or count given to a filter or method."""
     size = _size(_whole(value)) if isinstance(value, str | bytes | Mapping | list | tuple) else 0
     for one in (*args, *kwargs.values()):
@@ -252,22 +262,22 @@ def _check_widths(value: Any, *args: Any, **kwargs: Any) -> None:
     _check_length(size)
 
 
-def _check_slow(value: Any, *args: Any, **kwargs: Any) -> None:
+def _check_slow(value: object, *args: object, **kwargs: object) -> None:
     _check_widths(value, *args, **kwargs)
-    _check_length(_size(value) * 50)  # takes fifty times as long for a character as others
+    _check_length(_size(value) * 50)  # fifty times as slow per character
 
 
-def _check_taken_apart(value: Any, *_args: Any, **_kwargs: Any) -> None:
+def _check_taken_apart(value: object, *_args: object, **_kwargs: object) -> None:
     """Limit strings that are split into lists: a list entry takes about fifty times the memory of a character."""
     if isinstance(value, str | bytes):
         _check_length(len(value) * (MAX_LENGTH // MAX_SPLIT_LENGTH))
 
 
-def _check_printed(value: Any, *_args: Any, **_kwargs: Any) -> None:
-    _check_length(_size(value) * (MAX_LENGTH // MEMORY_CHECK_LENGTH))  # some hundred times as long
+def _check_printed(value: object, *_args: object, **_kwargs: object) -> None:
+    _check_length(_size(value) * (MAX_LENGTH // MEMORY_CHECK_LENGTH))  # hundreds of times as slow
 
 
-def _check_lines(value: Any, width: Any = 4, *_args: Any, **_kwargs: Any) -> None:
+def _check_lines(value: object, width: object = 4, *_args: object, **_kwargs: object) -> None:
     """Limit filters that indent each line."""
     wide = len(width) if isinstance(width, str) else width if isinstance(width, int) else 0
     text = str(_whole(value))
@@ -278,26 +288,26 @@ def _check_tabs(text: Any, width: int = 8) -> None:
     _check_length(len(text) + text.count("\t" if isinstance(text, str) else b"\t") * max(width, 0))
 
 
-def _check_replaced(value: Any, old: Any, new: Any, *_args: Any, **_kwargs: Any) -> None:
-    given: tuple[Any, ...] = (value, old, new)
+def _check_replaced(value: object, old: object, new: object, *_args: object, **_kwargs: object) -> None:
+    given: tuple[object, ...] = (value, old, new)
     text, old, new = (one if isinstance(one, bytes) else str(_whole(one)) for one in given)
     found = str(text).count(str(old)) if isinstance(text, str) else len(text)
     _check_length(len(text) + found * max(len(new) - len(old), 0))
 
 
-def _check_joined(separator: Any, parts: Any) -> tuple[Any, ...]:
+def _check_joined(separator: str | bytes, parts: Iterable[object]) -> tuple[object, ...]:
     """Limit `separator.join(parts)`. The parts are iterated once."""
     parts = list(parts)
     _check_length(_size(parts) + len(separator) * len(parts))
     return (parts,)
 
 
-def _check_joined_by_filter(value: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+def _check_joined_by_filter(value: Iterable[object], *args: object, **kwargs: object) -> tuple[object, ...]:
     separator = args[0] if args else kwargs.get("d", "")
     return (*_check_joined(str(_whole(separator)), value), *args)
 
 
-def _check_formatted(text: Any, *args: Any, **kwargs: Any) -> None:
+def _check_formatted(text: Any, *args: object, **kwargs: object) -> None:
     """Limit `text % args` and `text.format(args)`: each field may be as wide as a number in it, or as an argument."""
     text = text if isinstance(text, str | bytes) else str(_whole(text))
     signs = ("%", "{", "*") if isinstance(text, str) else (b"%", b"{", b"*")
@@ -310,33 +320,33 @@ def _check_formatted(text: Any, *args: Any, **kwargs: Any) -> None:
     _check_length(len(text) + places * (_size(given) + max(widths, default=0)) + sum(numbers))
 
 
-def _check_translated(text: str, table: Any, *_args: Any) -> None:
+def _check_translated(text: str, table: Any, *_args: object) -> None:
     values = table.values() if isinstance(table, Mapping) else table
     longest = max((len(one) for one in values if isinstance(one, str)), default=1)
     _check_length(len(text) * max(longest, 1))
 
 
-def _check_sum(_value: Any, attribute: Any = None, start: Any = 0) -> None:  # noqa: ARG001 - as the filter has them
+def _check_sum(_value: object, attribute: object = None, start: object = 0) -> None:  # noqa: ARG001 - as the filter has them
     if not isinstance(start, int | float):
         raise template_limit_error()("it adds up what are no numbers")
 
 
-def _check_json(value: Any, *args: Any, **kwargs: Any) -> None:
+def _check_json(value: object, *args: object, **kwargs: object) -> None:
     spaces = [one for one in (*args, *kwargs.values()) if isinstance(one, int | str)]
     wide = max((len(one) if isinstance(one, str) else one for one in spaces), default=0)
     _check_length(_size(_whole(value)) * (1 + max(wide, 0)))
 
 
-def _check_whole(value: Any, *_args: Any, **_kwargs: Any) -> None:
+def _check_whole(value: object, *_args: object, **_kwargs: object) -> None:
     _whole(value)
 
 
-def _check_both(one: Any, *others: Any) -> None:
+def _check_both(one: object, *others: object) -> None:
     for value in (one, *others):
         _whole(value)
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {
+FILTERS: Mapping[str, Check] = {
     **dict.fromkeys(("center", "batch", "slice", "truncate", "round"), _check_widths),
     **dict.fromkeys(("wordwrap", "urlize", "striptags", "title", "wordcount", "xmlattr"), _check_slow),
     **dict.fromkeys(("escape", "e", "forceescape", "string", "unique", "sort", "dictsort", "groupby"), _check_whole),
@@ -369,7 +379,7 @@ TESTS = (
     "lessthan",
     "greaterthan",
 )
-METHODS: Mapping[str, Callable[..., Any]] = {
+METHODS: Mapping[str, Check] = {
     **dict.fromkeys(("center", "ljust", "rjust", "zfill", "to_bytes"), _check_widths),
     **dict.fromkeys(("split", "rsplit", "splitlines"), _check_taken_apart),
     "expandtabs": _check_tabs,
@@ -382,13 +392,12 @@ METHODS: Mapping[str, Callable[..., Any]] = {
 """Check to run before each method of strings and integers."""
 
 
-def _check_operands(operator: str, left: Any, right: Any) -> None:
+def _check_operands(operator: str, left: object, right: object) -> None:
     """Refuse operators whose result would take unbounded memory or time."""
-    numbers = isinstance(left, int) and isinstance(right, int)
-    if operator == "**" and numbers and right > 0 and left.bit_length() * right > MAX_INT_BITS:
-        raise template_limit_error()(f"it makes a number of more than {MAX_INT_BITS:,} bits")
-    if operator == "*" and numbers and left.bit_length() + right.bit_length() > MAX_INT_BITS:
-        raise template_limit_error()(f"it makes a number of more than {MAX_INT_BITS:,} bits")
+    if isinstance(left, int) and isinstance(right, int):
+        power = operator == "**" and right > 0 and left.bit_length() * right > MAX_INT_BITS
+        if power or (operator == "*" and left.bit_length() + right.bit_length() > MAX_INT_BITS):
+            raise template_limit_error()(f"it makes a number of more than {MAX_INT_BITS:,} bits")
     if operator == "%" and isinstance(left, str | bytes):
         _check_formatted(left, right)
     sized = (str, bytes, list, tuple)

@@ -35,6 +35,8 @@ class PanicError(RuntimeError):
 def panics_as_errors() -> Iterator[None]:
     """Context manager that turns Rust panics into `PanicError`, which is an `Exception`.
 
+    A panic is a `BaseException`, which would pass every handler of errors and end the process.
+
     Raises:
         PanicError: the library has panicked.
     """
@@ -49,7 +51,13 @@ def panics_as_errors() -> Iterator[None]:
 
 
 def is_tokenizer_error(error: Exception) -> bool:
-    """Whether the tokenizers library raised an exception: it raises plain `Exception`, or panics."""
+    """Whether an exception comes from the tokenizers library, which raises plain `Exception`, or panics.
+
+    Handlers need it to tell a damaged tokenizer from a programming error, since `except Exception` would catch both.
+
+    Args:
+        error: an exception from a call of the library, inside `panics_as_errors`.
+    """
     return type(error) is Exception or isinstance(error, PanicError)
 
 
@@ -89,13 +97,18 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def growth_bound(part: dict[str, Any]) -> tuple[float, int]:
-    """Upper bound of the growth of a text by a normalizer or decoder.
+    """Upper bound of the growth of a text by a normalizer or decoder, computed since its work cannot be interrupted.
+
+    In a sequence the factors multiply, and each component makes the text added before it grow too.
 
     Args:
         part: the component's entry in `tokenizer.json`.
 
     Returns:
         Growth factor, and number of added characters.
+
+    Raises:
+        AttributeError: the entry is not an object.
     """
     kind = part.get("type")
     if kind == "Sequence":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -58,12 +58,12 @@ print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 def model_card(  # noqa: PLR0913 - what it tells
     source: ModelSource,
     config: RunConfig,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, object],
     *,
     adapter: bool,
     chat: bool,
     multimodal: bool = False,
-    classifier_class: str | None = None,
+    classifier_arguments: str | None = None,
 ) -> str:
     """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
 
@@ -74,13 +74,17 @@ def model_card(  # noqa: PLR0913 - what it tells
         adapter: whether the result is an adapter; else it is a whole model.
         chat: whether the tokenizer has a chat template.
         multimodal: whether the model is multimodal.
-        classifier_class: class name with which a reward model's classifier is loaded; None if the model generates.
+        classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
+            generates.
+
+    Returns:
+        Markdown with YAML front matter. Absolute paths are shortened, since a card is often published.
     """
     base = source.portable_name
-    front: dict[str, Any] = {
+    front: dict[str, object] = {
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-classification"
-        if classifier_class
+        if classifier_arguments
         else "image-text-to-text"
         if multimodal
         else "text-generation",
@@ -88,7 +92,7 @@ def model_card(  # noqa: PLR0913 - what it tells
             "llf",
             config.stage.stage,
             config.method.finetuning_type,
-            *(["reward-model"] if classifier_class else []),
+            *(["reward-model"] if classifier_arguments else []),
         ],
     }
     if base is not None:
@@ -98,9 +102,11 @@ def model_card(  # noqa: PLR0913 - what it tells
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {_title(source, config)}",
-        _what(source, config, adapter=adapter, scores=bool(classifier_class)),
+        _what(source, config, adapter=adapter, scores=bool(classifier_arguments)),
         "```python\n"
-        + load_snippet(source, adapter=adapter, chat=chat, multimodal=multimodal, classifier_class=classifier_class)
+        + load_snippet(
+            source, adapter=adapter, chat=chat, multimodal=multimodal, classifier_arguments=classifier_arguments
+        )
         + "\n```",
         _numbers(metrics),
         "The config of the run, paths shortened:\n\n```yaml\n" + _shared_config(config) + "```",
@@ -109,25 +115,29 @@ def model_card(  # noqa: PLR0913 - what it tells
 
 
 def load_snippet(
-    source: ModelSource, *, adapter: bool, chat: bool, multimodal: bool = False, classifier_class: str | None = None
+    source: ModelSource, *, adapter: bool, chat: bool, multimodal: bool = False, classifier_arguments: str | None = None
 ) -> str:
-    """Python code that loads the result with plain transformers (and peft) and generates, or scores, a text.
+    """Python code that loads the result with plain transformers (and peft), so that nobody needs LLF to use it.
 
     Args:
         source: the base model.
         adapter: whether the result is an adapter.
         chat: whether the tokenizer has a chat template.
         multimodal: whether the model is multimodal.
-        classifier_class: class name with which a reward model's classifier is loaded; None if the model generates.
+        classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
+            generates.
+
+    Returns:
+        A script for the folder of the result, which generates, or scores, a text.
     """
     if not adapter:
         head = WHOLE_SNIPPET
     else:
         gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
         revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
-        labels = f", {classifier_class}" if classifier_class else ""
+        labels = f", {classifier_arguments}" if classifier_arguments else ""
         head = ADAPTER_SNIPPET.format(base=f"{source.portable_name!r}{gguf}{revision}{labels}")
-    if classifier_class:
+    if classifier_arguments:
         head = head.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
         return head + "\n" + (SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET)
     if multimodal:
@@ -136,7 +146,11 @@ def load_snippet(
 
 
 def display_name(name: str) -> str:
-    """Last component of a path or hub id, to show to people."""
+    """Last component of a path or hub id, to show to people without the folders of this machine.
+
+    Args:
+        name: path or hub id.
+    """
     return name.rstrip("/").rpartition("/")[2]
 
 
@@ -145,11 +159,11 @@ def _shared_config(config: RunConfig) -> str:
     values = {}
     for key, written in config.flat().items():
         value = config.get(key)
-        values[key] = ",".join(map(_short, value)) if isinstance(value, tuple) else _short(written)
+        values[key] = ",".join(str(_short(one)) for one in value) if isinstance(value, tuple) else _short(written)
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> object:
     if not isinstance(value, str) or not value.startswith(("/", "http://", "https://")):
         return value
     return display_name(value) if value.startswith("/") else without_secrets(value)
@@ -178,6 +192,6 @@ def _what(source: ModelSource, config: RunConfig, *, adapter: bool, scores: bool
     return text
 
 
-def _numbers(metrics: Mapping[str, Any]) -> str:
+def _numbers(metrics: Mapping[str, object]) -> str:
     rows = [f"| {name} | {value:.4g} |" for name, value in metrics.items() if isinstance(value, int | float)]
     return "\n".join(["| measure | last value |", "|---|---|", *rows]) if rows else ""

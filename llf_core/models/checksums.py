@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from llf_core.models.errors import ModelError
 from llf_core.runs import RunFolder
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
 BLOCK_WORDS = 1 << 17
 """64-bit words that are hashed at once: 1 MiB fits a cache."""
@@ -59,7 +59,7 @@ class Difference(NamedTuple):
     found: Checksum | None
 
     def __str__(self) -> str:
-        """Name and values as a part of a sentence."""
+        """Name and values as a part of a sentence; the hashes if the sums look equal."""
         if self.found is None:
             return f"{self.name} (missing)"
         one, other = (f"{found.sum:.9g}" for found in (self.expected, self.found))
@@ -70,7 +70,7 @@ class Difference(NamedTuple):
         return f"{self.name} (expected {one}, found {other})"
 
 
-def checkpoint_tensors(model: Any, auxiliary_models: Sequence[Any] = ()) -> dict[str, Tensor]:
+def checkpoint_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] = ()) -> dict[str, Tensor]:
     """Tensors that a checkpoint must restore: those that are trained of a PEFT model, all of any other model.
 
     Args:
@@ -78,7 +78,7 @@ def checkpoint_tensors(model: Any, auxiliary_models: Sequence[Any] = ()) -> dict
         auxiliary_models: other models that are trained with it, of which the trained tensors count.
 
     Returns:
-        Tensors of any shape by name.
+        Tensors of any shape by name, not copied.
     """
     adapter = hasattr(model, "peft_config")
     whole = set() if adapter else {name for name, _ in _named(model)}
@@ -89,15 +89,17 @@ def checkpoint_tensors(model: Any, auxiliary_models: Sequence[Any] = ()) -> dict
     }
 
 
-def named_tensors(model: Any, auxiliary_models: Sequence[Any] = ()) -> dict[str, Tensor]:
+def named_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] = ()) -> dict[str, Tensor]:
     """All parameters and persistent buffers, by the names that `checkpoint_tensors` uses.
+
+    With them a loaded checkpoint is compared, also in tensors that are no longer trained.
 
     Args:
         model: the model under training.
-        auxiliary_models: other models that are trained with it.
+        auxiliary_models: other models that are trained with it; tensors that they share with the model count once.
 
     Returns:
-        Tensors of any shape by name.
+        Tensors of any shape by name, not copied.
     """
     found = dict(_named(model))
     known = {id(tensor) for tensor in found.values()}
@@ -106,7 +108,7 @@ def named_tensors(model: Any, auxiliary_models: Sequence[Any] = ()) -> dict[str,
     return found
 
 
-def _named(model: Any) -> Iterator[tuple[str, Tensor]]:
+def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters()
     for place, module in model.named_modules():
         for name, buffer in module.named_buffers(recurse=False):
@@ -117,13 +119,19 @@ def _named(model: Any) -> Iterator[tuple[str, Tensor]]:
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
     """Compute the checksum of each tensor. Takes about 0.4 s per gigabyte.
 
+    The hash is a polynomial over blocks of 64-bit words, each a dot product with pseudo-random odd weights: a change of
+    one word always changes it. It is not cryptographic: it detects faults, not forgery.
+
     Args:
-        tensors: tensors of any shape by name.
+        tensors: tensors of any shape by name, on any device.
+
+    Returns:
+        Checksums by name.
     """
     return {name: _checksum(tensor) for name, tensor in _on_cpu(tensors)}
 
 
-def differences(expected: Mapping[str, Sequence[Any]], tensors: Mapping[str, Tensor]) -> list[Difference]:
+def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[str, Tensor]) -> list[Difference]:
     """List the tensors that differ from what was saved, in the order of `expected`.
 
     A tensor of another dtype is compared in the expected dtype.
@@ -131,6 +139,9 @@ def differences(expected: Mapping[str, Sequence[Any]], tensors: Mapping[str, Ten
     Args:
         expected: the result of `checksums`, also after a round trip through JSON.
         tensors: tensors of any shape by name; names that are not in `expected` are ignored.
+
+    Returns:
+        The tensors that differ or are missing, with both checksums; empty if all are equal bit by bit.
 
     Raises:
         ModelError: `expected` is not a mapping to checksums.
@@ -145,7 +156,11 @@ def differences(expected: Mapping[str, Sequence[Any]], tensors: Mapping[str, Ten
 
 
 def list_first(parts: Sequence[str]) -> str:
-    """The first parts of a list as text, and how many more there are."""
+    """Format the first parts of a list, and how many more there are, for a message that stays short.
+
+    Args:
+        parts: names or descriptions.
+    """
     more = f" and {len(parts) - MAX_NAMED:,} more" if len(parts) > MAX_NAMED else ""
     return ", ".join(parts[:MAX_NAMED]) + more
 
@@ -153,9 +168,11 @@ def list_first(parts: Sequence[str]) -> str:
 def bitwise_equal(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal bit by bit, compared in the dtype of the second.
 
+    Unlike `torch.equal`, it takes NaN as equal to NaN, and 0 as different from -0.
+
     Args:
         one: of any shape.
-        other: of the same shape as `one`.
+        other: of the same shape as `one`, else they are not equal.
     """
     import torch
 
@@ -163,19 +180,25 @@ def bitwise_equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(left.view(torch.uint8), right.view(torch.uint8))
 
 
-def read_checksums(folder: Path) -> dict[str, Any]:
+def read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
     """Read the checksums that a run has stored for the result in a folder.
+
+    Args:
+        folder: `output` of a run, or any other folder.
 
     Returns:
         Checksums by name; empty if the folder is not the result of a run, or of a run without checksums.
+
+    Raises:
+        UnreadableError: the run's `output.json` is not a regular file, or too large.
     """
     run = RunFolder(folder.parent)
     tensors = read_object(run.output_record, HISTORY_BYTES).get("tensors") if folder == run.output else None
     return tensors if isinstance(tensors, dict) else {}
 
 
-def check_checksums(model: Any, folder: Path) -> None:
-    """Verify that a loaded result is what the run has written.
+def check_checksums(model: nn.Module, folder: Path) -> None:
+    """Verify that a loaded result is what the run has written, since a copied file may be damaged or changed.
 
     A tensor that was loaded in a narrower dtype than it was written in is not compared, nor are tensors of a whole
     model that were not loaded, such as the head of a reward model.
@@ -186,6 +209,7 @@ def check_checksums(model: Any, folder: Path) -> None:
 
     Raises:
         ModelError: a tensor differs.
+        UnreadableError: the run's `output.json` is not a regular file, or too large.
     """
     record = read_checksums(folder)
     tensors = named_tensors(model) if record else {}
@@ -203,23 +227,26 @@ def check_checksums(model: Any, folder: Path) -> None:
 
 
 def write_checksums(run: RunFolder, written: Mapping[str, Checksum]) -> None:
-    """Store the checksums of a run's result in its `output.json`.
+    """Store the checksums of a run's result in its `output.json`, with which `check_checksums` verifies it later.
 
     Args:
         run: folder of the run.
         written: checksums by name.
+
+    Raises:
+        OSError: the file cannot be written, for example on a full disk.
     """
     replace_file(run.output_record, json_bytes({"format": 1, "tensors": written}), sync=True)
 
 
-def _size(name: str, entry: Sequence[Any]) -> int:
+def _size(name: str, entry: Sequence[str | float]) -> int:
     import torch
 
     dtype: torch.dtype = getattr(torch, _read(name, entry).dtype)
     return dtype.itemsize
 
 
-def _read(name: str, entry: Sequence[Any]) -> Checksum:
+def _read(name: str, entry: Sequence[str | float]) -> Checksum:
     import torch
 
     try:
@@ -277,7 +304,7 @@ def _checksum(flat: Tensor) -> Checksum:
     return Checksum(_name(dtype), total, f"{made:016x}")
 
 
-def _filled(numbers: NDArray[Any]) -> NDArray[np.uint64]:
+def _filled(numbers: NDArray[np.generic]) -> NDArray[np.uint64]:
     """Bytes as 64-bit words, padded with zeros."""
     import numpy as np
 

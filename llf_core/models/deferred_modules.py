@@ -29,15 +29,19 @@ _lock = threading.Lock()
 
 
 def can_defer(config: RunConfig) -> bool:
-    """Whether a run can defer them: it compiles nothing, runs no code of a model, and is a single process."""
+    """Whether a run can defer these modules: it compiles nothing, runs no code of a model, and is a single process.
+
+    Args:
+        config: config of the run.
+    """
     compiles = any(config.get(f"torch_compile{name}") for name in ("", "_backend", "_mode"))
     return not (compiles or config.model.trust_remote_code or any(name in os.environ for name in RANK_VARIABLES))
 
 
 def defer_modules() -> None:
-    """Install the stand-ins for modules that are not imported yet.
+    """Install the stand-ins for modules that are not imported yet, so that a trainer starts sooner.
 
-    Imports torch; call it before transformers is imported.
+    Imports torch; call it before transformers is imported, otherwise it has no effect.
     """
     import torch
 
@@ -46,11 +50,11 @@ def defer_modules() -> None:
     for name, names in STAND_INS.items():
         _stand_in(name, names)
     sys.meta_path.insert(0, _Finder())
-    # As in torch's builds without it: transformers and accelerate then import nothing of it.
+    # As in builds of torch without it, so that transformers and accelerate do not import it.
     torch.distributed.is_available = _never
 
 
-def _stand_in(name: str, names: dict[str, Any]) -> None:
+def _stand_in(name: str, names: dict[str, object]) -> None:
     spec = None if name in sys.modules else find_spec(name)
     if spec is None:
         return
@@ -68,23 +72,35 @@ def _stand_in(name: str, names: dict[str, Any]) -> None:
 class _Deferred(ModuleType):
     """Stand-in for a module."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked of every module by those who look through all of them
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):  # libraries look these up in all modules
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(import_real(self.__name__), name)
 
 
 def import_real(name: str) -> ModuleType:
-    """Import the real module; its stand-in, and those of its parents and submodules, are removed."""
+    """Import the real module once one of its names is needed that the stand-in does not have.
+
+    Its stand-in, and those of its parents and submodules, are removed.
+
+    Args:
+        name: dotted name of the module.
+
+    Returns:
+        The real module.
+
+    Raises:
+        ImportError: the module cannot be imported.
+    """
     with _lock:
         top = name.split(".")
         first = next(".".join(top[:n]) for n in range(1, len(top) + 1) if ".".join(top[:n]) in {*_standing_in, name})
         for one in [one for one in _standing_in if f"{one}.".startswith(f"{first}.")]:
-            _step_aside(one)
+            _remove_stand_in(one)
     return importlib.import_module(name)
 
 
-def _step_aside(name: str) -> None:
+def _remove_stand_in(name: str) -> None:
     module = _standing_in[name]
     if sys.modules.get(name) is module:
         del sys.modules[name]
@@ -103,10 +119,10 @@ class _Finder:
             return None
         import_real(parent)
         module = sys.modules.get(name)  # the parent may have imported it
-        return None if module is None else ModuleSpec(name, _There(module))  # type: ignore[arg-type]  # what a loader needs
+        return None if module is None else ModuleSpec(name, _LoadedModuleLoader(module))  # type: ignore[arg-type]  # what a loader needs
 
 
-class _There:
+class _LoadedModuleLoader:
     """Loader that returns a module which is already loaded."""
 
     def __init__(self, module: ModuleType) -> None:
@@ -119,41 +135,41 @@ class _There:
         module.__spec__ = self._spec
 
 
-class _Nobody(type):
+class _DeferredClass(type):
     """Metaclass of a stand-in class: it has no instances while its module is not imported."""
 
     def _real(cls) -> Any:
         return getattr(import_real(cls.__module__), cls.__name__)
 
     def __instancecheck__(cls, one: object) -> bool:
-        return _is_there(cls.__module__) and isinstance(one, cls._real())
+        return _is_imported(cls.__module__) and isinstance(one, cls._real())
 
     def __subclasscheck__(cls, one: type) -> bool:
-        return _is_there(cls.__module__) and issubclass(one, cls._real())
+        return _is_imported(cls.__module__) and issubclass(one, cls._real())
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: object, **kwargs: object) -> object:
         return cls._real()(*args, **kwargs)
 
-    def __getattr__(cls, name: str) -> Any:
+    def __getattr__(cls, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(cls._real(), name)
 
 
-def _is_there(module: str) -> bool:
+def _is_imported(module: str) -> bool:
     return sys.modules.get(module) not in (None, _standing_in.get(module))
 
 
-def _nobody(module: str, name: str) -> type:
-    return _Nobody(name, (), {"__module__": module})
+def _deferred_class(module: str, name: str) -> type:
+    return _DeferredClass(name, (), {"__module__": module})
 
 
-def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
+def _plain_decorator(function: object = None, *_: object, **__: object) -> object:
     """No-op in place of a compiler's decorator, with or without arguments."""
-    return _as_it_is if function is None else function
+    return _plain_decorator if function is None else function
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _no_op(*_: object, **__: object) -> None:
     """No-op in place of a call that only a compiler acts on."""
 
 
@@ -161,19 +177,19 @@ def _never() -> bool:
     return False
 
 
-def _plain_index() -> Any:
+def _plain_index() -> object:
     return import_real("torch._dynamo._trace_wrapped_higher_order_op").TransformGetItemToIndex()
 
 
-STAND_INS: dict[str, dict[str, Any]] = {
+STAND_INS: dict[str, dict[str, object]] = {
     "torch._dynamo": {
-        "allow_in_graph": _as_it_is,
-        "assume_constant_result": _as_it_is,
-        "disable": _as_it_is,
-        "graph_break": _nothing,
+        "allow_in_graph": _plain_decorator,
+        "assume_constant_result": _plain_decorator,
+        "disable": _plain_decorator,
+        "graph_break": _no_op,
     },
     "torch._dynamo._trace_wrapped_higher_order_op": {"TransformGetItemToIndex": _plain_index},
-    "torch._dynamo.eval_frame": {"OptimizedModule": _nobody("torch._dynamo.eval_frame", "OptimizedModule")},
-    "torch.distributed.tensor": {"DTensor": _nobody("torch.distributed.tensor", "DTensor")},
+    "torch._dynamo.eval_frame": {"OptimizedModule": _deferred_class("torch._dynamo.eval_frame", "OptimizedModule")},
+    "torch.distributed.tensor": {"DTensor": _deferred_class("torch.distributed.tensor", "DTensor")},
 }
 """Names that each stand-in module provides."""

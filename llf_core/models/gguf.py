@@ -19,6 +19,9 @@ def gguf_arguments(file: str) -> dict[str, Any]:
 
     Args:
         file: name of the file inside its folder.
+
+    Returns:
+        Keyword arguments.
     """
     import transformers
 
@@ -34,6 +37,10 @@ def fix_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
     Args:
         tokenizer: changed in place, if the file belongs to a SmolLM model.
         gguf: the GGUF file it was read from.
+
+    Raises:
+        ModelError: it is not a GGUF file, or it is truncated or damaged.
+        OSError: the file cannot be read.
     """
     if read_gguf_header(gguf).values.get("tokenizer.ggml.pre") != "smollm":
         return

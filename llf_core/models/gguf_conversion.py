@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Convert the model of a GGUF file to bfloat16 safetensors with its tokenizer and chat template.
 
-    The ids of special tokens are written to the model's configs too: GGUF stores them for the tokenizer only.
+    Later loads need neither GGUF's library nor dequantization. The ids of special tokens are written to the model's
+    configs too: GGUF stores them for the tokenizer only.
 
     Args:
         gguf: the GGUF file.
         folder: folder to write to.
+
+    Raises:
+        ModelError: it is not a GGUF file, or it is truncated or damaged.
+        PanicError: the tokenizers library has panicked.
+        OSError: a file cannot be read or written.
+        ValueError: transformers does not know the architecture.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -37,7 +44,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             config.eos_token_id = tokenizer.eos_token_id
             config.pad_token_id = tokenizer.pad_token_id
         tokenizer.model_max_length = model.config.max_position_embeddings
-        vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, which loads nothing
+        vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, not a name that can be loaded
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -48,6 +55,9 @@ def cached_gguf_reader() -> Iterator[None]:
 
     transformers parses the whole file for the tokenizer, the config and the weights, and rebuilds the table of weight
     names for every module of a model. Caching both halves the time of a conversion.
+
+    Raises:
+        ImportError: the package gguf is not installed.
     """
     import gguf
     import numpy as np

@@ -55,8 +55,18 @@ class GgufHeader:
 def read_gguf_header(path: Path) -> GgufHeader:
     """Read the metadata and the list of tensors (format versions 2 and 3, little-endian).
 
+    All sizes are checked against the size of the file, before a library allocates memory by them. The format is
+    specified in ggml's `docs/gguf.md`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The metadata without lists, and the shape of each tensor.
+
     Raises:
-        ModelError: it is not a GGUF file, or it is truncated.
+        ModelError: it is not a GGUF file, or it is truncated or damaged.
+        OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
         if file.read(4) != MAGIC:
@@ -65,7 +75,14 @@ def read_gguf_header(path: Path) -> GgufHeader:
             header, tensors = _read(file, path)
         except ModelError:
             raise
-        except (struct.error, ValueError, KeyError, EOFError, OverflowError, OSError) as error:  # of seek, of Unicode
+        except (
+            struct.error,
+            ValueError,
+            KeyError,
+            EOFError,
+            OverflowError,
+            OSError,
+        ) as error:  # seek and decoding too
             raise ModelError(f"{path} is a truncated or damaged GGUF file. {REDOWNLOAD}") from error
         wrong = _beyond(header, tensors, file.tell(), path.stat().st_size) or _too_large(header)
     if wrong:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
     from llf_core.config import RunConfig
     from llf_core.estimate import Forecast
 
-MEMORY_SHARE = 0.9  # of the free memory that a forecast may fill: it is no measurement
+MEMORY_SHARE = 0.9  # of the free memory that a forecast may fill, since forecasts are inexact
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ def choose_checkpointing(
 ) -> CheckpointingChoice:
     """Decide by the config, or by the memory forecast where the config leaves it open.
 
+    Checkpointing costs one more forward pass (arXiv 1604.06174), so it is off where a step fits without it.
+
     Args:
         config: for `gradient_checkpointing` and `disable_gradient_checkpointing`.
         model: the loaded model.
@@ -42,21 +45,24 @@ def choose_checkpointing(
         checkpointed: memory forecast of a step with checkpointing; None if the model's sizes are unknown.
         available: free bytes, with the model loaded.
 
+    Returns:
+        The decision, with its reason as a sentence.
+
     Raises:
         ModelError: checkpointing is requested, and the architecture does not support it.
     """
-    asked = config.training.gradient_checkpointing
+    requested = config.training.gradient_checkpointing
     if config.model.disable_gradient_checkpointing:
         return CheckpointingChoice(
             on=False, reason="Gradient checkpointing is off, as set by disable_gradient_checkpointing."
         )
-    if asked and not model.supports_gradient_checkpointing:
+    if requested and not model.supports_gradient_checkpointing:
         raise ModelError(
             f"{type(model).__name__} does not support gradient checkpointing. Set gradient_checkpointing: false."
         )
-    if asked is not None:
+    if requested is not None:
         return CheckpointingChoice(
-            asked, f"Gradient checkpointing is {_word(on=asked)}, as set by gradient_checkpointing."
+            requested, f"Gradient checkpointing is {_word(on=requested)}, as set by gradient_checkpointing."
         )
     if baseline is None or checkpointed is None:
         return CheckpointingChoice(
@@ -86,9 +92,12 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
     below it.
 
     Args:
-        model: after its method is applied. PEFT would make the output of the embeddings require gradients if it wrapped
-            the model later, which would include the frozen layers in the backward pass.
+        model: after its method is applied; changed in place. PEFT would make the output of the embeddings require
+            gradients if it wrapped the model later, which would include the frozen layers in the backward pass.
         config: for `use_reentrant_gc` and `gradient_checkpointing_kwargs`.
+
+    Raises:
+        ValueError: the architecture does not support gradient checkpointing.
     """
     options = {"use_reentrant": config.model.use_reentrant_gc} | (config.training.gradient_checkpointing_kwargs or {})
     base = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -96,7 +105,7 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
         base.activation_checkpointing_enable(options)
     else:
         base.gradient_checkpointing_enable(options)
-    # transformers has just made the embeddings' output require gradients, which brings all layers back into the pass.
+    # transformers has just made the embeddings' output require gradients, so the pass would reach all layers.
     base.disable_input_require_grads()
     layers = _layers(base)
     trained = next((place for place, layer in enumerate(layers) if _is_trained(layer)), None)
@@ -108,7 +117,7 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
         base.enable_input_require_grads()
 
 
-def _layers(model: nn.Module) -> list[Any]:
+def _layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
     """Layers that transformers checkpoints one by one; empty for architectures that checkpoint themselves."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -119,7 +128,7 @@ def _is_trained(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _require_gradients(_: nn.Module, __: Any, output: Any) -> None:
+def _require_gradients(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
     hidden = output[0] if isinstance(output, tuple) else output
     hidden.requires_grad_()
 

@@ -40,11 +40,14 @@ COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention
 def check_sizes(folder: Path) -> None:
     """Refuse a model whose config does not match the size of its weights.
 
+    transformers allocates memory by the config, so a wrong digit in it would exhaust the machine's memory.
+
     Args:
         folder: contains `config.json` and the weights.
 
     Raises:
         ModelError: names the file, the value, and what the weights allow.
+        OSError: a file cannot be read.
     """
     check_text_files(folder)
     config = read_config(folder)
@@ -88,7 +91,7 @@ def _odd_value(config: dict[str, Any]) -> str:
     return ""
 
 
-def _large(labels: Any) -> bool:
+def _large(labels: object) -> bool:
     """Whether there are so many labels that transformers, which names each, would run out of memory."""
     return isinstance(labels, int) and labels > MAX_LABELS
 
@@ -128,7 +131,14 @@ def _shown(value: int) -> str:
 
 
 def damaged_json(folder: Path) -> str:
-    """Sentence that names a JSON file of the folder without a valid JSON object; empty if all are valid."""
+    """Find a JSON file of the folder without a valid JSON object: libraries report one with a misleading error.
+
+    Args:
+        folder: folder of a model or adapter.
+
+    Returns:
+        Sentence that names the first such file; empty if all are valid.
+    """
     try:
         for path in (folder / name for name in JSON_FILES):
             if path.is_file():

@@ -15,7 +15,10 @@ from llf_core.models.model_folder import NON_WEIGHT_FILES, PICKLE_SUFFIXES, card
 from llf_core.models.model_source import ModelSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from huggingface_hub import DatasetInfo, ModelInfo
+    from huggingface_hub.errors import HfHubHTTPError
 
     from llf_core.config import RunConfig
 
@@ -30,12 +33,18 @@ FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", 
 def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
     """Find a hub's model in the cache, or download its config, safetensors and tokenizer.
 
+    Files are checked by name before the download, which may take long, and by content after it.
+
     Args:
         name: hub id, `owner/name`.
         config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
 
+    Returns:
+        The source, with the commit as its revision.
+
     Raises:
         ModelError: no such model, gated or private, no connection, or no weights that may be loaded.
+        OSError: the cache cannot be written, for example on a full disk.
     """
     pickle_allowed = bool(config and config.model.allow_pickle)
     revision = config.model.model_revision if config else "main"
@@ -66,12 +75,15 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
 
     Raises:
         ModelError: not a hub id, no such adapter, gated or private, or no connection and nothing in the cache.
+        OSError: the cache cannot be written, for example on a full disk.
     """
     return _snapshot(name, "main", config, lambda files: files_to_download(list(files), code=False))[0]
 
 
 def files_to_download(files: list[str], *, code: bool) -> list[str]:
     """Select the files of a repository that loading needs, all from its top folder.
+
+    Repositories also have weights in other formats and results of tests, often larger than the model.
 
     Args:
         files: file names of the repository.
@@ -88,7 +100,7 @@ def files_to_download(files: list[str], *, code: bool) -> list[str]:
 
 
 def _snapshot(  # noqa: C901 - one branch for each kind of answer
-    name: str, revision: str, config: RunConfig | None, choose: Any
+    name: str, revision: str, config: RunConfig | None, choose: Callable[[Iterable[str]], list[str]]
 ) -> tuple[Path, str, str | None]:
     """Folder, commit and license of a repository at a revision."""
     from huggingface_hub import constants, snapshot_download
@@ -102,7 +114,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
             info = fetch_repository_info("model", name, revision, seconds=PROBE_SECONDS)
             files = choose(sibling.rfilename for sibling in info.siblings or ())
             logger.info(f"Loading {name} from the hub's cache, or downloading it …")
-            # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.
+            # By revision name, not by commit: the cache then resolves the name when the hub does not answer.
             patterns = [_literal(file) for file in files]
             folder = _inside(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
             return folder, folder.name, _license(info)
@@ -117,7 +129,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
             failure = error
         except (_network_error(), LocalEntryNotFoundError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-                raise  # a full disk is no matter of the network
+                raise  # such as a full disk: not a network problem
             failure = error
         except INVALID_RESPONSE as error:
             failure = error
@@ -159,7 +171,7 @@ def _network_error() -> type[Exception]:
     return found
 
 
-def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:
+def _refusal(name: str, revision: str, error: HfHubHTTPError, endpoint: str) -> str:
     from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
     page = f"{endpoint}/{name}"
@@ -198,6 +210,6 @@ def _literal(file: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file)
 
 
-def _license(info: Any) -> str | None:
+def _license(info: ModelInfo | DatasetInfo) -> str | None:
     named = [tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")]
     return named[0] if named else None

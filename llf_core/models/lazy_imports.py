@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.registry import optimizer_packages
 from llf_core.models.deferred_modules import can_defer, defer_modules
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
-# As torch loads them: what CUDA needs is found by the first.
+# In torch's order: the first one finds the libraries of CUDA.
 LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
 
 
 def prepare_imports() -> None:
-    """Start what can be done before torch and transformers are imported. Call it first in such a process."""
+    """Start what can be done before torch and transformers are imported. Call it first in a process that loads a model.
+
+    torch's libraries are loaded in a thread, meanwhile the process reads its config.
+    """
     from llf_core.models.model_files import cache_import_structure
 
     if "torch" not in sys.modules and sys.platform == "linux":
@@ -42,21 +45,21 @@ def _load_torch() -> None:
         for name in LIBRARIES:
             ctypes.CDLL(str(Path(spec.origin).parent / "lib" / name), ctypes.RTLD_GLOBAL)
     except OSError:
-        return  # torch finds them in its own way, or says what is missing
+        return  # torch itself finds them, or reports what is missing
 
 
 @contextmanager
 def deferred_imports(config: RunConfig | None) -> Iterator[None]:
     """Context manager around the imports of torch, transformers, PEFT and their dependents, in a run's own process.
 
-    Modules that the run does not use are hidden or deferred. bitsandbytes is hidden, because PEFT and transformers
-    import it, and a compiler with it, wherever it is installed.
+    Modules that the run does not use are hidden or deferred, which shortens the start. bitsandbytes is hidden,
+    because PEFT and transformers import it, and a compiler with it, wherever it is installed.
 
     Args:
         config: config of the run; None if it cannot be read, so that nothing will be trained.
     """
-    was = gc.isenabled()
-    gc.disable()  # imports make objects that stay: looking for garbage among them takes half a second and finds none
+    collecting = gc.isenabled()
+    gc.disable()  # garbage collection during the imports takes half a second and finds nothing
     try:
         if config is not None and needs_bitsandbytes(config):
             from llf_core.models.bitsandbytes_import import import_bitsandbytes
@@ -69,14 +72,17 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        if was:
+        if collecting:
             gc.enable()
 
 
 def needs_bitsandbytes(config: RunConfig) -> bool:
-    """Whether a run may need bitsandbytes.
+    """Whether a run may need bitsandbytes; if not, its import is skipped.
 
     It is needed for quantized weights, for its optimizers, and possibly for a model whose config is not available.
+
+    Args:
+        config: config of the run.
     """
     if config.model.quantization_bit is not None or "bitsandbytes" in optimizer_packages(config):
         return True
@@ -84,7 +90,7 @@ def needs_bitsandbytes(config: RunConfig) -> bool:
     return stored is None or "quantization_config" in stored
 
 
-def _stored_config(config: RunConfig) -> dict[str, Any] | None:
+def _stored_config(config: RunConfig) -> dict[str, object] | None:
     """The model's `config.json`, if it is on this disk and is a JSON object; else None."""
     name = config.model.model_name_or_path
     from llf_core.config.model import EMBEDDED

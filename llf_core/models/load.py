@@ -37,16 +37,21 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         config: for quantization, attention, `trust_remote_code` and `allow_pickle`.
         plan: from `plan_device`. For the dtype of the weights see `loading_dtype`.
 
+    Returns:
+        The model on the plan's device; no weight is missing, and the result of a run has the weights that it saved.
+
     Raises:
         ModelError: unknown architecture, missing or broken weights, or attention kernels that are not installed.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        UnreadableError: the model is the result of a run whose `output.json` is not a regular file, or too large.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     trusted = resolve_trust_remote_code(source, config)
-    seeing = source.kind != "gguf" and is_multimodal(load_architecture(source, trust_remote_code=trusted))
-    kind: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+    multimodal = source.kind != "gguf" and is_multimodal(load_architecture(source, trust_remote_code=trusted))
+    kind: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
     bits = quantization_config(config, plan)
     arguments: dict[str, Any] = {
         "dtype": loading_dtype(source, config, plan),
@@ -59,7 +64,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     arguments |= _file_arguments(source, bits, plan)
     try:
         with no_progress_bars():
-            # What does not fit is told below, by its name.
+            # Weights of the wrong shape are reported below, with their names.
             model, info = kind.from_pretrained(
                 source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
@@ -144,12 +149,15 @@ def _why(error: Exception) -> str:
 def check_forward(model: PreTrainedModel, source: ModelSource) -> None:
     """Run a forward pass on two tokens: some versions of transformers load models that they cannot run.
 
+    Otherwise the error would come only after the data is prepared, and from inside a step.
+
     Args:
         model: as loaded; its training mode is the same afterwards.
         source: where it was loaded from, for the message.
 
     Raises:
         ModelError: the forward pass raises an exception, other than out of memory.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     import torch
     import transformers
@@ -181,20 +189,27 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     """Choose the dtype in which weights are loaded.
 
     A method that trains the weights themselves keeps the stored precision: float32 stays float32, even if the plan
-    computes in bfloat16, and nothing becomes float16. A frozen base is loaded in the plan's dtype.
+    computes in bfloat16, and nothing becomes float16, whose range is too small for them. A frozen base is loaded in the
+    plan's dtype.
 
     Args:
         source: for the stored dtypes.
         config: for the method and `pure_bf16`.
         plan: device and precision.
+
+    Returns:
+        The dtype of all weights.
+
+    Raises:
+        ModelError: a weight file is truncated or damaged.
     """
     import torch
 
     if config.model.train_from_scratch:
         return plan.torch_dtype if config.get("pure_bf16") else torch.float32
     frozen = method_of(config).frozen_base
-    stored = stored_dtypes(source.folder)  # also refuses files that are cut
-    # float16 would round what bfloat16 holds below 6e-5, and trained weights become float32 anyway.
+    stored = stored_dtypes(source.folder)  # also refuses truncated files
+    # float16 would round bfloat16 values below 6e-5, and trained weights become float32 anyway.
     if not frozen and not config.get("pure_bf16") and ("F32" in stored or plan.dtype == "float16"):
         return torch.float32
     return plan.torch_dtype
@@ -203,7 +218,10 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
 def fix_generation_config(model: PreTrainedModel) -> None:
     """Enable sampling where a model's `generation_config.json` sets sampling parameters without `do_sample`.
 
-    transformers refuses to save such a model.
+    transformers refuses to save such a model, which would be noticed only at the first checkpoint.
+
+    Args:
+        model: changed in place.
     """
     generation = getattr(model, "generation_config", None)  # a classifier has none
     if generation is not None and not generation.do_sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -11,10 +11,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def autocast_mixed_dtypes(model: nn.Module) -> AbstractContextManager[Any]:
-    """Autocast to the half-precision dtype that some of the weights have; a null context if all have one dtype.
+def autocast_mixed_dtypes(model: nn.Module) -> AbstractContextManager[object]:
+    """Context manager for a forward pass of a model whose weights have more than one dtype, outside of the Trainer.
 
-    During training, trained weights are float32 and a frozen base is bfloat16.
+    During training, trained weights are float32 and a frozen base is bfloat16; without autocast a product of both
+    fails.
+
+    Args:
+        model: any module.
+
+    Returns:
+        Autocast to the half-precision dtype that some of the weights have; a null context if all have one dtype.
     """
     import torch
 

@@ -45,32 +45,32 @@ class _Finder:
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                _teach(module)
+                _patch(module)
 
             loader.exec_module = exec_module
         return spec
 
 
-def _teach(module: ModuleType) -> None:
+def _patch(module: ModuleType) -> None:
     """Patch a module so that it parses the files once for all processes."""
-    read: Callable[[Any], dict[Any, Any]] | None = getattr(module, READER, None)
+    read: Callable[[object], dict[Any, Any]] | None = getattr(module, READER, None)
     package = Path(str(module.__file__)).parent.parent
     if read is None or not INSTALLED & set(package.parts):
         return
     models, known = package / "models", None
 
-    def remembered(asked: Any) -> dict[Any, Any]:
+    def read_cached(path: object) -> dict[Any, Any]:
         nonlocal known
-        if str(asked) not in {str(models), str(models / "__init__.py")}:
-            return read(asked)
+        if str(path) not in {str(models), str(models / "__init__.py")}:
+            return read(path)
         if known is None:
             known = _stored(package) or _store(package, read(models))
         return decode_structure(known)
 
-    setattr(module, READER, remembered)
+    setattr(module, READER, read_cached)
 
 
-def _mark(package: Path) -> list[Any]:
+def _installed_version(package: Path) -> list[str | int]:
     """Cache key, which changes when another version is installed."""
     init, models = (package / "__init__.py").stat(), (package / "models").stat()
     return [str(package), init.st_size, init.st_mtime_ns, models.st_mtime_ns]
@@ -83,11 +83,11 @@ def _file() -> Path:
 def _stored(package: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads(_file().read_bytes())
-        if stored["of"] != _mark(package):
+        if stored["of"] != _installed_version(package):
             return None
         decode_structure(stored["exports"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # a cache: what cannot be read is made again
+        return None  # an unreadable cache is computed again
     exports: dict[str, Any] = stored["exports"]
     return exports
 
@@ -96,19 +96,22 @@ def _store(package: Path, structure: dict[Any, Any]) -> dict[str, Any]:
     exports = encode_structure(structure)
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
-        replace_file(_file(), json.dumps({"of": _mark(package), "exports": exports}).encode())
+        replace_file(_file(), json.dumps({"of": _installed_version(package), "exports": exports}).encode())
     except OSError:
-        pass  # a full or read-only disk: it is read again the next time
+        pass  # a full or read-only disk: the files are parsed again the next time
     return exports
 
 
 def encode_structure(structure: dict[Any, Any]) -> dict[str, Any]:
-    """Convert an import structure to JSON.
+    """Convert an import structure to JSON, to store it.
 
     Args:
         structure: import structure of a folder. Maps each set of required libraries to modules and their exports, and
             each subfolder to its own structure: `{frozenset({"torch"}): {"modeling_llama": {"LlamaModel"}}, "llama":
             {…}}`.
+
+    Returns:
+        A JSON object for `decode_structure`.
     """
     needs = [
         [sorted(key), {name: sorted(names) for name, names in modules.items()}]
@@ -122,6 +125,16 @@ def encode_structure(structure: dict[Any, Any]) -> dict[str, Any]:
 
 
 def decode_structure(exports: dict[str, Any]) -> dict[Any, Any]:
-    """Convert JSON back to an import structure. Each call returns a new one, since callers modify it."""
+    """Convert JSON back to an import structure. Each call returns a new one, since transformers modifies it.
+
+    Args:
+        exports: from `encode_structure`.
+
+    Returns:
+        The import structure.
+
+    Raises:
+        KeyError: the object is none of `encode_structure`.
+    """
     needs = {frozenset(key): {name: set(names) for name, names in modules.items()} for key, modules in exports["needs"]}
     return {**needs, **{name: decode_structure(one) for name, one in exports["folders"].items()}}

@@ -31,7 +31,14 @@ NON_WEIGHT_FILES = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_st
 
 
 def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
-    """Sort file names into safetensors, pickles and GGUF files. Ignores subfolders and adapters."""
+    """Sort file names into safetensors, pickles and GGUF files, which are loaded in different ways.
+
+    Args:
+        names: file names relative to a model's folder. Subfolders, adapters and hidden files are ignored.
+
+    Returns:
+        Names of the safetensors, pickles and GGUF files, sorted. A Trainer's pickles, such as `optimizer.pt`, are none.
+    """
     top = sorted(name for name in names if "/" not in name and not name.startswith(("adapter_model", ".")))
     safe = [name for name in top if name.endswith(".safetensors")]
     pickles = [name for name in top if name.endswith(PICKLE_SUFFIXES) and name not in NON_WEIGHT_FILES]
@@ -39,7 +46,7 @@ def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]
 
 
 def check_files(name: str, names: Iterable[str], *, allow_pickle: bool, weights: bool = True) -> None:
-    """Refuse a folder that cannot be loaded as a model.
+    """Refuse a folder that cannot be loaded as a model, by its file names, before anything is downloaded or read.
 
     Args:
         name: name of the model, for the message.
@@ -84,6 +91,11 @@ def check_files(name: str, names: Iterable[str], *, allow_pickle: bool, weights:
 def check_shards(folder: Path) -> None:
     """Check that the index of a sharded model names existing safetensors files of the same folder.
 
+    An incomplete copy is common, and transformers reports it only after loading the other files.
+
+    Args:
+        folder: folder of the model; without an index nothing is checked.
+
     Raises:
         ModelError: names the first file that is missing or invalid.
     """
@@ -110,7 +122,12 @@ def check_shards(folder: Path) -> None:
 
 
 def check_text_files(folder: Path) -> None:
-    """Refuse a model or adapter with a text file that is not a regular file, or too large.
+    """Refuse a model or adapter with a text file that is not a regular file, or too large to be one of a model.
+
+    Libraries would wait for a pipe forever, or read all of a huge file into memory.
+
+    Args:
+        folder: folder of the model or adapter.
 
     Raises:
         ModelError: names the file, what it is, and what was expected.
@@ -142,17 +159,21 @@ def _opened(path: Path) -> int:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a model's folder.
+    """Read a JSON object from a file of a model's folder, which may be untrusted.
+
+    Args:
+        path: the file; a link is followed, since a hub's cache consists of links.
 
     Raises:
-        ModelError: the file holds anything else, is not a regular file, or is too large.
+        ModelError: the file contains anything else, is not a regular file, or is too large.
+        FileNotFoundError: there is no such file.
     """
     try:
         with os.fdopen(_opened(path), "rb") as file:
             value = json.loads(file.read().decode("utf-8"))
     except RecursionError as error:
         raise ModelError(f"{path} is nested too deeply. {REDOWNLOAD}") from error
-    except ValueError as error:  # of Unicode too
+    except ValueError as error:  # includes `UnicodeDecodeError`
         raise ModelError(f"{path} is not valid JSON ({str(error)[:100]}). {REDOWNLOAD}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} is not a JSON object. {REDOWNLOAD}")
@@ -160,11 +181,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the folder's `config.json`.
+    """Read the folder's `config.json` and refuse settings that would make transformers download code.
+
+    Args:
+        folder: folder of the model.
 
     Raises:
         ModelError: it is not a JSON object, or names a kernel that transformers would download from a hub and run,
             which no config of a run can allow.
+        FileNotFoundError: there is no `config.json`.
     """
     path = folder / "config.json"
     config = read_json_object(path)
@@ -177,9 +202,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _implementations(config: dict[str, Any]) -> Iterator[str]:
+def _implementations(config: dict[str, object]) -> Iterator[str]:
     """Values by which a config and its sub-configs choose implementations of attention or experts."""
-    todo: list[tuple[bool, Any]] = [(False, config)]
+    todo: list[tuple[bool, object]] = [(False, config)]
     while todo:
         chosen, value = todo.pop()
         if isinstance(value, dict):
@@ -189,7 +214,14 @@ def _implementations(config: dict[str, Any]) -> Iterator[str]:
 
 
 def card_license(folder: Path) -> str | None:
-    """License named in the front matter of the model card; None if there is none."""
+    """License named in the front matter of the model card, for the card of the result.
+
+    Args:
+        folder: folder of the model.
+
+    Returns:
+        The license as its author names it; None if there is no card, or it names none.
+    """
     card = folder / "README.md"
     if not card.is_file():
         return None
@@ -200,6 +232,6 @@ def card_license(folder: Path) -> str | None:
     try:
         front = yaml_value(text[4 : text.index("\n---", 4)])
     except NotPlainError:
-        return None  # a card is for people; a broken one costs only its licence line
+        return None  # a broken card costs only the license
     name = front.get("license") if isinstance(front, dict) else None
     return name if isinstance(name, str) else None

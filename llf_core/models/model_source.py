@@ -36,10 +36,10 @@ class ModelSource:
 
     @property
     def folder(self) -> Path:
-        """Folder to load from."""
+        """Folder to load from: `from_pretrained` takes a GGUF file by its folder and name."""
         return self.path.parent if self.kind == "gguf" else self.path
 
     @property
     def load_arguments(self) -> dict[str, Any]:
-        """Arguments of `from_pretrained` of a tokenizer or a config, besides the folder."""
+        """Arguments of `from_pretrained` of a tokenizer or a config, besides the folder, such as a GGUF file's name."""
         return {"gguf_file": self.path.name} if self.kind == "gguf" else {}

@@ -16,6 +16,8 @@ MATRIX_DIMS = 2
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Count the parameters of a model. Tied weights count once; 4-bit weights count unpacked.
 
+    `numel` alone would halve a quantized model, since two 4-bit weights are stored in one byte.
+
     Args:
         model: any module, wrapped by PEFT or not.
 
@@ -36,7 +38,8 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Find expert weights that are stored in one parameter, `[experts, in, out]` or `[experts, out, in]`.
 
-    They are recognized by their first dimension, which equals a number of experts among the attributes of their module.
+    Adapters and quantization, which work on linear layers, need to know them. They are recognized by their first
+    dimension, which equals a number of experts among the attributes of their module.
 
     Args:
         model: wrapped or not.

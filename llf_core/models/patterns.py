@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from peft import PeftConfig
 
 MAX_CPU_SECONDS = 3
 """CPU seconds for all patterns on all names; usual patterns take a few milliseconds."""
@@ -30,8 +32,10 @@ for pattern in patterns:
 """
 
 
-def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
+def check_patterns(settings: PeftConfig, names: Iterable[str], folder: Path) -> None:
     """Refuse an adapter whose patterns are invalid, or take exponential time on the names of the model's modules.
+
+    PEFT would match them in this process, where a regular expression cannot be interrupted.
 
     Args:
         settings: the adapter's `PeftConfig`.
@@ -40,6 +44,7 @@ def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
 
     Raises:
         ModelError: names the file and the patterns.
+        OSError: the process of the check cannot be started.
     """
     patterns = _patterns(settings)
     if not patterns:
@@ -66,7 +71,7 @@ def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
         )
 
 
-def _patterns(settings: Any) -> list[str]:
+def _patterns(settings: PeftConfig) -> list[str]:
     """Regular expressions that PEFT matches with module names."""
     texts = [getattr(settings, key, None) for key in ("target_modules", "exclude_modules")]
     patterns = [text for text in texts if isinstance(text, str) and text != "all-linear"]

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin | None:
-    """Load the processor of a model that takes images, videos or audio; None for all other models.
+    """Load the processor of a model that takes images, videos or audio, which turns them into tokens and tensors.
 
     Args:
         source: from `resolve_model`.
         config: for `trust_remote_code`.
         tokenizer: from `load_tokenizer`; the processor uses it.
+
+    Returns:
+        The processor; None for a model that takes only text.
 
     Raises:
         ModelError: the folder has no processor, or a required package is not installed, which the message names.
@@ -50,7 +53,7 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
             f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
             "preprocessor_config.json in the model's folder."
         ) from error
-    except AttributeError as error:  # as where Gemma 3's tokenizer was saved without its signs for pictures
+    except AttributeError as error:  # for example Gemma 3's tokenizer, saved without its image tokens
         raise ModelError(
             f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected the tokenizer files that "
             "come with this processor: tokenizer_config.json lacks a token that it needs."

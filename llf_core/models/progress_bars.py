@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Context manager that disables transformers' progress bars."""
+    """Context manager that disables transformers' progress bars, which write a line per weight to a log file."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

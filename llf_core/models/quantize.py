@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 
 def quantization_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | None:
-    """Quantization config for `from_pretrained`; None if the model is not quantized.
+    """Quantization config for `from_pretrained`: LLM.int8() (arXiv 2208.07339) or QLoRA's 4 bits (arXiv 2305.14314).
 
     Args:
         config: for `quantization_bit` and its options.
         plan: for the compute dtype.
+
+    Returns:
+        The config; None if the model is not quantized.
 
     Raises:
         ModelError: bitsandbytes is not installed.
@@ -62,16 +65,19 @@ def keep_differentiable(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_news)
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_relevant)
 
 
 def unquantized_notice(model: nn.Module) -> str | None:
-    """Sentence about a large part of the model that is not quantized; None if that part is small.
+    """Sentence about experts that are not quantized, so that the memory they take is no surprise.
 
     bitsandbytes quantizes linear layers, but not experts that are stored in one parameter.
 
     Args:
         model: as quantized by `from_pretrained`.
+
+    Returns:
+        The sentence with their number and bytes; None if the model has no such experts or is not quantized.
     """
     experts = (expert_parameters(model) | expert_matrices(model)).values()
     if not experts or not getattr(model, "is_quantized", False):
@@ -85,6 +91,6 @@ def unquantized_notice(model: nn.Module) -> str | None:
     )
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     """Logging filter that drops the line which the 8-bit product logs for every layer of every step."""
     return not record.msg.startswith("MatMul8bitLt: inputs will be cast")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def resolve_trust_remote_code(source: ModelSource, config: RunConfig) -> bool:
-    """Value of `trust_remote_code` for transformers' loaders.
+    """Value of `trust_remote_code` for transformers' loaders, so that code runs only where the user has allowed it.
 
     Args:
         source: a model, adapter or result. A GGUF file contains no code.

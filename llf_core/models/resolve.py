@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
     """Find a model, and download it if it is not on this machine.
 
+    Its files are checked by their headers, so that a damaged or unsupported model is refused before it is loaded.
+
     Args:
         name: name of the embedded model, a folder, a `.gguf` file, or a hub id.
         config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
@@ -33,6 +35,7 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
     Raises:
         ModelError: no such model, no weights, weights only as pickle, gated, or no connection. The message says what to
             do.
+        OSError: a file cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
     """
     if name == EMBEDDED:
         return embedded_model()
@@ -52,7 +55,14 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
 
 
 def portable_path(path: Path) -> str | None:
-    """Return the path as a name that others can load; None for a path under `LLF_HOME`, which may be cleaned."""
+    """Return the path as the name of a base model that others can load.
+
+    Args:
+        path: folder of a model.
+
+    Returns:
+        The path; None under `LLF_HOME`, which may be cleaned, so that an adapter of it would lose its base.
+    """
     real, base = path.resolve(), home().resolve()
     return None if real == base or base in real.parents else str(path)
 

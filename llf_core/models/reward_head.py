@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llf_core.config import RunConfig
 
@@ -23,7 +23,7 @@ HEAD_WEIGHT = f"{HEAD_NAME}.weight"
 
 
 def generates(config: RunConfig) -> bool:
-    """Whether the run trains the model to generate, rather than to score texts."""
+    """Whether the run trains the model to generate; one that scores texts has a reward head and is saved with it."""
     return stage_of(config).generates
 
 
@@ -38,7 +38,7 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
             transformers.
 
     Raises:
-        ModelError: transformers has no sequence classifier for the architecture.
+        ModelError: transformers has no sequence classifier for the architecture, or the stored head has several labels.
     """
     import torch
     from torch import nn
@@ -60,7 +60,7 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
 
 
 def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
-    """Compute the scores of hidden states.
+    """Compute the scores of hidden states, the reward r(x, y) of arXiv 2203.02155, eq. 1.
 
     Args:
         model: model with the layer of `add_reward_head`, wrapped or not. Of several adapters, the active adapter's head
@@ -69,6 +69,9 @@ def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
 
     Returns:
         Scores `[N]`, float32: half precision would lose small differences of rewards.
+
+    Raises:
+        AttributeError: the model has no reward head.
     """
     causal: Any = model
     while (inner := getattr(causal, "module", None)) is not None:
@@ -78,7 +81,7 @@ def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
 
 
 def apply_head(head: Any, rows: Tensor) -> Tensor:
-    """Compute the scores of hidden states with a given head.
+    """Compute the scores of hidden states with a given head, without autocast, which would round them.
 
     Args:
         head: linear layer with weight `[1, H]`.
@@ -95,14 +98,21 @@ def apply_head(head: Any, rows: Tensor) -> Tensor:
 
 
 def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
-    """Parameters of the output head, which a reward model never uses; empty if the head is tied to the embedding."""
+    """Parameters of the output head, which a reward model never uses: they need no training and may be missing.
+
+    Args:
+        causal: causal language model.
+
+    Returns:
+        The parameters; empty if the head is tied to the embedding.
+    """
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     shared = {id(parameter) for parameter in embedding.parameters()}
     return [] if head is None else [one for one in head.parameters() if id(one) not in shared]
 
 
 def build_classifier(causal: PreTrainedModel) -> Any:
-    """Build a sequence classifier with one label that shares the weights of a causal model.
+    """Build a sequence classifier with one label that shares the weights of a causal model, to save it as one.
 
     Args:
         causal: causal model with the layer `score`. Without it, the classifier's weights are on the `meta` device.
@@ -119,30 +129,30 @@ def build_classifier(causal: PreTrainedModel) -> Any:
 
     kinds = AutoModelForSequenceClassification._model_mapping  # noqa: SLF001 - the only list there is
     name = type(causal).__name__
-    told = (
+    message = (
         f"transformers {transformers.__version__} has no sequence classifier for {name}, so nobody could load "
         "a reward model of it. Expected an architecture that has one, such as llama, qwen3, mistral or gemma3."
     )
     if type(causal.config) not in kinds:
-        raise ModelError(told)
+        raise ModelError(message)
     config = copy.deepcopy(causal.config)
     config.num_labels = 1
     with torch.device("meta"):
         made: Any = kinds[type(config)](config)
     prefix = f"{causal.base_model_prefix}."
-    weights: dict[str, Any] = {
+    weights: dict[str, nn.Parameter] = {
         key: value for key, value in causal.named_parameters() if key.startswith((prefix, f"{HEAD_NAME}."))
     }
     wanted = {key for key, _ in made.named_parameters()}
     if wanted - {HEAD_WEIGHT} != weights.keys() - {HEAD_WEIGHT} or HEAD_WEIGHT not in wanted:
-        raise ModelError(told)
+        raise ModelError(message)
     if HEAD_WEIGHT in weights:
         setattr(made, causal.base_model_prefix, causal.base_model)
         setattr(made, HEAD_NAME, causal.score)
     return made
 
 
-def classifier_pad_token_id(tokenizer: Any) -> int | None:
+def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Padding token id for a sequence classifier.
 
     transformers reads the score at the last token that is not padding. If conversations end with the padding token,
@@ -151,20 +161,29 @@ def classifier_pad_token_id(tokenizer: Any) -> int | None:
 
     Args:
         tokenizer: with its chat template.
+
+    Returns:
+        The id, or None.
     """
     padding: int | None = tokenizer.pad_token_id
     if not tokenizer.chat_template:
         return None if padding == tokenizer.eos_token_id else padding
-    said = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
-    last = tokenizer.apply_chat_template(said, tokenize=True, return_dict=True)["input_ids"][-1]
+    conversation = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
+    last = tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)["input_ids"][-1]
     return None if padding == last else padding
 
 
 def stored_reward_head(folder: Path) -> Tensor | None:
-    """Read the head `[labels, H]` from a classifier's weights in a folder; None if there is no head.
+    """Read the head from a classifier's weights in a folder, to continue a reward model.
+
+    Args:
+        folder: folder of the model.
 
     Returns:
-        Weight of the head `[labels, H]`, in the stored dtype.
+        Weight of the head `[labels, H]`, in the stored dtype; None if there is no head.
+
+    Raises:
+        ModelError: a weight file is truncated or damaged.
     """
     from safetensors import safe_open
 

@@ -61,7 +61,7 @@ class RewardModel:
         tokenizer: tokenizer of the reward model.
         head: linear layer from hidden states `[H]` to a scalar; None if the model is a classifier.
         adapter: adapter that computes scores, where the model is shared; else None.
-        skipped: padding token id that the reward model was trained with; a score is never read at it.
+        ignored_token_id: padding token id that the reward model was trained with; a score is never read at it.
         flattens: whether the model takes flattened batches, see `acceleration.patching.install`.
     """
 
@@ -69,11 +69,13 @@ class RewardModel:
     tokenizer: PreTrainedTokenizerBase
     head: nn.Module | None = None
     adapter: str | None = None
-    skipped: int | None = None
+    ignored_token_id: int | None = None
     flattens: bool = False
 
     def rewards(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Score tokenized texts. Active adapter, training mode and gradients of the model are the same afterwards.
+        """Score tokenized texts, as TRL-style trainers and PPO do with a batch.
+
+        Active adapter, training mode and gradients of the model are the same afterwards, since the policy may share it.
 
         Args:
             input_ids: token ids `[batch, seq]` of the reward model's tokenizer, padded on either side.
@@ -86,7 +88,7 @@ class RewardModel:
 
         order = attention_mask.argsort(dim=1, descending=True, stable=True)  # padding to the right
         ids, mask = input_ids.gather(1, order), attention_mask.gather(1, order)
-        with torch.no_grad(), self._at_work(), autocast_mixed_dtypes(self.model):
+        with torch.no_grad(), self._scoring_state(), autocast_mixed_dtypes(self.model):
             return self._by_classifier(ids, mask) if self.head is None else self._by_head(self.head, ids, mask)
 
     def scores(
@@ -117,12 +119,12 @@ class RewardModel:
         batch_size: int = 8,
         progress: Callable[[int, int], object] = lambda *_: None,
     ) -> list[float]:
-        """Score tokenized texts.
+        """Score tokenized texts, for callers that have tokens already. Batches are by length, with little padding.
 
         Args:
-            ids: token ids of the reward model's tokenizer, one sequence per text.
-            batch_size: see `scores`.
-            progress: see `scores`.
+            ids: token ids `[seq]` of the reward model's tokenizer, one sequence per text.
+            batch_size: texts per forward pass.
+            progress: called with the number of scored texts and the total.
 
         Returns:
             A score per text, in order.
@@ -153,7 +155,13 @@ class RewardModel:
         return found
 
     def tokens(self, text: str | Conversation) -> list[int]:
-        """Tokenize a text or a conversation.
+        """Tokenize a text or a conversation with the reward model's own tokenizer and chat template.
+
+        Args:
+            text: a string, or messages with `role` and `content`.
+
+        Returns:
+            Token ids `[seq]`.
 
         Raises:
             ModelError: a conversation is given, and the tokenizer has no chat template.
@@ -175,7 +183,7 @@ class RewardModel:
         import torch
 
         padding = self.model.config.get_text_config().pad_token_id
-        if padding is None and len(ids) > 1:  # it takes texts of one length only
+        if padding is None and len(ids) > 1:  # without padding, all texts of a batch must have one length
             return torch.cat([self._by_classifier(*pair) for pair in zip(ids[:, None], mask[:, None], strict=True)])
         if padding is None:
             ids, mask = ids[:, : int(mask.sum())], mask[:, : int(mask.sum())]
@@ -189,12 +197,12 @@ class RewardModel:
 
         causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         hidden: Tensor = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
-        counts = mask.bool() if self.skipped is None else mask.bool() & (ids != self.skipped)
+        counts = mask.bool() if self.ignored_token_id is None else mask.bool() & (ids != self.ignored_token_id)
         last = (torch.arange(ids.shape[1], device=ids.device) * counts).argmax(1)
         return apply_head(head, hidden[torch.arange(len(ids), device=ids.device), last])
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
+    def _scoring_state(self) -> Iterator[None]:
         """Context manager: evaluation mode with the reward model's adapter. Restores the previous state."""
         training = [module for module in self.model.modules() if module.training]
         trained = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
@@ -228,12 +236,19 @@ def load_reward_model(
         name: run of stage rm, its `output/`, another folder, or a hub id.
         config: for the device, precision, `cache_dir`, `trust_remote_code` and similar keys.
         shared_model: PEFT model with the adapter's base (such as the policy). The reward model is loaded as another
-            adapter of it, and its head is kept separate. The active adapter does not change.
+            adapter of it, which saves the memory of a second base, and its head is kept separate. The active adapter
+            does not change.
         adapter: name of that adapter.
-        quantization_bit: bits of the weights of a separate model.
+        quantization_bit: bits of the weights of a separate model, 4 or 8; None if not quantized.
+
+    Returns:
+        The reward model, frozen.
 
     Raises:
         ModelError: the reward model does not exist, is no reward model, or does not fit the model it is loaded onto.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        ConfigError: it is the result of a run whose config can no longer be read.
+        OSError: a file cannot be read, or a cache cannot be written.
     """
     alone = _settings(config, quantization_bit)
     folder = find_reward_model(name, alone)
@@ -241,7 +256,7 @@ def load_reward_model(
         if shared_model is not None:
             raise _whole_model(name)
         return _whole(name, folder, alone)
-    head, skips = _head_of(name, folder)
+    head, skips_padding = _head_of(name, folder)
     if shared_model is None:
         source = resolve_model(adapter_base(folder), alone)
         model: Any = load_model(source, alone, plan_device(alone))
@@ -251,7 +266,7 @@ def load_reward_model(
         tokenizer = _tokenizer(folder, None, alone)
     model = _with_adapter(model, name, folder, of)
     head.to(model.device).requires_grad_(requires_grad=False)
-    return RewardModel(model, tokenizer, head, of, classifier_pad_token_id(tokenizer) if skips else None)
+    return RewardModel(model, tokenizer, head, of, classifier_pad_token_id(tokenizer) if skips_padding else None)
 
 
 def _whole_model(name: str) -> ModelError:
@@ -259,14 +274,18 @@ def _whole_model(name: str) -> ModelError:
 
 
 def find_reward_model(name: str, config: RunConfig) -> Path:
-    """Find the folder of a reward model and check its files, without loading it.
+    """Find the folder of a reward model and check its files, without loading it, so that a mistake is found early.
 
     Args:
         name: see `load_reward_model`.
         config: for the hub.
 
+    Returns:
+        Folder with the adapter or model; of a run, its `output/`.
+
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or its files have no reward head.
+        OSError: the hub's cache cannot be written.
     """
     folder = _folder_of(name, config)
     adapter = (folder / "adapter_config.json").is_file()
@@ -291,7 +310,17 @@ def _local(name: str) -> Path:
 
 
 def config_of_run(name: str) -> RunConfig | None:
-    """Config of the run that trained a reward model; None if there is no such run or reward model."""
+    """Config of the run that trained a reward model, to evaluate on the data that it was trained on.
+
+    Args:
+        name: see `load_reward_model`.
+
+    Returns:
+        The config; None if there is no such run or reward model.
+
+    Raises:
+        ConfigError: the config can no longer be read.
+    """
     folder = _local(name)
     run = RunFolder(folder)
     return run_config(run) if run.config.is_file() else config_of_result(folder)
@@ -363,7 +392,7 @@ def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
     if not type(model).__module__.startswith("transformers.") or not isinstance(
         getattr(model, HEAD_NAME, None), nn.Linear
     ):
-        return RewardModel(model, tokenizer)  # it knows itself where it reads a score
+        return RewardModel(model, tokenizer)  # its own code finds the token at which it reads a score
     head = model.score.to(torch.float32)
     return RewardModel(model, tokenizer, head, None, model.config.get_text_config().pad_token_id)
 
@@ -376,7 +405,7 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
         return _value_head(name, folder), False
     weights = load_peft_weights(str(folder), device="cpu")
     found = [value for key, value in weights.items() if key.endswith(f".{HEAD_NAME}.weight")]
-    if not found:  # of an adapter in a pickle, this is known only now
+    if not found:  # names in a pickle are known only after loading it
         raise ModelError(f"{name} is not a reward model: it has no reward head. {EXPECTED}")
     return _linear(name, found[0], None), True
 
@@ -405,15 +434,22 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
-    """Find the base model of a reward model that is an adapter.
+    """Find the base model of a reward model that is an adapter, and whether it is the policy's base.
+
+    If it is, both share one base in memory.
 
     Args:
         name: see `load_reward_model`.
         config: for the hub.
-        base: expected base model. It is returned if the adapter names it or the folder it lies in.
+        base: expected base model. It is returned if the adapter names it or its folder.
+
+    Returns:
+        `base`, or the other base model.
 
     Raises:
         ModelError: the reward model does not exist or is no adapter, or its base differs and does not exist.
+        ConfigError: it is the result of a run whose config can no longer be read.
+        OSError: a file cannot be read, or a cache cannot be written.
     """
     folder = find_reward_model(name, _settings(config, None))
     if not (folder / "adapter_config.json").is_file():
@@ -425,7 +461,7 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
         found = resolve_model(wanted, config)
     except ModelError as error:
         if wanted.rstrip("/").rpartition("/")[2] == base.name.rstrip("/").rpartition("/")[2]:
-            return base  # it lies elsewhere now
+            return base  # the folder was moved
         raise ModelError(
             f"The reward model {name} is an adapter of {wanted}, not of {base.name}, and that base is missing: {error}"
         ) from error
@@ -434,16 +470,33 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
 
 
 def config_of_result(folder: Path) -> RunConfig | None:
-    """Config of the run whose result is in a folder; None if it is not the result of a run."""
+    """Config of the run whose result is in a folder, which says more than the result's own files.
+
+    Args:
+        folder: `output` of a run, or any other folder.
+
+    Returns:
+        The config; None if it is not the result of a run.
+
+    Raises:
+        ConfigError: the config can no longer be read.
+    """
     run = RunFolder(folder.parent)
     return run_config(run) if folder == run.output and run.config.is_file() else None
 
 
 def adapter_base(folder: Path) -> str:
-    """Name of the base model of an adapter; for the result of a run, as in the run's config.
+    """Name of the base model of an adapter, with which the adapter is loaded.
+
+    Args:
+        folder: folder of the adapter.
+
+    Returns:
+        For the result of a run, the name in the run's config; else the one in the adapter's config.
 
     Raises:
-        ModelError: the adapter does not name its base.
+        ModelError: the adapter does not name its base, or its config is damaged.
+        ConfigError: it is the result of a run whose config can no longer be read.
     """
     config = config_of_result(folder)
     if config is not None:

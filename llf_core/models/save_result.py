@@ -40,7 +40,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     folder: Path,
     source: ModelSource,
     config: RunConfig,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, object],
 ) -> dict[str, Checksum]:
     """Save the adapter or model, tokenizer and model card; weights as safetensors only.
 
@@ -61,7 +61,10 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         Checksums of the saved tensors, by their names in a loaded model.
 
     Raises:
-        ModelError: the saved weights differ from the trained ones, for example because of a failing disk.
+        ModelError: the saved weights differ from the trained ones, for example because of a failing disk; or the base
+            of a quantized model cannot be loaded again to merge the adapter.
+        UntrustedCodeError: that base has Python code, and the user has not allowed it.
+        OSError: a file cannot be written, for example on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)
@@ -88,7 +91,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         adapter=adapter,
         chat=bool(tokenizer.chat_template),
         multimodal=hasattr(tokenizer, "tokenizer"),
-        classifier_class=_labels(words) if scores else None,
+        classifier_arguments=_labels(words) if scores else None,
     )
     (folder / "README.md").write_text(redact(text), encoding="utf-8")
     return written
@@ -100,7 +103,7 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
     transformers saves some weights under other names and in other shapes. Of those only the number of values is
     compared.
     """
-    own = model.state_dict().keys()  # what a stage hangs on the model is none of it
+    own = model.state_dict().keys()  # without tensors that a stage has attached to the model
     kept = {name: tensor for name, tensor in named_tensors(model).items() if name in own}
     if adapter:
         from peft import get_peft_model_state_dict
@@ -133,8 +136,8 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool
         settings.base_model_name_or_path = source.portable_name
         settings.revision = source.revision if source.kind == "hub" else None
         settings.inference_mode = True
-    # PEFT's own default would ask the hub for the base's config to see whether the vocabulary has grown.
-    # Only the trained one: a stage may keep others to compare it with.
+    # By default PEFT would request the base's config from the hub, to see whether the vocabulary has grown.
+    # Only the trained adapter: a stage may have others for comparison.
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[DEFAULT_ADAPTER])
 
 

@@ -25,7 +25,9 @@ ADAPTER_KEY = ".lora_"
 def forecast_step(  # noqa: PLR0913 - what a step is made of
     model: PreTrainedModel, config: RunConfig, plan: DevicePlan, *, tokens: int, longest: int, fast: bool
 ) -> tuple[Forecast, Forecast] | None:
-    """Forecast the peak memory of a training step, without and with gradient checkpointing.
+    """Forecast the peak memory of a training step, without and with gradient checkpointing, to decide between both.
+
+    See `llf_core.estimate.training_memory`.
 
     Args:
         model: after its method is applied.
@@ -36,7 +38,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         fast: whether the fast path is used.
 
     Returns:
-        Both forecasts; None for a model in which no layers are found.
+        Both forecasts in bytes; None for a model in which no layers are found.
     """
     sizes = architecture(base_shapes(model), model.config.to_dict())
     if sizes is None:
@@ -57,7 +59,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
     )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     memory = optimizer_of(config).memory_for(config, {name: tuple(one.shape) for name, one in own.items()})
-    plain, thrifty = (
+    plain, checkpointed = (
         training_memory(
             sizes,
             dataclasses.replace(step, checkpointing=checkpointing),
@@ -68,11 +70,17 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         )
         for checkpointing in (False, True)
     )
-    return plain, thrifty
+    return plain, checkpointed
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a training step can still allocate on a device."""
+    """Bytes that a training step can still allocate on a device, with which a forecast is compared.
+
+    On CUDA, memory that torch has reserved and does not use counts as free.
+
+    Args:
+        device: `cuda`, `mps` or `cpu`.
+    """
     import torch
 
     if device == "cuda":
@@ -84,7 +92,14 @@ def free_memory(device: str) -> int:
 
 
 def base_shapes(model: nn.Module) -> Shapes:
-    """Shapes of a model's own weights by name, without adapters; 4-bit weights count unpacked."""
+    """Shapes of a model's own weights by name, without adapters, from which `architecture` derives its sizes.
+
+    Args:
+        model: wrapped by PEFT or not.
+
+    Returns:
+        Shapes by name; 4-bit weights count unpacked.
+    """
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
         if ADAPTER_KEY not in name and ".modules_to_save." not in name:

@@ -41,15 +41,24 @@ class StoredTensor:
 
     @property
     def count(self) -> int:
-        """Number of values."""
+        """Number of values; their bytes depend on the dtype."""
         return math.prod(self.shape)
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Read names, dtypes and shapes of all tensors in a folder's `*.safetensors`, except those of adapters.
 
+    Only headers are read: a few kilobytes of a model of any size.
+
+    Args:
+        folder: folder of a model.
+
+    Returns:
+        Tensors by name; empty without safetensors.
+
     Raises:
         ModelError: a file is truncated or is not a safetensors file.
+        OSError: a file cannot be opened.
     """
     return {
         name: tensor
@@ -60,12 +69,32 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def stored_dtypes(folder: Path) -> set[str]:
-    """Dtypes of the stored weights."""
+    """Dtypes of the stored weights, to keep float32 weights in float32 when they are trained.
+
+    Args:
+        folder: folder of a model.
+
+    Returns:
+        Names of the format, e.g. `F32`; empty without safetensors.
+
+    Raises:
+        ModelError: a file is truncated or is not a safetensors file.
+    """
     return {tensor.dtype for tensor in stored_tensors(folder).values()}
 
 
 def stored_dtype(folder: Path) -> str | None:
-    """Dtype of most of the stored values, e.g. `BF16`; None if there are no safetensors."""
+    """Dtype of most of the stored values, in which the result is saved, so that it has the size of its base.
+
+    Args:
+        folder: folder of a model.
+
+    Returns:
+        Name of the format, e.g. `BF16`; None if there are no safetensors.
+
+    Raises:
+        ModelError: a file is truncated or is not a safetensors file.
+    """
     counts: Counter[str] = Counter()
     for tensor in stored_tensors(folder).values():
         counts[tensor.dtype] += tensor.count
@@ -73,10 +102,19 @@ def stored_dtype(folder: Path) -> str | None:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Read the header of a safetensors file.
+    """Read the header of a safetensors file and check it against the file's size, before a library maps the file.
+
+    The format is specified in the README of Hugging Face's `safetensors`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name.
 
     Raises:
         ModelError: the file is truncated or is not a safetensors file.
+        OSError: the file cannot be opened.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -84,7 +122,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0  # noqa: PLR2004 - the format's first field
         text = file.read(length) if 0 < length <= min(size, MAX_HEADER_BYTES) else b""
     try:
-        # Each value takes some fifty times as much memory as in the file.
+        # A parsed value takes about fifty times the memory of its text.
         few = sum(text.count(sign) for sign in b",[{") <= MAX_VALUES
         header = json.loads(text if few else b"", object_pairs_hook=_once)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -97,7 +135,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return found
 
 
-def _wrong(tensors: dict[str, Any], notes: Any, size: int) -> str:
+def _wrong(tensors: dict[str, Any], notes: object, size: int) -> str:
     """Description of what is wrong with a header; empty if it is valid.
 
     Args:
@@ -122,7 +160,7 @@ def _wrong(tensors: dict[str, Any], notes: Any, size: int) -> str:
     return "" if end == size else f"is damaged: it has {size:,} bytes of weights and should have {end:,}"
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """JSON object without duplicate keys."""
     value = dict(pairs)
     if len(value) < len(pairs):

@@ -32,9 +32,13 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         source: from `resolve_model`.
         config: for `use_fast_tokenizer` and `trust_remote_code`.
 
+    Returns:
+        The tokenizer, checked: it has an embedding for each id, and its chat template has limits.
+
     Raises:
-        ModelError: it cannot be loaded, or has token ids without an embedding in the model.
+        ModelError: it cannot be loaded, fails on some texts, or has token ids without an embedding in the model.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        MemoryError: out of memory.
     """
     trusted = resolve_trust_remote_code(source, config)
     try:
@@ -50,21 +54,32 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         if isinstance(error, MemoryError):
             raise
         if source.kind != "gguf" and (source.folder / "config.json").is_file():
-            load_architecture(source, trust_remote_code=trusted)  # which transformers reads for a tokenizer too
+            load_architecture(
+                source, trust_remote_code=trusted
+            )  # reports a broken config.json, which transformers also reads for a tokenizer
         raise ModelError(_why_not(source, error, trusted=trusted)) from error
     check_tokenizer(tokenizer, source.name)
-    if source.kind != "gguf" and (source.folder / "config.json").is_file():  # an adapter has its base's
+    if source.kind != "gguf" and (source.folder / "config.json").is_file():  # an adapter's folder has none
         _check_vocabulary(tokenizer, source, trusted=trusted)
     return tokenizer
 
 
 def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
-    """Read the tokenizer of a folder or GGUF file and set its padding token.
+    """Read the tokenizer of a folder or GGUF file and set its padding token, without the checks of `load_tokenizer`.
 
     Args:
         folder: the model's folder, or the folder of the GGUF file.
         gguf_file: name of the GGUF file in the folder; None to read the tokenizer's own files.
         **arguments: further arguments of `AutoTokenizer.from_pretrained`. They are not saved with the tokenizer.
+
+    Returns:
+        The tokenizer, which pads on the right.
+
+    Raises:
+        PanicError: the tokenizers library has panicked.
+        ModelError: the GGUF file is truncated or damaged.
+        OSError: there is no tokenizer, as transformers reports it.
+        ValueError: the files are not valid, as transformers reports it.
     """
     from transformers import AutoTokenizer
 
@@ -124,6 +139,9 @@ def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
 
     Uses the tokenizer's own padding token, else a token that its vocabulary has for the purpose, else the unknown
     token. A vocabulary without any of these pads with the end of sequence.
+
+    Args:
+        tokenizer: changed in place.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return

@@ -110,7 +110,7 @@ class ModelScoring:
         if not self._by_head:
             found: list[float] = scorer.rewards(batch["input_ids"], batch["attention_mask"]).tolist()
             return found
-        indices = _last_read(batch, scorer.skipped)
+        indices = _last_read(batch, scorer.ignored_token_id)
 
         def objective(hidden: Tensor) -> Tensor:
             return apply_head(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, indices))
