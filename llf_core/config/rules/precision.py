@@ -51,8 +51,8 @@ PRECISION = (
         ("train_from_scratch", "finetuning_type"),
         lambda c: c.model.train_from_scratch and weights_frozen(c),
         lambda c: (
-            f"train_from_scratch starts with random weights, and finetuning_type {c.method.finetuning_type} leaves "
-            "them as they are. Expected full."
+            f"Training starts with random weights (train_from_scratch), and finetuning_type {c.method.finetuning_type} "
+            "leaves them as they are. Expected full."
         ),
         (
             Fix("Train every weight", {"finetuning_type": "full"}),

@@ -17,6 +17,13 @@ TURNS = TWO | {"mix_strategy": "interleave_under"}
 # key, severity, what is asked, and what of the message matters
 CASES = [
     ("dataset", "error", {"dataset": None}, "No data set is set."),
+    ("train_from_scratch", "error", {"train_from_scratch": True}, "Training starts with random weights"),
+    (
+        "train_from_scratch",
+        "error",
+        {"train_from_scratch": True, "adapter_name_or_path": "a", "finetuning_type": "full", "learning_rate": 1e-5},
+        "replaces by random ones",
+    ),
     (
         "adapter_name_or_path",
         "error",

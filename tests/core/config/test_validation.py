@@ -30,16 +30,16 @@ def test_a_fix_is_offered_once_where_the_default_is_the_nearest_name_too():
 
 
 def test_a_feature_that_is_not_built_is_named():
-    problem = only(validate(BASE | {"shift_attn": True}), "not_built")
+    problem = only(validate(BASE | {"enable_liger_kernel": True}), "not_built")
     assert problem.message == (
-        "`shift_attn` is true, which is not supported yet (LongLoRA's shifted attention). Expected it to be absent."
+        "`enable_liger_kernel` is true, which is not supported yet (Liger kernels). Expected it to be absent."
     )
     assert problem.severity == "error"
 
 
 @pytest.mark.parametrize("value", [False, "no", "false", "off"])
 def test_a_feature_that_is_not_built_may_say_that_it_is_not_wanted(value):
-    assert validate(BASE | {"shift_attn": value, "use_galore": value}).problems == ()
+    assert validate(BASE | {"enable_liger_kernel": value, "use_unsloth": value}).problems == ()
 
 
 def test_a_value_that_is_not_built_is_named_and_replaced_by_the_default_in_the_rest():

@@ -36,7 +36,7 @@ RULES = (
         ("shift_attn", "stage"),
         lambda c: bool(c.get("shift_attn")) and stage_of(c).data_kind not in ("answers", "texts"),
         lambda c: (
-            f"shift_attn would change the log-probabilities that stage {c.stage.stage} compares. Expected pt, sft or kd."
+            f"shift_attn would change the log-probabilities that stage {c.stage.stage} needs. Expected pt, sft or kd."
         ),
         (Fix("Attend to everything", {"shift_attn": False}), Fix("Take stage sft", {"stage": "sft"})),
     ),
