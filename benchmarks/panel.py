@@ -65,7 +65,7 @@ def main() -> None:
     asked = parser.parse_args()
     from llf_core.runs import RunFolder, RunReader
     from llf_core.runs.run_index import RunIndex
-    from llf_widgets.server.runs import Opened
+    from llf_widgets.server.runs import RunDetails
 
     with tempfile.TemporaryDirectory(prefix="llf-panel-") as scratch:
         home = Path(scratch)
@@ -90,7 +90,7 @@ def main() -> None:
             "first_search_s": seconds(search),
             "search_s": seconds(search),
             "read_long_run_s": seconds(lambda: RunReader(long).metrics()),
-            "open_long_run_s": seconds(lambda: json.dumps(Opened(long).details())),
+            "open_long_run_s": seconds(lambda: json.dumps(RunDetails(long).read())),
         }
     for name, value in found.items():
         print(f"{name:20} {1000 * value:10.2f} ms")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llf_widgets.inspect import Inspect
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
-    from llf_widgets.rewards import reward_accuracy, win_rate
+    from llf_widgets.reward_evaluation import reward_accuracy, win_rate
     from llf_widgets.start import sweep, train
     from llf_widgets.versions import check
 
@@ -62,10 +62,10 @@ _HOMES = {
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
     "reward": "llf_core.rewards",
-    "reward_accuracy": "llf_widgets.rewards",
+    "reward_accuracy": "llf_widgets.reward_evaluation",
     "sweep": "llf_widgets.start",
     "train": "llf_widgets.start",
-    "win_rate": "llf_widgets.rewards",
+    "win_rate": "llf_widgets.reward_evaluation",
 }
 
 __getattr__ = lazy_exports(__name__, _HOMES)

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
 
-CELL = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
+CELL_STYLE = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
 
 
 def _cells(*texts: str) -> str:
-    return "".join(f'<td style="{CELL}">{escape(text)}</td>' for text in texts)
+    return "".join(f'<td style="{CELL_STYLE}">{escape(text)}</td>' for text in texts)
 
 
 class Answers(list[Answer]):
     """A list of `Answer` with a table as its display. Model text is escaped, never interpreted as HTML."""
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="{CELL}">{name}</th>' for name in ("Prompt", "Base", "Tuned"))
+        head = "".join(f'<th style="{CELL_STYLE}">{name}</th>' for name in ("Prompt", "Base", "Tuned"))
         rows = "".join(f"<tr>{_cells(one.prompt, one.base, one.tuned)}</tr>" for one in self)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-def allow_shown(code: Iterable[Mapping[str, Any]]) -> str:
+def allow_code(code: Iterable[Mapping[str, Any]]) -> str:
     """Record that the reader allows code as displayed; if it has changed since, views ask again.
 
     Args:

@@ -13,12 +13,24 @@ class FrontEnd(anywidget.AnyWidget):
     """A widget that receives kernel messages however late the page has loaded its module.
 
     anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model
-    never receives messages, without an error. `hear` in `labextension/widgets/shared/initialize.js` works
+    never receives messages, without an error. `ensureConnected` in `labextension/widgets/shared/initialize.js` works
     around this; it needs the model's id.
     """
 
-    _own = traitlets.Unicode(help="The id of the widget's model").tag(sync=True)
+    _comm_id = traitlets.Unicode(help="The id of the widget's model").tag(sync=True)
 
     def __init__(self, **values: Any) -> None:
         own = uuid4().hex
-        super().__init__(model_id=own, _own=own, **values)
+        super().__init__(model_id=own, _comm_id=own, **values)
+
+    def widget_mimebundle(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget's own MIME bundle and its metadata, to which a view adds what hosts without widgets show.
+
+        Args:
+            options: IPython's display options, passed on to anywidget.
+
+        Returns:
+            Data and metadata by MIME type; both are empty for a widget without a front end.
+        """
+        found: tuple[dict[str, Any], dict[str, Any]] | None = super()._repr_mimebundle_(**options)
+        return ({}, {}) if found is None else found

@@ -18,18 +18,18 @@ def home_hash(folder: Path | None = None) -> str:
     return hashlib.sha256(str((folder or home()).resolve()).encode()).hexdigest()
 
 
-def runs_label() -> str:
+def display_runs_path() -> str:
     """The runs folder for display, the home directory as `~`: `~/.llf/runs`."""
-    return shown_path(home().resolve() / "runs")
+    return display_path(home().resolve() / "runs")
 
 
-def shown_path(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path for display, the home directory as `~`."""
     user = Path.home().resolve()
     return f"~/{path.relative_to(user)}" if path.is_relative_to(user) else str(path)
 
 
-def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
+def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
     """The folder of a run given as a `Run`, id, or path.
 
     Args:
@@ -55,7 +55,7 @@ def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None)
     return open_run(run, home)
 
 
-def compare(server: dict[str, Any]) -> list[str]:
+def server_mismatches(server: dict[str, Any]) -> list[str]:
     """Sentences about differences between this kernel and a server's answer to `llf/api/version`."""
     problems = []
     if server["llf"] != __version__:
@@ -65,7 +65,7 @@ def compare(server: dict[str, Any]) -> list[str]:
         )
     if server["home"] != home_hash():
         problems.append(
-            f"This kernel writes runs to {runs_label()}, the panel reads {server['folder']}. "
+            f"This kernel writes runs to {display_runs_path()}, the panel reads {server['folder']}. "
             "Set LLF_HOME to one folder in both."
         )
     return problems

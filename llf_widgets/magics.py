@@ -25,7 +25,7 @@ USAGE = """\
 %llf resume [RUN]         resumes from the newest checkpoint
 %%llf_train [VARIABLE]    starts a run from the YAML in the cell and shows it
 RUN is a run id or `last`, the default."""
-SHOWN = 20
+MAX_ROWS = 20
 
 
 @magics_class
@@ -39,13 +39,13 @@ class LLFMagics(Magics):
         Raises:
             UsageError: the command is unknown or cannot be carried out.
         """
-        words = shlex.split(line)
-        name = words[0] if words else "help"
+        arguments = shlex.split(line)
+        name = arguments[0] if arguments else "help"
         command = COMMANDS.get(name)
-        if command is None or len(words) > 2:  # noqa: PLR2004 - a command and a run
+        if command is None or len(arguments) > 2:  # noqa: PLR2004 - a command and a run
             raise UsageError(f"%llf {line} is not a command. Expected one of:\n{USAGE}")
         try:
-            return command(words[1] if len(words) > 1 else "last")
+            return command(arguments[1] if len(arguments) > 1 else "last")
         except (ValueError, OSError, RuntimeError) as error:
             raise UsageError(str(error)) from None
 
@@ -71,8 +71,9 @@ class LLFMagics(Magics):
         except (ConfigError, OSError) as error:
             raise UsageError(str(error)) from None
         if variable:
+            assert self.shell is not None  # noqa: S101 - IPython registers magics with its shell
             self.shell.user_ns[variable] = run
-        display(_monitor(run))
+        display(_monitor(run))  # type: ignore[no-untyped-call]
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -80,7 +81,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     shell.register_magics(LLFMagics)
 
 
-def _attached(name: str) -> Run:
+def _attach(name: str) -> Run:
     """Open a run by id; `last` is the newest.
 
     Raises:
@@ -100,7 +101,7 @@ def _attached(name: str) -> Run:
 def _runs(_: str) -> None:
     from llf_core.runs import list_runs
 
-    page = list_runs(limit=SHOWN)
+    page = list_runs(limit=MAX_ROWS)
     for row in page.rows:
         steps = f"{row.step} of {row.total}" if row.total else ""
         print(f"{row.id:<44} {row.state:<9} {steps:<14} {row.name}".rstrip())  # noqa: T201 - the cell's output
@@ -111,40 +112,40 @@ def _runs(_: str) -> None:
 def _monitor(run: Any) -> Any:
     from llf_widgets.monitor import Monitor
 
-    return Monitor(_attached(run) if isinstance(run, str) else run)
+    return Monitor(_attach(run) if isinstance(run, str) else run)
 
 
 def _stop(name: str) -> None:
-    run = _attached(name)
-    _tell(run, "has already ended" if run.stop(by="magic") is None else "stops after the current step")
+    run = _attach(name)
+    _print_status(run, "has already ended" if run.stop(by="magic") is None else "stops after the current step")
 
 
 def _checkpoint(name: str) -> None:
     from llf_core.runs import send_request
 
-    run = _attached(name)
+    run = _attach(name)
     if run.status().has_ended:
         raise ValueError(f"{run.id} is {run.state}. Expected a live run.")
     send_request(run.folder, "checkpoint", by="magic")
-    _tell(run, "saves a checkpoint after the current step")
+    _print_status(run, "saves a checkpoint after the current step")
 
 
 def _kill(name: str) -> None:
-    run = _attached(name)
-    _tell(run, f"is {run.kill(by='magic').state}")
+    run = _attach(name)
+    _print_status(run, f"is {run.kill(by='magic').state}")
 
 
 def _resume(name: str) -> None:
-    run = _attached(name)
+    run = _attach(name)
     run.resume()
-    _tell(run, "was resumed")
+    _print_status(run, "was resumed")
 
 
 def _help(_: str) -> None:
     print(USAGE)  # noqa: T201 - the cell's output
 
 
-def _tell(run: Run, what: str) -> None:
+def _print_status(run: Run, what: str) -> None:
     print(f"{run.id} {what}.")  # noqa: T201 - the cell's output
 
 

@@ -12,13 +12,13 @@ class ProgressLine:
     """One line of progress below a cell, updated in place.
 
     Args:
-        first: initial text.
+        text: initial text.
     """
 
-    def __init__(self, first: str = "") -> None:
-        self._longest = 0
-        if first:
-            self._write(first)
+    def __init__(self, text: str = "") -> None:
+        self._width = 0
+        if text:
+            self._write(text)
 
     def __enter__(self) -> Self:
         return self
@@ -34,11 +34,11 @@ class ProgressLine:
         self._write(f"{what}: {done:,} of {total:,}" if total else f"{what} …")
 
     def _write(self, text: str) -> None:
-        self._longest = max(self._longest, len(text))
-        print(f"\r{text:<{self._longest}}", end="", flush=True)  # noqa: T201 - the cell's progress
+        self._width = max(self._width, len(text))
+        print(f"\r{text:<{self._width}}", end="", flush=True)  # noqa: T201 - the cell's progress
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._longest:
+        if self._width:
             print(flush=True)  # noqa: T201 - the cell's progress

@@ -43,7 +43,7 @@ def train(
         >>> llf.Monitor(run)  # doctest: +SKIP
     """
     config, rows = split_rows(config)
-    return launch(config, name=name, rows=rows, rewards=rewards, notebook=notebook_place(), queue=queue)
+    return launch(config, name=name, rows=rows, rewards=rewards, notebook=notebook_location(), queue=queue)
 
 
 def sweep(
@@ -70,7 +70,7 @@ def sweep(
         >>> llf.Compare(runs)  # doctest: +SKIP
     """
     config, rows = split_rows(config)
-    return sweep_runs(config, values, name=name, rows=rows, rewards=rewards, notebook=notebook_place())
+    return sweep_runs(config, values, name=name, rows=rows, rewards=rewards, notebook=notebook_location())
 
 
 def split_rows(config: Any) -> tuple[Any, Any]:
@@ -87,7 +87,7 @@ def _names_data(dataset: object) -> bool:
     return dataset is None or isinstance(dataset, str | os.PathLike)
 
 
-def notebook_place() -> dict[str, str] | None:
+def notebook_location() -> dict[str, str] | None:
     """Path and cell of the notebook that is running, if the host provides them; else None."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None

@@ -14,9 +14,9 @@ from typing import Any
 from jupyter_server.serverapp import list_running_servers
 
 from llf_core import __version__
-from llf_widgets.home import compare, runs_label
+from llf_widgets.home import display_runs_path, server_mismatches
 
-TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+TRAINING_PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 TIMEOUT = 3.0
 
 
@@ -42,16 +42,16 @@ class Check:
 
 def check() -> Check:
     """Compare LLF in the kernel with the Jupyter server, and check the packages for training."""
-    kernel = {"llf": __version__, "python": platform.python_version(), "runs": runs_label()}
+    kernel = {"llf": __version__, "python": platform.python_version(), "runs": display_runs_path()}
     problems = []
-    missing = [name for name in TRAINING if find_spec(name) is None]
+    missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
     if missing:
         problems.append(f'Training needs {", ".join(missing)} here. Run: pip install "llf[train]"')
-    server, said = _ask_server()
-    if said:
-        problems.append(said)
+    server, error = _ask_server()
+    if error:
+        problems.append(error)
     if server:
-        problems += compare(server)
+        problems += server_mismatches(server)
     return Check(kernel, server, problems)
 
 
@@ -69,12 +69,12 @@ def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=TIMEOUT) as response:
             return json.load(response), None
-    except urllib.error.HTTPError as error:
-        if error.code == 404:  # noqa: PLR2004
+    except urllib.error.HTTPError as failure:
+        if failure.code == 404:  # noqa: PLR2004
             return None, (
                 "LLF is not installed in the Jupyter server (404), so the panel stays empty. "
                 "Run pip install llf in its environment, then restart it."
             )
-        return None, f"The Jupyter server refused to report its version ({error.code}). Log in to it again."
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        return None, f"The Jupyter server did not report its version: {error}."
+        return None, f"The Jupyter server refused to report its version ({failure.code}). Log in to it again."
+    except (urllib.error.URLError, TimeoutError, ValueError) as failure:
+        return None, f"The Jupyter server did not report its version: {failure}."

@@ -41,7 +41,7 @@ def _not_built(path: Path) -> str:
     )
     return (
         "export default { render({ model, el }) {\n"
-        "  if ([undefined, 'presets'].includes(model?.get('_pane'))) "
+        "  if ([undefined, 'presets'].includes(model?.get('_component'))) "
         f"el.textContent = {json.dumps(sentence)};\n"
         "} };\n"
     )

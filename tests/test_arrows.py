@@ -33,7 +33,7 @@ RANKS = (
     {"evaluation"},
     {"cli"},
 )
-SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "static"))
+SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "mime_bundle"))
 """What a run's monitor is made of, by a kernel or by the server."""
 LIGHT = {
     "lazy_exports",

@@ -9,7 +9,7 @@ import { Api } from './api';
 import { runInCell } from './notebook';
 import { parseViewData, type IViewData } from './view_data';
 
-/** MIME type of an LLF view in a cell output; `llf_widgets/saved_notebook.py` writes it. */
+/** MIME type of an LLF view in a cell output; `llf_widgets/view_mime_type.py` writes it. */
 export const VIEW_MIME_TYPE = 'application/vnd.llf.view+json';
 const WIDGET_MIME_TYPE = 'application/vnd.jupyter.widget-view+json';
 const RENDERER_RANK = -20; // before the renderer of ipywidgets, which has -10

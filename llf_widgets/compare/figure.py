@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.runs.metric_catalog import Group
-    from llf_widgets.monitor.watch import Watch
+    from llf_widgets.monitor.run_tracker import RunTracker
 
 OVER = {"step": "step", "tokens": "tokens", "time": "minutes"}
 PLACE = {"step": "step %{x:,d}", "tokens": "%{x:,d} tokens", "time": "%{x:.1f} minutes"}
@@ -44,7 +44,7 @@ def series(number: int) -> tuple[str, str]:
     return SERIES[number % tones][0], SERIES[(number + number // tones) % tones][1]
 
 
-def places(watch: Watch, steps: np.ndarray, over: str) -> np.ndarray:
+def places(watch: RunTracker, steps: np.ndarray, over: str) -> np.ndarray:
     """Convert steps to x values: steps, tokens processed, or minutes of training.
 
     Args:
@@ -91,7 +91,7 @@ class Choice:
         return f"Held out: {lowercase_label(title)}", title
 
 
-def choices(watches: Sequence[Watch]) -> list[Choice]:
+def choices(watches: Sequence[RunTracker]) -> list[Choice]:
     """The available curves, by group.
 
     Args:
@@ -127,7 +127,7 @@ class Drawn:
 
 
 def figure_json(
-    watches: Sequence[Watch], *, curve: str = "loss", over: str = "step", log: bool = False, every: bool = False
+    watches: Sequence[RunTracker], *, curve: str = "loss", over: str = "step", log: bool = False, every: bool = False
 ) -> dict[str, Any]:
     """Build a validation panel and a training panel as Plotly JSON with numpy arrays.
 
@@ -165,7 +165,7 @@ class _Panel:
 
 
 def _drawn(  # noqa: PLR0913, PLR0917 - a line and where it comes from
-    number: int, called: str, watch: Watch, steps: np.ndarray, values: np.ndarray, over: str,
+    number: int, called: str, watch: RunTracker, steps: np.ndarray, values: np.ndarray, over: str,
     logged: np.ndarray | None = None,
 ) -> Drawn:  # fmt: skip
     x, y = decimate(steps, values, LIMIT)

@@ -11,7 +11,7 @@ from llf_core.config.number_format import exact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_widgets.monitor.watch import Watch
+    from llf_widgets.monitor.run_tracker import RunTracker
 
 LONGEST = 24  # letters that fit beside a chart
 MOST_KEYS = 3  # in a label
@@ -27,20 +27,20 @@ SHORT = {
 """Short names of config keys; empty if the value is clear without one."""
 
 
-def labels(watches: Sequence[Watch]) -> list[str]:
+def labels(trackers: Sequence[RunTracker]) -> list[str]:
     """Labels of at most 24 characters, numbered if two are equal.
 
     A label is the run's name without the words that all names start with; for equal names the differing settings (`lr
     3e-3`); if that is too long, the name shortened in the middle.
 
     Args:
-        watches: the runs, already read.
+        trackers: the runs, already read.
     """
-    given = [_spoken(name) for name in _apart([watch.facts.name or watch.facts.id for watch in watches])]
+    given = [_spoken(name) for name in _apart([tracker.snapshot.name or tracker.snapshot.id for tracker in trackers])]
     found = [middle(name, LONGEST) for name in given]
     for name in dict.fromkeys(found):
         alike = [place for place, one in enumerate(found) if one == name]
-        told = _differences([watches[place] for place in alike])
+        told = _differences([trackers[place] for place in alike])
         if len(alike) > 1 and len(set(told)) > 1 and all(0 < len(one) <= LONGEST for one in told):
             for place, one in zip(alike, told, strict=True):
                 found[place] = one
@@ -100,9 +100,9 @@ def _read(text: str) -> Any:
         return text
 
 
-def _differences(watches: Sequence[Watch]) -> list[str]:
+def _differences(trackers: Sequence[RunTracker]) -> list[str]:
     """Differing settings of each run; empty if there are none or too many."""
-    configs = [watch.config for watch in watches]
+    configs = [tracker.config for tracker in trackers]
     keys = differing(configs)
     if not 0 < len(keys) <= MOST_KEYS:
         return [""] * len(configs)

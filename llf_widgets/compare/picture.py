@@ -14,7 +14,7 @@ from llf_widgets.monitor.picture import hex_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_widgets.monitor.watch import Watch
+    from llf_widgets.monitor.run_tracker import RunTracker
 
 SIZE, DPI = (7.4, 5.4), 120
 QUIET = "#7a7a7a"
@@ -22,7 +22,7 @@ DASHES = {"solid": "-", "6px,3px": (0, (6, 3)), "2px,2px": (0, (2, 2)), "8px,3px
 POINTS = 0.75  # of a pixel
 
 
-def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
+def picture(watches: Sequence[RunTracker], options: dict[str, Any]) -> str:
     """Draw the figure of `figure_json` as a PNG data URL.
 
     Args:

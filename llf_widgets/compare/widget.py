@@ -12,16 +12,16 @@ import traitlets
 from llf_core.runs.metric_catalog import primary_metric
 from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
-from llf_widgets.close_parts import close_parts
+from llf_widgets.close_widgets import close_descendants
+from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
 from llf_widgets.compare.figure import OVER, choices, figure_json, series
 from llf_widgets.compare.labels import labels, middle
-from llf_widgets.compare.sides import NONE, Part, parts
 from llf_widgets.figures import packed
 from llf_widgets.front_end import FrontEnd
-from llf_widgets.home import folder_of
-from llf_widgets.monitor.watch import Watch
-from llf_widgets.saved_notebook import VIEW
+from llf_widgets.home import run_folder
+from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
     AnyRun = Run | RunFolder | Path | str
 
-MOST = 8
-OFFERED = 50  # runs that can be added, the newest ones
-NAMED = 40  # letters of a run's name in a list
+MAX_RUNS = 8
+MAX_CHOICES = 50  # runs that can be added, the newest ones
+NAME_CHARACTERS = 40  # letters of a run's name in a list
 SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
 """Smoothing windows in steps; 0 disables smoothing."""
 CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 
 
-class Sides(FrontEnd):
+class CompareView(FrontEnd):
     """The front end: x axis, table, curves and answers.
 
     It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, answered with `{"html": page}`.
@@ -49,19 +49,21 @@ class Sides(FrontEnd):
 
     _esm = script("compare")
     _css = stylesheet("compare")
-    view = traitlets.Dict(help="`runs`, `parts`, `answers`, and `offered`: runs that can be added").tag(sync=True)
+    view = traitlets.Dict(help="`runs`, `sections`, `answers`, and `offered`: runs that can be added").tag(sync=True)
     figure = traitlets.Dict(help="What `figure_json` makes, packed").tag(sync=True)
     curve = traitlets.Unicode("loss", help="The name of the curve that is drawn").tag(sync=True)
-    curves = traitlets.List(help="`title`, `help`, `log` and `lines` ([name, label]) of each group").tag(sync=True)
+    curves: traitlets.List[dict[str, object]] = traitlets.List(
+        help="`title`, `help`, `log` and `lines` ([name, label]) of each group"
+    ).tag(sync=True)
     over = traitlets.Enum(list(OVER), "step").tag(sync=True)
     smoothing = traitlets.Int(None, allow_none=True, help="Steps; None takes what suits the runs").tag(sync=True)
     log = traitlets.Bool(default_value=False).tag(sync=True)
     every = traitlets.Bool(default_value=False).tag(sync=True)
     choices = traitlets.List(list(SMOOTHING)).tag(sync=True)
-    trouble = traitlets.Unicode("", help="Why a run could not be added").tag(sync=True)
+    error = traitlets.Unicode("", help="Why a run could not be added").tag(sync=True)
 
 
-class Compare(widgets.VBox):
+class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """Runs side by side: results, cost, differences in config, data and environment, curves and answers.
 
     It is read-only. Live runs are shown in their current state; `refresh()` reads them again.
@@ -81,14 +83,14 @@ class Compare(widgets.VBox):
     def __init__(self, runs: Sequence[AnyRun], *, home: Path | str | None = None) -> None:
         self._home = home
         self._index = RunIndex(home)
-        self._sides = Sides()
-        self._watches = self._watched(runs)
-        super().__init__(children=[self._sides])
+        self._view = CompareView()
+        self._trackers = self._track(runs)
+        super().__init__(children=[self._view])
         self.add_class("llf")
         self.add_class("llf-Compare")
-        self._sides.observe(lambda _: self._draw(), ["curve", "over", "log", "every"])
-        self._sides.observe(lambda _: self.refresh(), "smoothing")
-        self._sides.on_msg(self._on_message)
+        self._view.observe(lambda _: self._draw(), ["curve", "over", "log", "every"])
+        self._view.observe(lambda _: self.refresh(), "smoothing")
+        self._view.on_msg(self._on_message)
         self.refresh()
 
     def show(self, runs: Sequence[AnyRun]) -> None:
@@ -98,47 +100,50 @@ class Compare(widgets.VBox):
             FileNotFoundError: a run does not exist.
             ValueError: no runs, or more than eight.
         """
-        self._watches = self._watched(runs)
+        self._trackers = self._track(runs)
         self.refresh()
 
     def refresh(self) -> None:
         """Read the runs again."""
-        for watch in self._watches:
-            watch.look()
-        chosen = self._sides.smoothing
-        window = max(window_of(one.series, one.facts.total) for one in self._watches) if chosen is None else chosen
-        for watch in self._watches:
-            if watch.window != window:
-                watch.smooth(window)
-        self._offer_curves()
-        shown = {watch.facts.id for watch in self._watches}
-        self._sides.view = {
+        for tracker in self._trackers:
+            tracker.refresh()
+        chosen = self._view.smoothing
+        window = max(window_of(one.series, one.snapshot.total) for one in self._trackers) if chosen is None else chosen
+        for tracker in self._trackers:
+            if tracker.window != window:
+                tracker.smooth(window)
+        self._update_curves()
+        shown = {tracker.snapshot.id for tracker in self._trackers}
+        self._view.view = {
             "runs": [
-                {"name": watch.facts.name or watch.facts.id, "label": label, "id": watch.facts.id,
-                 "state": watch.facts.state, "tone": number % 4 + 1, "dash": series(number)[1]}
-                for number, (watch, label) in enumerate(zip(self._watches, labels(self._watches), strict=True))
+                {"name": tracker.snapshot.name or tracker.snapshot.id, "label": label, "id": tracker.snapshot.id,
+                 "state": tracker.snapshot.state, "tone": number % 4 + 1, "dash": series(number)[1]}
+                for number, (tracker, label) in enumerate(zip(self._trackers, labels(self._trackers), strict=True))
             ],
-            "parts": [part.json() for part in self.parts()],
+            "sections": [section.json() for section in self.sections()],
             "answers": self.answers(),
-            "offered": [
-                {"id": row.id, "name": f"{middle(row.name, NAMED)}, {row.state}", "title": f"{row.name} ({row.id})"}
-                for row in self._index.page(limit=OFFERED).rows if row.id not in shown and row.state != "broken"
-            ] if len(self._watches) < MOST else [],
+            "available_runs": [
+                {"id": row.id, "name": f"{middle(row.name, NAME_CHARACTERS)}, {row.state}",
+                 "title": f"{row.name} ({row.id})"}
+                for row in self._index.page(limit=MAX_CHOICES).rows if row.id not in shown and row.state != "broken"
+            ] if len(self._trackers) < MAX_RUNS else [],
         }  # fmt: skip
         self._draw()
 
-    def parts(self) -> list[Part]:
+    def sections(self) -> list[TableSection]:
         """The table as data."""
-        return parts(self._watches)
+        return comparison_sections(self._trackers)
 
     def answers(self) -> list[dict[str, Any]]:
         """Prompts that several runs answered: `prompt`, `base`, and `texts`, the last answer of each run or None."""
-        by_run = [{prompt: (base, said) for prompt, base, said, _ in watch.answers.last()} for watch in self._watches]
+        by_run = [
+            {prompt: (base, said) for prompt, base, said, _ in tracker.answers.last()} for tracker in self._trackers
+        ]
         prompts = list(dict.fromkeys(prompt for answers in by_run for prompt in answers))
         rows = []
         for prompt in prompts:
             found = [answers.get(prompt) for answers in by_run]
-            if len(self._watches) > 1 and sum(one is not None for one in found) < 2:  # noqa: PLR2004 - side by side
+            if len(self._trackers) > 1 and sum(one is not None for one in found) < 2:  # noqa: PLR2004 - side by side
                 continue
             base = next((one[0] for one in found if one is not None and one[0]), "")
             rows.append({"prompt": prompt, "base": base, "texts": [None if one is None else one[1] for one in found]})
@@ -154,7 +159,7 @@ class Compare(widgets.VBox):
 
         from llf_core.launch import Run
 
-        frames = {watch.facts.id: Run(watch.folder).metrics() for watch in self._watches}
+        frames = {tracker.snapshot.id: Run(tracker.folder).metrics() for tracker in self._trackers}
         return pd.concat(frames, names=["run"])
 
     def html(self, path: Path | str | None = None) -> str:
@@ -171,78 +176,78 @@ class Compare(widgets.VBox):
             Path(path).write_text(page, encoding="utf-8")
         return page
 
-    def _watched(self, runs: Sequence[AnyRun]) -> list[Watch]:
-        if isinstance(runs, str | Path) or not 1 <= len(runs) <= MOST:
-            raise ValueError(f"Compare expects a list of 1 to {MOST} runs, run ids or run folders.")
-        return [Watch(folder_of(run, self._home), self._sides.smoothing) for run in runs]
+    def _track(self, runs: Sequence[AnyRun]) -> list[RunTracker]:
+        if isinstance(runs, str | Path) or not 1 <= len(runs) <= MAX_RUNS:
+            raise ValueError(f"Compare expects a list of 1 to {MAX_RUNS} runs, run ids or run folders.")
+        return [RunTracker(run_folder(run, self._home), self._view.smoothing) for run in runs]
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         """Add or remove a run, or answer with the page; errors are shown in the view."""
         kind, run = (message.get("type"), message.get("run")) if isinstance(message, dict) else (None, None)
-        ids = [watch.facts.id for watch in self._watches]
-        self._sides.trouble = ""
+        ids = [tracker.snapshot.id for tracker in self._trackers]
+        self._view.error = ""
         try:
             if kind == "html":
-                self._sides.send({"html": self.html()})
+                self._view.send({"html": self.html()})
             elif kind == "add" and isinstance(run, str) and run not in ids:
                 self.show([*ids, run])
             elif kind == "remove" and run in ids and len(ids) > 1:
                 self.show([one for one in ids if one != run])
         except (OSError, ValueError) as error:
-            self._sides.trouble = str(error)
+            self._view.error = str(error)
 
     def _html(self) -> str:
-        view = self._sides.view
+        view = self._view.view
         heads = [one["label"] for one in view["runs"]]
         rows = [_row("th", "", heads), _row("td", "State", [one["state"] for one in view["runs"]])]
-        for part in view["parts"]:
-            note = f" {escape(part['note'])}" if part["note"] else ""
+        for section in view["sections"]:
+            note = f" {escape(section['note'])}" if section["note"] else ""
             width = len(heads) + 1
             style = CELL.format("left") + ";padding-top:10px"
-            rows.append(f'<tr><td colspan="{width}" style="{style}"><b>{escape(part["title"])}</b>{note}</td></tr>')
-            rows += [_row("td", line["label"], line["cells"], line["best"]) for line in part["lines"]]
+            rows.append(f'<tr><td colspan="{width}" style="{style}"><b>{escape(section["title"])}</b>{note}</td></tr>')
+            rows += [_row("td", line["label"], line["cells"], line["best"]) for line in section["rows"]]
         table = f'<table style="border-collapse:collapse"><tbody>{"".join(rows)}</tbody></table>'
-        return table + _picture(self._watches, self._options()) + _answers(heads, view["answers"])
+        return table + _picture(self._trackers, self._options()) + _answers(heads, view["answers"])
 
-    def _offer_curves(self) -> None:
+    def _update_curves(self) -> None:
         """Update the available curves, and keep the reader's choice or select the primary metric."""
         offered: dict[str, dict[str, Any]] = {}
-        found = choices(self._watches)
+        found = choices(self._trackers)
         for one in found:
             entry = {"title": one.group.title, "help": one.group.help, "log": one.group.log, "lines": []}
             offered.setdefault(one.group.title, entry)["lines"].append([one.name, one.label])
         names = [one.name for one in found]
-        with self._sides.hold_sync():
-            self._sides.curves = list(offered.values())
-            if self._sides.curve in {self._first, ""} or self._sides.curve not in names:
-                self._sides.curve = primary_metric(names)
+        with self._view.hold_sync():
+            self._view.curves = list(offered.values())
+            if self._view.curve in {self._first, ""} or self._view.curve not in names:
+                self._view.curve = primary_metric(names)
         self._first = primary_metric(names)
 
     _first = "loss"
 
     def _options(self) -> dict[str, Any]:
-        sides = self._sides
+        view = self._view
         return {
-            "curve": sides.curve,
-            "over": sides.over,
-            "log": sides.log,
-            "every": sides.every,
+            "curve": view.curve,
+            "over": view.over,
+            "log": view.log,
+            "every": view.every,
         }
 
     def _draw(self) -> None:
-        self._sides.figure = packed(figure_json(self._watches, **self._options()))
+        self._view.figure = packed(figure_json(self._trackers, **self._options()))
 
     def close(self) -> None:
         """Close the view."""
-        close_parts(self)
+        close_descendants(self)
         super().close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget; for hosts without widgets and saved notebooks also table, image and answers."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
-        ids = [watch.facts.id for watch in self._watches]
+        ids = [tracker.snapshot.id for tracker in self._trackers]
         return {
-            VIEW: {"view": "compare"},
+            VIEW_MIME_TYPE: {"view": "compare"},
             **shown,
             "text/html": f'<div class="llf-Static">{self._html()}</div>',
             "text/plain": f"llf.Compare({ids!r})",
@@ -267,8 +272,10 @@ def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
     return f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
+def _picture(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
     """The curves as a PNG data URL, since hosts without a kernel draw no charts."""
     from llf_widgets.compare.picture import picture
 
-    return f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{picture(watches, options)}"></p>'
+    return (
+        f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{picture(trackers, options)}"></p>'
+    )

@@ -9,12 +9,12 @@ import traitlets
 from llf_core.runs.config_file import run_config
 from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
 from llf_widgets.examples.summary import summary_html
-from llf_widgets.foreign_code import allow_shown
+from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
-from llf_widgets.home import folder_of
-from llf_widgets.inspect.child import Child, GoneError
-from llf_widgets.saved_notebook import VIEW
+from llf_widgets.home import run_folder
+from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
 from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from llf_core.runs.example_losses import ExampleLoss
 
 PAGE = 10
-UNREAD = "The texts are not shown, since the tokenizer would execute the code below. Examples are listed by index."
+CODE_NOT_ALLOWED = (
+    "The texts are not shown, since the tokenizer would execute the code below. Examples are listed by index."
+)
 
 
 class Examples(FrontEnd):
@@ -49,15 +51,14 @@ class Examples(FrontEnd):
 
     _esm = script("examples")
     _css = stylesheet("examples")
-    _asked = traitlets.Dict(help="`kind` or `step`, and `offset`").tag(sync=True)
     _page = traitlets.Dict(help="`total`, `rows` and `asked`").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
-    _code = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
+    _code: traitlets.List[dict[str, object]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
     def __init__(self, run: Run | RunFolder | Path | str, *, home: Path | str | None = None) -> None:
-        self._folder = folder_of(run, home)
+        self._folder = run_folder(run, home)
         self._losses = ExampleLosses(self._folder)
-        self._child: Child | None = None
+        self._process: DataProcess | None = None
         super().__init__()
         self.on_msg(self._receive)
         self.show("hardest")
@@ -104,59 +105,58 @@ class Examples(FrontEnd):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget; for hosts without widgets and saved notebooks the code that opens it."""
-        shown = super()._repr_mimebundle_(**kwargs) or {}
-        data, about = shown if isinstance(shown, tuple) else (shown, {})
+        data, metadata = self.widget_mimebundle(**kwargs)
         call = f"llf.Examples({self._folder.id!r})"
         texts = {"text/plain": call, "text/html": summary_html(call, self._page.get("rows", []))}
-        return data | texts | {VIEW: {"view": "examples"}}, about
+        return data | texts | {VIEW_MIME_TYPE: {"view": "examples"}}, metadata
 
     def close(self) -> None:
         """Close the view and its child process."""
-        if self._child is not None:
-            self._child.close()
+        if self._process is not None:
+            self._process.close()
         super().close()
 
-    def _show(self, found: list[ExampleLoss], asked: dict[str, Any]) -> None:
-        rows = [one.json() for one in found[asked["offset"] : asked["offset"] + PAGE]]
-        self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "asked": asked}
+    def _show(self, found: list[ExampleLoss], query: dict[str, Any]) -> None:
+        rows = [one.json() for one in found[query["offset"] : query["offset"] + PAGE]]
+        self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "query": query}
         if not rows or self._code:
             return
-        if self._child is None:
+        if self._process is None:
             self._note = "Reading the data…"
             config = run_config(self._folder).yaml()  # its paths are absolute
-            self._child = Child(config, lambda _: None, self._progress, lambda _: None, self._gone)
-            self._child.listen()
-        answer = self._child.ask("numbered", numbers=[row["number"] for row in rows])
-        answer.add_done_callback(lambda future: self._tell(future, rows, asked))
+            self._process = DataProcess(config, lambda _: None, self._on_progress, lambda _: None, self._on_exit)
+            self._process.start()
+        answer = self._process.request("numbered", numbers=[row["number"] for row in rows])
+        answer.add_done_callback(lambda future: self._show_texts(future, rows, query))
 
-    def _tell(self, answer: Future[Any], rows: list[dict[str, Any]], asked: dict[str, Any]) -> None:
+    def _show_texts(self, answer: Future[Any], rows: list[dict[str, Any]], query: dict[str, Any]) -> None:
         try:
             texts = {one["number"]: one for one in answer.result()}
-        except GoneError:
-            return  # `_gone` says why
+        except ProcessExitedError:
+            return  # `_on_exit` says why
         except ValueError as error:
             self._note = str(error)
             return
-        if self._page.get("asked") != asked:
+        if self._page.get("query") != query:
             return  # something else is shown by now
         self._note = "" if texts else "The data of this run has changed since, so its texts cannot be shown."
         self._page = self._page | {"rows": [row | texts.get(row["number"], {}) for row in rows]}
 
-    def _progress(self, dataset: str, rows: int) -> None:
+    def _on_progress(self, dataset: str, rows: int) -> None:
         self._note = f"{dataset}: {rows:,} records prepared…"
 
-    def _gone(self, reason: str) -> None:
-        child, self._child = self._child, None
+    def _on_exit(self, reason: str) -> None:
+        child, self._process = self._process, None
         self._code = [] if child is None else child.code
-        self._note = UNREAD if self._code else reason
+        self._note = CODE_NOT_ALLOWED if self._code else reason
 
     def _allow(self) -> None:
         """Allow the displayed code, and read the texts."""
-        if refused := allow_shown(self._code):
-            self._note = refused
+        if error := allow_code(self._code):
+            self._note = error
             return
         self._code, self._note = [], ""
-        self._receive(self, self._page["asked"], [])
+        self._receive(self, self._page["query"], [])
 
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         if not isinstance(content, dict):

@@ -32,7 +32,7 @@ class CellRows:
     variable: str
 
     @classmethod
-    def keep(cls, rows: object) -> CellRows:
+    def save(cls, rows: object) -> CellRows:
         """Write rows below `LLF_HOME`; equal rows go to the same file.
 
         Args:
@@ -46,7 +46,7 @@ class CellRows:
         path, _ = write_rows(table, home() / UPLOADS)
         return cls(table, str(path), _variable(rows))
 
-    def hold(self) -> None:
+    def ensure_saved(self) -> None:
         """Write the file again if it was removed while the form was open."""
         if not Path(self.path).exists():
             write_rows(self.table, Path(self.path).parent)
@@ -57,15 +57,15 @@ class CellRows:
         count = self.table.num_rows
         return f"{count:,} {'row' if count == 1 else 'rows'} from this cell"
 
-    def shown(self, text: str) -> str:
+    def to_display(self, text: str) -> str:
         """Replace the file name in a value of `dataset` with the label."""
         return text.replace(self.path, self.label)
 
-    def meant(self, text: str) -> str:
+    def from_display(self, text: str) -> str:
         """Replace the label in a value of `dataset` with the file name."""
         return text.replace(self.label, self.path)
 
-    def are(self, dataset: object) -> bool:
+    def matches(self, dataset: object) -> bool:
         """Whether a value of `dataset` refers to these rows only."""
         return dataset in (self.path, (self.path,), [self.path])
 

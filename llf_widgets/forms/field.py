@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_widgets.forms.messages import Message, wire
-from llf_widgets.forms.values import choices, kind
+from llf_widgets.forms.messages import Message, messages_json
+from llf_widgets.forms.values import choice_options, control_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[str] = ()) -> dict[str, object]:
+def field_json(
+    spec: FieldSpec, state: FormState, *, group: str = "", suggestions: Sequence[str] = ()
+) -> dict[str, object]:
     """A field as its section displays it.
 
     Args:
         spec: the field.
         state: the form's values.
         group: heading of the field.
-        offers: suggestions for a text field.
+        suggestions: suggestions for a text field.
     """
-    control: str = kind(spec)
+    control: str = control_kind(spec)
     text, unset = state.text(spec.key), spec.meaning(state.value)
     if control == "text" and (spec.lines or "\n" in text):
         control = "lines"
@@ -33,32 +35,32 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
         "label": spec.label,
         "unit": "" if wide else spec.unit or "",
         "help": spec.help,
-        "tip": _tip(spec),
+        "tooltip": _tooltip(spec),
         "kind": control,
         "text": text,
         "placeholder": unset,
-        "choices": choices(spec, unset) if control == "choice" else [],
-        "offers": list(offers or map(str, spec.choices or ())) if control == "text" else [],
+        "choices": choice_options(spec, unset) if control == "choice" else [],
+        "suggestions": list(suggestions or map(str, spec.choices or ())) if control == "text" else [],
         "group": group,
         "wide": wide,
         "long": spec.path is not None and control == "text",
         "upload": spec.path == "data" and control == "text",
-        "changed": state.changed(spec.key),
-        "messages": wire(messages(spec.key, state)),
+        "changed": state.is_changed(spec.key),
+        "messages": messages_json(field_messages(spec.key, state)),
     }
 
 
-def messages(key: str, state: FormState) -> list[Message]:
+def field_messages(key: str, state: FormState) -> list[Message]:
     """Messages beside a field, errors first.
 
     Args:
         key: the field.
         state: the form's values.
     """
-    return [Message.of(problem) for problem in state.problems(key)]
+    return [Message.from_problem(problem) for problem in state.problems(key)]
 
 
-def _tip(spec: FieldSpec) -> str:
+def _tooltip(spec: FieldSpec) -> str:
     """Tooltip: key, help text, and range if there is one."""
     bounded = any(limit is not None for limit in (spec.minimum, spec.maximum, spec.above, spec.below))
     expected = f" Expected {spec.expected}." if bounded and not spec.choices else ""

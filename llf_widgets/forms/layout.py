@@ -21,7 +21,7 @@ GROUPS = {"optimizer": "Optimizer", "generation": "Generation", "launch": "Launc
 """Headings among the advanced fields."""
 
 
-def arrange(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
+def assign_sections(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
     """Sort fields into sections: basic ones first, folders after choices and numbers.
 
     Raises:

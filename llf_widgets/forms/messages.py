@@ -28,19 +28,19 @@ class Message:
     copy: str = ""
 
     @classmethod
-    def of(cls, problem: Problem, *, where: bool = False) -> Message:
+    def from_problem(cls, problem: Problem, *, with_line: bool = False) -> Message:
         """Convert a problem of the config.
 
         Args:
             problem: the problem.
-            where: whether to include its line number.
+            with_line: whether to include its line number.
         """
         text = problem.message
-        if where and problem.line:
+        if with_line and problem.line:
             text = f"Line {problem.line}: {text}"
         return cls(problem.severity, text, tuple((fix.label, fix.changes) for fix in problem.fixes))
 
-    def wire(self) -> dict[str, object]:
+    def json(self) -> dict[str, object]:
         """The message for the front end, without the values of fixes."""
         return {
             "level": self.level,
@@ -50,6 +50,6 @@ class Message:
         }
 
 
-def wire(messages: Iterable[Message]) -> list[dict[str, object]]:
+def messages_json(messages: Iterable[Message]) -> list[dict[str, object]]:
     """Several messages for the front end."""
-    return [message.wire() for message in messages]
+    return [message.json() for message in messages]

@@ -1,4 +1,4 @@
-"""Facts about a model without loading it: parameters, size, license, and trained share."""
+"""RunSnapshot about a model without loading it: parameters, size, license, and trained share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LICENSE = re.compile(r"\A---\n.*?^license:[ \t]*(\S[^\n]*)$", re.DOTALL | re.MU
 _CARD_CHARACTERS, _LICENSE_CHARACTERS = 10_000, 40
 
 
-def describe(name: str) -> tuple[str, ...]:
+def model_facts(name: str) -> tuple[str, ...]:
     """Two or three short lines about a model; empty if nothing is known locally.
 
     Args:
@@ -28,24 +28,24 @@ def describe(name: str) -> tuple[str, ...]:
         return ()
     parameters = count(weights)
     if name == EMBEDDED:
-        return (f"{in_words(parameters)} parameters", f"{2 * parameters / 1e9:.2f} GB in bf16", "Apache-2.0")
+        return (f"{format_parameters(parameters)} parameters", f"{2 * parameters / 1e9:.2f} GB in bf16", "Apache-2.0")
     folder = Path(name).expanduser()
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    lines = (f"{in_words(parameters)} parameters", f"{size / 1e9:.2f} GB on disk")
+    lines = (f"{format_parameters(parameters)} parameters", f"{size / 1e9:.2f} GB on disk")
     named = _license(folder / "README.md")
     return (*lines, named) if named else lines
 
 
-def learns(config: RunConfig) -> tuple[str, ...]:
+def trainable_facts(config: RunConfig) -> tuple[str, ...]:
     """Number of trained parameters and their share of the model; empty if unknown."""
     weights = weight_shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained_parameters(config, weights)
     if weights is None or not learned:
         return ()
-    return (f"{in_words(learned)} parameters", f"{100 * learned / count(weights):.3g} % of the model")
+    return (f"{format_parameters(learned)} parameters", f"{100 * learned / count(weights):.3g} % of the model")
 
 
-def in_words(parameters: int) -> str:
+def format_parameters(parameters: int) -> str:
     """Format a number of parameters: `134.5 M`, `7.62 B`, `960`."""
     if parameters >= 10**9:
         return f"{parameters / 1e9:.2f} B"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_widgets.forms.pane import FormPane
+from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.view_files import stylesheet
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _RECENT_RUNS = 30
 
 
-class Presets(FormPane):
-    """Presets, earlier runs, and the switch "Explain each field". It also loads the form's stylesheet.
+class PresetSelector(FormWidget):
+    """PresetSelector, earlier runs, and the switch "Explain each field". It also loads the form's stylesheet.
 
     Args:
         presets: name, label and description of each.
@@ -26,14 +26,14 @@ class Presets(FormPane):
         on_change: called after the state has changed.
     """
 
-    _pane = traitlets.Unicode("presets").tag(sync=True)
+    _component = traitlets.Unicode("presets").tag(sync=True)
     _css = stylesheet("forms")
-    _presets = traitlets.List().tag(sync=True)
+    _presets: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     _current = traitlets.Unicode().tag(sync=True)
     _label = traitlets.Unicode().tag(sync=True)
     _changes = traitlets.Int(0).tag(sync=True)
-    _explain = traitlets.Bool(default_value=False).tag(sync=True)
-    _runs = traitlets.List(allow_none=True, default_value=None).tag(sync=True)
+    _show_help = traitlets.Bool(default_value=False).tag(sync=True)
+    _runs: traitlets.List[list[str]] = traitlets.List(allow_none=True, default_value=None).tag(sync=True)
 
     def __init__(
         self, presets: Sequence[tuple[str, str, str]], state: FormState, on_change: Callable[[], None]
@@ -49,19 +49,19 @@ class Presets(FormPane):
             compared = self._state.preset_name
             self._current = compared if self._state.from_preset else ""
             self._label = next((label for name, label, _ in self._presets if name == compared), compared)
-            self._changes = len(self._state.changes())
+            self._changes = len(self._state.changed_keys())
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         kind = content["type"]
         if kind == "runs":
             self._runs = _recent_runs()
             return
-        if kind == "choose":
-            self._state.choose(content["name"])
-        elif kind == "undo":
-            self._state.undo()
+        if kind == "preset":
+            self._state.select_preset(content["name"])
+        elif kind == "reset":
+            self._state.reset()
         elif kind == "run":
-            self._state.paste(_config_of(content["id"]))
+            self._state.load_text(_config_of(content["id"]))
             self._state.from_preset = False
         self._on_change()
 

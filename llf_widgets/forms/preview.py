@@ -21,18 +21,18 @@ from llf_core.launch.local_process import computing_environment
 from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain_text import without_escapes
-from llf_widgets.forms.messages import Message, wire
-from llf_widgets.forms.pane import FormPane
+from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.messages import Message, messages_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_TICK = 0.25
-_NAMED = 5
+_POLL_SECONDS = 0.25
+_LISTED_RECORDS = 5
 _COMMAND = "from llf_core.cli import main; main()"
 
 
-class Preview(FormPane):
+class DataPreview(FormWidget):
     """The data preview button and its result, and a button for the token view.
 
     Args:
@@ -40,11 +40,11 @@ class Preview(FormPane):
         on_inspect: opens the token view.
     """
 
-    _pane = traitlets.Unicode("preview").tag(sync=True)
+    _component = traitlets.Unicode("preview").tag(sync=True)
     _state = traitlets.Enum(["idle", "running", "done"], "idle").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
-    _messages = traitlets.List().tag(sync=True)
-    _examples = traitlets.List().tag(sync=True)
+    _messages: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
+    _examples: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
 
     def __init__(self, config_yaml: Callable[[], str | None], on_inspect: Callable[[], object] = lambda: None) -> None:
         self._config_yaml = config_yaml
@@ -55,11 +55,11 @@ class Preview(FormPane):
         super().__init__()
         self.on_msg(self._receive)
 
-    def look(self) -> None:
+    def start(self) -> None:
         """Start the preview process, unless one is running."""
         if self._state == "running":
             return
-        config = self._good_config()
+        config = self._valid_config()
         if config is None:
             return
         self._cancelled = False
@@ -69,10 +69,10 @@ class Preview(FormPane):
 
     def inspect(self) -> None:
         """Open the token view."""
-        if self._good_config() is not None:
+        if self._valid_config() is not None:
             self._on_inspect()
 
-    def _good_config(self) -> str | None:
+    def _valid_config(self) -> str | None:
         config = self._config_yaml()
         if config is None:
             self._show(
@@ -107,29 +107,29 @@ class Preview(FormPane):
                     env=computing_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
                 )
                 self._follow(self._process, (out, err))
-            self._answer(self._process.returncode, *(_read(path) for path in (out, err)))
+            self._show_result(self._process.returncode, *(_read(path) for path in (out, err)))
 
     def _follow(self, process: subprocess.Popen[bytes], written: Sequence[Path]) -> None:
         began = time.monotonic()
         while process.poll() is None:
-            said = progress("".join(_read(path) for path in written))
+            said = last_message("".join(_read(path) for path in written))
             self._note = f"{said or 'Reading the tokenizer and the data…'} {time.monotonic() - began:.0f} s"
             if self._cancelled:
                 process.terminate()
-            time.sleep(_TICK)
+            time.sleep(_POLL_SECONDS)
 
-    def _answer(self, code: int, out: str, err: str) -> None:
-        report = found(out) if code == 0 else None
+    def _show_result(self, code: int, out: str, err: str) -> None:
+        report = parse_report(out) if code == 0 else None
         if self._cancelled:
             self._show("idle", note="Cancelled.")
         elif report is not None:
             self._finish(report)
         else:
-            asks = " Use “Inspect tokens” to review and allow it." if NOT_ALLOWED in err else ""
-            self._show("idle", messages=[Message("error", reason(err) + asks)])
+            advice = " Use “Inspect tokens” to review and allow it." if NOT_ALLOWED in err else ""
+            self._show("idle", messages=[Message("error", error_message(err) + advice)])
 
     def _finish(self, report: Mapping[str, Any]) -> None:
-        self._show("done", note=counts(report), messages=details(report), examples=examples(report))
+        self._show("done", note=counts_text(report), messages=data_messages(report), examples=example_rows(report))
 
     def _show(
         self, state: str, *, note: str = "", messages: Sequence[Message] = (), examples: Sequence[Any] = ()
@@ -137,30 +137,30 @@ class Preview(FormPane):
         with self.hold_sync():
             self._state = state
             self._note = note
-            self._messages = wire(messages)
+            self._messages = messages_json(messages)
             self._examples = list(examples)
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        acts = {
-            "look": self.look,
+        handlers: dict[str, Callable[[], None]] = {
+            "preview": self.start,
             "inspect": self.inspect,
             "cancel": self.cancel,
             "hide": lambda: self._show("idle"),
         }
-        acts[content["type"]]()
+        handlers[content["type"]]()
 
 
 def _read(path: Path) -> str:
     return without_escapes(path.read_text("utf-8", "replace"))
 
 
-def progress(written: str) -> str:
+def last_message(written: str) -> str:
     """The last line that a process wrote for people, e.g. about a download; progress bars and JSON are skipped."""
     lines = [line for line in written.splitlines() if line[:1].isupper() and "|" not in line]
     return lines[-1] if lines else ""
 
 
-def found(out: str) -> dict[str, Any] | None:
+def parse_report(out: str) -> dict[str, Any] | None:
     """The JSON object at the end of a process's output, which may follow other lines."""
     start = 0 if out.startswith("{") else out.find("\n{") + 1
     try:
@@ -170,7 +170,7 @@ def found(out: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def counts(report: Mapping[str, Any]) -> str:
+def counts_text(report: Mapping[str, Any]) -> str:
     """One line with examples, packed rows, tokens and trained tokens."""
     tokens, trained = report["tokens"], report["trained_tokens"]
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
@@ -180,7 +180,7 @@ def counts(report: Mapping[str, Any]) -> str:
     return f"{report['examples']:,} examples{rows}, {tokens:,} tokens, {trained:,} of them in the loss{share}."
 
 
-def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The decoded examples of a report: title, and segments of text that are trained or not."""
     return [
         {
@@ -191,7 +191,7 @@ def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def details(report: Mapping[str, Any]) -> list[Message]:
+def data_messages(report: Mapping[str, Any]) -> list[Message]:
     """A note for each kind of data loss, with the first affected records."""
     units = {one["dataset"]: one.get("unit", "record") for one in report.get("sets", ())}
     said = []
@@ -218,13 +218,13 @@ def _number(entries: Sequence[Any], one: str, several: str) -> str:
 def _first(entries: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> str:
     """Location of the first affected records, counted from 1: `Lines 8, 12 of rows.jsonl and 3 more.`."""
     dataset = entries[0]["dataset"]
-    own = [one["index"] + 1 for one in entries if one["dataset"] == dataset][:_NAMED]
+    own = [one["index"] + 1 for one in entries if one["dataset"] == dataset][:_LISTED_RECORDS]
     unit = units.get(dataset, "record").capitalize()
     more = f" and {len(entries) - len(own):,} more" if len(entries) > len(own) else ""
     return f"{unit}{'s' if len(own) > 1 else ''} {', '.join(map(str, own))} of {dataset}{more}."
 
 
-def reason(errors: str) -> str:
+def error_message(errors: str) -> str:
     """The message of a failed process: its last `Error …` line on stderr, else its last line."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]

@@ -20,7 +20,7 @@ from llf_core.launch.cell_rows import RowsError
 from llf_core.runs.folder import home, run_ids
 from llf_core.runs.uploads import mark_used
 from llf_widgets.forms.cell_rows import CellRows
-from llf_widgets.forms.values import parse, show
+from llf_widgets.forms.values import format_value, parse_value
 from llf_widgets.start import split_rows
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from llf_core.config import FieldSpec, Report
     from llf_core.config.name_checks import Answer, CheckResult, Question
 
-KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
+KEPT_KEYS = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
 """Keys that a preset without a value for them leaves unchanged: the chosen model and data."""
 
-NAMES_DATA = ("dataset", "eval_dataset")
+DATASET_KEYS = ("dataset", "eval_dataset")
 """Fields that can refer to the rows of the cell."""
 
 UNSET = -1
@@ -44,7 +44,7 @@ NO_PYTHON = "# Fix the errors in the form first.\n"
 class FormState:
     """Values of a form and everything derived from them.
 
-    `given` holds the values by YAML key; an invalid value stays as it was typed, and `report` names it.
+    `config_values` holds the values by YAML key; an invalid value stays as it was typed, and `report` names it.
 
     Args:
         source: initial values: a RunConfig, a dict, YAML text or a path. Default: the preset.
@@ -54,7 +54,7 @@ class FormState:
         from_preset: whether the values started as a preset, not as a config or an earlier run.
         notes: notes from reading the last text, e.g. about a deprecated key.
         cell_rows: rows passed as `dataset`; None if it names its data.
-        answers: answers from a hub about names.
+        hub_answers: answers from a hub about names.
 
     Raises:
         ValueError: the source is not a mapping of keys to values.
@@ -65,17 +65,17 @@ class FormState:
         self.specs: dict[str, FieldSpec] = {spec.key: spec for spec in fields()}
         self.preset_name = preset_name
         self.from_preset = source is None
-        self.base: dict[str, Any] = preset(preset_name)
-        self.given: dict[str, Any] = dict(self.base)
+        self.preset_values: dict[str, Any] = preset(preset_name)
+        self.config_values: dict[str, Any] = dict(self.preset_values)
         self.notes: tuple[Problem, ...] = ()
         self.cell_rows: CellRows | None = None
-        self._said: dict[str, tuple[Any, Problem]] = {}
-        self.answers: Mapping[Question, Answer] = {}
+        self._attached: dict[str, tuple[Any, Problem]] = {}
+        self.hub_answers: Mapping[Question, Answer] = {}
         if source is not None:
             source, rows = split_rows(source.flat() if isinstance(source, RunConfig) else source)
-            self._take(source)
+            self._load(source)
             if rows is not None:
-                self._take_rows(rows)
+                self._load_rows(rows)
 
     # ---- what follows from the values ----------------------------------------------------------
 
@@ -101,26 +101,32 @@ class FormState:
         return tuple(replace(one, message=one.message.replace(file, words)) for one in found)
 
     @property
-    def trains_cell_rows(self) -> bool:
+    def uses_cell_rows(self) -> bool:
         """Whether the data set consists of the rows of the cell only."""
-        return self.cell_rows is not None and self.cell_rows.are(self.given.get("dataset"))
+        return self.cell_rows is not None and self.cell_rows.matches(self.config_values.get("dataset"))
 
     @functools.cached_property
-    def names(self) -> CheckResult:
+    def name_check(self) -> CheckResult:
         """Local check of the named models, data sets and modules, and open questions for a hub."""
         return check_local(self.report.config, runs=run_ids(), home=home())
 
     def name_problems(self) -> tuple[Problem, ...]:
         """Problems of these names, with the hub's answers so far."""
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
-        from_hub = (problem_from_answer(one, self.answers[one]) for one in self.names.questions if one in self.answers)
-        found = (required_for_start(problem) for problem in (*self.names.problems, *from_hub) if problem is not None)
+        from_hub = (
+            problem_from_answer(one, self.hub_answers[one])
+            for one in self.name_check.questions
+            if one in self.hub_answers
+        )
+        found = (
+            required_for_start(problem) for problem in (*self.name_check.problems, *from_hub) if problem is not None
+        )
         return tuple(problem for problem in found if problem.key not in wrong)
 
     def value(self, key: str) -> Any:
         """Effective value of a field: as given, else as derived from the other values."""
-        if key in self.given:
-            return self.given[key]
+        if key in self.config_values:
+            return self.config_values[key]
         spec = self.specs[key]
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
 
@@ -129,10 +135,10 @@ class FormState:
         spec, value = self.specs[key], self.value(key)
         if value == UNSET and value == spec.default and spec.unset:
             return ""
-        text = show(value)
-        return text if self.cell_rows is None or key not in NAMES_DATA else self.cell_rows.shown(text)
+        text = format_value(value)
+        return text if self.cell_rows is None or key not in DATASET_KEYS else self.cell_rows.to_display(text)
 
-    def applies(self, key: str) -> bool:
+    def is_visible(self, key: str) -> bool:
         """Whether a field is shown: options of other methods and stages are hidden.
 
         Fields with an error are always shown, so that it can be fixed.
@@ -147,37 +153,40 @@ class FormState:
         owner = None if spec.owner is None else all_declared()[spec.owner]
         return owner is None or key == owner.selector or owner.is_selected_in(self.value)
 
-    def changed(self, key: str) -> bool:
+    def is_changed(self, key: str) -> bool:
         """Whether a value differs from the preset."""
-        return bool(_plain(self.given.get(key, self._default(key))) != _plain(self.base.get(key, self._default(key))))
+        return bool(
+            _plain(self.config_values.get(key, self._default(key)))
+            != _plain(self.preset_values.get(key, self._default(key)))
+        )
 
-    def changes(self) -> list[str]:
+    def changed_keys(self) -> list[str]:
         """Keys that differ from the preset."""
-        return [key for key in dict.fromkeys((*self.base, *self.given)) if self.changed(key)]
+        return [key for key in dict.fromkeys((*self.preset_values, *self.config_values)) if self.is_changed(key)]
 
     def problems(self, key: str) -> tuple[Problem, ...]:
         """Problems of a field, errors first; `""` for those without a field."""
         if key:
-            told = [one for one in self._still_said(key) if one.severity != "error"]
-            return (*(one for one in self._everything() if one.key == key), *told)
+            told = [one for one in self._attached_problems(key) if one.severity != "error"]
+            return (*(one for one in self._all_problems() if one.key == key), *told)
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
         """Problems that disable Start."""
-        return tuple(one for one in self._everything() if one.severity == "error")
+        return tuple(one for one in self._all_problems() if one.severity == "error")
 
-    def _everything(self) -> tuple[Problem, ...]:
+    def _all_problems(self) -> tuple[Problem, ...]:
         """All problems; recorded errors replace those of a field whose value was rejected."""
-        said = [one for key in self._said for one in self._still_said(key) if one.severity == "error"]
+        said = [one for key in self._attached for one in self._attached_problems(key) if one.severity == "error"]
         keys = {one.key for one in said}
         found = (*self.report.problems, *self.name_problems(), *self.data_problems)
         return (*said, *(one for one in found if one.key not in keys))
 
     def yaml(self, *, defaults: bool = False) -> str:
         """The values as YAML in section order, unknown keys last."""
-        values = self.given
+        values = self.config_values
         if defaults and self.report.config is not None:
-            values = self.report.config.flat(defaults=True) | self.given
+            values = self.report.config.flat(defaults=True) | self.config_values
         order = {key: index for index, key in enumerate(self.specs)}
         return dump_yaml(
             {key: _plain(values[key]) for key in sorted(values, key=lambda key: order.get(key, len(order)))}
@@ -187,7 +196,7 @@ class FormState:
         """A notebook cell that trains with the values."""
         if self.config is None:
             return NO_PYTHON
-        rows = self.cell_rows if self.trains_cell_rows else None
+        rows = self.cell_rows if self.uses_cell_rows else None
         return self.config.python({"dataset": rows.variable} if rows else {})
 
     # ---- what changes the values ---------------------------------------------------------------
@@ -199,9 +208,11 @@ class FormState:
             key: the field.
             text: typed text.
         """
-        if self.cell_rows is not None and key in NAMES_DATA:
-            text = self.cell_rows.meant(text)
-        self.set(key, parse(self.specs[key], text.replace("\0", "")))  # which no keyboard writes and no config holds
+        if self.cell_rows is not None and key in DATASET_KEYS:
+            text = self.cell_rows.from_display(text)
+        self.set(
+            key, parse_value(self.specs[key], text.replace("\0", ""))
+        )  # which no keyboard writes and no config holds
 
     def set(self, key: str, value: object) -> None:
         """Set a field; None means "not set".
@@ -215,38 +226,38 @@ class FormState:
         """
         spec = self.specs[key]
         if value is None and spec.optional and spec.default is not None:
-            self.given[key] = None
+            self.config_values[key] = None
         else:
             self._put(key, value)
-        self._forget()
+        self._invalidate()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Set several fields at once, as a fix does; None removes a key."""
         for key, value in changes.items():
             self._put(key, value)
-        self._forget()
+        self._invalidate()
 
-    def choose(self, preset_name: str) -> None:
+    def select_preset(self, preset_name: str) -> None:
         """Start from a preset: all fields take its values; the chosen model and data are kept.
 
         A built-in data set is replaced by one that suits the preset's stage.
         """
         chosen = preset(preset_name)
-        kept = {key: self.given[key] for key in KEPT if key in self.given and key not in chosen}
+        kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
         shipped = demo_for_stage(_plain(kept.get("dataset")), str(chosen.get("stage", "sft")))
         kept |= {"dataset": shipped} if shipped else {}
-        self.base = chosen | kept
+        self.preset_values = chosen | kept
         self.preset_name = preset_name
-        self.undo()
+        self.reset()
 
-    def undo(self) -> None:
+    def reset(self) -> None:
         """Reset to the preset."""
         self.from_preset = True
-        self.given = dict(self.base)
+        self.config_values = dict(self.preset_values)
         self.notes = ()
-        self._forget()
+        self._invalidate()
 
-    def paste(self, text: str, *, defaults: bool = False) -> None:
+    def load_text(self, text: str, *, defaults: bool = False) -> None:
         """Replace the values with a YAML text; changes are still counted against the preset.
 
         Args:
@@ -256,13 +267,13 @@ class FormState:
         Raises:
             ValueError: the text is not a mapping of keys to values; the message has the position. Nothing changes.
         """
-        self._take(text if "\n" in text else f"{text}\n")
+        self._load(text if "\n" in text else f"{text}\n")
         if defaults:
-            for key, value in list(self.given.items()):
+            for key, value in list(self.config_values.items()):
                 self._put(key, value)
-        self._forget()
+        self._invalidate()
 
-    def take_data(self, key: str, name: str) -> None:
+    def set_dataset(self, key: str, name: str) -> None:
         """Set the data set of a field, and drop a column mapping that does not fit it.
 
         Args:
@@ -270,44 +281,46 @@ class FormState:
             name: the data set.
         """
         self.set(key, name)
-        if any(column in self.given for column in FORMAT_KEYS) and any(one.key == key for one in self.data_problems):
+        if any(column in self.config_values for column in FORMAT_KEYS) and any(
+            one.key == key for one in self.data_problems
+        ):
             self.apply(dict.fromkeys(FORMAT_KEYS))
 
-    def hold_data(self) -> None:
+    def keep_uploads(self) -> None:
         """Mark uploaded data in the form as used, so that `llf runs clean` keeps it."""
         if self.cell_rows is not None:
             with suppress(OSError):  # the run gets the rows themselves
-                self.cell_rows.hold()
-        for key in NAMES_DATA:
-            names = self.given.get(key) or ()
+                self.cell_rows.ensure_saved()
+        for key in DATASET_KEYS:
+            names = self.config_values.get(key) or ()
             mark_used(home(), names.split(",") if isinstance(names, str) else [str(one) for one in names])
 
-    def say(self, key: str, problem: Problem) -> None:
+    def attach_problem(self, key: str, problem: Problem) -> None:
         """Attach a problem to a field until its value changes.
 
         Args:
             key: the field.
             problem: the problem.
         """
-        self._said[key] = (_plain(self.given.get(key)), problem)
+        self._attached[key] = (_plain(self.config_values.get(key)), problem)
 
-    def _still_said(self, key: str) -> tuple[Problem, ...]:
+    def _attached_problems(self, key: str) -> tuple[Problem, ...]:
         """Problems attached to the field's current value."""
-        value, problem = self._said.get(key, (None, None))
-        return () if problem is None or value != _plain(self.given.get(key)) else (problem,)
+        value, problem = self._attached.get(key, (None, None))
+        return () if problem is None or value != _plain(self.config_values.get(key)) else (problem,)
 
-    def _take_rows(self, rows: object) -> None:
+    def _load_rows(self, rows: object) -> None:
         """Use rows as the data set; invalid rows are reported beside the field."""
         try:
-            self.cell_rows = CellRows.keep(rows)
+            self.cell_rows = CellRows.save(rows)
         except (OSError, RowsError) as error:
             reason = str(error) if isinstance(error, RowsError) else f"The rows of the cell cannot be saved: {error}."
-            self.say("dataset", Problem("invalid", "dataset", None, reason))
+            self.attach_problem("dataset", Problem("invalid", "dataset", None, reason))
             return
-        self.given["dataset"] = self.cell_rows.path
-        self._forget()
+        self.config_values["dataset"] = self.cell_rows.path
+        self._invalidate()
 
-    def _take(self, source: Any) -> None:
+    def _load(self, source: Any) -> None:
         asked = read(source)
         older = known().translated
         named = {older.get(key, key) for key in asked.values} | set(asked.values)
@@ -316,24 +329,24 @@ class FormState:
         if bad:
             raise ValueError(" ".join(bad))
         # what the config adds to these values follows from them, and would stay where they change
-        self.given = {key: value for key, value in asked.values.items() if key in named}
+        self.config_values = {key: value for key, value in asked.values.items() if key in named}
         self.notes = tuple(asked.problems)
-        self._forget()
+        self._invalidate()
 
     def _put(self, key: str, value: object) -> None:
         is_default = key in self.specs and _same(value, self._default(key))
-        if value is None or (is_default and key not in self.base and key not in ALWAYS_SHOWN):
-            self.given.pop(key, None)
+        if value is None or (is_default and key not in self.preset_values and key not in ALWAYS_SHOWN):
+            self.config_values.pop(key, None)
         else:
-            self.given[key] = value
+            self.config_values[key] = value
 
     def _default(self, key: str) -> Any:
         return self.specs[key].default if key in self.specs else None
 
-    def _forget(self) -> None:
+    def _invalidate(self) -> None:
         self.__dict__.pop("report", None)
         self.__dict__.pop("data_problems", None)
-        self.__dict__.pop("names", None)
+        self.__dict__.pop("name_check", None)
 
 
 def _plain(value: object) -> Any:

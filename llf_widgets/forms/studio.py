@@ -11,22 +11,22 @@ import ipywidgets as widgets
 from llf_core.config import presets
 from llf_core.data.kind_check import usable_datasets
 from llf_core.launch.queue import MachineLoad
-from llf_widgets.close_parts import close_parts
-from llf_widgets.forms import checks, fallback, model_info, suggestions
+from llf_widgets.close_widgets import close_descendants
+from llf_widgets.forms import model_info, preflight, static_config, suggestions
 from llf_widgets.forms.background_imports import preload
-from llf_widgets.forms.columns_pane import ColumnsPane
-from llf_widgets.forms.hub_names import HubNames
-from llf_widgets.forms.layout import GROUPS, arrange
+from llf_widgets.forms.column_mapping import ColumnMapping
+from llf_widgets.forms.config_editor import ConfigEditor
+from llf_widgets.forms.hub_lookup import HubLookup
+from llf_widgets.forms.layout import GROUPS, assign_sections
 from llf_widgets.forms.messages import Message
-from llf_widgets.forms.presets import Presets
-from llf_widgets.forms.preview import Preview
-from llf_widgets.forms.section import Section
-from llf_widgets.forms.start_pane import StartPane, sentence
+from llf_widgets.forms.presets import PresetSelector
+from llf_widgets.forms.preview import DataPreview
+from llf_widgets.forms.section import FormSection
+from llf_widgets.forms.start_controls import StartControls, blocked_sentence
 from llf_widgets.forms.state import FormState
-from llf_widgets.forms.sweep_pane import SweepPane
-from llf_widgets.forms.text_pane import TextPane
-from llf_widgets.monitor.poller import Pump
-from llf_widgets.saved_notebook import VIEW
+from llf_widgets.forms.sweep_form import SweepForm
+from llf_widgets.monitor.poller import Poller
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from llf_core.launch.queue import RunAhead
     from llf_widgets.inspect import Inspect
 
-_AGAIN = " again"
+_START_ANOTHER = " again"
 _CHECK_SECONDS = 5.0
 START, MONITOR, SWEEP = "llf-Start", "llf-Studio-monitor", "llf-Sweep-runs"
 """CSS classes of the parts that are scrolled into view."""
 
 
-class Studio(widgets.VBox):
+class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """A form for a run: model, data, method and settings, and a Start button that is disabled while there are errors.
 
     Args:
@@ -68,35 +68,36 @@ class Studio(widgets.VBox):
         self._run: Run | None = None
         self._started = False
         self._starting = threading.Lock()
-        self._others = MachineLoad()
+        self._machine_load = MachineLoad()
         self._machine: tuple[float, list[Message], list[RunAhead]] = (0.0, [], [])
-        self._pump = Pump(self._follow_others, lambda _: None, "llf-studio")
+        self._poller = Poller(self._poll_machine, lambda _: None, "llf-studio")
         self._failure: list[Message] = []
-        self._hub = HubNames(self._answered)
-        self._presets = Presets([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
+        self._hub = HubLookup(self._answered)
+        self._presets = PresetSelector([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
         proposals = {
             "model_name_or_path": suggestions.models,
             "dataset": self._datasets,
             "eval_dataset": self._datasets,
         }
         self._sections = {
-            title: Section(title, specs, self.state, groups=GROUPS, offers=proposals, on_change=self._edited)
-            for title, specs in arrange(tuple(self.state.specs.values())).items()
+            title: FormSection(title, specs, self.state, groups=GROUPS, suggestions=proposals, on_change=self._edited)
+            for title, specs in assign_sections(tuple(self.state.specs.values())).items()
         }
-        self._preview = Preview(
+        self._preview = DataPreview(
             lambda: None if self.state.config is None else self.state.config.yaml(), on_inspect=self.inspect
         )
-        self._columns = ColumnsPane(self.state, self._edited)
+        self._columns = ColumnMapping(self.state, self._edited)
         self._inspection: Inspect | None = None
         self._below: dict[str, widgets.Widget] = {}
         self._runs: tuple[Run, ...] = ()
-        self._sweep = SweepPane(self.state, arrange(tuple(self.state.specs.values())), self._sweep_pressed)
-        self._start = StartPane(on_start=self._pressed, on_goto=self._goto, on_fix=self._mend)
-        self._text = TextPane(self.state, self.refresh)
-        super().__init__([self._presets, self._grid()])
+        self._sweep = SweepForm(self.state, assign_sections(tuple(self.state.specs.values())), self._sweep_pressed)
+        self._start = StartControls(on_start=self._pressed, on_focus_field=self._focus_field, on_fix=self._apply_fix)
+        self._text = ConfigEditor(self.state, self.refresh)
+        self._grid = self._build_grid()
+        super().__init__([self._presets, self._grid])
         for name in ("llf", "llf-Studio"):
             self.add_class(name)
-        self._presets.observe(self._explain, names=["_explain"])
+        self._presets.observe(self._show_help, names=["_show_help"])
         self.refresh()
 
     @property
@@ -108,7 +109,7 @@ class Studio(widgets.VBox):
         """
         from llf_core.config import RunConfig
 
-        return self.state.config or RunConfig.load(dict(self.state.given))
+        return self.state.config or RunConfig.load(dict(self.state.config_values))
 
     @property
     def run(self) -> Run | None:
@@ -160,7 +161,7 @@ class Studio(widgets.VBox):
 
         with self._starting:
             config = self.config
-            self._refuse()
+            self._require_machine()
             rows = self._rows()
             asked = config if rows is None else config.flat() | {"dataset": rows}
             self._runs = tuple(sweep(asked, values, name=self._start.name))
@@ -187,33 +188,33 @@ class Studio(widgets.VBox):
 
     def close(self) -> None:
         """Close the form and the views below it; runs are not affected."""
-        self._pump.stop()
-        close_parts(self)
+        self._poller.stop()
+        close_descendants(self)
         super().close()
 
     def refresh(self) -> None:
         """Update all parts from the state."""
-        self.state.hold_data()
+        self.state.keep_uploads()
         self._presets.refresh()
         for title, section in self._sections.items():
             section.refresh(self._facts(title))
         self._columns.refresh()
         self._text.refresh()
         self._refresh_start()
-        self._hub.want(self.state.names.questions)
+        self._hub.request(self.state.name_check.questions)
 
     # ---- what the parts call -------------------------------------------------------------------
 
     def _edited(self) -> None:
         self._started = False
         self._failure = []
-        self._sweep.forget()
-        self._text.accept_form()
+        self._sweep.clear_result()
+        self._text.discard_invalid_text()
         self.refresh()
 
     def _answered(self) -> None:
         """Handle a hub's answer about names."""
-        self.state.answers = self._hub.answers
+        self.state.hub_answers = self._hub.answers
         self.refresh()
 
     def _launch(self, *, queue: bool, reveal: bool) -> Run:
@@ -225,18 +226,18 @@ class Studio(widgets.VBox):
                 created.
         """
         from llf_core.launch import launch
-        from llf_widgets.start import notebook_place
+        from llf_widgets.start import notebook_location
 
         with self._starting:
             config = self.config
-            self._refuse()
+            self._require_machine()
             before = self._below.get(MONITOR)
-            place = self._place_for_monitor()
+            place = self._monitor_placeholder()
             if reveal:
                 self._start.reveal(MONITOR)
             try:
                 self._run = launch(
-                    config, name=self._start.name, rows=self._rows(), notebook=notebook_place(), queue=queue
+                    config, name=self._start.name, rows=self._rows(), notebook=notebook_location(), queue=queue
                 )
             except BaseException:
                 self._show_below(MONITOR, before)
@@ -246,7 +247,7 @@ class Studio(widgets.VBox):
                 raise
             self._started = True
             self._failure = []
-        self._fill(place, self._run)
+        self._show_monitor(place, self._run)
         if before is not None:
             _close(before)
         self._checks(fresh=True)
@@ -269,26 +270,26 @@ class Studio(widgets.VBox):
             self._failure = [Message("error", str(error))]
             self.refresh()
 
-    def _goto(self, key: str) -> None:
-        if key == _AGAIN:
+    def _focus_field(self, key: str) -> None:
+        if key == _START_ANOTHER:
             self._started = False
             self._refresh_start()
             return
         for section in self._sections.values():
-            if section.holds(key):
+            if section.contains(key):
                 section.focus_field(key)
 
-    def _mend(self, changes: Mapping[str, Any]) -> None:
+    def _apply_fix(self, changes: Mapping[str, Any]) -> None:
         self.state.apply(changes)
         self._edited()
 
-    def _explain(self, change: Any) -> None:
+    def _show_help(self, change: Any) -> None:
         for section in self._sections.values():
-            section.explain(change.new)
+            section.show_help(change.new)
 
     # ---- what is drawn -------------------------------------------------------------------------
 
-    def _grid(self) -> widgets.Box:
+    def _build_grid(self) -> widgets.Box:
         parts: list[widgets.Widget] = []
         for title, section in self._sections.items():
             parts.append(section)
@@ -303,26 +304,26 @@ class Studio(widgets.VBox):
 
     def _refresh_start(self) -> None:
         machine = self._checks()
-        words = sentence(*self._waits_for(machine))
+        words = blocked_sentence(*self._blockers(machine))
         self._sweep.refresh(blocked=bool(words), ahead=self._machine[2])
         ready = not words and not self._started
         if not words and self._started and self._run is not None:
             waits = self._run.folder.queue.exists()
             begun = f"`{self._run.id}` is in the queue. " if waits else f"Started `{self._run.id}`. "
-            words = [{"text": begun}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
+            words = [{"text": begun}, {"text": "Start another", "key": _START_ANOTHER}, {"text": "."}]
         elif not words:
             words = [{"text": "The run has its own process. You can close this page."}]
         said = [one for one in machine if one.level != "note" or not self._started]
         said = [*(one for one in self._failure if one.text not in {other.text for other in said}), *said]
         busy = bool(self._machine[2]) and not self._started  # nothing is to be decided of a run that has begun
-        self._start.show(ready=ready, busy=busy, sentence=words, messages=said, suggested=self._suggested())
+        self._start.show(ready=ready, busy=busy, sentence=words, messages=said, suggested=self._suggested_name())
 
-    def _waits_for(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    def _blockers(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
         """What disables Start: fields (label, key, section), and other problems."""
         keys = list(dict.fromkeys(problem.key for problem in self.state.errors()))
         fields = [(self.state.specs[key].label, key, self._title(key)) for key in keys if key in self.state.specs]
         others = [f"`{key}`" if key else "the configuration" for key in keys if key not in self.state.specs]
-        if self._text.refused:
+        if self._text.is_invalid:
             others.append("the YAML")
         if any(message.level == "error" for message in machine):
             others.append("this machine")
@@ -332,42 +333,42 @@ class Studio(widgets.VBox):
         """Messages about this machine, cached for some seconds."""
         at, said, _ = self._machine
         if fresh or time.monotonic() - at > _CHECK_SECONDS:
-            ahead = self._others.ahead()
-            said = checks.before_start(self.state.config, ahead)
+            ahead = self._machine_load.ahead()
+            said = preflight.preflight_checks(self.state.config, ahead)
             self._machine = (time.monotonic(), said, ahead)
             if ahead:
-                self._pump.start()
+                self._poller.start()
         return said
 
-    def _follow_others(self) -> float | None:
+    def _poll_machine(self) -> float | None:
         """Update Start while other runs are active."""
-        before, now = ([one.id for one in runs] for runs in (self._machine[2], self._others.ahead()))
+        before, now = ([one.id for one in runs] for runs in (self._machine[2], self._machine_load.ahead()))
         if now != before:
             self._checks(fresh=True)
             self._refresh_start()
         return _CHECK_SECONDS if now else None
 
-    def _refuse(self) -> None:
+    def _require_machine(self) -> None:
         """Raise an error if environment or disk do not allow a run."""
         stop = next((message.text for message in self._checks(fresh=True) if message.level == "error"), None)
         if stop:
             self.refresh()
             raise RuntimeError(stop)
 
-    def _suggested(self) -> str:
+    def _suggested_name(self) -> str:
         """Default name of a run."""
         from llf_core.launch.start import default_name
 
         return default_name(self.state.report.config) if self.state.report.config else ""
 
     def _title(self, key: str) -> str:
-        return next(title for title, section in self._sections.items() if section.holds(key))
+        return next(title for title, section in self._sections.items() if section.contains(key))
 
     def _facts(self, title: str) -> tuple[str, ...]:
         if title == "Model":
-            return model_info.describe(str(self.state.value("model_name_or_path")))
+            return model_info.model_facts(str(self.state.value("model_name_or_path")))
         if title == "Method" and self.state.report.config is not None:
-            return model_info.learns(self.state.report.config)
+            return model_info.trainable_facts(self.state.report.config)
         if title == "Training":
             batch, times, steps = (
                 self.state.value(key)
@@ -386,9 +387,9 @@ class Studio(widgets.VBox):
 
     def _rows(self) -> pa.Table | None:
         """The rows of the cell, if they are the data set."""
-        return self.state.cell_rows.table if self.state.cell_rows and self.state.trains_cell_rows else None
+        return self.state.cell_rows.table if self.state.cell_rows and self.state.uses_cell_rows else None
 
-    def _place_for_monitor(self) -> widgets.Box:
+    def _monitor_placeholder(self) -> widgets.Box:
         """Placeholder for the monitor."""
         words = widgets.Label("Starting: creating the run folder and starting the process…")
         place = widgets.VBox([words])
@@ -397,7 +398,7 @@ class Studio(widgets.VBox):
         self._show_below(MONITOR, place)
         return place
 
-    def _fill(self, place: widgets.Box, run: Run) -> None:
+    def _show_monitor(self, place: widgets.Box, run: Run) -> None:
         from llf_widgets.monitor import Monitor
 
         (words,) = place.children
@@ -411,16 +412,16 @@ class Studio(widgets.VBox):
             self._below.pop(name, None)
         else:
             self._below[name] = view
-        self.children = (*self.children[:2], *self._below.values())
+        self.children: tuple[widgets.Widget, ...] = (self._presets, self._grid, *self._below.values())
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
         preload()
         yaml = self.state.yaml()
         run_ids = [run.id for run in (*self._runs, *([self._run] if self._run else []))]
-        bundle["text/plain"] = fallback.plain(yaml, run_ids)
-        bundle["text/html"] = fallback.static_html(yaml, run_ids)
-        bundle[VIEW] = {"view": "studio"}
+        bundle["text/plain"] = static_config.plain(yaml, run_ids)
+        bundle["text/html"] = static_config.static_html(yaml, run_ids)
+        bundle[VIEW_MIME_TYPE] = {"view": "studio"}
         return bundle
 
 

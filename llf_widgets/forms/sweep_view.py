@@ -10,14 +10,14 @@ import traitlets
 
 from llf_core.runs import FINAL
 from llf_core.runs.metric_catalog import lowercase_label
-from llf_widgets.close_parts import close_parts
-from llf_widgets.compare.widget import MOST, Compare
-from llf_widgets.forms.pane import FormPane
-from llf_widgets.forms.sweeping import UNSET
-from llf_widgets.forms.values import show
-from llf_widgets.monitor.poller import Pump
-from llf_widgets.monitor.result import result
-from llf_widgets.monitor.watch import Watch
+from llf_widgets.close_widgets import close_descendants
+from llf_widgets.compare.widget import MAX_RUNS, Compare
+from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.sweep_plan import UNSET
+from llf_widgets.forms.values import format_value
+from llf_widgets.monitor.poller import Poller
+from llf_widgets.monitor.ranking import ranked_metric
+from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.widget import Monitor
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
 
-REST = 1.0  # seconds between two looks
+POLL_SECONDS = 1.0  # seconds between two looks
 
 
-class SweepRuns(FormPane):
+class SweepRunTable(FormWidget):
     """One line per run: changed values, state, step and loss."""
 
-    _pane = traitlets.Unicode("sweep_runs").tag(sync=True)
+    _component = traitlets.Unicode("sweep_runs").tag(sync=True)
     view = traitlets.Dict(help="`keys`, `loss`, `rows`, `live`").tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
-    shown = traitlets.Unicode("", help="id of the run whose monitor is open").tag(sync=True)
+    open_run = traitlets.Unicode("", help="id of the run whose monitor is open").tag(sync=True)
 
 
-class SweepView(widgets.VBox):
+class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """Follows the runs of a sweep until all have ended.
 
     Args:
@@ -49,23 +49,23 @@ class SweepView(widgets.VBox):
         self._runs = tuple(runs)
         self._keys = tuple(keys)
         self._monitor: Monitor | None = None
-        self._watches = [Watch(run.folder) for run in runs]
-        for watch in self._watches:
-            watch.look()
-        self._lines = SweepRuns()
-        self._lines.on_msg(self._receive)
-        self._compared = self._best()
-        self._curves = Compare([self._runs[place] for place in self._compared])
-        super().__init__([self._lines, self._curves])
+        self._trackers = [RunTracker(run.folder) for run in runs]
+        for tracker in self._trackers:
+            tracker.refresh()
+        self._table = SweepRunTable()
+        self._table.on_msg(self._receive)
+        self._compared_runs = self._best_runs()
+        self._comparison = Compare([self._runs[place] for place in self._compared_runs])
+        super().__init__([self._table, self._comparison])
         self.add_class("llf-Studio-sweep")
         self._draw()
-        self._pump = Pump(self._tick, self._say_trouble, f"llf-sweep-{self._runs[0].id}")
-        self._pump.start()
+        self._poller = Poller(self._poll, self._show_error, f"llf-sweep-{self._runs[0].id}")
+        self._poller.start()
 
     def close(self) -> None:
         """Close the view; the runs are not affected."""
-        self._pump.stop()
-        close_parts(self)
+        self._poller.stop()
+        close_descendants(self)
         super().close()
 
     def show_monitor(self, run_id: str) -> None:
@@ -75,8 +75,8 @@ class SweepView(widgets.VBox):
             self._monitor = None
         if run_id:
             self._monitor = Monitor(next(run for run in self._runs if run.id == run_id))
-        self._lines.shown = run_id
-        self.children = [part for part in (self._lines, self._monitor, self._curves) if part is not None]
+        self._table.open_run = run_id
+        self.children = [part for part in (self._table, self._monitor, self._comparison) if part is not None]
 
     def stop(self) -> None:
         """Stop the active run with a checkpoint, and remove the others from the queue."""
@@ -84,57 +84,59 @@ class SweepView(widgets.VBox):
             if not run.status().has_ended:
                 run.stop(by="form")
 
-    def _tick(self) -> float | None:
-        changed = [watch.look() for watch in self._watches]
+    def _poll(self) -> float | None:
+        changed = [tracker.refresh() for tracker in self._trackers]
         if any(changed):
             self._draw()
-            best = self._best()
-            if best != self._compared:
-                self._compared = best
-                self._curves.show([self._runs[place] for place in best])
+            best = self._best_runs()
+            if best != self._compared_runs:
+                self._compared_runs = best
+                self._comparison.show([self._runs[place] for place in best])
             else:
-                self._curves.refresh()
-        return None if all(watch.facts.state in FINAL for watch in self._watches) else REST
+                self._comparison.refresh()
+        return None if all(tracker.snapshot.state in FINAL for tracker in self._trackers) else POLL_SECONDS
 
     def _draw(self) -> None:
-        told = result(self._watches)
-        values = [told.value(watch) for watch in self._watches]
+        metric = ranked_metric(self._trackers)
+        values = [metric.value(tracker) for tracker in self._trackers]
         known = [value for value in values if value is not None]
-        best = (max if told.more else min)(known) if len(set(known)) > 1 else None
-        which = f"the {'highest' if told.more else 'lowest'} {lowercase_label(told.what.label)}"
-        self._lines.note = f"Below: the {MOST} with {which} so far." if len(self._runs) > MOST else ""
-        self._lines.view = {
+        best = (max if metric.higher_is_better else min)(known) if len(set(known)) > 1 else None
+        which = f"the {'highest' if metric.higher_is_better else 'lowest'} {lowercase_label(metric.metric.label)}"
+        self._table.note = f"Below: the {MAX_RUNS} with {which} so far." if len(self._runs) > MAX_RUNS else ""
+        self._table.view = {
             "keys": list(self._keys),
-            "loss": told.label,
-            "live": any(watch.facts.live for watch in self._watches),
+            "metric": metric.label,
+            "live": any(tracker.snapshot.live for tracker in self._trackers),
             "rows": [
                 {
                     "id": run.id,
-                    "values": [show(watch.config.get(key)) or UNSET for key in self._keys],
-                    "state": watch.facts.state,
-                    "step": f"{watch.facts.step:,} of {watch.facts.total:,}" if watch.facts.total else "",
-                    "loss": "" if value is None else told.write(value),
+                    "values": [format_value(tracker.config.get(key)) or UNSET for key in self._keys],
+                    "state": tracker.snapshot.state,
+                    "step": f"{tracker.snapshot.step:,} of {tracker.snapshot.total:,}"
+                    if tracker.snapshot.total
+                    else "",
+                    "result": "" if value is None else metric.format(value),
                     "best": value is not None and value == best,
                 }
-                for run, watch, value in zip(self._runs, self._watches, values, strict=True)
+                for run, tracker, value in zip(self._runs, self._trackers, values, strict=True)
             ],
         }
 
-    def _best(self) -> list[int]:
+    def _best_runs(self) -> list[int]:
         """Indices of the runs to compare: all, or the best ones, in order."""
-        told = result(self._watches)
-        sign = -1 if told.more else 1
-        values = [told.value(watch) for watch in self._watches]
+        metric = ranked_metric(self._trackers)
+        sign = -1 if metric.higher_is_better else 1
+        values = [metric.value(tracker) for tracker in self._trackers]
         ranked = [np.inf if value is None else sign * value for value in values]
-        return sorted(sorted(range(len(ranked)), key=ranked.__getitem__)[:MOST])
+        return sorted(sorted(range(len(ranked)), key=ranked.__getitem__)[:MAX_RUNS])
 
-    def _say_trouble(self, sentence: str) -> None:
+    def _show_error(self, sentence: str) -> None:
         if sentence:
-            self._lines.note = sentence
+            self._table.note = sentence
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         if content["type"] == "stop":
             self.stop()
         elif content["type"] == "monitor":
-            self.show_monitor("" if content["id"] == self._lines.shown else content["id"])
-        self._pump.start()
+            self.show_monitor("" if content["id"] == self._table.open_run else content["id"])
+        self._poller.start()

@@ -1,4 +1,4 @@
-"""Uploads of data files from the reader's computer, in pieces."""
+"""UploadReceiver of data files from the reader's computer, in pieces."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from llf_widgets.forms.messages import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-COUNTED = 50_000_000
+MAX_COUNTED_BYTES = 50_000_000
 """Maximum unpacked bytes read to count rows."""
-WHOLE = 200_000_000
+MAX_JSON_BYTES = 200_000_000
 """The same for JSON, which is read as a whole."""
-FIRST = 100
+SAMPLE_ROWS = 100
 """Rows read of a file whose format stores its number of rows."""
-NAMED = 3
-LONGEST = 180
+LISTED_LINES = 3
+MAX_NAME_BYTES = 180
 """Maximum bytes of a name without its suffix: file systems allow 255, and a number may be appended."""
 _SUFFIXES = ", ".join(f".{kind}" for kind in READERS)
 
@@ -39,16 +39,16 @@ class UploadError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Uploaded:
+class UploadResult:
     """A completed upload.
 
     Attributes:
         name: the new value of `dataset`.
-        told: message about its location and rows.
+        message: message about its location and rows.
     """
 
     name: str
-    told: str
+    message: str
 
 
 class Upload:
@@ -56,26 +56,26 @@ class Upload:
 
     Args:
         name: file name on the reader's computer.
-        here: target folder; if it is not writable, `LLF_HOME/uploads` is used.
+        folder: target folder; if it is not writable, `LLF_HOME/uploads` is used.
 
     Raises:
         UploadError: the name is not that of a data file, or no folder is writable.
     """
 
-    def __init__(self, name: str, here: Path | None = None) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
         self.name = _plain(name)
         if file_type(Path(self.name)) not in READERS:
             raise UploadError(f"`{self.name}` was not uploaded: it is not a data file. Expected one of {_SUFFIXES}.")
-        self._here = (here or Path.cwd()).absolute()
+        self._folder = (folder or Path.cwd()).absolute()
         try:
-            self._folder = _writable(self._here, home() / UPLOADS)
-            handle, partial = tempfile.mkstemp(prefix=".llf-upload-", suffix=_suffix(self.name), dir=self._folder)
+            self._target = _writable(self._folder, home() / UPLOADS)
+            handle, partial = tempfile.mkstemp(prefix=".llf-upload-", suffix=_suffix(self.name), dir=self._target)
         except OSError as error:
-            raise self._refused(f"it cannot be written ({error.strerror})") from None
+            raise self._upload_error(f"it cannot be written ({error.strerror})") from None
         os.close(handle)
         self._partial = Path(partial)
 
-    def add(self, piece: bytes) -> None:
+    def append(self, piece: bytes) -> None:
         """Append the next piece.
 
         Raises:
@@ -85,10 +85,10 @@ class Upload:
             with self._partial.open("ab") as file:
                 file.write(piece)
         except OSError as error:
-            self.drop()
-            raise self._refused(f"it cannot be written ({error.strerror})") from None
+            self.cancel()
+            raise self._upload_error(f"it cannot be written ({error.strerror})") from None
 
-    def finish(self) -> Uploaded:
+    def finish(self) -> UploadResult:
         """Check the complete file and rename it; an existing file of this name with other content is kept.
 
         Raises:
@@ -97,18 +97,18 @@ class Upload:
         try:
             rows = self._rows()
         except (DataError, OSError) as error:
-            self.drop()
-            raise self._refused(str(error).replace(str(self._partial), "it").rstrip(".")) from None
-        path = self._place()
-        beside = path.parent == self._here
+            self.cancel()
+            raise self._upload_error(str(error).replace(str(self._partial), "it").rstrip(".")) from None
+        path = self._move_to_free_name()
+        in_folder = path.parent == self._folder
         where = (
             "the folder of the notebook"
-            if beside
+            if in_folder
             else f"`{path.parent}`, since the folder of the notebook is read-only"
         )
-        return Uploaded(path.name if beside else str(path), f"Saved as `{path.name}` in {where}: {rows}")
+        return UploadResult(path.name if in_folder else str(path), f"Saved as `{path.name}` in {where}: {rows}")
 
-    def drop(self) -> None:
+    def cancel(self) -> None:
         """Cancel the upload."""
         self._partial.unlink(missing_ok=True)
 
@@ -119,16 +119,16 @@ class Upload:
             DataError: the file cannot be read, or has no rows.
         """
         known, kind = row_count(self._partial), file_type(self._partial)
-        most = WHOLE if kind == "json" else COUNTED
-        rows, flaws, whole = 0, [], True
+        most = MAX_JSON_BYTES if kind == "json" else MAX_COUNTED_BYTES
+        rows, broken, complete = 0, [], True
         try:
-            for entry in islice(read_file(limit_file(self._partial, most)), None if known is None else FIRST):
+            for entry in islice(read_file(limit_file(self._partial, most)), None if known is None else SAMPLE_ROWS):
                 if isinstance(entry, BrokenLine):
-                    flaws.append(entry)
+                    broken.append(entry)
                 else:
                     rows += 1
         except LongFileError:
-            whole = False
+            complete = False
             if not rows:
                 size = f"larger than {most / 1e6:,.0f} MB unpacked"
                 if kind == "json":
@@ -139,21 +139,23 @@ class Upload:
                 raise DataError(f"its first row is {size}. Expected shorter rows.") from None
         rows = rows if known is None else known
         if not rows:
-            raise DataError(f"it has no rows{f' (line {flaws[0].line}: {flaws[0].reason})' if flaws else ''}.")
-        told = f"{rows:,} {'row' if rows == 1 else 'rows'}." if whole else f"more than {rows:,} rows."
-        if not flaws:
+            raise DataError(f"it has no rows{f' (line {broken[0].line}: {broken[0].reason})' if broken else ''}.")
+        told = f"{rows:,} {'row' if rows == 1 else 'rows'}." if complete else f"more than {rows:,} rows."
+        if not broken:
             return told
-        lines = "; ".join(f"line {flaw.line}: {flaw.reason}" for flaw in flaws[:NAMED])
-        more = f"; {len(flaws) - NAMED:,} more" if len(flaws) > NAMED else ""
-        return f"{told} {len(flaws):,} cannot be read and {'is' if len(flaws) == 1 else 'are'} skipped ({lines}{more})."
+        lines = "; ".join(f"line {flaw.line}: {flaw.reason}" for flaw in broken[:LISTED_LINES])
+        more = f"; {len(broken) - LISTED_LINES:,} more" if len(broken) > LISTED_LINES else ""
+        return (
+            f"{told} {len(broken):,} cannot be read and {'is' if len(broken) == 1 else 'are'} skipped ({lines}{more})."
+        )
 
-    def _place(self) -> Path:
+    def _move_to_free_name(self) -> Path:
         """Rename the file to a free name."""
         stem = self.name.removesuffix(_suffix(self.name))
         for number in count(1):
-            path = self._folder / (self.name if number == 1 else f"{stem}-{number}{_suffix(self.name)}")
+            path = self._target / (self.name if number == 1 else f"{stem}-{number}{_suffix(self.name)}")
             if path.is_file() and filecmp.cmp(path, self._partial, shallow=False):
-                self.drop()
+                self.cancel()
                 return path
             try:
                 # whoever makes the name has it: another upload may end at the same time
@@ -164,12 +166,12 @@ class Upload:
             return self._partial.replace(path)
         raise AssertionError  # a count has no end
 
-    def _refused(self, reason: str) -> UploadError:
+    def _upload_error(self, reason: str) -> UploadError:
         return UploadError(f"`{self.name}` was not uploaded: {reason}.")
 
 
-class Uploads:
-    """Uploads to one part of the form, one message per piece; each piece is acknowledged, so that none queue up.
+class UploadReceiver:
+    """UploadReceiver to one part of the form, one message per piece; each piece is acknowledged, so that none queue up.
 
     Args:
         send: sends an acknowledgement to the front end: `{"type": "upload", "id", "received", "done"}`.
@@ -179,51 +181,51 @@ class Uploads:
     def __init__(self, send: Callable[[dict[str, Any]], Any], on_end: Callable[[str, Message, str], None]) -> None:
         self._send = send
         self._on_end = on_end
-        self._coming: dict[str, tuple[Upload, int]] = {}
+        self._active: dict[str, tuple[Upload, int]] = {}
 
-    def take(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
+    def receive(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         """Handle a message with `id`, `key` (the field), `name`, `total` (bytes) and `offset`.
 
         Args:
             content: the message.
             buffers: its binary buffers; the first one is the piece.
         """
-        mark, key = str(content["id"]), str(content["key"])
+        upload_id, key = str(content["id"]), str(content["key"])
         try:
-            upload, received = self._add(mark, content, buffers)
+            upload, received = self._add(upload_id, content, buffers)
             if received < content["total"]:
-                self._send({"type": "upload", "id": mark, "received": received, "done": False})
+                self._send({"type": "upload", "id": upload_id, "received": received, "done": False})
                 return
             done = upload.finish()
         except UploadError as error:
-            self._end(mark)
+            self._end(upload_id)
             self._on_end(key, Message("warning", str(error)), "")
             return
-        self._end(mark)
-        self._on_end(key, Message("note", done.told), done.name)
+        self._end(upload_id)
+        self._on_end(key, Message("note", done.message), done.name)
 
-    def _add(self, mark: str, content: Mapping[str, Any], buffers: Sequence[Any]) -> tuple[Upload, int]:
+    def _add(self, upload_id: str, content: Mapping[str, Any], buffers: Sequence[Any]) -> tuple[Upload, int]:
         """Add a piece; returns the upload and the number of received bytes.
 
         Raises:
             UploadError: it cannot be written, or a piece is missing.
         """
         if content["offset"] == 0:
-            self._coming[mark] = (Upload(str(content["name"])), 0)
-        upload, received = self._coming.get(mark, (None, 0))
+            self._active[upload_id] = (Upload(str(content["name"])), 0)
+        upload, received = self._active.get(upload_id, (None, 0))
         if upload is None or content["offset"] != received:
             raise UploadError(f"`{content['name']}` was not uploaded: a part of it is missing. Upload it again.")
         for piece in buffers:
-            upload.add(bytes(piece))
+            upload.append(bytes(piece))
             received += len(piece)
-        self._coming[mark] = (upload, received)
+        self._active[upload_id] = (upload, received)
         return upload, received
 
-    def _end(self, mark: str) -> None:
-        upload, received = self._coming.pop(mark, (None, 0))
+    def _end(self, upload_id: str) -> None:
+        upload, received = self._active.pop(upload_id, (None, 0))
         if upload is not None:
-            upload.drop()
-        self._send({"type": "upload", "id": mark, "received": received, "done": True})
+            upload.cancel()
+        self._send({"type": "upload", "id": upload_id, "received": received, "done": True})
 
 
 def _plain(name: str) -> str:
@@ -231,7 +233,7 @@ def _plain(name: str) -> str:
     last = Path(name.replace("\\", "/")).name.encode("utf-8", "replace").decode()
     told = re.sub(r"[\x00-\x1f\x7f,]|^~", "_", last)
     suffix = _suffix(told)
-    stem = told.removesuffix(suffix).encode()[:LONGEST].decode("utf-8", "ignore")
+    stem = told.removesuffix(suffix).encode()[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     return f"{stem}{suffix}"
 
 

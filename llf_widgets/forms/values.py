@@ -13,12 +13,12 @@ from llf_core.untrusted.plain_yaml import yaml_value
 if TYPE_CHECKING:
     from llf_core.config import FieldSpec
 
-Kind = Literal["number", "text", "choice", "check"]
+ControlKind = Literal["number", "text", "choice", "check"]
 
 _BOOLS = {"true": True, "false": False}
 
 
-def kind(spec: FieldSpec) -> Kind:
+def control_kind(spec: FieldSpec) -> ControlKind:
     """The control for a field. A comma-separated list of choices is a text field with suggestions."""
     if spec.type == "bool" and not spec.choices:
         return "choice" if spec.optional else "check"
@@ -27,7 +27,7 @@ def kind(spec: FieldSpec) -> Kind:
     return "number" if spec.type in ("int", "float") else "text"
 
 
-def choices(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
+def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
     """Options of a list: value as text, and label.
 
     Args:
@@ -38,13 +38,13 @@ def choices(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
         labels = spec.choice_labels or tuple(str(choice) for choice in spec.choices)
         unit = f" {spec.unit}" if spec.unit else ""
         pairs = zip(spec.choices, labels, strict=True)
-        offered = [(show(value), f"{label}{unit}") for value, label in pairs if value is not None]
+        offered = [(format_value(value), f"{label}{unit}") for value, label in pairs if value is not None]
     else:
         offered = [("true", "yes"), ("false", "no")]
     return [("", unset), *offered] if spec.optional else offered
 
 
-def show(value: object) -> str:
+def format_value(value: object) -> str:
     """Format a value for the form."""
     match value:
         case None:
@@ -60,7 +60,7 @@ def show(value: object) -> str:
     return str(value)
 
 
-def parse(spec: FieldSpec, text: str) -> Any:
+def parse_value(spec: FieldSpec, text: str) -> Any:
     """Parse typed text for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None, "not set".
 
     Invalid text (letters in a number) is returned unchanged; validation reports it.
@@ -74,7 +74,7 @@ def parse(spec: FieldSpec, text: str) -> Any:
     if text.strip() == "":
         return None
     for choice in spec.choices or ():
-        if choice is not None and show(choice) == text:
+        if choice is not None and format_value(choice) == text:
             return choice
     if spec.type == "bool":
         return _BOOLS.get(text.lower(), text)

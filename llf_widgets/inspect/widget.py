@@ -11,21 +11,21 @@ import traitlets
 
 from llf_core.config import RunConfig
 from llf_core.launch.cell_rows import write_rows
-from llf_widgets.foreign_code import allow_shown
+from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
-from llf_widgets.inspect.child import Child, GoneError
+from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
 from llf_widgets.inspect.summary import summary_html, summary_text
-from llf_widgets.saved_notebook import VIEW
 from llf_widgets.start import split_rows
 from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
 PAGE, ROWS = 18, 7
-CHANGED = ("cutoff_len", "drop_duplicates", "stop_on_dropped", "dataset_format", "dataset_columns")
-NOTHING: dict[str, Any] = {}
+EDITABLE_KEYS = ("cutoff_len", "drop_duplicates", "stop_on_dropped", "dataset_format", "dataset_columns")
+EMPTY: dict[str, Any] = {}
 
 
 class Inspect(FrontEnd):
@@ -58,9 +58,9 @@ class Inspect(FrontEnd):
     _overview = traitlets.Dict().tag(sync=True)
     _lengths = traitlets.Dict().tag(sync=True)
     _page = traitlets.Dict().tag(sync=True)
-    _examples = traitlets.List().tag(sync=True)
+    _examples: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
     _rows = traitlets.Dict().tag(sync=True)
-    _code = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
+    _code: traitlets.List[dict[str, object]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
     def __init__(
         self,
@@ -70,15 +70,15 @@ class Inspect(FrontEnd):
     ) -> None:
         self._on_change = on_change
         asked, rows = split_rows(config)
-        self._handed: tempfile.TemporaryDirectory[str] | None = None
+        self._rows_folder: tempfile.TemporaryDirectory[str] | None = None
         if rows is not None:
-            self._handed = tempfile.TemporaryDirectory(prefix="llf-rows-")
-            path, _ = write_rows(rows, Path(self._handed.name))
+            self._rows_folder = tempfile.TemporaryDirectory(prefix="llf-rows-")
+            path, _ = write_rows(rows, Path(self._rows_folder.name))
             asked["dataset"] = str(path)
         self.config = RunConfig.load(asked)
-        self._child: Child | None = None
-        self._settled = threading.Event()
-        self._slots: list[Any] = []
+        self._process: DataProcess | None = None
+        self._done = threading.Event()
+        self._displays: list[Any] = []
         super().__init__()
         self.on_msg(self._receive)
         self._open()
@@ -93,7 +93,7 @@ class Inspect(FrontEnd):
             TimeoutError: the data is not prepared yet.
             RuntimeError: preparation failed; the message has the reason.
         """
-        if not self._settled.wait(timeout):
+        if not self._done.wait(timeout):
             raise TimeoutError(f"The data was not ready after {timeout:g} s. {self._note}")
         if self._state != "ready":
             raise RuntimeError(self._note)
@@ -106,7 +106,7 @@ class Inspect(FrontEnd):
 
     def example(self, number: int) -> dict[str, Any]:
         """One example: `turns`, each with `role` and `tokens` (`[text, id, state, special]`), and its counts."""
-        found: dict[str, Any] = self._ask("example", number=number).result()
+        found: dict[str, Any] = self._request("example", number=number).result()
         return found
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = PAGE) -> dict[str, Any]:
@@ -117,35 +117,34 @@ class Inspect(FrontEnd):
             offset: number of records to skip.
             limit: maximum number of records.
         """
-        found: dict[str, Any] = self._ask("notable", kind=kind, offset=offset, limit=limit).result()
+        found: dict[str, Any] = self._request("notable", kind=kind, offset=offset, limit=limit).result()
         return found
 
-    def search(self, words: str, start: int = 0, limit: int = PAGE) -> dict[str, Any]:
+    def search(self, query: str, start: int = 0, limit: int = PAGE) -> dict[str, Any]:
         """Search examples for words. Returns `rows`, and `next`, the start of the next page.
 
         Args:
-            words: words to search for.
+            query: words to search for.
             start: number of the first example.
             limit: maximum number of results.
         """
-        found: dict[str, Any] = self._ask("search", text=words, start=start, limit=limit).result()
+        found: dict[str, Any] = self._request("search", text=query, start=start, limit=limit).result()
         return found
 
     def close(self) -> None:
         """End the process and close the view."""
-        if self._child is not None:
-            self._child.close()
-        if self._handed is not None:
-            self._handed.cleanup()
+        if self._process is not None:
+            self._process.close()
+        if self._rows_folder is not None:
+            self._rows_folder.cleanup()
         super().close()
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget; for hosts without widgets and saved notebooks the counts."""
-        found = super()._repr_mimebundle_(**options) or {}
-        data, about = found if isinstance(found, tuple) else (found, {})
+        data, metadata = self.widget_mimebundle(**options)
         shown = (self._state, self._note, self._overview)
         texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
-        return data | texts | {VIEW: {"view": "inspect"}}, about
+        return data | texts | {VIEW_MIME_TYPE: {"view": "inspect"}}, metadata
 
     def _ipython_display_(self, **options: Any) -> None:
         """Display the view in an output that is updated with the counts for the saved notebook."""
@@ -153,79 +152,82 @@ class Inspect(FrontEnd):
 
         state = self._state
         data, about = self._repr_mimebundle_(**options)
-        self._slots.append(display(data, metadata=about, raw=True, display_id=True))
+        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._displays.append(handle)
         if self._state != state:  # while it was shown
-            self._fill()
+            self._update_outputs()
 
     def _open(self) -> None:
-        if self._child is not None:
-            self._child.close()
-        self._settled.clear()
+        if self._process is not None:
+            self._process.close()
+        self._done.clear()
         with self.hold_sync():
             self._state, self._note = "preparing", "Reading the tokenizer and the data…"
-            self._page, self._rows, self._examples, self._code = NOTHING, NOTHING, [], []
-        self._child = Child(self.config.yaml(), self._read, self._progress, self._ready, self._ended)
-        self._child.listen()
+            self._page, self._rows, self._examples, self._code = EMPTY, EMPTY, [], []
+        self._process = DataProcess(
+            self.config.yaml(), self._on_readings, self._on_progress, self._on_ready, self._on_end
+        )
+        self._process.start()
 
-    def _read(self, found: dict[str, Any]) -> None:
+    def _on_readings(self, found: dict[str, Any]) -> None:
         self._readings = found
 
-    def _progress(self, dataset: str, rows: int) -> None:
+    def _on_progress(self, dataset: str, rows: int) -> None:
         self._note = f"{dataset}: {rows:,} records prepared…"
 
-    def _ready(self, overview: dict[str, Any]) -> None:
+    def _on_ready(self, overview: dict[str, Any]) -> None:
         with self.hold_sync():
             self._overview = overview
             self._state, self._note = "ready", ""
-        self._keep()
+        self._finish()
         self._fetch("lengths", lambda found: setattr(self, "_lengths", found))
         self._show_page("all", 0)
         self._show_rows(0, least=False)
-        self._show(0)
+        self._show_example(0)
 
-    def _ended(self, reason: str) -> None:
+    def _on_end(self, reason: str) -> None:
         with self.hold_sync():
             self._state, self._note = "failed", reason
-            self._code = [] if self._child is None else self._child.code
-        self._keep()
+            self._code = [] if self._process is None else self._process.code
+        self._finish()
 
-    def _keep(self) -> None:
+    def _finish(self) -> None:
         """Update every output of this view, then let `wait` return."""
-        self._fill()
-        self._settled.set()
+        self._update_outputs()
+        self._done.set()
 
-    def _fill(self) -> None:
+    def _update_outputs(self) -> None:
         data, about = self._repr_mimebundle_()
-        for slot in self._slots:
-            slot.update(data, metadata=about, raw=True)
+        for display_handle in self._displays:
+            display_handle.update(data, metadata=about, raw=True)
 
-    def _ask(self, what: str, **arguments: Any) -> Future[Any]:
+    def _request(self, what: str, **arguments: Any) -> Future[Any]:
         self.wait()
-        assert self._child is not None  # noqa: S101 - made by _open
-        return self._child.ask(what, **arguments)
+        assert self._process is not None  # noqa: S101 - made by _open
+        return self._process.request(what, **arguments)
 
-    def _fetch(self, what: str, then: Callable[[Any], object], **arguments: Any) -> None:
+    def _fetch(self, what: str, callback: Callable[[Any], object], **arguments: Any) -> None:
         """Send a request, and show the answer when it arrives."""
-        assert self._child is not None  # noqa: S101 - made by _open
-        self._child.ask(what, **arguments).add_done_callback(lambda answer: self._take(answer, then))
+        assert self._process is not None  # noqa: S101 - made by _open
+        self._process.request(what, **arguments).add_done_callback(lambda answer: self._on_answer(answer, callback))
 
-    def _take(self, answer: Future[Any], then: Callable[[Any], object]) -> None:
+    def _on_answer(self, answer: Future[Any], callback: Callable[[Any], object]) -> None:
         try:
-            then(answer.result())
-        except (GoneError, ValueError) as error:
+            callback(answer.result())
+        except (ProcessExitedError, ValueError) as error:
             self._note = str(error)
 
     def _show_page(self, kind: str, offset: int) -> None:
         def show(found: dict[str, Any]) -> None:
-            self._page = found | {"kind": kind, "offset": offset, "words": ""}
+            self._page = found | {"kind": kind, "offset": offset, "query": ""}
 
         self._fetch("notable", show, kind=kind, offset=offset, limit=PAGE)
 
-    def _search(self, words: str, start: int) -> None:
+    def _search(self, query: str, start: int) -> None:
         def show(found: dict[str, Any]) -> None:
-            self._page = found | {"kind": "search", "offset": start, "words": words}
+            self._page = found | {"kind": "search", "offset": start, "query": query}
 
-        self._fetch("search", show, text=words, start=start, limit=PAGE)
+        self._fetch("search", show, text=query, start=start, limit=PAGE)
 
     def _show_rows(self, offset: int, *, least: bool) -> None:
         def show(found: dict[str, Any]) -> None:
@@ -233,32 +235,32 @@ class Inspect(FrontEnd):
 
         self._fetch("rows", show, offset=offset, limit=ROWS, least_full_first=least)
 
-    def _show(self, number: int) -> None:
+    def _show_example(self, number: int) -> None:
         self._fetch("example", lambda found: setattr(self, "_examples", [found]), number=number)
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Change a setting and prepare again."""
-        known = {key: value for key, value in changes.items() if key in CHANGED}
+        known = {key: value for key, value in changes.items() if key in EDITABLE_KEYS}
         self.config = self.config.replace(**known)
         self._on_change(known)
         self._open()
 
     def _allow(self) -> None:
         """Allow the displayed code, and prepare again."""
-        if refused := allow_shown(self._code):
-            self._note = refused
+        if error := allow_code(self._code):
+            self._note = error
             return
         self._open()
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        acts: dict[str, Callable[[], None]] = {
+        handlers: dict[str, Callable[[], None]] = {
             "page": lambda: self._show_page(str(content["kind"]), int(content["offset"])),
-            "search": lambda: self._search(str(content["words"]), int(content["start"])),
+            "search": lambda: self._search(str(content["query"]), int(content["start"])),
             "rows": lambda: self._show_rows(int(content["offset"]), least=bool(content["least"])),
-            "example": lambda: self._show(int(content["number"])),
+            "example": lambda: self._show_example(int(content["number"])),
             "change": lambda: self._change(dict(content["changes"])),
-            "again": self._open,
+            "reload": self._open,
             "allow": self._allow,
         }
-        if content.get("type") in acts:
-            acts[content["type"]]()
+        if content.get("type") in handlers:
+            handlers[content["type"]]()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from llf_core.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from llf_widgets.monitor.static import summary_bundle
+    from llf_widgets.monitor.mime_bundle import summary_bundle
     from llf_widgets.monitor.widget import Monitor
 
 # Loaded when used: the server makes parts of a monitor too, and needs no ipywidgets.
-_LAZY = {"Monitor": "llf_widgets.monitor.widget", "summary_bundle": "llf_widgets.monitor.static"}
+_LAZY = {"Monitor": "llf_widgets.monitor.widget", "summary_bundle": "llf_widgets.monitor.mime_bundle"}
 
 __all__ = ["Monitor", "summary_bundle"]
 

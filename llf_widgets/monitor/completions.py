@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.jsonl import as_number
-from llf_widgets.monitor.timeline import cut, spread
+from llf_widgets.monitor.sample_answers import downsample, truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-STEPS, ROWS, FUNCTIONS = 30, 8, 12
+MAX_STEPS, MAX_ROWS, MAX_FUNCTIONS = 30, 8, 12
 """Limits of the view: steps, and rows per step, are downsampled evenly; further reward functions are omitted."""
-KEPT = 256  # answers of one step that are held until the next one
-ANSWER, PROMPT = 700, 300  # letters
+MAX_HELD = 256  # answers of one step that are held until the next one
+ANSWER_CHARACTERS, PROMPT_CHARACTERS = 700, 300  # letters
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Step:
     rows: list[Completion] = field(default_factory=list)
     count: int = 0
     total: float = 0.0
-    judged: int = 0
+    scored: int = 0
 
 
 class Completions:
@@ -58,12 +58,12 @@ class Completions:
             if sample.get("kind") != "completion" or not isinstance(text, str) or not isinstance(step, int):
                 continue
             attempt = sample.get("attempt")
-            self._take(
+            self._add(
                 step,
                 attempt if isinstance(attempt, int) else 1,
                 Completion(
-                    cut(_plain(prompt), PROMPT),
-                    cut(text, ANSWER),
+                    truncate(_plain(prompt), PROMPT_CHARACTERS),
+                    truncate(text, ANSWER_CHARACTERS),
                     _finite(sample.get("reward")),
                     self._by_function(sample.get("rewards")),
                 ),
@@ -76,20 +76,20 @@ class Completions:
             `functions` (their names) and `steps`, each `{"step", "count", "mean", "rows"}`: number of completions, mean
             reward, and rows `[reward, [by function], prompt, text]`, highest reward first.
         """
-        functions = list(self._functions)[:FUNCTIONS]
+        functions = list(self._functions)[:MAX_FUNCTIONS]
         return {
             "functions": functions,
             "steps": [
                 {
                     "step": step,
                     "count": found.count,
-                    "mean": found.total / found.judged if found.judged else None,
+                    "mean": found.total / found.scored if found.scored else None,
                     "rows": [
                         [one.reward, [one.rewards.get(name) for name in functions], one.prompt, one.text]
-                        for one in _some(found.rows)
+                        for one in _downsampled(found.rows)
                     ],
                 }
-                for step, found in spread(sorted(self._steps.items()), STEPS)
+                for step, found in downsample(sorted(self._steps.items()), MAX_STEPS)
             ],
         }
 
@@ -98,23 +98,23 @@ class Completions:
         if not self._steps:
             return 0, []
         step = max(self._steps)
-        rows = _ordered(self._steps[step].rows)
+        rows = _by_reward(self._steps[step].rows)
         return step, rows if len(rows) < 2 else [rows[0], rows[-1]]  # noqa: PLR2004 - both ends
 
-    def _take(self, step: int, attempt: int, row: Completion) -> None:
+    def _add(self, step: int, attempt: int, row: Completion) -> None:
         found = self._steps.get(step)
         if found is None or attempt > found.attempt:
             for other in self._steps.values():  # complete by now
-                other.rows = _some(other.rows)
+                other.rows = _downsampled(other.rows)
             found = self._steps[step] = _Step(attempt)
-            if len(self._steps) > 4 * STEPS:
-                self._steps = dict(spread(sorted(self._steps.items()), 2 * STEPS))
+            if len(self._steps) > 4 * MAX_STEPS:
+                self._steps = dict(downsample(sorted(self._steps.items()), 2 * MAX_STEPS))
         if attempt < found.attempt:
             return
         found.count += 1
         if row.reward is not None:
-            found.total, found.judged = found.total + row.reward, found.judged + 1
-        if len(found.rows) < KEPT:
+            found.total, found.scored = found.total + row.reward, found.scored + 1
+        if len(found.rows) < MAX_HELD:
             found.rows.append(row)
 
     def _by_function(self, rewards: object) -> dict[str, float | None]:
@@ -124,13 +124,13 @@ class Completions:
         return {str(name): _finite(value) for name, value in rewards.items()}
 
 
-def _ordered(rows: list[Completion]) -> list[Completion]:
+def _by_reward(rows: list[Completion]) -> list[Completion]:
     """Completions by descending reward, unknown ones last."""
     return sorted(rows, key=lambda one: math.inf if one.reward is None else -one.reward)
 
 
-def _some(rows: list[Completion]) -> list[Completion]:
-    return spread(_ordered(rows), ROWS)
+def _downsampled(rows: list[Completion]) -> list[Completion]:
+    return downsample(_by_reward(rows), MAX_ROWS)
 
 
 def _finite(value: object) -> float | None:

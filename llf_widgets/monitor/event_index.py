@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     Event = dict[str, Any]
 
-TOLD = ("warning", "finding", "answer", "error")
+NOTICE_TYPES = ("warning", "finding", "answer", "error")
 """Event types shown next to the state."""
-MARKED = ("resumed", "steered")
-"""Event types marked in charts."""
-MARKS = 200
-BEFORE = ("created", "queued")
+MARKER_TYPES = ("resumed", "steered")
+"""Event types markers in charts."""
+MAX_MARKERS = 200
+PRE_START_TYPES = ("created", "queued")
 """Event types written before a run starts."""
-ASIDE = ("request", "answer", "steered", "schedule", "warning", "finding")
+PASSIVE_TYPES = ("request", "answer", "steered", "schedule", "warning", "finding")
 """Event types that do not change what an attempt is doing."""
 
 
@@ -35,7 +35,7 @@ class EventIndex:
         self.changes = ActiveChanges()
         self._last: dict[str, Event] = {}
         self._attempts: dict[int, _Attempt] = {}
-        self._marked: list[Event] = []
+        self._markers: list[Event] = []
 
     def add(self, events: Iterable[Event]) -> None:
         """Add new events, in order."""
@@ -45,12 +45,12 @@ class EventIndex:
             self._attempts.setdefault(event.get("attempt", 1), _Attempt()).add(kind, event)
             if kind != "progress":
                 self.events.append(event)
-            if kind in MARKED:
-                self._marked.append(event)
+            if kind in MARKER_TYPES:
+                self._markers.append(event)
             self.changes.add(event)
 
     def last(self, kind: str, attempt: int | None = None) -> Event | None:
-        """The newest event of a type; None if there is none.
+        """The activity event of a type; None if there is none.
 
         Args:
             kind: the type.
@@ -59,19 +59,19 @@ class EventIndex:
         found = self._last if attempt is None else self._attempt(attempt).last
         return found.get(kind)
 
-    def at(self, attempt: int) -> Event | None:
-        """The newest event that shows what an attempt is doing."""
-        return self._attempt(attempt).newest
+    def current_activity(self, attempt: int) -> Event | None:
+        """The activity event that shows what an attempt is doing."""
+        return self._attempt(attempt).activity
 
-    def told(self, attempt: int) -> tuple[Event, ...]:
+    def notices(self, attempt: int) -> tuple[Event, ...]:
         """Events of an attempt to show next to the state; of repeated ones the last."""
-        return self._attempt(attempt).told()
+        return self._attempt(attempt).notices()
 
-    def marked(self) -> tuple[Event, ...]:
-        """The newest events to mark in a chart, a limited number."""
-        return tuple(self._marked[-MARKS:])
+    def markers(self) -> tuple[Event, ...]:
+        """The activity events to key in a chart, a limited number."""
+        return tuple(self._markers[-MAX_MARKERS:])
 
-    def spans(self) -> list[tuple[int, float]]:
+    def time_spans(self) -> list[tuple[int, float]]:
         """(attempt, Unix time) of the first and last event of each attempt of this run, without time in the queue."""
         return [(number, at) for number, one in self._attempts.items() if number for at in one.span]
 
@@ -82,26 +82,26 @@ class EventIndex:
 class _Attempt:
     def __init__(self) -> None:
         self.last: dict[str, Event] = {}
-        self.newest: Event | None = None
+        self.activity: Event | None = None
         self.span: tuple[float, ...] = ()
-        self._told: dict[str, Event] = {}
-        self._whole: tuple[Event, ...] | None = ()
+        self._notices: dict[str, Event] = {}
+        self._cached: tuple[Event, ...] | None = ()
 
     def add(self, kind: str, event: Event) -> None:
         self.last[kind] = event
-        if kind not in ASIDE:
-            self.newest = event
-        if kind not in BEFORE and "time" in event:
+        if kind not in PASSIVE_TYPES:
+            self.activity = event
+        if kind not in PRE_START_TYPES and "time" in event:
             moments = (*self.span, float(event["time"]))
             self.span = (min(moments), max(moments))
-        if kind in TOLD:
+        if kind in NOTICE_TYPES:
             # all that says something, so that what differs in nothing else but its time is kept once
-            mark = repr(sorted((name, repr(value)) for name, value in event.items() if name not in {"time", "id"}))
-            self._told.pop(mark, None)
-            self._told[mark] = event
-            self._whole = None
+            key = repr(sorted((name, repr(value)) for name, value in event.items() if name not in {"time", "id"}))
+            self._notices.pop(key, None)
+            self._notices[key] = event
+            self._cached = None
 
-    def told(self) -> tuple[Event, ...]:
-        if self._whole is None:
-            self._whole = tuple(self._told.values())
-        return self._whole
+    def notices(self) -> tuple[Event, ...]:
+        if self._cached is None:
+            self._cached = tuple(self._notices.values())
+        return self._cached

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LINE = 500  # characters of a log line that are worth sending
 
 
-class Journal:
+class EventLog:
     """Events as rows `{"time", "step", "text"}`; checkpoint and evaluation of a step share a row.
 
     Unknown types, and events with invalid fields, are skipped.
@@ -28,25 +28,25 @@ class Journal:
         for event in events:
             _add(event, self._rows)
 
-    def newest(self, most: int) -> list[dict[str, Any]]:
-        """At most `most` rows, newest first."""
-        return [dict(row) for row in self._rows[: -most - 1 : -1]]
+    def newest(self, limit: int) -> list[dict[str, Any]]:
+        """At limit `limit` rows, newest first."""
+        return [dict(row) for row in self._rows[: -limit - 1 : -1]]
 
 
-def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def log_rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of some events, newest first."""
-    journal, events = Journal(), list(events)
-    journal.add(events)
-    return journal.newest(len(events))
+    log, events = EventLog(), list(events)
+    log.add(events)
+    return log.newest(len(events))
 
 
 def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
     """Add an event as a new row, or to the last one."""
-    say = SENTENCES.get(event.get("type", ""))
-    if say is None:
+    format_event = FORMATTERS.get(event.get("type", ""))
+    if format_event is None:
         return
     try:
-        text = say(event)
+        text = format_event(event)
     except (ArithmeticError, KeyError, TypeError, ValueError):
         return
     if not text:
@@ -62,7 +62,7 @@ def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
 
 
 def log_lines(lines: Iterable[str]) -> list[str]:
-    """Clean log lines for display: no colors, only the last state of a progress bar, at most 500 characters."""
+    """Clean log lines for display: no colors, only the last state of a progress bar, at limit 500 characters."""
     clean = []
     for line in lines:
         text = without_escapes(line.rstrip("\r\n").rsplit("\r", 1)[-1])
@@ -138,7 +138,7 @@ def _warning(event: dict[str, Any]) -> str:
     return f"warning: {event['message']}"
 
 
-SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
+FORMATTERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "created": lambda event: f"created as {event['name']}" if event.get("name") else "created",
     "state": _state,
     "queued": lambda event: (

@@ -9,41 +9,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FASTEST, SLOWEST = 0.33, 5.0  # seconds between two looks
-SHARE = 0.015  # of one core, at most: a look that cost 30 ms is followed by 2 s of rest
+MIN_INTERVAL, MAX_INTERVAL = 0.33, 5.0  # seconds between two looks
+MAX_CPU_SHARE = 0.015  # of one core, at most: a poll that cost 30 ms is followed by 2 s of pause
 
 
-class Pump:
-    """Calls `look` in a background thread until it returns None.
+class Poller:
+    """Calls `poll` in a background thread until it returns None.
 
-    A notebook would print a thread's output and tracebacks into the running cell, so an error is passed to `trouble` as
-    a sentence, and polling continues.
+    A notebook would print a thread's output and tracebacks into the running cell, so an error is passed to `on_error`
+    as a sentence, and polling continues.
 
     Args:
-        look: does the work of one poll; returns the minimum seconds until the next one, or None to end.
-        trouble: receives an error sentence, or an empty text after recovery.
+        poll: does the work of one poll; returns the minimum seconds until the next one, or None to end.
+        on_error: receives an error sentence, or an empty text after recovery.
         name: name of the thread.
     """
 
-    def __init__(self, look: Callable[[], float | None], trouble: Callable[[str], None], name: str) -> None:
-        self._look = look
-        self._trouble = trouble
+    def __init__(self, poll: Callable[[], float | None], on_error: Callable[[str], None], name: str) -> None:
+        self._poll = poll
+        self._on_error = on_error
         self._name = name
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._wanted = False
+        self._active = False
         self._running = False
         self._thread: threading.Thread | None = None
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the thread polls, or will poll again."""
         return self._running
 
     def start(self) -> None:
         """Start the thread; if it is running, poll at once."""
         with self._lock:
-            self._wanted = True
+            self._active = True
             self._wake.set()
             if not self._running:
                 self._running = True
@@ -53,7 +53,7 @@ class Pump:
     def stop(self) -> None:
         """End the thread after the current poll."""
         with self._lock:
-            self._wanted = False
+            self._active = False
             self._wake.set()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -66,31 +66,31 @@ class Pump:
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._wanted:
+                if not self._active:
                     self._running = False
                     return
                 self._wake.clear()
             before = time.thread_time()
-            rest = self._once()
-            if rest is None:
+            pause = self._poll_once()
+            if pause is None:
                 with self._lock:
-                    self._wanted = self._wanted and self._wake.is_set()  # a start that came meanwhile counts
+                    self._active = self._active and self._wake.is_set()  # a start that came meanwhile counts
                 continue
             cost = time.thread_time() - before
-            self._wake.wait(min(SLOWEST, max(rest, FASTEST, cost / SHARE)))
+            self._wake.wait(min(MAX_INTERVAL, max(pause, MIN_INTERVAL, cost / MAX_CPU_SHARE)))
 
-    def _once(self) -> float | None:
+    def _poll_once(self) -> float | None:
         """One poll; an error becomes a sentence and a pause of one second."""
         try:
-            rest = self._look()
-            self._trouble("")
+            pause = self._poll()
+            self._on_error("")
         except Exception as error:  # noqa: BLE001 - whatever it was, the view says it and goes on
             return self._report(error)
-        return rest
+        return pause
 
     def _report(self, error: Exception) -> float | None:
         try:
-            self._trouble(
+            self._on_error(
                 f"This view could not read the run ({type(error).__name__}: {error}). "
                 "The run is not affected. Retrying."
             )

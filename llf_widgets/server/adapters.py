@@ -7,7 +7,7 @@ from tornado.web import authenticated
 
 from llf_core.runs import folder_bytes
 from llf_core.untrusted import read_object_or_empty
-from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
+from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +22,10 @@ class AdaptersHandler(RunsAPIHandler):
     @authorized
     async def get(self) -> None:
         """Return `{"total", "adapters"}`, newest first."""
-        offset = self.integer("offset", 0, 0, 999_999_999)
-        limit = self.integer("limit", 20, 1, 200)
-        await self.look(LOOK_SECONDS)
-        self.finish(await self.in_list_thread(lambda: adapters(self.index, offset, limit)))
+        offset = self.integer_argument("offset", 0, 0, 999_999_999)
+        limit = self.integer_argument("limit", 20, 1, 200)
+        await self.scan_runs(SCAN_SECONDS)
+        self.finish(await self.run_in_list_thread(lambda: adapters(self.index, offset, limit)))
 
 
 def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:

@@ -7,7 +7,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import delete_run, deleted_runs, remove_from_bin, restore_run
-from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler, why
+from llf_widgets.server.handler import LONG_TIMEOUT, RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +20,9 @@ class BinHandler(RunsAPIHandler):
     @authorized
     async def get(self) -> None:
         """Return `{"total", "runs"}`, last deleted first."""
-        offset = self.integer("offset", 0, 0, 999_999_999)
-        limit = self.integer("limit", 50, 1, 200)
-        total, found = await self.off_loop(deleted_runs, None, offset, limit, patience=LONG_PATIENCE)
+        offset = self.integer_argument("offset", 0, 0, 999_999_999)
+        limit = self.integer_argument("limit", 50, 1, 200)
+        total, found = await self.run_in_thread(deleted_runs, None, offset, limit, max_seconds=LONG_TIMEOUT)
         self.finish({"total": total, "runs": [one.json() for one in found]})
 
 
@@ -39,12 +39,12 @@ class DeleteHandler(RunsAPIHandler):
         """
         folder = await self.find_run(run_id, readable=False)
         try:
-            with as_sentences():
-                await self.off_loop(delete_run, folder.id, patience=LONG_PATIENCE)
+            with as_http_errors():
+                await self.run_in_thread(delete_run, folder.id, max_seconds=LONG_TIMEOUT)
         except RuntimeError as error:
             raise HTTPError(409, "%s", error) from None
         except FileNotFoundError:  # somebody else does at this moment
-            raise self.gone(run_id) from None
+            raise self.run_not_found(run_id) from None
         self.finish({"id": folder.id})
 
 
@@ -60,8 +60,8 @@ class RestoreHandler(RunsAPIHandler):
             HTTPError: 404 if the bin does not hold the run, 409 if a run with this id exists.
         """
         try:
-            with as_sentences():
-                await self.off_loop(restore_run, run_id, patience=LONG_PATIENCE)
+            with as_http_errors():
+                await self.run_in_thread(restore_run, run_id, max_seconds=LONG_TIMEOUT)
         except FileExistsError:
             raise HTTPError(409, "A run with this id already exists. Rename or delete it first.") from None
         except (ValueError, FileNotFoundError):
@@ -81,15 +81,15 @@ class RemoveHandler(RunsAPIHandler):
             HTTPError: 404 if the bin does not hold the run.
         """
         try:
-            with as_sentences("Run `llf runs clean` to try again."):
-                await self.off_loop(remove_from_bin, run_id, patience=LONG_PATIENCE)
+            with as_http_errors("Run `llf runs clean` to try again."):
+                await self.run_in_thread(remove_from_bin, run_id, max_seconds=LONG_TIMEOUT)
         except (ValueError, FileNotFoundError):
             raise not_in_bin() from None
         self.finish({"id": run_id})
 
 
 @contextmanager
-def as_sentences(advice: str = "") -> Iterator[None]:
+def as_http_errors(advice: str = "") -> Iterator[None]:
     """Convert system errors to HTTP errors without paths.
 
     Args:
@@ -105,7 +105,7 @@ def as_sentences(advice: str = "") -> Iterator[None]:
     except TimeoutError:
         raise HTTPError(409, "The bin is locked by another process. Try again.") from None
     except OSError as error:
-        raise HTTPError(409, "%s", f"Some files could not be moved: {why(error)} {advice}".strip()) from None
+        raise HTTPError(409, "%s", f"Some files could not be moved: {os_error_text(error)} {advice}".strip()) from None
 
 
 def not_in_bin() -> HTTPError:

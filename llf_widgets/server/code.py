@@ -7,7 +7,7 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.foreign_code import code_as_json, code_to_allow
-from llf_widgets.server.handler import RunsAPIHandler, why
+from llf_widgets.server.handler import RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -26,16 +26,16 @@ class CodeHandler(RunsAPIHandler):
         """
         folder = await self.find_run(run_id)
         try:
-            found = await self.off_loop(read, folder)
+            found = await self.run_in_thread(read_code, folder)
         except FileNotFoundError:  # somebody deletes it at this moment
-            raise self.gone(run_id) from None
+            raise self.run_not_found(run_id) from None
         except TooMuchCodeError as error:
             raise HTTPError(409, "%s", str(error).replace(str(folder.path), folder.id)) from None
         except OSError as error:
-            raise HTTPError(409, "%s", f"Some files of the run cannot be read: {why(error)}") from None
+            raise HTTPError(409, "%s", f"Some files of the run cannot be read: {os_error_text(error)}") from None
         self.finish(found)
 
 
-def read(folder: RunFolder) -> dict[str, object]:
+def read_code(folder: RunFolder) -> dict[str, object]:
     """The code of a run as a view shows it."""
     return code_as_json(code_to_allow(folder))

@@ -9,15 +9,15 @@ from llf_core.runs import RunReader, kill_run, send_request
 from llf_core.runs.change_journal import check_changes
 from llf_core.runs.control import REQUEST_TYPES
 from llf_core.untrusted import NotPlainError, json_value
-from llf_widgets.server.handler import RunsAPIHandler, why
+from llf_widgets.server.handler import RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
-LIVE = frozenset({"created", "starting", "running", "stopping"})
-MOST_BYTES = 30_000  # a prompt of 4,000 characters
+LIVE_STATES = frozenset({"created", "starting", "running", "stopping"})
+MAX_BODY_BYTES = 30_000  # a prompt of 4,000 characters
 KILL_SECONDS = 60.0  # a supervisor on another machine is waited for, then a process that does not end
-LONGEST_GRACE = 86_400.0
+MAX_GRACE = 86_400.0
 
 
 class ControlHandler(RunsAPIHandler):
@@ -32,17 +32,17 @@ class ControlHandler(RunsAPIHandler):
             HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it has ended or cannot be reached.
         """
         size = len(self.request.body)
-        if size > MOST_BYTES:
-            raise HTTPError(413, f"The request has {size} bytes. Expected at most {MOST_BYTES}.")
-        kind, args, by = read_request(self.request.body)
+        if size > MAX_BODY_BYTES:
+            raise HTTPError(413, f"The request has {size} bytes. Expected at most {MAX_BODY_BYTES}.")
+        kind, args, by = parse_request(self.request.body)
         folder = await self.find_run(run_id)
         try:
-            state = (await self.off_loop(RunReader(folder).status)).state
-            if state not in LIVE:
+            state = (await self.run_in_thread(RunReader(folder).status)).state
+            if state not in LIVE_STATES:
                 raise HTTPError(409, f"The run is {state}, so it cannot handle the request.")
-            request_id = await self.off_loop(request, folder, kind, args, by, patience=KILL_SECONDS)
+            request_id = await self.run_in_thread(submit_request, folder, kind, args, by, max_seconds=KILL_SECONDS)
         except FileNotFoundError:  # somebody deletes it at this moment
-            raise self.gone(run_id) from None
+            raise self.run_not_found(run_id) from None
         except (
             ValueError,
             RuntimeError,
@@ -50,12 +50,12 @@ class ControlHandler(RunsAPIHandler):
         ) as error:  # broken, elsewhere, stuck in a driver
             raise HTTPError(409, "%s", error) from None
         except OSError as error:  # another user's, behind a link, on a full disk
-            raise HTTPError(409, "%s", f"The request could not be written: {why(error)}") from None
+            raise HTTPError(409, "%s", f"The request could not be written: {os_error_text(error)}") from None
         self.set_status(202)
         self.finish({"id": request_id})
 
 
-def request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
+def submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
     """Send a request; returns its id. A kill is carried out at once, even without a supervisor, and has no id.
 
     Args:
@@ -70,7 +70,7 @@ def request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str 
     return send_request(folder, kind, args, by)
 
 
-def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
+def parse_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     """Parse type, arguments and sender of a request's body.
 
     Raises:
@@ -90,10 +90,10 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
         raise HTTPError(400, f"type is {str(kind)[:40]!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
     if not isinstance(by, str) or len(by) > 64:  # noqa: PLR2004
         raise HTTPError(400, "by is not a string of at most 64 characters.")
-    return kind, _read_args(kind, args), by
+    return kind, _parse_args(kind, args), by
 
 
-def _read_args(kind: str, args: object) -> dict[str, object]:
+def _parse_args(kind: str, args: object) -> dict[str, object]:
     if kind == "set" and isinstance(args, dict):  # else it is refused below
         try:
             return check_changes(args)
@@ -104,6 +104,6 @@ def _read_args(kind: str, args: object) -> dict[str, object]:
         expected = "an object with at most grace" if allowed else "an empty object"
         raise HTTPError(400, f"args of {kind} is not {expected}.")
     grace = args.get("grace", 0)
-    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= LONGEST_GRACE:
-        raise HTTPError(400, f"grace is {str(grace)[:40]!r}. Expected seconds from 0 to {LONGEST_GRACE:.0f}.")
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= MAX_GRACE:
+        raise HTTPError(400, f"grace is {str(grace)[:40]!r}. Expected seconds from 0 to {MAX_GRACE:.0f}.")
     return args

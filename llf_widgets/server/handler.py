@@ -23,60 +23,59 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunFolder
 
-LOOK_SECONDS = 0.3
+SCAN_SECONDS = 0.3
 """Maximum seconds that a list waits for a scan of all runs; then it answers from the current index."""
-T = TypeVar("T")
+Result = TypeVar("Result")
 _LIST_THREADS = ThreadPoolExecutor(4, "llf-list")  # of their own: a long download must not keep a list waiting
-THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server")
+FILE_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server")
 """Threads for file access: a hanging disk blocks neither the event loop nor other requests."""
 LONG_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server-long")
-"""Threads for operations that may exceed `PATIENCE`: moving, removing, sending files, ending processes."""
-NO_WORD = {
+"""Threads for operations that may exceed `TIMEOUT`: moving, removing, sending files, ending processes."""
+STATUS_MESSAGES = {
     403: "Log in to the Jupyter server first, or ask its administrator for permission.",
     404: "This address does not exist, or the request comes from a page of another server.",
     405: "This address does not accept this HTTP method.",
 }
 """Messages for status codes without one from Jupyter."""
-PATIENCE, LONG_PATIENCE = 10.0, 600.0
+TIMEOUT, LONG_TIMEOUT = 10.0, 600.0
 """Maximum seconds that a request waits for the files of a run, and for long operations."""
 
 
-async def _waited(
-    threads: ThreadPoolExecutor, work: Callable[[], T], patience: float, turn: asyncio.Lock | None = None
-) -> T:
+async def _run_in_executor(
+    threads: ThreadPoolExecutor, work: Callable[[], Result], max_seconds: float, lock: asyncio.Lock | None = None
+) -> Result:
     """Run a function in a thread and return its result.
 
     Args:
         threads: the executor.
         work: the function.
-        patience: maximum seconds to wait.
-        turn: lock held while the function runs, also after the timeout, so that it never occupies two threads.
+        max_seconds: maximum seconds to wait.
+        lock: lock held while the function runs, also after the time limit, so that it never occupies two threads.
 
     Raises:
-        HTTPError: 503 after `patience` seconds. The thread continues.
+        HTTPError: 503 after `max_seconds` seconds. The thread continues.
     """
-    if turn is not None:
+    if lock is not None:
         try:
-            await asyncio.wait_for(turn.acquire(), patience)
+            await asyncio.wait_for(lock.acquire(), max_seconds)
         except TimeoutError:
-            raise _late(patience) from None
+            raise _timeout_error(max_seconds) from None
     future = asyncio.get_running_loop().run_in_executor(threads, work)
-    if turn is not None:
-        future.add_done_callback(lambda _: turn.release())
-    done, _ = await asyncio.wait({future}, timeout=patience)
+    if lock is not None:
+        future.add_done_callback(lambda _: lock.release())
+    done, _ = await asyncio.wait({future}, timeout=max_seconds)
     if not done:
         future.add_done_callback(lambda late: late.cancelled() or late.exception())  # it is nobody's any more
-        raise _late(patience)
+        raise _timeout_error(max_seconds)
     return future.result()
 
 
-def _late(patience: float) -> HTTPError:
-    return HTTPError(
-        503, (f"The files could not be read within {patience:.0f} s. Check that the disk is available, then try again.")
-    )
+def _timeout_error(max_seconds: float) -> HTTPError:
+    text = f"The files could not be read within {max_seconds:.0f} s."
+    return HTTPError(503, f"{text} Check that the disk is available, then try again.")
 
 
-def why(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
     """Why a file of a run was not read or written, as a sentence without paths."""
     return str(error) if isinstance(error, UnreadableError) else f"{error.strerror}."
 
@@ -91,23 +90,23 @@ class RunsAPIHandler(APIHandler):
     def initialize(self) -> None:
         """Mark the client as connected."""
         super().initialize()
-        self.gone_away = threading.Event()
+        self.disconnected = threading.Event()
 
     def on_connection_close(self) -> None:
         """Mark the client as disconnected."""
-        self.gone_away.set()
+        self.disconnected.set()
         super().on_connection_close()
 
-    async def look(self, seconds: float) -> None:
+    async def scan_runs(self, seconds: float) -> None:
         """Start a scan of all runs, and wait for it for a limited time."""
         looking = asyncio.wrap_future(self.index.refresh())
         await asyncio.wait({looking}, timeout=seconds)
         if looking.done():
             looking.result()
 
-    async def in_list_thread(self, work: Callable[[], T]) -> T:
+    async def run_in_list_thread(self, work: Callable[[], Result]) -> Result:
         """Run a function on the list of runs in a thread."""
-        return await _waited(_LIST_THREADS, work, LONG_PATIENCE)
+        return await _run_in_executor(_LIST_THREADS, work, LONG_TIMEOUT)
 
     @property
     def index(self) -> RunIndex:
@@ -118,30 +117,30 @@ class RunsAPIHandler(APIHandler):
             known = self.settings["llf_index"] = (root, RunIndex(root))
         return known[1]
 
-    async def off_loop(
-        self, work: Callable[..., Any], *arguments: Any, patience: float = PATIENCE, turn: str = "", **options: Any
+    async def run_in_thread(
+        self, work: Callable[..., Any], *arguments: Any, max_seconds: float = TIMEOUT, lock: str = "", **options: Any
     ) -> Any:
         """Run a function that accesses files in a thread, and return its result.
 
         Args:
             work: called with `arguments` and `options`.
             arguments: positional arguments.
-            patience: maximum seconds to wait.
-            turn: id of a run for which only one such function runs at a time, so that slow files block no other run.
+            max_seconds: maximum seconds to wait.
+            lock: id of a run for which only one such function runs at a time, so that slow files block no other run.
             options: keyword arguments.
 
         Raises:
-            HTTPError: 503 after `patience` seconds. The thread continues.
+            HTTPError: 503 after `max_seconds` seconds. The thread continues.
         """
-        threads = THREADS if patience <= PATIENCE else LONG_THREADS
-        return await _waited(
-            threads, partial(work, *arguments, **options), patience, self._turn(turn) if turn else None
+        threads = FILE_THREADS if max_seconds <= TIMEOUT else LONG_THREADS
+        return await _run_in_executor(
+            threads, partial(work, *arguments, **options), max_seconds, self._run_lock(lock) if lock else None
         )
 
-    def _turn(self, name: str) -> asyncio.Lock:
+    def _run_lock(self, name: str) -> asyncio.Lock:
         """Lock for operations that run one at a time."""
-        turns: WeakValueDictionary[str, asyncio.Lock] = self.settings.setdefault("llf_turns", WeakValueDictionary())
-        return turns.setdefault(name, asyncio.Lock())
+        locks: WeakValueDictionary[str, asyncio.Lock] = self.settings.setdefault("llf_locks", WeakValueDictionary())
+        return locks.setdefault(name, asyncio.Lock())
 
     async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
         """Find a run by id, see `_find_run`.
@@ -153,7 +152,7 @@ class RunsAPIHandler(APIHandler):
         Raises:
             HTTPError: 404 or 409, see `_find_run`.
         """
-        found: RunFolder = await self.off_loop(self._find_run, run_id, readable=readable)
+        found: RunFolder = await self.run_in_thread(self._find_run, run_id, readable=readable)
         return found
 
     def _find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
@@ -175,17 +174,17 @@ class RunsAPIHandler(APIHandler):
             folder = None
         # A link may lead anywhere, so a linked folder is no run here.
         if folder is None or folder.path.resolve() != folder.path.parent.resolve() / run_id:
-            raise self.gone(run_id)
+            raise self.run_not_found(run_id)
         special = special_file(folder.path) if readable else None
         if special:
             raise HTTPError(409, "%s", f"{special} of the run is not a regular file. Remove it or the run.")
         return folder
 
-    def gone(self, run_id: str) -> HTTPError:
+    def run_not_found(self, run_id: str) -> HTTPError:
         """The error for a run that does not exist (any more)."""
         return HTTPError(404, f"No run {run_id} in the LLF_HOME of the server.")
 
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
+    def integer_argument(self, name: str, default: int, low: int, high: int) -> int:
         """Parse an integer of the query.
 
         Args:
@@ -216,8 +215,8 @@ class RunsAPIHandler(APIHandler):
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, HTTPError) and error.log_message:
             message = error.log_message % error.args
-        elif status_code in NO_WORD:
-            message = NO_WORD[status_code]
+        elif status_code in STATUS_MESSAGES:
+            message = STATUS_MESSAGES[status_code]
         else:
             message = "Unexpected error in LLF. See the log of the Jupyter server."
         self.finish({"message": redact(message)})

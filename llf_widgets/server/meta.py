@@ -8,11 +8,11 @@ from tornado.web import HTTPError, authenticated
 from llf_core.runs import update_meta
 from llf_core.runs.meta import StaleError
 from llf_core.untrusted import NotPlainError, json_value
-from llf_widgets.server.handler import RunsAPIHandler, why
+from llf_widgets.server.handler import RunsAPIHandler, os_error_text
 
-MOST_BYTES = 80_000
-LONGEST = {"name": 200, "note": 20_000}
-MOST_TAGS, LONGEST_TAG = 20, 60
+MAX_BODY_BYTES = 80_000
+MAX_LENGTHS = {"name": 200, "note": 20_000}
+MAX_TAGS, MAX_TAG_LENGTH = 20, 60
 
 
 class MetaHandler(RunsAPIHandler):
@@ -27,23 +27,23 @@ class MetaHandler(RunsAPIHandler):
             HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it was changed since or cannot be
                 written.
         """
-        if len(self.request.body) > MOST_BYTES:
-            raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MOST_BYTES}.")
-        revision, changes = read_change(self.request.body)
+        if len(self.request.body) > MAX_BODY_BYTES:
+            raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MAX_BODY_BYTES}.")
+        revision, changes = parse_change(self.request.body)
         folder = await self.find_run(run_id)
         try:
-            self.finish(await self.off_loop(update_meta, folder, seen=revision, **changes))
+            self.finish(await self.run_in_thread(update_meta, folder, seen=revision, **changes))
         except StaleError as error:
             raise HTTPError(409, str(error)) from None
         except FileNotFoundError:  # somebody deletes it at this moment
-            raise self.gone(run_id) from None
+            raise self.run_not_found(run_id) from None
         except TimeoutError:
             raise HTTPError(409, "The files of the run are locked by another process. Try again.") from None
         except OSError as error:  # another user's, behind a link, on a full disk
-            raise HTTPError(409, "%s", f"The change could not be written: {why(error)}") from None
+            raise HTTPError(409, "%s", f"The change could not be written: {os_error_text(error)}") from None
 
 
-def read_change(body: bytes) -> tuple[int, dict[str, Any]]:
+def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
     """Parse revision and changes of a request's body.
 
     Raises:
@@ -61,12 +61,12 @@ def read_change(body: bytes) -> tuple[int, dict[str, Any]]:
     unknown = sorted(set(sent) - {"name", "tags", "note"})
     if unknown or not sent:
         raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}." if unknown else "No change was given.")
-    for field, most in LONGEST.items():
+    for field, most in MAX_LENGTHS.items():
         text = sent.get(field, "x")
         if not isinstance(text, str) or len(text) > most or (field == "name" and not text.strip()):
             raise HTTPError(400, f"{field} is not a string of at most {most:,} characters.")
     tags = sent.get("tags", [])
-    good = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= LONGEST_TAG for tag in tags)
-    if not good or len(tags) > MOST_TAGS:
-        raise HTTPError(400, f"tags is not a list of at most {MOST_TAGS} strings of 1 to {LONGEST_TAG} characters.")
+    good = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= MAX_TAG_LENGTH for tag in tags)
+    if not good or len(tags) > MAX_TAGS:
+        raise HTTPError(400, f"tags is not a list of at most {MAX_TAGS} strings of 1 to {MAX_TAG_LENGTH} characters.")
     return revision, sent

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from typing import TYPE_CHECKING
@@ -9,11 +10,13 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from llf_core.untrusted import open_file
-from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler, why
+from llf_widgets.server.handler import LONG_TIMEOUT, RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from _typeshed import ReadableBuffer
 
 CHUNK = 1 << 20
 
@@ -31,24 +34,24 @@ class OutputHandler(RunsAPIHandler):
         """
         folder = await self.find_run(run_id)
         try:
-            files = await self.off_loop(output_files, folder.output)
+            files = await self.run_in_thread(output_files, folder.output)
         except FileNotFoundError:  # somebody deletes it at this moment
-            raise self.gone(run_id) from None
+            raise self.run_not_found(run_id) from None
         except OSError as error:
-            raise HTTPError(409, "%s", f"Some files of the output cannot be read: {why(error)}") from None
+            raise HTTPError(409, "%s", f"Some files of the output cannot be read: {os_error_text(error)}") from None
         if not files:
             raise HTTPError(409, "The run has no output yet. It is written when the run finishes.")
         self.set_header("Content-Disposition", f'attachment; filename="{folder.id}.zip"')
         self.set_header("Content-Type", "application/zip")
         chunks = zip_chunks(folder.output, files, folder.id)
         try:
-            while (chunk := await self.off_loop(next, chunks, None, patience=LONG_PATIENCE)) is not None:
+            while (chunk := await self.run_in_thread(next, chunks, None, max_seconds=LONG_TIMEOUT)) is not None:
                 self.write(chunk)
                 await self.flush()
         except StreamClosedError:  # the page went away: nobody to tell
             return
         except OSError as error:  # somebody deletes it at this moment: a cut answer is an error in every browser
-            self.log.warning("The output of %s could not be sent completely: %s", folder.id, why(error))
+            self.log.warning("The output of %s could not be sent completely: %s", folder.id, os_error_text(error))
             self.detach().close()
             return
         self.finish(set_content_type="application/zip")
@@ -93,18 +96,17 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
     yield sink.take()
 
 
-class _Sink:
+class _Sink(io.RawIOBase):
     """A write-only file that keeps data until it is taken."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._parts: list[bytes] = []
 
-    def write(self, data: bytes) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: `take` returns everything."""
+    def write(self, data: ReadableBuffer) -> int:
+        chunk = bytes(data)
+        self._parts.append(chunk)
+        return len(chunk)
 
     def take(self) -> bytes:
         data = b"".join(self._parts)

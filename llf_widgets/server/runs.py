@@ -19,7 +19,7 @@ from llf_core.runs.plain_text import strip_bidi_nested
 from llf_core.runs.run_index import QueryCancelledError, RunQuery
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import read_object_or_empty
-from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler, why
+from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 STATES = frozenset(
     "created starting running stopping finished stopped failed lost broken".split()  # noqa: SIM905
 )
-POINTS = 200  # of a curve in the panel
-SHOWN_EVENTS, SHOWN_LINES = 20, 12
-TOLD = {"warning", "finding", "error", "steered"}
+CURVE_POINTS = 200  # of a curve in the panel
+MAX_EVENTS, MAX_LOG_LINES = 20, 12
+SHOWN_TYPES = {"warning", "finding", "error", "steered"}
 SHOWN_KEYS = ("type", "message", "fix", "says")
-TEXT = 2000  # characters of an answer, a message or a line
+MAX_TEXT = 2000  # characters of an answer, a message or a line
 
 
 class RunsHandler(RunsAPIHandler):
@@ -47,21 +47,21 @@ class RunsHandler(RunsAPIHandler):
         Raises:
             HTTPError: 400 for an invalid query.
         """
-        offset = self.integer("offset", 0, 0, 999_999_999)
-        limit = self.integer("limit", 50, 1, 200)
+        offset = self.integer_argument("offset", 0, 0, 999_999_999)
+        limit = self.integer_argument("limit", 50, 1, 200)
         state = self.get_query_argument("state", "") or None
         if state is not None and state not in STATES:
             raise HTTPError(400, f"state is {state[:40]!r}. Expected one of {', '.join(sorted(STATES))}.")
         query = self.get_query_argument("query", "") or None
         try:
-            asked = RunQuery(state, query, self.get_query_argument("sort", "newest"))
+            run_query = RunQuery(state, query, self.get_query_argument("sort", "newest"))
         except ValueError as error:
             raise HTTPError(400, "%s", error) from None
-        if not asked.is_unfiltered or not self.index.scan_started:
-            await self.look(LOOK_SECONDS if not asked.is_unfiltered else 0)
-        page = partial(self.index.cached_page, offset, limit, asked, is_cancelled=self.gone_away.is_set)
+        if not run_query.is_unfiltered or not self.index.scan_started:
+            await self.scan_runs(SCAN_SECONDS if not run_query.is_unfiltered else 0)
+        page = partial(self.index.cached_page, offset, limit, run_query, is_cancelled=self.disconnected.is_set)
         with suppress(QueryCancelledError):
-            self.finish(await self.in_list_thread(lambda: page().text().replace("</", "<\\/")))
+            self.finish(await self.run_in_list_thread(lambda: page().text().replace("</", "<\\/")))
 
 
 class RunHandler(RunsAPIHandler):
@@ -72,32 +72,32 @@ class RunHandler(RunsAPIHandler):
     async def get(self, run_id: str) -> None:
         """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows."""
         folder = await self.find_run(run_id)
-        status, meta = await self.off_loop(read, folder)
+        status, meta = await self.run_in_thread(read_run, folder)
         more = {}
-        if self.integer("details", 0, 0, 1):
-            more = await self.off_loop(self._details, folder, status["state"], turn=folder.id)
+        if self.integer_argument("details", 0, 0, 1):
+            more = await self.run_in_thread(self._details, folder, status["state"], lock=folder.id)
         self.finish({"id": folder.id, "status": status, "meta": meta, **more})
 
     def _details(self, folder: RunFolder, state: str) -> dict[str, object]:
         """Data for the sidebar besides status and meta; for a broken run its row."""
         if state != "broken":
             try:
-                return shown_details(self._opened(folder))
+                return details_json(self._run_details(folder))
             except OSError as error:  # a file that nobody may read, or the folder is just being removed
-                said = f"Some files of the run cannot be read: {why(error)}"
+                said = f"Some files of the run cannot be read: {os_error_text(error)}"
                 return {"row": read_row(folder).json(), "events": [{"type": "warning", "message": said}]}
         return {"row": read_row(folder).json()}
 
-    def _opened(self, folder: RunFolder) -> Opened:
+    def _run_details(self, folder: RunFolder) -> RunDetails:
         """The run requested last, cached since the sidebar requests it repeatedly."""
         inode = folder.path.stat().st_ino  # another run may have taken its place
-        known: tuple[int, Opened] | None = self.settings.get("llf_opened")
+        known: tuple[int, RunDetails] | None = self.settings.get("llf_opened")
         if known is None or known[0] != inode or known[1].folder.path != folder.path:
-            known = self.settings["llf_opened"] = (inode, Opened(folder))
+            known = self.settings["llf_opened"] = (inode, RunDetails(folder))
         return known[1]
 
 
-def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     """Status and meta of a run; the state of a broken run is `broken`, with the reason."""
     reader = RunReader(folder)
     try:
@@ -106,7 +106,7 @@ def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"state": "broken", "reason": str(error)}, reader.meta()
 
 
-class Opened:
+class RunDetails:
     """A run whose details are shown; each read costs only what is new. Thread-safe.
 
     Args:
@@ -117,10 +117,10 @@ class Opened:
         self.folder = folder
         self._reader = RunReader(folder)
         self._answers: dict[str, dict[str, Any]] = {}
-        self._told: deque[dict[str, Any]] = deque(maxlen=SHOWN_EVENTS)
+        self._notices: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._lock = threading.Lock()
 
-    def details(self) -> dict[str, object]:
+    def read(self) -> dict[str, object]:
         """Details for the sidebar.
 
         Returns:
@@ -130,18 +130,18 @@ class Opened:
             findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
         """
         with self._lock:
-            return self._details()
+            return self._read()
 
-    def _details(self) -> dict[str, object]:
+    def _read(self) -> dict[str, object]:
         folder, reader = self.folder, self._reader
         columns = reader.metrics()
         for sample in reader.samples():
             if sample.get("kind") == "answer" and sample.get("of") != "base":
                 answer = {"step": sample.get("step"), "text": _short(sample.get("text"))}
-                self._answers[str(sample.get("prompt"))[:TEXT]] = answer
+                self._answers[str(sample.get("prompt"))[:MAX_TEXT]] = answer
         for event in reader.events():
-            if event["type"] in TOLD:
-                self._told.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
+            if event["type"] in SHOWN_TYPES:
+                self._notices.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
         last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
         first = primary_metric(columns.names)
         row = read_row(folder)
@@ -155,15 +155,15 @@ class Opened:
             "checkpoints": Checkpoints(folder).list(),
             "config": formatted_config(folder),
             "environment": _environment(folder),
-            "events": [_shown(event, row.state) for event in self._told if is_active(event, row.state, row.step)],
+            "events": [_shown(event, row.state) for event in self._notices if is_active(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
-            "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
+            "log": [line[:MAX_TEXT] for line in reader.log_tail(MAX_LOG_LINES).splitlines()],
         }
 
 
-def shown_details(opened: Opened) -> dict[str, object]:
+def details_json(details: RunDetails) -> dict[str, object]:
     """The details of a run without bidirectional control characters."""
-    return {name: strip_bidi_nested(part) for name, part in opened.details().items()}
+    return {name: strip_bidi_nested(part) for name, part in details.read().items()}
 
 
 def _shown(event: dict[str, Any], state: str) -> dict[str, object]:
@@ -173,7 +173,7 @@ def _shown(event: dict[str, Any], state: str) -> dict[str, object]:
 
 
 def _curve(steps: Any, values: Any) -> list[list[Any]]:
-    x, y = decimate(steps, values, POINTS)
+    x, y = decimate(steps, values, CURVE_POINTS)
     return [[int(step) for step in x], [_number(float(value)) for value in y]]
 
 
@@ -183,7 +183,7 @@ def _number(value: float | None) -> float | None:
 
 
 def _short(value: object) -> Any:
-    return value[:TEXT] if isinstance(value, str) else value
+    return value[:MAX_TEXT] if isinstance(value, str) else value
 
 
 def _environment(folder: RunFolder) -> dict[str, str]:

@@ -6,14 +6,14 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import authenticated
 
 from llf_core import __version__
-from llf_widgets.home import home_hash, runs_label
+from llf_widgets.home import display_runs_path, home_hash
 from llf_widgets.server.handler import RunsAPIHandler
 
 FORMATS = (1,)
 
 
 class VersionHandler(RunsAPIHandler):
-    """Facts about the server for page and kernel."""
+    """RunSnapshot about the server for page and kernel."""
 
     @authenticated
     @authorized
@@ -24,7 +24,7 @@ class VersionHandler(RunsAPIHandler):
                 "llf": __version__,
                 "formats": FORMATS,
                 "home": home_hash(),
-                "folder": runs_label(),
+                "folder": display_runs_path(),
                 "training": find_spec("torch") is not None,
             }
         )

@@ -50,7 +50,7 @@ def llf():
 
 def inspect(config_yaml, tmp_path, **env):
     """The lines of the process behind Inspect and Examples."""
-    path = tmp_path / "asked.yaml"
+    path = tmp_path / "query.yaml"
     path.write_text(config_yaml)
     done = subprocess.run(
         [sys.executable, "-P", "-m", "llf_core.data.inspect", str(path)],

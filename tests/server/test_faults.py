@@ -235,14 +235,14 @@ async def test_a_run_that_takes_long_to_read_holds_up_no_other(ask, make_run, mo
     slow, other = make_run("slow", state="finished"), make_run("other", state="finished")
     go_on, first, begun = threading.Event(), threading.Event(), []
 
-    def news(self, have, options):
+    def updates(self, have, options):
         begun.append(self)
         first.set()
         assert go_on.wait(30)
-        return {"now": 0, "marks": {}, "parts": {}}
+        return {"now": 0, "revisions": {}, "sections": {}}
 
-    monkeypatch.setattr(RunView, "news", news)
-    monkeypatch.setattr(handler, "THREADS", ThreadPoolExecutor(2))
+    monkeypatch.setattr(RunView, "updates", updates)
+    monkeypatch.setattr(handler, "FILE_THREADS", ThreadPoolExecutor(2))
     asking = [asyncio.create_task(ask("runs", slow.id, "monitor")) for _ in range(5)]
     try:
         assert await asyncio.to_thread(first.wait, 30)
@@ -257,7 +257,7 @@ async def test_what_takes_minutes_holds_up_no_look(ask, make_run, monkeypatch):
     live, other = make_run("live", state="running", host="elsewhere", heartbeat=9e9), make_run("other")
     go_on = threading.Event()
     monkeypatch.setattr(control, "kill_run", lambda *_: go_on.wait(30))
-    monkeypatch.setattr(handler, "THREADS", ThreadPoolExecutor(1))
+    monkeypatch.setattr(handler, "FILE_THREADS", ThreadPoolExecutor(1))
     asking = asyncio.create_task(ask("runs", live.id, "control", body={"type": "kill"}))
     try:
         await asyncio.sleep(0.1)

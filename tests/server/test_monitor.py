@@ -15,10 +15,10 @@ import pytest
 
 from llf_core.runs import RunWriter
 from llf_widgets.home import home_hash
-from llf_widgets.monitor.run_view import PARTS, RunView
-from llf_widgets.saved_notebook import VIEW
-from llf_widgets.server.monitor import KEPT
+from llf_widgets.monitor.run_view import SECTIONS, RunView
+from llf_widgets.server.monitor import MAX_VIEWS
 from llf_widgets.view_files import script, text
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 
 @pytest.fixture
@@ -38,35 +38,37 @@ def losses(part):
 async def test_a_page_gets_every_part_once(ask, run):
     code, first = await ask("runs", run.id, "monitor")
     assert code == 200
-    assert set(first["parts"]) == set(first["marks"]) == set(PARTS)
+    assert set(first["sections"]) == set(first["revisions"]) == set(SECTIONS)
     assert first["home"] == home_hash()
-    assert first["parts"]["head"]["state"] == "finished"
-    assert losses(first["parts"]["charts"]) == pytest.approx([1.9, 1.8, 1.7, 1.6, 1.5])
-    _, again = await ask("runs", run.id, "monitor", params={"have": json.dumps(first["marks"])})
-    assert again["parts"] == {}
-    assert again["marks"] == first["marks"]
+    assert first["sections"]["head"]["state"] == "finished"
+    assert losses(first["sections"]["charts"]) == pytest.approx([1.9, 1.8, 1.7, 1.6, 1.5])
+    _, again = await ask("runs", run.id, "monitor", params={"revisions": json.dumps(first["revisions"])})
+    assert again["sections"] == {}
+    assert again["revisions"] == first["revisions"]
 
 
 async def test_what_is_logged_comes_with_the_next_question(ask, run):
     _, first = await ask("runs", run.id, "monitor")
     RunWriter(run, 1).metric(6, {"loss": 0.5})
-    _, news = await ask("runs", run.id, "monitor", params={"have": json.dumps(first["marks"])})
-    assert set(news["parts"]) == {"head", "charts"}
-    assert losses(news["parts"]["charts"])[-1] == 0.5
+    _, updates = await ask("runs", run.id, "monitor", params={"revisions": json.dumps(first["revisions"])})
+    assert set(updates["sections"]) == {"head", "charts"}
+    assert losses(updates["sections"]["charts"])[-1] == 0.5
 
 
 async def test_marks_of_another_server_are_not_taken_for_its_own(ask, run):
     _, first = await ask("runs", run.id, "monitor")
-    other = RunView(run).news({})
-    assert set(other["marks"].values()).isdisjoint(first["marks"].values())
-    _, again = await ask("runs", run.id, "monitor", params={"have": json.dumps(other["marks"])})
-    assert set(again["parts"]) == set(PARTS)
+    other = RunView(run).updates({})
+    assert set(other["revisions"].values()).isdisjoint(first["revisions"].values())
+    _, again = await ask("runs", run.id, "monitor", params={"revisions": json.dumps(other["revisions"])})
+    assert set(again["sections"]) == set(SECTIONS)
 
 
 async def test_two_pages_may_want_different_charts(ask, run):
     _, few = await ask("runs", run.id, "monitor", params={"details": "0"})
-    _, all_of_them = await ask("runs", run.id, "monitor", params={"details": "1", "have": json.dumps(few["marks"])})
-    assert set(all_of_them["parts"]) == {"charts"}
+    _, all_of_them = await ask(
+        "runs", run.id, "monitor", params={"details": "1", "revisions": json.dumps(few["revisions"])}
+    )
+    assert set(all_of_them["sections"]) == {"charts"}
 
 
 async def test_nan_reaches_the_page(ask, make_run):
@@ -74,17 +76,17 @@ async def test_nan_reaches_the_page(ask, make_run):
     RunWriter(folder, 1).metric(1, {"loss": float("nan")})
     code, answer = await ask("runs", folder.id, "monitor")
     assert code == 200
-    assert np.isnan(losses(answer["parts"]["charts"])).all()
+    assert np.isnan(losses(answer["sections"]["charts"])).all()
 
 
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"have": "{"}, "have is not JSON."),
-        ({"have": "[" * 5000}, "have is not JSON."),
-        ({"have": "[]"}, "have is not an object with the keys head, charts"),
-        ({"have": json.dumps({"head": "x" * 65})}, "have is not an object with the keys head, charts"),
-        ({"have": json.dumps({"secret": "x"})}, "have is not an object with the keys head, charts"),
+        ({"revisions": "{"}, "revisions is not JSON."),
+        ({"revisions": "[" * 5000}, "revisions is not JSON."),
+        ({"revisions": "[]"}, "revisions is not an object with the keys head, charts"),
+        ({"revisions": json.dumps({"head": "x" * 65})}, "revisions is not an object with the keys head, charts"),
+        ({"revisions": json.dumps({"secret": "x"})}, "revisions is not an object with the keys head, charts"),
         ({"details": "2"}, "details is '2'. Expected an integer from 0 to 1."),
         ({"older": "51"}, "older is '51'. Expected an integer from 0 to 50."),
         ({"window": "-1"}, "window is '-1'. Expected an integer from 0 to 100000."),
@@ -105,7 +107,7 @@ async def test_runs_that_are_none_are_not_found(ask, run, route):
 async def test_a_broken_run_says_so(ask, run):
     run.status.write_text("{")
     _, answer = await ask("runs", run.id, "monitor")
-    assert answer["parts"]["head"]["state"] == "broken"
+    assert answer["sections"]["head"]["state"] == "broken"
 
 
 async def test_a_run_that_took_the_place_of_another_is_read_anew(ask, run, make_run):
@@ -116,13 +118,13 @@ async def test_a_run_that_took_the_place_of_another_is_read_anew(ask, run, make_
     RunWriter(other, 1).metric(1, {"loss": 7.0})
     other.path.rename(run.path)
     _, answer = await ask("runs", run.id, "monitor")
-    assert losses(answer["parts"]["charts"]).tolist() == [7.0]
+    assert losses(answer["sections"]["charts"]).tolist() == [7.0]
 
 
 async def test_the_summary_is_what_a_saved_notebook_keeps(ask, run):
     code, answer = await ask("runs", run.id, "summary")
     assert code == 200
-    assert set(answer["data"]) == {VIEW, "text/html", "text/plain", "image/png"}
+    assert set(answer["data"]) == {VIEW_MIME_TYPE, "text/html", "text/plain", "image/png"}
     assert answer["data"]["text/plain"].startswith("demo: finished.")
 
 
@@ -142,11 +144,11 @@ async def test_older_answers_are_sent_when_they_are_asked_for(ask, run):
     for step in range(1, 31):
         writer.sample(step=step, kind="answer", prompt="Hi?", text=f"{step}!", of="tuned")
     _, newest = await ask("runs", run.id, "monitor")
-    (row,) = newest["parts"]["answers"]
+    (row,) = newest["sections"]["answers"]
     assert (row["steps"][0], row["steps"][-1], row["older"]) == (11, 30, 10)
-    have = json.dumps(newest["marks"])
-    _, more = await ask("runs", run.id, "monitor", params={"have": have, "older": "1"})
-    (row,) = more["parts"]["answers"]
+    known = json.dumps(newest["revisions"])
+    _, more = await ask("runs", run.id, "monitor", params={"revisions": known, "older": "1"})
+    (row,) = more["sections"]["answers"]
     assert (row["steps"][0], row["texts"][0], row["older"]) == (1, "1!", 0)
 
 
@@ -155,7 +157,7 @@ POOL = 40
 
 
 async def test_many_pages_that_look_at_more_runs_than_are_kept_leave_nothing_open(ask, make_run):
-    folders = [make_run(f"run-{n}", state="finished") for n in range(KEPT + 4)]
+    folders = [make_run(f"run-{n}", state="finished") for n in range(MAX_VIEWS + 4)]
     for folder in folders:
         write(folder, 3)
     process, turn = psutil.Process(), random.Random(7)
@@ -173,7 +175,7 @@ async def test_many_pages_that_look_at_more_runs_than_are_kept_leave_nothing_ope
             code, answer = await ask("runs", folder.id, "monitor")
             assert code in {200, 404}, answer
             if code == 200 and number:
-                assert answer["parts"]["head"]["id"] == folder.id
+                assert answer["sections"]["head"]["id"] == folder.id
 
     await asyncio.gather(*(page(number, 2) for number in range(10)))
     descriptors, threads = process.num_fds(), threading.active_count()
@@ -185,8 +187,8 @@ async def test_many_pages_that_look_at_more_runs_than_are_kept_leave_nothing_ope
     assert threading.active_count() <= max(threads, POOL)
     for folder in folders:
         _, answer = await ask("runs", folder.id, "monitor")
-        assert answer["parts"]["head"]["state"] == "finished"
-        assert len(losses(answer["parts"]["charts"])) in {3, 5}
+        assert answer["sections"]["head"]["state"] == "finished"
+        assert len(losses(answer["sections"]["charts"])) in {3, 5}
 
 
 def write(folder, steps):

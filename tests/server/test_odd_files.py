@@ -136,9 +136,9 @@ async def test_a_disk_that_hangs_keeps_neither_the_server_nor_other_requests(ask
     from llf_widgets.server import runs as routes
 
     whole, stuck = make_run("whole", state="finished"), make_run("stuck", state="finished")
-    read, released = routes.read, threading.Event()
-    monkeypatch.setattr(routes, "read", lambda folder: released.wait(30) if folder.id == stuck.id else read(folder))
-    monkeypatch.setitem(handler.RunsAPIHandler.off_loop.__kwdefaults__, "patience", 0.5)
+    read_run, released = routes.read_run, threading.Event()
+    monkeypatch.setattr(routes, "read_run", lambda folder: released.wait(30) if folder.id == stuck.id else read_run(folder))
+    monkeypatch.setitem(handler.RunsAPIHandler.run_in_thread.__kwdefaults__, "max_seconds", 0.5)
     waiting = asyncio.ensure_future(ask("runs", stuck.id))
     await asyncio.sleep(0.05)
     assert (await ask("runs", whole.id))[0] == 200

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.conftest import EVIL
-from tests.ui.test_monitor import head, show, state
+from tests.ui.test_monitor import format_value, head, state
 
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
 
@@ -29,7 +29,7 @@ def theme(page, name):
 
 def test_a_live_run_does_what_it_is_told(page, lab, real):
     run = real()
-    show(page, lab, run.id)
+    format_value(page, lab, run.id)
     view = head(page)
 
     rate = page.get_by_role("textbox", name="Peak learning rate")
@@ -53,9 +53,9 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
 
     answers = page.get_by_role("region", name="Watched prompts")
     expect(answers).to_contain_text("base")
-    page.get_by_role("button", name="Watch a prompt…").click()
+    page.get_by_role("button", name="RunTracker a prompt…").click()
     page.get_by_label("The model completes this prompt at every checkpoint").fill(EVIL)
-    page.get_by_role("button", name="Watch prompt", exact=True).click()
+    page.get_by_role("button", name="RunTracker prompt", exact=True).click()
     expect(page.get_by_role("combobox", name="Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}", timeout=20_000)
     page.get_by_role("button", name="Generate samples now").click()
     slider = answers.get_by_role("slider")

@@ -309,7 +309,7 @@ def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(
     assert form.evaluate("form => form.querySelector('h1, h2, h3').tagName") == "H2"
     form.get_by_role("button", name="Apply", exact=True).click()
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_enabled(timeout=20_000)
-    form.get_by_role("button", name="Preview data").click()
+    form.get_by_role("button", name="DataPreview data").click()
     expect(form.get_by_role("article", name="Example 1")).to_be_visible(timeout=60_000)
     assert axe(page, ".llf-Studio") == []  # what was learned from
     form.get_by_label("Explain each field").check()
@@ -344,7 +344,7 @@ OUT_OF_PLACE = """form => {
 BEYOND = """form => {
   const right = form.getBoundingClientRect().right + 1;
   return [...form.querySelectorAll('button, input, select, textarea, label, p, h3, h4, .llf-unit')]
-    .filter(node => node.checkVisibility() && !node.closest('.llf-Columns-scroll, .llf-sr'))
+    .filter(node => node.checkVisibility() && !node.closest('.llf-DatasetColumns-scroll, .llf-sr'))
     .filter(node => node.getBoundingClientRect().right > right)
     .map(node => node.id || node.textContent.slice(0, 40));
 }"""

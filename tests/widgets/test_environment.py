@@ -13,8 +13,8 @@ from llf_core.launch.local_process import RUNTIME_VARIABLES, THREAD_VARIABLES, c
 from llf_core.launch.supervisor import Supervisor
 from llf_core.runs import create_run, update_env
 from llf_core.runs.foreign_code import VARIABLE
-from llf_widgets.forms.preview import Preview
-from llf_widgets.inspect.child import Child
+from llf_widgets.forms.preview import DataPreview
+from llf_widgets.inspect.data_process import DataProcess
 
 
 class StartedError(Exception):
@@ -46,8 +46,8 @@ STARTS = {
     "answers": lambda folder: answer_in_child(folder.id, ["Hello"]),
     "win rate": lambda folder: win_rate_in_child(folder.id, "reward"),
     "reward accuracy": lambda _: reward_accuracy_in_child("reward", "data"),
-    "inspect": lambda _: Child("stage: sft\n", *[lambda *_: None] * 4),
-    "preview": lambda _: Preview(lambda *_: None)._run("stage: sft\n"),
+    "inspect": lambda _: DataProcess("stage: sft\n", *[lambda *_: None] * 4),
+    "preview": lambda _: DataPreview(lambda *_: None)._run("stage: sft\n"),
 }
 
 

@@ -24,11 +24,11 @@ def test_views_run_nothing_and_resume_asks(tiny_model_dir: Path, tmp_path: Path)
     compare = llf.Compare([run.id, run.id])
     compare.html()
     compare.frame()
-    found = json.loads(monitor._steer("code", {}))
+    found = json.loads(monitor._handle_request("code", {}))
     assert [one["owner"].split()[1] for one in found["code"]] == ["reward", "model"]
     for args in ({}, {"trust": "0" * 64}, {"trust": True}):
         with pytest.raises(UntrustedCodeError):
-            monitor._steer("resume", args)
+            monitor._handle_request("resume", args)
     with pytest.raises(UntrustedCodeError):
         COMMANDS["resume"](run.id)
     with pytest.raises(UntrustedCodeError):

@@ -18,8 +18,8 @@ from llf_widgets.compare import Compare
 from llf_widgets.monitor import summary_bundle
 from llf_widgets.monitor.curves import curves
 from llf_widgets.monitor.figure import annotations, contents
-from llf_widgets.monitor.watch import Watch
-from llf_widgets.server.runs import Opened
+from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.server.runs import RunDetails
 
 TOTAL, STEPS = 300, 240
 
@@ -87,32 +87,32 @@ def folder(stage):
 
 
 def head(folder):
-    watch = Watch(folder)
-    watch.look()
-    return watch, {one.label: one for one in watch.facts.numbers}
+    tracker = RunTracker(folder)
+    tracker.refresh()
+    return tracker, {one.label: one for one in tracker.snapshot.numbers}
 
 
 def table(view):
-    return {line["label"]: line["cells"][0] for part in view._sides.view["parts"] for line in part["lines"]}
+    return {line["label"]: line["cells"][0] for part in view._view.view["sections"] for line in part["rows"]}
 
 
 def test_the_loss_is_the_last_logged_one_in_every_view(folder, stage, capsys):
     expected = values_of(1000 * 2 + STEPS, stage)["loss"]
     text = number(expected)
-    watch, numbers = head(folder)
+    tracker, numbers = head(folder)
     assert RunReader(folder).metrics().last("loss") == expected
     (row,) = list_runs().rows
     assert row.loss == expected  # the panel's list and `llf runs list`
     assert row.json()["loss"] == expected
-    details = Opened(folder).details()
+    details = RunDetails(folder).read()
     assert (details["numbers"]["loss"], details["row"]["loss"]) == (expected, expected)
     assert Run(folder).summary()["metrics"]["loss"] == expected  # `llf runs show`
     assert numbers["Training loss"].value == text
-    assert {what: value for what, value, _ in watch.summary()}["Training loss"] == text
+    assert {what: value for what, value, _ in tracker.summary()}["Training loss"] == text
     saved = summary_bundle(folder)
     assert re.search(rf"^  Training loss +{re.escape(text)}  ", saved["text/plain"], re.MULTILINE)
     assert f"<b>{text}</b>" in saved["text/html"]
-    assert contents(watch.curves())[11]["text"] == [f" training {text}"]
+    assert contents(tracker.curves())[11]["text"] == [f" training {text}"]
     view = Compare([folder])
     assert table(view)["Training loss, last"] == text
     assert f"<b>{text}</b>" in view.html() or f">{text}<" in view.html()
@@ -126,20 +126,20 @@ def row_status(folder):
 
 
 def test_a_smoothed_loss_is_labelled_so_and_the_same_in_every_view(folder):
-    watch, numbers = head(folder)
+    tracker, numbers = head(folder)
     columns = RunReader(folder).metrics()
     for window in (10, 50):
-        watch.smooth(window)
+        tracker.smooth(window)
         mean = smooth(columns.steps("loss"), columns.values("loss"), window)[-1]
         assert mean == pytest.approx(columns.values("loss")[-window:].mean())
         text = f"{number(mean)} smoothed over {window} steps"
-        assert text in {one.label: one for one in watch.facts.numbers}["Training loss"].note
-        assert text in {what: note for what, _, note in watch.summary()}["Training loss"]
-        assert any(f"smoothed over {window} steps" in one["text"] for one in annotations(watch.curves()))
+        assert text in {one.label: one for one in tracker.snapshot.numbers}["Training loss"].note
+        assert text in {what: note for what, _, note in tracker.summary()}["Training loss"]
+        assert any(f"smoothed over {window} steps" in one["text"] for one in annotations(tracker.curves()))
         view = Compare([folder])
-        view._sides.smoothing = window
+        view._view.smoothing = window
         assert table(view)[f"Training loss, smoothed over {window} steps"] == number(mean)
-        notes = view._sides.figure["layout"]["annotations"]
+        notes = view._view.figure["layout"]["annotations"]
         assert next(one["text"] for one in notes if one["xref"] == "x2").endswith(number(mean))
         assert any(f"<b>Training loss</b>, smoothed over {window} steps" == one["text"] for one in notes)
         view.close()
@@ -147,15 +147,15 @@ def test_a_smoothed_loss_is_labelled_so_and_the_same_in_every_view(folder):
 
 
 def test_held_out_numbers_and_those_of_the_training_are_told_apart(folder, stage):
-    watch, numbers = head(folder)
+    tracker, numbers = head(folder)
     evaluation = evaluation_of(200, stage)  # that of step 230 was of steps that were made again
     (row,) = list_runs().rows
-    details = Opened(folder).details()
+    details = RunDetails(folder).read()
     view = Compare([folder])
     shown = table(view)
     view.close()
     assert row.eval_loss == details["numbers"]["eval_loss"] == evaluation["eval_loss"] == 2.4
-    summary = {what: value for what, value, _ in watch.summary()}
+    summary = {what: value for what, value, _ in tracker.summary()}
     assert summary["Evaluation loss"] == numbers["Evaluation loss"].value == "2.400"
     assert numbers["Evaluation loss"].note == "best 2.100 at step 150"
     assert shown["Evaluation loss, best"] == "2.100 at 150"
@@ -172,42 +172,42 @@ def test_held_out_numbers_and_those_of_the_training_are_told_apart(folder, stage
     )
     assert (summary["Held-out accuracy"], summary["Training accuracy"]) == ("60 %", share(training))
     assert (shown["Held-out accuracy, best"], shown["Training accuracy, last"]) == ("60 % at 200", share(training))
-    ends = {one["text"] for one in annotations(watch.curves())}
+    ends = {one["text"] for one in annotations(tracker.curves())}
     assert {f"training {share(training)}", "held out 60 %"} <= ends
     assert told["Training margin"] == values_of(2000 + STEPS, stage)["rewards/margins"]
     assert shown["Training margin, last"] == summary["Training margin"] == number(told["Training margin"])
 
 
 def test_speed_memory_and_the_time_that_remains(folder, stage):
-    watch, numbers = head(folder)
+    tracker, numbers = head(folder)
     now = values_of(2000 + STEPS, stage)
     (row,) = list_runs().rows
-    details = Opened(folder).details()
+    details = RunDetails(folder).read()
     assert details["numbers"]["tokens_per_second"] == now["tokens_per_second"]
     assert details["numbers"]["memory"] == now["memory"]
     assert numbers["Tokens per second"].value == f"{now['tokens_per_second']:,.0f}"
     assert (numbers["Memory"].value, numbers["Memory"].unit) == (f"{now['memory'] / 1e9:.2f}", "GB")
     assert {f"{now['tokens_per_second']:,.0f}", f"{now['memory'] / 1e9:.2f} GB"} <= {
-        one["text"] for one in annotations(watch.curves())
+        one["text"] for one in annotations(tracker.curves())
     }
-    summary = {what: value for what, value, _ in watch.summary()}
+    summary = {what: value for what, value, _ in tracker.summary()}
     view = Compare([folder])
     for name in ("Tokens per second, median", "Peak memory"):
         assert summary[name] == table(view)[name]
     view.close()
-    assert row.remaining == details["row"]["remaining"] == pytest.approx(watch.facts.remaining)
+    assert row.remaining == details["row"]["remaining"] == pytest.approx(tracker.snapshot.remaining)
     assert row.remaining == pytest.approx(60 * 3.0)  # two steps of 2 s and one of 5 s, not the trainer's word of 9 s
 
 
 def test_a_loss_that_is_not_a_number_is_told_everywhere(stage):
     folder = written(stage, stage, loss=math.nan)
-    watch, numbers = head(folder)
+    tracker, numbers = head(folder)
     (row,) = list_runs().rows
     assert math.isnan(row.loss)
-    assert row.json()["loss"] == Opened(folder).details()["numbers"]["loss"] == "NaN"
-    json.dumps([row.json(), Opened(folder).details(), Run(folder).summary()], allow_nan=False)
+    assert row.json()["loss"] == RunDetails(folder).read()["numbers"]["loss"] == "NaN"
+    json.dumps([row.json(), RunDetails(folder).read(), Run(folder).summary()], allow_nan=False)
     assert (numbers["Training loss"].value, numbers["Training loss"].note) == ("NaN", "not a finite number")
-    assert contents(watch.curves())[11]["text"] == [" training NaN"]
+    assert contents(tracker.curves())[11]["text"] == [" training NaN"]
     view = Compare([folder, written(stage, "other")])
     assert table(view)["Training loss, last"] == "NaN"
     view.close()
@@ -228,6 +228,6 @@ def test_a_line_of_the_log_writes_its_numbers_as_the_views_do(stage):
 def test_many_points_make_no_difference(stage):
     """What a chart draws is thinned out; what it says is not."""
     folder = written(stage, stage)
-    watch, _ = head(folder)
-    drawn = curves(watch.series, watch.smoothed, window=watch.window)
+    tracker, _ = head(folder)
+    drawn = curves(tracker.series, tracker.smoothed, window=tracker.window)
     assert drawn.last["loss"] == list_runs().rows[0].loss

@@ -83,16 +83,16 @@ def shell(monkeypatch):
 def test_the_notebook_and_its_cell_are_known(shell, monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "work/tune.ipynb")
     shell.parent = {"metadata": {"cellId": "c0ffee"}}
-    assert start.notebook_place() == {"path": "work/tune.ipynb", "cell": "c0ffee"}
+    assert start.notebook_location() == {"path": "work/tune.ipynb", "cell": "c0ffee"}
 
 
 def test_an_editor_tells_the_path_in_its_own_way(shell):
     shell.user_ns = {"__vsc_ipynb_file__": "/home/user/tune.ipynb"}
-    assert start.notebook_place() == {"path": "/home/user/tune.ipynb", "cell": "In [7]"}
+    assert start.notebook_location() == {"path": "/home/user/tune.ipynb", "cell": "In [7]"}
 
 
 def test_a_script_has_no_notebook(monkeypatch):
     import IPython
 
     monkeypatch.setattr(IPython, "get_ipython", lambda: None)
-    assert start.notebook_place() is None
+    assert start.notebook_location() is None

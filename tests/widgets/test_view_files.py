@@ -11,19 +11,28 @@ from pathlib import Path
 import pytest
 
 from llf_widgets import view_files
-from llf_widgets.forms import columns_pane, presets, preview, section, start_pane, sweep_pane, sweep_view, text_pane
-from llf_widgets.forms.pane import FormPane
+from llf_widgets.forms import (
+    column_mapping,
+    config_editor,
+    presets,
+    preview,
+    section,
+    start_controls,
+    sweep_form,
+    sweep_view,
+)
+from llf_widgets.forms.form_widget import FormWidget
 
 SOURCES = Path(__file__).parents[2] / "labextension" / "widgets"
-PANES = (
-    columns_pane.ColumnsPane,
-    presets.Presets,
-    preview.Preview,
-    section.Section,
-    start_pane.StartPane,
-    sweep_pane.SweepPane,
-    sweep_view.SweepRuns,
-    text_pane.TextPane,
+COMPONENTS = (
+    column_mapping.ColumnMapping,
+    presets.PresetSelector,
+    preview.DataPreview,
+    section.FormSection,
+    start_controls.StartControls,
+    sweep_form.SweepForm,
+    sweep_view.SweepRunTable,
+    config_editor.ConfigEditor,
 )
 
 
@@ -35,8 +44,8 @@ def test_a_built_view_is_its_file(tmp_path, monkeypatch):
     assert view_files.text(view_files.stylesheet("monitor")) == "of css"
 
 
-@pytest.mark.parametrize(("pane", "shown"), [(None, True), ("presets", True), ("section", False)])
-def test_a_view_that_is_not_built_says_so_once(tmp_path, monkeypatch, pane, shown):
+@pytest.mark.parametrize(("component", "shown"), [(None, True), ("presets", True), ("section", False)])
+def test_a_view_that_is_not_built_says_so_once(tmp_path, monkeypatch, component, shown):
     monkeypatch.setattr(view_files, "FOLDER", tmp_path)
     assert view_files.stylesheet("forms") == ""
     module = view_files.script("forms")
@@ -48,15 +57,15 @@ def test_a_view_that_is_not_built_says_so_once(tmp_path, monkeypatch, pane, show
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs Node")
-    model = "undefined" if pane is None else f"{{ get: () => {json.dumps(pane)} }}"
+    model = "undefined" if component is None else f"{{ get: () => {json.dumps(component)} }}"
     code = f"{module}\n".replace("export default", "const view =")
     code += f"const el = {{}}; view.render({{ model: {model}, el }}); console.log(el.textContent ?? '');"
     said = subprocess.run([node, "--eval", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.strip() == (sentence if shown else "")
 
 
-def test_the_script_of_the_form_draws_each_of_its_panes():
-    assert set(FormPane.__subclasses__()) == set(PANES)
-    named = re.search(r"const PANES = \{(.*?)\};", (SOURCES / "forms" / "view.js").read_text(), re.DOTALL)[1]
+def test_the_script_of_the_form_draws_each_of_its_components():
+    assert set(FormWidget.__subclasses__()) == set(COMPONENTS)
+    named = re.search(r"const COMPONENTS = \{(.*?)\};", (SOURCES / "forms" / "view.js").read_text(), re.DOTALL)[1]
     drawn = re.findall(r"(\w+):", named)
-    assert sorted(drawn) == sorted(pane._pane.default_value for pane in PANES)
+    assert sorted(drawn) == sorted(component._component.default_value for component in COMPONENTS)

@@ -4,23 +4,23 @@ import '../shared/llf.css';
 import '../shared/chart.css';
 import './compare.css';
 import { plotlyChart } from '../shared/chart.js';
-import { h, say } from '../shared/dom.js';
+import { h, setText } from '../shared/dom.js';
 import { initialize } from '../shared/initialize.js';
 
 /** @import { Context } from '../shared/model' */
 
-let comparesShown = 0;
+let viewCount = 0;
 const OVERS = { step: 'step', tokens: 'tokens', time: 'time' };
 const AUTOMATIC = 'automatic';
 
-/** @typedef {{label: string, cells: string[], best: number[], code: boolean}} Line */
-/** @typedef {{title: string, note: string, lines: Line[]}} Part */
+/** @typedef {{label: string, cells: string[], best: number[], code: boolean}} TableRow */
+/** @typedef {{title: string, note: string, rows: TableRow[]}} TableSection */
 /** @typedef {{title: string, help: string, log: boolean, lines: [string, string][]}} Curves */
 /** @typedef {{name: string, label: string, id: string, state: string, tone: number, dash: string}} ComparedRun */
 
 /** @param {Context} context */
 function render({ model, el }) {
-  const own = `llf-compare-${++comparesShown}`;
+  const own = `llf-compare-${++viewCount}`;
   const set = (/** @type {string} */ name, /** @type {any} */ value) => {
     model.set(name, value);
     model.save_changes();
@@ -143,7 +143,7 @@ function render({ model, el }) {
   );
 
   /** Rebuilt only where others have come: an open list stays open. */
-  function offer(
+  function setOptions(
     /** @type {HTMLElement} */ select,
     /** @type {unknown} */ what,
     /** @type {() => HTMLElement[]} */ options
@@ -159,7 +159,7 @@ function render({ model, el }) {
   function drawCurves() {
     /** @type {Curves[]} */
     const groups = model.get('curves');
-    offer(curve, groups, () =>
+    setOptions(curve, groups, () =>
       groups.map(({ title, lines }) =>
         h(
           'optgroup',
@@ -178,7 +178,7 @@ function render({ model, el }) {
     const group = groups.find(({ lines }) =>
       lines.some(([name]) => name === curve.value)
     );
-    say(help, group?.help ?? '');
+    setText(help, group?.help ?? '');
     log.disabled = !group?.log;
   }
 
@@ -195,21 +195,30 @@ function render({ model, el }) {
       chart.show(model.get('figure'));
     }
   };
-  const drawTrouble = () => say(said, model.get('trouble'));
+  const drawError = () => setText(said, model.get('error'));
 
   function draw() {
-    const { runs, parts, answers: given, offered } = model.get('view');
+    const {
+      runs,
+      sections,
+      answers: given,
+      available_runs: available
+    } = model.get('view');
     if (!runs) {
       return;
     }
-    offer(add, offered, () => [
-      h('option', { value: '' }, offered.length ? 'choose…' : 'no other runs'),
-      ...offered.map((/** @type {any} */ one) =>
+    setOptions(add, available, () => [
+      h(
+        'option',
+        { value: '' },
+        available.length ? 'choose…' : 'no other runs'
+      ),
+      ...available.map((/** @type {any} */ one) =>
         h('option', { value: one.id, title: one.title }, one.name)
       )
     ]);
-    add.disabled = !offered.length;
-    const line = (/** @type {Line} */ { label, cells, best, code }) =>
+    add.disabled = !available.length;
+    const row = (/** @type {TableRow} */ { label, cells, best, code }) =>
       h(
         'tr',
         {},
@@ -257,7 +266,7 @@ function render({ model, el }) {
             )
           )
         ),
-        ...parts.map((/** @type {Part} */ part) =>
+        ...sections.map((/** @type {TableSection} */ section) =>
           h(
             'tbody',
             {},
@@ -267,12 +276,12 @@ function render({ model, el }) {
               h(
                 'td',
                 { colspan: String(runs.length + 1), class: 'llf-Compare-part' },
-                h('b', {}, part.title),
+                h('b', {}, section.title),
                 ' ',
-                h('span', { class: 'llf-2' }, part.note)
+                h('span', { class: 'llf-2' }, section.note)
               )
             ),
-            ...part.lines.map(line)
+            ...section.rows.map(row)
           )
         )
       )
@@ -374,14 +383,14 @@ function render({ model, el }) {
     );
     h('a', { href: address, download: 'llf-compare.html' }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
-    say(said, 'Saved as llf-compare.html.');
+    setText(said, 'Saved as llf-compare.html.');
   }
 
   /** @type {[string, () => void][]} */
   const followed = [
     ['view', draw],
     ['figure', drawFigure],
-    ['trouble', drawTrouble],
+    ['error', drawError],
     ...['curves', 'curve', 'over', 'smoothing', 'log', 'every'].map(
       name => /** @type {[string, () => void]} */ ([name, drawControls])
     )
@@ -390,7 +399,7 @@ function render({ model, el }) {
     model.on(`change:${name}`, act);
   }
   model.on('msg:custom', take);
-  for (const act of [draw, drawControls, drawFigure, drawTrouble]) {
+  for (const act of [draw, drawControls, drawFigure, drawError]) {
     act();
   }
   return () => {

@@ -2,7 +2,7 @@
 
 import '../shared/llf.css';
 import './examples.css';
-import { h, say } from '../shared/dom.js';
+import { h, setText } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { formatNumber as quantity } from '../../src/numbers';
@@ -98,7 +98,10 @@ function render({ model, el }) {
   function toStep() {
     const wanted = Number(step.value);
     if (!step.value.trim() || !Number.isInteger(wanted) || wanted < 1) {
-      say(note, `Step is "${step.value}". Expected an integer of at least 1.`);
+      setText(
+        note,
+        `Step is "${step.value}". Expected an integer of at least 1.`
+      );
       step.focus();
       return;
     }
@@ -106,24 +109,24 @@ function render({ model, el }) {
   }
 
   function turn(/** @type {number} */ way) {
-    const { asked } = model.get('_page');
-    model.send({ ...asked, offset: asked.offset + way * PAGE_ROWS });
+    const { query } = model.get('_page');
+    model.send({ ...query, offset: query.offset + way * PAGE_ROWS });
   }
 
   function draw() {
     const page = model.get('_page');
-    if (!page.asked) {
+    if (!page.query) {
       return;
     }
-    const { asked, total } = page;
+    const { query, total } = page;
     /** @type {Row[]} */
     const rows = page.rows;
-    kinds.value = asked.kind ?? 'step';
+    kinds.value = query.kind ?? 'step';
     kinds
       .querySelector('[value=step]')
-      ?.toggleAttribute('disabled', asked.step === undefined);
-    if (asked.step !== undefined && document.activeElement !== step) {
-      step.value = String(asked.step);
+      ?.toggleAttribute('disabled', query.step === undefined);
+    if (query.step !== undefined && document.activeElement !== step) {
+      step.value = String(query.step);
     }
     body.replaceChildren(
       ...rows.map(row =>
@@ -165,13 +168,13 @@ function render({ model, el }) {
       )
     );
     table.hidden = !rows.length;
-    before.disabled = asked.offset <= 0;
-    after.disabled = asked.offset + PAGE_ROWS >= total;
-    say(
+    before.disabled = query.offset <= 0;
+    after.disabled = query.offset + PAGE_ROWS >= total;
+    setText(
       where,
       rows.length
-        ? `${asked.offset + 1} to ${asked.offset + rows.length} of ${total.toLocaleString('en')}`
-        : empty(asked, page.seen)
+        ? `${query.offset + 1} to ${query.offset + rows.length} of ${total.toLocaleString('en')}`
+        : empty(query, page.seen)
     );
     for (const button of [before, after]) {
       button.hidden = total <= PAGE_ROWS;
@@ -182,16 +185,16 @@ function render({ model, el }) {
     return loss === null ? 'NaN' : quantity(loss);
   }
 
-  function empty(/** @type {any} */ asked, /** @type {number} */ seen) {
+  function empty(/** @type {any} */ query, /** @type {number} */ seen) {
     if (!seen) {
       return 'No example losses yet. They are recorded from the first logged step on, but not for streamed data.';
     }
-    return asked.step === undefined
-      ? `No examples: ${EXAMPLE_KINDS[asked.kind]}.`
-      : `No example losses were recorded for step ${asked.step}.`;
+    return query.step === undefined
+      ? `No examples: ${EXAMPLE_KINDS[query.kind]}.`
+      : `No example losses were recorded for step ${query.step}.`;
   }
 
-  const drawNote = () => say(note, model.get('_note'));
+  const drawNote = () => setText(note, model.get('_note'));
   function drawCode() {
     const found = model.get('_code');
     code.replaceChildren(

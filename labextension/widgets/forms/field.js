@@ -1,5 +1,5 @@
 import { h } from '../shared/dom.js';
-import { button, drawMessages, prose, turnOff } from './messages.js';
+import { button, drawMessages, renderText, setDisabled } from './messages.js';
 import { upload, UPLOADED } from './upload.js';
 
 /** @import { Model } from '../shared/model' */
@@ -11,12 +11,12 @@ import { upload, UPLOADED } from './upload.js';
  * @property {string} label
  * @property {string} unit
  * @property {string} help one sentence
- * @property {string} tip key, help and range
+ * @property {string} tooltip key, help and range
  * @property {'number' | 'text' | 'lines' | 'choice' | 'check'} kind
  * @property {string} text
  * @property {string} placeholder
  * @property {[string, string][]} choices value and label
- * @property {string[]} offers proposals for a text field
+ * @property {string[]} suggestions proposals for a text field
  * @property {string} group heading above the field, where it changes
  * @property {boolean} wide no column for a unit
  * @property {boolean} long a name or path, which takes a whole row
@@ -47,14 +47,14 @@ export class Field {
     this.help = h(
       'div',
       { class: 'llf-Field-help', id: `${id}-help` },
-      ...prose(row.help)
+      ...renderText(row.help)
     );
     this.messages = h('div', {
       class: 'llf-Field-messages',
       id: `${id}-messages`
     });
     this.node = row.kind === 'check' ? this.checkNode() : this.fieldNode(row);
-    this.node.title = row.tip;
+    this.node.title = row.tooltip;
     if (row.upload) {
       this.addUpload(row, model);
     }
@@ -106,9 +106,9 @@ export class Field {
       if (!chosen) {
         return;
       }
-      turnOff(choose, true);
+      setDisabled(choose, true);
       await upload(model, row.key, chosen, text => (choose.textContent = text));
-      turnOff(choose, false);
+      setDisabled(choose, false);
       choose.textContent = 'Upload…';
       file.value = '';
     });
@@ -145,9 +145,9 @@ export class Field {
     if (!row.wide) {
       node.append(this.unit);
     }
-    if (row.offers.length) {
-      const list = h('datalist', { id: `${this.control.id}-offers` });
-      list.append(...row.offers.map(value => h('option', { value })));
+    if (row.suggestions.length) {
+      const list = h('datalist', { id: `${this.control.id}-suggestions` });
+      list.append(...row.suggestions.map(value => h('option', { value })));
       this.control.setAttribute('list', list.id);
       node.append(list);
     }

@@ -24,7 +24,7 @@ export function button(label, act, className) {
  * @param {HTMLButtonElement} node made by `button`
  * @param {boolean} off
  */
-export function turnOff(node, off) {
+export function setDisabled(node, off) {
   if ((node.getAttribute('aria-disabled') === 'true') !== off) {
     node.setAttribute('aria-disabled', String(off));
   }
@@ -35,7 +35,7 @@ export function turnOff(node, off) {
  * @param {string} text
  * @returns {Node[]}
  */
-export function prose(text) {
+export function renderText(text) {
   return text
     .split('`')
     .map((part, i) =>
@@ -43,44 +43,44 @@ export function prose(text) {
     );
 }
 
-const LATE_MS = 2000;
+const SLOW_KERNEL_MS = 2000;
 
 /**
  * The time between a click on a button that starts something and the kernel's `answered`.
  * @param {Model} model
- * @param {() => void} draw called when it begins, when the kernel is late, and when it ends
+ * @param {() => void} draw called when it begins, when the kernel is slow, and when it ends
  */
-export function starting(model, draw) {
-  const state = { waits: false, late: false };
+export function pendingStart(model, draw) {
+  const state = { waiting: false, slow: false };
   let timer = 0;
   const over = () => {
     clearTimeout(timer);
-    state.waits = state.late = false;
+    state.waiting = state.slow = false;
     draw();
   };
-  const heard = (/** @type {any} */ content) =>
-    content.type === 'answered' && over();
-  model.on('msg:custom', heard);
+  const onMessage = (/** @type {any} */ content) =>
+    content.type === 'done' && over();
+  model.on('msg:custom', onMessage);
   model.on('comm_live_update', over);
   return {
     state,
     /** What stands beside the button meanwhile. */
-    words: () =>
-      state.late
+    text: () =>
+      state.slow
         ? 'The kernel is running a cell. The run starts when the cell finishes.'
         : 'Starting…',
     send: (/** @type {object} */ content) => {
-      state.waits = true;
+      state.waiting = true;
       timer = setTimeout(() => {
-        state.late = true;
+        state.slow = true;
         draw();
-      }, LATE_MS);
+      }, SLOW_KERNEL_MS);
       draw();
       model.send(content);
     },
-    end: () => {
+    dispose: () => {
       clearTimeout(timer);
-      model.off('msg:custom', heard);
+      model.off('msg:custom', onMessage);
       model.off('comm_live_update', over);
     }
   };
@@ -105,21 +105,21 @@ export async function copy(text) {
  */
 
 /**
- * Draws messages into `host`, and only what changed, so that a screen reader hears each one once.
- * @param {HTMLElement} host
+ * Draws messages into `el`, and only what changed, so that a screen reader hears each one once.
+ * @param {HTMLElement} el
  * @param {Message[]} messages
  * @param {(message: number, fix: number) => void} onFix
  */
-export function drawMessages(host, messages, onFix) {
+export function drawMessages(el, messages, onFix) {
   const drawn = JSON.stringify(messages);
-  if (host.dataset.drawn === drawn) {
+  if (el.dataset.drawn === drawn) {
     return;
   }
-  host.dataset.drawn = drawn;
-  host.replaceChildren(
+  el.dataset.drawn = drawn;
+  el.replaceChildren(
     ...messages.map((message, index) => {
       const word = message.level[0].toUpperCase() + message.level.slice(1);
-      const body = h('div', {}, ...prose(message.text));
+      const body = h('div', {}, ...renderText(message.text));
       const fixes = message.fixes.map((label, fix) =>
         button(label, () => onFix(index, fix))
       );
@@ -147,5 +147,5 @@ export function drawMessages(host, messages, onFix) {
       );
     })
   );
-  host.hidden = messages.length === 0;
+  el.hidden = messages.length === 0;
 }

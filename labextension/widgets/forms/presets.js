@@ -7,17 +7,17 @@ import { button } from './messages.js';
  * What the form starts from, what differs from it, and the switch that explains each field.
  * @param {Context} context
  */
-export function presetsPane({ model, el: host }) {
+export function presetSelector({ model, el }) {
   const row = h('div', {
     class: 'llf-Studio-presets',
     role: 'group',
     'aria-label': 'Start from'
   });
   // the form's own heading, which those of its sections stand below
-  host.replaceChildren(h('h2', { class: 'llf-sr' }, 'New run'), row);
+  el.replaceChildren(h('h2', { class: 'llf-sr' }, 'New run'), row);
   const explain = h('input', { type: 'checkbox' });
   explain.addEventListener('change', () => {
-    model.set('_explain', explain.checked);
+    model.set('_show_help', explain.checked);
     model.save_changes();
   });
   const explainLabel = h(
@@ -29,7 +29,7 @@ export function presetsPane({ model, el: host }) {
   const buttons = new Map(
     /** @type {[string, string, string][]} */ (model.get('_presets')).map(
       ([name, label, help]) => {
-        const node = button(label, () => model.send({ type: 'choose', name }));
+        const node = button(label, () => model.send({ type: 'preset', name }));
         node.title = help;
         return [name, node];
       }
@@ -68,7 +68,7 @@ export function presetsPane({ model, el: host }) {
     const name = model.get('_label');
     const undo = button(
       'Undo changes',
-      () => model.send({ type: 'undo' }),
+      () => model.send({ type: 'reset' }),
       'llf-link'
     );
     const several = count > 1 ? 's' : '';
@@ -97,7 +97,7 @@ export function presetsPane({ model, el: host }) {
           : [])
       );
     }
-    explain.checked = model.get('_explain');
+    explain.checked = model.get('_show_help');
   };
   row.append(
     h('span', { class: 'llf-2' }, 'Start from'),

@@ -1,5 +1,5 @@
 import { h } from '../shared/dom.js';
-import { button, drawMessages, turnOff } from './messages.js';
+import { button, drawMessages, setDisabled } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -7,11 +7,11 @@ import { button, drawMessages, turnOff } from './messages.js';
  * A first view of the data: counts, and examples with the trained part marked.
  * @param {Context} context
  */
-export function previewPane({ model, el: host }) {
-  host.classList.add('llf-Section-host');
+export function dataPreview({ model, el }) {
+  el.classList.add('llf-Section-el');
   const grid = h('div', { class: 'llf-Preview' });
-  host.replaceChildren(grid);
-  const look = button('Preview data', () => model.send({ type: 'look' }));
+  el.replaceChildren(grid);
+  const start = button('Preview data', () => model.send({ type: 'preview' }));
   const every = button('Inspect tokens', () => model.send({ type: 'inspect' }));
   const cancel = button('Cancel', () => model.send({ type: 'cancel' }));
   const close = button('Hide', () => model.send({ type: 'hide' }), 'llf-link');
@@ -19,14 +19,14 @@ export function previewPane({ model, el: host }) {
   const messages = h('div', {});
   const body = h('div', { class: 'llf-Preview-body' });
   grid.append(
-    h('div', { class: 'llf-row' }, look, every, cancel, close, note),
+    h('div', { class: 'llf-row' }, start, every, cancel, close, note),
     messages,
     body
   );
 
   const draw = () => {
     const state = model.get('_state');
-    turnOff(look, state === 'running');
+    setDisabled(start, state === 'running');
     cancel.hidden = state !== 'running';
     close.hidden = state !== 'done';
     note.textContent = model.get('_note');

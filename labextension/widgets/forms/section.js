@@ -9,14 +9,14 @@ import { button } from './messages.js';
  * A section of the form: its name and facts on the left, its fields beside them.
  * @param {Context} context
  */
-export function sectionPane({ model, el: host }) {
-  host.classList.add('llf-Section-host');
+export function formSection({ model, el }) {
+  el.classList.add('llf-Section-el');
   const heading = h('h3', {}, model.get('_title'));
   const facts = h('div', { class: 'llf-Section-facts' });
   const more = button(
     '',
     () => {
-      model.set('_open', !model.get('_open'));
+      model.set('_expanded', !model.get('_expanded'));
       model.save_changes();
     },
     'llf-link'
@@ -29,7 +29,7 @@ export function sectionPane({ model, el: host }) {
     rail,
     grid
   );
-  host.replaceChildren(node);
+  el.replaceChildren(node);
 
   /** @type {Map<string, Field>} */
   const fields = new Map();
@@ -46,7 +46,7 @@ export function sectionPane({ model, el: host }) {
   const draw = () => {
     /** @type {Row[]} */
     const rows = model.get('_rows');
-    const explain = model.get('_explain');
+    const explain = model.get('_show_help');
     /** @type {HTMLElement[]} */
     const wanted = [];
     let group = '';
@@ -67,14 +67,14 @@ export function sectionPane({ model, el: host }) {
       wanted.push(field.node, field.messages);
     }
     place(grid, wanted);
-    const count = model.get('_more');
+    const count = model.get('_hidden_count');
     more.hidden = count === 0;
     const hidden = `${count} more ${count === 1 ? 'field' : 'fields'}`;
-    more.textContent = model.get('_open') ? 'Fewer fields' : hidden;
-    more.setAttribute('aria-expanded', String(model.get('_open')));
+    more.textContent = model.get('_expanded') ? 'Fewer fields' : hidden;
+    more.setAttribute('aria-expanded', String(model.get('_expanded')));
     more.setAttribute(
       'aria-label',
-      model.get('_open')
+      model.get('_expanded')
         ? `Fewer fields in ${model.get('_title')}`
         : `${hidden} in ${model.get('_title')}`
     );
@@ -93,14 +93,14 @@ export function sectionPane({ model, el: host }) {
     field.control.focus();
   };
   model.on(
-    'change:_rows change:_explain change:_more change:_facts change:_open',
+    'change:_rows change:_show_help change:_hidden_count change:_facts change:_expanded',
     draw
   );
   model.on('change:_focus', focus);
   draw();
   return () => {
     model.off(
-      'change:_rows change:_explain change:_more change:_facts change:_open',
+      'change:_rows change:_show_help change:_hidden_count change:_facts change:_expanded',
       draw
     );
     model.off('change:_focus', focus);

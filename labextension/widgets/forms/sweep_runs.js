@@ -1,18 +1,18 @@
-import { h, say } from '../shared/dom.js';
+import { h, setText } from '../shared/dom.js';
 import { button } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
 /**
- * @typedef {{ id: string, values: string[], state: string, step: string, loss: string, best: boolean }} Line
- * @typedef {{ keys: string[], loss: string, live: boolean, rows: Line[] }} Lines
+ * @typedef {{ id: string, values: string[], state: string, step: string, result: string, best: boolean }} Line
+ * @typedef {{ keys: string[], metric: string, live: boolean, rows: Line[] }} Lines
  */
 
 /**
  * The runs of a sweep: a line each, drawn in place, so that the focus stays on its button.
  * @param {Context} context
  */
-export function sweepRuns({ model, el: host }) {
+export function sweepRunTable({ model, el }) {
   const stop = button('Stop sweep', () => model.send({ type: 'stop' }));
   stop.title =
     'Stops the current run with a checkpoint and removes the others from the queue. Resume starts them.';
@@ -20,7 +20,7 @@ export function sweepRuns({ model, el: host }) {
   const head = h('thead', {});
   const body = h('tbody', {});
   const note = h('p', { class: 'llf-2', role: 'status' });
-  host.replaceChildren(
+  el.replaceChildren(
     h(
       'section',
       { class: 'llf-Sweep-runs', 'aria-label': 'Runs of the sweep' },
@@ -46,7 +46,7 @@ export function sweepRuns({ model, el: host }) {
     const ended = view.rows.filter(row =>
       ['finished', 'stopped', 'failed'].includes(row.state)
     ).length;
-    say(count, `${ended} of ${view.rows.length} runs finished`);
+    setText(count, `${ended} of ${view.rows.length} runs finished`);
     stop.hidden = !view.live;
     const title = (
       /** @type {Node | string} */ text,
@@ -59,7 +59,7 @@ export function sweepRuns({ model, el: host }) {
         ...view.keys.map(key => title(h('code', {}, key), 'llf-num')),
         title('State'),
         title('Step', 'llf-num'),
-        title(view.loss, 'llf-num'),
+        title(view.metric, 'llf-num'),
         h('td', {})
       )
     );
@@ -97,13 +97,13 @@ export function sweepRuns({ model, el: host }) {
         h(
           'td',
           { class: 'llf-num' },
-          row.best ? h('b', {}, row.loss) : row.loss
+          row.best ? h('b', {}, row.result) : row.result
         )
       ];
       const last = /** @type {HTMLElement} */ (buttons.get(row.id));
       last.firstElementChild?.setAttribute(
         'aria-expanded',
-        String(row.id === model.get('shown'))
+        String(row.id === model.get('open_run'))
       );
       return { cells, last };
     });
@@ -114,7 +114,7 @@ export function sweepRuns({ model, el: host }) {
       }
       last.before(...cells);
     });
-    say(note, model.get('note'));
+    setText(note, model.get('note'));
     note.hidden = !model.get('note');
   };
   model.on('change', draw);

@@ -41,14 +41,14 @@ export async function upload(model, key, file, tell) {
 function answer(model, id) {
   return new Promise(resolve => {
     const end = (/** @type {any} */ content) => {
-      model.off('msg:custom', heard);
+      model.off('msg:custom', onMessage);
       model.off('comm_live_update', lost);
       resolve(content);
     };
-    const heard = (/** @type {any} */ content) =>
+    const onMessage = (/** @type {any} */ content) =>
       content.type === 'upload' && content.id === id && end(content);
     const lost = () => end({ received: 0, done: true });
-    model.on('msg:custom', heard);
+    model.on('msg:custom', onMessage);
     model.on('comm_live_update', lost);
   });
 }

@@ -1,34 +1,34 @@
-// The form: one bundle for all its panes; `_pane` of the widget says which of them it is.
+// The form: one bundle for all its components; `_component` of the widget says which of them it is.
 
 import '../shared/llf.css';
 import './forms.css';
 import { initialize } from '../shared/initialize.js';
-import { columnsPane } from './columns.js';
-import { presetsPane } from './presets.js';
-import { previewPane } from './preview.js';
-import { sectionPane } from './section.js';
-import { startPane } from './start.js';
-import { sweepPane } from './sweep.js';
-import { sweepRuns } from './sweep_runs.js';
-import { textPane } from './text.js';
+import { columnMapping } from './column_mapping.js';
+import { presetSelector } from './presets.js';
+import { dataPreview } from './preview.js';
+import { formSection } from './section.js';
+import { startControls } from './start_controls.js';
+import { sweepForm } from './sweep_form.js';
+import { sweepRunTable } from './sweep_runs.js';
+import { configEditor } from './config_editor.js';
 
 /** @import { Context } from '../shared/model' */
 
 /** @type {Record<string, (context: Context) => () => void>} */
-const PANES = {
-  columns: columnsPane,
-  presets: presetsPane,
-  preview: previewPane,
-  section: sectionPane,
-  start: startPane,
-  sweep: sweepPane,
-  sweep_runs: sweepRuns,
-  text: textPane
+const COMPONENTS = {
+  column_mapping: columnMapping,
+  presets: presetSelector,
+  preview: dataPreview,
+  section: formSection,
+  start_controls: startControls,
+  sweep_form: sweepForm,
+  sweep_runs: sweepRunTable,
+  config_editor: configEditor
 };
 
 /** @param {Context} context */
 function render(context) {
-  return PANES[context.model.get('_pane')](context);
+  return COMPONENTS[context.model.get('_component')](context);
 }
 
 export default { initialize, render };

@@ -473,7 +473,7 @@ function records(
     type: 'text',
     placeholder: 'Search texts',
     'aria-label': 'Search texts',
-    value: page.words ?? '',
+    value: page.query ?? '',
     onkeydown: event => {
       if (event.key !== 'Enter') {
         return;
@@ -501,7 +501,7 @@ function records(
         : null;
   const go = (/** @type {number} */ to) =>
     page.kind === 'search'
-      ? act.search(page.words, to)
+      ? act.search(page.query, to)
       : act.page(page.kind, to);
   const copies = kinds?.doubled ?? 0;
   const label = (/** @type {any} */ row) =>
@@ -553,7 +553,7 @@ function records(
           'p',
           { class: 'llf-2' },
           page.kind === 'search'
-            ? `No text contains “${page.words}”${next === null ? '' : ' so far'}.`
+            ? `No text contains “${page.query}”${next === null ? '' : ' so far'}.`
             : page.kind
               ? 'No records of this kind.'
               : ''
@@ -944,7 +944,7 @@ function render({ model, el }) {
     page: (/** @type {string} */ kind, /** @type {number} */ offset) =>
       model.send({ type: 'page', kind, offset }),
     search: (/** @type {string} */ words, /** @type {number} */ start) =>
-      model.send({ type: 'search', words, start }),
+      model.send({ type: 'search', query: words, start }),
     example: (/** @type {number} */ number) =>
       model.send({ type: 'example', number }),
     rows: (/** @type {number} */ offset, /** @type {boolean} */ least) =>
@@ -1022,7 +1022,7 @@ function render({ model, el }) {
       status.append(
         h(
           'button',
-          { type: 'button', onclick: () => model.send({ type: 'again' }) },
+          { type: 'button', onclick: () => model.send({ type: 'reload' }) },
           'Inspect again'
         )
       );

@@ -1,7 +1,7 @@
 // Watched prompts on a timeline: what the base answers, and what the model in training answers at each step.
 
-import { copyButton, h, say } from '../shared/dom.js';
-import { askServer } from '../shared/server.js';
+import { copyButton, h, setText } from '../shared/dom.js';
+import { requestServer } from '../shared/server.js';
 import { stepSlider } from '../shared/step_slider.js';
 
 /** @import { Feed } from './feed.js' */
@@ -11,7 +11,7 @@ import { stepSlider } from '../shared/step_slider.js';
 let counted = 0; // views, for the ids that tie labels to controls
 
 /** @param {Feed} feed */
-export function answersPart(feed) {
+export function answersSection(feed) {
   const own = `llf-answers-${++counted}`;
   let chosen = ''; // the prompt that is shown
   let closed = false;
@@ -115,10 +115,10 @@ export function answersPart(feed) {
     /** @type {Watched[]} */
     const all = feed.get('answers') ?? [];
     const live = feed.get('head')?.state === 'running';
-    const ended = feed.get('head')?.offers?.includes('ask') === true;
+    const ended = feed.get('head')?.actions?.includes('generate') === true;
     section.hidden = !all.length && !live && !ended;
     result.hidden = !ended;
-    say(
+    setText(
       title,
       ended && !all.length ? 'Try the tuned model' : 'Watched prompts'
     );
@@ -148,7 +148,7 @@ export function answersPart(feed) {
     const count = one.steps.length;
     const now = slider.show(one.steps, 'no completion yet');
     older.hidden = !one.older;
-    say(
+    setText(
       older,
       `Show ${one.older.toLocaleString('en')} older completion${one.older === 1 ? '' : 's'}`
     );
@@ -170,26 +170,26 @@ export function answersPart(feed) {
     while (same > 0 && one.texts[same - 1] === one.texts[now]) {
       same -= 1;
     }
-    say(
+    setText(
       since,
       count && same < now
         ? `unchanged since step ${one.steps[same].toLocaleString('en')}`
         : ''
     );
-    say(aloud, count ? `Step ${one.steps[now]}: ${one.texts[now]}` : '');
+    setText(aloud, count ? `Step ${one.steps[now]}: ${one.texts[now]}` : '');
   }
 
   /** The answers need a process with the model, so they come in a cell. */
   async function askResult() {
     const prompt = question.value.trim();
     if (!prompt) {
-      say(answered, 'Enter a prompt first.');
+      setText(answered, 'Enter a prompt first.');
       question.focus();
       return;
     }
     const code = `llf.answers(${JSON.stringify(feed.run)}, [${JSON.stringify(prompt)}])`;
     if (feed.host?.runCell) {
-      say(answered, 'The completions are in a cell below.');
+      setText(answered, 'The completions are in a cell below.');
       await feed.host.runCell(code);
     } else {
       answered.replaceChildren(
@@ -203,7 +203,7 @@ export function answersPart(feed) {
 
   function ask(/** @type {boolean} */ open) {
     form.hidden = !open;
-    say(said, '');
+    setText(said, '');
     (open ? text : add).focus();
   }
 
@@ -211,13 +211,13 @@ export function answersPart(feed) {
   async function watch() {
     const prompt = text.value.trim();
     if (!prompt) {
-      say(said, 'Enter a prompt first.');
+      setText(said, 'Enter a prompt first.');
       text.focus();
       return;
     }
-    say(said, 'Sending the request to the Jupyter server…');
+    setText(said, 'Sending the request to the Jupyter server…');
     const args = { watch: prompt };
-    const { status, answer } = await askServer(
+    const { status, answer } = await requestServer(
       `runs/${encodeURIComponent(feed.run)}/control`,
       { type: 'set', args, by: 'monitor' }
     );
@@ -236,23 +236,26 @@ export function answersPart(feed) {
         `The Jupyter server does not answer (${answer.message ?? status}). Try again.`
       );
     }
-    say(said, 'Sending the request to the kernel…');
-    const { ok, text: why } = await feed.askKernel('set', args, () =>
-      say(said, 'The request waits in the kernel until the running cell ends.')
+    setText(said, 'Sending the request to the kernel…');
+    const { ok, text: why } = await feed.requestKernel('set', args, () =>
+      setText(
+        said,
+        'The request waits in the kernel until the running cell ends.'
+      )
     );
     done(ok, why);
   }
 
   function done(/** @type {boolean} */ ok, /** @type {string} */ why) {
     if (!ok) {
-      say(said, why);
+      setText(said, why);
       return;
     }
     chosen = text.value.trim();
     slider.follow();
     text.value = '';
     ask(false);
-    say(said, 'The first completion follows the current step.');
+    setText(said, 'The first completion follows the current step.');
   }
 
   feed.on('answers', draw);

@@ -2,7 +2,7 @@
 // Charts are declared in `llf_core/runs/metric_catalog.py`.
 
 import { plotlyChart } from '../shared/chart.js';
-import { h, reveal, say } from '../shared/dom.js';
+import { h, reveal, setText } from '../shared/dom.js';
 
 /** @import { Feed } from './feed.js' */
 
@@ -10,7 +10,7 @@ const NARROW = 700; // pixels below which the charts stand in fewer columns
 const WINDOWS = [0, 1, 5, 10, 25, 50, 100, 250]; // steps that the smoothed lines are a mean of; 0 chooses
 
 /** @param {Feed} feed */
-export function chartsPart(feed) {
+export function chartsSection(feed) {
   const chart = plotlyChart('Curves of the run', ({ x }) => ask(x));
   const none = h('p', { class: 'llf-2 llf-Charts-none' });
   const smoothing = h(
@@ -66,7 +66,7 @@ export function chartsPart(feed) {
       part.hidden = empty;
     }
     none.hidden = !empty;
-    say(
+    setText(
       none,
       head.live
         ? 'Charts appear after the first logged step.'
@@ -74,7 +74,7 @@ export function chartsPart(feed) {
           ? 'This run has not logged any steps.'
           : 'Reading the run…'
     );
-    say(
+    setText(
       /** @type {HTMLElement} */ (smoothing.options[0]),
       window ? `automatic: ${window} steps` : 'automatic'
     );
@@ -84,11 +84,11 @@ export function chartsPart(feed) {
     const open = feed.options().details;
     row.hidden = empty || (!open && !leftOut.length);
     more.setAttribute('aria-expanded', String(open));
-    say(
+    setText(
       more,
       open ? 'Show fewer charts' : `Show ${leftOut.length} more charts`
     );
-    say(titles, open ? '' : leftOut.join(' · '));
+    setText(titles, open ? '' : leftOut.join(' · '));
   }
 
   /** The large chart with a logarithmic axis; what is not above 0 has no place on it. */
@@ -115,7 +115,7 @@ export function chartsPart(feed) {
         {
           type: 'button',
           class: 'llf-link',
-          onclick: () => void showRows(feed, rows, step)
+          onclick: () => void showExamples(feed, rows, step)
         },
         'Show rows'
       )
@@ -151,24 +151,24 @@ export function chartsPart(feed) {
  * @param {HTMLElement} said where to say what becomes of it
  * @param {number} [step] of one step; else those that stand out
  */
-export async function showRows(feed, said, step) {
+export async function showExamples(feed, said, step) {
   const code = `llf.Examples(${JSON.stringify(feed.run)})${step === undefined ? '' : `.show_step(${step})`}`;
   if (feed.hasKernel) {
-    const { text } = await feed.askKernel(
-      'rows',
+    const { text } = await feed.requestKernel(
+      'examples',
       step === undefined ? {} : { step },
       () =>
-        say(
+        setText(
           said,
           'The request waits in the kernel until the running cell ends.'
         )
     );
-    say(said, text);
+    setText(said, text);
     reveal(() => said.closest('.llf-Monitor')?.querySelector('.llf-Examples'));
   } else if (feed.host?.runCell) {
-    say(said, 'The rows are in a cell below.');
+    setText(said, 'The rows are in a cell below.');
     await feed.host.runCell(code);
   } else {
-    say(said, `Run this in a cell: ${code}`);
+    setText(said, `Run this in a cell: ${code}`);
   }
 }

@@ -9,7 +9,7 @@ const FEW = 8; // events shown before "All N events"
 /** @typedef {{time: number | null, step: number | null, text: string}} Row */
 
 /** @param {Feed} feed */
-export function eventsPart(feed) {
+export function eventsSection(feed) {
   let all = false;
   const title = h('h3', {}, 'Events');
   const more = h('button', {

@@ -1,17 +1,17 @@
-// Where a monitor's parts come from: the Jupyter server, which needs no kernel, else the kernel.
+// Where a monitor's sections come from: the Jupyter server, which needs no kernel, else the kernel.
 
-import { askServer, jupyterServer } from '../shared/server.js';
+import { requestServer, jupyterServer } from '../shared/server.js';
 
 /** @import { Model } from '../shared/model' */
 /** @typedef {ReturnType<typeof runFeed>} Feed */
 
-const PARTS = ['head', 'charts', 'answers', 'samples', 'events', 'log'];
-const LIVE_EVERY = 500; // ms between two questions to the server about a live run
-const ENDED_EVERY = 4000; // about one that has ended: another view may resume it
-const RETRY_EVERY = 2000; // after a question that failed
-const REFUSED_EVERY = 20000; // after the server said that it has no such run
-const FRESH = 5000; // ms for which the server's last answer counts more than what the kernel sends
-const QUIET_AFTER = 12000; // ms without a sign after which a source counts as lost (the kernel beats every 2 s)
+const SECTIONS = ['head', 'charts', 'answers', 'completions', 'events', 'log'];
+const LIVE_INTERVAL = 500; // ms between two questions to the server about a live run
+const ENDED_INTERVAL = 4000; // about one that has ended: another view may resume it
+const RETRY_INTERVAL = 2000; // after a question that failed
+const UNKNOWN_RUN_INTERVAL = 20000; // after the server reply that it has no such run
+const SERVER_FRESH_MS = 5000; // ms for which the server's last answer counts more than what the kernel sends
+const TIMEOUT_MS = 12000; // ms without a sign after which a source counts as lost (the kernel beats every 2 s)
 
 /**
  * @typedef {object} Host what the page around the view can do
@@ -19,164 +19,168 @@ const QUIET_AFTER = 12000; // ms without a sign after which a source counts as l
  */
 
 /**
- * The parts of a run's monitor, brought up to date as long as it is not closed.
+ * The sections of a run's monitor, brought up to date as long as it is not closed.
  * @param {{run: string, home: string, model?: Model, host?: Host}} source `model` is the kernel's widget, where there is one
  */
 export function runFeed({ run, home, model, host }) {
   /** @type {Record<string, any>} */
-  const parts = {};
+  const sections = {};
   /** @type {Record<string, string>} */
-  let marks = {};
+  let revisions = {};
   /** @type {Map<string, Set<() => void>>} */
   const listeners = new Map();
   /** @type {Map<string, (answer: {ok: boolean, text: string}) => void>} */
-  const waiting = new Map();
+  const pending = new Map();
   let options = { details: false, window: 0, narrow: false, older: 0 };
-  let clock = { told: 0, at: 0 }; // the run's clock at a moment of this page's
-  let served = -Infinity; // when the server last answered for this run
-  let heard = -Infinity; // when the kernel last gave a sign
-  let refused = false; // whether the server has no such run
+  let clock = { time: 0, at: 0 }; // the run's clock at a moment of this page's
+  let serverAnsweredAt = -Infinity; // when the server last answered for this run
+  let kernelSeenAt = -Infinity; // when the kernel last gave a sign
+  let unknownRun = false; // whether the server has no such run
   let failure = ''; // why the server's last answer was none
   let closed = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
 
-  const tell = (/** @type {string} */ name) => {
+  const notify = (/** @type {string} */ name) => {
     for (const listener of listeners.get(name) ?? []) {
       listener();
     }
   };
-  const byServer = () => performance.now() - served < FRESH;
+  const usesServer = () =>
+    performance.now() - serverAnsweredAt < SERVER_FRESH_MS;
 
-  function take(/** @type {string} */ name, /** @type {any} */ value) {
-    parts[name] = value;
-    tell(name);
+  function update(/** @type {string} */ name, /** @type {any} */ value) {
+    sections[name] = value;
+    notify(name);
   }
 
   // -- the server --------------------------------------------------------------------------------------
   async function poll() {
     clearTimeout(timer);
-    const asked = JSON.stringify(options);
+    const sent = JSON.stringify(options);
     const query = new URLSearchParams({
       details: options.details ? '1' : '0',
       window: String(options.window),
       narrow: options.narrow ? '1' : '0',
       older: String(options.older),
-      have: JSON.stringify(marks)
+      revisions: JSON.stringify(revisions)
     });
-    const { status, answer } = await askServer(
+    const { status, answer } = await requestServer(
       `runs/${encodeURIComponent(run)}/monitor?${query}`
     );
     if (closed) {
       return;
     }
     const ours = status === 200 && (!home || answer.home === home);
-    refused = !ours && (status === 200 || status === 404);
+    unknownRun = !ours && (status === 200 || status === 404);
     failure = ours
       ? ''
       : status === 200
         ? 'it uses another LLF_HOME'
         : (answer.message ?? `HTTP ${status}`);
     if (ours) {
-      served = performance.now();
-      clock = { told: answer.now, at: Date.now() };
-      setServed(true);
-      marks = answer.marks;
-      for (const [name, part] of Object.entries(answer.parts)) {
-        take(name, part);
+      serverAnsweredAt = performance.now();
+      clock = { time: answer.now, at: Date.now() };
+      setUsesServer(true);
+      revisions = answer.revisions;
+      for (const [name, section] of Object.entries(answer.sections)) {
+        update(name, section);
       }
-    } else if (!byServer()) {
-      marks = {}; // what the kernel shows meanwhile is another state than the server's marks tell of
-      setServed(false);
-      fromKernel();
+    } else if (!usesServer()) {
+      revisions = {}; // what the kernel shows meanwhile is another state than the server's revisions tell of
+      setUsesServer(false);
+      readKernel();
     }
-    tell('source');
-    const wait = refused
-      ? REFUSED_EVERY
+    notify('source');
+    const wait = unknownRun
+      ? UNKNOWN_RUN_INTERVAL
       : !ours
-        ? RETRY_EVERY
-        : parts.head?.live
-          ? LIVE_EVERY
-          : ENDED_EVERY;
-    timer = setTimeout(next, asked === JSON.stringify(options) ? wait : 0);
+        ? RETRY_INTERVAL
+        : sections.head?.live
+          ? LIVE_INTERVAL
+          : ENDED_INTERVAL;
+    timer = setTimeout(
+      pollIfVisible,
+      sent === JSON.stringify(options) ? wait : 0
+    );
   }
 
   /** A page in the background waits until it is looked at. */
-  function next() {
+  function pollIfVisible() {
     if (!closed && !document.hidden) {
       void poll();
     }
   }
 
-  function setServed(/** @type {boolean} */ on) {
-    if (!model || model.get('served') === on) {
+  function setUsesServer(/** @type {boolean} */ on) {
+    if (!model || model.get('uses_server') === on) {
       return;
     }
-    model.set('served', on);
+    model.set('uses_server', on);
     model.save_changes();
   }
 
   // -- the kernel --------------------------------------------------------------------------------------
-  function fromKernel() {
+  function readKernel() {
     if (!model) {
       return;
     }
-    for (const name of PARTS) {
-      if (parts[name] !== model.get(name)) {
-        take(name, model.get(name));
+    for (const name of SECTIONS) {
+      if (sections[name] !== model.get(name)) {
+        update(name, model.get(name));
       }
     }
     clock = {
-      told: Math.max(model.get('beat'), model.get('head').now ?? 0),
+      time: Math.max(model.get('kernel_heartbeat'), model.get('head').now ?? 0),
       at: Date.now()
     };
   }
 
   /** @type {[string, (...values: any[]) => void][]} */
-  const kernel = !model
+  const kernelListeners = !model
     ? []
     : [
-        ...PARTS.map(
+        ...SECTIONS.map(
           name =>
             /** @type {[string, () => void]} */ ([
               `change:${name}`,
               () => {
-                heard = performance.now();
-                if (byServer()) {
+                kernelSeenAt = performance.now();
+                if (usesServer()) {
                   return;
                 }
-                take(name, model.get(name));
+                update(name, model.get(name));
                 if (name === 'head') {
-                  clock = { told: model.get('head').now, at: Date.now() };
+                  clock = { time: model.get('head').now, at: Date.now() };
                 }
               }
             ])
         ),
         [
-          'change:beat',
+          'change:kernel_heartbeat',
           () => {
-            heard = performance.now();
-            if (!byServer()) {
-              clock = { told: model.get('beat'), at: Date.now() };
+            kernelSeenAt = performance.now();
+            if (!usesServer()) {
+              clock = { time: model.get('kernel_heartbeat'), at: Date.now() };
             }
-            tell('source');
+            notify('source');
           }
         ],
-        ['change:trouble', () => tell('trouble')],
-        ['change:elsewhere', () => tell('elsewhere')],
+        ['change:error', () => notify('error')],
+        ['change:server_mismatch', () => notify('server_mismatch')],
         [
           'comm_live_update',
           () => {
-            // the manager marks a view whose kernel was restarted or shut down
+            // the manager revisions a view whose kernel was restarted or shut down
             if (model?.comm_live === false) {
-              heard = -Infinity;
+              kernelSeenAt = -Infinity;
             }
-            tell('source');
+            notify('source');
           }
         ],
-        ['msg:custom', said => waiting.get(said?.key)?.(said)]
+        ['msg:custom', reply => pending.get(reply?.key)?.(reply)]
       ];
-  for (const [event, listener] of kernel) {
+  for (const [event, listener] of kernelListeners) {
     model?.on(event, listener);
   }
 
@@ -187,51 +191,51 @@ export function runFeed({ run, home, model, host }) {
    * @param {() => void} slow called where no answer came within 3 s
    * @returns {Promise<{ok: boolean, text: string}>}
    */
-  function askKernel(what, args, slow) {
+  function requestKernel(what, args, slow) {
     const key = crypto.randomUUID?.() ?? String(Math.random());
     return new Promise(resolve => {
-      const patience = setTimeout(slow, 3000);
-      waiting.set(key, said => {
-        clearTimeout(patience);
-        waiting.delete(key);
-        resolve({ ok: said.ok, text: said.text });
+      const timeout = setTimeout(slow, 3000);
+      pending.set(key, reply => {
+        clearTimeout(timeout);
+        pending.delete(key);
+        resolve({ ok: reply.ok, text: reply.text });
       });
       model?.send({ type: what, args, key });
     });
   }
 
   // -- from here on ------------------------------------------------------------------------------------
-  const visible = () => {
+  const onVisible = () => {
     if (!document.hidden) {
-      next();
+      pollIfVisible();
     }
   };
-  document.addEventListener('visibilitychange', visible);
-  window.addEventListener('focus', visible);
-  fromKernel();
+  document.addEventListener('visibilitychange', onVisible);
+  window.addEventListener('focus', onVisible);
+  readKernel();
   if (model && model.comm_live !== false) {
-    heard = performance.now();
+    kernelSeenAt = performance.now();
   }
   if (jupyterServer()) {
     void poll();
   } else {
-    setServed(false);
+    setUsesServer(false);
   }
 
   return {
     run,
     host,
     hasKernel: Boolean(model),
-    get: (/** @type {string} */ name) => parts[name] ?? model?.get(name),
+    get: (/** @type {string} */ name) => sections[name] ?? model?.get(name),
     /** The run's own clock, Unix seconds. */
-    now: () => clock.told + (Date.now() - clock.at) / 1000,
+    now: () => clock.time + (Date.now() - clock.at) / 1000,
     options: () => options,
     failure: () => failure,
-    /** @returns {'server' | 'kernel' | ''} who gives the parts; nobody where both are silent */
+    /** @returns {'server' | 'kernel' | ''} who gives the sections; nobody where both are silent */
     source: () =>
-      byServer() || performance.now() - served < QUIET_AFTER
+      usesServer() || performance.now() - serverAnsweredAt < TIMEOUT_MS
         ? 'server'
-        : model && performance.now() - heard < QUIET_AFTER
+        : model && performance.now() - kernelSeenAt < TIMEOUT_MS
           ? 'kernel'
           : '',
     setOptions(/** @type {object} */ changes) {
@@ -245,18 +249,18 @@ export function runFeed({ run, home, model, host }) {
       }
     },
     /** Looks at once. */
-    look() {
-      next();
-      if (model && !byServer()) {
-        model.send({ type: 'look' });
+    refresh() {
+      pollIfVisible();
+      if (model && !usesServer()) {
+        model.send({ type: 'refresh' });
       }
     },
-    askKernel,
+    requestKernel,
     /** Has the kernel compare itself with the server, whose panel may list the runs of another folder. */
     async compareWithServer() {
-      const { status, answer } = await askServer('version');
+      const { status, answer } = await requestServer('version');
       if (status === 200 && !closed && model) {
-        model.send({ type: 'server', args: answer });
+        model.send({ type: 'compare_server', args: answer });
       }
     },
     on(/** @type {string} */ name, /** @type {() => void} */ listener) {
@@ -265,9 +269,9 @@ export function runFeed({ run, home, model, host }) {
     close() {
       closed = true;
       clearTimeout(timer);
-      document.removeEventListener('visibilitychange', visible);
-      window.removeEventListener('focus', visible);
-      for (const [event, listener] of kernel) {
+      document.removeEventListener('visibilitychange', onVisible);
+      window.removeEventListener('focus', onVisible);
+      for (const [event, listener] of kernelListeners) {
         model?.off(event, listener);
       }
       listeners.clear();

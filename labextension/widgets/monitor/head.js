@@ -1,10 +1,10 @@
 // Header of a run's view: state, progress, key numbers, messages and the row that steers the run.
 
-import { clock, copyButton, h, say } from '../shared/dom.js';
+import { clock, copyButton, h, setText } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
-import { askServer, jupyterServer } from '../shared/server.js';
+import { requestServer, jupyterServer } from '../shared/server.js';
 import { formatDuration as duration } from '../../src/numbers';
-import { showRows } from './charts.js';
+import { showExamples } from './charts.js';
 
 /** @import { Feed } from './feed.js' */
 
@@ -18,22 +18,23 @@ const VERBS = {
   set: 'Change',
   kill: 'Kill',
   resume: 'Resume',
-  rows: 'Rows',
+  examples: 'Examples',
   code: 'Code'
 };
-const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'rows']; // requests that may be made again and again
+const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'examples']; // requests that may be made again and again
 
 /** @typedef {{label: string, value: string, unit: string, note: string}} KeyNumber */
 /** @typedef {{level: string, text: string, actions?: {label: string, change: object}[]}} Message */
 /**
- * @typedef {object} View what `llf_widgets.monitor.status_text.front_end` makes
+ * @typedef {object} View what `llf_widgets.monitor.status_text.header_json` makes
  * @property {string} id @property {string} name @property {string} state @property {boolean} live
- * @property {string} about @property {string} says @property {string} level
+ * @property {string} description @property {string} status_text @property {string} level
  * @property {number} step @property {number} total @property {number | null} epoch @property {number | null} epochs
  * @property {number} elapsed @property {number | null} remaining @property {number[]} checkpoints
  * @property {number | null} checkpoint_time @property {number | null} heartbeat @property {KeyNumber[]} numbers
- * @property {Message[]} messages @property {string[]} offers @property {string} within @property {string} resume
- * @property {number} now @property {string} rate
+ * @property {Message[]} messages @property {string[]} actions @property {string} request_delay
+ * @property {string} resume_label
+ * @property {number} now @property {string} peak_learning_rate
  */
 
 /**
@@ -66,12 +67,12 @@ function messageLine({ level, text, actions = [] }, act) {
 }
 
 /** @param {Feed} feed */
-export function headPart(feed) {
+export function headSection(feed) {
   let closed = false;
   let spoken = 0;
   let requested = ''; // the request that waits for the run to follow it
   let hint = true; // whether the answer line holds no answer but how long a request may take
-  let shown = { numbers: '', messages: '', offers: '' };
+  let shown = { numbers: '', messages: '', actions: '' };
 
   /** @returns {View} */
   const view = () => feed.get('head') ?? {};
@@ -82,10 +83,10 @@ export function headPart(feed) {
   const about = h('span', { class: 'llf-2' });
   const id = h('span');
   const copy = copyButton(() => view().id);
-  const says = h('div', { class: 'llf-Monitor-says' });
+  const statusText = h('div', { class: 'llf-Monitor-status' });
   const gone = h('div', { role: 'alert' });
-  const trouble = h('div', { role: 'alert' });
-  const elsewhere = h('div');
+  const viewError = h('div', { role: 'alert' });
+  const serverMismatch = h('div');
   const fill = h('i');
   const bar = h(
     'div',
@@ -150,10 +151,10 @@ export function headPart(feed) {
       saved,
       updated
     ),
-    says,
+    statusText,
     gone,
-    trouble,
-    elsewhere,
+    viewError,
+    serverMismatch,
     numbers,
     messages,
     controls,
@@ -194,7 +195,7 @@ export function headPart(feed) {
     function set() {
       if (!input.value.trim() || Number.isNaN(Number(input.value))) {
         hint = false;
-        say(answer, `${label} is "${input.value}". Expected a number.`);
+        setText(answer, `${label} is "${input.value}". Expected a number.`);
         input.focus();
         return;
       }
@@ -218,12 +219,12 @@ export function headPart(feed) {
     if (!v.id) {
       return;
     }
-    say(name, v.name);
-    say(id, v.id);
-    say(about, v.about);
-    say(state, v.state);
+    setText(name, v.name);
+    setText(id, v.id);
+    setText(about, v.description);
+    setText(state, v.state);
     state.className = `llf-State is-${v.state}`;
-    drawSays(v);
+    drawStatusText(v);
     box.classList.toggle('is-live', v.live);
     const share = v.total > 0 ? Math.min(1, v.step / v.total) : 0;
     fill.style.width = `${100 * share}%`;
@@ -236,7 +237,7 @@ export function headPart(feed) {
       v.step.toLocaleString('en'),
       v.total > 0 ? ` of ${v.total.toLocaleString('en')}` : ''
     );
-    say(
+    setText(
       epoch,
       v.epoch === null
         ? ''
@@ -260,28 +261,30 @@ export function headPart(feed) {
     drawList('messages', v.messages, messages, message =>
       messageLine(message, change => steer('set', change))
     );
-    if (requested && !v.offers.includes(requested)) {
+    if (requested && !v.actions.includes(requested)) {
       requested = '';
       hint = true;
     }
     if (hint) {
-      say(answer, v.within);
+      setText(answer, v.request_delay);
     }
-    drawOffers(v);
-    rate.show(v.rate);
+    drawActions(v);
+    rate.show(v.peak_learning_rate);
     end.show(v.total ? String(v.total) : '');
     tick();
   }
 
-  function drawSays(/** @type {View} */ v) {
-    if (says.dataset.text === v.says + v.level) {
+  function drawStatusText(/** @type {View} */ v) {
+    if (statusText.dataset.text === v.status_text + v.level) {
       return;
     }
-    says.dataset.text = v.says + v.level;
-    says.replaceChildren(
-      v.level ? messageLine({ level: v.level, text: v.says }) : v.says
+    statusText.dataset.text = v.status_text + v.level;
+    statusText.replaceChildren(
+      v.level
+        ? messageLine({ level: v.level, text: v.status_text })
+        : v.status_text
     );
-    says.hidden = !v.says;
+    statusText.hidden = !v.status_text;
   }
 
   /** Rebuilds a list only where its data has changed. */
@@ -311,12 +314,12 @@ export function headPart(feed) {
     }
   }
 
-  function drawOffers(/** @type {View} */ v) {
-    const text = JSON.stringify([v.offers, v.resume, requested]);
-    if (shown.offers === text) {
+  function drawActions(/** @type {View} */ v) {
+    const text = JSON.stringify([v.actions, v.resume_label, requested]);
+    if (shown.actions === text) {
       return;
     }
-    shown.offers = text;
+    shown.actions = text;
     /** @type {Record<string, string>} */
     const labels = {
       stop:
@@ -325,21 +328,21 @@ export function headPart(feed) {
       checkpoint: 'Save checkpoint',
       evaluate: 'Evaluate now',
       sample: 'Generate samples now',
-      resume: v.resume,
-      rows: 'Show rows…'
+      resume: v.resume_label,
+      examples: 'Show rows…'
     };
     for (const { box } of [rate, end]) {
-      box.hidden = !v.offers.includes('set');
+      box.hidden = !v.actions.includes('set');
     }
     buttons.replaceChildren(
-      ...v.offers
+      ...v.actions
         .filter(what => what in labels)
         .map(what =>
           h(
             'button',
             {
               type: 'button',
-              'data-offer': what,
+              'data-action': what,
               disabled: requested === what,
               onclick: () => steer(what)
             },
@@ -347,11 +350,11 @@ export function headPart(feed) {
           )
         )
     );
-    if (v.offers.includes('download')) {
+    if (v.actions.includes('download')) {
       buttons.append(...downloadLink(v.id));
     }
     danger.replaceChildren(
-      ...(v.offers.includes('kill') ? [killButton()] : [])
+      ...(v.actions.includes('kill') ? [killButton()] : [])
     );
     controls.hidden = !buttons.hasChildNodes() && !danger.hasChildNodes();
   }
@@ -369,7 +372,7 @@ export function headPart(feed) {
     return [
       h(
         'a',
-        { href, download: `${run}.zip`, 'data-offer': 'download' },
+        { href, download: `${run}.zip`, 'data-action': 'download' },
         'Download result (zip)'
       )
     ];
@@ -380,7 +383,7 @@ export function headPart(feed) {
       'button',
       {
         type: 'button',
-        'data-offer': 'kill',
+        'data-action': 'kill',
         disabled: requested === 'kill',
         onclick: askKill
       },
@@ -438,19 +441,19 @@ export function headPart(feed) {
     const left =
       v.remaining === null ? null : Math.max(0, v.remaining - passed);
     if (left === null) {
-      say(remaining, '');
-      say(ends, '');
+      setText(remaining, '');
+      setText(ends, '');
     } else {
       bold(remaining, 'remaining ', duration(left));
-      say(ends, `ETA ${clock(now + left)}`);
+      setText(ends, `ETA ${clock(now + left)}`);
     }
-    say(
+    setText(
       saved,
       v.checkpoint_time === null || !v.live
         ? ''
         : `last checkpoint ${duration(now - v.checkpoint_time)} ago`
     );
-    say(
+    setText(
       updated,
       v.heartbeat === null || !v.live ? '' : `updated ${ago(now - v.heartbeat)}`
     );
@@ -464,7 +467,7 @@ export function headPart(feed) {
         ? `step ${v.step} of ${v.total}${left === null ? '' : `, ${duration(left)} remaining`}`
         : `step ${v.step}`;
     bar.setAttribute('aria-valuetext', text);
-    say(
+    setText(
       aloud,
       v.live ? `${v.name} ${v.state}, ${text}` : `${v.name} ${v.state}`
     );
@@ -514,16 +517,16 @@ export function headPart(feed) {
     );
   }
 
-  function drawTrouble() {
-    const text = feed.source() === 'kernel' ? feed.get('trouble') : '';
-    trouble.replaceChildren(
+  function drawError() {
+    const text = feed.source() === 'kernel' ? feed.get('error') : '';
+    viewError.replaceChildren(
       ...(text ? [messageLine({ level: 'warn', text })] : [])
     );
   }
 
-  function drawElsewhere() {
-    const text = feed.get('elsewhere');
-    elsewhere.replaceChildren(
+  function drawServerMismatch() {
+    const text = feed.get('server_mismatch');
+    serverMismatch.replaceChildren(
       ...(text ? [messageLine({ level: 'warn', text })] : [])
     );
   }
@@ -534,17 +537,20 @@ export function headPart(feed) {
     /** @type {string} */ what,
     /** @type {object} */ args = {}
   ) {
-    if (what === 'rows') {
-      return showRows(feed, answer);
+    if (what === 'examples') {
+      return showExamples(feed, answer);
     }
     requested = what;
     hint = false;
-    drawOffers(view());
+    drawActions(view());
     if (what === 'resume') {
       return finish(what, await resume(/** @type {any} */ (args).trust ?? ''));
     }
-    say(answer, `${VERBS[what]}: sending the request to the Jupyter server…`);
-    const { status, answer: said } = await askServer(
+    setText(
+      answer,
+      `${VERBS[what]}: sending the request to the Jupyter server…`
+    );
+    const { status, answer: said } = await requestServer(
       `runs/${encodeURIComponent(view().id)}/control`,
       { type: what, args, by: 'monitor' }
     );
@@ -570,7 +576,7 @@ export function headPart(feed) {
   }
 
   /**
-   * A run is resumed by a process of a kernel: this view's, else one that runs a cell. One that was made elsewhere shows
+   * A run is resumed by a process of a kernel: this view's, else one that runs a cell. One that was made serverMismatch shows
    * the code that it would run first.
    * @param {string} trust the hash of the code that the reader allows
    */
@@ -604,7 +610,7 @@ export function headPart(feed) {
         type: 'button',
         onclick: () => {
           code.replaceChildren();
-          say(answer, '');
+          setText(answer, '');
         }
       },
       'Cancel'
@@ -634,7 +640,7 @@ export function headPart(feed) {
 
   async function foreignCode() {
     if (feed.source() === 'server') {
-      return (await askServer(`runs/${encodeURIComponent(view().id)}/code`))
+      return (await requestServer(`runs/${encodeURIComponent(view().id)}/code`))
         .answer;
     }
     const { ok, text } = feed.hasKernel
@@ -650,14 +656,14 @@ export function headPart(feed) {
     if (closed) {
       return;
     }
-    const within = ok && what !== 'resume' && view().within;
-    say(answer, within ? `${text}, ${within}.` : text);
+    const within = ok && what !== 'resume' && view().request_delay;
+    setText(answer, within ? `${text}, ${within}.` : text);
     if (!ok || ONCE.includes(what)) {
       requested = '';
     }
-    shown.offers = '';
-    drawOffers(view());
-    feed.look();
+    shown.actions = '';
+    drawActions(view());
+    feed.refresh();
   }
 
   /** @returns {Promise<{ok: boolean, text: string}>} */
@@ -672,9 +678,9 @@ export function headPart(feed) {
         text: `${VERBS[what]} request not sent${why}. Try again.`
       };
     }
-    say(answer, `${VERBS[what]}: sending the request to the kernel…`);
-    const { ok, text } = await feed.askKernel(what, args, () =>
-      say(
+    setText(answer, `${VERBS[what]}: sending the request to the kernel…`);
+    const { ok, text } = await feed.requestKernel(what, args, () =>
+      setText(
         answer,
         `${VERBS[what]} request waits in the kernel until the running cell ends${why}. If no cell is running, the kernel has shut down: open llf.Monitor in another notebook.`
       )
@@ -686,13 +692,13 @@ export function headPart(feed) {
   for (const name of ['head', 'source']) {
     feed.on(name, name === 'head' ? draw : tick);
   }
-  for (const name of ['trouble', 'source']) {
-    feed.on(name, drawTrouble);
+  for (const name of ['error', 'source']) {
+    feed.on(name, drawError);
   }
-  feed.on('elsewhere', drawElsewhere);
+  feed.on('server_mismatch', drawServerMismatch);
   draw();
-  drawTrouble();
-  drawElsewhere();
+  drawError();
+  drawServerMismatch();
   void feed.compareWithServer();
   return {
     box,

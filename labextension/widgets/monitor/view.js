@@ -4,12 +4,12 @@ import '../shared/llf.css';
 import '../shared/chart.css';
 import './monitor.css';
 import { initialize } from '../shared/initialize.js';
-import { answersPart } from './answers.js';
-import { chartsPart } from './charts.js';
-import { eventsPart } from './events.js';
+import { answersSection } from './answers.js';
+import { chartsSection } from './charts.js';
+import { eventsSection } from './events.js';
 import { runFeed } from './feed.js';
-import { headPart } from './head.js';
-import { samplesPart } from './samples.js';
+import { headSection } from './head.js';
+import { completionsSection } from './completions.js';
 
 /** @import { Model } from '../shared/model' */
 /** @import { Host } from './feed.js' */
@@ -34,15 +34,15 @@ function render({
 }) {
   const feed = runFeed({ run, home, model, host: page });
   /** @type {{box: HTMLElement, close?: () => void}[]} */
-  const parts = [
-    headPart(feed),
-    chartsPart(feed),
-    samplesPart(feed),
-    answersPart(feed),
-    eventsPart(feed)
+  const sections = [
+    headSection(feed),
+    chartsSection(feed),
+    completionsSection(feed),
+    answersSection(feed),
+    eventsSection(feed)
   ];
   el.classList.add('llf-Part');
-  el.append(...parts.map(({ box }) => box));
+  el.append(...sections.map(({ box }) => box));
   feed.on('head', () => {
     el.dispatchEvent(
       new CustomEvent('llf-head', {
@@ -52,8 +52,8 @@ function render({
     );
   });
   return () => {
-    for (const part of parts) {
-      part.close?.();
+    for (const section of sections) {
+      section.close?.();
     }
     feed.close();
   };

@@ -27,7 +27,7 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 /** Sets a text only where it differs, so that screen readers hear no repetition and selections stay. */
-export function say(
+export function setText(
   /** @type {HTMLElement} */ element,
   /** @type {string} */ text
 ) {

@@ -3,12 +3,12 @@
 /** @import { Model } from './model' */
 
 /**
- * Has a widget hear its kernel. anywidget gives a module 2 s to load; where that took longer, it refuses every message
+ * Has a widget ensureConnected its kernel. anywidget gives a module 2 s to load; where that took longer, it refuses every message
  * of the kernel for good. The view then listens to the kernel without it, and requests what it missed.
  * @param {Model} model
  */
-async function hear(model) {
-  const own = await model.widget_manager.get_model(model.get('_own'));
+async function ensureConnected(model) {
+  const own = await model.widget_manager.get_model(model.get('_comm_id'));
   try {
     await own._handle_comm_msg({ content: { data: { method: '' } } }); // does nothing, where it is not refused
   } catch {
@@ -25,7 +25,7 @@ async function hear(model) {
 
 /** What anywidget calls once the module is loaded; it waits for what is returned. */
 export function initialize(/** @type {{model: Model}} */ { model }) {
-  hear(model).catch(() => undefined); // a host whose widgets are made otherwise
+  ensureConnected(model).catch(() => undefined); // a host whose widgets are made otherwise
 }
 
 /**

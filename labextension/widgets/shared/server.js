@@ -22,7 +22,7 @@ export function jupyterServer() {
  * @param {object} [body]
  * @returns {Promise<{status: number, answer: any}>} status 0 where no server could be asked
  */
-export async function askServer(route, body) {
+export async function requestServer(route, body) {
   const server = jupyterServer();
   if (!server) {
     return {

@@ -1,6 +1,6 @@
 // A slider over the steps at which something was written down.
 
-import { h, say } from './dom.js';
+import { h, setText } from './dom.js';
 
 /**
  * Follows the newest step until it is moved to another one, and stays there whatever comes.
@@ -42,8 +42,11 @@ export function stepSlider(label, onMove) {
     slider.max = String(Math.max(0, count - 1));
     slider.value = String(now);
     slider.setAttribute('aria-valuetext', count ? `step ${steps[now]}` : none);
-    say(first, count > 1 ? `step ${steps[0].toLocaleString('en')}` : '');
-    say(last, count > 1 ? `step ${steps[count - 1].toLocaleString('en')}` : '');
+    setText(first, count > 1 ? `step ${steps[0].toLocaleString('en')}` : '');
+    setText(
+      last,
+      count > 1 ? `step ${steps[count - 1].toLocaleString('en')}` : ''
+    );
     return now;
   }
 

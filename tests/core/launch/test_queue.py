@@ -8,7 +8,7 @@ from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.queue import MachineLoad, QueuePosition, enqueue
 from llf_core.runs import create_run, send_request, status
-from llf_widgets.monitor.watch import waits_for
+from llf_widgets.monitor.run_tracker import queue_text
 
 
 @pytest.fixture
@@ -122,10 +122,10 @@ def test_what_is_waited_for_is_a_sentence():
     for folder in (other, mine):
         enqueue(folder)
         status.update(folder, supervisor=status_of_this_process(), heartbeat=time.time())
-    assert waits_for(QueuePosition(mine)) == (
+    assert queue_text(QueuePosition(mine)) == (
         "Waiting for goes (step 40 of 100), about 3 min. Position 2 of 2 in the queue."
     )
-    assert waits_for(QueuePosition(other)).endswith("Position 1 of 2 in the queue.")
+    assert queue_text(QueuePosition(other)).endswith("Position 1 of 2 in the queue.")
     assert [one.id for one in MachineLoad(mine.home).ahead()] == [running.id, other.id, mine.id]
 
 

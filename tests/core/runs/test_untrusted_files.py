@@ -74,7 +74,7 @@ import os, sys, traceback
 from pathlib import Path
 
 seen = []
-def watch(event, args):
+def tracker(event, args):
     if event != "open" or not isinstance(args[0], (str, bytes)):
         return
     path, flags = os.fsdecode(args[0]), args[2] or 0
@@ -93,11 +93,11 @@ from llf_core.runs.run_index import RunIndex
 from llf_core.doctor import Doctor
 from llf_core.launch.queue import MachineLoad
 from llf_core.rewards import reward_names
-from llf_widgets.monitor.run_view import Options, RunView
-from llf_widgets.monitor.static import bundle
+from llf_widgets.monitor.run_view import ViewOptions, RunView
+from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.server.adapters import adapters
 from llf_widgets.server.output import output_files, zip_chunks
-from llf_widgets.server.runs import Opened, read
+from llf_widgets.server.runs import RunDetails, read_run
 
 folder = create_run("model_name_or_path: tiny\\nstage: sft\\nfinetuning_type: lora\\ndataset: sums\\n", "a run")
 writer = RunWriter(folder)
@@ -111,14 +111,14 @@ own = Checkpoints(folder); own.path(3).mkdir(parents=True); (own.path(3) / "w.bi
 (own.path(3) / "llf_state.json").write_text("{}"); (own.path(3) / "trainer_state.json").write_text("{}")
 folder.output.mkdir(); (folder.output / "adapter_config.json").write_text('{"r": 8}')
 writer.close("stopped", "Enough.")
-sys.addaudithook(watch)
+sys.addaudithook(tracker)
 
 index = RunIndex()
 index.page(); index.page(query="run", sort="loss"); adapters(index, 0, 5); MachineLoad().ahead()
 run = attach(folder.id); run.summary(); run.events(); run.log(5); run.code()
 reader = RunReader(folder); reader.status(); reader.meta(); reader.metrics(); reader.events(); reader.samples()
-view = RunView(folder); view.news({}, Options(details=True)); bundle(view.watch)
-read(folder); Opened(folder).details(); config_file.non_default_config(folder); config_file.run_config(folder)
+view = RunView(folder); view.updates({}, ViewOptions(details=True)); mime_bundle(view.tracker)
+read_run(folder); RunDetails(folder).read(); config_file.non_default_config(folder); config_file.run_config(folder)
 example_losses.ExampleLosses(folder).refresh(); change_journal.read_changes(folder)
 Doctor(folder, 1e9).look(); reward_names(folder)
 for _ in zip_chunks(folder.output, output_files(folder.output), "x"): pass

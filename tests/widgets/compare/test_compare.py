@@ -7,11 +7,11 @@ import pytest
 
 from llf_core.runs import update_env
 from llf_widgets.compare import Compare
+from llf_widgets.compare.comparison_table import comparison_sections
 from llf_widgets.compare.figure import figure_json, places
-from llf_widgets.compare.sides import parts
 from llf_widgets.figures import packed
-from llf_widgets.monitor.watch import Watch
-from llf_widgets.saved_notebook import VIEW
+from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 from tests.attempts import data_file, make_run, settings, trained
 from tests.widgets.monitor.conftest import trainer
 
@@ -20,18 +20,18 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 
 def looked(*folders, window=10):
-    watches = [Watch(folder, window) for folder in folders]
-    for watch in watches:
-        watch.look()
-    return watches
+    trackers = [RunTracker(folder, window) for folder in folders]
+    for tracker in trackers:
+        tracker.refresh()
+    return trackers
 
 
-def table(watches):
-    return {part.title: part for part in parts(watches)}
+def table(trackers):
+    return {part.title: part for part in comparison_sections(trackers)}
 
 
 def lines(part):
-    return {line.label: line for line in part.lines}
+    return {line.label: line for line in part.rows}
 
 
 @pytest.fixture
@@ -88,12 +88,12 @@ def test_only_what_differs_of_the_configs_is_shown(two):
     assert set(lines(config)) == {"lora_rank", "changed while running"}
     assert config.note == "1 of 5 keys differ"
     same = table(looked(two[0], two[0]))["Config"]
-    assert (same.lines, same.note) == ((), "the same: 5 keys")
+    assert (same.rows, same.note) == ((), "the same: 5 keys")
 
 
 def test_data_and_environment_are_one_line_where_they_are_the_same(two):
     found = table(looked(*two))
-    assert found["Data"].lines == ()
+    assert found["Data"].rows == ()
     assert found["Data"].note.startswith("the same: 900 examples, 50 held out")
     assert found["Environment"].note.startswith("the same: torch 2.13, transformers 5.24")
     update_env(two[1], packages={"torch": "2.14", "transformers": "5.24"})
@@ -110,17 +110,17 @@ def test_curves_are_drawn_over_steps_tokens_or_time(trainer):
     for line, moment in zip(lines_, (0, 60, 120, 12_000), strict=True):  # the last after a pause
         line["time"] = 1000.0 + moment
     run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines_))
-    (watch,) = looked(run.folder)
+    (tracker,) = looked(run.folder)
     steps = np.array([1, 2, 3, 4])
-    assert places(watch, steps, "step").tolist() == [1, 2, 3, 4]
-    assert places(watch, steps, "tokens").tolist() == [100, 200, 300, 400]
-    assert places(watch, steps, "time").tolist() == [0, 1, 2, 22]  # a pause counts as 20 steps at most
-    assert np.isnan(places(Watch(run.folder), steps, "tokens")).all()
+    assert places(tracker, steps, "step").tolist() == [1, 2, 3, 4]
+    assert places(tracker, steps, "tokens").tolist() == [100, 200, 300, 400]
+    assert places(tracker, steps, "time").tolist() == [0, 1, 2, 22]  # a pause counts as 20 steps at most
+    assert np.isnan(places(RunTracker(run.folder), steps, "tokens")).all()
 
 
 def test_the_figure_follows_what_is_chosen(two):
-    watches = looked(*two)
-    plain, chosen = figure_json(watches), figure_json(watches, over="tokens", log=True, every=True)
+    trackers = looked(*two)
+    plain, chosen = figure_json(trackers), figure_json(trackers, over="tokens", log=True, every=True)
     assert plain["layout"]["yaxis"]["type"] == "linear"
     assert chosen["layout"]["yaxis"]["type"] == chosen["layout"]["yaxis2"]["type"] == "log"
     assert len(chosen["data"]) == len(plain["data"]) + 2
@@ -136,14 +136,14 @@ def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):
     third = trainer(name="third")
     third.steps(1, 5)
     view.show([two[1], third.folder])
-    assert [run["label"] for run in view._sides.view["runs"]] == ["second", "third"]
-    assert {trace["name"] for trace in view._sides.figure["data"]} == {"second", "third"}
+    assert [run["label"] for run in view._view.view["runs"]] == ["second", "third"]
+    assert {trace["name"] for trace in view._view.figure["data"]} == {"second", "third"}
     third.steps(6, 9)
     view.refresh()
-    assert figure_json(view._watches)["data"][-1]["x"].max() == 9
-    assert view._sides.figure == packed(figure_json(view._watches))
+    assert figure_json(view._trackers)["data"][-1]["x"].max() == 9
+    assert view._view.figure == packed(figure_json(view._trackers))
     view.show([third.folder])
-    assert len(view._sides.figure["data"]) == 1
+    assert len(view._view.figure["data"]) == 1
     view.close()
 
 
@@ -152,26 +152,26 @@ def test_runs_are_added_and_removed_in_the_view(two, trainer):
     third = trainer(name="a third run with a name that is far too long to stand in a list")
     third.steps(1, 5)
     view.refresh()
-    (offered,) = view._sides.view["offered"]
+    (offered,) = view._view.view["available_runs"]
     assert (offered["id"], len(offered["name"]) < 60) == (third.folder.id, True)
     view._on_message(None, {"type": "add", "run": third.folder.id}, [])
-    assert [run["id"] for run in view._sides.view["runs"]] == [two[0].id, two[1].id, third.folder.id]
-    assert view._sides.view["offered"] == []
+    assert [run["id"] for run in view._view.view["runs"]] == [two[0].id, two[1].id, third.folder.id]
+    assert view._view.view["available_runs"] == []
     view._on_message(None, {"type": "remove", "run": two[0].id}, [])
-    assert [run["id"] for run in view._sides.view["runs"]] == [two[1].id, third.folder.id]
-    assert [one["id"] for one in view._sides.view["offered"]] == [two[0].id]
+    assert [run["id"] for run in view._view.view["runs"]] == [two[1].id, third.folder.id]
+    assert [one["id"] for one in view._view.view["available_runs"]] == [two[0].id]
     view._on_message(None, {"type": "add", "run": "20200101-000000-none"}, [])
-    assert "No run" in view._sides.trouble
+    assert "No run" in view._view.error
     for odd in ({"type": "add", "run": 7}, {"type": "remove", "run": "x"}, {}, None, {"type": "add"}):
         view._on_message(None, odd, [])
-    assert len(view._sides.view["runs"]) == 2
+    assert len(view._view.view["runs"]) == 2
     view.close()
 
 
 def test_the_page_is_sent_to_be_saved(two, monkeypatch):
     view = Compare(two)
     sent = []
-    monkeypatch.setattr(view._sides, "send", sent.append)
+    monkeypatch.setattr(view._view, "send", sent.append)
     view._on_message(None, {"type": "html"}, [])
     assert sent == [{"html": view.html()}]
     assert "data:image/png;base64," in sent[0]["html"]
@@ -187,7 +187,7 @@ def test_what_comes_from_a_run_is_never_markup(trainer):
     other = trainer(name="plain")
     view = Compare([run.folder, other.folder])
     assert "<img src=x" not in view.html()
-    assert EVIL not in json.dumps(figure_json(view._watches), default=str)
+    assert EVIL not in json.dumps(figure_json(view._trackers), default=str)
     view.close()
 
 
@@ -199,20 +199,20 @@ def test_two_real_runs(trained, tmp_path):
     view = Compare([first, second])
     assert [row["prompt"] for row in view.answers()] == ["Say hi."]
     assert len(view.answers()[0]["texts"]) == 2
-    assert {line["label"] for part in view._sides.view["parts"] for line in part["lines"] if line["code"]} == {
+    assert {line["label"] for part in view._view.view["sections"] for line in part["rows"] if line["code"]} == {
         "lora_rank", "max_steps",
     }  # fmt: skip
     frame = view.frame()
     assert sorted(frame.loc[second.id].index) == [0, 1, 2, 3, 4] or sorted(frame.loc[second.id].index) == [1, 2, 3, 4]
-    view._sides.over = "time"
-    assert view._sides.figure["layout"]["xaxis2"]["title"]["text"] == "minutes"
+    view._view.over = "time"
+    assert view._view.figure["layout"]["xaxis2"]["title"]["text"] == "minutes"
     page = view.html(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == page
     assert "data:image/png;base64," in page
     bundle = view._repr_mimebundle_()
-    assert bundle[VIEW] == {"view": "compare"}
+    assert bundle[VIEW_MIME_TYPE] == {"view": "compare"}
     assert "data:image/png;base64," in bundle["text/html"]
-    json.dumps(view._sides.figure, allow_nan=False)
+    json.dumps(view._view.figure, allow_nan=False)
     view.close()
 
 
@@ -251,24 +251,24 @@ def test_what_counts_is_compared_too_with_more_or_less_as_the_better(preferences
 
 def test_any_curve_that_the_runs_have_can_be_chosen(preferences):
     view = Compare(preferences)
-    assert [(one["title"], one["log"]) for one in view._sides.curves] == [
+    assert [(one["title"], one["log"]) for one in view._view.curves] == [
         ("Rewards", False), ("Accuracy", False), ("KL divergence", True), ("Loss", True),
     ]  # fmt: skip
-    assert view._sides.curve == "loss"
-    view._sides.curve = "rewards/accuracies"
-    shape = view._sides.figure["layout"]
+    assert view._view.curve == "loss"
+    view._view.curve = "rewards/accuracies"
+    shape = view._view.figure["layout"]
     assert [one["text"] for one in shape["annotations"] if one["xref"] == "paper"] == [
         "<b>Held out: accuracy</b>", "<b>Accuracy</b>, smoothed over 10 steps",
     ]  # fmt: skip
     assert shape["yaxis"]["tickformat"] == ".0%"
-    view._sides.log = True
-    assert view._sides.figure["layout"]["yaxis2"]["type"] == "linear"
-    view._sides.curve = "rewards/margins"  # nothing of it was held out: one panel has all the room
-    assert view._sides.figure["layout"]["yaxis2"]["domain"] == [0, 1]
-    assert {trace["xaxis"] for trace in view._sides.figure["data"]} == {"x2"}
+    view._view.log = True
+    assert view._view.figure["layout"]["yaxis2"]["type"] == "linear"
+    view._view.curve = "rewards/margins"  # nothing of it was held out: one panel has all the room
+    assert view._view.figure["layout"]["yaxis2"]["domain"] == [0, 1]
+    assert {trace["xaxis"] for trace in view._view.figure["data"]} == {"x2"}
     assert "data:image/png" in view.html()
     view.refresh()
-    assert view._sides.curve == "rewards/margins"
+    assert view._view.curve == "rewards/margins"
     view.close()
 
 
@@ -277,8 +277,8 @@ def test_a_logarithmic_axis_has_something_to_show_or_is_none(trainer, loss, recw
     run = trainer()
     run.steps(1, 5, loss=loss)
     view = Compare([run.folder])
-    view._sides.log = view._sides.every = True
-    assert view._sides.figure["layout"]["yaxis2"]["type"] == ("log" if loss > 0 else "linear")
+    view._view.log = view._view.every = True
+    assert view._view.figure["layout"]["yaxis2"]["type"] == ("log" if loss > 0 else "linear")
     view.html()
     assert not [str(one.message) for one in recwarn if issubclass(one.category, UserWarning)]
     view.close()
@@ -286,13 +286,13 @@ def test_a_logarithmic_axis_has_something_to_show_or_is_none(trainer, loss, recw
 
 def test_runs_with_a_reward_are_compared_by_it(trainer):
     view = Compare([trainer().folder, trainer().folder])
-    assert view._sides.curve == "loss"
+    assert view._view.curve == "loss"
     runs = [trainer(), trainer()]
     for number, one in enumerate(runs):
         one.steps(1, 3, reward=float(number), loss=0.0)
     view.show([one.folder for one in runs])
-    assert view._sides.curve == "reward"
-    result = {line["label"]: line for part in view._sides.view["parts"] for line in part["lines"]}
+    assert view._view.curve == "reward"
+    result = {line["label"]: line for part in view._view.view["sections"] for line in part["rows"]}
     assert result["Reward, last"]["best"] == [1]
     assert "Training loss, last" not in result
     view.close()

@@ -5,7 +5,7 @@ import yaml
 
 from llf_widgets.compare.figure import figure_json
 from llf_widgets.compare.labels import LONGEST, labels, middle, value_of
-from llf_widgets.monitor.watch import Watch
+from llf_widgets.monitor.run_tracker import RunTracker
 from tests.widgets.monitor.conftest import trainer
 
 __all__ = ["trainer"]
@@ -13,10 +13,10 @@ DEFAULT = "smollm2-135m-instruct-sft-lora"
 
 
 def looked(*folders):
-    watches = [Watch(folder, 0) for folder in folders]
-    for watch in watches:
-        watch.look()
-    return watches
+    trackers = [RunTracker(folder, 0) for folder in folders]
+    for tracker in trackers:
+        tracker.refresh()
+    return trackers
 
 
 @pytest.fixture

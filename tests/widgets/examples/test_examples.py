@@ -52,14 +52,14 @@ def test_a_page_has_losses_at_once_and_texts_when_they_are_read(view, data_file)
 
     step = view.at(3)
     assert len(step) == 4
-    assert view._page["asked"] == {"step": 3, "offset": 0}
+    assert view._page["query"] == {"step": 3, "offset": 0}
     until(lambda: "segments" in view._page["rows"][0])
 
     view._handle_custom_msg({"kind": "hardest", "offset": 20}, [])
     assert len(view._page["rows"]) == 4
     view._handle_custom_msg({"kind": "<b>", "offset": "x"}, [])
     view._handle_custom_msg("hardest", [])
-    assert view._page["asked"] == {"kind": "hardest", "offset": 20}
+    assert view._page["query"] == {"kind": "hardest", "offset": 20}
 
 
 @pytest.mark.usefixtures("warm_python")
@@ -78,18 +78,18 @@ def test_data_that_is_not_what_it_was_is_told(folder, data_file):
 
 def test_a_run_without_losses_says_so(make_run):
     view = Examples(make_run())
-    assert view._page == {"total": 0, "rows": [], "seen": 0, "asked": {"kind": "hardest", "offset": 0}}
+    assert view._page == {"total": 0, "rows": [], "seen": 0, "query": {"kind": "hardest", "offset": 0}}
     assert view.at(5) == []
-    assert view._child is None
+    assert view._process is None
     view.close()
 
 
 def test_a_point_of_the_curve_leads_to_its_rows(folder):
     monitor = Monitor(folder)
     for args in ({"step": 4}, {"step": "all"}, {}):
-        monitor._front._handle_custom_msg({"type": "rows", "args": args, "key": "k"}, [])
-        assert monitor._rows._page["asked"] == {"step": 4, "offset": 0}
-    assert monitor._rows in monitor.children
+        monitor._view._handle_custom_msg({"type": "examples", "args": args, "key": "k"}, [])
+        assert monitor._examples._page["query"] == {"step": 4, "offset": 0}
+    assert monitor._examples in monitor.children
     monitor.close()
 
 
@@ -104,7 +104,7 @@ def test_a_tokenizer_that_brings_code_is_shown_and_runs_only_when_it_is_allowed(
     (code,) = view._code
     assert "evil.py" in [file["name"] for file in code["files"]]
     view.show_step(2)
-    assert view._child is None
+    assert view._process is None
     assert not mark.exists()
     view._handle_custom_msg({"type": "allow"}, [])
     until(lambda: any("segments" in row for row in view._page["rows"]))

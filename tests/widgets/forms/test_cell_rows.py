@@ -15,7 +15,7 @@ from llf_core.config import RunConfig
 from llf_core.launch import Run
 from llf_core.runs import create_run
 from llf_widgets.forms import Studio
-from llf_widgets.forms.columns import columns_of
+from llf_widgets.forms.dataset_columns import find_columns
 from llf_widgets.forms.state import FormState
 from llf_widgets.start import train
 
@@ -62,21 +62,21 @@ def test_a_dataset_of_hugging_face_is_taken_too() -> None:
 
 def test_the_same_rows_are_kept_once() -> None:
     first, again = FormState({"dataset": ROWS}), FormState({"dataset": [dict(one) for one in ROWS]})
-    assert first.given["dataset"] == again.given["dataset"]
+    assert first.config_values["dataset"] == again.config_values["dataset"]
 
 
 def test_rows_can_be_left_and_taken_again_by_their_words(tmp_path: Path) -> None:
     studio = Studio({"dataset": ROWS})
     shown = row(studio, "dataset")
-    assert (shown["text"], shown["offers"][0]) == ("40 rows from this cell", "40 rows from this cell")
+    assert (shown["text"], shown["suggestions"][0]) == ("40 rows from this cell", "40 rows from this cell")
     data = studio._sections["Data"]
     tell(data, type="edit", key="dataset", text="llf_demo")
-    assert not studio.state.trains_cell_rows
+    assert not studio.state.uses_cell_rows
     assert '"dataset": "llf_demo"' in studio._text._python
     tell(data, type="edit", key="dataset", text="40 rows from this cell")
-    assert studio.state.trains_cell_rows
-    tell(studio._presets, type="choose", name="lora")
-    assert studio.state.trains_cell_rows  # a preset leaves the data alone
+    assert studio.state.uses_cell_rows
+    tell(studio._presets, type="preset", name="lora")
+    assert studio.state.uses_cell_rows  # a preset leaves the data alone
 
 
 def test_start_and_sweep_hand_the_rows_to_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,23 +122,23 @@ def test_odd_columns_are_mapped_and_the_mapping_ends_up_in_the_config() -> None:
     (message,) = row(studio, "dataset")["messages"]
     assert message["text"].startswith("The data set (40 rows from this cell) has the columns q, gold_reply, lang")
     pane = studio._columns
-    assert pane._open
+    assert pane._expanded
     assert pane._view["names"] == ["q", "gold_reply", "lang"]
     assert pane._view["rows"] == [[f"{n}?", f"{n}!", "en"] for n in range(3)]
     # proposed by their names, and nothing of it counts before Apply
     chosen = {role: column for role, _, _, column in pane._view["roles"]}
     assert (chosen["prompt"], chosen["response"]) == ("q", "gold_reply")
-    assert "dataset_columns" not in studio.state.given
+    assert "dataset_columns" not in studio.state.config_values
     tell(pane, type="role", role="response", column="lang")
     tell(pane, type="role", role="response", column="")
     assert pane._view["missing"] == ["Response"]
     tell(pane, type="apply")
-    assert "dataset_columns" not in studio.state.given
+    assert "dataset_columns" not in studio.state.config_values
     tell(pane, type="role", role="response", column="gold_reply")
     tell(pane, type="apply")
     assert studio._start.ready
-    assert not pane._open
-    assert pane._view["line"] == "Read as alpaca: prompt from `q`, response from `gold_reply`."
+    assert not pane._expanded
+    assert pane._view["summary"] == "Read as alpaca: prompt from `q`, response from `gold_reply`."
     assert studio.config.get("dataset_columns") == {"prompt": "q", "response": "gold_reply"}
     tell(pane, type="reset")
     assert not studio._start.ready
@@ -158,9 +158,9 @@ def test_python_pane_trains_what_the_form_trains() -> None:
 def test_columns_of_pairs_judged_answers_and_texts_can_be_named_by_the_stage() -> None:
     rows = [{"asked": "a", "good one": "b", "bad one": "c"}]
     state = FormState({"dataset": rows, "stage": "dpo"})
-    found = columns_of(state.report.config, state.report.config.data.dataset)
-    assert found.proposed("alpaca") == {"prompt": "asked", "chosen": "good one", "rejected": "bad one"}
-    state.apply({"dataset_format": "alpaca", "dataset_columns": found.proposed("alpaca")})
+    found = find_columns(state.report.config, state.report.config.data.dataset)
+    assert found.suggest("alpaca") == {"prompt": "asked", "chosen": "good one", "rejected": "bad one"}
+    state.apply({"dataset_format": "alpaca", "dataset_columns": found.suggest("alpaca")})
     assert state.errors() == ()
 
 
@@ -169,7 +169,7 @@ def test_shipped_sets_and_those_with_an_entry_have_no_columns_to_choose(tmp_path
     entry = {"file_name": "ours.jsonl", "columns": {"prompt": "q", "response": "gold_reply"}}
     (tmp_path / "dataset_info.json").write_text(json.dumps({"ours": entry}))
     state = FormState({"dataset": "llf_demo,ours", "dataset_dir": str(tmp_path)})
-    assert columns_of(state.report.config, ("llf_demo", "ours")) is None
+    assert find_columns(state.report.config, ("llf_demo", "ours")) is None
 
 
 def test_upload_becomes_the_value_and_its_note_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,10 +207,10 @@ def test_columns_named_for_other_data_go_with_it(tmp_path: Path, monkeypatch: py
     state = FormState({"dataset": ODD})
     mapping = {"dataset_format": "alpaca", "dataset_columns": {"prompt": "q", "response": "gold_reply"}}
     state.apply(mapping)
-    state.take_data("dataset", "odd.jsonl")
-    assert mapping.items() <= state.given.items()
-    state.take_data("dataset", "plain.jsonl")
-    assert (state.errors(), "dataset_format" in state.given) == ((), False)
+    state.set_dataset("dataset", "odd.jsonl")
+    assert mapping.items() <= state.config_values.items()
+    state.set_dataset("dataset", "plain.jsonl")
+    assert (state.errors(), "dataset_format" in state.config_values) == ((), False)
     state.apply(mapping)  # typed, not uploaded: the fix says how
     (problem,) = state.problems("dataset")
     assert [fix.label for fix in problem.fixes] == ["Detect automatically"]

@@ -58,12 +58,12 @@ def test_only_sets_that_fit_are_proposed(tmp_path):
     )
     studio = Studio({"dataset": "llf_demo", "dataset_dir": str(tmp_path)})
     (row,) = [row for row in studio._sections["Data"]._rows if row["key"] == "dataset"]
-    assert {"llf_demo", "talks"} <= set(row["offers"])
-    assert not {"llf_demo_pairs", "ours"} & set(row["offers"])
+    assert {"llf_demo", "talks"} <= set(row["suggestions"])
+    assert not {"llf_demo_pairs", "ours"} & set(row["suggestions"])
     studio.set(stage="dpo", dataset="ours")
     (row,) = [row for row in studio._sections["Data"]._rows if row["key"] == "dataset"]
-    assert {"llf_demo_pairs", "ours"} <= set(row["offers"])
-    assert not {"llf_demo", "talks"} & set(row["offers"])
+    assert {"llf_demo_pairs", "ours"} <= set(row["suggestions"])
+    assert not {"llf_demo", "talks"} & set(row["suggestions"])
 
 
 def test_the_options_of_a_stage_are_shown_with_it_alone():
@@ -76,11 +76,11 @@ def test_the_options_of_a_stage_are_shown_with_it_alone():
 
 
 def test_a_preset_brings_the_shipped_set_that_it_learns_from(state, tmp_path):
-    state.choose("dpo")
-    assert (state.value("dataset"), state.errors(), state.changes()) == ("llf_demo_pairs", (), [])
-    state.choose("lora")
+    state.select_preset("dpo")
+    assert (state.value("dataset"), state.errors(), state.changed_keys()) == ("llf_demo_pairs", (), [])
+    state.select_preset("lora")
     assert (state.value("dataset"), state.errors()) == ("llf_demo", ())
     mine = str(tmp_path / "mine.jsonl")
     state.set("dataset", mine)
-    state.choose("dpo")
+    state.select_preset("dpo")
     assert state.value("dataset") == mine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llf_widgets import view_files
-from llf_widgets.forms.pane import FormPane
+from llf_widgets.forms.form_widget import FormWidget
 
 SOURCES = Path(__file__).parents[3] / "labextension" / "widgets"
 WITHOUT_CHARTS = ["examples", "forms", "inspect"]  # plotly.js, which the others bundle, needs a page to load
@@ -41,5 +41,5 @@ def test_no_view_writes_html() -> None:
 
 
 def test_stylesheet_comes_once() -> None:
-    with_style = [pane.__name__ for pane in FormPane.__subclasses__() if getattr(pane, "_css", "")]
-    assert with_style == ["Presets"]
+    with_style = [pane.__name__ for pane in FormWidget.__subclasses__() if getattr(pane, "_css", "")]
+    assert with_style == ["PresetSelector"]

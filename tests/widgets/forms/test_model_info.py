@@ -21,7 +21,7 @@ def write_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
 
 
 def test_embedded_model_is_known_without_asking_anyone() -> None:
-    assert model_info.describe("smollm2-135m-instruct") == (
+    assert model_info.model_facts("smollm2-135m-instruct") == (
         "134.5 M parameters",
         "0.27 GB in bf16",
         "Apache-2.0",
@@ -33,26 +33,26 @@ def test_folder_is_counted_over_all_its_files_and_names_its_licence(tmp_path: Pa
     write_safetensors(tmp_path / "model-00001-of-00002.safetensors", {"a": [10, 20], "b": [5]})
     write_safetensors(tmp_path / "model-00002-of-00002.safetensors", {"c": [3, 3, 3], "scalar": []})
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# A model\n")
-    lines = model_info.describe(str(tmp_path))
+    lines = model_info.model_facts(str(tmp_path))
     assert lines[0] == "233 parameters"  # 200 + 5 + 27 + 1
     assert lines[2] == "mit"
 
 
 def test_hub_id_says_nothing() -> None:
-    assert model_info.describe("someone/some-model") == ()
+    assert model_info.model_facts("someone/some-model") == ()
 
 
 def test_share_that_is_trained_is_told() -> None:
     config = RunConfig.load({"dataset": "llf_demo"})
-    assert model_info.learns(config) == ("2.44 M parameters", "1.82 % of the model")
-    assert model_info.learns(config.replace(model_name_or_path="someone/some-model")) == ()
+    assert model_info.trainable_facts(config) == ("2.44 M parameters", "1.82 % of the model")
+    assert model_info.trainable_facts(config.replace(model_name_or_path="someone/some-model")) == ()
 
 
 def test_cut_file_counts_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
-    assert model_info.describe(str(tmp_path)) == ()
+    assert model_info.model_facts(str(tmp_path)) == ()
 
 
 def test_counts_in_words() -> None:
-    assert [model_info.in_words(n) for n in (960, 134_515_008, 7_615_616_512)] == ["960", "134.5 M", "7.62 B"]
+    assert [model_info.format_parameters(n) for n in (960, 134_515_008, 7_615_616_512)] == ["960", "134.5 M", "7.62 B"]

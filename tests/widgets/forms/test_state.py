@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from llf_core.config import RunConfig, fields, preset, presets
 from llf_widgets.forms.state import NO_PYTHON, FormState
-from llf_widgets.forms.values import choices, kind
+from llf_widgets.forms.values import choice_options, control_kind
 
 SPECS = {spec.key: spec for spec in fields()}
 LLAMA_FACTORY = """\
@@ -59,9 +59,11 @@ def texts(key: str) -> st.SearchStrategy[str]:
     typed = {
         "number": st.floats(0, 100, allow_nan=False).map(str) | st.integers(0, 1000).map(str),
         "text": st.text(max_size=12),
-        "choice": st.sampled_from([value for value, _ in choices(spec)]) if kind(spec) == "choice" else st.nothing(),
+        "choice": st.sampled_from([value for value, _ in choice_options(spec)])
+        if control_kind(spec) == "choice"
+        else st.nothing(),
         "check": st.sampled_from(["true", "false"]),
-    }[kind(spec)]
+    }[control_kind(spec)]
     return typed | nonsense
 
 
@@ -75,7 +77,7 @@ def test_whatever_is_typed_the_yaml_means_what_the_form_shows(typed: list[tuple[
     for key, text in typed:
         state.edit(key, text)
     again = FormState()
-    again.paste(state.yaml())
+    again.load_text(state.yaml())
     assert again.yaml() == state.yaml()
     assert {key: again.value(key) for key in SPECS} == {key: state.value(key) for key in SPECS}
     assert (again.config is None) == (state.config is None)
@@ -92,9 +94,9 @@ def test_undo_brings_back_the_preset(typed: list[tuple[str, str]]) -> None:
     before = state.yaml()
     for key, text in typed:
         state.edit(key, text)
-    state.undo()
+    state.reset()
     assert state.yaml() == before
-    assert state.changes() == []
+    assert state.changed_keys() == []
 
 
 def test_form_starts_with_the_first_minute_and_can_be_started() -> None:
@@ -107,32 +109,32 @@ def test_form_starts_with_the_first_minute_and_can_be_started() -> None:
 @pytest.mark.parametrize("name", [one.name for one in presets()])
 def test_every_preset_can_be_started_after_the_first_minute(name: str) -> None:
     state = FormState()
-    state.choose(name)
+    state.select_preset(name)
     assert [problem.message for problem in state.errors()] == []
-    assert state.changes() == []
+    assert state.changed_keys() == []
 
 
 def test_preset_keeps_the_model_and_the_data_that_were_chosen() -> None:
     state = FormState()
     state.set("model_name_or_path", "someone/some-model")
     state.set("dataset", "mine.jsonl")
-    state.choose("qlora")
+    state.select_preset("qlora")
     assert state.value("model_name_or_path") == "someone/some-model"
     assert state.value("dataset") == "mine.jsonl"
     assert state.value("quantization_bit") == 4
-    assert state.changes() == []
+    assert state.changed_keys() == []
 
 
 def test_changes_are_counted_against_the_preset_and_back() -> None:
     state = FormState()
     state.edit("learning_rate", "2e-4")
     state.edit("lora_rank", "16")
-    assert state.changes() == ["learning_rate", "lora_rank"]
-    assert state.changed("lora_rank")
+    assert state.changed_keys() == ["learning_rate", "lora_rank"]
+    assert state.is_changed("lora_rank")
     state.edit("lora_rank", "8")
-    assert state.changes() == ["learning_rate"]
+    assert state.changed_keys() == ["learning_rate"]
     state.edit("learning_rate", "1e-3")
-    assert state.changes() == []
+    assert state.changed_keys() == []
 
 
 def test_field_that_is_emptied_goes_back_to_its_default() -> None:
@@ -140,7 +142,7 @@ def test_field_that_is_emptied_goes_back_to_its_default() -> None:
     state.edit("cutoff_len", "")
     assert state.value("cutoff_len") == 2048
     assert "cutoff_len" not in state.yaml()
-    assert state.changed("cutoff_len")
+    assert state.is_changed("cutoff_len")
 
 
 def test_value_that_means_nothing_stays_and_stands_beside_its_field() -> None:
@@ -158,17 +160,17 @@ def test_value_that_means_nothing_stays_and_stands_beside_its_field() -> None:
 
 def test_options_of_another_method_do_not_apply() -> None:
     state = FormState()
-    assert state.applies("lora_rank")
-    assert not state.applies("freeze_trainable_layers")
+    assert state.is_visible("lora_rank")
+    assert not state.is_visible("freeze_trainable_layers")
     state.edit("finetuning_type", "freeze")
-    assert not state.applies("lora_rank")
-    assert state.applies("freeze_trainable_layers")
-    assert state.applies("learning_rate")
+    assert not state.is_visible("lora_rank")
+    assert state.is_visible("freeze_trainable_layers")
+    assert state.is_visible("learning_rate")
 
 
 def test_unknown_key_is_named_with_its_line_and_renamed_by_the_fix() -> None:
     state = FormState()
-    state.paste("dataset: llf_demo\nlora_rnak: 16\n")
+    state.load_text("dataset: llf_demo\nlora_rnak: 16\n")
     (problem,) = state.problems("")
     assert problem.kind == "unknown"
     assert problem.line == 1 + state.yaml().splitlines().index("lora_rnak: 16")
@@ -181,7 +183,7 @@ def test_unknown_key_is_named_with_its_line_and_renamed_by_the_fix() -> None:
 
 def test_yaml_of_llama_factory_is_followed() -> None:
     state = FormState()
-    state.paste(LLAMA_FACTORY.replace("template: default\n", ""))
+    state.load_text(LLAMA_FACTORY.replace("template: default\n", ""))
     assert [problem.message for problem in state.errors()] == []
     assert state.value("gradient_accumulation_steps") == 8
     assert state.value("warmup_steps") == 0.1
@@ -204,7 +206,7 @@ def test_text_that_is_no_config_is_refused_and_changes_nothing(text: str, said: 
     state = FormState()
     before = state.yaml()
     with pytest.raises(ValueError, match=said):
-        state.paste(text)
+        state.load_text(text)
     assert state.yaml() == before
 
 
@@ -212,7 +214,7 @@ def test_defaults_that_were_shown_are_left_out_again() -> None:
     state = FormState()
     full = state.yaml(defaults=True)
     assert "seed: 42" in full
-    state.paste(full, defaults=True)
+    state.load_text(full, defaults=True)
     assert "seed: 42" not in state.yaml()
     assert state.config == FormState().config
 
@@ -222,7 +224,7 @@ def test_starts_from_a_config_a_dict_and_text() -> None:
     for source in (config, {"dataset": "llf_demo", "lora_rank": 32}, "dataset: llf_demo\nlora_rank: 32\n"):
         state = FormState(source)
         assert state.config == config
-        assert state.changed("lora_rank")
+        assert state.is_changed("lora_rank")
 
 
 def test_python_is_a_cell_that_makes_the_same_config() -> None:

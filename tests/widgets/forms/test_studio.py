@@ -12,7 +12,7 @@ from ipywidgets.widgets.widget import _instances
 
 from llf_core.config import ConfigError, RunConfig, fields
 from llf_core.runs import create_run, status
-from llf_widgets.forms import Studio, checks
+from llf_widgets.forms import Studio, preflight
 from llf_widgets.forms.messages import Message
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def row(studio: Studio, key: str) -> dict[str, Any]:
 
 
 def section(studio: Studio, key: str) -> Any:
-    return next(one for one in studio._sections.values() if one.holds(key))
+    return next(one for one in studio._sections.values() if one.contains(key))
 
 
 def type_into(studio: Studio, key: str, text: str) -> None:
@@ -40,7 +40,7 @@ def type_into(studio: Studio, key: str, text: str) -> None:
 
 def test_every_field_is_in_one_section(studio: Studio) -> None:
     for spec in fields():
-        assert sum(one.holds(spec.key) for one in studio._sections.values()) == 1, spec.key
+        assert sum(one.contains(spec.key) for one in studio._sections.values()) == 1, spec.key
 
 
 def test_basic_fields_are_shown_and_the_others_counted(studio: Studio) -> None:
@@ -48,10 +48,10 @@ def test_basic_fields_are_shown_and_the_others_counted(studio: Studio) -> None:
     shown = {one["key"] for one in training._rows}
     assert {"learning_rate", "num_train_epochs", "seed"} <= shown
     assert "adam_beta1" not in shown
-    training._open = True
+    training._expanded = True
     opened = {one["key"] for one in training._rows}
     assert "adam_beta1" in opened
-    assert len(opened) == len(shown) + training._more
+    assert len(opened) == len(shown) + training._hidden_count
     assert row(studio, "adam_beta1")["group"] == "Optimizer"
 
 
@@ -78,13 +78,13 @@ def test_fix_button_mends(studio: Studio) -> None:
 def test_field_behind_the_button_shows_itself_when_it_is_wrong(studio: Studio) -> None:
     type_into(studio, "adam_beta1", "7")
     assert row(studio, "adam_beta1")["messages"][0]["level"] == "error"
-    assert not studio._sections["Training"]._open
+    assert not studio._sections["Training"]._expanded
 
 
 def test_going_to_a_field_opens_its_section_and_asks_for_the_focus(studio: Studio) -> None:
-    tell(studio._start, type="goto", key="adam_beta1")
+    tell(studio._start, type="focus_field", key="adam_beta1")
     training = studio._sections["Training"]
-    assert training._open
+    assert training._expanded
     assert training._focus["key"] == "adam_beta1"
 
 
@@ -92,7 +92,7 @@ def test_options_of_another_method_are_hidden(studio: Studio) -> None:
     type_into(studio, "finetuning_type", "freeze")
     method = studio._sections["Method"]
     assert "lora_rank" not in {one["key"] for one in method._rows}
-    method._open = True
+    method._expanded = True
     keys = {one["key"] for one in method._rows}
     assert "freeze_trainable_layers" in keys
     assert "lora_alpha" not in keys
@@ -102,7 +102,7 @@ def test_what_differs_from_the_preset_is_marked_and_undone(studio: Studio) -> No
     type_into(studio, "cutoff_len", "512")
     assert row(studio, "cutoff_len")["changed"]
     assert studio._presets._changes == 1
-    tell(studio._presets, type="undo")
+    tell(studio._presets, type="reset")
     assert row(studio, "cutoff_len")["text"] == "256"
     assert studio._presets._changes == 0
 
@@ -112,7 +112,7 @@ def test_a_config_of_the_cell_is_no_preset() -> None:
     assert studio._presets._current == ""
     assert studio._presets._label == "First minute"
     assert studio._presets._changes > 0
-    tell(studio._presets, type="choose", name="first-minute")
+    tell(studio._presets, type="preset", name="first-minute")
     assert studio._presets._current == "first-minute"
     assert studio._presets._changes == 0
 
@@ -132,7 +132,7 @@ def test_a_form_that_is_closed_leaves_nothing_behind() -> None:
 
 
 def test_preset_fills_the_form(studio: Studio) -> None:
-    tell(studio._presets, type="choose", name="full")
+    tell(studio._presets, type="preset", name="full")
     assert row(studio, "finetuning_type")["text"] == "full"
     assert row(studio, "learning_rate")["text"] == "1e-5"
     assert studio._presets._current == "full"
@@ -157,11 +157,11 @@ def test_pasted_key_that_is_unknown_is_renamed_by_the_button(studio: Studio) -> 
 
 def test_text_that_cannot_be_read_stays_with_its_reason_until_the_form_is_edited(studio: Studio) -> None:
     tell(studio._text, type="paste", text="dataset: [llf_demo\n")
-    assert studio._text._refused == "dataset: [llf_demo\n"
+    assert studio._text._invalid_text == "dataset: [llf_demo\n"
     assert studio._text._messages[0]["level"] == "error"
     assert not studio._start.ready
     type_into(studio, "lora_rank", "16")
-    assert studio._text._refused == ""
+    assert studio._text._invalid_text == ""
     assert studio._text._messages == []
     assert studio._start.ready
 
@@ -185,7 +185,7 @@ def test_double_click_starts_one_run(studio: Studio, launches: Launches) -> None
 
 def test_another_run_can_be_started_when_it_is_asked_for(studio: Studio, launches: Launches) -> None:
     tell(studio._start, type="start")
-    tell(studio._start, type="goto", key=studio._start._sentence[1]["key"])
+    tell(studio._start, type="focus_field", key=studio._start._sentence[1]["key"])
     tell(studio._start, type="start")
     assert len(launches) == 2
 
@@ -196,7 +196,7 @@ def test_queue_is_offered_where_something_goes(studio: Studio, launches: Launche
     folder = create_run("stage: sft\n", "goes already")
     tell(studio._start, type="start")
     assert (studio._start._busy, studio._start._messages) == (False, [])  # there is nothing left to be decided
-    tell(studio._start, type="goto", key=studio._start._sentence[1]["key"])
+    tell(studio._start, type="focus_field", key=studio._start._sentence[1]["key"])
     assert studio._start._busy
     assert "Another run uses this device: " in studio._start._messages[0]["text"]
     tell(studio._start, type="queue")
@@ -213,10 +213,10 @@ def test_note_of_another_run_goes_when_it_ends(studio: Studio) -> None:
     folder = create_run("stage: sft\n", "goes already")
     studio._checks(fresh=True)
     studio.refresh()
-    assert studio._pump.alive
+    assert studio._poller.is_alive
     assert studio._start._busy
     status.update(folder, state="failed", reason="It was.")
-    assert studio._follow_others() is None
+    assert studio._poll_machine() is None
     assert not studio._start._busy
     assert studio._start._messages == []
 
@@ -240,7 +240,9 @@ def test_failing_launch_is_told_beside_start(studio: Studio, monkeypatch: pytest
 def test_nothing_starts_where_this_machine_cannot_train(
     studio: Studio, launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "missing", lambda: Message("error", "Training needs `torch`.", copy=checks.INSTALL))
+    monkeypatch.setattr(
+        preflight, "check_packages", lambda: Message("error", "Training needs `torch`.", copy=preflight.INSTALL)
+    )
     with pytest.raises(RuntimeError, match="torch"):
         studio.start()
     assert launches == []

@@ -21,13 +21,13 @@ def upload(folder, name, data, piece=100):
     one = Upload(name, folder)
     data = data.encode() if isinstance(data, str) else data
     for start in range(0, len(data), piece):
-        one.add(data[start : start + piece])
+        one.append(data[start : start + piece])
     return one.finish()
 
 
 def test_file_lies_in_the_notebooks_folder_byte_by_byte(tmp_path):
     done = upload(tmp_path, "mine.jsonl", ROWS)
-    assert (done.name, done.told) == ("mine.jsonl", "Saved as `mine.jsonl` in the folder of the notebook: 40 rows.")
+    assert (done.name, done.message) == ("mine.jsonl", "Saved as `mine.jsonl` in the folder of the notebook: 40 rows.")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
     assert (tmp_path / "mine.jsonl").read_text() == ROWS
 
@@ -42,7 +42,7 @@ def test_another_file_of_the_name_stays(tmp_path):
 def test_broken_lines_are_counted_and_named(tmp_path):
     lines = ROWS.splitlines()
     lines[3], lines[7], lines[9], lines[11] = "{", "[1]", "nothing", '{"a": 1'
-    told = upload(tmp_path, "three.jsonl", "\n".join(lines)).told
+    told = upload(tmp_path, "three.jsonl", "\n".join(lines)).message
     assert "36 rows. 4 cannot be read and are skipped (line 4: " in told
     assert "line 8: a list, expected an object; " in told
     assert told.endswith("; 1 more).")
@@ -89,7 +89,7 @@ def test_home_takes_it_where_the_notebooks_folder_is_not_there(tmp_path, monkeyp
     monkeypatch.setenv("LLF_HOME", str(tmp_path / "home"))
     done = upload(tmp_path / "gone", "mine.jsonl", ROWS)
     assert done.name == str(tmp_path / "home" / "uploads" / "mine.jsonl")
-    assert f"in `{tmp_path / 'home' / 'uploads'}`" in done.told
+    assert f"in `{tmp_path / 'home' / 'uploads'}`" in done.message
 
 
 @pytest.mark.parametrize("stem", ["a\0b", "a\nb", "x" * 300, "é" * 200, "\ud800", "~x"])
@@ -116,8 +116,8 @@ def packed(line, times):
 @pytest.fixture
 def short(monkeypatch):
     """Limits that a test can go beyond."""
-    monkeypatch.setattr(uploads, "COUNTED", 100_000)
-    monkeypatch.setattr(uploads, "WHOLE", 200_000)
+    monkeypatch.setattr(uploads, "MAX_COUNTED_BYTES", 100_000)
+    monkeypatch.setattr(uploads, "MAX_JSON_BYTES", 200_000)
     monkeypatch.setattr(precheck, "MAX_READ_BYTES", 100_000)
 
 
@@ -152,7 +152,7 @@ def test_of_a_long_file_only_the_beginning_is_read(tmp_path, monkeypatch):
         records, "_open", lambda path: Heard(opened(path), read) if isinstance(path, Path) else opened(path)
     )
     line = b'{"question": "?", "answer": "!"}\n'
-    told = upload(tmp_path, "rows.jsonl.gz", packed(line, 100_000), piece=10**6).told
+    told = upload(tmp_path, "rows.jsonl.gz", packed(line, 100_000), piece=10**6).message
     found = re.search(r": more than ([\d,]+) rows\.$", told)
     assert found is not None
     assert 1_000 < int(found[1].replace(",", "")) <= 100_000 // len(line)
@@ -167,11 +167,11 @@ class Heard:
     """A file that tells how much was read of it."""
 
     def __init__(self, file, read):
-        self.file, self.told = file, read
+        self.file, self.message = file, read
 
     def read(self, size):
         data = self.file.read(size)
-        self.told.append(len(data))
+        self.message.append(len(data))
         return data
 
     def close(self):
@@ -190,8 +190,8 @@ def test_a_table_tells_its_rows_without_reading_them(tmp_path, monkeypatch, name
     monkeypatch.setattr(records, "without_nulls", lambda value: made.append(1) or value)
     (tmp_path / "here").mkdir()
     done = upload(tmp_path / "here", name, file.read_bytes(), piece=10**6)
-    assert done.told.endswith(": 50,000 rows.")
-    assert len(made) <= 2 * uploads.FIRST
+    assert done.message.endswith(": 50,000 rows.")
+    assert len(made) <= 2 * uploads.SAMPLE_ROWS
 
 
 def test_uploads_of_one_name_that_end_together_keep_all_bytes(tmp_path, monkeypatch):

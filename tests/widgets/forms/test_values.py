@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.config import FieldSpec, RunConfig, fields
-from llf_widgets.forms.values import choices, kind, parse, show
+from llf_widgets.forms.values import choice_options, control_kind, format_value, parse_value
 
 SPECS = {spec.key: spec for spec in fields()}
 RATE, RANK, TEMPLATE = SPECS["learning_rate"], SPECS["lora_rank"], SPECS["default_system"]
@@ -29,12 +29,12 @@ RATE, RANK, TEMPLATE = SPECS["learning_rate"], SPECS["lora_rank"], SPECS["defaul
     ],
 )
 def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None:
-    assert parse(RATE, text) == value
+    assert parse_value(RATE, text) == value
 
 
 @pytest.mark.parametrize("text", ["abc", "2e", "1_000", "1,5", "nan", "inf", "1e999", "0x10", "--1"])
 def test_what_is_no_number_stays_text(text: str) -> None:
-    assert parse(RATE, text) == text
+    assert parse_value(RATE, text) == text
 
 
 @pytest.mark.parametrize(
@@ -51,28 +51,28 @@ def test_what_is_no_number_stays_text(text: str) -> None:
     ],
 )
 def test_numbers_are_shown_short(value: float, text: str) -> None:
-    assert show(value) == text
+    assert format_value(value) == text
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_no_digit_of_a_number_is_lost(value: float) -> None:
-    assert parse(RATE, show(value)) == value
+    assert parse_value(RATE, format_value(value)) == value
 
 
 @given(st.integers())
 def test_no_digit_of_a_whole_number_is_lost(value: int) -> None:
-    assert parse(RANK, show(value)) == value
+    assert parse_value(RANK, format_value(value)) == value
 
 
 @given(st.text().filter(lambda text: text.strip()))
 def test_text_stays_as_it_is(text: str) -> None:
-    assert parse(TEMPLATE, show(text)) == text
+    assert parse_value(TEMPLATE, format_value(text)) == text
 
 
 @given(st.dictionaries(st.text(min_size=1), st.none() | st.booleans() | st.integers() | st.text(), min_size=1))
 def test_mapping_comes_back(value: dict[str, Any]) -> None:
     spec = replace(RATE, type="object")
-    assert parse(spec, show(value)) == value
+    assert parse_value(spec, format_value(value)) == value
 
 
 def edge_values(spec: FieldSpec) -> list[Any]:
@@ -93,16 +93,16 @@ def edge_values(spec: FieldSpec) -> list[Any]:
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def test_every_field_round_trips_its_default_and_edges(spec: FieldSpec) -> None:
     for value in edge_values(spec):
-        back = parse(spec, show(value))
+        back = parse_value(spec, format_value(value))
         assert back == value
         assert isinstance(back, bool) == isinstance(value, bool)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def test_every_field_has_a_control_that_can_show_its_default(spec: FieldSpec) -> None:
-    control = kind(spec)
+    control = control_kind(spec)
     if control == "choice":
-        assert show(spec.default) in [value for value, _ in choices(spec)]
+        assert format_value(spec.default) in [value for value, _ in choice_options(spec)]
     if control == "check":
         assert isinstance(spec.default, bool)
     assert spec.label
@@ -111,7 +111,7 @@ def test_every_field_has_a_control_that_can_show_its_default(spec: FieldSpec) ->
 
 def test_typed_defaults_make_the_default_config() -> None:
     typed = {
-        key: parse(spec, show(spec.default))
+        key: parse_value(spec, format_value(spec.default))
         for key, spec in SPECS.items()
         if spec.default is not None and not spec.path
     }
@@ -120,5 +120,5 @@ def test_typed_defaults_make_the_default_config() -> None:
 
 
 def test_floats_that_are_not_finite_are_shown_as_they_are() -> None:
-    assert show(math.inf) == "inf"
-    assert parse(RATE, "inf") == "inf"
+    assert format_value(math.inf) == "inf"
+    assert parse_value(RATE, "inf") == "inf"

@@ -66,14 +66,14 @@ def test_a_view_prepares_shows_and_changes(inspect):
     view._receive(view, {"type": "page", "kind": "doubled", "offset": 0}, [])
     until(lambda: view._page.get("kind") == "doubled")
     assert [row["record"] for row in view._page["rows"]] == [6]
-    view._receive(view, {"type": "search", "words": "say 4", "start": 0}, [])
+    view._receive(view, {"type": "search", "query": "say 4", "start": 0}, [])
     until(lambda: view._page.get("kind") == "search")
     view._receive(view, {"type": "example", "number": 2}, [])
     until(lambda: view._examples[0]["number"] == 2)
     view._receive(view, {"type": "rows", "offset": 0, "least": True}, [])
     until(lambda: view._rows["least"])
 
-    first = view._child.pid
+    first = view._process.pid
     view._receive(view, {"type": "change", "changes": {"drop_duplicates": True, "seed": 7}}, [])
     assert view.overview()["examples"] == 6
     assert (view.config.data.drop_duplicates, view.config.training.seed) == (True, 42)
@@ -89,7 +89,7 @@ def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_pa
         view.wait(60)
     assert view._state == "failed"
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
-    view._receive(view, {"type": "again"}, [])
+    view._receive(view, {"type": "reload"}, [])
     assert view.wait(60).overview()["examples"] == 1
 
 
@@ -112,13 +112,13 @@ def test_how_rows_are_read_is_corrected_in_the_view(inspect):
 def test_a_process_that_dies_is_told(inspect):
     view = inspect(ROWS)
     view.wait(60)
-    os.kill(view._child.pid, signal.SIGKILL)
+    os.kill(view._process.pid, signal.SIGKILL)
     until(lambda: view._state == "failed")
     assert "signal 9" in view._note
-    asked = view._child.ask("overview")
-    assert isinstance(asked, Future)
+    answer = view._process.request("overview")
+    assert isinstance(answer, Future)
     with pytest.raises(RuntimeError, match="signal 9"):
-        asked.result(timeout=5)
+        answer.result(timeout=5)
 
 
 @pytest.mark.usefixtures("warm_python")

@@ -6,7 +6,7 @@ import json
 import math
 
 from llf_widgets.monitor import Monitor, summary_bundle
-from llf_widgets.monitor.completions import ANSWER, ROWS, STEPS, Completions
+from llf_widgets.monitor.completions import ANSWER_CHARACTERS, MAX_ROWS, MAX_STEPS, Completions
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -63,12 +63,12 @@ def test_a_long_run_is_thinned_out_and_a_view_is_given_little():
     for step in range(1, 1001):
         found.add(one(step, "x" * 5000, float(number)) for number in range(40))
     view = found.view()
-    assert len(view["steps"]) == STEPS
+    assert len(view["steps"]) == MAX_STEPS
     assert (view["steps"][0]["step"], view["steps"][-1]["step"]) == (1, 1000)
     for step in view["steps"]:
-        assert (step["count"], step["mean"], len(step["rows"])) == (40, 19.5, ROWS)
+        assert (step["count"], step["mean"], len(step["rows"])) == (40, 19.5, MAX_ROWS)
         assert (step["rows"][0][0], step["rows"][-1][0]) == (39.0, 0.0)
-        assert {len(row[3]) for row in step["rows"]} == {ANSWER}
+        assert {len(row[3]) for row in step["rows"]} == {ANSWER_CHARACTERS}
     assert len(json.dumps(view)) < 250_000
 
 
@@ -78,13 +78,13 @@ def test_the_view_shows_them_live_and_the_notebook_keeps_the_best_and_the_worst(
     run = trainer()
     run.steps(1, 2, reward=0.5)
     view = Monitor(run.folder)
-    assert view._front.samples == {"functions": [], "steps": []}
+    assert view._view.completions == {"functions": [], "steps": []}
     for reward in (0.25, 0.75, 0.5):
         run.writer.sample(
             step=2, kind="completion", prompt=EVIL, text=f"{EVIL} {reward}", reward=reward, rewards={EVIL: reward}
         )
-    until(lambda: view._front.samples["steps"])
-    (step,) = view._front.samples["steps"]
+    until(lambda: view._view.completions["steps"])
+    (step,) = view._view.completions["steps"]
     assert [row[0] for row in step["rows"]] == [0.75, 0.5, 0.25]
     run.writer.close("finished")
     assert view.wait(8) == "finished"
@@ -100,8 +100,8 @@ def test_rewards_that_are_not_finite_reach_a_folder_and_come_back(trainer):
     run = trainer()
     run.writer.sample(step=1, kind="completion", prompt="a", text="b", reward=math.nan, rewards={"f": math.inf})
     run.writer.flush()
-    from llf_widgets.monitor.watch import Watch
+    from llf_widgets.monitor.run_tracker import RunTracker
 
-    watch = Watch(run.folder)
-    watch.look()
-    assert watch.completions.view()["steps"][0]["rows"] == [[None, [None], "a", "b"]]
+    tracker = RunTracker(run.folder)
+    tracker.refresh()
+    assert tracker.completions.view()["steps"][0]["rows"] == [[None, [None], "a", "b"]]

@@ -19,7 +19,7 @@ from llf_widgets.monitor import Monitor, summary_bundle
 from llf_widgets.monitor.curves import curves
 from llf_widgets.monitor.figure import annotations, contents, figure_json, moved_apart
 from llf_widgets.monitor.layout import Places, axis_number
-from llf_widgets.monitor.watch import Watch
+from llf_widgets.monitor.run_tracker import RunTracker
 
 EVIL = "<b>x</b>"
 
@@ -121,7 +121,7 @@ def test_the_button_draws_all_charts_and_hides_them_again(trainer):
     run = trainer()
     run.steps(1, 2, **dict.fromkeys(PPO[1:], 0.5))
     view = Monitor(run.folder)
-    front = view._front
+    front = view._view
     brief = len(front.charts["figure"]["data"])
     assert len(front.charts["left_out"]) == 5
     front.options = {"details": True}
@@ -158,7 +158,7 @@ def test_a_chart_comes_when_its_first_number_does():
     assert after["layout"]["yaxis8"]["tickformat"] == ".0%"
 
 
-def test_labels_move_with_the_lines():
+def test_labels_move_with_the_table():
     drawn = figure_json(some(**{"rewards/accuracies": (np.arange(1, 31), np.full(30, 0.25))}), 20)
     (label,) = [note for note in drawn["layout"]["annotations"] if note["text"].startswith("training ")]
     assert (label["text"], label["x"], label["y"]) == ("training 25 %", 30, 0.25)
@@ -180,16 +180,16 @@ def preference(trainer):
 
 
 def test_the_head_tells_what_counts_first(preference):
-    watch = Watch(preference.folder)
-    watch.look()
-    numbers = [(one.label, one.value) for one in watch.facts.numbers]
+    tracker = RunTracker(preference.folder)
+    tracker.refresh()
+    numbers = [(one.label, one.value) for one in tracker.snapshot.numbers]
     assert [label for label, _ in numbers] == [
         "Held-out accuracy", "Training margin", "Training loss", "Evaluation loss", "Tokens per second", "Memory",
     ]  # fmt: skip
     assert numbers[0][1] == "75 %"
-    assert watch.facts.numbers[0].note == "training 90 %"
-    assert watch.facts.numbers[1].note == "0.5500 smoothed over 10 steps; first 0.1000"
-    assert watch.facts.about == "org/tiny, DPO (ipo), full"
+    assert tracker.snapshot.numbers[0].note == "training 90 %"
+    assert tracker.snapshot.numbers[1].note == "0.5500 smoothed over 10 steps; first 0.1000"
+    assert tracker.snapshot.description == "org/tiny, DPO (ipo), full"
 
 
 def test_a_saved_notebook_keeps_the_held_out_accuracy(preference):
@@ -204,21 +204,21 @@ def test_a_saved_notebook_keeps_the_held_out_accuracy(preference):
 
 
 def test_what_happened_tells_the_accuracy_of_an_evaluation(preference):
-    watch = Watch(preference.folder)
-    watch.look()
-    assert "evaluation 0.6000, held-out accuracy 75 %" in [row["text"] for row in watch.rows(10)]
+    tracker = RunTracker(preference.folder)
+    tracker.refresh()
+    assert "evaluation 0.6000, held-out accuracy 75 %" in [row["text"] for row in tracker.rows(10)]
 
 
 def test_a_run_with_a_reward_leaves_its_loss_out_of_the_head(trainer):
     run = trainer()
     for step in range(1, 6):
         run.steps(step, step, reward=0.6, kl=0.1, response_length=40.0)
-    watch = Watch(run.folder)
-    watch.look()
-    assert [(one.label, one.value) for one in watch.facts.numbers[:4]] == [
+    tracker = RunTracker(run.folder)
+    tracker.refresh()
+    assert [(one.label, one.value) for one in tracker.snapshot.numbers[:4]] == [
         ("Reward", "0.6000"), ("KL divergence", "0.1000"), ("Completion length", "40"), ("Learning rate", "1e-4"),
     ]  # fmt: skip
-    assert [what for what, _, _ in watch.summary()][:3] == ["Reward", "KL divergence", "Completion length"]
+    assert [what for what, _, _ in tracker.summary()][:3] == ["Reward", "KL divergence", "Completion length"]
 
 
 class TestProgress:
@@ -229,11 +229,11 @@ class TestProgress:
         return run
 
     def says(self, run):
-        watch = Watch(run.folder)
-        watch.look()
-        from llf_widgets.monitor.status_text import sentence
+        tracker = RunTracker(run.folder)
+        tracker.refresh()
+        from llf_widgets.monitor.status_text import status_text
 
-        return sentence(watch.facts)
+        return status_text(tracker.snapshot)
 
     @pytest.mark.parametrize(
         ("event", "said"),
@@ -322,9 +322,9 @@ def test_the_view_follows_a_run_that_begins_to_log_more(trainer):
     run = trainer()
     run.steps(1, 2)
     view = Monitor(run.folder)
-    assert len(view._front.charts["figure"]["data"]) == 14
+    assert len(view._view.charts["figure"]["data"]) == 14
     run.steps(3, 4, **{"rewards/accuracies": 0.7})
-    until(lambda: len(view._front.charts["figure"]["data"]) == 16)
+    until(lambda: len(view._view.charts["figure"]["data"]) == 16)
     view.close()
 
 

@@ -16,7 +16,7 @@ from traitlets import TraitError
 
 from llf_core.runs import create_run
 from llf_widgets.monitor import Monitor
-from llf_widgets.monitor.parts import MonitorView
+from llf_widgets.monitor.monitor_view import MonitorView
 
 EVIL = "<script>alert(1)</script>"
 WORDS = {"stop": "Stop", "checkpoint": "Checkpoint", "evaluate": "Evaluation", "sample": "Sample"}
@@ -24,7 +24,7 @@ WORDS = {"stop": "Stop", "checkpoint": "Checkpoint", "evaluate": "Evaluation", "
 
 def loss_of(view):
     """What the front end has of the first curve."""
-    [value, *_] = [trace["y"] for trace in view._front.charts["figure"]["data"]]
+    [value, *_] = [trace["y"] for trace in view._view.charts["figure"]["data"]]
     return np.frombuffer(base64.b64decode(value["bdata"]), "<f4")
 
 
@@ -33,7 +33,7 @@ def points(view):
 
 
 def until(condition, seconds=8.0):
-    """Waits for the pump; its pace is 3 looks a second."""
+    """Waits for the poller; its pace is 3 looks a second."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing came"
@@ -63,7 +63,7 @@ def test_a_finished_run_needs_no_thread(trainer, monitor):
     run.writer.close("finished")
     view = monitor(run.folder.id)
     assert view.state == "finished"
-    assert view._front.head["says"].startswith("10 steps in 0:0")
+    assert view._view.head["status_text"].startswith("10 steps in 0:0")
     assert points(view) == 10
     assert threads(view.run_id) == []
     assert view.wait(0) == "finished"
@@ -72,26 +72,26 @@ def test_a_finished_run_needs_no_thread(trainer, monitor):
 def test_it_follows_a_live_run_and_ends_by_itself(trainer, monitor):
     run = trainer(total=6)
     view = monitor(run.folder)
-    assert view._front.head["state"] == "running"
+    assert view._view.head["state"] == "running"
     run.steps(1, 4)
     until(lambda: points(view) == 4)
-    until(lambda: view._front.head["step"] == 4)
+    until(lambda: view._view.head["step"] == 4)
     run.folder.log.write_text("one\ntwo\n")
-    until(lambda: view._front.log["lines"] == ["one", "two"])
+    until(lambda: view._view.log["lines"] == ["one", "two"])
     run.steps(5, 6)
     run.writer.close("finished")
     assert view.wait(8) == "finished"
-    until(lambda: not view._pump.alive)
+    until(lambda: not view._poller.is_alive)
     assert threads(view.run_id) == []
     assert points(view) == 6
-    assert view._front.events[0]["text"] == "finished"  # written after the status: the last event is not lost
+    assert view._view.events[0]["text"] == "finished"  # written after the status: the last event is not lost
 
 
 def test_the_beat_goes_on_while_nothing_happens(trainer, monitor):
     run = trainer()
     view = monitor(run.folder)
-    first = view._front.beat
-    until(lambda: view._front.beat > first)
+    first = view._view.kernel_heartbeat
+    until(lambda: view._view.kernel_heartbeat > first)
 
 
 def test_two_views_of_one_run(trainer, monitor):
@@ -106,7 +106,7 @@ def test_closing_ends_the_thread_and_leaves_the_run(trainer, monitor):
     run = trainer()
     view = monitor(run.folder)
     view.close()
-    until(lambda: not view._pump.alive)
+    until(lambda: not view._poller.is_alive)
     assert json.loads(run.folder.status.read_text())["state"] == "running"
 
 
@@ -117,13 +117,13 @@ def test_a_folder_that_breaks_and_heals_is_said_and_followed(trainer, monitor):
     kept = run.folder.metrics.read_bytes()
     run.folder.metrics.unlink()
     run.folder.metrics.mkdir()
-    until(lambda: "metrics.jsonl is a folder. Expected a regular file" in json.dumps(view._front.events))
+    until(lambda: "metrics.jsonl is a folder. Expected a regular file" in json.dumps(view._view.events))
     run.folder.metrics.rmdir()
     run.folder.metrics.write_bytes(kept)
     run.writer._metrics.close()
     run.steps(3, 5)
-    until(lambda: view._front.trouble == "" and view._front.head["step"] == 5)
-    assert "is a folder" not in json.dumps(view._front.events)
+    until(lambda: view._view.error == "" and view._view.head["step"] == 5)
+    assert "is a folder" not in json.dumps(view._view.events)
 
 
 def test_nan_reaches_the_front_end_as_text_and_as_a_gap(trainer, monitor):
@@ -131,8 +131,8 @@ def test_nan_reaches_the_front_end_as_text_and_as_a_gap(trainer, monitor):
     run.steps(1, 3)
     run.steps(4, 4, loss=math.nan)
     view = monitor(run.folder)
-    json.dumps(view._front.head, allow_nan=False)
-    assert view._front.head["numbers"][0]["value"] == "NaN"
+    json.dumps(view._view.head, allow_nan=False)
+    assert view._view.head["numbers"][0]["value"] == "NaN"
     assert math.isnan(loss_of(view)[3])
 
 
@@ -141,9 +141,9 @@ def test_texts_of_a_run_stay_data(trainer, monitor):
     run.writer.event("warning", message=EVIL)
     run.folder.log.write_text(EVIL)
     view = monitor(run.folder)
-    assert view._front.head["name"] == EVIL
-    assert view._front.head["messages"] == [{"level": "warn", "text": EVIL, "actions": []}]
-    assert view._front.log["lines"] == [EVIL]
+    assert view._view.head["name"] == EVIL
+    assert view._view.head["messages"] == [{"level": "warn", "text": EVIL, "actions": []}]
+    assert view._view.log["lines"] == [EVIL]
 
 
 class TestSteering:
@@ -151,8 +151,8 @@ class TestSteering:
 
     def ask(self, view, what, key="k", **args):
         said = []
-        view._front.send = said.append
-        view._front._handle_custom_msg({"type": what, "args": args, "key": key}, [])
+        view._view.send = said.append
+        view._view._handle_custom_msg({"type": what, "args": args, "key": key}, [])
         return said
 
     @pytest.mark.parametrize("what", ["stop", "checkpoint", "evaluate", "sample"])
@@ -182,8 +182,8 @@ class TestSteering:
     def test_a_prompt_is_watched_through_the_kernel_too(self, trainer, monitor):
         run, said = trainer(), []
         view = monitor(run.folder)
-        view._front.send = said.append
-        view._front._handle_custom_msg({"type": "set", "args": {"watch": "Say hi."}, "key": "k"}, [])
+        view._view.send = said.append
+        view._view._handle_custom_msg({"type": "set", "args": {"watch": "Say hi."}, "key": "k"}, [])
         assert said[0]["ok"]
         (request,) = [json.loads(path.read_text()) for path in run.folder.control.iterdir()]
         assert (request["type"], request["args"]) == ("set", {"watch": "Say hi."})
@@ -191,9 +191,9 @@ class TestSteering:
     def test_garbage_is_no_request(self, trainer, monitor):
         view = monitor(trainer().folder)
         said = []
-        view._front.send = said.append
+        view._view.send = said.append
         for message in ("stop", None, {"type": 5, "key": "k"}, {}):
-            view._front._handle_custom_msg(message, [])
+            view._view._handle_custom_msg(message, [])
         assert said == []
 
     def test_a_stop_of_an_ended_run_is_told_so(self, trainer, monitor):
@@ -214,7 +214,7 @@ def test_an_ended_run_that_goes_on_is_seen_again(trainer, monitor):
     second = RunWriter(run.folder, 2)
     second.start_heartbeat(0.05)
     second.status(state="running", step=3, total=9)
-    view._front._handle_custom_msg({"type": "look"}, [])
+    view._view._handle_custom_msg({"type": "refresh"}, [])
     until(lambda: view.state == "running")
     second.close("finished")
     assert view.wait(8) == "finished"
@@ -224,11 +224,11 @@ def test_traits_alone_rebuild_the_view_after_a_reload(trainer, monitor):
     run = trainer()
     run.steps(1, 3)
     view = monitor(run.folder)
-    state = view._front.get_state()
+    state = view._view.get_state()
     assert state["head"]["step"] == 3
     assert points(view) == 3
     assert ".llf-Numbers" in state["_css"]
-    assert isinstance(view._front, anywidget.AnyWidget)
+    assert isinstance(view._view, anywidget.AnyWidget)
     assert all("password" not in name for name in MonitorView.class_trait_names())
 
 
@@ -236,11 +236,11 @@ def test_a_page_that_has_the_parts_from_the_server_is_sent_the_head_alone(traine
     run = trainer(total=9)
     run.steps(1, 2)
     view = monitor(run.folder)
-    view._front.served = True
+    view._view.uses_server = True
     run.steps(3, 6)
-    until(lambda: view._front.head["step"] == 6)
+    until(lambda: view._view.head["step"] == 6)
     assert points(view) == 2
-    view._front.served = False  # the server is gone: the kernel takes over at once
+    view._view.uses_server = False  # the server is gone: the kernel takes over at once
     until(lambda: points(view) == 6, 2)
 
 
@@ -249,14 +249,14 @@ def test_a_reader_chooses_the_charts_and_the_smoothing(trainer, monitor):
     run.steps(1, 3)
     run.writer.close("finished")
     view = monitor(run.folder)
-    before = view._front.charts
-    view._front.options = {"details": True, "window": 2}
-    until(lambda: view._front.charts is not before)
-    chosen = view._front.options
+    before = view._view.charts
+    view._view.options = {"details": True, "window": 2}
+    until(lambda: view._view.charts is not before)
+    chosen = view._view.options
     for window in (-1, 100_001, "2", True):
         with pytest.raises(TraitError, match=r"window is .* Expected an integer from 0 to 100000"):
-            view._front.options = {"window": window}
-    assert view._front.options == chosen
+            view._view.options = {"window": window}
+    assert view._view.options == chosen
 
 
 def test_stylesheets_name_no_colour_of_their_own_outside_the_tokens():
@@ -274,10 +274,10 @@ def test_views_that_are_closed_leave_nothing_behind(trainer):
     def open_and_close():
         for folder in (ended.folder, waits):
             view = Monitor(folder)
-            view.rows()
-            until(lambda view=view: view._pump.alive or view.state == "finished")
+            view.examples()
+            until(lambda view=view: view._poller.is_alive or view.state == "finished")
             view.close()
-            assert view._pump.join(20)
+            assert view._poller.join(20)
 
     open_and_close()  # what is made once a process
     process = psutil.Process()

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from llf_core.runs.jsonl import spell_non_finite
-from llf_widgets.monitor.run_view import PARTS, RunView
-from llf_widgets.monitor.static import first_bundle
+from llf_widgets.monitor.mime_bundle import text_bundle
+from llf_widgets.monitor.run_view import SECTIONS, RunView
 
 ODD = [None, True, -1, 10**400, 1e18, "x", "<b>", [], [None], {}, {"x": 1}, {"max_steps": "z"}, "NaN", math.inf]
 EVENTS = [
@@ -38,6 +38,6 @@ def test_no_field_of_an_event_ends_the_view(event, trainer):
         for odd in ODD:
             run.folder.events.write_text(json.dumps(spell_non_finite(whole | {name: odd})) + "\n")
             view = RunView(run.folder)
-            news = view.news({})
-            assert set(news["parts"]) == set(PARTS), (name, odd)
-            assert first_bundle(view.watch)["text/plain"]
+            news = view.updates({})
+            assert set(news["sections"]) == set(SECTIONS), (name, odd)
+            assert text_bundle(view.tracker)["text/plain"]

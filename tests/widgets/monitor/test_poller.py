@@ -2,28 +2,28 @@ from __future__ import annotations
 
 import threading
 
-from llf_widgets.monitor.poller import Pump
+from llf_widgets.monitor.poller import Poller
 
 
 def test_ends_by_itself_when_nothing_more_comes():
     looks = []
-    pump = Pump(lambda: looks.append(1), lambda _: None, "test")
-    pump.start()
-    assert pump.join(5)
-    assert (len(looks), pump.alive) == (1, False)
+    poller = Poller(lambda: looks.append(1), lambda _: None, "test")
+    poller.start()
+    assert poller.join(5)
+    assert (len(looks), poller.is_alive) == (1, False)
 
 
 def test_an_error_becomes_a_sentence_and_the_next_look_is_made(capfd):
     said, results = [], iter([ZeroDivisionError("boom"), None])
 
-    def look():
+    def poll():
         result = next(results)
         if result is not None:
             raise result
 
-    pump = Pump(look, said.append, "test")
-    pump.start()
-    assert pump.join(5)
+    poller = Poller(poll, said.append, "test")
+    poller.start()
+    assert poller.join(5)
     assert said[0].startswith("This view could not read the run (ZeroDivisionError: boom). The run is not affected")
     assert said[-1] == ""
     assert capfd.readouterr() == ("", "")  # it would be printed into whichever cell is running
@@ -33,37 +33,37 @@ def test_stops_when_even_the_complaint_fails():
     def broken(_):
         raise RuntimeError("the widget is closed")
 
-    pump = Pump(lambda: 1 / 0, broken, "test")
-    pump.start()
-    assert pump.join(5)
+    poller = Poller(lambda: 1 / 0, broken, "test")
+    poller.start()
+    assert poller.join(5)
 
 
 def test_a_start_during_the_last_look_is_not_lost():
     inside, go_on, looks = threading.Event(), threading.Event(), []
 
-    def look():
+    def poll():
         looks.append(1)
         inside.set()
         go_on.wait(5)
 
-    pump = Pump(look, lambda _: None, "test")
-    pump.start()
+    poller = Poller(poll, lambda _: None, "test")
+    poller.start()
     assert inside.wait(5)
-    pump.start()
+    poller.start()
     go_on.set()
-    assert pump.join(5)
+    assert poller.join(5)
     assert len(looks) == 2
 
 
 def test_stop_ends_it_without_waiting_for_the_rest():
     seen = threading.Event()
 
-    def look():
+    def poll():
         seen.set()
         return 5.0
 
-    pump = Pump(look, lambda _: None, "test")
-    pump.start()
+    poller = Poller(poll, lambda _: None, "test")
+    poller.start()
     assert seen.wait(5)
-    pump.stop()
-    assert pump.join(1)
+    poller.stop()
+    assert poller.join(1)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from llf_core.runs import RunWriter, create_run
-from llf_widgets.monitor.run_view import PARTS, Options, RunView
-from llf_widgets.monitor.static import bundle
-from llf_widgets.server.runs import Opened, shown_details
+from llf_widgets.monitor.mime_bundle import mime_bundle
+from llf_widgets.monitor.run_view import SECTIONS, RunView, ViewOptions
+from llf_widgets.server.runs import RunDetails, details_json
 
 
 def trace(part, number):
@@ -22,40 +22,40 @@ def trace(part, number):
 def test_a_part_is_new_when_what_it_is_made_of_changed(trainer):
     run = trainer()
     view = RunView(run.folder)
-    assert view.look() >= {"head", "charts", "events"}
+    assert view.refresh() >= {"head", "charts", "events"}
     run.steps(1, 2)
-    assert view.look() >= {"head", "charts"}
+    assert view.refresh() >= {"head", "charts"}
     run.folder.log.write_text("one\n")
-    assert "log" in view.look()
-    assert view.part("log")["lines"] == ["one"]
+    assert "log" in view.refresh()
+    assert view.section("log")["lines"] == ["one"]
     run.writer.close("finished")
-    view.look()
-    assert view.look() == set()
+    view.refresh()
+    assert view.refresh() == set()
 
 
 def test_the_step_axis_of_a_run_that_was_stopped_ends_where_it_did(trainer):
     run = trainer(total=100)
     run.steps(1, 4)
     view = RunView(run.folder)
-    view.look()
-    assert view.part("charts")["figure"]["layout"]["xaxis"]["range"] == [0, 100]
+    view.refresh()
+    assert view.section("charts")["figure"]["layout"]["xaxis"]["range"] == [0, 100]
     run.writer.status(step=4)
     run.writer.close("stopped")
-    assert "charts" in view.look()
-    assert view.part("charts")["figure"]["layout"]["xaxis"]["range"] == [0, 4]
+    assert "charts" in view.refresh()
+    assert view.section("charts")["figure"]["layout"]["xaxis"]["range"] == [0, 4]
 
 
 def test_a_reader_chooses_over_how_many_steps_a_curve_is_smoothed(trainer):
     run = trainer(total=10)
     run.steps(1, 10)
     view = RunView(run.folder)
-    view.look()
-    raw, as_logged = 2 - np.arange(1, 11) / 10, view.part("charts", Options(window=1))
+    view.refresh()
+    raw, as_logged = 2 - np.arange(1, 11) / 10, view.section("charts", ViewOptions(window=1))
     assert trace(as_logged, 1) == pytest.approx(raw)
     by_hand = [np.mean(raw[max(0, step - 4) : step]) for step in range(1, 11)]
-    assert trace(view.part("charts", Options(window=4)), 1) == pytest.approx(by_hand)
-    automatic = view.part("charts", Options(window=0))
-    assert automatic["window"] == view.watch.window == 10
+    assert trace(view.section("charts", ViewOptions(window=4)), 1) == pytest.approx(by_hand)
+    automatic = view.section("charts", ViewOptions(window=0))
+    assert automatic["window"] == view.tracker.window == 10
     assert trace(automatic, 1)[-1] == pytest.approx(raw.mean())
 
 
@@ -63,21 +63,21 @@ def test_charts_are_drawn_once_for_the_same_options(trainer):
     run = trainer()
     run.steps(1, 3)
     view = RunView(run.folder)
-    view.look()
-    assert view.part("charts", Options(window=4)) is view.part("charts", Options(window=4))
-    assert view.part("charts", Options(window=4)) is not view.part("charts", Options(window=5))
-    first = view.part("charts")
+    view.refresh()
+    assert view.section("charts", ViewOptions(window=4)) is view.section("charts", ViewOptions(window=4))
+    assert view.section("charts", ViewOptions(window=4)) is not view.section("charts", ViewOptions(window=5))
+    first = view.section("charts")
     run.steps(4, 4)
-    view.look()
-    assert view.part("charts") is not first
+    view.refresh()
+    assert view.section("charts") is not first
 
 
 def test_every_part_is_in_the_first_news(trainer):
     view = RunView(trainer().folder)
-    news = view.news({})
-    assert set(news["parts"]) == set(PARTS)
-    assert view.news(news["marks"])["parts"].keys() <= {"head", "charts"}  # a heartbeat may have come
-    assert set(view.news({"head": 5, "else": None})["parts"]) == set(PARTS)
+    updates = view.updates({})
+    assert set(updates["sections"]) == set(SECTIONS)
+    assert view.updates(updates["revisions"])["sections"].keys() <= {"head", "charts"}  # a heartbeat may have come
+    assert set(view.updates({"head": 5, "else": None})["sections"]) == set(SECTIONS)
 
 
 def test_another_run_in_the_place_of_one_is_shown_from_its_beginning(llf_home):
@@ -93,18 +93,18 @@ def test_another_run_in_the_place_of_one_is_shown_from_its_beginning(llf_home):
 
     first, second = made([3.0, 2.0, 1.0]), made([9.0, 8.0])
     view = RunView(first)
-    marks = view.news({})["marks"]
+    revisions = view.updates({})["revisions"]
     shutil.rmtree(first.path)
     second.path.rename(first.path)
-    news = view.news(marks)
-    assert set(news["parts"]) == set(PARTS)
-    assert trace(news["parts"]["charts"], 0).tolist() == [9.0, 8.0]
-    assert [row["text"] for row in news["parts"]["events"] if "Loss" in row["text"]] == [
+    updates = view.updates(revisions)
+    assert set(updates["sections"]) == set(SECTIONS)
+    assert trace(updates["sections"]["charts"], 0).tolist() == [9.0, 8.0]
+    assert [row["text"] for row in updates["sections"]["events"] if "Loss" in row["text"]] == [
         "warning: Loss 8.0.",
         "warning: Loss 9.0.",
     ]
-    assert news["parts"]["answers"][0]["texts"] == ["9.0", "8.0"]
-    assert view.news(news["marks"])["parts"] == {}
+    assert updates["sections"]["answers"][0]["texts"] == ["9.0", "8.0"]
+    assert view.updates(updates["revisions"])["sections"] == {}
 
 
 def test_no_part_turns_the_text_around_it(llf_home):
@@ -116,8 +116,8 @@ def test_no_part_turns_the_text_around_it(llf_home):
     writer.sample(step=1, kind="answer", prompt=turned, text=turned, of="tuned")
     folder.log.write_text(turned)
     view = RunView(folder)
-    news = view.news({}, Options(details=True))
-    shown = [news, bundle(view.watch), shown_details(Opened(folder))]
+    updates = view.updates({}, ViewOptions(details=True))
+    shown = [updates, mime_bundle(view.tracker), details_json(RunDetails(folder))]
     for one in shown:
         assert "\u202e" not in json.dumps(one, ensure_ascii=False)
         assert "gnp" in json.dumps(one)

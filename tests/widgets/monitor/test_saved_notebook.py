@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 TOY = Path(__file__).parents[2] / "ui" / "toy_trainer.py"
-VIEW = "application/vnd.llf.view+json"
+VIEW_MIME_TYPE = "application/vnd.llf.view+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -45,14 +45,14 @@ def bundles(cell):
 def test_a_run_that_grows_while_its_cell_has_long_ended(live_run):
     book = execute(
         f"import llf_widgets as llf\nview = llf.Monitor({live_run!r})\nview",
-        "import time\npoints = lambda: view._front.charts['points']\nfirst = points()\ntime.sleep(2)\nlater = points()",
+        "import time\npoints = lambda: view._view.charts['points']\nfirst = points()\ntime.sleep(2)\nlater = points()",
         f"print(view.state, later > first)\nllf.attach({live_run!r}).stop()\nprint(view.wait(30))",
     )
     [static] = bundles(book.cells[0])
-    assert set(static) == {WIDGET, VIEW, "image/png", "text/html", "text/plain"}
+    assert set(static) == {WIDGET, VIEW_MIME_TYPE, "image/png", "text/html", "text/plain"}
     assert static["text/plain"].startswith("smollm2-sft-lora: stopped. Stopped at step ")
     step = int(static["text/plain"].split("at step ")[1].split(" ")[0])
-    assert (static[VIEW]["state"], static[VIEW]["step"]) == ("stopped", step)
+    assert (static[VIEW_MIME_TYPE]["state"], static[VIEW_MIME_TYPE]["step"]) == ("stopped", step)
     assert "<table" in static["text/html"]
     assert printed(book.cells[2]) == "running True\nstopped\n"
     assert bundles(book.cells[2]) == []  # the summary stands where the view was shown, not in the cell that ran

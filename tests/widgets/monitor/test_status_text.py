@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from llf_widgets.monitor.event_log import log_lines, rows
-from llf_widgets.monitor.facts import Facts
-from llf_widgets.monitor.status_text import front_end, messages, offers, sentence
+from llf_widgets.monitor.event_log import log_lines, log_rows
+from llf_widgets.monitor.snapshot import RunSnapshot
+from llf_widgets.monitor.status_text import available_actions, header_json, messages, status_text
 
 SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_seconds": 4.1}
 
@@ -14,29 +14,29 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
     [
         ("created", {}, "Waiting for the trainer to start.", []),
         ("starting", {}, "Starting the trainer.", ["stop", "kill"]),
-        ("running", {}, "", ["stop", "checkpoint", "set", "kill", "rows"]),
+        ("running", {}, "", ["stop", "checkpoint", "set", "kill", "examples"]),
         ("running", {"attempt": 2, "resumed_from": 90},
-         "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "set", "kill", "rows"]),
-        ("stopping", {}, "Finishing the current step (up to 4 s), then saving a checkpoint.", ["kill", "rows"]),
-        ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is complete.", ["resume", "rows"]),
+         "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "set", "kill", "examples"]),
+        ("stopping", {}, "Finishing the current step (up to 4 s), then saving a checkpoint.", ["kill", "examples"]),
+        ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is complete.", ["resume", "examples"]),
         ("finished", {"elapsed": 643, "output": "/o"},
-         "93 steps in 10:43. The result is in /o.", ["download", "ask", "rows"]),
+         "93 steps in 10:43. The result is in /o.", ["download", "generate", "examples"]),
         ("finished", {"elapsed": 643, "output": "/o", "generates": False},
-         "93 steps in 10:43. The result is in /o.", ["download", "rows"]),
+         "93 steps in 10:43. The result is in /o.", ["download", "examples"]),
         ("failed", {"reason": "The memory limit ended the trainer."},
-         "The memory limit ended the trainer. checkpoint-90 is complete.", ["resume", "rows"]),
+         "The memory limit ended the trainer. checkpoint-90 is complete.", ["resume", "examples"]),
         ("lost", {}, "No heartbeat from the trainer. Its process no longer exists. checkpoint-90 is complete.",
-         ["resume", "rows"]),
+         ["resume", "examples"]),
         ("lost", {"reason": "Its processes are gone. checkpoint-90 is complete: resume continues from it."},
          "No heartbeat from the trainer. Its processes are gone. checkpoint-90 is complete: resume continues from it.",
-         ["resume", "rows"]),
+         ["resume", "examples"]),
         ("broken", {"reason": "r has no status.json."}, "This run cannot be read. r has no status.json.", []),
     ],
 )  # fmt: skip
 def test_each_state_says_what_is_and_offers_what_can_be_done(state, more, says, can):
-    facts = Facts(state=state, **SHARED | more)
-    assert sentence(facts) == says
-    assert offers(facts) == can
+    snapshot = RunSnapshot(state=state, **SHARED | more)
+    assert status_text(snapshot) == says
+    assert available_actions(snapshot) == can
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_each_state_says_what_is_and_offers_what_can_be_done(state, more, says, 
     ],
 )
 def test_a_resumed_run_tells_its_receipt(receipt, said):
-    facts = Facts(state="running", **SHARED | {"attempt": 2, "resumed_from": 90, "receipt": receipt})
-    assert sentence(facts) == f"Attempt 2, resumed from step 90.{said}"
+    snapshot = RunSnapshot(state="running", **SHARED | {"attempt": 2, "resumed_from": 90, "receipt": receipt})
+    assert status_text(snapshot) == f"Attempt 2, resumed from step 90.{said}"
 
 
 def test_what_a_running_run_is_asked_for_depends_on_what_it_has():
-    facts = Facts(state="running", **SHARED | {"held_out": True, "watched": True})
-    assert offers(facts) == ["stop", "checkpoint", "evaluate", "sample", "set", "kill", "rows"]
+    snapshot = RunSnapshot(state="running", **SHARED | {"held_out": True, "watched": True})
+    assert available_actions(snapshot) == ["stop", "checkpoint", "evaluate", "sample", "set", "kill", "examples"]
 
 
 def test_a_finding_offers_its_change_while_the_run_is_running():
@@ -63,13 +63,13 @@ def test_a_finding_offers_its_change_while_the_run_is_running():
     rate = finding | {"change": {"learning_rate": 2e-5}}
     late = finding | {"message": "It learns by heart.", "change": {"max_steps": 3}}
     odd = finding | {"message": "Odd.", "change": {"weather": "fair"}}
-    facts = Facts(**SHARED | {"state": "running", "step": 93, "events": (rate, late, odd)})
-    first, second, third = messages(facts)
+    snapshot = RunSnapshot(**SHARED | {"state": "running", "step": 93, "events": (rate, late, odd)})
+    first, second, third = messages(snapshot)
     assert first["text"] == "The loss rises. Lower it."
     assert first["actions"] == [{"label": "Set the learning rate to 2e-5", "change": {"learning_rate": 2e-5}}]
     assert second["actions"] == [{"label": "Set the last step to 94", "change": {"max_steps": 94}}]
     assert third["actions"] == []
-    assert messages(Facts(**SHARED | {"state": "stopped", "events": (rate,)}))[0]["actions"] == []
+    assert messages(RunSnapshot(**SHARED | {"state": "stopped", "events": (rate,)}))[0]["actions"] == []
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed", "lost"])
@@ -81,7 +81,7 @@ def test_of_a_run_that_has_ended_a_finding_asks_for_nothing(state):
         {"type": "finding", "attempt": 1, "rule": "stalled", "message": "Step 94 has not ended.", "fix": "Stop it.",
          "until": 94},
     )  # fmt: skip
-    said = messages(Facts(**SHARED | {"state": state, "events": events}))
+    said = messages(RunSnapshot(**SHARED | {"state": state, "events": events}))
     assert [one["text"] for one in said] == [
         "It has risen. For the next run: early_stopping_steps 3, learning_rate 2e-5.",
         "It is slower.",
@@ -91,25 +91,27 @@ def test_of_a_run_that_has_ended_a_finding_asks_for_nothing(state):
 
 def test_what_is_said_of_a_step_is_over_when_the_step_is():
     event = {"type": "finding", "attempt": 1, "message": "Step 94 has not ended.", "fix": "Look.", "until": 94}
-    facts = SHARED | {"state": "running", "events": (event,)}
-    assert [one["text"] for one in messages(Facts(**facts | {"step": 93}))] == ["Step 94 has not ended. Look."]
-    assert messages(Facts(**facts | {"step": 94})) == []
+    snapshot = SHARED | {"state": "running", "events": (event,)}
+    assert [one["text"] for one in messages(RunSnapshot(**snapshot | {"step": 93}))] == ["Step 94 has not ended. Look."]
+    assert messages(RunSnapshot(**snapshot | {"step": 94})) == []
 
 
 def test_a_state_from_the_future_is_named_and_offers_nothing():
-    facts = Facts(id="r", state="paused")
-    assert sentence(facts) == "This version of LLF does not know the state 'paused'."
-    assert offers(facts) == []
+    snapshot = RunSnapshot(id="r", state="paused")
+    assert status_text(snapshot) == "This version of LLF does not know the state 'paused'."
+    assert available_actions(snapshot) == []
 
 
 def test_failed_adds_what_to_do_once():
     events = ({"type": "error", "attempt": 1, "message": "m", "what_to_do": "Lower the batch."},)
-    facts = Facts(id="r", state="failed", reason="Out of memory.", events=events)
-    assert sentence(facts) == "Out of memory. Lower the batch. No checkpoint has been saved yet."
-    again = Facts(id="r", state="failed", reason="Out of memory. Lower the batch.", events=events)
-    assert sentence(again).count("Lower the batch.") == 1
-    safe = Facts(id="r", state="failed", reason="Killed by the user. There is no checkpoint yet: resume starts anew.")
-    assert sentence(safe) == safe.reason
+    snapshot = RunSnapshot(id="r", state="failed", reason="Out of memory.", events=events)
+    assert status_text(snapshot) == "Out of memory. Lower the batch. No checkpoint has been saved yet."
+    again = RunSnapshot(id="r", state="failed", reason="Out of memory. Lower the batch.", events=events)
+    assert status_text(again).count("Lower the batch.") == 1
+    safe = RunSnapshot(
+        id="r", state="failed", reason="Killed by the user. There is no checkpoint yet: resume starts anew."
+    )
+    assert status_text(safe) == safe.reason
 
 
 def test_messages_are_those_of_this_attempt_each_once_the_newest_last():
@@ -121,14 +123,14 @@ def test_messages_are_those_of_this_attempt_each_once_the_newest_last():
         {"type": "answer", "attempt": 2, "request": "stop", "ok": False, "message": "it had ended"},
         {"type": "answer", "attempt": 2, "request": "stop", "ok": True, "message": "fine"},
     )
-    texts = [message["text"] for message in messages(Facts(id="r", state="running", attempt=2, events=events))]
+    texts = [message["text"] for message in messages(RunSnapshot(id="r", state="running", attempt=2, events=events))]
     assert texts == ["b Do c.", "a", "Stop was refused: it had ended"]
 
 
 def test_remaining_time_counts_steps_of_now():
-    facts = Facts(id="r", state="running", step=93, total=141, per_step=4.0)
-    assert front_end(facts, 1000.0)["remaining"] == 48 * 4.0
-    assert front_end(Facts(id="r", state="stopped", step=93, total=141, per_step=4.0), 0)["remaining"] is None
+    snapshot = RunSnapshot(id="r", state="running", step=93, total=141, per_step=4.0)
+    assert header_json(snapshot, 1000.0)["remaining"] == 48 * 4.0
+    assert header_json(RunSnapshot(id="r", state="stopped", step=93, total=141, per_step=4.0), 0)["remaining"] is None
 
 
 class TestJournal:
@@ -139,7 +141,7 @@ class TestJournal:
             {"type": "checkpoint_removed", "time": 3, "step": 60},
             {"type": "state", "time": 4, "state": "stopped", "reason": "By hand."},
         ]
-        assert [(row["step"], row["text"]) for row in rows(events)] == [
+        assert [(row["step"], row["text"]) for row in log_rows(events)] == [
             (None, "stopped: By hand."),
             (90, "evaluation 1.351, checkpoint-90 (29.4 MB), checkpoint-60 removed"),
         ]
@@ -147,19 +149,21 @@ class TestJournal:
     def test_an_error_is_not_told_twice(self):
         said = {"type": "state", "state": "failed", "reason": "No data. Add some."}
         failed = [{"type": "error", "message": "No data."}, said]
-        assert [row["text"] for row in rows(failed)] == ["failed", "error: No data."]
-        assert rows(failed[1:])[0]["text"] == "failed: No data. Add some."
+        assert [row["text"] for row in log_rows(failed)] == ["failed", "error: No data."]
+        assert log_rows(failed[1:])[0]["text"] == "failed: No data. Add some."
 
     def test_unknown_types_and_odd_fields_are_left_out(self):
-        assert rows([{"type": "from-the-future"}, {"type": "checkpoint"}, {"type": "data", "examples": "x"}, {}]) == []
+        assert (
+            log_rows([{"type": "from-the-future"}, {"type": "checkpoint"}, {"type": "data", "examples": "x"}, {}]) == []
+        )
 
     def test_packed_rows_are_counted_beside_their_examples(self):
         data = {"type": "data", "examples": 1950, "rows": 61, "tokens": 90000, "trained_tokens": 40000}
-        assert rows([data])[0]["text"] == "data: 1,950 examples in 61 rows, 90,000 tokens, 40,000 trained"
+        assert log_rows([data])[0]["text"] == "data: 1,950 examples in 61 rows, 90,000 tokens, 40,000 trained"
 
     def test_not_finite_evaluation(self):
         assert (
-            rows([{"type": "evaluation", "step": 1, "values": {"eval_loss": float("nan")}}])[0]["text"]
+            log_rows([{"type": "evaluation", "step": 1, "values": {"eval_loss": float("nan")}}])[0]["text"]
             == "evaluation NaN"
         )
 

@@ -1,0 +1,157 @@
+import { h } from '../shared/dom.js';
+import { button, copy, drawMessages } from './messages.js';
+
+/** @import { Context } from '../shared/model' */
+
+const PAUSE_MS = 700;
+
+/**
+ * The configuration as YAML and as Python. What is pasted or typed as YAML, the form follows.
+ * @param {Context} context
+ */
+export function configEditor({ model, el }) {
+  let timer = 0;
+  let dirty = false;
+  const area = h('textarea', {
+    rows: '18',
+    spellcheck: 'false',
+    'aria-label': 'Configuration as YAML. Paste here to fill in the form.'
+  });
+  const python = h('pre', {
+    class: 'llf-Code-python',
+    tabindex: '0',
+    'aria-label': 'Configuration as Python'
+  });
+  const view = (/** @type {'yaml' | 'python'} */ name) => () => {
+    model.set('_view', name);
+    model.save_changes();
+  };
+  const yamlButton = button('YAML', view('yaml'), 'llf-link');
+  const pythonButton = button('Python', view('python'), 'llf-link');
+  const shown = () =>
+    model.get('_view') === 'yaml' ? area.value : model.get('_python');
+  const copyButton = button(
+    'Copy',
+    async () => {
+      await copy(shown());
+      copyButton.textContent = 'Copied';
+      setTimeout(() => (copyButton.textContent = 'Copy'), 2000);
+    },
+    'llf-link llf-push'
+  );
+  const file = h('input', {
+    type: 'file',
+    accept: '.yaml,.yml,.json',
+    hidden: ''
+  });
+  const open = button('Open…', () => file.click(), 'llf-link');
+  const save = button(
+    'Save…',
+    () => {
+      const isYaml = model.get('_view') === 'yaml';
+      const url = URL.createObjectURL(
+        new Blob([shown()], { type: 'text/plain' })
+      );
+      const link = h('a', {
+        href: url,
+        download: `${model.get('_file')}.${isYaml ? 'yaml' : 'py'}`
+      });
+      link.click();
+      URL.revokeObjectURL(url);
+    },
+    'llf-link'
+  );
+  const defaults = h('input', { type: 'checkbox' });
+  const messages = h('div', { class: 'llf-Code-messages' });
+  const note = h(
+    'span',
+    {},
+    'Paste YAML here to fill in the form. LLaMA-Factory YAML works too.'
+  );
+  const foot = h(
+    'div',
+    { class: 'llf-row llf-2 llf-small llf-Code-foot' },
+    note,
+    h('label', { class: 'llf-push llf-nowrap' }, defaults, 'Include defaults')
+  );
+  const head = h(
+    'div',
+    { class: 'llf-Views' },
+    h('h3', {}, 'Configuration'),
+    yamlButton,
+    pythonButton,
+    copyButton,
+    open,
+    save,
+    file
+  );
+  el.replaceChildren(
+    h(
+      'section',
+      { class: 'llf-Code', 'aria-label': 'Configuration as text' },
+      head,
+      area,
+      python,
+      messages,
+      foot
+    )
+  );
+
+  const send = () => {
+    clearTimeout(timer);
+    if (!dirty) {
+      return;
+    }
+    dirty = false;
+    model.send({ type: 'paste', text: area.value });
+  };
+  area.addEventListener('input', () => {
+    dirty = true;
+    clearTimeout(timer);
+    timer = setTimeout(send, PAUSE_MS);
+  });
+  area.addEventListener('change', send);
+  area.addEventListener('blur', () => {
+    send();
+    draw();
+  });
+  defaults.addEventListener('change', () => {
+    model.set('_defaults', defaults.checked);
+    model.save_changes();
+  });
+  file.addEventListener('change', async () => {
+    if (!file.files?.length) {
+      return;
+    }
+    model.send({ type: 'paste', text: await file.files[0].text() });
+    file.value = '';
+  });
+
+  const draw = () => {
+    const isYaml = model.get('_view') === 'yaml';
+    yamlButton.setAttribute('aria-pressed', String(isYaml));
+    pythonButton.setAttribute('aria-pressed', String(!isYaml));
+    yamlButton.classList.toggle('is-current', isYaml);
+    pythonButton.classList.toggle('is-current', !isYaml);
+    area.hidden = !isYaml;
+    python.hidden = isYaml;
+    note.hidden = !isYaml;
+    python.textContent = model.get('_python');
+    defaults.checked = model.get('_defaults');
+    // what is being written stays as it is; so does a text that the form could not follow
+    if (!dirty && document.activeElement !== area) {
+      area.value = model.get('_invalid_text') || model.get('_yaml');
+    }
+    drawMessages(messages, model.get('_messages'), (message, fix) => {
+      dirty = false;
+      area.blur();
+      model.send({ type: 'fix', message, fix });
+    });
+  };
+  model.on('change', draw);
+  draw();
+  return () => {
+    clearTimeout(timer);
+    model.off('change', draw);
+  };
+}

@@ -1,0 +1,111 @@
+import { h, reveal, setText } from '../shared/dom.js';
+import {
+  button,
+  drawMessages,
+  renderText,
+  pendingStart,
+  setDisabled
+} from './messages.js';
+
+/** @import { Context } from '../shared/model' */
+
+const LOST = {
+  level: 'error',
+  text: 'The kernel of this form has shut down. Started runs are not affected. Run this cell again.',
+  fixes: []
+};
+
+/**
+ * Start, the queue, the run's name, and the sentence that says why Start is off or what it will do.
+ * @param {Context} context
+ */
+export function startControls({ model, el }) {
+  let alive = true;
+  const start = button(
+    'Start',
+    () => pending.send({ type: 'start' }),
+    'llf-primary'
+  );
+  const queue = button('Add to queue', () => pending.send({ type: 'queue' }));
+  queue.title = 'Starts when no other run is active on this machine';
+  const name = h('input', {
+    type: 'text',
+    'aria-label': 'Name',
+    spellcheck: 'false'
+  });
+  name.addEventListener('change', () => {
+    model.set('_name', name.value);
+    model.save_changes();
+  });
+  const label = h('label', { class: 'llf-2' }, 'Name');
+  const why = h('p', {
+    id: `llf-why-${Math.random().toString(36).slice(2)}`,
+    role: 'status'
+  });
+  const messages = h('div', { class: 'llf-Start-messages' });
+  for (const node of [start, queue]) {
+    node.setAttribute('aria-describedby', why.id);
+  }
+  el.replaceChildren(
+    h(
+      'section',
+      { class: 'llf-Start', 'aria-label': 'Start' },
+      h('span', { class: 'llf-Start-buttons' }, start, queue),
+      label,
+      name,
+      why,
+      messages
+    )
+  );
+
+  const draw = () => {
+    const waiting = pending.state.waiting;
+    for (const node of [start, queue]) {
+      setDisabled(node, waiting || !alive || !model.get('_ready'));
+    }
+    setText(start, waiting ? 'Starting…' : 'Start');
+    queue.hidden = !model.get('_busy');
+    if (document.activeElement !== name) {
+      name.value = model.get('_name');
+    }
+    name.placeholder = model.get('_suggested');
+    const parts = waiting
+      ? [[pending.text()]]
+      : model
+          .get('_sentence')
+          .map((/** @type {{ text: string, key?: string }} */ part) =>
+            part.key
+              ? [
+                  button(
+                    part.text,
+                    () => model.send({ type: 'focus_field', key: part.key }),
+                    'llf-link'
+                  )
+                ]
+              : renderText(part.text)
+          );
+    why.replaceChildren(...parts.flat());
+    const list = alive ? model.get('_messages') : [LOST];
+    drawMessages(messages, list, (message, fix) =>
+      model.send({ type: 'fix', message, fix })
+    );
+  };
+  const lost = () => {
+    alive = false;
+    draw();
+  };
+  const pending = pendingStart(model, draw);
+  const onMessage = (/** @type {any} */ content) =>
+    content.type === 'reveal' &&
+    reveal(() => el.closest('.llf-Studio')?.querySelector(`.${content.part}`));
+  model.on('change', draw);
+  model.on('comm_live_update', lost);
+  model.on('msg:custom', onMessage);
+  draw();
+  return () => {
+    pending.dispose();
+    model.off('msg:custom', onMessage);
+    model.off('change', draw);
+    model.off('comm_live_update', lost);
+  };
+}

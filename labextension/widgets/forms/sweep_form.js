@@ -1,0 +1,236 @@
+import { h, setText } from '../shared/dom.js';
+import {
+  button,
+  drawMessages,
+  renderText,
+  pendingStart,
+  setDisabled
+} from './messages.js';
+
+/** @import { Context } from '../shared/model' */
+
+const SWEEP_PAUSE_MS = 300;
+
+/**
+ * @typedef {{ key: string, label: string, text: string, hint: string }} Varied
+ * @typedef {[string, [string, string][]][]} Offered section, and key and label of its fields
+ */
+
+/**
+ * A sweep: a small table of fields and their values, how many runs they make, and the button that starts them.
+ * @param {Context} context
+ */
+export function sweepForm({ model, el }) {
+  const own = `llf-sweep-${Math.random().toString(36).slice(2)}`;
+  let alive = true;
+  let focus = -1;
+  const toggle = button(
+    'Sweep over several values…',
+    () => {
+      model.set('_expanded', !model.get('_expanded'));
+      model.save_changes();
+    },
+    'llf-link'
+  );
+  toggle.setAttribute('aria-controls', own);
+  const body = h('tbody', {});
+  const table = h(
+    'table',
+    { class: 'llf-Table llf-Sweep-table' },
+    h(
+      'thead',
+      {},
+      h(
+        'tr',
+        {},
+        h('th', { scope: 'col' }, 'Field'),
+        h('th', { scope: 'col' }, 'Values, separated by commas'),
+        h('td', {})
+      )
+    ),
+    body
+  );
+  const add = button(
+    'Combine with another field',
+    () => {
+      focus = model.get('_rows').length;
+      model.send({ type: 'add' });
+    },
+    'llf-link'
+  );
+  const start = button(
+    'Start',
+    () => pending.send({ type: 'start', runs: model.get('_runs') }),
+    'llf-primary'
+  );
+  const why = h('p', { id: `${own}-why`, role: 'status' });
+  start.setAttribute('aria-describedby', why.id);
+  const again = button(
+    'Start another sweep',
+    () => model.send({ type: 'again' }),
+    'llf-link'
+  );
+  const messages = h('div', { class: 'llf-Start-messages' });
+  const inner = h(
+    'div',
+    { id: own, class: 'llf-Sweep-body' },
+    table,
+    h('div', {}, add),
+    h('div', { class: 'llf-row' }, start),
+    h('div', {}, why, again),
+    messages
+  );
+  el.replaceChildren(
+    h('section', { class: 'llf-Sweep', 'aria-label': 'Sweep' }, toggle, inner)
+  );
+  /** @type {VariedRow[]} */
+  const rows = [];
+
+  const draw = () => {
+    const open = model.get('_expanded');
+    toggle.setAttribute('aria-expanded', String(open));
+    inner.hidden = !open;
+    if (!open) {
+      return;
+    }
+    /** @type {Varied[]} */
+    const varied = model.get('_rows');
+    while (rows.length > varied.length) {
+      rows.pop()?.node.remove();
+    }
+    while (rows.length < varied.length) {
+      rows.push(
+        new VariedRow(
+          `${own}-${rows.length}`,
+          rows.length,
+          content => model.send(content),
+          () => add.focus()
+        )
+      );
+      body.append(rows[rows.length - 1].node);
+    }
+    table.classList.toggle('is-single', varied.length === 1);
+    const keys = varied.map(row => row.key);
+    varied.forEach((row, index) =>
+      rows[index].update(row, model.get('_choices'), keys)
+    );
+    if (focus >= 0 && rows[focus]) {
+      rows[focus].field.focus();
+      focus = -1;
+    }
+    const count = model.get('_runs');
+    const waiting = pending.state.waiting;
+    start.textContent = waiting
+      ? 'Starting…'
+      : count
+        ? `Start ${count} run${count > 1 ? 's' : ''}`
+        : 'Start';
+    setDisabled(start, waiting || !alive || !model.get('_ready'));
+    setText(why, waiting ? pending.text() : model.get('_sentence'));
+    again.hidden = !model.get('_again');
+    drawMessages(messages, model.get('_messages'), (message, fix) =>
+      model.send({ type: 'fix', message, fix })
+    );
+  };
+  const lost = () => {
+    alive = false;
+    draw();
+  };
+  const pending = pendingStart(model, draw);
+  model.on('change', draw);
+  model.on('comm_live_update', lost);
+  draw();
+  return () => {
+    pending.dispose();
+    model.off('change', draw);
+    model.off('comm_live_update', lost);
+  };
+}
+
+/** A field and its values. Updated in place, so focus and what is being typed stay. */
+class VariedRow {
+  /** @param {string} id @param {number} index @param {(content: object) => void} send @param {() => void} leave */
+  constructor(id, index, send, leave) {
+    this.key = '';
+    this.sent = '';
+    let timer = 0;
+    this.field = h('select', {
+      'aria-label': index ? `Field ${index + 1}` : 'Field'
+    });
+    this.values = h('input', {
+      type: 'text',
+      spellcheck: 'false',
+      autocomplete: 'off',
+      'aria-describedby': `${id}-hint`
+    });
+    this.hint = h('div', { class: 'llf-2 llf-small', id: `${id}-hint` });
+    this.remove = button(
+      'Remove',
+      () => {
+        send({ type: 'remove', row: index });
+        leave();
+      },
+      'llf-link'
+    );
+    const tell = () => {
+      clearTimeout(timer);
+      if (this.values.value === this.sent) {
+        return;
+      }
+      this.sent = this.values.value;
+      send({ type: 'values', key: this.key, text: this.sent });
+    };
+    this.values.addEventListener('input', () => {
+      clearTimeout(timer);
+      timer = setTimeout(tell, SWEEP_PAUSE_MS);
+    });
+    this.values.addEventListener('change', tell);
+    this.field.addEventListener('change', () => {
+      tell();
+      send({ type: 'field', row: index, key: this.field.value });
+    });
+    this.node = h(
+      'tr',
+      {},
+      h('td', {}, this.field),
+      h('td', {}, this.values, this.hint),
+      h('td', {}, this.remove)
+    );
+  }
+
+  /** @param {Varied} row @param {Offered} offered @param {string[]} taken keys that have a row */
+  update(row, offered, taken) {
+    const groups = offered.map(([title, pairs]) => [
+      title,
+      pairs.filter(([key]) => key === row.key || !taken.includes(key))
+    ]);
+    const drawn = JSON.stringify(groups);
+    if (this.field.dataset.drawn !== drawn) {
+      this.field.dataset.drawn = drawn;
+      this.field.replaceChildren(
+        .../** @type {Offered} */ (groups).map(([title, pairs]) =>
+          h(
+            'optgroup',
+            { label: title },
+            ...pairs.map(([value, label]) => h('option', { value }, label))
+          )
+        )
+      );
+    }
+    this.field.value = row.key;
+    const typing =
+      this.key === row.key &&
+      document.activeElement === this.values &&
+      this.values.value !== this.sent;
+    if (!typing) {
+      if (this.values.value !== row.text) {
+        this.values.value = row.text;
+      }
+      this.sent = row.text;
+    }
+    this.key = row.key;
+    this.values.setAttribute('aria-label', `Values of ${row.label}`);
+    this.hint.replaceChildren(...renderText(`\`${row.key}\`: ${row.hint}`));
+    this.remove.setAttribute('aria-label', `Remove ${row.label}`);
+  }
+}

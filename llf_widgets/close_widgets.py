@@ -1,0 +1,16 @@
+"""Closes a view with all its children."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipywidgets import DOMWidget
+
+
+def close_descendants(view: DOMWidget) -> None:
+    """Close all descendants of a view and their layouts, which ipywidgets leaves open."""
+    for part in getattr(view, "children", ()):
+        close_descendants(part)
+        part.close()
+    view.layout.close()

@@ -1,0 +1,80 @@
+"""The configuration as text; pasted YAML updates the form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.messages import Message, messages_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_widgets.forms.state import FormState
+
+
+class ConfigEditor(FormWidget):
+    """YAML and Python of the form's values.
+
+    Args:
+        state: the form's values.
+        on_change: called after the state has changed.
+    """
+
+    _component = traitlets.Unicode("config_editor").tag(sync=True)
+    _view = traitlets.Enum(["yaml", "python"], "yaml").tag(sync=True)
+    _defaults = traitlets.Bool(default_value=False).tag(sync=True)
+    _yaml = traitlets.Unicode().tag(sync=True)
+    _python = traitlets.Unicode().tag(sync=True)
+    _file = traitlets.Unicode("config").tag(sync=True)
+    _invalid_text = traitlets.Unicode("").tag(sync=True)
+    _messages: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
+
+    def __init__(self, state: FormState, on_change: Callable[[], None]) -> None:
+        self._state = state
+        self._on_change = on_change
+        self._shown_messages: Sequence[Message] = ()
+        super().__init__()
+        self.on_msg(self._receive)
+        self.observe(lambda _: self.refresh(), names=["_defaults"])
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether the pasted text is invalid, so that form and text differ."""
+        return bool(self._invalid_text)
+
+    def discard_invalid_text(self) -> None:
+        """Discard an invalid text after the form was edited."""
+        self._invalid_text = ""
+
+    def refresh(self) -> None:
+        """Update the text from the state, with problems of unknown keys."""
+        if not self._invalid_text:
+            self._shown_messages = [
+                Message.from_problem(problem, with_line=True) for problem in self._state.problems("")
+            ]
+        with self.hold_sync():
+            self._yaml = self._state.yaml(defaults=self._defaults)
+            self._python = self._state.python()
+            self._messages = messages_json(self._shown_messages)
+
+    def paste(self, text: str) -> None:
+        """Replace the values with a YAML text; an invalid text stays in the pane with the reason."""
+        try:
+            self._state.load_text(text, defaults=self._defaults)
+            self._invalid_text = ""
+        except ValueError as error:
+            self._invalid_text = text
+            self._shown_messages = [Message("error", str(error), (("Discard the text", {}),))]
+        self._on_change()
+
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        if content["type"] == "paste":
+            self.paste(content["text"])
+        elif content["type"] == "fix" and content["message"] < len(self._shown_messages):
+            changes = self._shown_messages[content["message"]].fixes[content["fix"]][1]
+            self._invalid_text = ""
+            self._state.apply(changes)
+            self._on_change()

@@ -1,0 +1,81 @@
+"""Checks names in the form against a hub in a background thread, so that typing never waits for the network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.config.name_checks import query_hub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from llf_core.config.name_checks import Answer, Question
+
+DEBOUNCE_SECONDS = 0.3
+"""Seconds without new questions before the hub is queried, so that a name is checked once it is typed."""
+RETRY_SECONDS = 60.0
+"""Seconds after which an unreachable hub is queried again."""
+
+
+class HubLookup:
+    """Answers from a hub so far.
+
+    Args:
+        on_answer: called in the background thread when there are new answers.
+    """
+
+    def __init__(self, on_answer: Callable[[], None]) -> None:
+        self._on_answer = on_answer
+        self._lock = threading.Lock()
+        self._requested: tuple[Question, ...] = ()
+        self._answers: dict[Question, tuple[Answer, float]] = {}
+        self._thread: threading.Thread | None = None
+
+    @property
+    def answers(self) -> Mapping[Question, Answer]:
+        """Answers by question."""
+        with self._lock:
+            return {question: answer for question, (answer, _) in self._answers.items()}
+
+    def request(self, questions: Iterable[Question]) -> None:
+        """Set the current questions; returns at once. Answered questions are not repeated."""
+        with self._lock:
+            self._requested = tuple(questions)
+            if self._unanswered() and self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="llf-form-hub", daemon=True)
+                self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until all questions are answered."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+
+    def _unanswered(self) -> tuple[Question, ...]:
+        """Questions without a valid answer. The caller holds the lock."""
+        now = time.monotonic()
+        known = {
+            question
+            for question, (answer, at) in self._answers.items()
+            if answer.there is not None or now - at < RETRY_SECONDS
+        }
+        return tuple(question for question in self._requested if question not in known)
+
+    def _run(self) -> None:
+        before: tuple[Question, ...] = ()
+        while True:
+            with self._lock:
+                questions = self._unanswered()
+                if not questions:
+                    self._thread = None
+                    return
+            if questions != before:  # somebody may be typing
+                before = questions
+                time.sleep(DEBOUNCE_SECONDS)
+                continue
+            found = query_hub(questions)
+            with self._lock:
+                self._answers |= {question: (answer, time.monotonic()) for question, answer in found.items()}
+            self._on_answer()

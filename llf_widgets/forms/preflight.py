@@ -1,0 +1,141 @@
+"""Checks before Start besides the config: environment, disk, device."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.launch import free_bytes
+from llf_core.runs import home
+from llf_core.runs.folder import blocked_path_message
+from llf_widgets.forms.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.config import RunConfig
+    from llf_core.launch.queue import RunAhead
+
+INSTALL = 'pip install "llf[train]"'
+TRAINING_PACKAGES = ("torch", "transformers", "peft", "datasets")
+DRIVE = Path("/content/drive/MyDrive")
+_GB = 1e9
+_SPARE_FACTOR = 1.2
+
+
+def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -> list[Message]:
+    """Messages to show before Start; errors disable it.
+
+    Args:
+        config: the form's config; None if it has errors, then only the machine is checked.
+        ahead: running and queued runs on this machine.
+    """
+    folder = home()
+    found = [check_packages(), check_writable(folder), check_persistence(folder)]
+    if config is not None:
+        found.append(check_disk(disk_bytes(config), folder))
+    found.append(check_machine_load(ahead))
+    return [message for message in found if message is not None]
+
+
+def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | None:
+    """An error if a package for training is not installed. Nothing is imported."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    names = " and ".join(f"`{name}`" for name in missing[:2])
+    text = (
+        f"Training needs {names}, which is not installed. Run `{INSTALL}` and restart the kernel. "
+        "The form keeps its values."
+    )
+    return Message("error", text, copy=INSTALL)
+
+
+def check_writable(folder: Path) -> Message | None:
+    """An error if the folder of runs is not writable."""
+    if (said := blocked_path_message(folder)) is not None:
+        return Message("error", said)
+    place = _existing(folder / "runs")
+    if os.access(place, os.W_OK | os.X_OK):
+        return None
+    text = f"Runs cannot be saved: `{place}` is read-only. Set `LLF_HOME` to a writable folder."
+    return Message("error", text)
+
+
+def check_disk(needed: int | None, folder: Path, runs: int = 1) -> Message | None:
+    """An error if the disk has too little space for the run, a warning if little would remain.
+
+    Args:
+        needed: bytes that a run will write; None if the model's size is unknown.
+        folder: the folder of runs.
+        runs: number of runs.
+    """
+    if needed is None:
+        return None
+    free = free_bytes(folder)
+    needed *= runs
+    writes = f"The {'run' if runs == 1 else f'{runs} runs'} will write about {needed / _GB:.1f} GB"
+    if free < needed:
+        text = (
+            f"{writes}, and {free / _GB:.1f} GB are free in `{folder}`. Expected at least "
+            f"{needed / _GB:.1f} GB: keep fewer checkpoints, or set `LLF_HOME` to a folder on a larger disk."
+        )
+        return Message("error", text)
+    if free < _SPARE_FACTOR * needed:
+        return Message("warning", f"{writes} of the {free / _GB:.1f} GB free in `{folder}`.")
+    return None
+
+
+def check_persistence(folder: Path) -> Message | None:
+    """A warning in Colab if the run's folder is lost with the runtime."""
+    if "google.colab" not in sys.modules or folder.is_relative_to(DRIVE.parent):
+        return None
+    text = (
+        "Google Drive is not mounted, so the run is lost when this Colab session ends. "
+        "Mount Drive, then run this cell again."
+    )
+    return Message("warning", text, copy="from google.colab import drive; drive.mount('/content/drive')")
+
+
+def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
+    """A note if other runs use this device or wait for it, with the effect of queueing.
+
+    Args:
+        ahead: runs that a queued run would wait for, in order.
+    """
+    if not ahead:
+        return None
+    going = [one for one in ahead if not one.waits]
+    first, others, waiting = ahead[0], len(going) - 1, len(ahead) - len(going)
+    said = f"{first}{' left' if first.remaining else ''}"
+    after = "it" if len(ahead) == 1 else f"these {len(ahead)}"
+    queue = f"If queued, this run starts after {after}."
+    if not going:
+        return Message("note", f"Another run is about to start on this device: {said}. {queue}")
+    if others:
+        said += f", and {others} more"
+    if waiting:
+        said += f"; {waiting} queued"
+    together = (
+        "Running both at once takes about twice"
+        if not others
+        else f"Running all at once takes about {others + 2} times"
+    )
+    return Message("note", f"Another run uses this device: {said}. {together} as long. {queue}")
+
+
+def disk_bytes(config: RunConfig) -> int | None:
+    """Bytes that a run will write; None if the model's size is unknown."""
+    from llf_core.estimate import forecast_disk
+
+    return forecast_disk(config)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or its nearest existing parent."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

@@ -1,0 +1,119 @@
+"""Start, queue, run name, and a sentence about why Start is disabled or what it will do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.messages import Message, messages_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+class StartControls(FormWidget):
+    """The Start button and its surroundings.
+
+    Args:
+        on_start: called when a button is pressed; with True for the queue.
+        on_focus_field: called with a key when its name in the sentence is pressed.
+        on_fix: called with the changes of a fix.
+    """
+
+    _component = traitlets.Unicode("start_controls").tag(sync=True)
+    _ready = traitlets.Bool(default_value=False).tag(sync=True)
+    _busy = traitlets.Bool(default_value=False).tag(sync=True)
+    _name = traitlets.Unicode("").tag(sync=True)
+    _suggested = traitlets.Unicode("").tag(sync=True)
+    _sentence: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
+    _messages: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
+
+    def __init__(
+        self,
+        *,
+        on_start: Callable[[bool], Any],
+        on_focus_field: Callable[[str], None],
+        on_fix: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._on_start = on_start
+        self._on_focus_field = on_focus_field
+        self._on_fix = on_fix
+        self._shown_messages: Sequence[Message] = ()
+        super().__init__()
+        self.on_msg(self._receive)
+
+    @property
+    def name(self) -> str:
+        """Name of the run to start."""
+        return self._name.strip() or self._suggested
+
+    @property
+    def ready(self) -> bool:
+        """Whether Start is enabled."""
+        return bool(self._ready)
+
+    def show(
+        self,
+        *,
+        ready: bool,
+        busy: bool,
+        sentence: Sequence[Mapping[str, str]],
+        messages: Sequence[Message],
+        suggested: str,
+    ) -> None:
+        """Update the pane.
+
+        Args:
+            ready: whether Start is enabled.
+            busy: whether another run is active, so that the queue is offered.
+            sentence: its parts; a part with a `key` links to that field.
+            messages: messages below it.
+            suggested: default name of the run.
+        """
+        self._shown_messages = messages
+        with self.hold_sync():
+            self._ready = ready
+            self._busy = busy
+            self._sentence = [dict(part) for part in sentence]
+            self._messages = messages_json(messages)
+            self._suggested = suggested
+
+    def reveal(self, part: str) -> None:
+        """Scroll a part of the form into view.
+
+        Args:
+            part: CSS class of its element.
+        """
+        self.send({"type": "reveal", "part": part})
+
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        if content["type"] in {"start", "queue"}:
+            try:
+                self._on_start(content["type"] == "queue")
+            finally:
+                self.send({"type": "done"})
+        elif content["type"] == "focus_field":
+            self._on_focus_field(content["key"])
+        elif content["type"] == "fix" and content["message"] < len(self._shown_messages):
+            self._on_fix(self._shown_messages[content["message"]].fixes[content["fix"]][1])
+
+
+def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[str]) -> list[dict[str, str]]:
+    """Why Start is disabled: number of errors, a link to each field, and its section.
+
+    Args:
+        errors: label, key and section of each field with an error.
+        others: other problems, in a word or two.
+    """
+    total = len(errors) + len(others)
+    if not total:
+        return []
+    parts = [{"text": f"To start, fix {total} error{'s' if total > 1 else ''}: "}]
+    for index, (label, key, section) in enumerate(errors):
+        parts += [{"text": "; "}] if index else []
+        parts += [{"text": label, "key": key}, {"text": f", in {section}"}]
+    if others:
+        parts.append({"text": ("; " if errors else "") + "; ".join(others)})
+    return [*parts, {"text": "."}]

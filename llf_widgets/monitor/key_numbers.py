@@ -1,0 +1,170 @@
+"""The key numbers of a run with comparisons, formatted from `runs.summary_numbers`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.metric_catalog import EVAL_PREFIX, KeyMetric, held_out_label, key_metrics, primary_metric
+from llf_core.runs.smoothing import label
+from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
+from llf_widgets.monitor import formatting
+from llf_widgets.monitor.snapshot import Number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+
+    from llf_core.runs.summary_numbers import Series
+
+    Smoothed = Mapping[str, np.ndarray]
+
+NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
+LOSS = KeyMetric("loss", "Training loss", "number")
+
+
+def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number, ...]:
+    """The six numbers at the top of the view: key metrics first, speed and memory last.
+
+    Args:
+        series: what the run logged.
+        smoothed: smoothed values `[n]`, aligned with the series of that name.
+        window: smoothing window in steps; 0 for none.
+    """
+    told = [
+        _training(series, smoothed, window, one)
+        if last(series, EVAL_PREFIX + one.name) is None
+        else _held_out(series, one)
+        for one in key_metrics(series)
+    ]
+    if primary_metric(series) == "loss":
+        told.append(_training(series, smoothed, window, LOSS))
+        told += [] if told[1:] and last(series, EVAL_PREFIX + "loss") is None else [_evaluation(series)]
+    peak, norm = highest(series, "learning_rate"), median(series, "grad_norm")
+    return (
+        *[
+            *told,
+            _last(series, "learning_rate", "Learning rate", formatting.rate, _note("peak", formatting.rate, peak)),
+            _last(series, "grad_norm", "Gradient norm", formatting.number, _note("median", formatting.number, norm)),
+        ][:4],
+        _last(series, "tokens_per_second", "Tokens per second", formatting.count, _trained_share(series)),
+        _memory(series),
+    )  # fmt: skip
+
+
+def summary_rows(
+    series: Series, smoothed: Smoothed, window: int, events: Sequence[dict[str, Any]], elapsed: float
+) -> list[tuple[str, str, str]]:
+    """The rows of a saved notebook's table: (label, value, comparison), without unknown ones.
+
+    Args:
+        series: what the run logged.
+        smoothed: smoothed values `[n]`, aligned with the series of that name.
+        window: smoothing window in steps; 0 for none.
+        events: events of the run.
+        elapsed: seconds of training.
+    """
+    rows = [(one.label, one.value, one.note) for one in _told(series, smoothed, window)]
+    tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
+    if tokens is not None:
+        rows.append(
+            ("Tokens", formatting.count(tokens), "" if trained is None else f"{formatting.count(trained)} trained")
+        )
+    speed, memory = median(series, "tokens_per_second"), highest(series, "memory")
+    if speed is not None:
+        rows.append(("Tokens per second, median", formatting.count(speed), ""))
+    if memory is not None:
+        rows.append(("Peak memory", " ".join(formatting.size(memory)), ""))
+    rows.append(("Time", formatting.duration(elapsed), ""))
+    for event in reversed(events):
+        if event.get("type") == "model" and isinstance(event.get("trainable"), int):
+            rows.append(
+                ("Trainable", formatting.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters")
+            )
+            break
+    by_hand = [str(event["says"]) for event in events if event.get("type") == "steered" and _by_hand(event)]
+    if by_hand:
+        rows.append(("Changed while running", str(len(by_hand)), " ".join(by_hand)))
+    return rows
+
+
+def _told(series: Series, smoothed: Smoothed, window: int) -> list[Number]:
+    """Key metrics, validation before training, then the losses if they are meaningful."""
+    told = []
+    for one in key_metrics(series):
+        if last(series, EVAL_PREFIX + one.name) is not None:
+            told.append(_held_out_row(series, one))
+        if last(series, one.name) is not None:
+            told.append(_training(series, smoothed, window, one))
+    if primary_metric(series) == "loss":
+        told += [_training(series, smoothed, window, LOSS)] if last(series, "loss") is not None else []
+        told += [_evaluation(series)] if last(series, EVAL_PREFIX + "loss") is not None else []
+    return told
+
+
+def _by_hand(event: dict[str, Any]) -> bool:
+    return "says" in event and not event.get("again")
+
+
+def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -> Number:
+    """A training metric: last value, with the smoothed and the first one."""
+    now, began = last(series, one.name), first(series, one.name)
+    if now is None or began is None:
+        return Number(one.label, NONE, note="not logged yet")
+    if not math.isfinite(now):
+        return Number(one.label, formatting.number(now), note="not a finite number")
+    mean = last_finite(smoothed.get(one.name, line(series, one.name)[1]))
+    notes = [f"{formatting.value(mean, one.form)} {label(window)}"] if window and mean is not None else []
+    notes.append(f"first {formatting.value(began, one.form)}")
+    return Number(one.label, formatting.value(now, one.form), note="; ".join(notes))
+
+
+def _held_out(series: Series, one: KeyMetric) -> Number:
+    """A validation metric, with that of the training."""
+    value, training = last(series, EVAL_PREFIX + one.name), last(series, one.name)
+    note = "" if training is None else f"training {formatting.value(training, one.form)}"
+    return Number(held_out_label(one.label), _write(value, one), note=note)
+
+
+def _held_out_row(series: Series, one: KeyMetric) -> Number:
+    steps, values = line(series, EVAL_PREFIX + one.name)
+    began = f"first {formatting.value(float(values[0]), one.form)}, " if values.size > 1 else ""
+    return Number(held_out_label(one.label), _write(float(values[-1]), one), note=f"{began}at step {int(steps[-1]):,}")
+
+
+def _write(value: float | None, one: KeyMetric) -> str:
+    return NONE if value is None else formatting.value(value, one.form)
+
+
+def _evaluation(series: Series) -> Number:
+    now, found = last(series, EVAL_PREFIX + "loss"), best(series, EVAL_PREFIX + "loss")
+    if now is None:
+        return Number("Evaluation loss", NONE, note="not evaluated yet")
+    note = "" if found is None else f"best {formatting.number(found[1])} at step {found[0]:,}"
+    return Number("Evaluation loss", formatting.number(now), note=note)
+
+
+def _last(series: Series, name: str, label: str, write: Callable[[float], str], note: str) -> Number:
+    value = last(series, name)
+    return Number(label, NONE) if value is None else Number(label, write(value), note=note)
+
+
+def _note(word: str, write: Callable[[float], str], value: float | None) -> str:
+    return "" if value is None else f"{word} {write(value)}"
+
+
+def _memory(series: Series) -> Number:
+    now, most = last(series, "memory"), highest(series, "memory")
+    if now is None:
+        return Number("Memory", NONE)
+    return Number(
+        "Memory", *formatting.size(now), note="" if most is None else "highest {} {}".format(*formatting.size(most))
+    )
+
+
+def _trained_share(series: Series) -> str:
+    tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
+    if tokens is None or trained is None or not tokens > 0:
+        return ""
+    return f"{formatting.share(trained / tokens)} of them in the loss"

@@ -1,0 +1,90 @@
+"""The state of a run at one moment as plain values, so that everything derived from it can be tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from llf_core.runs.pace import remaining
+
+LIVE_STATES = ("created", "starting", "running", "stopping")
+STEERABLE = ("starting", "running", "stopping")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A key number: formatted `value`, its `unit`, and `note`, a comparison."""
+
+    label: str
+    value: str
+    unit: str = ""
+    note: str = ""
+
+    def json(self) -> dict[str, str]:
+        """The number for the front end."""
+        return {"label": self.label, "value": self.value, "unit": self.unit, "note": self.note}
+
+
+@dataclass(frozen=True)
+class RunSnapshot:
+    """A run as described by its folder. Times are Unix seconds, None if unknown.
+
+    Attributes:
+        queue: what a queued run waits for, as a sentence.
+        receipt: comparison of the first steps of a resumed attempt with the log; None if there is none.
+        progress: the current `progress` event before the first step; None if there is none.
+        phase: the current `phase` event before the first step; None if there is none.
+        phase_seconds: duration of the current phase.
+        peak_learning_rate: current peak of the learning rate schedule.
+        held_out: whether there are validation examples.
+        watched: whether there are sample prompts.
+        events: warnings, findings, answers to requests and errors, in order.
+        generates: whether the result generates text; a reward model does not.
+    """
+
+    id: str
+    state: str
+    name: str = ""
+    description: str = ""
+    reason: str | None = None
+    step: int = 0
+    total: int = 0
+    attempt: int = 1
+    created: float | None = None
+    ended: float | None = None
+    heartbeat: float | None = None
+    elapsed: float = 0.0
+    per_step: float | None = None
+    step_seconds: float | None = None
+    epoch: float | None = None
+    epochs: float | None = None
+    resumed_from: int | None = None
+    receipt: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+    phase: dict[str, Any] | None = None
+    phase_seconds: float = 0.0
+    queue: str = ""
+    checkpoints: tuple[int, ...] = ()
+    checkpoint_time: float | None = None
+    output: str | None = None
+    peak_learning_rate: float | None = None
+    held_out: bool = False
+    watched: bool = False
+    generates: bool = True
+    numbers: tuple[Number, ...] = ()
+    events: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def live(self) -> bool:
+        """Whether the run may still change."""
+        return self.state in LIVE_STATES
+
+    @property
+    def last_step(self) -> int:
+        """Right end of the step axis: planned steps; for an ended run its last step."""
+        return self.total if self.live or not self.step else self.step
+
+    @property
+    def remaining(self) -> float | None:
+        """Estimated seconds to the last planned step; None if unknown."""
+        return remaining(self.state, self.step, self.total, self.per_step)
