@@ -137,7 +137,9 @@ async def test_a_disk_that_hangs_keeps_neither_the_server_nor_other_requests(ask
 
     whole, stuck = make_run("whole", state="finished"), make_run("stuck", state="finished")
     read_run, released = routes.read_run, threading.Event()
-    monkeypatch.setattr(routes, "read_run", lambda folder: released.wait(30) if folder.id == stuck.id else read_run(folder))
+    monkeypatch.setattr(
+        routes, "read_run", lambda folder: released.wait(30) if folder.id == stuck.id else read_run(folder)
+    )
     monkeypatch.setitem(handler.RunsAPIHandler.run_in_thread.__kwdefaults__, "max_seconds", 0.5)
     waiting = asyncio.ensure_future(ask("runs", stuck.id))
     await asyncio.sleep(0.05)
