@@ -23,15 +23,14 @@ ADAPTERS = (
     Rule(
         ("adapter_name_or_path", "quantization_bit", "create_new_adapter"),
         _wants_several,
-        "An adapter cannot be merged into a quantized model without loss: with quantization_bit only one adapter "
-        "can be given, and training goes on with it.",
-        (Fix("Train unquantized", {"quantization_bit": None}),),
+        "An adapter cannot be merged into a quantized model without loss, so with quantization_bit only one adapter "
+        "can be given, which training continues.",
+        (Fix("Do not quantize", {"quantization_bit": None}),),
     ),
     Rule(
         ("create_new_adapter", "adapter_name_or_path"),
         lambda config: bool(config.get("create_new_adapter")) and not config.get("adapter_name_or_path"),
-        "`create_new_adapter` says what happens to `adapter_name_or_path`, which is not set: a new adapter is "
-        "trained anyway.",
+        "`create_new_adapter` applies to `adapter_name_or_path`, which is not set: a new adapter is trained anyway.",
         (Fix("Remove it", {"create_new_adapter": None}),),
         severity="note",
     ),
@@ -44,7 +43,7 @@ ADAPTERS = (
         ),
         (
             Fix("Train with LoRA", {"finetuning_type": "lora"}),
-            Fix("Leave the adapter out", {"adapter_name_or_path": None}),
+            Fix("Remove the adapter", {"adapter_name_or_path": None}),
         ),
     ),
 )

@@ -30,46 +30,46 @@ PREFERENCE: tuple[Rule, ...] = (
         ("trust_remote_code", "ref_model", "teacher_model", "reward_model"),
         lambda c: bool(c.model.trust_remote_code) and _second(c) is not None,
         lambda c: (
-            f"Trust in remote code (trust_remote_code) holds for {_second(c)} too: code that lies beside "
-            f"{c.get(_second(c) or '')} runs on this machine. Go on if you trust both."
+            f"`trust_remote_code` applies to {_second(c)} too: Python code that comes with {c.get(_second(c) or '')} "
+            "runs with your permissions. Continue if you trust both."
         ),
-        (Fix("Run no code of models", {"trust_remote_code": False}),),
+        (Fix("Do not run code of models", {"trust_remote_code": False}),),
         severity="warning",
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),
         lambda c: stage_of(c).uses_reference(c) and bool(c.get("neftune_noise_alpha")),
         lambda c: (
-            f"Stage {c.stage.stage} compares the model with a reference, and noise on the embeddings of one of them "
-            "would be taken for what was learned."
+            f"Stage {c.stage.stage} compares the policy with a reference model, and NEFTune adds noise to the policy "
+            "only, which would count as a difference. Expected no noise."
         ),
-        (Fix("No noise", {"neftune_noise_alpha": None}),),
+        (Fix("Remove the noise", {"neftune_noise_alpha": None}),),
     ),
     Rule(
         ("ref_model_quantization_bit", "ref_model_adapters", "adapter_name_or_path"),
         lambda c: stage_of(c).has_reference and bool(c.get("ref_model_quantization_bit")) and _adapters(c) > 1,
         lambda c: (
-            f"The {_adapters(c)} adapters cannot be merged into a quantized reference without loss. Expected one, or a "
-            "reference that is not quantized."
+            f"The {_adapters(c)} adapters cannot be merged into a quantized reference model without loss. Expected one "
+            "adapter, or a reference model that is not quantized."
         ),
         (Fix("Do not quantize it", {"ref_model_quantization_bit": None}),),
     ),
     Rule(
         ("precompute_ref_log_probs", "streaming"),
         lambda c: stage_of(c).compares and bool(c.get("precompute_ref_log_probs")) and bool(c.data.streaming),
-        "The reference cannot be asked about all examples beforehand where they come from a stream.",
+        "The log-probabilities of the reference model cannot be precomputed for a streamed data set.",
         (
-            Fix("Ask it in every step", {"precompute_ref_log_probs": None}),
-            Fix("Prepare all of it first", {"streaming": False}),
+            Fix("Compute them in each step", {"precompute_ref_log_probs": None}),
+            Fix("Switch off streaming", {"streaming": False}),
         ),
     ),
     Rule(
         ("cutoff_strategy", "stage"),
         lambda c: c.data.cutoff_strategy == "split" and has_data_kind(c, "pairs", "unpaired_preferences"),
         lambda c: (
-            f"An answer of stage {c.stage.stage} is compared as a whole and cannot be split. Longer ones than "
-            "cutoff_len are cut or dropped."
+            f"Stage {c.stage.stage} compares whole responses, which cannot be split. Expected cut or drop for those "
+            "longer than cutoff_len."
         ),
-        (Fix("Cut them", {"cutoff_strategy": None}), Fix("Drop them", {"cutoff_strategy": "drop"})),
+        (Fix("Cut long responses", {"cutoff_strategy": None}), Fix("Drop long responses", {"cutoff_strategy": "drop"})),
     ),
 )

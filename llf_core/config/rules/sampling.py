@@ -1,4 +1,4 @@
-"""Rules of the stages that draw answers by themselves and learn from their rewards."""
+"""Rules of the stages that sample completions and learn from their rewards."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def parse_reward_weights(names: tuple[str, ...] | None) -> tuple[float, ...] | N
     return found if all(math.isfinite(one) for one in found) else None
 
 
-def _where(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
-    """A condition that only counts for these stages."""
+def _if_samples_groups(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
+    """Restrict a condition to the stages that sample groups."""
     return lambda c: stage_of(c).samples_groups and when(c)
 
 
-def _judged(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
-    """A condition that only counts where reward functions score answers."""
+def _if_scored_by_functions(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
+    """Restrict a condition to configs whose completions are scored by reward functions."""
     return lambda c: _scores_by_functions(c) and when(c)
 
 
 def _scores_by_functions(c: ConfigValues) -> bool:
-    """Whether reward functions, and no reward model, score the completions."""
+    """Whether reward functions, not a reward model, score the completions."""
     stage = stage_of(c)
     return stage.uses_rewards and stage.scored_by_functions(c)
 
 
-def _answers(c: ConfigValues) -> int:
-    """Answers that a step of one process learns from."""
+def _completions(c: ConfigValues) -> int:
+    """Completions that a step of one process learns from."""
     return c.training.per_device_train_batch_size * c.training.gradient_accumulation_steps
 
 
@@ -78,51 +78,53 @@ SAMPLING: tuple[Rule, ...] = (
         ("watched_prompts",),
         lambda c: _longest_watched(c) > LONGEST_PROMPT,
         lambda c: (
-            f"A watched prompt has {_longest_watched(c):,} characters. Expected at most {LONGEST_PROMPT:,}: it is "
-            "answered at every checkpoint."
+            f"A watched prompt has {_longest_watched(c):,} characters. Expected at most {LONGEST_PROMPT:,}: a "
+            "completion is generated at every checkpoint."
         ),
-        (Fix("Watch nothing", {"watched_prompts": None}),),
+        (Fix("Remove the watched prompts", {"watched_prompts": None}),),
     ),
     Rule(
         ("reward_functions", "stage"),
-        _judged(lambda c: not c.stage.reward_functions),
+        _if_scored_by_functions(lambda c: not c.stage.reward_functions),
         lambda c: (
-            f"Stage {c.stage.stage} has no reward function. Expected at least one: its name, or one of yours under "
-            "@llf.reward (in a terminal: --rewards FILE)."
+            f"Stage {c.stage.stage} needs a reward function. Expected the name of at least one: a built-in one, or a "
+            "function of yours with @llf.reward (in a terminal: --rewards FILE)."
         ),
         tuple(Fix(f"Use {name}", {"reward_functions": name}) for name in ("correct", "format")),
     ),
     Rule(
         ("reward_functions",),
-        _judged(lambda c: len(set(c.stage.reward_functions or ())) < len(c.stage.reward_functions or ())),
-        lambda c: f"A reward function stands twice in {','.join(c.stage.reward_functions or ())}. Expected each once.",
+        _if_scored_by_functions(
+            lambda c: len(set(c.stage.reward_functions or ())) < len(c.stage.reward_functions or ())
+        ),
+        lambda c: f"`reward_functions` is {','.join(c.stage.reward_functions or ())}. Expected each function once.",
     ),
     Rule(
         ("reward_weights", "reward_functions"),
-        _judged(
+        _if_scored_by_functions(
             lambda c: (
                 c.stage.reward_weights is not None
                 and len(parse_reward_weights(c.stage.reward_weights) or ()) != len(c.stage.reward_functions or ())
             )
         ),
         lambda c: (
-            f"The weights of the rewards are {','.join(c.stage.reward_weights or ())}. Expected a number for each of "
-            f"the {len(c.stage.reward_functions or ())} reward functions."
+            f"`reward_weights` is {','.join(c.stage.reward_weights or ())}. Expected a number for each of the "
+            f"{len(c.stage.reward_functions or ())} reward functions."
         ),
-        (Fix("Weigh all alike", {"reward_weights": None}),),
+        (Fix("Use equal weights", {"reward_weights": None}),),
     ),
     Rule(
         ("reward_pattern",),
-        _judged(lambda c: _no_pattern(c) is not None),
-        lambda c: f"The form of an answer is not a regular expression: {_no_pattern(c)}.",
-        (Fix("The usual form", {"reward_pattern": None}),),
+        _if_scored_by_functions(lambda c: _no_pattern(c) is not None),
+        lambda c: f"`reward_pattern` is not a valid regular expression: {_no_pattern(c)}.",
+        (Fix("Use the default pattern", {"reward_pattern": None}),),
     ),
     Rule(
         ("num_generations", "per_device_train_batch_size", "gradient_accumulation_steps"),
-        _where(lambda c: _answers(c) % c.stage.num_generations != 0),
+        _if_samples_groups(lambda c: _completions(c) % c.stage.num_generations != 0),
         lambda c: (
-            f"A step has {_answers(c)} answers (per_device_train_batch_size times gradient_accumulation_steps), which "
-            f"are no whole groups of num_generations {c.stage.num_generations}. In this stage a batch counts answers."
+            f"A step has {_completions(c)} completions (per_device_train_batch_size times "
+            f"gradient_accumulation_steps). Expected a multiple of num_generations, {c.stage.num_generations}."
         ),
         _whole_groups,
     ),
@@ -130,55 +132,57 @@ SAMPLING: tuple[Rule, ...] = (
         ("cutoff_strategy", "stage"),
         lambda c: stage_of(c).uses_rewards and c.data.cutoff_strategy == "split",
         lambda c: (
-            "A prompt cannot be split. Longer ones than cutoff_len are "
-            + ("left out." if _scores_by_functions(c) else "cut.")
+            "A prompt cannot be split. Prompts longer than cutoff_len are "
+            + ("dropped." if _scores_by_functions(c) else "cut.")
         ),
         (Fix("Do not split", {"cutoff_strategy": None}),),
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),
-        _where(lambda c: bool(c.get("neftune_noise_alpha"))),
-        "Noise on the embeddings would change the answers that are drawn.",
-        (Fix("No noise", {"neftune_noise_alpha": None}),),
+        _if_samples_groups(lambda c: bool(c.get("neftune_noise_alpha"))),
+        "NEFTune noise would change the sampled completions. Expected no noise.",
+        (Fix("Remove the noise", {"neftune_noise_alpha": None}),),
     ),
     Rule(
         ("train_sampling_strategy", "stage"),
-        _where(lambda c: c.training.train_sampling_strategy != "random"),
-        lambda c: f"Stage {c.stage.stage} draws its prompts in random order. Expected train_sampling_strategy random.",
+        _if_samples_groups(lambda c: c.training.train_sampling_strategy != "random"),
+        lambda c: (
+            f"Stage {c.stage.stage} samples its prompts in random order. Expected train_sampling_strategy random."
+        ),
         (Fix("Set to random", {"train_sampling_strategy": "random"}),),
     ),
     Rule(
         ("num_beams", "stage"),
-        _where(lambda c: c.generation.num_beams > 1),
-        lambda c: f"Stage {c.stage.stage} draws its answers, and a beam search draws none. Expected num_beams 1.",
+        _if_samples_groups(lambda c: c.generation.num_beams > 1),
+        lambda c: f"Stage {c.stage.stage} samples completions, which beam search does not. Expected num_beams 1.",
         (Fix("Set to 1", {"num_beams": 1}),),
     ),
     Rule(
         ("do_sample", "stage"),
-        _where(lambda c: not c.generation.do_sample),
+        _if_samples_groups(lambda c: not c.generation.do_sample),
         lambda c: (
-            f"Stage {c.stage.stage} compares several answers to a prompt, which without sampling are all the same. "
+            f"Stage {c.stage.stage} compares several completions of a prompt, which are identical without sampling. "
             "Expected do_sample true."
         ),
-        (Fix("Draw answers", {"do_sample": True}),),
+        (Fix("Sample completions", {"do_sample": True}),),
     ),
     Rule(
         ("ref_model", "stage"),
-        _where(lambda c: any(c.get(key) is not None for key in REFERENCE)),
+        _if_samples_groups(lambda c: any(c.get(key) is not None for key in REFERENCE)),
         lambda c: (
-            f"Stage {c.stage.stage} takes no other reference (ref_model) than the model before its first step, and "
-            "that only where `beta` is above 0."
+            f"Stage {c.stage.stage} uses the initial model as its reference, if `beta` is above 0. Expected no "
+            "`ref_model`."
         ),
-        (Fix("Leave the reference out", dict.fromkeys(REFERENCE)),),
+        (Fix("Remove the reference model", dict.fromkeys(REFERENCE)),),
     ),
     Rule(
         ("top_p", "top_k", "stage"),
-        _where(lambda c: c.generation.top_p < 1 or c.generation.top_k > 0),
+        _if_samples_groups(lambda c: c.generation.top_p < 1 or c.generation.top_k > 0),
         lambda c: (
-            f"Answers are drawn from the likeliest tokens alone (top_p {c.generation.top_p:g}, top_k "
-            f"{c.generation.top_k}), and the gradient is that of all: unlikely tokens are never tried."
+            f"Completions are sampled from the likeliest tokens only (top_p {c.generation.top_p:g}, top_k "
+            f"{c.generation.top_k}), but the gradient uses the whole distribution: unlikely tokens are never explored."
         ),
-        (Fix("Draw from all", {"temperature": 1.0, "top_p": 1.0, "top_k": 0}),),
+        (Fix("Sample from all tokens", {"temperature": 1.0, "top_p": 1.0, "top_k": 0}),),
         severity="warning",
     ),
 )

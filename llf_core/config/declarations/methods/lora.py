@@ -106,7 +106,7 @@ RULES = (
         lambda config: (
             config.get("finetuning_type") == "lora" and config.get("lora_dropout") > 0 and config.get("use_cpu")
         ),
-        "Dropout above 0 makes a step on a CPU up to 1.4 times as long.",
+        "Dropout above 0 makes a training step on a CPU take up to 1.4 times as long.",
         (Fix("Set to 0", {"lora_dropout": 0}),),
         severity="warning",
     ),

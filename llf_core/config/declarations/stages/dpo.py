@@ -86,10 +86,10 @@ RULES = (
         ("dpo_label_smoothing", "pref_loss"),
         lambda c: _chosen(c) and c.get("dpo_label_smoothing") > 0 and c.get("pref_loss") not in SMOOTHED,
         lambda c: (
-            f"With pref_loss {c.get('pref_loss')} there is no label smoothing, and dpo_label_smoothing is "
+            f"The loss {c.get('pref_loss')} has no label smoothing, but dpo_label_smoothing is "
             f"{c.get('dpo_label_smoothing'):g}. Expected 0, or one of {', '.join(SMOOTHED)}."
         ),
-        (Fix("No smoothing", {"dpo_label_smoothing": 0.0}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        (Fix("Set smoothing to 0", {"dpo_label_smoothing": 0.0}), Fix("Use sigmoid", {"pref_loss": "sigmoid"})),
     ),
     Rule(
         ("pref_loss", "dpo_label_smoothing"),
@@ -101,46 +101,46 @@ RULES = (
     Rule(
         ("ref_model", "pref_loss"),
         lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and names_reference(c),
-        lambda c: f"The loss {c.get('pref_loss')} compares with no reference, and one is named.",
+        lambda c: f"The loss {c.get('pref_loss')} uses no reference model, but one is set.",
         (
-            Fix("Leave the reference out", {"ref_model": None, "ref_model_adapters": None,
+            Fix("Remove the reference model", {"ref_model": None, "ref_model_adapters": None,
                                             "ref_model_quantization_bit": None}),
-            Fix("Take sigmoid", {"pref_loss": "sigmoid"}),
+            Fix("Use sigmoid", {"pref_loss": "sigmoid"}),
         ),
     ),
     Rule(
         ("pref_bco_weight", "pref_loss"),
         lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and c.get("pref_bco_weight") > 0,
-        lambda c: f"BCO compares with a reference, and pref_loss {c.get('pref_loss')} has none.",
-        (Fix("Without BCO", {"pref_bco_weight": 0.0}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        lambda c: f"BCO needs a reference model, and pref_loss {c.get('pref_loss')} uses none.",
+        (Fix("Switch off BCO", {"pref_bco_weight": 0.0}), Fix("Use sigmoid", {"pref_loss": "sigmoid"})),
     ),
     Rule(
         ("discopop_tau", "pref_loss"),
         lambda c: _chosen(c) and c.get("pref_loss") == "discopop" and c.get("discopop_tau") < LEVEL_TAU,
         lambda c: (
             f"With discopop_tau {c.get('discopop_tau'):g}"
-            f"{', as in its paper' if c.get('discopop_tau') == PAPER_TAU else ''}, discopop begins uphill: where "
-            "the policy equals its reference, it makes the chosen answer less likely. Above "
-            f"{LEVEL_TAU:.3f} it does not."
+            f"{', as in its paper' if c.get('discopop_tau') == PAPER_TAU else ''}, the discopop loss first "
+            "makes the chosen response less likely, while the policy is close to the reference model. Expected "
+            f"discopop_tau above {LEVEL_TAU:.3f}."
         ),
-        (Fix("Set to 0.2", {"discopop_tau": 0.2}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        (Fix("Set to 0.2", {"discopop_tau": 0.2}), Fix("Use sigmoid", {"pref_loss": "sigmoid"})),
         severity="warning",
     ),
     Rule(
         ("ld_alpha", "pref_loss"),
         lambda c: _chosen(c) and c.get("ld_alpha") is not None and PREFERENCE_LOSSES[c.get("pref_loss")].averages,
         lambda c: (
-            "With ld_alpha the tokens by which one answer is longer weigh less, and pref_loss "
-            f"{c.get('pref_loss')} looks at means over tokens: longer answers gain nothing there."
+            "`ld_alpha` lowers the weight of tokens beyond the length of the shorter response, and pref_loss "
+            f"{c.get('pref_loss')} averages over tokens, so length has no effect on it. Expected no ld_alpha."
         ),
-        (Fix("Remove it", {"ld_alpha": None}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        (Fix("Remove it", {"ld_alpha": None}), Fix("Use sigmoid", {"pref_loss": "sigmoid"})),
     ),
     Rule(
         ("per_device_train_batch_size", "pref_loss"),
         lambda c: _one_pair(c) and PREFERENCE_LOSSES[c.get("pref_loss")].batch_dependent,
         lambda c: (
-            f"The loss {c.get('pref_loss')} compares the pairs of a micro-batch with each other, and this one has "
-            "one pair."
+            f"The loss {c.get('pref_loss')} compares the pairs of a micro-batch with each other, and "
+            "per_device_train_batch_size is 1. Expected at least 2."
         ),
         (Fix("Set to 4", {"per_device_train_batch_size": 4}),),
         severity="warning",
@@ -148,7 +148,7 @@ RULES = (
     Rule(
         ("precompute_ref_log_probs", "pref_loss"),
         lambda c: _chosen(c) and bool(c.get("precompute_ref_log_probs")) and c.get("pref_loss") in REFERENCE_FREE,
-        lambda c: f"The loss {c.get('pref_loss')} compares with no reference, so no reference model is used.",
+        lambda c: f"The loss {c.get('pref_loss')} uses no reference model, so this has no effect.",
         (Fix("Remove it", {"precompute_ref_log_probs": None}),),
         severity="note",
     ),

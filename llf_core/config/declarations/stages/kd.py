@@ -66,8 +66,8 @@ RULES = (
     Rule(
         ("teacher_model", "stage"),
         lambda c: c.stage.stage == "kd" and not c.get("teacher_model"),
-        "Stage kd learns from another model, and none is named. Expected a teacher with the same tokenizer.",
-        (Fix("Learn the answers alone", {"stage": "sft"}),),
+        "Stage kd needs a teacher model, and none is set. Expected a model with the same tokenizer.",
+        (Fix("Train on the responses only", {"stage": "sft"}),),
     ),
 )
 KD = StageDeclaration(

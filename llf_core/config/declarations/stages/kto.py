@@ -34,16 +34,16 @@ RULES = (
     Rule(
         ("per_device_train_batch_size", "stage"),
         lambda c: c.stage.stage == "kto" and c.training.per_device_train_batch_size == 1,
-        "KTO estimates in each micro-batch how far the model has come from its reference, which one example does "
-        "badly. Expected a batch of at least 2.",
+        "KTO estimates the KL divergence from the reference model in each micro-batch, which is inaccurate with one "
+        "example. Expected a batch of at least 2.",
         (Fix("Set to 4", {"per_device_train_batch_size": 4}),),
         severity="warning",
     ),
     Rule(
         ("kto_chosen_weight", "kto_rejected_weight"),
         lambda c: c.stage.stage == "kto" and c.get("kto_chosen_weight") == c.get("kto_rejected_weight") == 0,
-        "Neither good nor bad answers count, so nothing is learned. Expected at least one weight above 0.",
-        (Fix("Count both", {"kto_chosen_weight": 1.0, "kto_rejected_weight": 1.0}),),
+        "Both weights are 0, so nothing is learned. Expected at least one weight above 0.",
+        (Fix("Set both to 1", {"kto_chosen_weight": 1.0, "kto_rejected_weight": 1.0}),),
     ),
 )
 KTO = StageDeclaration(

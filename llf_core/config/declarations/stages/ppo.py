@@ -176,7 +176,7 @@ def is_address(text: str) -> bool:
 
 
 def _address(config: ConfigValues) -> str:
-    """Of the endpoint; empty where there is none."""
+    """URL of the reward endpoint; empty if there is none."""
     return str(config.get("reward_model") or "") if config.get("reward_model_type") == "api" else ""
 
 
@@ -185,7 +185,7 @@ def _tells_secrets(address: str) -> bool:
 
 
 def _cuts(config: ConfigValues) -> list[str]:
-    """What keeps answers from being drawn from the whole of the policy."""
+    """Settings that keep completions from being sampled from the whole distribution of the policy."""
     found = []
     if config.generation.top_k:
         found.append(f"top_k {config.generation.top_k}")
@@ -196,88 +196,88 @@ def _cuts(config: ConfigValues) -> list[str]:
     return found
 
 
-DRAW_ALL = Fix("Draw from all", {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "temperature": 1.0})
+DRAW_ALL = Fix("Sample from all tokens", {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "temperature": 1.0})
 
 RULES = (
     Rule(
         ("reward_model", "reward_model_type", "stage"),
         _for_ppo(lambda c: c.get("reward_model_type") != "function" and not c.get("reward_model")),
-        "PPO has nothing to score answers with. Expected a reward model, an endpoint, or reward functions.",
-        (Fix("Score by functions", {"reward_model_type": "function"}),),
+        "PPO needs a reward. Expected a reward model, an endpoint, or reward functions.",
+        (Fix("Use reward functions", {"reward_model_type": "function"}),),
     ),
     Rule(
         ("reward_model", "reward_model_type", "stage"),
         _for_ppo(lambda c: c.get("reward_model_type") == "function" and bool(c.get("reward_model"))),
-        "Answers are scored by functions, so a reward model has nothing to do. Expected one of them.",
-        (Fix("Leave the reward model out", {"reward_model": None}),),
+        "Completions are scored by reward functions, so the reward model has no effect. Expected one of the two.",
+        (Fix("Remove the reward model", {"reward_model": None}),),
     ),
     Rule(
         ("reward_model", "reward_model_type", "stage"),
         _for_ppo(lambda c: bool(_address(c)) and not is_address(_address(c))),
-        lambda c: f"{c.get('reward_model')} is not an address. Expected one such as http://localhost:8000/score.",
+        lambda c: f"{c.get('reward_model')} is not a URL. Expected one such as http://localhost:8000/score.",
     ),
     Rule(
         ("reward_model", "reward_model_type", "stage"),
         _for_ppo(lambda c: _tells_secrets(_address(c))),
-        "The address of the reward model holds a name or a password, and a config is kept with its run and printed in "
-        f"its card. Expected the address alone; set {AUTHORIZATION} in the environment to what the header "
-        "Authorization is to hold, such as `Bearer …`.",
+        "The URL of the reward model contains a user name or password, and the config is stored with the run and in "
+        f"its model card. Expected the URL without them. Set {AUTHORIZATION} in the environment to the value of the "
+        "Authorization header, such as `Bearer …`.",
     ),
     Rule(
         ("reward_model_type", "finetuning_type", "stage"),
         _for_ppo(lambda c: c.get("reward_model_type") == "lora" and c.get("finetuning_type") != "lora"),
         lambda c: (
-            "A reward model of the kind `lora` is an adapter beside the policy's, and finetuning_type "
-            f"{c.get('finetuning_type')} has none."
+            "A reward model of type `lora` is an adapter on the policy's base model, and finetuning_type "
+            f"{c.get('finetuning_type')} trains no adapter. Expected lora."
         ),
         (
             Fix("Train with LoRA", {"finetuning_type": "lora"}),
-            Fix("Take a whole reward model", {"reward_model_type": "full"}),
+            Fix("Use a full reward model", {"reward_model_type": "full"}),
         ),
     ),
     Rule(
         ("reward_model_adapters", "reward_model_type", "stage"),
         _for_ppo(lambda c: bool(c.get("reward_model_adapters")) and c.get("reward_model_type") != "full"),
-        "reward_model_adapters are put on a whole reward model. Expected reward_model_type full.",
+        "`reward_model_adapters` applies to a full reward model only. Expected reward_model_type full.",
         (
-            Fix("Take a whole reward model", {"reward_model_type": "full"}),
-            Fix("Leave them out", {"reward_model_adapters": None}),
+            Fix("Use a full reward model", {"reward_model_type": "full"}),
+            Fix("Remove the adapters", {"reward_model_adapters": None}),
         ),
     ),
     Rule(
         ("reward_model_quantization_bit", "reward_model_type", "stage"),
         _for_ppo(lambda c: bool(c.get("reward_model_quantization_bit")) and c.get("reward_model_type") != "full"),
-        "reward_model_quantization_bit is about a whole reward model. Expected reward_model_type full.",
+        "`reward_model_quantization_bit` applies to a full reward model only. Expected reward_model_type full.",
         (
-            Fix("Take a whole reward model", {"reward_model_type": "full"}),
+            Fix("Use a full reward model", {"reward_model_type": "full"}),
             Fix("Remove it", {"reward_model_quantization_bit": None}),
         ),
     ),
     Rule(
         ("train_sampling_strategy", "stage"),
         _for_ppo(lambda c: c.training.train_sampling_strategy != "random"),
-        "PPO has an order of prompts of its own, which is random. Expected train_sampling_strategy random.",
+        "PPO samples its prompts in random order. Expected train_sampling_strategy random.",
         (Fix("Set to random", {"train_sampling_strategy": "random"}),),
     ),
     Rule(
         ("num_beams", "stage"),
         _for_ppo(lambda c: c.generation.num_beams > 1),
-        "PPO draws its answers, and a beam search draws none. Expected num_beams 1.",
+        "PPO samples completions, which beam search does not. Expected num_beams 1.",
         (Fix("Set to 1", {"num_beams": 1}),),
     ),
     Rule(
         ("do_sample", "stage"),
         _for_ppo(lambda c: not c.generation.do_sample),
-        "Without sampling a prompt has one answer, and PPO cannot see which answers are better.",
-        (Fix("Draw answers", {"do_sample": True}),),
+        "Without sampling, a prompt always has the same completion, so PPO cannot explore. Expected do_sample true.",
+        (Fix("Sample completions", {"do_sample": True}),),
         severity="warning",
     ),
     Rule(
         ("top_p", "top_k", "repetition_penalty", "stage"),
         _for_ppo(lambda c: c.generation.do_sample and bool(_cuts(c))),
         lambda c: (
-            f"Answers are drawn with {' and '.join(_cuts(c))}, and PPO computes with the whole distribution: what is "
-            "never drawn is never learned from, and the KL is only roughly right."
+            f"Completions are sampled with {' and '.join(_cuts(c))}, but PPO computes with the whole distribution: "
+            "tokens that are never sampled are never learned, and the KL is only approximate."
         ),
         (DRAW_ALL,),
         severity="warning",
@@ -286,10 +286,10 @@ RULES = (
         ("max_new_tokens", "max_length", "cutoff_len", "stage"),
         _for_ppo(lambda c: not c.generation.max_new_tokens and c.generation.max_length <= c.data.cutoff_len),
         lambda c: (
-            f"Prompt and answer together have {c.generation.max_length:,} tokens (max_length) at most, and a prompt "
-            f"alone may have {c.data.cutoff_len:,} (cutoff_len): a long one leaves its answer a single token."
+            f"Prompt and completion together have at most {c.generation.max_length:,} tokens (max_length), and a "
+            f"prompt alone up to {c.data.cutoff_len:,} (cutoff_len): a long prompt leaves one token for its completion."
         ),
-        (Fix("Limit the answer alone", {"max_new_tokens": 256}),),
+        (Fix("Limit the completion only", {"max_new_tokens": 256}),),
         severity="warning",
     ),
     Rule(
@@ -301,38 +301,38 @@ RULES = (
             )
         ),
         lambda c: (
-            f"`max_length` {c.generation.max_length:,} has no effect: an answer is cut after max_new_tokens, "
-            f"{c.generation.max_new_tokens:,}. Expected one of them; 0 leaves it to max_length."
+            f"`max_length` ({c.generation.max_length:,}) has no effect: completions are cut after max_new_tokens, "
+            f"{c.generation.max_new_tokens:,}. Expected one of them: max_new_tokens 0 uses max_length."
         ),
         lambda c: (
-            Fix("Limit prompt and answer together", {"max_new_tokens": 0}),
-            Fix("Limit the answer alone", {"max_length": None, "max_new_tokens": c.generation.max_length}),
+            Fix("Limit prompt and completion together", {"max_new_tokens": 0}),
+            Fix("Limit the completion only", {"max_length": None, "max_new_tokens": c.generation.max_length}),
         ),
         severity="warning",
     ),
     Rule(
         ("reward_functions", "max_new_tokens", "stage"),
         _for_ppo(lambda c: not c.generation.max_new_tokens and "length" in (c.stage.reward_functions or ())),
-        "The reward `length` falls towards where answers are cut, which with max_new_tokens 0 differs from prompt to "
-        "prompt. Expected max_new_tokens.",
-        (Fix("Limit the answer alone", {"max_new_tokens": 256}),),
+        "The reward `length` depends on the maximum length of a completion, which differs between prompts if "
+        "max_new_tokens is 0. Expected max_new_tokens above 0.",
+        (Fix("Limit the completion only", {"max_new_tokens": 256}),),
     ),
     Rule(
         ("reward_functions", "reward_model_type", "stage"),
         _for_ppo(lambda c: bool(c.stage.reward_functions) and c.get("reward_model_type") != "function"),
         lambda c: (
-            f"Answers are scored by {c.get('reward_model') or 'a reward model'} (reward_model_type "
+            f"Completions are scored by {c.get('reward_model') or 'a reward model'} (reward_model_type "
             f"{c.get('reward_model_type')}), and reward functions are given too. Expected one of the two."
         ),
         (
-            Fix("Score by functions", {"reward_model_type": "function", "reward_model": None}),
-            Fix("Leave the functions out", {"reward_functions": None}),
+            Fix("Use reward functions", {"reward_model_type": "function", "reward_model": None}),
+            Fix("Remove the reward functions", {"reward_functions": None}),
         ),
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),
         _for_ppo(lambda c: bool(c.get("neftune_noise_alpha"))),
-        "Noise in the embeddings would move the policy away from the answers that it has written.",
+        "NEFTune noise would make the policy differ from the one that sampled the completions. Expected no noise.",
         (Fix("Remove it", {"neftune_noise_alpha": None}),),
     ),
 )

@@ -25,8 +25,8 @@ RULES = (
     Rule(
         ("watched_prompts", "stage"),
         lambda c: c.stage.stage == "rm" and bool(c.generation.watched_prompts),
-        "A reward model scores answers and writes none, so there is nothing to watch.",
-        (Fix("Leave them out", {"watched_prompts": None}),),
+        "A reward model scores completions and does not generate text, so watched prompts have no effect.",
+        (Fix("Remove the watched prompts", {"watched_prompts": None}),),
     ),
 )
 RM = StageDeclaration(

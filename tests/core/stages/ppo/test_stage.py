@@ -452,7 +452,7 @@ def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
 @pytest.mark.parametrize("address", ["http://", "http://[::1", "https://host:port/score", "ftp://host/score"])
 def test_what_is_no_address_is_refused(address):
     asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
-    assert any("is not an address" in one.message for one in validate(asked).problems)
+    assert any("is not a URL" in one.message for one in validate(asked).problems)
     with pytest.raises(reward_endpoint.StopTraining, match="is not the URL"):
         reward_endpoint.ask_scores(address, ["a"])
 
