@@ -25,24 +25,25 @@ COLUMNS = (
 FILES = "../benchmarks/contenders"
 
 
-READING = """A step is the median of a run. LLF asks its reference once, before the first step, and keeps what it said
-for later runs; TRL does so where it is told to; LLaMA-Factory asks in every step. With three epochs and with one, a
-step's share of that is added to its time."""
+READING = """A step is the median of a run. LLF computes the reference once, before the first step, and caches it for
+later runs. TRL does so if it is configured to; LLaMA-Factory computes it in every step. The columns for three epochs
+and for one add each step's share of that time."""
 
 
 def text(group: dict[str, Any]) -> str:
     """Speeds, what the reference costs, losses."""
     rows, by_name = group["rows"], _by_name(group)
     size = rows["rows"] / len(by_name[OURS][0]["steps"])
-    data = f"""Data: {rows["rows"]} pairs of `{rows["data"]}`, {size:.0f} a step: {rows["prompt"]} tokens of question,
-{rows["answer"]} of each answer. All start from the same adapter and see the same pairs in the same order."""
+    data = f"""Data: {rows["rows"]} pairs of `{rows["data"]}`, {size:.0f} a step, with {rows["prompt"]} tokens
+for the prompt and {rows["answer"]} for each answer. All start from the same adapter and see the same
+pairs in the same order."""
     title = "## DPO, LoRA of rank 8 on all linear layers"
     parts = [title, data, speeds(group, by_name), READING, losses(group)]
     bare = [run["seconds"] for run in group["runs"] if run["contender"] == "matmuls"]
     if bare:
         seconds, step = statistics.median(bare), statistics.median(step_seconds(run) for run in by_name[OURS])
         parts.append(
-            f"The bare matrix products of a step, each question read once, take {seconds:.3f} s: LLF reaches "
+            f"The bare matrix products of a step, with each prompt computed once, take {seconds:.3f} s: LLF reaches "
             f"{100 * seconds / step:.0f} % of the machine's peak at these shapes."
         )
     parts.append("![Loss curves of all contenders](images/bench-dpo.png)")
@@ -98,8 +99,8 @@ def losses(group: dict[str, Any]) -> str:
     apart, rounded = (max(distances(found, OURS).values()) for found in (group["exact"], first))
     count = len(group["exact"][OURS])
     said = f"""In float32 the losses of the first {count} steps are at most {apart:.1e} from LLF's. In bfloat16, as
-measured here, they are at most {rounded:.3f} from it: the log-probability of an answer is a sum over its tokens of
-logits with 8 bits, so policy and reference are some tenths apart by rounding alone, and the loss has a tenth of that.
+measured here, they are at most {rounded:.3f} from it. The log-probability of an answer sums logits with 8 bits over
+its tokens, so policy and reference differ by some tenths by rounding alone, and the loss by a tenth of that.
 Losses on {group["rows"]["held_out"]} held-out pairs, after the same steps, differ from LLF's by at most
 {100 * disagreement(group["held_out"]):.2f} %; before any step they are {math.log(2):.4f}."""
     return "\n".join(lines) + "\n\n" + said

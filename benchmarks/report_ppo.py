@@ -7,17 +7,17 @@ from typing import Any
 NAMES = {
     "first_reward": "reward of the first phase",
     "reward": "reward, last quarter of the phases",
-    "kl": "KL of an answer, nats",
-    "response_length": "tokens of an answer",
+    "kl": "KL of a completion, nats",
+    "response_length": "tokens of a completion",
     "entropy": "entropy of a token, nats",
     "held_out_reward": "reward on held-out prompts",
-    "win_rate": "wins against the base there",
+    "win_rate": "win rate against the base on held-out prompts",
 }
 
 
 def text(ablation: dict[str, Any] | None, memory: dict[str, Any] | None) -> str:
     """What one shared model costs beside four, and what it learns."""
-    parts = ["## PPO: one shared model beside four"]
+    parts = ["## PPO: one shared model compared with four"]
     if memory is not None:
         parts += [memory_table(memory), MEMORY]
     if ablation is not None:
@@ -29,9 +29,9 @@ def text(ablation: dict[str, Any] | None, memory: dict[str, Any] | None) -> str:
     return "\n\n".join(parts)
 
 
-MEMORY = """One run of each kind in turns (`python -m benchmarks.ppo_memory`); the reward model is an adapter of the
-same base. Bytes of weights and of the optimizer's states are counted tensor by tensor; the rest is the peak of the
-process less these and the gradients."""
+MEMORY = """One run of each kind, in turns (`python -m benchmarks.ppo_memory`). The reward model is an adapter of the
+same base. Bytes of weights and optimizer states are counted tensor by tensor. The rest is the peak of the process
+minus these and the gradients."""
 
 
 def memory_table(memory: dict[str, Any]) -> str:
@@ -71,8 +71,8 @@ def learned(ablation: dict[str, Any]) -> str:
     settings = ablation["settings"]
     answers = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     model = settings["model_name_or_path"]
-    return f"""`python -m benchmarks.ppo`: `{model}` learns to be brief, by a reward model (LoRA, stage `rm`, accuracy
-{100 * ablation["reward_model"]["accuracy"]:.0f} % at its end) that has seen which of two of its own answers is
-shorter. {settings["phases"]} phases of {answers} answers, {settings["ppo_epochs"]} steps each; everything but
-`ppo_models` is the same, the seeds too, so the first answers are the same. {seeds(ablation)} seeds and
-{answers} answers a phase show a direction, not a law."""
+    return f"""`python -m benchmarks.ppo`: `{model}` learns to be brief from a reward model (LoRA, stage `rm`, final
+accuracy {100 * ablation["reward_model"]["accuracy"]:.0f} %) that was trained to prefer the shorter one of two
+completions of the model. {settings["phases"]} phases of {answers} completions with {settings["ppo_epochs"]} steps
+each. Only `ppo_models` differs; the seeds are the same, so the first completions are the same.
+{seeds(ablation)} seeds and {answers} completions in each phase show a tendency, not more."""

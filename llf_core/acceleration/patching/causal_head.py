@@ -151,7 +151,7 @@ def install_head(model: nn.Module) -> str | None:
         with torch.no_grad():
             found = [_probe(causal, decoder, linear) for decoder in _decoders(causal)]
     except Exception as error:  # noqa: BLE001 - whatever the trial meets, the model stays as it is
-        return f"the head of {name} cannot be tried ({type(error).__name__}: {error})."
+        return f"the head of {name} cannot be tested ({type(error).__name__}: {error})."
     fits = [one for one in found if not isinstance(one, str)]
     if not fits:
         return f"{found[0] if found else 'no decoder is known'} in {name}."

@@ -102,7 +102,7 @@ class EquivalenceCheck:
             call_whole(self.looped)
             self.looped = []
             if carries_state(self._causal):
-                return f"{self._name} has recurrent layers, whose state would run on into the next document."
+                return f"{self._name} has recurrent layers, whose state would carry over into the next document."
         return reason
 
     def moved(self, *, flatten: bool) -> str | None:
@@ -168,11 +168,11 @@ class EquivalenceCheck:
             self._causal.set_attn_implementation(attention_backend.NAME)
         second = self._beside(self._first, told if ours else None)
         if not counts_chunks(self._causal) and (len(told) != len(asked) or not all(one.flattened for one in told)):
-            return f"the layers of {self._name} do not hand the lengths of documents to their attention."
+            return f"the layers of {self._name} do not pass the lengths of documents to their attention."
         if reason := self.moved(flatten=True):
-            return f"documents side by side are not computed by {self._name} as each alone: {reason}"
+            return f"{self._name} computes documents side by side differently from separate ones: {reason}"
         if _distance(self._beside(self._third), second) > STILL.get(second.dtype, 0.0):
-            return f"a document moves the numbers of its neighbour in {self._name}."
+            return f"in {self._name} a document changes the numbers of the next one."
         return None
 
     def _loop(self, attentions: list[nn.Module]) -> None:
@@ -255,12 +255,12 @@ class EquivalenceCheck:
 def _strange(name: str, asked: list[AttentionCall], chunks: Mapping[nn.Module, int | None]) -> str | None:
     """Arguments of attention that flattened batches do not support; None if there are none."""
     if not asked:
-        return f"{name} computes its attention by itself, so it would see the other documents."
+        return f"{name} has its own attention, in which documents would see each other."
     for one in asked:
         if one.unusual:
-            return f"the attention of {name} uses {one.unusual[0]}, which that of flattened batches does not know."
+            return f"the attention of {name} uses {one.unusual[0]}, which flattened batches do not support."
         if one.masked != chunks.get(one.layer, one.window):
-            return f"layers of {name} hide tokens by a rule ({one.masked}) that their attention is not told."
+            return f"layers of {name} mask tokens by a rule ({one.masked}) that is not passed to their attention."
     return None
 
 

@@ -35,12 +35,12 @@ def refused(causal: PreTrainedModel) -> str | None:
     if getattr(config, "is_encoder_decoder", False):
         return f"{name} reads its input by an encoder."
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
-        return f"{name} tells distances by ALiBi, which counts through the documents."
+        return f"{name} uses ALiBi, which counts distances across documents."
     if not (getattr(causal, "_supports_attention_backend", False) or carries_state(causal)):
-        return f"the attention of {name} cannot be exchanged, so it would see the other documents."
+        return f"the attention of {name} cannot be replaced, so documents would see each other."
     other = sorted(set(layers) - {*KNOWN_LAYERS, *STATES, *OTHER_LAYERS, CHUNKED})
     if other:
-        return f"{name} has layers of the kind {other[0]}, which no attention of flattened batches knows."
+        return f"{name} has layers of the type {other[0]}, which attention over flattened batches does not support."
     if any(parameter.is_meta for parameter in causal.parameters()):
         return f"parts of {name} are not in memory."
     return None

@@ -82,8 +82,8 @@ def _quicken(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
     try:
         trial = EquivalenceCheck(causal)
     except UNFIT as error:
-        untried = f"{type(causal).__name__} cannot be tried ({str(error).partition(chr(10))[0]})."
-        return Accelerated(flattens=False, notes=(f"Fast path: none, since {untried}",), why=untried)
+        untried = f"{type(causal).__name__} cannot be tested ({str(error).partition(chr(10))[0]})."
+        return Accelerated(flattens=False, notes=(f"Fast path: none, because {untried}",), why=untried)
     why: str | None = trial.flattens() if attention else "the model's own attention is requested."
     done: Counter[str] = Counter()
     try:
@@ -93,17 +93,17 @@ def _quicken(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
         moved = f"{type(causal).__name__} cannot be run ({str(error).partition(chr(10))[0]})."
     if moved:
         restore(causal)
-        notes = [f"Fast path: none, since with it {moved}"]
+        notes = [f"Fast path: none, because with it {moved}"]
     else:
         parts = ["batches without padding"] if why is None else []
         parts += [f"{count} {what}" for what, count in sorted(done.items())]
-        notes = [f"Fast path: {', '.join(parts) or 'no part of this model is known to it'}."]
+        notes = [f"Fast path: {', '.join(parts) or 'no part of this model is supported'}."]
     if why is not None:
         notes.append(f"Batches are padded: {why}")
     if trial.looped:
         count = len(trial.looped)
-        what = "1 module begins" if count == 1 else f"{count} modules begin"
-        notes.append(f"{what} anew with each document.")
+        what = "1 module restarts" if count == 1 else f"{count} modules restart"
+        notes.append(f"{what} for each document.")
     return Accelerated(why is None, tuple(notes), why or "", forks=why is None and trial.forks())
 
 

@@ -172,9 +172,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 # What cannot be flattened, and a part of the reason that is given.
 REFUSED = {
     "falcon-alibi": "ALiBi",
-    "falcon": "cannot be exchanged",
-    "bloom": "cannot be exchanged",
-    "mpt": "cannot be exchanged",
+    "falcon": "cannot be replaced",
+    "bloom": "cannot be replaced",
+    "mpt": "cannot be replaced",
     "mamba": "recurrent layers",
     "mamba2": "recurrent layers",
 }

@@ -285,7 +285,7 @@ def test_a_window_that_only_the_mask_knows_is_refused():
         attention.__class__ = changed_method(type(attention), old, "")
     done = accelerate(model)
     assert not done.flattens
-    assert "hide tokens by a rule (1000)" in done.why
+    assert "mask tokens by a rule (1000)" in done.why
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -305,7 +305,7 @@ def test_layers_that_mix_tokens_outside_of_attention_are_refused():
     plain = copy.deepcopy(model)
     done = accelerate(model)
     assert not done.flattens
-    assert "not computed by LlamaForCausalLM as each alone" in done.why
+    assert "computes documents side by side differently from separate ones" in done.why
     ids = torch.tensor([[5, 6, 7, 8]])
     torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits)
 
@@ -369,7 +369,7 @@ def test_a_model_that_its_fast_parts_break_stays_as_it_was(monkeypatch):
     model = tiny("llama").train()
     plain = copy.deepcopy(model)
     done = accelerate(model)
-    assert done.notes[0] == "Fast path: none, since with it LlamaForCausalLM cannot be run (a shape nobody knew)."
+    assert done.notes[0] == "Fast path: none, because with it LlamaForCausalLM cannot be run (a shape nobody knew)."
     assert_trains_alike(model, plain)
 
 

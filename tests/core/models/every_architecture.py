@@ -47,13 +47,13 @@ UNPACKED = "`packing` is true, but with this model the examples of a row would a
 """How a run that is refused for its packing says so."""
 PAGE = """# Architectures
 
-Every architecture that transformers {transformers} maps to a causal language model, as a tiny model with random weights, trained by LoRA (`lora_target: all`) and whole (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` makes the same trials. {packages}
+This page lists every architecture that transformers {transformers} maps to a causal language model. Each was trained as a tiny model with random weights, by LoRA (`lora_target: all`) and by full fine-tuning (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` runs the same trials. {packages}
 
-- **trained**: two steps in float32. The first loss equals one that is computed from the logits of plain transformers, one example at a time, and plain PEFT and transformers load the result and give the logits of the trained model, an adapter also when it is merged; all to a relative 1e-4. Tokens that come later change no prediction.
-- **refused**: the run ends before its first step, with the sentence below the table.
-- **failed**: what went wrong is below the table.
-- *Packing* is **equal** where the first loss of rows with several examples equals that of the examples alone, to a relative 1e-5; **refused** where `packing: true` is an error before the first step. What can be packed also trains without padding.
-- *Experts* are weights of experts that LoRA reaches as parameters.
+- **trained**: two steps in float32. The first loss equals the loss computed from the logits of plain transformers, one example at a time. Plain PEFT and transformers load the result and give the logits of the trained model; an adapter also if it is merged. All of this holds to a relative 1e-4. Later tokens change no prediction.
+- **refused**: the run ends before its first step, with the error below the table.
+- **failed**: the error is below the table.
+- *Packing* is **equal** if the first loss of rows with several examples equals that of the separate examples, to a relative 1e-5. It is **refused** if `packing: true` is an error before the first step. Architectures that can be packed also train without padding.
+- *Experts*: yes if LoRA adapts the weights of experts as parameters.
 
 {counts}
 
@@ -61,13 +61,13 @@ Every architecture that transformers {transformers} maps to a causal language mo
 
 ## Why packing is refused
 
-Batches of these are padded.
+Batches of these architectures are padded.
 
 {refused}
 
-## What is particular about some
+## Properties of architectures
 
-`llf validate`, and a warning and the log of a run, say these where they matter for the run. Where nothing right could be learned, the run is refused.
+`llf validate`, a warning of the run and its log report these properties if they matter for the run. If the run could not learn anything correct, it is refused.
 
 {particular}
 """  # noqa: E501 - paragraphs of Markdown
@@ -270,7 +270,7 @@ def _packages() -> str:
     lacking = [one for one in WITH if one not in here]
     told = [f"with {' and '.join(f'{one} {version(one)}' for one in here)}"] if here else []
     told += [f"without {' and '.join(lacking)}"] if lacking else []
-    return f"This page was written {', '.join(told)}, which some of the types that take pictures need."
+    return f"This page was written {', '.join(told)}, which some of the vision models need."
 
 
 def particular() -> str:
@@ -280,7 +280,7 @@ def particular() -> str:
     told = []
     for one in properties():
         which = [f"`{kind}`" for kind in one.types] + [f"`rope_type: {kind}`" for kind in one.rope]
-        when = f" It matters where `cutoff_len` is larger than `{one.above}`" if one.above else ""
+        when = f" It matters if `cutoff_len` is larger than `{one.above}`" if one.above else ""
         when += " and examples share a micro-batch." if when and one.shared else "." if when else ""
         when += " A reward model, stage `rm`, may see the whole answer." if one.predicts else ""
         text = one.text.format(limit=f"`{one.above}`")
