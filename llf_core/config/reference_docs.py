@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 START = """# Every key of a config
 
-A config is one flat YAML or JSON file, a dict in a cell, or the form. `llf validate FILE` checks one:
+A config is a flat YAML or JSON file, a dict in a cell, or the form. `llf validate FILE` checks it:
 keys, values, their combinations, and whether the models, data sets and modules that it names exist.
-This page is made of the code by `python -m llf_core.config.reference_docs`.
+`python -m llf_core.config.reference_docs` generates this page from the code.
 
-Names, values and meaning are those of Hugging Face and LLaMA-Factory wherever they have the key.
-Relative paths start at the file's folder. `null` leaves a key unset.
+A key that Hugging Face or LLaMA-Factory has, has the same name, values and meaning here.
+Relative paths are relative to the folder of the file. `null` leaves a key unset.
 """
 
 
@@ -63,15 +63,15 @@ def _elsewhere() -> str:
     lines = [
         "## Known and not built yet",
         "",
-        "An error that names the feature, unless the key says to do nothing.",
+        "Such a key is an error that names the feature, unless its value switches the feature off.",
         "",
     ]
     lines += [f"- {feature}: {', '.join(keys)}" for feature, keys in features.items()]
-    lines += ["", "## Not needed", "", "Accepted; what happens instead:", ""]
+    lines += ["", "## Not needed", "", "These keys are accepted and have no effect. What happens instead:", ""]
     lines += [f"- `{key}`: {instead}" for key, instead in listed.not_needed.items()]
-    lines += ["", "## Translated", "", "Older and second names:", ""]
+    lines += ["", "## Translated", "", "Older and alternative names:", ""]
     lines += [f"- `{old}` is read as `{new}`" for old, new in listed.translated.items()]
-    lines += ["", "## Secrets", "", "Refused, since a config is kept with its run; set in the environment:", ""]
+    lines += ["", "## Secrets", "", "These keys are refused, because a config is stored with its run. Set the environment variable instead:", ""]
     lines += [f"- `{key}`: `{variable}`" for key, variable in listed.secrets.items()]
     return "\n".join(lines) + "\n"
 
