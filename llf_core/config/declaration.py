@@ -242,6 +242,10 @@ class OptimizerDeclaration(Declaration):
         Args:
             config: the config.
             shapes: shape of each trained parameter, by name.
+
+        Returns:
+            Bytes of the state (`state_bytes` for each parameter, unless the declaration computes it), and the number of
+            gradients that exist at a time.
         """
         if self.memory is not None:
             return self.memory(config, shapes)

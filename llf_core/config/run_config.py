@@ -50,6 +50,8 @@ class RunConfig(ConfigValues):
     def flat(self, defaults: bool = False) -> dict[str, Any]:
         """Convert to a flat dictionary, as in a config file.
 
+        Every key is unique over all sections, so no nesting is needed.
+
         Args:
             defaults: with the defaults of all sections and selected plug-ins, so that the file also means the same in a
                 later version; else only what differs from them, and always model, stage and method.
@@ -131,32 +133,50 @@ class Report:
 
     @property
     def unknown(self) -> list[Problem]:
-        """Unknown keys, each with the most similar known name."""
+        """Unknown keys, each with the most similar known name.
+
+        They are errors, since a misspelled key would change nothing.
+        """
         return self._of("unknown")
 
     @property
     def not_built(self) -> list[Problem]:
-        """Known keys and values whose feature is not supported yet."""
+        """Known keys and values whose feature is not supported yet.
+
+        They are errors, since ignoring one would train something else.
+        """
         return self._of("not_built")
 
     @property
     def invalid(self) -> list[Problem]:
-        """Values of the wrong type or outside their range, and text that cannot be read."""
+        """Values of the wrong type or outside their range, and text that cannot be read.
+
+        A rejected value is replaced by its default, so that the rest is still validated.
+        """
         return self._of("invalid")
 
     @property
     def not_needed(self) -> list[Problem]:
-        """Keys that have no effect or another name, each with what happens instead."""
+        """Keys that have no effect or another name, each with what happens instead.
+
+        Such keys are notes, so that a config of LLaMA-Factory runs unchanged.
+        """
         return self._of("not_needed")
 
     @property
     def violations(self) -> list[Problem]:
-        """Combinations of values that break a rule."""
+        """Combinations of values that break a rule.
+
+        Each value may be valid alone.
+        """
         return self._of("violation")
 
     @property
     def unresolved(self) -> list[Problem]:
-        """Names of models, data sets and modules that do not exist or could not be checked."""
+        """Names of models, data sets and modules that do not exist or could not be checked.
+
+        They are added by `name_checks.check`.
+        """
         return self._of("unresolved")
 
     def with_problems(self, problems: Iterable[Problem]) -> Report:

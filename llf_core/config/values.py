@@ -60,6 +60,8 @@ class ConfigValues:
     def options(self, options: type[OptionsT]) -> OptionsT:
         """The options of a plug-in, selected or not, with their types.
 
+        Code of a plug-in reads its own options in this way, since sections know only the keys of LLF.
+
         Args:
             options: the class of its options, as its declaration names it.
 

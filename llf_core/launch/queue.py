@@ -87,6 +87,8 @@ class MachineLoad:
     def running_and_queued(self, *, exclude: str = "") -> tuple[list[RunAhead], list[QueuedRun]]:
         """Running runs, and queued runs with their positions, in order.
 
+        One pass over the folders of runs gives both, which the queue and the form need.
+
         Args:
             exclude: id of a run to leave out.
 
@@ -130,6 +132,8 @@ class QueuePosition:
 
     def ahead(self) -> list[RunAhead]:
         """Runs ahead of it: active runs, then those that have waited longer.
+
+        Every supervisor of a queued run computes it by itself, so the queue needs no process of its own.
 
         Raises:
             BrokenRunError: the run's own status cannot be read.

@@ -99,6 +99,8 @@ class Run:
     def status(self) -> Status:
         """Read state, step, processes and reason, as shown by views.
 
+        It is read from the folder at each call, since other processes change it.
+
         Raises:
             BrokenRunError: the run's status cannot be read.
         """
@@ -112,6 +114,8 @@ class Run:
         interrupt: Literal["leave", "raise"] = "leave",
     ) -> Status:
         """Wait until the run ends. An interrupt only ends the waiting, not the run.
+
+        A cell or script can then go on with the result.
 
         Args:
             timeout: maximum seconds to wait; the returned status may then be live.
@@ -297,6 +301,8 @@ class Run:
     def code(self) -> str:
         """Write a notebook cell that runs the same config again, with its live changes as a comment.
 
+        A run started in the form can then be repeated and changed in code.
+
         Raises:
             ConfigError: the config is no longer valid.
             ValueError: a stored reward function cannot be parsed.
@@ -320,6 +326,8 @@ class Run:
         trust: bool | str = False,
     ) -> Run:
         """Start a new run with the same config and rows, and the same live changes at the same steps.
+
+        The curve of a run that was changed while it ran can only be repeated in this way.
 
         Args:
             env: additional environment variables.

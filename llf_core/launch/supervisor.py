@@ -71,6 +71,8 @@ class Supervisor:
     def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
         """Start the trainer, wait for its end, and write a final state.
 
+        The trainer itself cannot write one when it is killed.
+
         Args:
             taken_over: called once the status names this process, before anything is started.
 

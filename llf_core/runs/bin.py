@@ -124,6 +124,8 @@ def _check_ended(folder: RunFolder) -> None:
 def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """Move a run from the bin back to `$LLF_HOME/runs`, unchanged.
 
+    It can then be resumed or compared as before.
+
     Args:
         run_id: the run's id.
         home: `LLF_HOME`. Default: from the environment.
@@ -243,6 +245,8 @@ def clean(
     home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
 ) -> RemovedItems:
     """Permanently remove what `find_cleanable` lists.
+
+    Nothing else in `LLF_HOME` removes data of the user.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.

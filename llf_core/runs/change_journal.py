@@ -167,6 +167,8 @@ class ActiveChanges:
     def value_at(self, name: str, step: int) -> Any:
         """The latest value of a setting that is active at a step; None if it was never changed.
 
+        Views show the learning rate that is in use, and the doctor judges by it.
+
         Args:
             name: name of the setting, see `check_changes`.
             step: optimizer step.

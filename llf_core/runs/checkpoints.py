@@ -96,7 +96,10 @@ class Checkpoints:
                 list_folder(self._root / name, self._run)
 
     def list(self) -> Steps:
-        """Steps of the complete checkpoints, in ascending order; empty if the folder cannot be read."""
+        """Steps of the complete checkpoints, in ascending order; empty if the folder cannot be read.
+
+        A run can be resumed or branched from each of them.
+        """
         return [step for step in self._steps() if self.complete(step)]
 
     def latest(self) -> Path | None:

@@ -53,6 +53,8 @@ def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]
 def read_code(path: Path) -> bytes:
     """Read a source file to hash or display it.
 
+    Views display it before the user allows it, so nothing else than a small regular file is read.
+
     Raises:
         TooMuchCodeError: it is not a regular file, is larger than `MAX_BYTES`, or is a link in a run folder.
     """

@@ -67,6 +67,8 @@ def remove_partial_files(folder: RunFolder) -> None:
 def failure_message(folder: RunFolder, error: BaseException | None = None) -> tuple[str, str]:
     """Explain a disk error of a run, and what to do about it.
 
+    Libraries report a full disk in many ways, and most do not name the disk.
+
     Args:
         folder: the run. Call `remove_partial_files` first.
         error: the error; None to judge by the state of the disk.
@@ -109,6 +111,8 @@ def start_message(place: Path, error: BaseException) -> str:
 
 def command_message(error: OSError, place: Path) -> str:
     """Explain a disk error that a command encountered, in sentences for the user.
+
+    The system's own message names neither the disk nor the missing bytes.
 
     Args:
         error: the error, see `is_disk_error`.

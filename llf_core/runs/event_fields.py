@@ -18,13 +18,19 @@ LARGEST = 2**53
 
 
 def is_timestamp(value: object) -> bool:
-    """Whether a value is a time in Unix seconds that a date can be made of."""
+    """Whether a value is a time in Unix seconds that a date can be made of.
+
+    Python and JavaScript raise errors for dates beyond it.
+    """
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and 0 <= number < LATEST
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a count, a step or an attempt number that JavaScript represents exactly."""
+    """Whether a value is a count, a step or an attempt number that JavaScript represents exactly.
+
+    Views compute and index with it.
+    """
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 

@@ -132,6 +132,8 @@ class ExampleLosses:
     def all(self, only: set[int] | None = None) -> list[ExampleLoss]:
         """All examples, by number, with losses over all their visits.
 
+        Examples lists and searches them.
+
         Args:
             only: numbers to select. Default: all.
         """

@@ -164,7 +164,7 @@ class RunFolder:
 
     @cached_property
     def control(self) -> Path:
-        """Requests to the live trainer, one file each."""
+        """Folder of requests to the live trainer and its supervisor, one file each."""
         return self.path / "control"
 
     @cached_property

@@ -103,6 +103,8 @@ class ForeignCode:
 def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     """Find the Python code that loading a model or tokenizer may run; None if there is none.
 
+    The user reads it before anything is loaded.
+
     Args:
         folder: folder of the model or adapter.
         name: the user's name for it. Default: the folder.
@@ -125,6 +127,8 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
 
 def code_of_rewards(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:
     """Find the reward functions in a run's `code/`, which the trainer imports; None if there are none.
+
+    The user reads them before a run of somebody else is trained again.
 
     Args:
         folder: the run.
@@ -220,6 +224,8 @@ def code_as_json(code: Iterable[ForeignCode]) -> dict[str, Any]:
 
 def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
     """Refuse to restart a run with code, unless this user created or allowed it.
+
+    A run folder from somebody else could otherwise run anything with the user's permissions.
 
     Args:
         folder: the run.
@@ -388,6 +394,8 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
 
 def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
     """Whether to run a model's own Python code. All loaders of models, tokenizers and processors call this.
+
+    With one decision for all, none of them can run code that the user has not allowed.
 
     Args:
         folder: folder of the model.

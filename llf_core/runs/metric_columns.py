@@ -34,7 +34,10 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """Names with a value, in order of first appearance."""
+        """Names with a value, in order of first appearance.
+
+        Views draw a curve for each.
+        """
         return [name for name, series in self._series.items() if name != TIME and len(series.steps)]
 
     def steps(self, name: str = "loss") -> Ints:

@@ -42,7 +42,10 @@ class ProcessId:
 
     @classmethod
     def own(cls) -> ProcessId:
-        """The current process."""
+        """The current process.
+
+        Trainer and supervisor store it in the run's status.
+        """
         return cls.of(os.getpid())
 
     @classmethod
@@ -56,7 +59,10 @@ class ProcessId:
         return cls(pid, float(started), ticks if isinstance(ticks, int) else None)
 
     def json(self) -> dict[str, object]:
-        """The identity as stored in `status.json`; `read` parses it."""
+        """The identity as stored in `status.json`; `read` parses it.
+
+        Other processes check by it whether this one is alive.
+        """
         return asdict(self)
 
     def alive(self) -> bool:

@@ -15,6 +15,8 @@ INTERVAL_SECONDS = 2.0
 class ProgressEvents:
     """Writes a `progress` event every two seconds, and a last one at the end of a reported operation.
 
+    A preparation of minutes is then visible, and the events stay few.
+
     Attributes:
         of: total number of items, if known.
     """

@@ -89,6 +89,8 @@ class RunReader:
     def samples(self) -> list[dict[str, Any]]:
         """Samples since the last call, in order; all samples at the first call, or the last `MAX_RECORDS`.
 
+        Views append them to those that they show already.
+
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
         """

@@ -179,7 +179,10 @@ class RunIndex:
         return [name for name, one in found if one is not None and one[1].state == "finished" and one[1].output]
 
     def row(self, name: str) -> Row:
-        """The row of a run, read again if its files have changed."""
+        """The row of a run, read again if its files have changed.
+
+        A list that is refreshed every few seconds then reads only runs that train.
+        """
         return self._row(name)
 
     def folder(self, name: str) -> RunFolder:
@@ -188,6 +191,8 @@ class RunIndex:
 
     def names(self) -> tuple[str, ...]:
         """Ids of all runs, oldest first. The folder is listed again only if an entry was added or removed.
+
+        The server asks for them at every refresh of the sidebar.
 
         Raises:
             OSError: the folder of runs is not accessible.

@@ -156,6 +156,8 @@ def _checked(key: str, value: object) -> Any:
 def effective_status(status: Status, now: float | None = None) -> Status:
     """The status as views show it: `lost` if the state is not final and no process is left to end it.
 
+    A trainer that was killed with its supervisor cannot write that it ended.
+
     Args:
         status: as stored.
         now: Unix seconds. Default: the current time.
@@ -193,6 +195,8 @@ def is_never_started(folder: RunFolder, status: Status) -> bool:
 
 def first_status(now: float) -> dict[str, object]:
     """Initial content of `status.json`, in the state `created`.
+
+    It counts as live for `START_SECONDS`, until the supervisor registers itself.
 
     Args:
         now: Unix seconds.

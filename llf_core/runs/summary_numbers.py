@@ -40,6 +40,8 @@ def line(series: Series, name: str) -> Line:
 def last(series: Series, name: str) -> float | None:
     """The last logged value of a metric, NaN and infinities included; None if there is none.
 
+    Never a smoothed one, so that all views show the same number.
+
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.
         name: metric, as logged.
@@ -61,6 +63,8 @@ def first(series: Series, name: str) -> float | None:
 
 def best(series: Series, name: str) -> tuple[int, float] | None:
     """Step and value of a metric's best value; None if no value is finite.
+
+    Compare shows it beside the last value, which may be worse.
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.

@@ -69,6 +69,8 @@ def is_signed(folder: RunFolder) -> bool:
 def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
     """Whether the user has allowed the code in a folder, in exactly this version.
 
+    Code that the user has read and allowed once runs again without asking.
+
     Args:
         folder: location of the code.
         sha256: hash of the code, see `llf_core.runs.foreign_code`.

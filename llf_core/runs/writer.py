@@ -124,6 +124,8 @@ class RunWriter:
     def flush(self) -> statuses.Status:
         """Write pending status changes with a heartbeat. Returns the new status.
 
+        Called by the heartbeat, and at once where a change cannot wait.
+
         Raises:
             OSError: the disk is full, or another process holds the run's lock; the changes stay pending.
             BrokenRunError: there is no readable status.
@@ -174,6 +176,8 @@ class RunWriter:
     def close(self, state: str, reason: str | None = None) -> None:
         """Write the attempt's final state and event, unless one was written before.
 
+        Views tell from it how the run ended, and no later write changes it.
+
         Args:
             state: `finished`, `stopped` or `failed`.
             reason: one sentence: what happened, what is safe, what to do.
@@ -219,6 +223,8 @@ class RunWriter:
 
 def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
     """Append one event to a run that this process does not train; see `RunWriter.event`.
+
+    The launcher records what it did to the run in this way, for example that it was resumed.
 
     Args:
         folder: the run.

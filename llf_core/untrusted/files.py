@@ -97,6 +97,8 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
 def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> bytes:
     """Read a regular file as a whole, if it is no larger than its kind may be.
 
+    A status or a request of gigabytes would fill the memory of the server.
+
     Args:
         path: the file.
         max_bytes: maximum file size in bytes.
@@ -189,6 +191,8 @@ def list_folder(path: Path, root: Path | None = None) -> list[str]:
 
 def is_folder(path: Path, root: Path | None = None) -> bool:
     """Whether a path is a folder that is neither a link nor behind a link below `root`.
+
+    Views use it before they offer what is in the folder.
 
     Args:
         path: the folder.

@@ -235,6 +235,8 @@ class Document:
 def yaml_value(text: str, max_bytes: int = STATE_BYTES) -> Any:
     """Parse a YAML document that somebody else may have written: plain values only, within limits.
 
+    The values of overrides and the configs of runs are read with it.
+
     Args:
         text: the document.
         max_bytes: maximum size in bytes.

@@ -74,6 +74,8 @@ def check(
 ) -> Report:
     """Check the names in a config, on this machine and on the hub.
 
+    A misspelled name is then reported before anything is downloaded or started.
+
     Args:
         report: of `validate`.
         runs: ids of runs, which a reward model may be.

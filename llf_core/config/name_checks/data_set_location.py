@@ -66,6 +66,8 @@ def is_hub_id(name: str) -> bool:
 def info_of(path: Path) -> dict[str, Any]:
     """Read the entries of a `dataset_info.json`; empty if the file does not exist.
 
+    It maps names of data sets to files, hub ids and columns, as in LLaMA-Factory.
+
     Raises:
         ValueError: it is not a JSON object; the text is a sentence for the user.
         OSError: the file cannot be read.

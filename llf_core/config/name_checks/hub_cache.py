@@ -37,6 +37,8 @@ def snapshot(model: str, cache_dir: str | None = None) -> Path | None:
 def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
     """List the cached snapshots of a model, one for each downloaded commit.
 
+    Each may be loaded, so the code of all of them is shown before any runs.
+
     Args:
         model: hub id, `owner/name`.
         cache_dir: folder of the cache. Default: the client's own folder.

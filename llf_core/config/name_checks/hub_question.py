@@ -50,6 +50,8 @@ class Answer:
 def problem_from_answer(question: Question, answer: Answer) -> Problem | None:
     """Turn the answer of a hub into a problem of the config.
 
+    Form and command line then show it like every other problem.
+
     Args:
         question: names the repository and the key that refers to it.
         answer: whether the hub has the repository.

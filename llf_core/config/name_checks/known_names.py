@@ -45,6 +45,8 @@ def models() -> tuple[str, ...]:
 def family_of(model: str = "", model_type: str = "") -> Family | None:
     """Find the family of a model, by its id or its architecture.
 
+    Models of a family have the same modules, whose names are then known without the model.
+
     Args:
         model: hub id, `owner/name`.
         model_type: architecture, as in the model's `config.json`.

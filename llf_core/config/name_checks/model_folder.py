@@ -14,6 +14,8 @@ from llf_core.untrusted import read_object_or_empty
 def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
     """Find the local folder of a model; None if it is not on this machine, or a single file.
 
+    Its config and the headers of its weights can be read without the hub.
+
     Args:
         model: `model_name_or_path`.
         cache_dir: `cache_dir` of a config. Default: the client's own folder.

@@ -71,6 +71,8 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
 def check_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> CheckResult:
     """Check each model or adapter in the value of a key, without network access.
 
+    A misspelled model is then reported while the form is filled in, not when the trainer loads it.
+
     Args:
         config: the config.
         spec: a field of models or adapters.

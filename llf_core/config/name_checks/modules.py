@@ -57,6 +57,8 @@ class Modules:
 def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
     """Check the module names in the value of a key against those of the model.
 
+    PEFT would report a missing module only after the model is loaded.
+
     Args:
         config: names the model.
         spec: the key, such as `lora_target`.
@@ -131,6 +133,8 @@ def _meant(missing: Iterable[str], known: Iterable[str]) -> str:
 
 def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
     """Find the modules of a local or well-known model; None if they are unknown.
+
+    Names in a config are checked against them, and the form suggests them.
 
     Args:
         model: `model_name_or_path`.

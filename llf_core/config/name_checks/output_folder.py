@@ -127,6 +127,8 @@ def recorded(target: Path) -> dict[str, Any]:
 def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Iterate over everything below a folder, each folder before its content. Links are not followed.
 
+    `foreign_entry` compares the entries with what was recorded.
+
     Args:
         folder: the folder.
         inside: prefix of each name, with a trailing slash.

@@ -25,6 +25,8 @@ MOST = 500
 def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
     """Check that the absolute paths in the value of a key exist.
 
+    The trainer would find a missing one only after it has started.
+
     Args:
         config: the config.
         spec: the key.

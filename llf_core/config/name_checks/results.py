@@ -56,6 +56,8 @@ def question_with_hint(  # noqa: PLR0913, PLR0917 - the parts of a question
 ) -> Question:
     """Create a question for a hub, with the name that was probably meant as its hint.
 
+    The hint is computed here, since the hub answers later and without the config.
+
     Args:
         kind: kind of repository.
         name: hub id, `owner/name`.

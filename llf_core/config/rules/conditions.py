@@ -15,12 +15,18 @@ NOTHING_HELD_OUT = "there is no evaluation data: `val_size` is 0. Expected a sha
 
 
 def evaluates(c: ConfigValues) -> bool:
-    """Whether the config has evaluation data: a data set of its own or a validation split."""
+    """Whether the config has evaluation data: a data set of its own or a validation split.
+
+    Early stopping, the best checkpoint and some schedules need it.
+    """
     return bool(c.data.eval_dataset) or c.data.val_size > 0
 
 
 def never_evaluated(c: ConfigValues) -> bool:
-    """Whether the config has evaluation data, but never evaluates during training."""
+    """Whether the config has evaluation data, but never evaluates during training.
+
+    What depends on evaluations would then never happen.
+    """
     return evaluates(c) and c.training.eval_strategy == "no"
 
 

@@ -25,6 +25,8 @@ COLUMNS = (
 def unknown_columns(given: dict[str, Any] | None) -> list[str]:
     """Roles in `dataset_columns` that do not exist, or whose value is not a column name.
 
+    The loader would ignore them.
+
     Args:
         given: column name by role; None if the key is not set.
     """
@@ -37,6 +39,8 @@ LEAST_SHARE = 0.001
 
 def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
     """Parse `interleave_probs`.
+
+    The key is declared as a list of names, so that a file may hold `0.7,0.3`.
 
     Args:
         given: the shares as text; None if the key is not set.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def parse_reward_weights(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
     """Parse `reward_weights`.
 
+    The key is declared as a list of names, so that a file may hold `1,0.5`.
+
     Returns:
         The weights as numbers, empty if none are given; None if one is not a finite number.
     """

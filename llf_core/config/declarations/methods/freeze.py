@@ -44,6 +44,8 @@ class FreezeOptions(Section):
 def trained_layers(config: ConfigValues, depth: int) -> range:
     """Indices of the layers that freeze trains: the last or first ones, or those that LLaMA Pro inserted.
 
+    The method freezes all others, and the forecast counts only these.
+
     Args:
         config: `freeze_trainable_layers`: the last n layers, or the first |n| if it is negative; `use_llama_pro`.
         depth: number of layers of the model.

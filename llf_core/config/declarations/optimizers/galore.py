@@ -103,6 +103,9 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Optim
     Args:
         config: the options and the precision.
         shapes: shape of each trained parameter, by name.
+
+    Returns:
+        Bytes of the state, and the number of gradients that exist at a time.
     """
     options, base, value = config.options(GaLoreOptions), base_optimizer_of(config).name, width(config)
     chosen = projected(shapes, options.galore_target, options.galore_rank)

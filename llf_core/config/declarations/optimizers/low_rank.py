@@ -45,6 +45,9 @@ def projected(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], r
         shapes: shape of each trained parameter, by name.
         targets: see `is_target`.
         rank: rank of the projection.
+
+    Returns:
+        Shape of each projected weight, by name.
     """
     return {
         name: shape

@@ -60,7 +60,10 @@ class SFTOptions(Section):
 
 
 def weights_tokens(config: Mapping[str, Any]) -> bool:
-    """Whether the loss weights tokens, so that it is no likelihood any more."""
+    """Whether the loss weights tokens, so that it is no likelihood any more.
+
+    Such a loss cannot be read as a perplexity, and the doctor watches the plain SFT loss instead.
+    """
     return any(bool(config.get(key)) for key in SWITCHES)
 
 
