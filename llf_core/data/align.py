@@ -72,6 +72,8 @@ def formats(kind: DataKind) -> tuple[str, ...]:
 def format_of(name: str) -> FormatDeclaration:
     """Look up the declaration of a format, built in or of another package.
 
+    Callers read from it which columns and tags the format takes, without importing its implementation.
+
     Args:
         name: name of the format, such as `alpaca`.
 
@@ -153,6 +155,8 @@ class Reading:
 
 def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Reading:
     """Select the format of a data set: from its entry, else from the columns of its first rows.
+
+    The columns alone often tell, so that most data sets need no entry; the share of matching rows shows a wrong guess.
 
     Args:
         source: the data set.

@@ -126,7 +126,8 @@ class Builder:
     def build(self, folder: Path, train: list[OpenedDataset], evaluation: list[OpenedDataset]) -> None:
         """Write `train.arrow`, `eval.arrow` if there is evaluation data, and finally `report.json`.
 
-        Since the report comes last, a folder with a report is complete.
+        The cache keeps the folder, so that a second run with the same data starts at once. Since the report comes last,
+        a folder with a report is complete.
 
         Args:
             folder: empty folder to write to.
@@ -137,6 +138,7 @@ class Builder:
             DataError: a data set cannot be read, contains another kind of data (`OtherKindError`) or yields no example;
                 or the chat template exceeds its limits.
             OSError: a file cannot be written, for example on a full disk.
+            MemoryError: out of memory.
         """
         report = DataReport(template=self.template.name)
         digest = hashlib.sha256()
@@ -155,6 +157,8 @@ class Builder:
     def peek(self, opened: OpenedDataset, report: DataReport) -> Reading:
         """Decide from a data set's first `PEEK_ROWS` records how it is read, and note it in the report.
 
+        A few records suffice, so that the check of a wrong format does not wait for a whole data set.
+
         Args:
             opened: the data set.
             report: report to add to.
@@ -165,6 +169,7 @@ class Builder:
         Raises:
             DataError: no record can be read, no format matches them, or it has media and the model takes only text.
             OtherKindError: the data set contains another kind of data than the stage trains on.
+            OSError: a file cannot be opened, for example without permission.
         """
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
         return self._decide(opened, list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS)), report)

@@ -31,12 +31,12 @@ class CloudFile:
 
     @property
     def suffix(self) -> str:
-        """File name extension, with the dot."""
+        """File name extension, with the dot, by which the reader is chosen."""
         return PurePosixPath(self.url).suffix
 
     @property
     def stem(self) -> str:
-        """File name without its extension."""
+        """File name without its extension, as readers use it of a path."""
         return PurePosixPath(self.url).stem
 
     def open(self, mode: str = "rb") -> BinaryIO:
@@ -63,7 +63,8 @@ class CloudFile:
 def fetch_file(url: str) -> Path:
     """Download a file to `LLF_HOME/cache/cloud`, unless the copy there is current.
 
-    Access is anonymous first, as in LLaMA-Factory, then with the credentials that fsspec finds in the environment.
+    A copy that is up to date saves the download of every later run. Access is anonymous first, as in LLaMA-Factory,
+    then with the credentials that fsspec finds in the environment.
 
     Args:
         url: `protocol://path`.

@@ -150,6 +150,8 @@ class Encoder:
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encode records to examples. A record that cannot be trained on is reported with its reason, not raised.
 
+        One bad record in a million must not end a preparation.
+
         Args:
             records: consecutive records of a data set.
 
@@ -158,6 +160,7 @@ class Encoder:
 
         Raises:
             DataError: the chat template exceeds its limits, or the tokenizer fails on a text: later records would too.
+            MemoryError: out of memory.
         """
         # Garbage collection takes a fifth of the time, and none of the millions of small objects is part of a cycle.
         collecting = gc.isenabled()
@@ -182,6 +185,7 @@ class Encoder:
 
         Raises:
             DataError: the chat template exceeds its limits.
+            MemoryError: out of memory.
         """
         chunk = Chunk(rows=len(records))
         rendered_rows: RenderedRows = []
@@ -212,6 +216,8 @@ class Encoder:
     def finish(self, chunk: Chunk, rendered_rows: RenderedRows, tokens: list[Encoded | BadExample]) -> Chunk:
         """Step 3 of 3: truncate or split the tokens to `cutoff_len` and make examples of them.
 
+        It runs when the tokens of the second thread have arrived.
+
         Args:
             chunk: from `render`; examples and dropped records are added.
             rendered_rows: from `render`.
@@ -219,6 +225,10 @@ class Encoder:
 
         Returns:
             The same chunk.
+
+        Raises:
+            DataError: the chat template exceeds its limits, or the tokenizer fails on a text that is shortened.
+            MemoryError: out of memory.
         """
         texts = zip(rendered_rows, tokens, strict=True)
         for (index, conversation, rendered), found in texts:
@@ -459,6 +469,7 @@ class Encoder:
         Raises:
             BadExample: the record yields no example; the message is the reason.
             DataError: the chat template exceeds its limits, or the tokenizer fails on its text.
+            MemoryError: out of memory.
         """
         conversation = self._with_system(self._align(record.row))
         parts = self._texts(conversation)

@@ -80,6 +80,8 @@ class ExampleWriter:
 
         Raises:
             OSError: the file cannot be written, for example on a full disk.
+            KeyError: an example has no column that its kind needs.
+            OverflowError: a token id does not fit in 32 bits.
         """
         import pyarrow as pa
 
@@ -243,9 +245,10 @@ def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
 
 
 def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Number of tokens of each example in the underlying table, from its offsets alone, without reading the tokens.
+    """Number of tokens of each example in the underlying table, for batches of examples of similar length.
 
-    The table includes examples that a selection of the data set leaves out, such as held-out ones.
+    It comes from the offsets alone, without reading the tokens. The table includes examples that a selection of the
+    data set leaves out, such as held-out ones.
 
     Args:
         examples: a data set of examples.

@@ -65,6 +65,8 @@ def load_hub_dataset(
 def download_file(repository: str, name: str) -> Path:
     """Download a single file of a data set's repository, such as `dataset_info.json`, or take it from the cache.
 
+    Reading one file does not need a download of the whole data set.
+
     Args:
         repository: hub id of the data set.
         name: path of the file in the repository.

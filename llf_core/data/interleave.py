@@ -26,6 +26,8 @@ STOPPING_STRATEGIES: dict[str, Literal["first_exhausted", "all_exhausted", "all_
 def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], seed: int) -> NDArray[np.int64]:
     """Order the examples of several data sets by a mixing strategy, as `datasets.interleave_datasets` does.
 
+    Mixing small and large data sets evenly keeps the large ones from dominating.
+
     ```
     sets [0 0 0 1], interleave_under  ->  [0 3]
     sets [0 0 0 1], interleave_over   ->  [0 3 1 3 2 3]
@@ -65,6 +67,8 @@ def interleave_streams(
     sets: Sequence[Callable[[], Iterator[T]]], strategy: str, shares: tuple[float, ...], seed: int
 ) -> Iterator[T]:
     """Interleave streamed data sets of unknown length, in the order of `interleave_order`.
+
+    Streams have no length, so the order is decided while they are read.
 
     Args:
         sets: for each data set, a function that starts it from the beginning.

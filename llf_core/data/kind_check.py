@@ -34,6 +34,9 @@ def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
 
     Returns:
         Errors with the field they belong to and suggested fixes; at most one per field.
+
+    Raises:
+        OSError: `dataset_info.json` cannot be read, for example without permission.
     """
     kind, found = wanted_kind(config), []
     for key in FIELDS:
@@ -76,6 +79,9 @@ def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]
 
     Returns:
         The names in the same order, without data sets of another kind.
+
+    Raises:
+        OSError: `dataset_info.json` cannot be read, for example without permission.
     """
     if config is None:
         return list(names)

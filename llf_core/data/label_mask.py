@@ -138,6 +138,8 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tup
 def build_labels(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
     """Build labels from the ranges of the answers: the token id inside them, -100 elsewhere.
 
+    The loss ignores -100, so that the model learns to answer and not to ask.
+
     Args:
         ids: token ids `[seq]`, int32.
         turns: ranges of the answers; they do not overlap.

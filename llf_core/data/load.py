@@ -155,6 +155,8 @@ def _saved_files(path: Path, state: Path) -> list[Path]:
 def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> Iterator[RecordOrBroken]:
     """Read the records of a data set, with `num_samples` and `max_samples` applied.
 
+    Records come one by one, so that a data set of any size needs little memory.
+
     Args:
         opened: the data set.
         max_samples: maximum number of records, taken from the beginning; None for all.

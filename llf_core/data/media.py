@@ -108,6 +108,8 @@ def _in_text(message: Message, parts: list[dict[str, str]], placeholders: Mappin
 def content_parts(messages: Sequence[Message]) -> list[Message]:
     """Convert messages to the form that templates of multimodal models take: `content` is the list of parts.
 
+    transformers' templates and processors expect them in this form.
+
     Args:
         messages: messages, of which those of a multimodal conversation have `parts`.
 
@@ -188,6 +190,8 @@ def process(
     processor: ProcessorMixin, texts: list[str], media: Sequence[Sequence[Medium]], **options: object
 ) -> dict[str, Any]:
     """Run a processor on texts and their media, with every failure of it as a reason to drop the example.
+
+    Processors raise errors of many types for one bad file, which must not end a preparation.
 
     Args:
         processor: processor of the model.

@@ -69,6 +69,8 @@ def _size(value: object) -> int:
 def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None = None) -> Iterator[Chunk]:
     """Encode records chunk by chunk.
 
+    Chunks bound the memory, and the order makes a run reproducible.
+
     Args:
         encoder: the encoder.
         records: read as they are needed.
@@ -80,6 +82,7 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
 
     Raises:
         DataError: the chat template exceeds its limits, or the tokenizer fails on a text.
+        MemoryError: out of memory.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())

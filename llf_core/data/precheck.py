@@ -66,6 +66,9 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
 
     Returns:
         What is known. A data set that is missing, remote or slow to read has no rows and no error.
+
+    Raises:
+        OSError: `dataset_info.json` cannot be read, for example without permission.
     """
     try:
         (source,) = sources_of(config, (name,))
@@ -94,6 +97,9 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
 
     Returns:
         The error that training would raise; None if no problem is known.
+
+    Raises:
+        OSError: `dataset_info.json` cannot be read, for example without permission.
     """
     return quick_check(config, name, kind).error
 

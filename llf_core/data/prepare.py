@@ -106,6 +106,8 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
 ) -> Prepared:
     """Prepare the data of a config, or open it from the cache if data and settings are unchanged.
 
+    Training, inspection and evaluation all call it, so that they see the same examples.
+
     Args:
         config: for the data section; the seed determines the held-out examples.
         tokenizer: tokenizer of the model.
@@ -122,6 +124,7 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
             unusable and `stop_on_dropped` is true; or the template does not fit.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         OSError: a file cannot be read, or the cache cannot be written.
+        MemoryError: out of memory.
     """
     data = config.data
     template = template_of(config, tokenizer)
@@ -281,6 +284,8 @@ def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) 
 def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:
     """Find data sets by name, with the config's settings of how they are read. No record is read.
 
+    A form checks names with it while they are typed.
+
     Args:
         config: for `dataset_dir`, `dataset_format` and `dataset_columns`.
         names: names of data sets, as in `dataset`.
@@ -291,6 +296,7 @@ def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, .
 
     Raises:
         DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
+        OSError: `dataset_info.json` cannot be read, for example without permission.
     """
     data = config.data
     return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)

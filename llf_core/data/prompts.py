@@ -77,6 +77,7 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
         DataError: no prompt is left, or a data set can no longer be read.
         UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
         KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
+        OSError: a file can no longer be opened.
     """
     data = config.data
     train = _Reader(config, data.dataset or (), folders)

@@ -85,7 +85,10 @@ class LimitedFile:
 
     @property
     def suffix(self) -> str:
-        """File name extension of the decompressed content: `.jsonl` of `rows.jsonl.gz`."""
+        """File name extension of the decompressed content: `.jsonl` of `rows.jsonl.gz`.
+
+        The reader is chosen by it, and this file decompresses itself.
+        """
         return f".{file_type(self.path)}"
 
     @property
@@ -95,6 +98,8 @@ class LimitedFile:
 
     def open(self, _mode: str = "rb") -> BinaryIO:
         """Open the file and decompress it. Reading beyond the limit raises a `LongFileError`.
+
+        A form checks a large file by its beginning.
 
         Raises:
             OSError: the file cannot be opened.
@@ -177,6 +182,8 @@ def file_type(path: File) -> str:
 
 def read_file(path: File) -> Iterator[RecordOrBroken]:
     """Read a json, jsonl, csv, tsv, txt, parquet or arrow file. Text files may be compressed (gz, bz2, xz, zst).
+
+    A broken line costs only its record, except in formats that must be parsed as a whole.
 
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.

@@ -185,6 +185,8 @@ def choose_template(
 ) -> ChatTemplate:
     """Choose a named template, or the tokenizer's own.
 
+    The trained model must see the same turns and end token in training as later in a chat.
+
     Args:
         name: `template` of the config; None for the tokenizer's own.
         tokenizer: tokenizer of the model.
@@ -275,6 +277,7 @@ def render_all(
         BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
             call, or the tools. As `RewrittenAnswer` if the last answer alone is rewritten too.
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     try:
         yield conversation, render_answers(template, tokenizer, conversation, last_only=last_only)
@@ -318,6 +321,7 @@ def render_answers(
         BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
             call, or the tools.
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     _length(conversation)
     if template.marked:
@@ -428,6 +432,7 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
     Raises:
         BadExample: it is too long, or the template raises an error.
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     _length(conversation)
     text = template.render(
@@ -519,6 +524,7 @@ def answer_suffix(
     Raises:
         BadExample: the template raises an error.
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     text, other = _also_longer(template, tokenizer, conversation, place + 1)
     length = common_prefix_length(text[::-1], other[::-1])
@@ -562,6 +568,7 @@ def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) ->
 
     Raises:
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     message = {"role": "user", "content": MARK}
     try:
@@ -590,6 +597,7 @@ def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase
 
     Raises:
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     if not accepts_parts(template, tokenizer):
         return None
@@ -619,6 +627,7 @@ def answer_header(
     Raises:
         BadExample: the template raises an error.
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     prompt, other = _also_longer(template, tokenizer, conversation, place, add_generation_prompt=True)
     return prompt[common_prefix_length(prompt, other) :]

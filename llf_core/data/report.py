@@ -255,6 +255,8 @@ class DataReport:
     def note(self, dataset: str, examples: Sequence[Example], dropped: Sequence[tuple[int, str]]) -> None:
         """Record the truncated examples, dropped records and divided records of a chunk of a data set.
 
+        A preparation calls it for each chunk, since the examples themselves are written and forgotten.
+
         Args:
             dataset: name of the data set.
             examples: examples of the chunk.
@@ -267,6 +269,8 @@ class DataReport:
 
     def check_all_used(self) -> None:
         """Refuse data with unusable records, for `stop_on_dropped: true`.
+
+        Some users would rather fix their data than train on a part of it.
 
         Raises:
             DataError: there are some; the message has the places and reasons of the first `MAX_NAMED`.
@@ -296,13 +300,19 @@ class DataReport:
         )
 
     def unusable(self) -> list[Dropped]:
-        """All unusable records in one list: dropped records and broken lines, by data set and index."""
+        """All unusable records in one list: dropped records and broken lines, by data set and index.
+
+        A person fixes them in this order in one file after the other.
+        """
         lines = [Dropped(one.index, self._unread(one), one.dataset) for one in self.broken]
         order = {counts.dataset: place for place, counts in enumerate(self.sets)}
         return sorted([*self.dropped, *lines], key=lambda one: (order.get(one.dataset, 0), one.index))
 
     def summary(self) -> dict[str, Any]:
-        """The object that `llf inspect --json` prints: the report and `records`; `dropped` includes broken lines."""
+        """The object that `llf inspect --json` prints: the report and `records`; `dropped` includes broken lines.
+
+        Scripts read every unusable record from one list.
+        """
         records = sum(counts.records for counts in self.sets)
         return self.json() | {"records": records, "dropped": [entry._asdict() for entry in self.unusable()]}
 

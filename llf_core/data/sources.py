@@ -45,6 +45,8 @@ def find_sources(
 ) -> list[Source]:
     """Find data sets by name. Reads only `dataset_info.json`.
 
+    A wrong name is an error at once, before any data is read.
+
     Args:
         names: as in `dataset`.
         dataset_dir: folder with `dataset_info.json` and its files. As in LLaMA-Factory, `ONLINE` makes all names hub
@@ -59,6 +61,7 @@ def find_sources(
     Raises:
         DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
         PluginError: two installed packages declare the same format.
+        OSError: `dataset_info.json` cannot be read, for example without permission.
     """
     if str(dataset_dir) == ONLINE:
         found = [Source(name, hub_id=name) for name in names]
@@ -93,6 +96,7 @@ def read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         DataError: the file is not a JSON object, or the hub does not provide it.
+        OSError: the file cannot be read, for example without permission.
     """
     if str(dataset_dir).startswith(REMOTE):
         path = download_file(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)

@@ -209,6 +209,8 @@ def _encoding_errors() -> Iterator[None]:
 def token_range(spans: Spans, first: int, last: int) -> tuple[int, int]:
     """Tokens `[start, end)` that share a character with the characters `[first, last)`, by binary search.
 
+    Labels of an answer are set on this range.
+
     Args:
         spans: character range of each token, in order.
         first: start of a part of the text.
@@ -256,6 +258,8 @@ class CachedTokenizer(FastTokenizer):
     def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
         """Tokenize the pieces of texts separately; see `FastTokenizer.pieces`.
 
+        Each distinct word is tokenized once, which is faster for texts that repeat words.
+
         Args:
             texts: the texts.
             cuts: positions in characters at which each text is split, ascending.
@@ -274,6 +278,8 @@ class CachedTokenizer(FastTokenizer):
 
     def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
         """Tokenize each text and find the token ranges of some of its parts; see `FastTokenizer.locate`.
+
+        Each distinct word is tokenized once, which is faster for texts that repeat words.
 
         Args:
             texts: the texts.

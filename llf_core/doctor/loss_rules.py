@@ -328,7 +328,8 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
 def stalled(metrics: RunMetrics) -> Finding | None:
     """Find a step that takes `STALL` times as long as usual and at least `STALL_LEAST` seconds, as in a deadlock.
 
-    The finding no longer applies once the step has ended.
+    A view can tell a hanging run from a slow one only by its usual speed. The finding no longer applies once the step
+    has ended.
     """
     usual = metrics.step_seconds
     if metrics.stage is not None and metrics.stage.completion_limit:  # steps that sample completions are longer

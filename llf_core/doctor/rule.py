@@ -66,6 +66,8 @@ class Rule:
     def applies_to(self, stage: StageDeclaration | None) -> bool:
         """Whether the rule applies to a stage.
 
+        Loss rules would misread the curves of stages with another kind of loss.
+
         Args:
             stage: the stage's declaration; None for a stage that is not installed here, to which only the rules for all
                 stages apply.

@@ -52,6 +52,8 @@ class RunMetrics:
     def stage(self) -> StageDeclaration | None:
         """The declaration of the run's stage; None if it is a plug-in that is not installed here.
 
+        Rules ask it for traits, never for a stage's name.
+
         Raises:
             PluginError: two installed packages declare the same stage.
         """

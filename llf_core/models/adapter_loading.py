@@ -100,6 +100,7 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
         ModelError: an adapter is missing, damaged or does not fit, or the model is quantized.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         OSError: the hub's cache cannot be written.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     if names and getattr(model, "is_quantized", False):
         raise ModelError(
@@ -135,6 +136,7 @@ def load_frozen_adapters(
         ModelError: an adapter is missing, damaged or does not fit, or several are given for a quantized model.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         OSError: the hub's cache cannot be written.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     if len(names) == 1 and getattr(model, "is_quantized", False):
         return load_adapter(model, names[0], config)
@@ -299,6 +301,7 @@ def adapter_settings(folder: Path) -> Any:
 
     Raises:
         ModelError: the config is damaged, has a value of a wrong type, or is none that PEFT knows.
+        OSError: a file cannot be read, for example without permission.
     """
     from peft import PeftConfig, TaskType
 

@@ -29,6 +29,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     Raises:
         ModelError: `config.json` is not valid, transformers does not know the architecture, the architecture needs code
             of its own, or it generates no text.
+        OSError: `config.json` is missing or cannot be read.
     """
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM

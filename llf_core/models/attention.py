@@ -8,6 +8,8 @@ from llf_core.models.errors import ModelError
 def attention_name(flash_attn: str) -> str | None:
     """Translate LLaMA-Factory's `flash_attn` to transformers' `attn_implementation`.
 
+    Missing kernels are an error here, with a sentence, before any weight is loaded.
+
     Args:
         flash_attn: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.
 

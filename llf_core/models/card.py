@@ -67,6 +67,8 @@ def model_card(  # noqa: PLR0913 - what it tells
 ) -> str:
     """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
 
+    A result is often shared without its run, so the card says what it is and how to load it.
+
     Args:
         source: the base model.
         config: config of the run.

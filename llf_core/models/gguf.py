@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def gguf_arguments(file: str) -> dict[str, Any]:
     """Arguments of `AutoModelForCausalLM.from_pretrained` that load a GGUF file as trainable weights.
 
-    transformers 5.24 and newer keep the blocks quantized by default; older versions always dequantize them.
+    Both then give weights that can be trained. transformers 5.24 and newer keep the blocks quantized by default; older
+    versions always dequantize them.
 
     Args:
         file: name of the file inside its folder.

@@ -138,6 +138,9 @@ def damaged_json(folder: Path) -> str:
 
     Returns:
         Sentence that names the first such file; empty if all are valid.
+
+    Raises:
+        OSError: a file cannot be read, for example without permission.
     """
     try:
         for path in (folder / name for name in JSON_FILES):

@@ -64,7 +64,7 @@ def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
 def hub_adapter(name: str, config: RunConfig) -> Path:
     """Download an adapter from the hub. Files in the cache are reused, also when the hub does not answer.
 
-    The files are not checked here.
+    An adapter has no config of a model, so the checks of `hub_model` do not apply. The files are not checked here.
 
     Args:
         name: hub id, `owner/name`; its revision `main` is used.

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreTrainedModel:
     """Load a causal language model or a multimodal model, quantize it if configured, and put it on the device.
 
+    A model that is missing, damaged or unsupported becomes a sentence here, not a library's trace.
+
     Args:
         source: from `resolve_model`.
         config: for quantization, attention, `trust_remote_code` and `allow_pickle`.
@@ -45,6 +47,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         UnreadableError: the model is the result of a run whose `output.json` is not a regular file, or too large.
         MemoryError: out of memory; on a GPU, torch's error for it.
+        OSError: a file is missing or cannot be read.
     """
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
@@ -202,6 +205,7 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
 
     Raises:
         ModelError: a weight file is truncated or damaged.
+        OSError: a weight file cannot be opened.
     """
     import torch
 

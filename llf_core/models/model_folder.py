@@ -98,6 +98,7 @@ def check_shards(folder: Path) -> None:
 
     Raises:
         ModelError: names the first file that is missing or invalid.
+        OSError: the index cannot be read, for example without permission.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -131,6 +132,7 @@ def check_text_files(folder: Path) -> None:
 
     Raises:
         ModelError: names the file, what it is, and what was expected.
+        OSError: a file cannot be opened, for example without permission.
     """
     for path in sorted(folder.iterdir()):
         if path.name.endswith(TEXT_SUFFIXES) and not path.is_dir():
@@ -167,6 +169,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file contains anything else, is not a regular file, or is too large.
         FileNotFoundError: there is no such file.
+        OSError: it cannot be read, for example without permission.
     """
     try:
         with os.fdopen(_opened(path), "rb") as file:
@@ -183,6 +186,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the folder's `config.json` and refuse settings that would make transformers download code.
 
+    Code from the network does not run without the user's consent.
+
     Args:
         folder: folder of the model.
 
@@ -190,6 +195,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: it is not a JSON object, or names a kernel that transformers would download from a hub and run,
             which no config of a run can allow.
         FileNotFoundError: there is no `config.json`.
+        OSError: it cannot be read, for example without permission.
     """
     path = folder / "config.json"
     config = read_json_object(path)

@@ -31,6 +31,7 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
     Raises:
         ModelError: the folder has no processor, or a required package is not installed, which the message names.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError: a file cannot be read, for example without permission.
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
         return None

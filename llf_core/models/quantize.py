@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def quantization_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | None:
     """Quantization config for `from_pretrained`: LLM.int8() (arXiv 2208.07339) or QLoRA's 4 bits (arXiv 2305.14314).
 
+    Quantized frozen weights take a half or a quarter of the memory of 16-bit ones.
+
     Args:
         config: for `quantization_bit` and its options.
         plan: for the compute dtype.

@@ -62,6 +62,9 @@ def portable_path(path: Path) -> str | None:
 
     Returns:
         The path; None under `LLF_HOME`, which may be cleaned, so that an adapter of it would lose its base.
+
+    Raises:
+        OSError: `LLF_HOME` begins with `~`, and the home folder of that user is unknown.
     """
     real, base = path.resolve(), home().resolve()
     return None if real == base or base in real.parents else str(path)

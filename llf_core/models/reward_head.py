@@ -39,6 +39,7 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
 
     Raises:
         ModelError: transformers has no sequence classifier for the architecture, or the stored head has several labels.
+        OSError: a weight file cannot be opened.
     """
     import torch
     from torch import nn
@@ -184,6 +185,7 @@ def stored_reward_head(folder: Path) -> Tensor | None:
 
     Raises:
         ModelError: a weight file is truncated or damaged.
+        OSError: a weight file cannot be opened.
     """
     from safetensors import safe_open
 

@@ -99,6 +99,8 @@ class RewardModel:
     ) -> list[float]:
         """Score conversations or plain texts.
 
+        Answers of different runs are compared by these scores.
+
         Args:
             texts: conversations that end with the answer to score, as messages with `role` and `content`; a string is
                 scored as it is.
@@ -156,6 +158,8 @@ class RewardModel:
 
     def tokens(self, text: str | Conversation) -> list[int]:
         """Tokenize a text or a conversation with the reward model's own tokenizer and chat template.
+
+        A policy's tokens mean nothing to a reward model with another tokenizer.
 
         Args:
             text: a string, or messages with `role` and `content`.
@@ -232,6 +236,8 @@ def load_reward_model(
 ) -> RewardModel:
     """Load a reward model.
 
+    PPO and evaluations accept reward models in all formats in which they are saved.
+
     Args:
         name: run of stage rm, its `output/`, another folder, or a hub id.
         config: for the device, precision, `cache_dir`, `trust_remote_code` and similar keys.
@@ -249,6 +255,7 @@ def load_reward_model(
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ConfigError: it is the result of a run whose config can no longer be read.
         OSError: a file cannot be read, or a cache cannot be written.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     alone = _settings(config, quantization_bit)
     folder = find_reward_model(name, alone)
@@ -320,6 +327,7 @@ def config_of_run(name: str) -> RunConfig | None:
 
     Raises:
         ConfigError: the config can no longer be read.
+        OSError: the config cannot be opened, for example without permission.
     """
     folder = _local(name)
     run = RunFolder(folder)
@@ -480,6 +488,7 @@ def config_of_result(folder: Path) -> RunConfig | None:
 
     Raises:
         ConfigError: the config can no longer be read.
+        OSError: the config cannot be opened, for example without permission.
     """
     run = RunFolder(folder.parent)
     return run_config(run) if folder == run.output and run.config.is_file() else None
@@ -497,6 +506,7 @@ def adapter_base(folder: Path) -> str:
     Raises:
         ModelError: the adapter does not name its base, or its config is damaged.
         ConfigError: it is the result of a run whose config can no longer be read.
+        OSError: a config cannot be read, for example without permission.
     """
     config = config_of_result(folder)
     if config is not None:

@@ -65,6 +65,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
             of a quantized model cannot be loaded again to merge the adapter.
         UntrustedCodeError: that base has Python code, and the user has not allowed it.
         OSError: a file cannot be written, for example on a full disk.
+        MemoryError: out of memory while the base of a quantized model is loaded again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)

@@ -79,6 +79,7 @@ def stored_dtypes(folder: Path) -> set[str]:
 
     Raises:
         ModelError: a file is truncated or is not a safetensors file.
+        OSError: a file cannot be opened.
     """
     return {tensor.dtype for tensor in stored_tensors(folder).values()}
 
@@ -94,6 +95,7 @@ def stored_dtype(folder: Path) -> str | None:
 
     Raises:
         ModelError: a file is truncated or is not a safetensors file.
+        OSError: a file cannot be opened.
     """
     counts: Counter[str] = Counter()
     for tensor in stored_tensors(folder).values():

@@ -28,6 +28,8 @@ PADDING_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|e
 def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenizerBase:
     """Load a tokenizer that pads on the right, with a padding token other than the end of a text.
 
+    A model that is trained with its end token as padding may never learn to stop, since padding is masked.
+
     Args:
         source: from `resolve_model`.
         config: for `use_fast_tokenizer` and `trust_remote_code`.
@@ -39,6 +41,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         ModelError: it cannot be loaded, fails on some texts, or has token ids without an embedding in the model.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         MemoryError: out of memory.
+        OSError: `config.json` cannot be read, for example without permission.
     """
     trusted = resolve_trust_remote_code(source, config)
     try:

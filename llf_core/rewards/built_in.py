@@ -41,6 +41,8 @@ class BuiltIn:
 def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
     """Create a reward that is 1 if the whole answer matches a pattern, else 0 (DeepSeek-R1, arXiv 2501.12948).
 
+    It teaches a form of answer that other rewards can then parse.
+
     Args:
         pattern: regular expression; a dot also matches line breaks. Default: `<think>…</think><answer>…</answer>`.
 

@@ -99,6 +99,7 @@ class Reward:
 
         Raises:
             TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
+            ValueError: the signature cannot be inspected, as of some functions in C.
         """
         return Signature.of(self.function, self.name)
 
@@ -117,6 +118,7 @@ class Reward:
         Raises:
             RewardError: the function raised an error, or returned NaN, text, or a list of the wrong length.
             TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
+            ValueError: the function's signature cannot be inspected, as of some functions in C.
         """
         signature = self.signature
         if not signature.batched:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def from_file(path: Path) -> list[RewardFunction]:
     """Execute a Python file and return the functions decorated with `@reward`, for `llf train --rewards FILE`.
 
-    The file can import modules of its own folder.
+    In a notebook the functions are in cells; this is the way to bring them from a terminal. The file can import modules
+    of its own folder.
 
     Args:
         path: the file; its code runs in this process.

@@ -30,6 +30,7 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
     Raises:
         RewardError: a function does not exist, its file cannot be executed, or its parameters do not fit.
         re.error: `reward_pattern` is not a regular expression.
+        ValueError: a function's signature cannot be inspected.
     """
     found = []
     for name in names:

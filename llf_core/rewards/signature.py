@@ -60,6 +60,8 @@ class Signature:
     def of(cls, function: RewardFunction, name: str) -> Signature:
         """Inspect a function's parameters and check that it can be called by name.
 
+        A mistake is found when the function is registered, not hours later when it is first called.
+
         Args:
             function: a plain Python function.
             name: its name in messages.

@@ -29,7 +29,7 @@ KEY = "reward_functions"
 
 
 def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, RewardFunction | None]:
-    """Map names to reward functions, from the list that `llf.train` and `run.resume` accept.
+    """Map names to reward functions, from the list that `llf.train` and `run.resume` accept: functions, names or both.
 
     Args:
         rewards: functions, or names of built-in or registered ones; also a single one.
@@ -39,7 +39,7 @@ def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, Rewa
 
     Raises:
         TypeError: one is not a function, or has no parameter for the answer.
-        ValueError: two have the same name, or one has the name of a built-in reward or none.
+        ValueError: two have the same name, one has no name, or one has that of a built-in reward.
     """
     found: dict[str, RewardFunction | None] = {}
     for one in [rewards] if isinstance(rewards, str) or callable(rewards) else rewards:
@@ -92,6 +92,8 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
 def function_sources(functions: Mapping[str, RewardFunction]) -> dict[str, str]:
     """Extract the source of each function with its dependencies, with failures as problems of the config.
 
+    A form or command then shows it beside the key.
+
     Args:
         functions: functions by name.
 
@@ -141,7 +143,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
     Raises:
         ConfigError: the run has no reward function of a name, or the source of one cannot be extracted.
         TypeError: one is not a function, or has no parameter for the answer.
-        ValueError: two have the same name, or one has the name of a built-in reward or none.
+        ValueError: two have the same name, one has no name, or one has that of a built-in reward.
         UnreadableError: a stored source is a link, no regular file, too large, or not UTF-8.
         OSError: a file cannot be written.
     """
@@ -168,7 +170,10 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
 
 
 def reward_names(folder: RunFolder) -> tuple[str, ...]:
-    """Names of a run's reward functions, from its `config.yaml`; empty if that cannot be read."""
+    """Names of a run's reward functions, from its `config.yaml`; empty if that cannot be read.
+
+    It works for a run whose config is no longer valid.
+    """
     return tuple(split_names(read_config(folder.config).get(KEY) or ""))
 
 
@@ -186,6 +191,7 @@ def definition_cell(folder: RunFolder) -> str:
     Raises:
         ValueError: a stored module cannot be parsed.
         UnreadableError: a stored module is a link, no regular file, too large, or not UTF-8.
+        OSError: a stored module cannot be read.
     """
     paths = sorted(folder.code.glob("*.py"))
     if not paths:

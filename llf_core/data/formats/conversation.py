@@ -268,6 +268,8 @@ def role_of(value: object, names: Mapping[str, str], where: str) -> str:
 def text_of(value: object, what: str) -> str:
     """Convert a cell or the content of a message to text.
 
+    Data sets have numbers and OpenAI's lists of parts in place of strings.
+
     Args:
         value: text, a number, or a list of text parts as in OpenAI's API.
         what: name of the value in error messages.
@@ -300,6 +302,8 @@ def _part(part: object, what: str) -> str:
 
 def json_of(value: object, what: str) -> Any:
     """Parse a value that may be JSON text, such as a CSV cell or the arguments of a tool call.
+
+    CSV and some Parquet files can store lists and objects only as text.
 
     Args:
         value: JSON text, or a value that is already parsed.

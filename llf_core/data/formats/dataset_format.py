@@ -19,6 +19,8 @@ class DatasetFormat(ABC):
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
         """Convert a record to a conversation, the common representation that all later steps take.
 
+        A format is nothing more than this function, so that a new one needs no change to rendering, masking or packing.
+
         Args:
             row: one record: the value of each column.
             columns: for each role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), the column

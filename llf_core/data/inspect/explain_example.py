@@ -47,6 +47,9 @@ def tokens_by_turn(
     Returns:
         For each turn its `role` and its `tokens`: `[text, id, state, special]`, with state `prompt`, `trained` or
         `cut`. A tokenizer without offsets gives one turn without a role.
+
+    Raises:
+        DataError: the chat template exceeds its limits of steps or length.
     """
     spans = token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels

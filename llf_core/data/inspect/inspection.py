@@ -83,6 +83,8 @@ class Inspection:
     ) -> Inspection:
         """Prepare the data of a config, or open it from the cache.
 
+        What is shown is made by the same steps as for training, so that it is what the loss sees.
+
         Args:
             config: as for a run.
             tokenizer: tokenizer of the model.
@@ -145,6 +147,9 @@ class Inspection:
         Returns:
             The keys of `histogram`; `cutoffs`, one entry of `cost` for each candidate; `speed` in tokens per second or
             None.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
         """
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
         if "rejected_ids" in self._prepared.examples.column_names:
@@ -185,6 +190,8 @@ class Inspection:
     def example(self, number: int) -> dict[str, object]:
         """Show an example token by token, as the loss sees it.
 
+        It tells whether the right tokens are in the loss, which no number shows.
+
         Args:
             number: number of the example.
 
@@ -195,6 +202,8 @@ class Inspection:
 
         Raises:
             IndexError: there is no example with this number.
+            DataError: the chat template exceeds its limits of steps or length.
+            OSError: the example's data set can no longer be opened.
         """
         dataset, record = self._names[number]
         table, base = self._table(number)
@@ -418,6 +427,9 @@ def earlier_speed(config: RunConfig) -> float | None:
 
     Returns:
         Median of the logged values without the first; None if none of the last 50 runs is comparable.
+
+    Raises:
+        OSError: the folder of runs cannot be read.
     """
     for row in list_runs(home(), 0, 50, None, None).rows:
         try:

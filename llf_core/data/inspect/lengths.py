@@ -77,7 +77,8 @@ def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
 def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float | None) -> dict[str, object]:
     """Estimate the cost of a cutoff: what is truncated, and the time and memory that training needs with it.
 
-    Truncation is that of `llf_core.data.truncation.truncated_lengths`, as if each example had one answer.
+    A person compares cutoffs by it before a run. Truncation is that of `llf_core.data.truncation.truncated_lengths`, as
+    if each example had one answer.
 
     Args:
         counts: `[examples, columns]`, int64, see `llf_core.data.example_store.COUNT_COLUMNS`.
@@ -89,6 +90,9 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
         `cutoff`, `cut` (number of truncated examples), `lost` (tokens), `lost_answers` (fraction of the trained
         tokens), `rows` (packed), `fill`, `seconds` (of an epoch; None without a speed), `memory` (bytes; None if
         unknown).
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
     """
     learned, whole, learned_cut = (counts[:, column] for column in (1, 2, 3))
     target = learned + learned_cut
@@ -113,6 +117,8 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
 def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
     """Forecast the peak memory of the largest step from the config alone, see `llf_core.estimate.training_memory`.
+
+    A view shows it for several cutoffs, for which no model is loaded.
 
     Args:
         config: config of the run.

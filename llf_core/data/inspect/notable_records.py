@@ -41,6 +41,8 @@ class Notable(NamedTuple):
 def from_report(report: DataReport) -> Iterator[Notable]:
     """Records that the preparation has reported: unusable, truncated (most tokens first) and divided ones.
 
+    They come first in a view, since each is a record that is not trained on as it is.
+
     Args:
         report: report of the preparation.
 
