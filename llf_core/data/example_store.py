@@ -245,7 +245,7 @@ def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
 
 
 def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Number of tokens of each example in the underlying table, for batches of examples of similar length.
+    """Number of tokens of each example in the underlying table, to forecast the memory of the largest batch.
 
     It comes from the offsets alone, without reading the tokens. The table includes examples that a selection of the
     data set leaves out, such as held-out ones.
