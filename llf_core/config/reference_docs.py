@@ -71,7 +71,13 @@ def _elsewhere() -> str:
     lines += [f"- `{key}`: {instead}" for key, instead in listed.not_needed.items()]
     lines += ["", "## Translated", "", "Older and alternative names:", ""]
     lines += [f"- `{old}` is read as `{new}`" for old, new in listed.translated.items()]
-    lines += ["", "## Secrets", "", "These keys are refused, because a config is stored with its run. Set the environment variable instead:", ""]
+    lines += [
+        "",
+        "## Secrets",
+        "",
+        "These keys are refused, because a config is stored with its run. Set the environment variable instead:",
+        "",
+    ]
     lines += [f"- `{key}`: `{variable}`" for key, variable in listed.secrets.items()]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,6 @@
-"""Answers the same prompts with the base model and the tuned model.
+"""Completions of the same prompts by the base model and the tuned model.
 
-`python -m llf_core.evaluation.answers RUN_ID PROMPT …` prints the answers as JSON. Notebooks and the CLI start it as a
+`python -m llf_core.evaluation.answers RUN_ID PROMPT …` prints them as JSON. Notebooks and the CLI start it as a
 child process, so that no view loads a model.
 """
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 MODULE = "llf_core.evaluation.answers"
-EVERY = 0.25  # seconds between two signs of progress
+EVERY = 0.25  # seconds between two progress reports
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt and the greedy answers of both models.
+    """A prompt and the greedy completions of both models.
 
     Attributes:
         prompt: user message.
-        base: answer of the base model.
-        tuned: answer of the tuned model.
+        base: completion of the base model.
+        tuned: completion of the tuned model.
     """
 
     prompt: str
@@ -44,12 +44,14 @@ class Answer:
 def answer(
     folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = worker_process.no_progress
 ) -> list[Answer]:
-    """Answer prompts with the base model and the result of a finished run, and store the answers in `samples.jsonl`.
+    """Complete prompts with the base model and the result of a finished run, and store both in `samples.jsonl`.
+
+    Greedy decoding, so that a difference comes from training alone.
 
     Args:
         folder: run with `output/`.
         prompts: user messages, each its own conversation.
-        max_new_tokens: maximum number of tokens of an answer.
+        max_new_tokens: maximum number of tokens of a completion.
         progress: called with a description, the number of generated tokens, and the maximum number.
 
     Returns:
@@ -57,6 +59,13 @@ def answer(
 
     Raises:
         FileNotFoundError: the run has no result yet.
+        ConfigError: the run's config is no longer valid.
+        ModelError: the base no longer exists, or the run trained a reward model.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        BrokenRunError: the run has no readable status.
+        jinja2.TemplateError: the chat template refuses a prompt.
+        RuntimeError: out of memory.
+        OSError: the disk is full.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -67,8 +76,8 @@ def answer(
     texts: dict[str, list[str]] = {}
     progress("Loading the base model", 0, 0)
     for of, model, tokenizer in load_base_and_tuned(folder, config):
-        told = Tokens(f"Answers of the {of} model, tokens", len(prompts) * max_new_tokens, progress)
-        texts[of] = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_text=told)
+        counter = Tokens(f"Answers of the {of} model, tokens", len(prompts) * max_new_tokens, progress)
+        texts[of] = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_text=counter)
         if of == "base":
             progress("Loading the tuned model", 0, 0)
     answers = [Answer(*row) for row in zip(prompts, texts["base"], texts["tuned"], strict=True)]
@@ -88,21 +97,27 @@ def answer(
 
 
 class Tokens:
-    """Reports the number of generated tokens at intervals."""
+    """Reports the number of generated tokens at intervals: a line per token would take longer than the token."""
 
     def __init__(self, what: str, most: int, progress: Progress) -> None:
-        """Report that no token is generated yet."""
+        """Report that no token is generated yet.
+
+        Args:
+            what: description of the work.
+            most: maximum number of tokens.
+            progress: progress callback.
+        """
         self._what, self._most, self._progress = what, most, progress
-        self._made, self._next = 0, 0.0
+        self._count, self._next = 0, 0.0
         self("", "")
 
     def __call__(self, *_: object) -> None:
-        """Count a token."""
+        """Count a token; its arguments are not used."""
         now = time.monotonic()
         if now >= self._next:
-            self._progress(self._what, self._made, self._most)
+            self._progress(self._what, self._count, self._most)
             self._next = now + EVERY
-        self._made += 1
+        self._count += 1
 
 
 def answer_in_child(  # noqa: PLR0913 - as `answer`
@@ -119,13 +134,14 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     Args:
         run_id: id of the run.
         prompts: user messages, each its own conversation.
-        max_new_tokens: maximum number of tokens of an answer.
+        max_new_tokens: maximum number of tokens of a completion.
         home: `LLF_HOME`; None for the environment's.
         progress: see `answer`.
         trust: whether to allow Python code of the model and the run.
 
     Raises:
         RuntimeError: the child process failed; the message says why.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     options = ["--tokens", str(max_new_tokens), "--", *prompts]
     made = worker_process.run_in_child(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
@@ -133,7 +149,12 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
 
 
 def main() -> None:
-    """Print the answers as a line of JSON."""
+    """Print the completions as a line of JSON, or the error: the child process of `answer_in_child`.
+
+    Raises:
+        SystemExit: the arguments are wrong, or the completions could not be generated.
+        ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("prompts", nargs="+")

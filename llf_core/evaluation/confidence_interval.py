@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from math import sqrt
 
-SIGMA = 1.959963984540054  # of a normal distribution, 95 % lie within so many standard deviations
+SIGMA = 1.959963984540054  # 95 % of a normal distribution are within this many standard deviations
 
 
 def wilson_interval(successes: float, count: int) -> tuple[float, float]:
-    """Wilson score interval (95 %) of a proportion. Also valid for few trials and proportions near 0 and 1.
+    """Wilson score interval (95 %) of a proportion, which is valid for few trials and proportions near 0 and 1 too.
 
     Args:
-        successes: number of successes; a tie may count as one half.
+        successes: number of successes, 0 to `count`; a tie may count as one half.
         count: number of trials, at least 1.
 
     Returns:
         Lower and upper bound, in [0, 1].
+
+    Raises:
+        ZeroDivisionError: `count` is 0.
+        ValueError: `successes` is far out of range.
 
     Source:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), p. 209.

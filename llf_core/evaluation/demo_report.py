@@ -1,4 +1,4 @@
-"""Report on the demo run: whether its loss decreased, and how the model's answers changed."""
+"""Report on the demo run: whether its loss decreased, and how the model's completions changed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,19 @@ COLUMN = 44
 
 
 def newest_demo() -> str:
-    """Id of the newest run on the demo data; `last` if there is none."""
+    """Id of the newest run on the demo data, so that the report needs no argument; `last` if there is none."""
     return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
 
 
 def stored_answers(run: Run) -> list[Answer]:
-    """The newest stored answers of base and tuned model for each prompt, from the run's `samples.jsonl`."""
+    """Read the newest stored completions of base and tuned model for each prompt, without loading a model.
+
+    Args:
+        run: the run.
+
+    Returns:
+        Prompts that both models have completed; empty if none.
+    """
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():
         if sample.get("kind") == "answer":
@@ -37,14 +44,18 @@ def stored_answers(run: Run) -> list[Answer]:
 
 
 def report_on(run: Run) -> tuple[bool, str]:
-    """Evaluate a demo run.
+    """Judge a demo run, to see after an installation that training works.
 
     Args:
         run: a run that has ended.
 
     Returns:
         Whether it finished with at least 5 logged losses, of which the mean of the last three is below 0.8 times the
-        mean of the first three; and the report as text, with the answers side by side.
+        mean of the first three; and the report as text, with completions side by side.
+
+    Raises:
+        BrokenRunError: the run has no readable status.
+        RuntimeError: the process that generates completions failed; the message says why.
     """
     status = run.status()
     losses = RunReader(run.folder).metrics().values("loss")
@@ -75,7 +86,11 @@ def report_on(run: Run) -> tuple[bool, str]:
 
 
 def side_by_side(answers: list[Answer]) -> str:
-    """Format answers as plain text: base model on the left, tuned model on the right."""
+    """Format completions as plain text for a terminal: base model on the left, tuned model on the right.
+
+    Args:
+        answers: prompts with both completions.
+    """
     import textwrap
 
     rows = [("base", "tuned"), ("-" * COLUMN, "-" * COLUMN)]

@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 def load_base_and_tuned(
     folder: RunFolder, config: RunConfig
 ) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
-    """Yield `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`. Only one model is in memory at a time.
+    """Yield `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`, with one model in memory at a time.
 
     The base is the model before the run's first step, including the adapters that the run started from. A tuned adapter
     replaces the last of these; a tuned whole model replaces everything. The weights are prepared for generation
-    (`settle`).
+    (`prepare_weights`).
 
     Args:
         folder: run with `output/`.
         config: the run's config.
 
     Raises:
-        ModelError: the base no longer exists, or the run trained a reward model.
+        ModelError: the base no longer exists or fits, or the run trained a reward model.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        RuntimeError: out of memory.
     """
     if not generates(config):
         raise ModelError(

@@ -38,11 +38,11 @@ class Accuracy:
     """Accuracy of a reward model.
 
     Attributes:
-        accuracy: fraction of pairs whose chosen answer has the higher reward; equal rewards count as wrong.
+        accuracy: fraction of pairs whose chosen completion has the higher reward; equal rewards count as wrong.
         low: lower bound of its 95 % interval (Wilson).
         high: upper bound of the interval.
         pairs: number of pairs.
-        margin: mean reward of the chosen answers minus that of the rejected ones.
+        margin: mean reward of the chosen completions minus that of the rejected ones.
         dropped: number of unusable records by reason.
     """
 
@@ -55,12 +55,19 @@ class Accuracy:
 
 
 def accuracy_of(chosen: Sequence[float], rejected: Sequence[float], dropped: dict[str, int]) -> Accuracy:
-    """Compute the accuracy from rewards.
+    """Compute the accuracy from rewards; equal rewards count as wrong, so a constant reward model has accuracy 0.
 
     Args:
-        chosen: rewards of the chosen answers, at least one.
-        rejected: rewards of the rejected answers, in the same order.
+        chosen: rewards of the chosen completions, at least one.
+        rejected: rewards of the rejected completions, in the same order.
         dropped: number of unusable records by reason.
+
+    Raises:
+        ZeroDivisionError: there are no rewards.
+        ValueError: the numbers of rewards differ.
+
+    Source:
+        Accuracy as in RewardBench, arXiv 2403.13787; interval of `wilson_interval`.
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     right = sum(margin > 0 for margin in margins)
@@ -76,18 +83,24 @@ def reward_accuracy(
     most: int | None = None,
     progress: Progress = worker_process.no_progress,
 ) -> Accuracy:
-    """Score both answers of each pair of a preference data set. The result of a run tokenizes pairs as the run did.
+    """Measure how often a reward model scores the chosen completion of a preference pair higher than the rejected one.
+
+    The result of a run tokenizes pairs as the run did, since a reward model depends on the template it was trained
+    with.
 
     Args:
         reward_model: see `llf_core.models.reward_model.load_reward_model`.
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
         dataset_dir: folder of named data sets.
         most: maximum number of pairs, taken from the beginning.
-        progress: called with a description, the number of scored answers and the total.
+        progress: called with a description, the number of scored completions and the total.
 
     Raises:
-        ModelError: the reward model does not exist or is no reward model.
+        ModelError: the reward model does not exist or is no reward model, or a score is not finite.
         DataError: the data set does not exist, has no pairs, or no usable ones.
+        ConfigError: `data` or `dataset_dir` is not valid in a config.
+        UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
+        RuntimeError: out of memory.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import config_of_run, load_reward_model
@@ -221,6 +234,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
 
     Raises:
         RuntimeError: the child process failed; the message says why.
+        UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
     """
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -232,7 +246,11 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
 
 
 def main() -> None:
-    """Print the accuracy as a line of JSON."""
+    """Print the accuracy as a line of JSON, or the error: the child process of `reward_accuracy_in_child`.
+
+    Raises:
+        SystemExit: the arguments are wrong, or the accuracy could not be computed.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reward_model")
     parser.add_argument("data")

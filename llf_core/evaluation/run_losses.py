@@ -34,7 +34,7 @@ MODULE = "llf_core.evaluation.run_losses"
 
 @dataclass(frozen=True)
 class Losses:
-    """Evaluation losses of base model and result: means over what the stage counts (trained tokens, pairs or answers).
+    """Evaluation losses of base model and result: means over supervised tokens, pairs or completions.
 
     BCO's running mean of rewards (`pref_bco_weight`) is not available here and is taken as 0 for both.
 
@@ -50,7 +50,9 @@ class Losses:
 
 
 def losses(folder: RunFolder, data: str | None = None) -> Losses:
-    """Compute the evaluation loss of a finished run's base model and of its result.
+    """Compute the evaluation loss of a finished run's base model and of its result, by the code of the run itself.
+
+    A run that evaluates nothing before its first step has no loss to compare its result with.
 
     Args:
         folder: run with `output/`.
@@ -61,6 +63,11 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         ValueError: the run has no evaluation data, and `data` is None.
         ConfigError: the run's config is no longer valid.
         UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
+        ModelError: the base or a reference model no longer exists or fits.
+        DataError: the data set is missing, empty or of another kind.
+        DoesNotFitError: a single evaluation example does not fit into memory.
+        StopTraining, RewardError: a reward function or endpoint fails, or scores no completion.
+        OSError: the temporary folder cannot be written.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -73,7 +80,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
     if not (config.data.eval_dataset or config.data.val_size):
         raise ValueError(f"{folder.id} has no evaluation data. Pass a data set that it was not trained on.")
     base, examples = _loss(config, folder)
-    _forget()  # one model is in memory at a time
+    _free_memory()  # one model is in memory at a time
     tuned, _ = _loss(_of_output(config, folder), folder)
     return Losses(base, tuned, examples)
 
@@ -85,12 +92,18 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
         return config.replace(model_name_or_path=str(folder.output))
     merged = list(config.model.adapter_name_or_path or ())
     if not config.get("create_new_adapter"):
-        merged = merged[:-1]  # the last one is what was trained
+        merged = merged[:-1]  # the last one is the trained one
     return config.replace(adapter_name_or_path=[*merged, str(folder.output)], create_new_adapter=None)
 
 
 def with_explicit_reference(config: RunConfig) -> RunConfig:
-    """Name the model before the first step as the reference model, if the stage's loss uses one."""
+    """Name the model before the first step as the reference model, if the stage's loss uses one.
+
+    The result of a run is evaluated as the start of another, whose own reference would be the result itself.
+
+    Args:
+        config: the run's config.
+    """
     if not stage_of(config).uses_reference(config) or names_reference(config):
         return config
     return config.replace(
@@ -100,12 +113,12 @@ def with_explicit_reference(config: RunConfig) -> RunConfig:
     )
 
 
-def _forget() -> None:
+def _free_memory() -> None:
     import gc
 
     import torch
 
-    gc.collect()  # a trainer and its callbacks know each other
+    gc.collect()  # a trainer and its callbacks refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -145,13 +158,19 @@ def losses_in_child(run_id: str, data: str | None = None, home: Path | None = No
 
     Raises:
         RuntimeError: the child process failed; the message says why.
+        UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
     """
     options = [] if data is None else [f"--data={data}"]
     return Losses(**worker_process.run_in_child(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
 
 
 def main() -> None:
-    """Print the losses as a line of JSON."""
+    """Print the losses as a line of JSON, or the error: the child process of `losses_in_child`.
+
+    Raises:
+        SystemExit: the arguments are wrong, or the losses could not be computed.
+        ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("--data")

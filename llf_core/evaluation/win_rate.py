@@ -31,14 +31,14 @@ MAX_NEW_TOKENS, MAX_PROMPTS = 128, 100
 
 @dataclass(frozen=True)
 class PairwiseComparison:
-    """A prompt, the answers of both models, and their rewards.
+    """A prompt, the completions of both models, and their rewards.
 
     Attributes:
         prompt: last message of the prompt.
-        base: answer of the base model.
-        tuned: answer of the tuned model.
-        base_score: reward of the base model's answer.
-        tuned_score: reward of the tuned model's answer.
+        base: completion of the base model.
+        tuned: completion of the tuned model.
+        base_score: reward of the base model's completion.
+        tuned_score: reward of the tuned model's completion.
     """
 
     prompt: str
@@ -53,14 +53,14 @@ class WinRate:
     """Win rate of a run's result against its base model.
 
     Attributes:
-        rate: fraction of prompts at which the tuned model's answer has the higher reward; a tie counts one half.
+        rate: fraction of prompts at which the tuned model's completion has the higher reward; a tie counts one half.
         low: lower bound of its 95 % interval (Wilson).
         high: upper bound of the interval.
         wins: number of prompts that the tuned model wins.
         ties: number of prompts with equal rewards.
         losses: number of prompts that the base model wins.
-        base: mean reward of the base model's answers.
-        tuned: mean reward of the tuned model's answers.
+        base: mean reward of the base model's completions.
+        tuned: mean reward of the tuned model's completions.
         contests: the comparison for each prompt.
     """
 
@@ -76,7 +76,18 @@ class WinRate:
 
 
 def win_rate_of(contests: Sequence[PairwiseComparison]) -> WinRate:
-    """Compute the win rate from comparisons, at least one."""
+    """Compute the win rate from comparisons; a tie counts one half, so that equal models have a win rate of 0.5.
+
+    Args:
+        contests: comparisons, at least one.
+
+    Raises:
+        ZeroDivisionError: there are none.
+
+    Source:
+        Win rate with ties as one half as in AlpacaEval (github.com/tatsu-lab/alpaca_eval); interval of
+        `wilson_interval`.
+    """
     count = len(contests)
     wins = sum(one.tuned_score > one.base_score for one in contests)
     losses = sum(one.tuned_score < one.base_score for one in contests)
@@ -86,7 +97,7 @@ def win_rate_of(contests: Sequence[PairwiseComparison]) -> WinRate:
     return WinRate((wins + ties / 2) / count, low, high, wins, ties, losses, base, tuned, tuple(contests))
 
 
-def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
+def win_rate(  # noqa: PLR0913 - what is generated and who scores it
     folder: RunFolder,
     reward_model: str,
     prompts: Sequence[str] | None = None,
@@ -95,33 +106,38 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     most: int = MAX_PROMPTS,
     progress: Progress = worker_process.no_progress,
 ) -> WinRate:
-    """Answer prompts greedily with a finished run's base model and its result, and score the answers.
+    """Complete prompts greedily with a finished run's base model and its result, and compare their rewards.
 
     Both models get the run's chat template, so they read the same tokens. One model is in memory at a time.
 
     Args:
         folder: run with `output/`.
-        reward_model: reward model that scores the answers, see `llf_core.models.reward_model.load_reward_model`.
+        reward_model: scores the completions, see `llf_core.models.reward_model.load_reward_model`.
         prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
-            answer.
-        max_new_tokens: maximum number of tokens of an answer.
+            completion.
+        max_new_tokens: maximum number of tokens of a completion.
         most: maximum number of evaluation examples, taken from the beginning.
         progress: called with a description, the number done and the total.
 
     Raises:
         FileNotFoundError: the run has no result yet.
-        ModelError: the result generates no text, or the reward model does not exist or is no reward model.
+        ModelError: the result generates no text, the base no longer exists, or the reward model does not exist, is no
+            reward model or gives a score that is not finite.
         DataError: the run has no evaluation data, and `prompts` is None.
         ValueError: `prompts` is empty.
+        ConfigError: the run's config is no longer valid.
+        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
+        BadExample: the chat template refuses a prompt.
+        RuntimeError: out of memory.
     """
     from llf_core.models.reward_model import find_reward_model, load_reward_model
 
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
     if prompts is not None and not prompts:
-        raise ValueError("The list of prompts is empty. Expected at least one, or None for the validation data.")
+        raise ValueError("The list of prompts is empty. Expected at least one, or None for the evaluation data.")
     config = run_config(folder)
-    find_reward_model(reward_model, config)  # before anything is computed
+    find_reward_model(reward_model, config)  # an error comes before anything is computed
     asked, texts = _answers(folder, config, prompts, max_new_tokens, most, progress)
     scorer = load_reward_model(reward_model, config)
     told = [{"role": "assistant", "content": text} for of in ("base", "tuned") for text in texts[of]]
@@ -132,7 +148,7 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     return win_rate_of([PairwiseComparison(*row) for row in rows])
 
 
-def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
+def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
     folder: RunFolder,
     config: RunConfig,
     prompts: Sequence[str] | None,
@@ -154,11 +170,11 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     template = template_of(config, tokenizer)
     system: Messages = [{"role": "system", "content": text}] if (text := config.data.default_system) else []
     if prompts is None:
-        asked = [_question(talk.messages) for talk in validation_conversations(config, tokenizer, most)]
+        asked = [_prompt(talk.messages) for talk in validation_conversations(config, tokenizer, most)]
     else:
         asked = [[*system, {"role": "user", "content": prompt}] for prompt in prompts]
     read = encode(tokenizer, [render_prompt(template, tokenizer, Conversation(tuple(one))) for one in asked])
-    ids = [one.ids.tolist() for one in read if isinstance(one, Encoded)]  # without answers, all are
+    ids = [one.ids.tolist() for one in read if isinstance(one, Encoded)]  # all are
     texts = {}
     for of, model, _ in load_base_and_tuned(folder, config):
 
@@ -170,8 +186,8 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     return asked, texts
 
 
-def _question(messages: Sequence[Mapping[str, object]]) -> Messages:
-    """A conversation without its last answer."""
+def _prompt(messages: Sequence[Mapping[str, object]]) -> Messages:
+    """A conversation without its last completion."""
     answered = messages[-1]["role"] == "assistant"
     return [dict(message) for message in (messages[:-1] if answered else messages)]
 
@@ -203,6 +219,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
 
     Raises:
         RuntimeError: the child process failed; the message says why.
+        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
@@ -214,7 +231,11 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
 
 
 def main() -> None:
-    """Print the win rate as a line of JSON."""
+    """Print the win rate as a line of JSON, or the error: the child process of `win_rate_in_child`.
+
+    Raises:
+        SystemExit: the arguments are wrong, or the win rate could not be computed.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("reward_model")

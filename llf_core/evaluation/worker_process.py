@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], object]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Progress callback that does nothing.
+    """Progress callback that does nothing: the default where nobody watches.
 
     Args:
         what: description of the work.
@@ -51,28 +51,34 @@ def run_in_child(
     trust: bool = False,
     of: str | None = None,
 ) -> Any:
-    """Run a module in a child process and return the value that it prints with `answer`.
+    """Run a module in a child process and return the value that it prints with `print_result`.
+
+    A notebook or command line that loaded a model itself would keep its memory, and torch, until it ends.
 
     Args:
         module: module to run with `python -m`.
         arguments: command-line arguments.
         home: `LLF_HOME`; None for the environment's.
-        progress: progress callback. An exception in it, such as an interrupt, ends the process.
+        progress: progress callback. An exception in it, such as an interrupt, ends the process and is raised.
         trust: whether to allow Python code of models and runs that has not been allowed yet, and to remember it as
             allowed.
         of: id of the run whose models are loaded; the process uses that run's number of threads.
+
+    Returns:
+        The value, as JSON.
 
     Raises:
         RuntimeError: the process failed; the message is one sentence.
         UntrustedCodeError: code would run that the user has not allowed.
     """
-    command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
+    # -P: a `datasets.py` beside the notebook must not shadow the library
+    command = [sys.executable, "-P", "-m", module, *arguments]
     env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), _threads(of, home))
     env[VARIABLE] = RUN_VALUE if trust else ""
     said = ""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as child,  # noqa: S603 - our own module
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as child,  # noqa: S603 - a module of this package
     ):
         assert child.stdout is not None  # noqa: S101 - for the type checker
         try:
@@ -93,8 +99,8 @@ def run_in_child(
         name = signal.Signals(-child.returncode).name
         raise RuntimeError(f"The process with the model was terminated by {name}. Check that enough memory is free.")
     if said.startswith('{"error"'):
-        told = json.loads(said)
-        raise UntrustedCodeError(told["error"]) if told.get("untrusted") else RuntimeError(told["error"])
+        failure = json.loads(said)
+        raise UntrustedCodeError(failure["error"]) if failure.get("untrusted") else RuntimeError(failure["error"])
     raise RuntimeError((complaints or ["The child process exited without output."])[-1])
 
 
@@ -105,15 +111,20 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
     try:
         return threads_of(open_run(run_id, home))
     except (FileNotFoundError, ValueError):
-        return None  # the process says what is wrong with it
+        return None  # the process reports the error
 
 
 def print_result(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:
     """Print a value as a line of JSON, or the error; all other output goes to stderr.
 
+    `run_in_child` reads the line in the parent process.
+
     Args:
         make: computes the value. If it takes an argument, it receives a progress callback.
         of: the run whose models are loaded, if no others are; the libraries that they need are imported first.
+
+    Raises:
+        SystemExit: `make` failed; the error was printed.
     """
     stdout = sys.stdout
     log_to("stderr")
@@ -122,22 +133,22 @@ def print_result(make: Callable[[], Any] | Callable[[Progress], Any], *, of: Run
     def tell(what: str, done: int, total: int) -> None:
         print(json.dumps({"progress": [what, done, total]}), file=stdout, flush=True)
 
-    made: object
+    value: object
     try:
         with redirect_stdout(sys.stderr), panics_as_errors():
             if of is not None:
                 _import_for(of)
-            made = make(*((tell,) if inspect.signature(make).parameters else ()))
-    except Exception as error:  # noqa: BLE001 - told where it was asked
+            value = make(*((tell,) if inspect.signature(make).parameters else ()))
+    except Exception as error:  # noqa: BLE001 - printed for the parent process, which raises it
         from llf_core.training.failures import explain_failure
 
         traceback.print_exc()
         untrusted = isinstance(error, UntrustedCodeError)
         expected = type(error) in {ValueError, FileNotFoundError}
-        told = str(error) if expected else explain_failure(error).reason
-        print(json.dumps({"error": told, "untrusted": untrusted}))  # noqa: T201 - the result
+        message = str(error) if expected else explain_failure(error).reason
+        print(json.dumps({"error": message, "untrusted": untrusted}))  # noqa: T201 - the result
         sys.exit(1)
-    print(json.dumps(made))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line
+    print(json.dumps(value))  # noqa: T201 - the result, in ASCII: no character of a completion breaks the line
 
 
 def _import_for(run: RunFolder) -> None:
@@ -147,7 +158,7 @@ def _import_for(run: RunFolder) -> None:
     try:
         config = run_config(run)
     except (ConfigError, FileNotFoundError):
-        return  # told by what is made
+        return  # `make` reports the error
     with deferred_imports(config):
         importlib.import_module("transformers.modeling_utils")
         importlib.import_module("peft")

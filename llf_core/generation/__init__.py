@@ -16,7 +16,7 @@ __all__ = ["add_end_tokens", "generate", "prepare_weights"]
 
 
 def prepare_weights(model: nn.Module) -> None:
-    """Prepare a model's weights for generation: joins adjacent matrices, and adds bfloat16 copies where they are exact.
+    """Speed up a model's decoding: join adjacent matrices, and add bfloat16 copies where they are exact.
 
     Args:
         model: must not be trained afterwards.

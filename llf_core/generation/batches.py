@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 class BatchGenerator:
-    """Generates answers in batches of prompts of similar length.
+    """Generates completions in batches of prompts of similar length, so that little is padded.
 
     Args:
         model: causal language model in evaluation mode, wrapped by PEFT or not.
         tokenizer: its tokenizer.
         ends: end-of-sequence token ids.
         stops: stop strings.
-        on_text: called with the index of a prompt and each new piece of its answer.
+        on_text: called with the index of a prompt and each new piece of its completion.
         cancelled: polled after each token; true ends generation.
 
     Attributes:
         plain: why `model.generate` is used, or why single tokens go through the model's own forward; None if neither is
-            so.
+            the case.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one place that makes it
+    def __init__(  # noqa: PLR0913, PLR0917 - created in one place
         self,
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
@@ -57,17 +57,21 @@ class BatchGenerator:
         batch_size: int,
         on_done: Callable[[int], object] = lambda _: None,
     ) -> list[str]:
-        """Generate answers as text.
+        """Generate completions as text.
 
         Args:
-            prompts: token ids of each prompt.
+            prompts: token ids of each prompt, none empty.
             sampling: sampling parameters.
-            max_new_tokens: maximum number of tokens of an answer.
-            batch_size: prompts per batch.
-            on_done: called after each batch with the number of answered prompts.
+            max_new_tokens: maximum number of tokens of a completion.
+            batch_size: prompts per batch, at least 1.
+            on_done: called after each batch with the number of completed prompts.
 
         Returns:
-            One answer for each prompt, in order.
+            One completion for each prompt, in order; empty for prompts that were not reached before `cancelled`.
+
+        Raises:
+            ValueError: a sampling parameter is out of range, or `batch_size` is 0.
+            RuntimeError: out of memory, or logits to sample from are NaN.
         """
         answers = [""] * len(prompts)
         done = 0
@@ -95,17 +99,22 @@ class BatchGenerator:
         batch_size: int,
         on_token: Callable[[int, int], object] = lambda *_: None,
     ) -> list[list[int]]:
-        """Generate answers as token ids.
+        """Generate completions as token ids, for training on them: decoding to text and back may change tokens.
 
         Args:
-            prompts: token ids of each prompt.
+            prompts: token ids of each prompt, none empty.
             sampling: sampling parameters.
-            limits: maximum number of tokens of each answer.
-            batch_size: prompts per batch.
-            on_token: called after each token with the number of answered prompts and the length of the token's answer.
+            limits: maximum number of tokens of each completion.
+            batch_size: prompts per batch, at least 1.
+            on_token: called after each token with the number of completed prompts and the length of the token's
+                completion.
 
         Returns:
-            Token ids of each answer, in order, including the end-of-sequence token.
+            Token ids of each completion, in order, including the end-of-sequence token.
+
+        Raises:
+            ValueError: a sampling parameter is out of range, or `batch_size` is 0.
+            RuntimeError: out of memory, or logits to sample from are NaN.
         """
         found: list[list[int]] = [[] for _ in prompts]
         ends = set(self._ends)

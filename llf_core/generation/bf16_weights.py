@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-BLOCK_VALUES = 1 << 20  # numbers of a block: 4 MB of float32, which a CPU's cache holds
-MIN_VALUES = 1 << 16  # weights of fewer numbers are in the cache anyway
+BLOCK_VALUES = 1 << 20  # values of a block: 4 MB of float32, which fits into a CPU's cache
+MIN_VALUES = 1 << 16  # smaller weights are in the cache anyway
 NAME = "_llf_narrow"
 
 
@@ -37,7 +37,7 @@ def add_bf16_copies(model: nn.Module) -> int:
     from llf_core.models.step_forecast import free_memory
 
     free, taken = free_memory("cpu") // 2, 0
-    copies: dict[int, Tensor | None] = {}  # by storage, since neighbours share one
+    copies: dict[int, Tensor | None] = {}  # by storage, since joined weights share one
     for module in model.modules():
         weight = getattr(module, "weight", None)
         if type(module) is not nn.Linear or not isinstance(weight, torch.Tensor) or hasattr(weight, NAME):
@@ -53,7 +53,7 @@ def add_bf16_copies(model: nn.Module) -> int:
         copy = copies[storage.data_ptr()]
         if copy is not None and weight.is_contiguous():
             narrow = copy[weight.storage_offset() :][: weight.numel()].view_as(weight)
-            setattr(weight, NAME, (weight._version, weight.data_ptr(), narrow))  # noqa: SLF001 - torch's count of changes
+            setattr(weight, NAME, (weight._version, weight.data_ptr(), narrow))  # noqa: SLF001 - torch's counter of in-place changes
     return taken
 
 
@@ -69,19 +69,22 @@ def _exact(whole: Tensor) -> Tensor | None:
 
 
 def bf16_copy_of(weight: Tensor) -> Tensor | None:
-    """The copy that `add_bf16_copies` made; None if there is none or the weight has changed.
+    """The copy that `add_bf16_copies` made; None if there is none or the weight has changed since.
+
+    Args:
+        weight: a weight of any shape.
 
     Returns:
         Tensor of the weight's shape, bfloat16.
     """
-    if not hasattr(weight, NAME):  # a weight that was made in inference mode counts no changes
+    if not hasattr(weight, NAME):  # weights created in inference mode have no counter of changes
         return None
     version, place, narrow = getattr(weight, NAME)
     return narrow if (version, place) == (weight._version, weight.data_ptr()) else None  # noqa: SLF001 - see above
 
 
 class Bf16Matrix:
-    """Matrix-vector products in float32 with a matrix stored in bfloat16."""
+    """Matrix-vector products in float32 with a matrix stored in bfloat16, which halves the memory traffic."""
 
     def __init__(self, matrix: Tensor) -> None:
         """Store the matrix.
@@ -99,14 +102,21 @@ class Bf16Matrix:
             yield part.float(), rows
 
     def mv(self, x: Tensor) -> Tensor:
-        """Multiply the matrix by a vector: `[in]` to `[out]`, float32."""
+        """Multiply the matrix by a vector: `[in]` to `[out]`, float32.
+
+        Args:
+            x: `[in]`, float32.
+
+        Returns:
+            `[out]`, float32.
+        """
         result = x.new_empty(self._out)
         for block, rows in self._blocks():
             torch.mv(block, x, out=result[rows])
         return result
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Add the product to `y` in place.
+        """Add the product to `y` in place, so that a residual connection needs no intermediate tensor.
 
         Args:
             y: `[out]`, float32; changed in place.

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer.
+    """A completion of a conversation.
 
     Attributes:
         text: text without special tokens and surrounding whitespace.
         kept: number of prompt tokens found in the cache.
-        read: number of prompt tokens computed for this answer.
-        tokens: number of tokens of the answer.
+        read: number of prompt tokens computed for this completion.
+        tokens: number of tokens of the completion.
     """
 
     text: str
@@ -39,7 +39,7 @@ class Reply:
 
 
 class Conversation:
-    """Answers a list of messages that grows or changes.
+    """Chat with a model: completes a list of messages that grows or changes, and reuses the cache between turns.
 
     The cache of the last turn is reused for the longest common prefix of its token ids with the new prompt, whatever
     the template or an edited message changed after it.
@@ -51,7 +51,7 @@ class Conversation:
 
     Attributes:
         plain: why `model.generate` is used without a cache, or why single tokens go through the model's own forward;
-            None if neither is so.
+            None if neither is the case.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -61,7 +61,7 @@ class Conversation:
         self._decoder: Decoder | None = None
         self._cached: list[int] = []
 
-    def reply(  # noqa: PLR0913 - the settings of an answer
+    def reply(  # noqa: PLR0913 - the settings of a completion
         self,
         messages: Sequence[Mapping[str, Any]],
         sampling: Sampling,
@@ -71,15 +71,20 @@ class Conversation:
         on_text: Callable[[str], object] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Reply:
-        """Answer the last message.
+        """Generate the reply to the last message, computing only tokens that the cache lacks.
 
         Args:
             messages: the whole conversation, `{"role": …, "content": …}` each.
             sampling: sampling parameters.
-            max_new_tokens: maximum number of tokens of the answer.
-            stop: stop strings; the answer ends before them.
-            on_text: called with each new piece of the answer.
-            cancelled: polled after each token; true ends the answer.
+            max_new_tokens: maximum number of tokens of the reply.
+            stop: stop strings; the reply ends before them.
+            on_text: called with each new piece of the reply.
+            cancelled: polled after each token; true ends the reply.
+
+        Raises:
+            ValueError: the tokenizer has no chat template, or a sampling parameter is out of range.
+            jinja2.TemplateError: the template refuses the messages.
+            RuntimeError: out of memory, or logits to sample from are NaN. The next turn computes its whole prompt.
         """
         rendered = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         prompt: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
@@ -124,7 +129,7 @@ class Conversation:
             )
             return 0
         kept = common_prefix_length(self._cached, prompt[:-1])
-        self._cached = []  # an error on the way leaves a cache that nobody knows
+        self._cached = []  # after an error the content of the cache is unknown
         logits = self._decoder.go_on(prompt[kept:], kept, max_new_tokens)
         self.plain = self._decoder.plain
         decode(
@@ -136,12 +141,12 @@ class Conversation:
             put=put,
             cancelled=cancelled,
         )
-        self._cached = [*prompt, *answer][: self._decoder.length]  # the last token was chosen, not read
+        self._cached = [*prompt, *answer][: self._decoder.length]  # the last token is not in the cache
         return kept
 
 
 def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common prefix of two lists of token ids.
+    """Length of the common prefix of two lists of token ids: how much of a cache can be reused.
 
     Args:
         one: token ids.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llf_core.generation.sampling import Sampling
 
 
-def decode(  # noqa: PLR0913 - what a loop knows
+def decode(  # noqa: PLR0913 - the settings of a completion
     decoder: Decoder,
     logits: Tensor,
     prompts: Sequence[Sequence[int]],
@@ -26,7 +26,7 @@ def decode(  # noqa: PLR0913 - what a loop knows
     cancelled: Callable[[], bool] = lambda: False,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Generate tokens after the prompts that a decoder has read. Finished rows leave the batch.
+    """Generate tokens after the prompts that a decoder has read. Finished rows leave the batch, which saves their time.
 
     Args:
         decoder: has just read `prompts`.
@@ -37,13 +37,17 @@ def decode(  # noqa: PLR0913 - what a loop knows
         put: called with a row and its new token; returns whether the row ends with it.
         cancelled: polled after each step; true ends generation.
         numbers: index of each row among all prompts, which selects its random seed.
+
+    Raises:
+        ValueError: a sampling parameter is out of range.
+        RuntimeError: out of memory, or logits to sample from are NaN.
     """
     rows = list(range(len(prompts)))
     of = list(numbers) if numbers is not None else rows
-    chooser = TokenSampler(sampling, of, logits.device)
+    sampler = TokenSampler(sampling, of, logits.device)
     texts = [list(prompt) for prompt in prompts]
     for left in range(max_new_tokens - 1, -1, -1):
-        tokens = chooser(logits, [of[row] for row in rows], [texts[row] for row in rows])
+        tokens = sampler(logits, [of[row] for row in rows], [texts[row] for row in rows])
         going = [at for at, (row, token) in enumerate(zip(rows, tokens, strict=True)) if not put(row, token)]
         if not going or not left or cancelled():
             return

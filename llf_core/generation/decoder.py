@@ -47,18 +47,21 @@ class Decoder:
 
     @property
     def length(self) -> int:
-        """Number of positions in the cache, including padding."""
+        """Number of positions in the cache, including padding: what the next turn of a conversation can reuse."""
         return int(self._cache.layers[0].get_seq_length())
 
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Tensor:
-        """Clear the cache and read one prompt per row, padded on the left.
+        """Clear the cache and read one prompt per row, padded on the left, so that all rows continue at one position.
 
         Args:
             prompts: token ids, none empty.
-            room: number of tokens that will follow.
+            room: number of tokens that will follow, for which the cache has room from the start.
 
         Returns:
             Logits after each prompt, `[batch, vocabulary]`.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         longest = max(map(len, prompts))
         self._cache = growing_cache(self._layers, longest + room)
@@ -72,7 +75,7 @@ class Decoder:
         return self._check(tokens, self._forward(tokens, positions, self._long(self._mask), self._cache))
 
     def go_on(self, tokens: Sequence[int], keep: int, room: int) -> Tensor:
-        """Continue a single row: truncate the cache and read more tokens.
+        """Continue a single row: truncate the cache to what a changed prompt has in common with it, and read the rest.
 
         Args:
             tokens: token ids to read, at least one.
@@ -81,6 +84,9 @@ class Decoder:
 
         Returns:
             Logits after the last token, `[1, vocabulary]`.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         if keep == 0:
             return self.read([tokens], room)
@@ -91,10 +97,16 @@ class Decoder:
         return self._forward(new, positions, None, self._cache)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Read one token per row.
+        """Read one token per row into the cache.
+
+        Args:
+            tokens: one token id per row.
 
         Returns:
             Logits after these tokens, `[batch, vocabulary]`.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         read = torch.tensor(tokens, device=self._device)
         if self._mask is not None:
@@ -107,7 +119,11 @@ class Decoder:
         return logits
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Remove all rows of the batch except these."""
+        """Remove all rows of the batch except these, once the others are finished.
+
+        Args:
+            rows: indices of the rows to keep.
+        """
         chosen = torch.tensor(rows, device=self._device)
         keep_rows(self._cache, chosen)
         self._positions = self._positions[chosen]
@@ -124,7 +140,7 @@ class Decoder:
         found = self._fast(tokens[:, -1], self._positions - 1, self._mask, self._cache)
         if self._fast.agrees(found, logits):
             return logits
-        self._fast, self.plain = None, "The fast forward gave other scores than the model's own."
+        self._fast, self.plain = None, "The fast forward gave other logits than the model's own."
         truncate_cache(self._cache, length - 1)
         mask = self._long(self._mask)
         return self._forward(tokens[:, -1:], self._positions[:, None] - 1, mask, self._cache)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BLOCK_MODULES = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP_MODULES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-# Largest distance of logits, relative to the largest logit: rounding stays below, a wrong formula far above.
+# Maximum difference of logits relative to the largest one: rounding is below it, a wrong formula far above.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
@@ -116,7 +116,7 @@ class BlockForward:
                 qk = torch.cat([block.q_norm(qk[:, :heads]), block.k_norm(qk[:, heads:])], dim=1)
             qk = torch.mm(qk[0], rotation[0])[None] if batch == 1 else torch.bmm(qk, rotation)
             keys, values = layer.update(qk[:, heads:, None], qkv[:, both:, None])
-            # The heads of one key are its queries: one position each, all see all of the past.
+            # The query heads of a key head form the sequence axis: each is a position that attends to the whole past.
             mixed = F.scaled_dot_product_attention(
                 qk[:, :heads].view(groups), keys, values, attn_mask=seen, scale=self.scaling
             )
@@ -128,21 +128,27 @@ class BlockForward:
 
     @staticmethod
     def agrees(found: Tensor, expected: Tensor) -> bool:
-        """Whether two sets of logits are equal up to rounding.
+        """Whether two sets of logits are equal up to rounding: a wrong formula differs by far more.
 
         Args:
             found: logits `[batch, vocabulary]`.
-            expected: logits `[batch, vocabulary]`.
+            expected: logits `[batch, vocabulary]` of the same dtype or of the model's.
+
+        Raises:
+            KeyError: there is no tolerance for the dtype of `expected`.
         """
         distance = (found.float() - expected.float()).abs().max()
         return bool(distance <= TOLERANCE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
 
 
 def block_forward(model: nn.Module) -> BlockForward | str:
-    """Build a fast forward for single tokens.
+    """Build a fast forward for single tokens, whose time is mostly overhead in the model's own forward.
 
     The parts are recognized by their names and shapes. The caller must check that the logits equal the model's
     (`BlockForward.agrees`) before using it.
+
+    Args:
+        model: causal language model, wrapped by PEFT or not.
 
     Returns:
         The forward, or a sentence that says why the model has none.
@@ -151,7 +157,7 @@ def block_forward(model: nn.Module) -> BlockForward | str:
     decoder = causal.get_decoder() if hasattr(causal, "get_decoder") else None
     layers, rotary = getattr(decoder, "layers", None), getattr(decoder, "rotary_emb", None)
     if layers is None or rotary is None or len(layers) == 0:
-        return f"{type(causal).__name__} has no blocks of Llama's kind."
+        return f"{type(causal).__name__} has no decoder blocks like Llama's."
     kinds = {parameter.dtype for name, parameter in causal.named_parameters() if "lora_" not in name}
     places = {parameter.device for parameter in causal.parameters()}
     if len(kinds) > 1 or len(places) > 1 or not kinds <= set(TOLERANCE):
@@ -160,11 +166,11 @@ def block_forward(model: nn.Module) -> BlockForward | str:
     head, norm = read_linear(causal.get_output_embeddings()), RMSNorm.read(getattr(decoder, "norm", None))
     rotation = RotaryMatrix.read(rotary, layers[0].self_attn.head_dim) if blocks[0] is not None else None
     if head is None or norm is None or rotation is None or any(block is None for block in blocks):
-        return f"{type(causal).__name__} has parts that are not of Llama's kind."
+        return f"{type(causal).__name__} has parts unlike Llama's."
     attention = layers[0].self_attn
     query, key = (read_linear(part) for part in (attention.q_proj, attention.k_proj))
-    assert query is not None  # noqa: S101 - _block has read them
-    assert key is not None  # noqa: S101 - ditto
+    assert query is not None  # noqa: S101 - _block has read both
+    assert key is not None  # noqa: S101 - _block has read both
     return BlockForward(
         embed=causal.get_input_embeddings(),
         rotation=rotation,

@@ -1,4 +1,4 @@
-"""Generates answers to user messages."""
+"""Generates completions of user messages or tokenized prompts."""
 
 from __future__ import annotations
 
@@ -33,28 +33,39 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     on_text: Callable[[int, str], object] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Answer each prompt as its own conversation. Batches are padded on the left, which does not change the answers.
+    """Generate a completion of each prompt as its own conversation, for samples and comparisons of models.
+
+    Batches are padded on the left, which does not change the completions.
 
     Args:
         model: causal language model or PEFT model; its training mode is the same afterwards.
         tokenizer: its tokenizer; without a chat template the prompt itself is continued.
         prompts: user messages.
-        max_new_tokens: maximum number of tokens of an answer.
+        max_new_tokens: maximum number of tokens of a completion.
         do_sample: sample tokens; else decode greedily.
-        temperature: temperature of sampling.
-        top_p: nucleus sampling: cumulative probability of the tokens to sample from.
+        temperature: temperature of sampling, above 0.
+        top_p: nucleus sampling: cumulative probability of the tokens to sample from, in (0, 1].
         top_k: number of most likely tokens to sample from; 0 for all.
         repetition_penalty: factor that reduces the scores of tokens that have already occurred; None for the model's
             own.
         seed: random seed; prompt `i` uses `seed + i`. torch's global generator is not used.
-        stop: stop strings; an answer ends before them.
+        stop: stop strings; a completion ends before them.
         system: system message of all prompts; None leaves it to the template.
-        batch_size: prompts per batch.
-        on_text: called with the index of a prompt and each new piece of its answer.
-        cancelled: polled after each token; true ends all answers.
+        batch_size: prompts per batch, at least 1.
+        on_text: called with the index of a prompt and each new piece of its completion.
+        cancelled: polled after each token; true ends all completions.
 
     Returns:
-        One answer for each prompt, in order, without special tokens and surrounding whitespace.
+        One completion for each prompt, in order, without special tokens and surrounding whitespace.
+
+    Raises:
+        ValueError: a sampling parameter is out of range.
+        jinja2.TemplateError: the chat template refuses the messages.
+        RuntimeError: out of memory, or logits to sample from are NaN.
+
+    Source:
+        The order of the sampling parameters is that of transformers' `generate`; nucleus sampling: arXiv 1904.09751;
+        repetition penalty: arXiv 1909.05858, section 4.1.
     """
     from llf_core.generation.sampling import Sampling
 
@@ -73,7 +84,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     )
 
 
-def answer_ids(  # noqa: PLR0913 - the settings of an answer
+def answer_ids(  # noqa: PLR0913 - the settings of a completion
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
@@ -87,37 +98,41 @@ def answer_ids(  # noqa: PLR0913 - the settings of an answer
     on_done: Callable[[int], object] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Generate answers as text after tokenized prompts.
+    """Generate completions as text after tokenized prompts, for callers with a chat template of their own.
 
     Args:
         model: see `generate`.
-        tokenizer: decodes the answers.
-        prompts: token ids of each prompt.
+        tokenizer: decodes the completions.
+        prompts: token ids of each prompt, none empty.
         sampling: sampling parameters; None for greedy decoding.
-        max_new_tokens: maximum number of tokens of an answer.
+        max_new_tokens: maximum number of tokens of a completion.
         ends: further end-of-sequence token ids.
         stop: see `generate`.
-        batch_size: prompts per batch.
+        batch_size: prompts per batch, at least 1.
         on_text: see `generate`.
-        on_done: called with the number of answered prompts.
+        on_done: called with the number of completed prompts.
         cancelled: see `generate`.
 
     Returns:
-        One answer for each prompt, in order, without special tokens and surrounding whitespace.
+        One completion for each prompt, in order, without special tokens and surrounding whitespace.
+
+    Raises:
+        ValueError: a sampling parameter is out of range.
+        RuntimeError: out of memory, or logits to sample from are NaN.
     """
     from llf_core.generation.batches import BatchGenerator
     from llf_core.generation.sampling import Sampling
 
     if sampling is None:
         sampling = Sampling(repetition_penalty=repetition_penalty_of(model, None))
-    with _answering(model):
+    with _evaluation_mode(model):
         ending = sorted({*(end_tokens(model, tokenizer) or ()), *ends})
         batches = BatchGenerator(model, tokenizer, ending, stop, on_text, cancelled)
         answers = batches.answer(prompts, sampling, max_new_tokens, batch_size, on_done)
     return [answer.strip() for answer in answers]
 
 
-def continuations(  # noqa: PLR0913 - the settings of an answer
+def continuations(  # noqa: PLR0913 - the settings of a completion
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
@@ -127,30 +142,34 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
     batch_size: int = 8,
     on_token: Callable[[int, int], object] = lambda *_: None,
 ) -> list[list[int]]:
-    """Generate answers as token ids after tokenized prompts.
+    """Generate completions as token ids after tokenized prompts, for the stages that train on them.
 
     Args:
         model: see `generate`.
         tokenizer: its tokenizer.
         prompts: token ids of each prompt, none empty.
         sampling: sampling parameters.
-        max_new_tokens: maximum number of tokens of an answer, at least 1; one for all, or one for each prompt.
-        batch_size: prompts per batch.
-        on_token: called after each token with the number of answered prompts and the length of the token's answer.
+        max_new_tokens: maximum number of tokens of a completion, at least 1; one for all, or one for each prompt.
+        batch_size: prompts per batch, at least 1.
+        on_token: called after each token with the number of completed prompts and the length of the token's completion.
 
     Returns:
-        Token ids of each answer, at least one, including the end-of-sequence token.
+        Token ids of each completion, at least one, including the end-of-sequence token.
+
+    Raises:
+        ValueError: a sampling parameter is out of range.
+        RuntimeError: out of memory, or logits to sample from are NaN.
     """
     from llf_core.generation.batches import BatchGenerator
 
-    with _answering(model):
+    with _evaluation_mode(model):
         batches = BatchGenerator(model, tokenizer, end_tokens(model, tokenizer) or [])
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
         return batches.continuations(prompts, sampling, limits, batch_size, on_token)
 
 
 @contextmanager
-def _answering(model: PreTrainedModel) -> Iterator[None]:
+def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     """Context manager: evaluation mode and a single compute dtype. Restores the previous mode."""
     training = model.training
     model.eval()
@@ -162,7 +181,7 @@ def _answering(model: PreTrainedModel) -> Iterator[None]:
 
 
 def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
-    """Repetition penalty to use.
+    """Repetition penalty to use: some models degenerate without the one of their generation config.
 
     Args:
         model: for its generation config.
@@ -173,7 +192,7 @@ def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> BatchEncoding:
-    """Tokenize prompts as conversations, padded on the left.
+    """Tokenize prompts as conversations that a completion continues, padded on the left.
 
     Args:
         tokenizer: with or without a chat template.
@@ -181,7 +200,10 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
         system: system message of all prompts; None leaves it to the template.
 
     Returns:
-        A `BatchEncoding` with `input_ids` and `attention_mask`, `[prompts, longest]` each.
+        A `BatchEncoding` with `input_ids` and `attention_mask`, `[prompts, longest]`, int64 each.
+
+    Raises:
+        jinja2.TemplateError: the chat template refuses the messages.
     """
     if not tokenizer.chat_template:
         return tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")
@@ -196,7 +218,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
-    """End-of-sequence token ids of the tokenizer and of the model's generation config.
+    """End-of-sequence token ids of the tokenizer and of the model's generation config; chat models often end by both.
 
     Args:
         model: for its generation config.

@@ -30,7 +30,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         self._values: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Append keys and values.
+        """Append keys and values, in place while the buffer has room.
 
         Args:
             key_states: new keys `[batch, heads, new, head_dim]`.
@@ -54,14 +54,18 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Remove all rows of the batch except `indices`, `[kept]`, int64."""
+        """Remove all rows of the batch except some, as transformers' `DynamicLayer` does; the buffers are cut too.
+
+        Args:
+            indices: `[kept]`, int64.
+        """
         if self._keys is not None and self._values is not None:
             length = self.get_seq_length()
             self._keys, self._values = self._keys[indices], self._values[indices]
             self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
 
     def reset(self) -> None:
-        """Remove all positions."""
+        """Remove all positions, and free the buffers."""
         self._keys = self._values = None
         super().reset()
 
@@ -75,7 +79,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
 
 def growing_cache(layers: int, room: int) -> Cache:
-    """Create a cache of growing layers.
+    """Create a cache of growing layers, in transformers' type, so that models accept it.
 
     Args:
         layers: number of layers.
@@ -85,7 +89,7 @@ def growing_cache(layers: int, room: int) -> Cache:
 
 
 def truncate_cache(cache: Cache, length: int) -> None:
-    """Truncate a cache of growing layers.
+    """Truncate a cache of growing layers without copying, for a prompt that differs from there on.
 
     Args:
         cache: changed in place.
@@ -97,7 +101,7 @@ def truncate_cache(cache: Cache, length: int) -> None:
 
 
 def keep_rows(cache: Cache, rows: Tensor) -> None:
-    """Keep only the given rows (sequences) of a cache of growing layers, for example to drop finished sequences.
+    """Keep only the given rows (sequences) of a cache of growing layers, to drop finished sequences.
 
     Args:
         cache: changed in place.

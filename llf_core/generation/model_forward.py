@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ModelForward:
-    """Next-token logits by the model's own forward pass.
+    """Next-token logits by the model's own forward pass, whatever its arguments are called in this transformers.
 
     Args:
         model: causal language model of transformers, wrapped by PEFT or not.

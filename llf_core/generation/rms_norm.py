@@ -22,19 +22,35 @@ class RMSNorm:
     def __init__(self, weight: Tensor, eps: float) -> None:
         self.width = len(weight)
         self._weight, self._eps = weight, eps
-        # x·w·√n / sqrt(x·x + n·eps): one state is normed by four small operations, a third less time than the usual.
+        # x·w·√n / sqrt(x·x + n·eps): four small operations for a single row, a third faster than F.rms_norm.
         self._scaled = weight * self.width**0.5 if weight.dtype in (torch.float32, torch.float64) else None
         self._sum_eps = self.width * eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalize `x`, `[..., width]`. Returns a tensor of the same shape."""
+        """Normalize the rows of `x`.
+
+        Args:
+            x: `[..., width]`.
+
+        Returns:
+            Same shape and dtype.
+
+        Source:
+            arXiv 1910.07467, equation 4.
+        """
         if x.dim() == 1 and self._scaled is not None:
             return torch.mul(x, self._scaled).mul_(torch.dot(x, x).add_(self._sum_eps).rsqrt_())
         return F.rms_norm(x, (self.width,), self._weight, self._eps)
 
     @classmethod
     def read(cls, module: Any) -> RMSNorm | None:
-        """Convert a module to a norm; None if its output differs from an RMS norm."""
+        """Convert a module to a norm; None if its output on random values differs from an RMS norm.
+
+        The comparison recognizes norms of any class, also Gemma's, whose weight lacks 1.
+
+        Args:
+            module: any module.
+        """
         weight = getattr(module, "weight", None)
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not isinstance(weight, Tensor) or weight.dim() != 1 or not isinstance(eps, float):

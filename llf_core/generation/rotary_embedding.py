@@ -33,6 +33,9 @@ class RotaryMatrix:
 
         Returns:
             `[batch, head_dim, head_dim]`.
+
+        Source:
+            RoPE, arXiv 2104.09864, equation 15, with Llama's order of the dimensions.
         """
         cos, sin = self._rotary(like, positions[:, None])
         rotated: Tensor = torch.diag_embed(cos[:, 0]) + self._turn.to(sin) * sin
@@ -45,7 +48,7 @@ class RotaryMatrix:
 
     @classmethod
     def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> RotaryMatrix | None:
-        """Convert a rotary embedding like Llama's.
+        """Convert a rotary embedding like Llama's, whose cosines and sines stay those of the model.
 
         Args:
             rotary: the model's rotary embedding.

@@ -22,12 +22,12 @@ class Sampling:
 
     Attributes:
         do_sample: sample tokens; else decode greedily.
-        temperature: temperature of sampling.
+        temperature: temperature of sampling, above 0.
         top_k: number of most likely tokens to sample from; 0 for all.
-        top_p: nucleus sampling: cumulative probability of the tokens to sample from.
-        repetition_penalty: divides the scores of tokens that are in the prompt or answer (multiplies negative scores);
-            1 has no effect.
-        seed: random seed. Prompt `i` uses `seed + i`, so that its answer does not depend on the other prompts.
+        top_p: nucleus sampling: cumulative probability of the tokens to sample from, in (0, 1].
+        repetition_penalty: divides the scores of tokens that are in the prompt or completion (multiplies negative
+            scores); 1 has no effect.
+        seed: random seed. Prompt `i` uses `seed + i`, so that its completion does not depend on the other prompts.
     """
 
     do_sample: bool = False
@@ -38,7 +38,11 @@ class Sampling:
     seed: int = 0
 
     def warpers(self) -> LogitsProcessorList:
-        """Logits processors of sampling, in the order of `model.generate`."""
+        """Logits processors of sampling, in the order of `model.generate`, so that both sample from one distribution.
+
+        Raises:
+            ValueError: temperature, `top_k` or `top_p` is out of range.
+        """
         found = LogitsProcessorList()
         if self.do_sample:
             if self.temperature != 1.0:
@@ -51,7 +55,7 @@ class Sampling:
 
 
 class TokenSampler:
-    """Chooses the next token of each row.
+    """Chooses the next token of each row, with one random generator per prompt.
 
     Args:
         sampling: sampling parameters.
@@ -60,12 +64,12 @@ class TokenSampler:
     """
 
     def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:
-        self._draws = sampling.do_sample
+        self._samples = sampling.do_sample
         self._warpers = sampling.warpers()
         penalty = sampling.repetition_penalty
         self._penalty = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
         self._generators = {
-            row: torch.Generator(device).manual_seed(sampling.seed + row) for row in (rows if self._draws else ())
+            row: torch.Generator(device).manual_seed(sampling.seed + row) for row in (rows if self._samples else ())
         }
 
     def __call__(self, scores: Tensor, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> list[int]:
@@ -78,16 +82,20 @@ class TokenSampler:
 
         Returns:
             One token id per row.
+
+        Raises:
+            RuntimeError: logits to sample from are NaN.
         """
         scores = scores.float()
         if self._penalty is not None:
             seen = [torch.tensor([ids], device=scores.device) for ids in texts]
             scores = torch.cat([self._penalty(ids, scores[at : at + 1]) for at, ids in enumerate(seen)])
-        if not self._draws:
+        if not self._samples:
             chosen: list[int] = scores.argmax(-1).tolist()
             return chosen
-        chances = self._warpers(None, scores).softmax(-1)
-        drawn = [
-            torch.multinomial(chances[at : at + 1], 1, generator=self._generators[row]) for at, row in enumerate(rows)
+        probabilities = self._warpers(None, scores).softmax(-1)
+        sampled = [
+            torch.multinomial(probabilities[at : at + 1], 1, generator=self._generators[row])
+            for at, row in enumerate(rows)
         ]
-        return [int(token) for token in torch.cat(drawn)]
+        return [int(token) for token in torch.cat(sampled)]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-# What a generation config may say: chosen by our own arguments, without effect on tokens, or read by Sampling.
+# Keys of a generation config without effect on tokens, or whose meaning is covered by arguments here or by Sampling.
 SUPPORTED_SETTINGS = {
     "_from_model_config",
     "bos_token_id",
@@ -31,12 +31,16 @@ SUPPORTED_SETTINGS = {
 
 
 def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model inside a PEFT model, or the model itself."""
+    """The transformers model inside a PEFT model, or the model itself: PEFT hides its class and config.
+
+    Args:
+        model: a model, wrapped by PEFT or not.
+    """
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def unsupported(model: PreTrainedModel | PeftModel) -> str | None:
-    """Reason why a model needs `model.generate`; None if the decode loop supports it.
+    """Reason why a model needs `model.generate`; None if the decode loop gives the same completions.
 
     Args:
         model: causal language model of transformers, wrapped by PEFT or not.
@@ -46,13 +50,13 @@ def unsupported(model: PreTrainedModel | PeftModel) -> str | None:
     if not isinstance(causal, GenerationMixin) or causal.config.is_encoder_decoder:
         return f"{name} is not a decoder-only model of transformers."
     if type(causal).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation:
-        return f"{name} prepares its inputs in a way of its own."
+        return f"{name} has its own `prepare_inputs_for_generation`."
     kinds = {type(layer) for layer in DynamicCache(config=causal.config).layers} or {DynamicLayer}
     other = sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer)
     if other:
-        return f"{name} keeps its past in layers of the kind {', '.join(other)} (a sliding window or a state)."
+        return f"The cache of {name} has layers of type {', '.join(other)} (a sliding window or a state)."
     if getattr(model, "peft_config", None) and getattr(model.active_peft_config, "is_prompt_learning", False):
-        return "Its adapter puts virtual tokens in front of each prompt."
+        return "Its adapter prepends virtual tokens to each prompt."
     configured = _configured(causal.generation_config)
     if configured:
         return f"Its generation config sets {', '.join(configured)}."

@@ -9,20 +9,22 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-UNFINISHED = "\ufffd"  # what a decoder shows for the first bytes of a character
+UNFINISHED = "\ufffd"  # a decoder's placeholder for the first bytes of a character
 
 
 class TextStream:
-    """Converts the token ids of an answer to text as they arrive.
+    """Converts the token ids of a completion to text as they arrive, and ends it at stop strings.
+
+    Text that may still change is held back: an incomplete character, or the beginning of a stop string.
 
     Args:
         tokenizer: decodes the tokens; special tokens are skipped.
         ends: end-of-sequence token ids.
-        stops: stop strings; the answer ends before them.
+        stops: stop strings; the completion ends before them.
         on_text: called with each new piece; the concatenated pieces are `text`.
 
     Attributes:
-        text: the answer so far.
+        text: the completion so far.
     """
 
     def __init__(
@@ -40,7 +42,14 @@ class TextStream:
         self.text = ""
 
     def put(self, token: int) -> bool:
-        """Add a token. Returns whether the answer ends with it."""
+        """Add a token.
+
+        Args:
+            token: its id.
+
+        Returns:
+            Whether the completion ends with it: it is an end-of-sequence token, or completes a stop string.
+        """
         self._ids.append(token)
         if token in self._ends:
             self.close()
@@ -59,7 +68,7 @@ class TextStream:
         return False
 
     def close(self) -> None:
-        """Emit text that was held back, as no token follows."""
+        """Emit text that was held back, since no token follows."""
         if self._ids:
             self.text = self._decode()
             cut = self._stopped(self.text)

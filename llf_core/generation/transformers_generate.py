@@ -32,7 +32,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers ships no t
         return torch.tensor(self.done, device=input_ids.device)
 
 
-def decode_with_transformers(  # noqa: PLR0913 - what a loop knows
+def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     *,
@@ -44,7 +44,7 @@ def decode_with_transformers(  # noqa: PLR0913 - what a loop knows
     cancelled: Callable[[], bool] = lambda: False,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Generate tokens with `model.generate`.
+    """Generate tokens with `model.generate`, for models that the decode loop does not support; see `unsupported`.
 
     Args:
         model: transformers model, wrapped by PEFT or not.
@@ -56,6 +56,10 @@ def decode_with_transformers(  # noqa: PLR0913 - what a loop knows
         put: called with a row and its new token; returns whether the row ends with it.
         cancelled: polled after each step; true ends generation.
         numbers: index of each row among all prompts, which selects its random seed.
+
+    Raises:
+        ValueError: a sampling parameter is out of range, or the model does not generate.
+        RuntimeError: out of memory, or logits to sample from are NaN.
     """
     of = list(numbers) if numbers is not None else list(range(len(prompts)))
     if sampling.do_sample and len(prompts) > 1:
@@ -78,9 +82,9 @@ def decode_with_transformers(  # noqa: PLR0913 - what a loop knows
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[pad] * (longest - len(one)) + list(one) for one in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=device)
-    drawn: dict[str, float | None] = {"temperature": None, "top_p": None, "top_k": None}
+    warpers: dict[str, float | None] = {"temperature": None, "top_p": None, "top_k": None}
     if sampling.do_sample:
-        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        warpers = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(sampling.seed + of[0])
         model.generate(
@@ -92,5 +96,5 @@ def decode_with_transformers(  # noqa: PLR0913 - what a loop knows
             pad_token_id=pad,
             eos_token_id=list(ends) if ends else None,
             stopping_criteria=StoppingCriteriaList([_Watch(len(prompts), put, cancelled)]),
-            **drawn,
+            **warpers,
         )

@@ -33,7 +33,11 @@ class LinearWeights:
 
 
 def read_linear(module: Any) -> LinearWeights | None:
-    """Convert a layer to `LinearWeights`; None if its forward may differ (4-bit weights, DoRA, mixed adapters)."""
+    """Read a layer's weights; None if its forward may differ from their product (4-bit weights, DoRA, mixed adapters).
+
+    Args:
+        module: any module.
+    """
     if type(module) is nn.Linear:
         return LinearWeights(module.weight, module.bias)
     base = getattr(module, "base_layer", None)
@@ -53,7 +57,7 @@ def read_linear(module: Any) -> LinearWeights | None:
 
 
 def contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
-    """View of weights that are contiguous in one buffer.
+    """View of weights that are contiguous in one buffer, so that one product computes all of them.
 
     Args:
         weights: `[out, in]` each, with the same `in`.
@@ -103,7 +107,17 @@ class JoinedLinear:
         self._single = self._weights[0] if len(self._weights) == 1 and self._biases[0] is None else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Multiply: `[in]` to `[out]`, or `[batch, in]` to `[batch, out]`."""
+        """Multiply, with adapters and biases.
+
+        Args:
+            x: `[in]` or `[batch, in]`.
+
+        Returns:
+            `[out]` or `[batch, out]`, the outputs of the layers one after the other.
+
+        Source:
+            `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.
+        """
         if x.dim() == 1:
             if self._narrow is not None:
                 y = self._narrow.mv(x)
@@ -122,11 +136,14 @@ class JoinedLinear:
         return self._adapt(y, x)
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Add the product to `y` in place.
+        """Add the product to `y` in place, so that a residual connection needs no intermediate tensor.
 
         Args:
             y: `[out]` or `[batch, out]`; changed in place.
             x: `[in]` or `[batch, in]`.
+
+        Source:
+            LoRA, arXiv 2106.09685, equation 3.
         """
         if x.dim() == 1 and self._single is not None and self._narrow is not None:
             self._narrow.add_to(y, x)
@@ -168,6 +185,9 @@ def join_weights(model: nn.Module) -> int:
 
     Returns:
         Number of joined groups.
+
+    Raises:
+        RuntimeError: out of memory: a group needs its own size while it is moved.
     """
     joined = 0
     for module in model.modules():

@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 BLOCK = 256  # queries at a time
 LONGEST = BLOCK + BLOCK // 2  # a document up to this length is one block
-KEPT = 512  # of longer documents the probabilities are computed again in the backward pass
-MULTIPLE = 16  # what a document is filled up to
-NUMBERS = "_llf_numbers"  # where a small tensor keeps its numbers as Python's own
+KEPT = 512  # with more keys, probabilities are computed again in the backward pass
+MULTIPLE = 16  # documents are padded to a multiple of it
+NUMBERS = "_llf_numbers"  # attribute of a small tensor with its values as Python numbers
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Describes which tokens attend to which.
+    """Which tokens attend to which in a flattened batch, and how scores are computed.
 
     Attributes:
         bounds: 0, the end of each document, …. Tokens after the last document belong to none; their output is 0.
         scale: factor of the attention scores.
         window: sliding window: a token attends to itself and to `window - 1` tokens before it. None: to all before it.
-        softcap: scores become `softcap * tanh(score / softcap)`.
+        softcap: scores become `softcap * tanh(score / softcap)`; None for no soft cap.
         forks: for each document, the start of the first and of the second of two branches. The second branch does not
             attend to the first. Only without a window, see `unfolded`.
         group: tokens of a group of shifted sparse attention, see `shifted_attention`; None: whole documents.
@@ -60,12 +60,15 @@ class Layout:
 
     @functools.cached_property
     def filled(self) -> tuple[int, ...]:
-        """`bounds` of the documents after each is padded to a multiple of `MULTIPLE` tokens."""
+        """`bounds` of the documents after each is padded to a multiple of `MULTIPLE` tokens.
+
+        oneDNN compiles a product for every new shape, so few shapes save time and memory.
+        """
         rooms = (-(-(end - start) // MULTIPLE) * MULTIPLE for start, end in pairwise(self.bounds))
         return tuple(accumulate(rooms, initial=0))
 
     def spread(self, x: Tensor, groups: int) -> Tensor:
-        """Pad the documents and group the heads.
+        """Pad the documents and group the heads, so that each document is a batched matrix product.
 
         Args:
             x: `[tokens, heads, dim]`.
@@ -82,14 +85,14 @@ class Layout:
         return result
 
     def gather(self, x: Tensor, tokens: int) -> Tensor:
-        """Invert `spread`.
+        """Invert `spread`: remove the padding, and put the heads of all groups side by side.
 
         Args:
             x: `[groups, filled tokens, heads / groups, dim]`.
             tokens: number of tokens of the result.
 
         Returns:
-            `[tokens, heads, dim]`.
+            `[tokens, heads, dim]`, zero after the last document.
         """
         result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
         for (start, end), first in zip(pairwise(self.bounds), self.filled, strict=False):
@@ -98,7 +101,10 @@ class Layout:
         return result.flatten(1, 2)
 
     def blocks(self) -> Iterator[tuple[int, int, int, Hidden | None]]:
-        """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask."""
+        """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask.
+
+        A long document is divided into blocks, so that no time is spent above the diagonal.
+        """
         for number, (start, end) in enumerate(pairwise(self.filled)):
             step = end - start if end - start <= LONGEST else BLOCK
             fork, split = self.forks[number] if self.forks else (0, 0)
@@ -111,7 +117,11 @@ class Layout:
                 yield first, last, start if self.window is None else max(start, first - self.window + 1), hidden
 
     def keeps(self, keys: int) -> bool:
-        """Whether the probabilities of a block with this number of keys are stored for the backward pass."""
+        """Whether the probabilities of a block are stored for the backward pass, or computed again to save memory.
+
+        Args:
+            keys: number of keys of the block.
+        """
         return keys <= KEPT
 
 
@@ -241,7 +251,7 @@ class _DocumentAttention(Function):
         groups, _, repeats, dim = q.shape
         grad = layout.spread(grads[0].to(q.dtype), groups)
         several = len(layout.bounds) - 1 < sum(1 for _ in layout.blocks())
-        # A key that several blocks of queries see gets a sum, which is kept exactly.
+        # The gradient of a key that several blocks attend to is a sum, accumulated in float32.
         wide = torch.float32 if several and q.dtype != torch.float64 else q.dtype
         grad_q = torch.empty_like(q)
         grad_k, grad_v = (torch.zeros_like(x, dtype=wide) if several else torch.empty_like(x) for x in (k, v))
@@ -257,7 +267,7 @@ class _DocumentAttention(Function):
             else:
                 probabilities, capped = _probabilities(q_, k_, layout, repeats, hidden, sinks)
             inner = torch.bmm(grad_, v_.transpose(1, 2))
-            if grad_sinks is not None:  # nothing is seen of a sink
+            if grad_sinks is not None:  # a sink has no value
                 inner = F.pad(inner, (0, 1))
             scores = torch.ops.aten._softmax_backward_data(inner, probabilities, -1, q.dtype)
             if grad_sinks is not None:
@@ -298,7 +308,9 @@ def document_attention(
     sin: Tensor | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Compute causal attention within each document.
+    """Compute causal attention within each document of a flattened batch: `softmax(scale · q kᵀ) v`.
+
+    The kernel for CPUs, where the bfloat16 backward of torch's own attention takes three to four times as long.
 
     Args:
         q: queries `[tokens, heads, dim]`.
@@ -314,6 +326,10 @@ def document_attention(
     Returns:
         `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as in transformers' eager
         attention; the softmax is computed in float32.
+
+    Source:
+        arXiv 1706.03762, equation 1; rotary embedding: arXiv 2104.09864, equation 34; soft cap: Gemma 2, arXiv
+        2408.00118, section 2; sinks as in transformers' `GptOssAttention`.
     """
     if layout.group is not None:
         return shifted_attention(
@@ -341,6 +357,9 @@ def unfolded(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor)
 
     Returns:
         `[tokens, ...]`, zero after the last document.
+
+    Raises:
+        ValueError: the layout does not have one fork per document.
     """
     device = tensors[0].device
     bounds, taken, kept = _unfolding(layout.bounds, layout.forks, device, torch.is_inference_mode_enabled())
@@ -356,7 +375,7 @@ def _unfolding(
     bounds: tuple[int, ...],
     forks: tuple[tuple[int, int], ...],
     device: torch.device,
-    inference: bool,  # tensors that are made in inference mode cannot be kept for a backward pass
+    inference: bool,  # tensors created in inference mode cannot be saved for a backward pass
 ) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """Bounds of the branches, indices of their tokens, and which of them belong to the result.
 
@@ -426,12 +445,19 @@ def _group_bounds(bounds: tuple[int, ...], group: int, shift: int) -> tuple[int,
 
 
 def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:
-    """Convert forks `[documents, 2]` to integers; empty for None."""
+    """Convert the forks of a batch to integers, which a `Layout` has; empty for None.
+
+    Args:
+        forks: `[documents, 2]`, int32; or None.
+    """
     return () if forks is None else tuple((fork, split) for fork, split in numbers_of(forks))
 
 
 def signed_sin(sin: Tensor) -> Tensor:
-    """Negate the first half of `sin` `[..., rotary_dim]`, so that `rotate_half(x) * sin` is `roll(x) * signed_sin`.
+    """Negate the first half of `sin`, so that `rotate_half(x) * sin` is `roll(x) * signed_sin`, with one copy less.
+
+    Args:
+        sin: `[..., rotary_dim]`.
 
     Returns:
         Same shape as `sin`.
@@ -441,13 +467,21 @@ def signed_sin(sin: Tensor) -> Tensor:
 
 
 def bounds_of(cu_seq_lens: Tensor | Sequence[int]) -> tuple[int, ...]:
-    """Convert the documents' bounds `[documents + 1]` to integers."""
+    """Convert the documents' bounds to integers, which a `Layout` has.
+
+    Args:
+        cu_seq_lens: `[documents + 1]`, int32; or integers already.
+    """
     return tuple(numbers_of(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
 
 
 def numbers_of(tensor: Tensor) -> list[Any]:
-    """`tensor.tolist()` of a tensor of any shape, cached on it: only the first layer synchronizes with the device."""
-    # A compiler traces no attributes, and of a tensor that was made in inference mode nobody counts the changes.
+    """`tensor.tolist()`, cached on the tensor, so that only the first layer of a model synchronizes with the device.
+
+    Args:
+        tensor: of any shape. A change in place invalidates the cache.
+    """
+    # A compiler does not trace attributes, and tensors created in inference mode have no counter of changes.
     if torch.compiler.is_compiling() or tensor.is_inference():
         return tensor.tolist()
     known: tuple[int, list[Any]] | None = getattr(tensor, NUMBERS, None)

@@ -1,4 +1,4 @@
-"""What autograd gives the two passes of a `torch.autograd.Function`."""
+"""Context that autograd passes to both passes of a `torch.autograd.Function`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
 
 
 class Context(Protocol):
-    """A context. A kernel that keeps more than tensors names it in a protocol of its own.
+    """Autograd context. A kernel that keeps more than tensors declares them in a protocol of its own.
 
     Attributes:
-        needs_input_grad: whether a gradient is wanted, for each argument of the forward pass.
+        needs_input_grad: whether a gradient is needed, for each argument of the forward pass.
     """
 
     needs_input_grad: tuple[bool, ...]
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """What was saved: tensors, and None in the place of None."""
+        """The saved tensors, of any shapes, and None where None was saved."""
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Keep tensors for the backward pass.
+        """Keep tensors for the backward pass; torch frees them after it.
 
         Args:
             *tensors: any shapes.

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     of its costs `[rows]`. The weights count as constants: no gradient flows through them.
     """
 
-# Bytes of a chunk's logits: the head's weight is read once a chunk, and a product wants some hundred rows.
+# Bytes of a chunk's logits: the head's weight is read once per chunk, and a product needs some hundred rows.
 CHUNK = {"cpu": 48 << 20}
 CHUNK_ELSEWHERE = 256 << 20
-# Bytes of the float32 copy that statistics are made in: on a CPU it stays in the cache.
+# Bytes of the float32 copy for statistics: on a CPU it stays in the cache.
 BLOCK = {"cpu": 2 << 20}
 # Bytes of a partial gradient of the weight before it is added in float32.
 PART = 8 << 20
-# float16 has no room for small probabilities: they are lifted by this for the product.
+# float16 cannot represent small probabilities: gradients are scaled by this in the product.
 LIFT = 1024.0
 
 
@@ -58,7 +58,7 @@ class Terms:
 
     @property
     def exact(self) -> torch.dtype:
-        """Dtype of everything but the matrix products."""
+        """Dtype of everything but the matrix products: at least float32, since sums in bfloat16 would be useless."""
         return torch.promote_types(self.dtype, torch.float32)
 
     @property
@@ -83,7 +83,7 @@ class Gradients:
 
     @property
     def wanted(self) -> bool:
-        """Whether any gradient is needed."""
+        """Whether any gradient is needed; an evaluation needs none."""
         return not (self.rows is None and self.weight is None and self.bias is None)
 
 
@@ -94,12 +94,15 @@ def _pieces(total: int, bytes_each: int, limit: int) -> Iterator[slice]:
 
 
 def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
-    """Apply scale and soft cap in place.
+    """Apply scale and soft cap in place, since a second copy of the logits would double the memory.
 
     Args:
         logits: `[rows, V]`; changed in place.
         terms: for scale and soft cap.
         slope: receives the derivative of the soft cap, `[rows, V]`; None if it is not needed.
+
+    Source:
+        Soft cap: Gemma 2, arXiv 2408.00118, section 2.
     """
     if terms.scale != 1.0:
         logits.mul_(terms.scale)
@@ -146,17 +149,17 @@ class Chunks:
         self._slope: Tensor | None = None
 
     def slices(self) -> Iterator[slice]:
-        """Slices of the rows, one per chunk."""
+        """Slices of the rows, one per chunk, so that the logits of a chunk have a fixed number of bytes."""
         bytes_each = self.vocab * self.terms.dtype.itemsize
         return _pieces(len(self.rows), bytes_each, CHUNK.get(self.kind, CHUNK_ELSEWHERE))
 
     def logits(self, part: slice, rows: Tensor, gradient: Tensor | None) -> Tensor:
-        """Compute the logits of a chunk.
+        """Compute the logits of a chunk into the shared buffer, which the next chunk overwrites.
 
         Args:
             part: slice of the chunk.
-            rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
-            gradient: gradient of the rows `[N, H]`; without a weight its buffer holds the logits.
+            rows: hidden states of the chunk, `[rows, H]`, or its logits `[rows, V]` without a weight.
+            gradient: gradient of all rows, `[N, H]`; without a weight its buffer `[N, V]` holds the logits.
 
         Returns:
             Unscaled logits `[rows, V]`.
@@ -174,7 +177,10 @@ class Chunks:
         return torch.addmm(self.bias, rows, self.weight.t(), out=logits)
 
     def block(self, logits: Tensor) -> Tensor:
-        """Copy logits `[rows, V]` of a block to the exact dtype.
+        """Copy logits of a block to the exact dtype, into a shared buffer; those of that dtype are returned themselves.
+
+        Args:
+            logits: `[rows, V]`.
 
         Returns:
             `[rows, V]`.
@@ -186,10 +192,13 @@ class Chunks:
         return self._block[: len(logits)].copy_(logits)
 
     def slope(self, block: Tensor) -> Tensor | None:
-        """Buffer for the derivative of the soft cap of a block `[rows, V]`.
+        """Buffer for the derivative of the soft cap of a block, shared by all blocks.
+
+        Args:
+            block: `[rows, V]`.
 
         Returns:
-            `[rows, V]`, or None without a soft cap.
+            `[rows, V]`, not initialized; None without a soft cap.
         """
         if self.terms.softcap is None:
             return None
@@ -198,7 +207,11 @@ class Chunks:
         return self._slope[: len(block)]
 
     def blocks(self, count: int) -> Iterator[slice]:
-        """Slices of the blocks of a chunk."""
+        """Slices of the blocks of a chunk; on a CPU a block's float32 copy stays in the cache.
+
+        Args:
+            count: number of rows of the chunk.
+        """
         limit = BLOCK.get(self.kind, CHUNK_ELSEWHERE)
         return _pieces(count, self.vocab * self.terms.exact.itemsize, limit)
 
@@ -212,7 +225,7 @@ def cross_entropies(
     gradients: Gradients,
     factors: Tensor | None = None,
 ) -> Tensor:
-    """Compute the cross-entropy of all rows, chunk by chunk, and fill `gradients`.
+    """Compute the cross-entropy of all rows, chunk by chunk, and fill `gradients` in the same pass.
 
     Args:
         rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
@@ -224,7 +237,13 @@ def cross_entropies(
         factors: factor of each row's gradients, `[N]`; None for 1.
 
     Returns:
-        `[N]` in the exact dtype, times their weights.
+        `[N]` in the exact dtype.
+
+    Raises:
+        RuntimeError: a target is not in the vocabulary.
+
+    Source:
+        torch's `F.cross_entropy` with `label_smoothing`: arXiv 1512.00567, section 7.
     """
 
     def cost(block: Tensor, outer: slice, _inner: slice, slope: Tensor | None) -> Tensor:
@@ -249,18 +268,18 @@ def chunked(
     gradients: Gradients,
     begin: Callable[[slice], BlockCost],
 ) -> Tensor:
-    """Costs of all rows, chunk by chunk and block by block; fills `gradients`.
+    """Compute a loss of all rows, chunk by chunk and block by block, without storing all logits; fills `gradients`.
 
     Args:
         rows: `[N, H]`, or the logits `[N, V]` where there is no weight.
-        weight: `[V, H]`.
-        bias: `[V]`.
-        terms: of the logits.
-        gradients: buffers for what is wanted, see `room`.
-        begin: called with the rows of each chunk; returns what gives the costs of its blocks.
+        weight: `[V, H]`, or None.
+        bias: `[V]`, or None.
+        terms: parameters of the logits.
+        gradients: buffers of the gradients that are needed, see `room`.
+        begin: called with the slice of each chunk; returns the function that computes the losses of its blocks.
 
     Returns:
-        `[N]` in the exact dtype.
+        Loss of each row, `[N]` in the exact dtype.
     """
     if weight is not None:
         weight = weight.to(terms.dtype)
@@ -293,7 +312,7 @@ def chunked(
 
 
 def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
-    """Accumulate `gradientᵀ @ rows`.
+    """Accumulate `gradientᵀ @ rows`, the weight's gradient of a chunk, in the dtype of `total`.
 
     Args:
         gradient: `[rows, V]`.
@@ -312,7 +331,7 @@ def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> 
 
 
 def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: Sequence[bool]) -> Gradients:
-    """Allocate buffers of gradients.
+    """Allocate buffers for gradients; the weight's is float32 if it is a sum over several chunks, so that it is exact.
 
     Args:
         rows: `[N, H]`, or logits `[N, V]`.
@@ -325,7 +344,7 @@ def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms,
     made_weight, made_bias = None, None
     if weight is not None and wants[1]:
         single = sum(1 for _ in Chunks(rows, weight, bias, terms).slices()) == 1
-        # Sums of rounded parts would lose what one product keeps.
+        # A sum of rounded parts would lose precision that a single product has.
         made_weight = torch.empty_like(weight, dtype=terms.dtype if single else terms.exact)
         if len(rows) == 0:
             made_weight.zero_()
@@ -336,6 +355,8 @@ def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms,
 
 def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """Multiply a gradient by a factor and convert it: in place if the dtype is the same, else part by part in float32.
+
+    A second copy of a weight's gradient would take as much memory as the weight.
 
     Args:
         gradient: of any shape.
@@ -357,7 +378,7 @@ def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 def factored(
     gradients: Gradients, factor: Tensor, dtypes: Sequence[torch.dtype | None]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients that the backward pass returns for rows, weight and bias.
+    """Gradients that the backward pass returns for rows, weight and bias: those of the forward pass by a factor.
 
     Args:
         gradients: from the forward pass; that of the weight is changed in place.
@@ -370,7 +391,7 @@ def factored(
     rows, weight, bias = gradients.rows, gradients.weight, gradients.bias
     if rows is not None:
         rows = (rows * (factor[:, None] if factor.ndim else factor)).to(dtypes[0])
-    if weight is not None:  # large, so in place: autograd refuses a second walk
+    if weight is not None:  # large, so in place: autograd refuses a second backward pass
         weight = multiplied(weight, factor, dtypes[1] or weight.dtype)
     if bias is not None:
         bias = (bias * factor).to(dtypes[2])

@@ -127,7 +127,7 @@ class Divergence(Function):
         teacher: Teacher,
         note: Callable[[Tensor], object] | None,
     ) -> Tensor:
-        """Compute the sum and all gradients.
+        """Compute the sum and all gradients: the backward pass would need the logits of both models again.
 
         Args:
             ctx: autograd context.
@@ -140,6 +140,9 @@ class Divergence(Function):
 
         Returns:
             Scalar.
+
+        Source:
+            See `divergence_sum`.
         """
         # T² of the sum, 1/T of the logits.
         ctx.factor = teacher.temperature / terms.lift
@@ -153,7 +156,7 @@ class Divergence(Function):
 
     @staticmethod
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients of the forward pass.
+        """Scale the gradients of the forward pass by the incoming one.
 
         Args:
             ctx: autograd context.
@@ -168,7 +171,7 @@ class Divergence(Function):
 def divergences(
     rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, teacher: Teacher, gradients: Gradients
 ) -> Tensor:
-    """Compute the divergences of all rows, chunk by chunk, and fill `gradients`.
+    """Compute the divergences of all rows, chunk by chunk in both models, and fill `gradients`.
 
     Args:
         rows: the student's hidden states `[N, H]`, or its logits `[N, V]` without a weight.
@@ -179,7 +182,10 @@ def divergences(
         gradients: buffers of the gradients that are needed, see `kernels.cross_entropy.room`. They lack a factor T.
 
     Returns:
-        `[N]` in the exact dtype.
+        `[N]` in the exact dtype, times T².
+
+    Source:
+        GKD, arXiv 2306.13649, equation 1; see `divergence_sum`.
     """
     theirs = Chunks(
         teacher.rows, _as(teacher.head.weight, teacher.terms), _as(teacher.head.bias, teacher.terms), teacher.terms
@@ -232,7 +238,7 @@ def _compare(student: Tensor, taught: Tensor, teacher: Teacher, *, wanted: bool)
     else:
         share, mixture = 1.0 - beta, torch.logaddexp(student + math.log1p(-beta), taught + math.log(beta))
         of_teacher = taught.exp().mul_(taught.sub_(mixture)).sum(1).mul_(beta)
-    # D changes with q as if m stood still: what m gives to both sums cancels out, since p and q mix to m.
+    # The gradient of D is that for a constant m: the terms through m cancel, since m is the mixture of p and q.
     difference = torch.sub(student, mixture, out=mixture)
     student.exp_()
     of_student = (student * difference).sum(1)

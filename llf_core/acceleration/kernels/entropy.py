@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def entropies(rows: Tensor, head: Head) -> Tensor:
-    """Entropy of the distribution after each row, `H = -Σ_v p_v log p_v`, in nats.
+    """Entropy of the distribution after each row, `H = -Σ_v p_v log p_v`, in nats, which PPO logs.
+
+    Computed chunk by chunk, so that it needs no more memory than the loss.
 
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
@@ -24,6 +26,9 @@ def entropies(rows: Tensor, head: Head) -> Tensor:
 
     Returns:
         `[N]`, float32 (float64 for float64), detached.
+
+    Source:
+        C. E. Shannon, A mathematical theory of communication, 1948, section 6.
     """
     vocab = rows.shape[1] if head.weight is None else len(head.weight)
     exact = torch.promote_types(rows.dtype, torch.float32)

@@ -49,7 +49,14 @@ class Operand:
     scale: float = 1.0
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        """The weight as `[out, in]` in the compute dtype."""
+        """The weight as `[out, in]` in the compute dtype; a 4-bit weight is dequantized for each product.
+
+        Args:
+            dtype: the compute dtype.
+
+        Returns:
+            `[out, in]`; a view of the weight if it has that dtype.
+        """
         if self.quant_state is not None:
             from bitsandbytes.functional import dequantize_4bit
 
@@ -76,7 +83,7 @@ class _Linears(Function):
             if operand.adapter is not None:
                 output.addmm_(inners[at], factors[at].t(), alpha=operand.scale)
                 at += 1
-            # No view of another tensor: a model may change its layers' outputs in place.
+            # Not a view of another tensor: a model may change its layers' outputs in place.
             outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1])))
         ctx.save_for_backward(flat, stacked, *inners, *factors)
         ctx.operands, ctx.shape, ctx.ranks = operands, x.shape, ranks
@@ -111,6 +118,9 @@ class _Linears(Function):
 
 def linears(x: Tensor, operands: Sequence[Operand]) -> tuple[Tensor, ...]:
     """Apply several frozen linear layers with their adapters to the same input.
+
+    All `A` matrices are one product, and the sums are part of the products: nothing of the output's size is written
+    twice.
 
     Args:
         x: `[..., in]`; its dtype is the compute dtype.

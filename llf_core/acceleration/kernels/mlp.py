@@ -29,7 +29,7 @@ class _SwiGLU(Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Compute `silu(gate) * up`. Stores only `gate` and `up` for the backward pass.
+    """Compute `silu(gate) * up`. Stores only `gate` and `up` for the backward pass, half of what autograd would store.
 
     Args:
         gate: `[..., inner]`.

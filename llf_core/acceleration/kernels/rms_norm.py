@@ -55,6 +55,8 @@ class _RMSNorm(Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tensor:
     """Normalize each row by its root mean square: `x / sqrt(mean(x²) + eps) * (offset + weight)`.
 
+    Its hand-written backward reads the memory once less than autograd.
+
     Args:
         x: `[..., hidden]`, any floating-point dtype; statistics and gradients are float32.
         weight: `[hidden]`.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
-    """Log-probability of a token after each row.
+    """Log-probability of a token after each row, without storing all logits: for losses of completions.
 
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
@@ -45,6 +45,12 @@ def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
 
     Returns:
         `[N]`, float32 (float64 for float64), differentiable.
+
+    Raises:
+        RuntimeError: a target is not in the vocabulary.
+
+    Source:
+        Minus torch's `F.cross_entropy`.
     """
     return -_costs(rows, head, targets, 0.0, summed=False)
 
@@ -57,7 +63,7 @@ def nll_sum(
     note: Callable[[Tensor, Tensor], object] | None = None,
     weights: TokenWeights | None = None,
 ) -> Tensor:
-    """Sum of the negative log-likelihoods of the targets.
+    """Sum of the negative log-likelihoods of the targets, without storing all logits.
 
     Only rows with a target pass through the head.
 
@@ -74,8 +80,11 @@ def nll_sum(
         float32 (float64 for float64) scalar; 0 without targets. With a trained head, `backward` can be called once
         only.
 
+    Raises:
+        RuntimeError: a target is not in the vocabulary.
+
     Source:
-        Label smoothing as in arXiv 1512.00567, section 7.
+        torch's `F.cross_entropy`, summed; label smoothing as in arXiv 1512.00567, section 7.
     """
     rows, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     learned = (targets != IGNORED).nonzero()[:, 0]
@@ -109,6 +118,8 @@ def _costs(
 def products_dtype(rows: Tensor, head: Head) -> torch.dtype:
     """Dtype in which rows are multiplied with a head: autocast's if it is enabled; logits keep theirs.
 
+    A custom autograd function is not autocast by torch, so it must do what torch would.
+
     Args:
         rows: hidden states `[N, H]`, or logits `[N, V]`.
         head: maps hidden states to logits.
@@ -135,7 +146,7 @@ class CrossEntropy(Function):
         summed: bool,
         note: Callable[[Tensor], object] | None,
     ) -> Tensor:
-        """Compute the cross-entropy.
+        """Compute the cross-entropy and, where the backward pass can scale them, all gradients.
 
         Args:
             ctx: autograd context.
@@ -149,6 +160,12 @@ class CrossEntropy(Function):
 
         Returns:
             Scalar if `summed`, else `[N]`.
+
+        Raises:
+            RuntimeError: a target is not in the vocabulary.
+
+        Source:
+            See `kernels.cross_entropy.cross_entropies`.
         """
         ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
@@ -164,7 +181,7 @@ class CrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients of the forward pass, or compute them.
+        """Scale the gradients of the forward pass, or compute them if each row has its own factor.
 
         Args:
             ctx: autograd context.

@@ -27,9 +27,9 @@ NAME = "llf"
 PROBE = "llf_probe"
 GROUP = "llf_group"
 """Attribute of an attention layer that is trained with shifted sparse attention, see `group_of`."""
-FLASH_DIM = 256  # the widest head that FlashAttention knows
-FLASH_CARD = (8, 0)  # the oldest compute capability that it runs on
-# What transformers hands to every attention; whatever else comes along changes the result in a way not known here.
+FLASH_DIM = 256  # the widest head that FlashAttention supports
+FLASH_CARD = (8, 0)  # the lowest compute capability that it supports
+# Arguments that transformers passes to every attention; any other changes the result in a way not known here.
 USUAL = frozenset(
     {"cu_seq_lens_k", "max_length_k", "position_ids", "use_cache", "output_attentions", "cache_position", "is_causal"}
 )
@@ -37,15 +37,15 @@ USUAL = frozenset(
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """Arguments of a call of attention.
+    """Arguments of a call of attention, which `EquivalenceCheck` records to find what a model asks of it.
 
     Attributes:
-        layer: the module that called.
+        layer: the calling module.
         scale: factor of the attention scores.
         window: see `Layout`.
         softcap: see `Layout`.
         flattened: whether it received the documents' lengths.
-        masked: window of its mask; "unknown" if the mask is not the one that `marked_mask` made.
+        masked: window of its mask; "unknown" if the mask is not the one that `marked_mask` created.
         unusual: names of arguments that `llf` does not support.
     """
 
@@ -59,7 +59,7 @@ class AttentionCall:
 
 
 def register() -> None:
-    """Register `llf` with transformers, as attention and as mask.
+    """Register `llf` with transformers, as attention and as mask, so that models can be set to it.
 
     Without a mask function of the same name transformers would create no mask at all. This one is that of `sdpa`: a
     batch without `cu_seq_lens_q` gets a complete mask, flattened or not, so that documents never attend to each other.
@@ -82,8 +82,8 @@ def marked_mask(
 ) -> Tensor:
     """Create the mask of `sdpa`, never skipped, with an attribute `window` that `attention` reads.
 
-    The window of a layer that does not receive it as an argument is only known from the mask, and a short probe would
-    not reach it.
+    The window of a layer that does not receive it as an argument is only known from the mask, and the few tokens of a
+    test would not reach it.
 
     Args:
         *args: arguments of `sdpa_mask`.
@@ -119,7 +119,9 @@ def attention(
     record: list[AttentionCall] | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Compute the attention of one layer.
+    """Compute the attention of one layer: within documents for a flattened batch, else by a mask.
+
+    transformers calls it with the arguments of every attention implementation.
 
     Args:
         module: the layer.
@@ -141,6 +143,12 @@ def attention(
 
     Returns:
         `[batch, seq, heads, value_dim]`, and None for the probabilities.
+
+    Raises:
+        RuntimeError: shapes do not fit, or out of memory.
+
+    Source:
+        arXiv 1706.03762, equation 1; see `document_attention`.
     """
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if record is not None:
@@ -171,8 +179,10 @@ def attention(
 def group_of(module: nn.Module) -> int | None:
     """Tokens of a group of shifted sparse attention in a layer, see `Layout`; None for whole documents.
 
+    A trained model attends to whole documents, so evaluations and completions do too.
+
     Args:
-        module: the attention layer. In evaluation it attends to whole documents.
+        module: the attention layer.
     """
     return getattr(module, GROUP, None) if module.training else None
 
@@ -197,12 +207,16 @@ def _documents(
         output = _varlen(q, k, v, bounds, longest, layout)
     else:
         output = one_by_one(q, k, v, layout, dropout, sinks)
-    # Padding copies also where there is nothing to pad, and both would be kept for the backward pass.
+    # F.pad copies also without padding, and both copies would be kept for the backward pass.
     return F.pad(output, (0, 0, 0, 0, 0, filler)) if filler else output
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:
-    """Dtype in which a product with `x`, of any shape, is computed: autocast's if it is enabled."""
+    """Dtype in which a product with `x` is computed: autocast's if it is enabled, which custom functions must apply.
+
+    Args:
+        x: of any shape.
+    """
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
@@ -272,7 +286,8 @@ def _bounds_on(device: torch.device, bounds: tuple[int, ...], inference: bool) -
 def varlen_arguments() -> frozenset[str]:
     """Names of the arguments of torch's `varlen_attn`; empty before torch 2.10, which introduced it.
 
-    2.10 has `is_causal` and no scale, 2.11 a scale and a window, and from 2.12 on there may be fewer key heads.
+    They decide what FlashAttention supports: 2.10 has `is_causal` and no scale, 2.11 a scale and a window, and from
+    2.12 on there may be fewer key heads.
     """
     try:
         from torch.nn.attention.varlen import varlen_attn
@@ -315,13 +330,13 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     if "scale" not in known:
         q = q * (layout.scale * q.shape[-1] ** 0.5)
-    told: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "scale": layout.scale,
         "window_size": (-1 if layout.window is None else layout.window - 1, 0),
         "is_causal": True,
         "enable_gqa": grouped,
     }
-    options = {name: value for name, value in told.items() if name in known}
+    options = {name: value for name, value in arguments.items() if name in known}
     q, k, v = (x.contiguous() for x in (q, k, v))
     result: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
     output: Tensor = result
@@ -331,7 +346,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
 def one_by_one(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float = 0.0, sinks: Tensor | None = None
 ) -> Tensor:
-    """Reference implementation: one document after the other, by torch's own attention.
+    """Attention of one document after the other, by torch's own function: for what FlashAttention does not support.
 
     Args:
         q: `[tokens, heads, dim]`.
@@ -343,6 +358,9 @@ def one_by_one(
 
     Returns:
         `[tokens, heads, value_dim]`.
+
+    Source:
+        arXiv 1706.03762, equation 1; see `document_attention`.
     """
     pieces = []
     repeats = q.shape[1] // k.shape[1]

@@ -29,9 +29,9 @@ NOT_READ = {
 }  # fmt: skip
 """Columns of a batch that are not passed to the model."""
 TOKENS = 3
-# Of the probe's logits this many are compared: the model makes all of them, which is what a probe costs.
+# Number of logits that are compared; the model computes all of them, which takes most of the test's time.
 COLUMNS = 1024
-# Logits of the probe are about this large, so that no soft cap goes unseen.
+# Size of the test's logits: large enough for any soft cap to have an effect.
 LARGE = 30.0
 # Largest relative distance (of norms) at which two heads count as the same.
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
@@ -56,7 +56,17 @@ class Head:
     softcap: float | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Compute the logits: `[..., H]` to `[..., V]`. Reference implementation of the kernels."""
+        """Compute the logits. Reference implementation of the kernels, which never store all of them.
+
+        Args:
+            hidden: hidden states `[..., H]`, or logits `[..., V]` for a head without weight.
+
+        Returns:
+            `[..., V]`.
+
+        Source:
+            Soft cap: Gemma 2, arXiv 2408.00118, section 2.
+        """
         if self.weight is None:
             return hidden
         logits = F.linear(hidden, self.weight, self.bias) * self.scale
@@ -68,7 +78,7 @@ LOGITS = Head(None)
 
 
 def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor, Head], Made]) -> Made:
-    """Run a model and an objective on its output.
+    """Run a model and an objective on its last hidden states, so that a loss needs no logits of all tokens in memory.
 
     Args:
         model: causal language model, with any wrappers (PEFT, DistributedDataParallel, …). It is called once, so that
@@ -79,6 +89,9 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
 
     Returns:
         The result of the objective.
+
+    Raises:
+        RuntimeError: out of memory, or the batch does not fit the model.
     """
     causal = causal_of(model)
     inputs = {key: value for key, value in batch.items() if key not in NOT_READ} | {"use_cache": False}
@@ -93,7 +106,9 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
 
 
 def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor], Made]) -> Made:
-    """`forward` for an objective that needs no output head; also supports a model without `install_head`.
+    """`forward` for an objective that needs no output head, such as a reward.
+
+    It also supports models without `install_head`, by hooks.
 
     Args:
         model: see `forward`.
@@ -102,12 +117,15 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
 
     Returns:
         The result of the objective.
+
+    Raises:
+        RuntimeError: out of memory, or the batch does not fit the model.
     """
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):
         return forward(model, batch, lambda hidden, _: objective(hidden))
     kept: list[Tensor] = []
-    # Some models call their decoder inside of the base model, past it; the outermost that is called ends last.
+    # Some models call their decoder without the base model around it; the outermost that is called ends last.
     handles = [
         one.register_forward_hook(lambda _, __, output: kept.append(output[0]))
         for one in dict.fromkeys((causal.get_decoder(), causal.base_model))
@@ -122,7 +140,11 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
 
 
 def causal_of(model: nn.Module) -> PreTrainedModel:
-    """The causal language model inside its wrappers."""
+    """The causal language model inside its wrappers, which has the head and the config.
+
+    Args:
+        model: a model in any of torch's, accelerate's and PEFT's wrappers, or none.
+    """
     while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
         model = inner
     unwrap = getattr(model, "get_base_model", None)
@@ -150,12 +172,12 @@ def install_head(model: nn.Module) -> str | None:
             return f"{linear} in {name}."
         with torch.no_grad():
             found = [_probe(causal, decoder, linear) for decoder in _decoders(causal)]
-    except Exception as error:  # noqa: BLE001 - whatever the trial meets, the model stays as it is
+    except Exception as error:  # noqa: BLE001 - after any exception of the test, the model stays unchanged
         return f"the head of {name} cannot be tested ({type(error).__name__}: {error})."
     fits = [one for one in found if not isinstance(one, str)]
     if not fits:
         return f"{found[0] if found else 'no decoder is known'} in {name}."
-    # Names of modules are not registered twice: the decoder stays where it is.
+    # Not registered as a submodule, so that the decoder keeps its one name.
     object.__setattr__(causal, "_llf_decoder", fits[0][0])
     causal._llf_terms = fits[0][1:]
     causal._llf_plain_forward = causal.forward
@@ -180,7 +202,7 @@ def _with_objective(signature: inspect.Signature) -> Callable[..., object]:
         scale, softcap = self._llf_terms
         return objective(hidden, Head(linear.weight, linear.bias, scale, softcap))
 
-    # transformers asks which arguments a forward takes. No __wrapped__: accelerate would unwrap down to the class's.
+    # transformers inspects the arguments of a forward. No __wrapped__: accelerate would unwrap it to the class's own.
     forward.__signature__ = signature  # type: ignore[attr-defined]
     return forward
 
@@ -250,8 +272,8 @@ def _probe(
     decoder.forward = stand_in
     try:
         logits = causal(**given, use_cache=False).logits
-    except Exception as error:  # noqa: BLE001 - whatever the trial meets, the model stays as it is
-        return f"the head cannot be told from the decoder ({type(error).__name__}: {error})"
+    except Exception as error:  # noqa: BLE001 - after any exception of the test, the model stays unchanged
+        return f"the head cannot be tested apart from the decoder ({type(error).__name__}: {error})"
     finally:
         if own is None:
             del decoder.forward

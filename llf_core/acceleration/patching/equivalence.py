@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from llf_core.acceleration.patching.flattened_batches import Flattened
 
 LENGTHS = (3, 6)
-# Relative distance (of norms) of hidden states that is taken for rounding. A wrong formula moves them far more.
+# Relative distance (of norms) of hidden states that counts as rounding. A wrong formula differs by far more.
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# The same for a document whose neighbour is exchanged: only the order of sums over experts may change.
+# The same after the neighbouring document was exchanged: only the order of sums over experts may change.
 STILL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
@@ -80,11 +80,17 @@ class EquivalenceCheck:
             self._own = self._begun()
 
     def kind(self, module: nn.Module) -> Hashable:
-        """What it has in common with the modules that compute by the same formula, see `probe_module.kind`."""
+        """Key of the modules that compute by the same formula, of which one is tested for all; see `probe_module.kind`.
+
+        Args:
+            module: of the decoder.
+        """
         return kind(module, self._numbered)
 
     def flattens(self) -> str | None:
         """Set the model's attention to `llf` and test whether it separates documents.
+
+        The hidden states of a document must be the same alone, after another document, and after a third.
 
         Returns:
             None if batches may be flattened, else the reason; the model's attention is then restored.
@@ -96,7 +102,7 @@ class EquivalenceCheck:
         try:
             reason = self._exchange(before)
         except UNFIT as error:
-            reason = f"{self._name} cannot be given several documents ({str(error).partition(chr(10))[0]})."
+            reason = f"{self._name} cannot process several documents ({str(error).partition(chr(10))[0]})."
         if reason is not None:
             self._causal.set_attn_implementation(before)
             call_whole(self.looped)
@@ -106,20 +112,30 @@ class EquivalenceCheck:
         return reason
 
     def moved(self, *, flatten: bool) -> str | None:
-        """Compare the model's hidden states with the original ones.
+        """Compare the model's hidden states with the original ones, after parts were replaced.
 
         Args:
             flatten: whether to run on a flattened batch.
 
         Returns:
             The relative difference as a sentence; None if it is rounding.
+
+        Raises:
+            Exception: any exception of the model.
         """
         now = self._beside(self._first) if flatten else self._alone()
         distance = _distance(now, self._own)
-        return None if distance <= CLOSE.get(self._own.dtype, 0.0) else f"its numbers would move by {distance:.1%}."
+        return (
+            None
+            if distance <= CLOSE.get(self._own.dtype, 0.0)
+            else f"its hidden states would differ by {distance:.1%}."
+        )
 
     def forks(self) -> bool:
-        """Whether a branch of a flattened document has the same hidden states as without the other branch."""
+        """Whether a branch of a flattened document has the same hidden states as without the other branch.
+
+        Batches of pairs then read a shared prompt once.
+        """
         try:
             alone = self._run(None, **self._told(flattened([torch.cat((self._first, self._second))])))
             beside, still = (self._branch(other) for other in (self._first, self._third))
@@ -131,7 +147,7 @@ class EquivalenceCheck:
         return not moved and _distance(beside, alone[start:]) <= limit
 
     def _begun(self) -> Tensor:
-        """The model's own numbers; which classes compute by the number of their layer is known from then on."""
+        """The model's own hidden states; also finds which classes compute by the number of their layer."""
         own: list[Tensor] = []
         calls = calls_of(self.decoder, lambda: own.append(self._alone()))
         told = [one for one in self.decoder.modules() if one is not self.decoder and numbers_of(one)]

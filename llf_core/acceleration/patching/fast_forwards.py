@@ -26,9 +26,7 @@ SILU = ("SiLU", "SiLUActivation")
 
 
 def install(module: nn.Module, forward: Forward) -> None:
-    """Set a function as the forward of a module.
-
-    It is bound to the module as a method, so that a deep copy of the module uses the copy.
+    """Set a function as the forward of a module, as a bound method, so that a deep copy of the module uses the copy.
 
     Args:
         module: the module.
@@ -54,7 +52,7 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
 
 
 def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
-    """Create a fast forward of an RMS norm, see `rms_norm`.
+    """Create a fast forward of an RMS norm, see `rms_norm`; calls with further arguments use the module's own.
 
     Args:
         eps: epsilon.
@@ -73,6 +71,8 @@ def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
 
 def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) -> object:
     """Fast forward of a linear layer with LoRA, outside the blocks with fast forwards of their own.
+
+    It falls back to the layer's own forward while its adapter is of a kind that `operand` cannot read.
 
     Args:
         self: the layer.
@@ -104,7 +104,7 @@ class GatedMLP:
     act: str
 
     def forward(self) -> Forward:
-        """The method to install."""
+        """The forward to install with `install`, so that gate and up are one product where their weights are frozen."""
         inputs, output, named = self.inputs, self.output, self.act
 
         def forward(self: nn.Module, x: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class RotaryAttention:
     softcap: float | None
 
     def forward(self) -> Forward:
-        """The method to install."""
+        """The forward to install with `install`, which makes fewer copies of q, k and v than the module's own."""
         fast = self
 
         def forward(self: nn.Module, hidden_states: Tensor, *args: object, **kwargs: Any) -> object:

@@ -24,7 +24,9 @@ OTHER_LAYERS = ("moe",)
 
 
 def refused(causal: PreTrainedModel) -> str | None:
-    """Reason why batches of a model must not be flattened; None if a trial has to decide.
+    """Reason why batches of a model must not be flattened; None if a test on documents has to decide.
+
+    Some properties would go unnoticed on a few tokens, so the config decides about them.
 
     Args:
         causal: causal language model of transformers.
@@ -33,7 +35,7 @@ def refused(causal: PreTrainedModel) -> str | None:
     name = type(causal).__name__
     layers = getattr(config, "layer_types", None) or ()
     if getattr(config, "is_encoder_decoder", False):
-        return f"{name} reads its input by an encoder."
+        return f"{name} is an encoder-decoder model."
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
         return f"{name} uses ALiBi, which counts distances across documents."
     if not (getattr(causal, "_supports_attention_backend", False) or carries_state(causal)):
@@ -47,18 +49,30 @@ def refused(causal: PreTrainedModel) -> str | None:
 
 
 def carries_state(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model have a recurrent state."""
+    """Whether layers of a model have a recurrent state, which must be reset for each document.
+
+    Args:
+        causal: causal language model of transformers.
+    """
     layers = getattr(causal.config.get_text_config(), "layer_types", None) or ()
     return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
 
 
 def counts_chunks(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model attend within chunks."""
+    """Whether layers of a model attend within chunks, which must be counted from the start of each document.
+
+    Args:
+        causal: causal language model of transformers.
+    """
     return CHUNKED in (getattr(causal.config.get_text_config(), "layer_types", None) or ())
 
 
 def decoder_of(causal: PreTrainedModel) -> PreTrainedModel:
-    """The module that computes the hidden states. For Llama 4 this is the model itself."""
+    """The module that computes the hidden states, whose layers are patched. For Llama 4 this is the model itself.
+
+    Args:
+        causal: causal language model of transformers.
+    """
     decoder = causal.get_decoder()
     return causal.model if decoder is causal and hasattr(causal, "model") else decoder
 
@@ -88,7 +102,14 @@ class Flattened(TypedDict):
 
 
 def flattened(ids: list[Tensor]) -> Flattened:
-    """Flattened batch of documents `[seq]` each, without labels; see `Collator`."""
+    """Make a flattened batch of documents for a test, without labels and tokenizer; see `Collator`.
+
+    Args:
+        ids: token ids `[seq]` of each document, int64.
+
+    Raises:
+        IndexError: there is no document.
+    """
     lengths = torch.tensor([0] + [len(one) for one in ids])
     bounds = lengths.cumsum(0).to(torch.int32).to(ids[0].device)
     longest = max(len(one) for one in ids)
@@ -104,6 +125,9 @@ def flattened(ids: list[Tensor]) -> Flattened:
 
 def placeholder(device: torch.device) -> Tensor:
     """Mask of a flattened batch: transformers passes four-dimensional masks through and creates none.
+
+    Args:
+        device: device of the mask.
 
     Returns:
         An empty tensor `[1, 1, 0, 0]`.

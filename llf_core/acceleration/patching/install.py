@@ -60,7 +60,7 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
 
 
 def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
-    """`accelerate` without the model's head.
+    """`accelerate` without the model's head, for models that are called without an objective, such as classifiers.
 
     Args:
         model: see `accelerate`.
@@ -68,27 +68,27 @@ def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
     """
     causal: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
-    for module in training:  # eval() would take longer than all the rest
+    for module in training:  # eval() would take longer than the test itself
         vars(module)["training"] = False
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _quicken(causal, attention=attention)
+            return _patch(causal, attention=attention)
     finally:
         for module in training:
             vars(module)["training"] = True
 
 
-def _quicken(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
+def _patch(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
     try:
-        trial = EquivalenceCheck(causal)
+        check = EquivalenceCheck(causal)
     except UNFIT as error:
-        untried = f"{type(causal).__name__} cannot be tested ({str(error).partition(chr(10))[0]})."
-        return Accelerated(flattens=False, notes=(f"Fast path: none, because {untried}",), why=untried)
-    why: str | None = trial.flattens() if attention else "the model's own attention is requested."
+        untested = f"{type(causal).__name__} cannot be tested ({str(error).partition(chr(10))[0]})."
+        return Accelerated(flattens=False, notes=(f"Fast path: none, because {untested}",), why=untested)
+    why: str | None = check.flattens() if attention else "the model's own attention is requested."
     done: Counter[str] = Counter()
     try:
-        done = _replace(causal, trial, attention=why is None)
-        moved = trial.moved(flatten=why is None)
+        done = _replace(causal, check, attention=why is None)
+        moved = check.moved(flatten=why is None)
     except UNFIT as error:
         moved = f"{type(causal).__name__} cannot be run ({str(error).partition(chr(10))[0]})."
     if moved:
@@ -100,31 +100,35 @@ def _quicken(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
         notes = [f"Fast path: {', '.join(parts) or 'no part of this model is supported'}."]
     if why is not None:
         notes.append(f"Batches are padded: {why}")
-    if trial.looped:
-        count = len(trial.looped)
+    if check.looped:
+        count = len(check.looped)
         what = "1 module restarts" if count == 1 else f"{count} modules restart"
         notes.append(f"{what} for each document.")
-    return Accelerated(why is None, tuple(notes), why or "", forks=why is None and trial.forks())
+    return Accelerated(why is None, tuple(notes), why or "", forks=why is None and check.forks())
 
 
 def restore(model: nn.Module) -> None:
-    """Restore the forward of every part. The model's attention implementation is not restored."""
+    """Restore the forward of every part, after a comparison has failed. The attention implementation is not restored.
+
+    Args:
+        model: changed in place.
+    """
     for module in model.modules():
         if getattr(vars(module).get("forward"), "__module__", None) == install.__module__:
             del module.forward
 
 
-def _replace(causal: nn.Module, trial: EquivalenceCheck, *, attention: bool) -> Counter[str]:
+def _replace(causal: nn.Module, check: EquivalenceCheck, *, attention: bool) -> Counter[str]:
     done: Counter[str] = Counter()
     inside: set[nn.Module] = set()
     fitted: dict[Hashable, tuple[str, Forward] | None] = {}
-    for module in trial.decoder.modules():
-        if "forward" in vars(module) or not _may_fit(module):  # some have another library's hook
+    for module in check.decoder.modules():
+        if "forward" in vars(module) or not _may_fit(module):  # another library has replaced some
             continue
-        what = trial.kind(module)
+        what = check.kind(module)
         if what not in fitted:
             try:
-                fitted[what] = _fit(module, trial.calls.get(what) if attention else None)
+                fitted[what] = _fit(module, check.calls.get(what) if attention else None)
             except UNFIT:
                 fitted[what] = None
         if (found := fitted[what]) is None:

@@ -14,18 +14,22 @@ if TYPE_CHECKING:
 
     from peft.tuners.lora import LoraLayer
 
-# Classes are compared by name, since importing them would load what a model without adapters never needs.
+# Classes are compared by name, since a model without adapters does not need the libraries imported.
 ADAPTED = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
 CONV1D = ("transformers.pytorch_utils", "Conv1D")
 FOUR_BITS = ("bitsandbytes.nn.modules", "Linear4bit")
 
 
 def is_adapted(module: nn.Module) -> bool:
-    """Whether a module is a LoRA layer of PEFT over a base that `operand` can read."""
+    """Whether a module is a LoRA layer of PEFT over a base that `operand` can read, so that a fast forward pays.
+
+    Args:
+        module: any module.
+    """
     return _name(module) in ADAPTED and _is_known(module.get_base_layer())  # type: ignore[operator]
 
 
-def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one reason after the other
+def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one return per reason
     """Read a frozen linear layer, plain, with LoRA or 4-bit.
 
     Args:
@@ -50,11 +54,11 @@ def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one reason 
         return None
     if _name(base) == FOUR_BITS:
         state = getattr(weight, "quant_state", None)
-        # A weight that bitsandbytes repacked for its kernel of inference has a layout of its own.
+        # bitsandbytes has repacked the weight for its inference kernel.
         if state is None or getattr(state, "packing_format_for_cpu", False):
             return None
         return Operand(weight.data, bias, state, adapter=adapter, scale=scale)
-    if type(weight) not in (nn.Parameter, torch.Tensor):  # quantized or sharded in a way not known here
+    if type(weight) not in (nn.Parameter, torch.Tensor):  # quantized or sharded
         return None
     return Operand(weight, bias, transposed=_name(base) == CONV1D, adapter=adapter, scale=scale)
 
@@ -87,7 +91,11 @@ def _adapter(module: LoraLayer) -> tuple[tuple[torch.Tensor, torch.Tensor] | Non
 
 
 def operands(modules: Iterable[nn.Module]) -> list[Operand] | None:
-    """Read several modules with `operand`; None if one of them cannot be read."""
+    """Read several modules with `operand`; None if one of them cannot be read, so that all use their own forward.
+
+    Args:
+        modules: any modules.
+    """
     found = []
     for module in modules:
         one = operand(module)

@@ -25,12 +25,19 @@ QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))
 BACK = ("o_proj", "dense", "out_proj")
 NORMS = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
 ACTIVATIONS = ("act_fn", "activation_fn")
-# Whatever a module raises when it is tried: it is then left as it was.
+# A module may raise anything when it is tested; it is then left unchanged.
 UNFIT = Exception
 
 
 def match_norm(module: nn.Module) -> Forward | None:
-    """Match an RMS norm: `weight * x` or, as in Gemma, `(1 + weight) * x`."""
+    """Find the fast forward of an RMS norm: `weight * x` or, as in Gemma, `(1 + weight) * x`; None if neither fits.
+
+    Args:
+        module: any module.
+
+    Source:
+        arXiv 1910.07467, equation 4; the offset as in transformers' `GemmaRMSNorm`.
+    """
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     weight = module._parameters.get("weight")
     if not isinstance(eps, float) or weight is None or weight.ndim != 1 or list(module.children()):
@@ -47,7 +54,17 @@ def match_norm(module: nn.Module) -> Forward | None:
 
 
 def match_mlp(module: nn.Module) -> Forward | None:
-    """Match a gated MLP with any activation."""
+    """Find the fast forward of a gated MLP with any activation, by the names of its layers and a test.
+
+    Args:
+        module: any module.
+
+    Returns:
+        The forward; None if it does not give the module's own result.
+
+    Source:
+        `down(act(gate(x)) * up(x))`: arXiv 2002.05202, section 2.
+    """
     for inputs in GATES:
         names = (*inputs, "down_proj")
         act = next((name for name in ACTIVATIONS if callable(getattr(module, name, None))), None)
@@ -61,11 +78,14 @@ def match_mlp(module: nn.Module) -> Forward | None:
 
 
 def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward | None:
-    """Match attention with rotary embeddings.
+    """Find the fast forward of an attention with rotary embeddings, by the names of its layers and a test.
 
     Args:
         module: any module.
         called: keyword arguments that its model passes to it, including `position_embeddings`.
+
+    Returns:
+        The forward; None if no variant gives the module's own result.
     """
     found = next((names for names in QKV if all(is_linear(getattr(module, name, None)) for name in names)), None)
     output = next((name for name in BACK if is_linear(getattr(module, name, None))), None)
@@ -77,22 +97,22 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
     heads = _heads(module, found, dim)
     if small is None or heads is None:
         return None
-    asked: list[AttentionCall] = []
+    recorded: list[AttentionCall] = []
     tokens = embeddings[0].shape[-2]
     kwargs = {name: value for name, value in called.items() if name != "hidden_states"} | {
         "position_embeddings": tuple(part.to("cpu", torch.float32) for part in embeddings),
         "attention_mask": torch.empty(1, 1, 0, 0),
         "cu_seq_lens_q": torch.tensor([0, tokens - 2, tokens], dtype=torch.int32),
-        "record": asked,
+        "record": recorded,
     }
     x = random(1, tokens, WIDTH)
     try:
         result = small(x, **kwargs)
     except UNFIT:
         return None
-    if not isinstance(result, tuple) or len(result) != 2 or result[1] is not None or len(asked) != 1:  # noqa: PLR2004
+    if not isinstance(result, tuple) or len(result) != 2 or result[1] is not None or len(recorded) != 1:  # noqa: PLR2004
         return None
-    one = asked[0]
+    one = recorded[0]
     for norms, whole, rotary in _variants(module):
         recipe = RotaryAttention(
             found, output, heads, dim, norms, whole, rotary, one.scale, one.window, one.softcap

@@ -38,12 +38,17 @@ BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "for
 
 
 def forward_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
-    """Forward that calls the module's own for one document after the other; tokens after the last document get zeros.
+    """Forward that calls the module's own for one document after the other, so that no state runs on into the next.
+
+    Tokens after the last document get zeros.
 
     Args:
         self: the module.
         *args: arguments of the module's own forward.
         **kwargs: arguments of the module's own forward.
+
+    Returns:
+        What the module's own forward returns, for all documents.
     """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -74,12 +79,15 @@ def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor 
 
 
 def attention_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
-    """`forward_each` for an attention with chunks: each document gets its own mask.
+    """`forward_each` for an attention with chunks: each document gets its own mask, counted from its start.
 
     Args:
         self: the module.
         *args: arguments of the module's own forward.
         **kwargs: arguments of the module's own forward.
+
+    Returns:
+        What the module's own forward returns, for all documents.
     """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -87,14 +95,21 @@ def attention_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
 
 
 def chunk_of(module: Any) -> int | None:
-    """Chunk size of an attention; None if it attends to all tokens before."""
+    """Chunk size of an attention; None if it attends to all tokens before.
+
+    Args:
+        module: an attention of transformers with `config` and `layer_idx`.
+
+    Raises:
+        AttributeError: the module has none of these.
+    """
     config = module.config
     chunked = config.layer_types[module.layer_idx] == CHUNKED
     return int(config.attention_chunk_size) if chunked else None
 
 
 def call_each(modules: Sequence[nn.Module], forward: Forward = forward_each) -> None:
-    """Call modules separately for each document.
+    """Call modules separately for each document, whatever else of the model sees the whole flattened batch.
 
     Args:
         modules: the modules.
@@ -105,13 +120,19 @@ def call_each(modules: Sequence[nn.Module], forward: Forward = forward_each) -> 
 
 
 def call_whole(modules: Sequence[nn.Module]) -> None:
-    """Restore the modules' own forward."""
+    """Restore the modules' own forward, where a model cannot be flattened after all.
+
+    Args:
+        modules: modules that `call_each` has changed; others are unchanged.
+    """
     for module in modules:
         vars(module).pop("forward", None)
 
 
 def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn.Module]) -> list[nn.Module]:
     """Find modules that receive the documents' bounds and whose output for a token depends on the tokens before it.
+
+    These are the ones to call separately for each document.
 
     Args:
         root: a decoder.
@@ -120,6 +141,9 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
 
     Returns:
         The innermost of these modules. If one does not receive the bounds, the innermost module around it that does.
+
+    Raises:
+        Exception: any exception of the model.
     """
     calls = calls_of(root, run)
     known = set(attentions)
@@ -143,7 +167,7 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
 
 
 def calls_of(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
-    """Arguments of the last call of each module below `root`.
+    """Arguments of the last call of each module below `root`, with which a module can be called by itself.
 
     Args:
         root: the module, itself included.
@@ -151,6 +175,9 @@ def calls_of(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call
 
     Returns:
         Positional and keyword arguments by module; modules that were not called are left out.
+
+    Raises:
+        Exception: any exception of `run`; the hooks are removed.
     """
     calls: dict[nn.Module, Call] = {}
 
@@ -197,7 +224,7 @@ def _mixes(module: nn.Module, call: Call) -> bool:
         try:
             wide = copy.deepcopy(module).float()
             return not moved(wide, _each(_wide, args), _each(_wide, kwargs)) <= ROUNDING
-        except UNFIT:  # of quantized weights
+        except UNFIT:  # quantized weights cannot be converted
             return not moved(module, args, kwargs) <= ROUNDING_OF_HALF
     return not moved(module, args, kwargs) <= ROUNDING
 

@@ -1,8 +1,8 @@
 """Makes a small copy of a module: the same class and code, in float32, with random weights and a narrow input.
 
-Random values distinguish formulas that the model's own values hide: a norm whose weights are all near 30 differs in
-bfloat16 hardly from one that adds 1 to them, and an untrained adapter has no effect. The copy is cheap, whatever the
-size, dtype and device of the module.
+Random values distinguish formulas that the model's own values hide: a norm whose weights are all near 30 hardly differs
+in bfloat16 from one that adds 1 to them, and an untrained adapter has no effect. The copy is cheap, whatever the size,
+dtype and device of the module.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WIDTH = 8  # of the narrow input
-SMALL = 100_000  # parameters that a part may have which is copied as it is
+SMALL = 100_000  # maximum number of parameters of a part that is copied at full size
 CLOSE = 1e-5  # relative distance (of norms) of two float32 results of one formula
 NUMBERS = ("layer_id", "layer_index")  # in the names of attributes that hold the number of a layer
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    """Normal random values from a seed, independent of the global generator.
+    """Normal random values from a seed, independent of the global generator, whose state a run depends on.
 
     Args:
         *shape: shape of the tensor.
@@ -38,7 +38,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two results are equal up to rounding.
+    """Whether two results are equal up to rounding, so that they come from the same formula.
 
     Args:
         one: of any shape.
@@ -50,20 +50,28 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 def is_linear(module: object) -> bool:
-    """Whether a module is a linear layer of any class, or an adapter around one."""
+    """Whether a module is a linear layer of any class, quantized or not, or an adapter around one.
+
+    Args:
+        module: any object, also None.
+    """
     base = getattr(module, "base_layer", module)
     return isinstance(module, nn.Module) and hasattr(base, "in_features") and hasattr(base, "out_features")
 
 
 def drops(module: nn.Module) -> bool:
-    """Whether a module applies dropout in training, which a fast forward would not."""
+    """Whether a module applies dropout in training, which a fast forward would not.
+
+    Args:
+        module: any module; its direct children are included.
+    """
     named = (value for name, value in vars(module).items() if "drop" in name and isinstance(value, float))
     parts = (child.p for child in module.children() if isinstance(child, nn.Dropout))
     return any(share > 0 for share in (*named, *parts))
 
 
 def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> nn.Module | None:
-    """Make a small copy of a module.
+    """Make a small copy of a module: the module's own formula, tested in a millisecond.
 
     Args:
         module: module of a model; not changed.
@@ -120,6 +128,8 @@ def _linear(module: Any, wide: int | None, high: int | None, seed: int) -> nn.Li
 def kind(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
     """Key that is equal for modules with the same formula: class, plain attributes, and keys of the submodules.
 
+    One module of each key is tested instead of all layers.
+
     Args:
         module: of a model.
         numbered: classes that compute by the number of their layer, see `by_number`; with others it is left out.
@@ -141,16 +151,20 @@ def kind(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
 
 
 def numbers_of(module: nn.Module) -> list[str]:
-    """Names of a module's attributes that hold the number of a layer."""
+    """Names of a module's attributes that hold the number of a layer, which differ between layers of one formula.
+
+    Args:
+        module: any module.
+    """
     found = [(name, value) for name, value in vars(module).items() if any(map(name.count, NUMBERS))]
     return [name for name, value in found if isinstance(value, int) and not isinstance(value, bool)]
 
 
 def by_number(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
-    """Whether a module computes something by the number of its layer.
+    """Whether a module computes something by the number of its layer, so that its layers are tested one by one.
 
     Its forward is run with and without the number. One that only finds its cache by it, and is given none, gives the
-    same numbers; one that reads it fails or gives others.
+    same output; one that reads it fails or gives another.
 
     Args:
         module: of a model, in evaluation mode.

@@ -101,7 +101,7 @@ def test_a_forward_that_gives_other_scores_is_dropped(models):
     assert norm.weight.shape == (64,)
     decoder = Decoder(model)
     assert continued(decoder, [PROMPTS[0]], 12) == [other] != [expected]
-    assert "other scores" in decoder.plain
+    assert "other logits" in decoder.plain
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])

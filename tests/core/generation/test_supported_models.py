@@ -11,7 +11,12 @@ def test_models_that_keep_all_of_their_past(models, kind):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("gemma2", "SlidingWindow"), ("mistral", "SlidingWindow"), ("phi3", "a way of its own"), ("mamba", "of its own")],
+    [
+        ("gemma2", "SlidingWindow"),
+        ("mistral", "SlidingWindow"),
+        ("phi3", "its own `prepare_inputs_for_generation`"),
+        ("mamba", "its own `prepare_inputs_for_generation`"),
+    ],
 )
 def test_models_that_do_not(kind, reason):
     assert reason in unsupported(make(kind, OTHERS[kind], 32))
