@@ -10,7 +10,9 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llf_core.runs.metric_catalog import Form
+    from collections.abc import Callable, Mapping
+
+    from llf_core.runs.charts import Form
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 DIGITS, DECIMALS = 4, 4  # significant digits of a quantity, and maximum decimals
@@ -96,16 +98,16 @@ def count(value: float) -> str:
 
 
 def value(amount: float, form: Form) -> str:
-    """Format a metric as its group defines: `83 %`, `1,071`, `-0.2130`.
+    """Format a metric as its chart defines: `83 %`, `1,071`, `-0.2130`, `5e-5`, `1.61 GB`.
 
     Args:
         amount: the value.
-        form: number format of the group.
+        form: number format of the chart.
 
     Raises:
         decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
-    return {"share": share, "count": count, "number": number}[form](amount)
+    return _WRITERS[form](amount)
 
 
 def size(amount: float) -> tuple[str, str]:
@@ -121,6 +123,11 @@ def size(amount: float) -> tuple[str, str]:
         if scaled >= 1:
             return f"{scaled:,.{max(0, 2 - math.floor(math.log10(scaled)))}f}", unit
     return f"{amount:.0f}", "bytes"
+
+
+_WRITERS: Mapping[Form, Callable[[float], str]] = {
+    "share": share, "count": count, "number": number, "rate": rate, "bytes": lambda amount: " ".join(size(amount)),
+}  # fmt: skip
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.runs.metric_catalog import BETTER_DIRECTION, EVAL_PREFIX, logged_groups, primary_metric
+from llf_core.runs.metric_catalog import BETTER_DIRECTION, EVAL_PREFIX, logged_charts, primary_metric
 from llf_core.runs.smoothing import automatic_window, smooth
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def window_of(series: Series, total: int) -> int:
 
 
 def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
-    """Smooth every grouped metric for the charts; the others have no curve.
+    """Smooth every metric that a chart at the top or in the middle shows; the others have no smoothed line.
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.
@@ -130,7 +130,7 @@ def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
         ValueError: `window` is negative.
         IndexError: a series has fewer steps than values.
     """
-    names = {name for one in logged_groups(series) for name in one.lines} & series.keys()
+    names = {name for one in logged_charts(series) for name in one.lines} & series.keys()
     return {name: smooth(*series[name], window) if window else series[name][1] for name in names}
 
 

@@ -14,12 +14,12 @@ from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
 from llf_widgets.close_widgets import close_descendants
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
-from llf_widgets.compare.figure import OVER, choices, figure_json, series
 from llf_widgets.compare.labels import labels, middle
-from llf_widgets.figures import packed
+from llf_widgets.compare.plotly_figure import OVER, choices, figure_json, series
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
 from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.plotting.packed_arrays import packed
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -53,7 +53,7 @@ class CompareView(FrontEnd):
     figure = traitlets.Dict(help="What `figure_json` makes, packed").tag(sync=True)
     curve = traitlets.Unicode("loss", help="The name of the curve that is drawn").tag(sync=True)
     curves: traitlets.List[dict[str, object]] = traitlets.List(
-        help="`title`, `help`, `log` and `lines` ([name, label]) of each group"
+        help="`title`, `help`, `log` and `lines` ([name, label]) of each chart"
     ).tag(sync=True)
     over = traitlets.Enum(list(OVER), "step").tag(sync=True)
     smoothing = traitlets.Int(None, allow_none=True, help="Steps; None takes what suits the runs").tag(sync=True)
@@ -207,15 +207,15 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             rows.append(f'<tr><td colspan="{width}" style="{style}"><b>{escape(section["title"])}</b>{note}</td></tr>')
             rows += [_row("td", line["label"], line["cells"], line["best"]) for line in section["rows"]]
         table = f'<table style="border-collapse:collapse"><tbody>{"".join(rows)}</tbody></table>'
-        return table + _picture(self._trackers, self._options()) + _answers(heads, view["answers"])
+        return table + _image(self._trackers, self._options()) + _answers(heads, view["answers"])
 
     def _update_curves(self) -> None:
         """Update the available curves, and keep the reader's choice or select the primary metric."""
         offered: dict[str, dict[str, Any]] = {}
         found = choices(self._trackers)
         for one in found:
-            entry = {"title": one.group.title, "help": one.group.help, "log": one.group.log, "lines": []}
-            offered.setdefault(one.group.title, entry)["lines"].append([one.name, one.label])
+            entry = {"title": one.chart.title, "help": one.chart.help, "log": one.chart.log, "lines": []}
+            offered.setdefault(one.chart.title, entry)["lines"].append([one.name, one.label])
         names = [one.name for one in found]
         with self._view.hold_sync():
             self._view.curves = list(offered.values())
@@ -272,10 +272,9 @@ def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
     return f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _picture(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
+def _image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
     """The curves as a PNG data URL, since hosts without a kernel draw no charts."""
-    from llf_widgets.compare.picture import picture
+    from llf_widgets.compare.saved_image import saved_image
 
-    return (
-        f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{picture(trackers, options)}"></p>'
-    )
+    image = saved_image(trackers, options)
+    return f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{image}"></p>'

@@ -10,8 +10,8 @@ from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import visible
 from llf_widgets.home import home_hash, run_folder
 from llf_widgets.monitor import formatting
-from llf_widgets.monitor.picture import picture
 from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.monitor.saved_image import saved_image
 from llf_widgets.monitor.status_text import status_text
 from llf_widgets.monitor.summary_table import Summary, summary_html, summary_text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
@@ -44,9 +44,10 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
 
 def mime_bundle(tracker: RunTracker) -> dict[str, object]:
     """The bundle of a run that is being watched, as of the last read."""
-    snapshot, curves = tracker.snapshot, tracker.curves()
     run = _summary(tracker)
-    drawn = picture(curves, snapshot.last_step, title=f"{run.name}, {run.state}", line=run.key_line)
+    drawn = saved_image(
+        tracker.chart_data(), tracker.snapshot.last_step, title=f"{run.name}, {run.state}", line=run.key_line
+    )
     image = base64.b64encode(drawn).decode("ascii")
     return _texts(tracker, replace(run, png=drawn)) | {"image/png": image}
 

@@ -20,8 +20,8 @@ from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_core.untrusted import UnreadableError, is_folder, read_object_or_empty
 from llf_widgets.home import display_path
+from llf_widgets.monitor.chart_data import NO_PLAN, ChartData, chart_data
 from llf_widgets.monitor.completions import Completions
-from llf_widgets.monitor.curves import NOTHING, Curves, curves
 from llf_widgets.monitor.description import describe_run
 from llf_widgets.monitor.event_index import EventIndex
 from llf_widgets.monitor.event_log import EventLog
@@ -31,11 +31,11 @@ from llf_widgets.monitor.snapshot import LIVE_STATES, RunSnapshot
 from llf_widgets.monitor.training_time import training_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from llf_core.runs import Columns, RunFolder, Status
-    from llf_widgets.monitor.curves import Line
+    from llf_widgets.monitor.chart_data import Line
 
 DISK_TYPES = {"checkpoint", "checkpoint_removed"}
 QUEUE_SECONDS = 10.0
@@ -157,17 +157,17 @@ class RunTracker:
             self._smooth()
             self.snapshot = replace(self.snapshot, numbers=self._numbers)
 
-    def curves(self, *, details: bool = True, window: int | None = None) -> Curves:
-        """Current data of the charts.
+    def chart_data(self, *, details: bool = True, window: int | None = None) -> ChartData:
+        """What the charts show now.
 
         Args:
-            details: whether to include diagnostic groups.
+            details: whether to include diagnostic charts.
             window: smoothing window in steps. Default: `self.window`.
         """
         with self._lock:
             best = None if self._status is None or not self._status.best else self._status.best.get("step")
             best_step = best if isinstance(best, int) else None
-            return curves(
+            return chart_data(
                 self.series,
                 self.smoothed if window is None else smoothed(self.series, window),
                 window=self.window if window is None else window,
@@ -178,15 +178,15 @@ class RunTracker:
                 details=details,
             )
 
-    def _planned(self) -> Line:
+    def _planned(self) -> Mapping[str, Line]:
         """Future learning rates of a live run."""
         event = self.index.last("schedule") if self.snapshot.live else None
         steps, rates = ((event or {}).get(name) for name in ("steps", "rates"))
         if not isinstance(steps, list) or not isinstance(rates, list) or len(steps) != len(rates):
-            return NOTHING
+            return NO_PLAN
         if not all(map(is_count, steps)) or not all(map(is_finite_number, rates)):
-            return NOTHING
-        return np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64)
+            return NO_PLAN
+        return {"learning_rate": (np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64))}
 
     def summary(self) -> list[tuple[str, str, str]]:
         """Rows of the saved notebook's table."""

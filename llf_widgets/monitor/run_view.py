@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.plain_text import strip_bidi_nested
-from llf_widgets.figures import packed
 from llf_widgets.home import display_path
 from llf_widgets.monitor.event_log import log_lines
-from llf_widgets.monitor.figure import figure_json
-from llf_widgets.monitor.layout import CONFIG
+from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.sample_answers import MAX_PROMPTS
 from llf_widgets.monitor.status_text import header_json
+from llf_widgets.plotting.packed_arrays import packed
+from llf_widgets.plotting.plotly_layout import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ class ViewOptions:
     """Display options of a reader.
 
     Attributes:
-        details: whether to show diagnostic groups.
+        details: whether to show diagnostic charts.
         window: smoothing window in steps; 0 for automatic, 1 for none.
         narrow: layout for less than 700 pixels.
         older: index of the sample prompt, from 1, whose older answers are requested; 0 for none.
@@ -150,14 +150,14 @@ class RunView:
             return known[1]
         self._charts = {key: kept for key, kept in self._charts.items() if kept[0] == revision}
         # A mean of one step is no mean: the charts draw no second line then.
-        curves = self.tracker.curves(details=options.details, window={0: None, 1: 0}.get(window, window))
+        data = self.tracker.chart_data(details=options.details, window={0: None, 1: 0}.get(window, window))
         drawn: dict[str, Any] = {
             "figure": packed(
-                figure_json(curves, self.tracker.snapshot.last_step, narrow=options.narrow) | {"config": CONFIG}
+                figure_json(data, self.tracker.snapshot.last_step, narrow=options.narrow) | {"config": CONFIG}
             ),
-            "points": curves.points,
+            "points": data.points,
             "window": self.tracker.window,
-            "left_out": list(curves.left_out),
+            "left_out": list(data.left_out),
         }
         self._charts[options] = revision, strip_bidi_nested(drawn)
         return self._charts[options][1]

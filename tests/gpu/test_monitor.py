@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llf_core.runs import RunReader, read_status
-from llf_core.runs.metric_catalog import logged_groups
+from llf_core.runs.metric_catalog import logged_charts
 from llf_core.training.gpu_usage import GpuLoad
 
 NAMES = {"gpu/utilization", "gpu/memory", "gpu/temperature"}
@@ -16,7 +16,7 @@ def test_a_run_logs_how_busy_full_and_hot_a_card_is(trained, device):
     folder, code = trained(max_steps=3)
     assert code == 0, read_status(folder).reason
     found = RunReader(folder).metrics()
-    titles = {one.group.title for one in logged_groups(found.names)}
+    titles = {one.chart.title for one in logged_charts(found.names)}
     assert found.values("memory").min() > 0
     if device.type == "cpu":
         assert not NAMES & set(found.names)

@@ -54,6 +54,13 @@ CONTRASTS = """() => {
 }"""
 
 
+# The chart of the training losses, in `plot`.
+TRAINING = (
+    "const plot = document.querySelector('.llf-Compare .js-plotly-plot');"
+    " const chart = plot.layout.meta.charts.find(({title}) => title === 'Training loss');"
+)
+
+
 def written(home: Path, rate: float, *, name: str = NAME, floor: float = 1e-4) -> str:
     """A finished run whose losses reach over some powers of ten; its id."""
     config = f"stage: sft\nmodel_name_or_path: org/tiny\ndataset: demo\nlearning_rate: {rate}\n"
@@ -119,10 +126,9 @@ def test_runs_are_told_apart_by_what_differs(compared: tuple[Any, list[str]], pa
 def test_a_logarithmic_axis_has_marks_that_can_be_read(compared: tuple[Any, list[str]], page: Any) -> None:
     view, _ = compared
     view.get_by_label("log scale").check()
-    page.wait_for_function(
-        "() => document.querySelector('.llf-Compare .js-plotly-plot')._fullLayout.yaxis2.type === 'log'"
-    )
-    marks = view.locator(".js-plotly-plot .y2tick text")
+    page.wait_for_function(f"() => {{ {TRAINING} return plot._fullLayout[chart.yaxis].type === 'log'; }}")
+    ticks = page.evaluate(f"() => {{ {TRAINING} return chart.y + 'tick'; }}")
+    marks = view.locator(f".js-plotly-plot .{ticks} text")
     expect(marks.first).to_be_visible()
     texts = marks.all_text_contents()
     assert 3 <= len(texts) <= 6
@@ -137,9 +143,8 @@ def test_the_pointer_reads_numbers_as_they_are_written_elsewhere(compared: tuple
     chart = view.locator(".js-plotly-plot")
     chart.scroll_into_view_if_needed()
     place = page.evaluate(
-        "() => { const plot = document.querySelector('.llf-Compare .js-plotly-plot');"
-        " const {xaxis2: x, yaxis2: y} = plot._fullLayout;"
-        " const line = plot.data.find(one => one.xaxis === 'x2'), box = plot.getBoundingClientRect();"
+        f"() => {{ {TRAINING} const {{[chart.xaxis]: x, [chart.yaxis]: y}} = plot._fullLayout;"
+        " const line = plot.data.find(one => one.xaxis === chart.x), box = plot.getBoundingClientRect();"
         " return [box.left + x._offset + x.d2p(line.x[19]), box.top + y._offset + y.d2p(line.y[19])]; }"
     )
     page.mouse.move(*place)

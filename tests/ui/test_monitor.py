@@ -379,7 +379,10 @@ def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
 def test_a_narrow_page_has_all_charts_in_sight(page, lab, live):
     format_value(page, lab, live)
     page.set_viewport_size({"width": 820, "height": 1400})
-    narrow = "() => document.querySelector('.llf-Monitor .js-plotly-plot').layout.xaxis3.domain[1]"
+    narrow = (
+        "() => { const {layout} = document.querySelector('.llf-Monitor .js-plotly-plot');"
+        " return layout[layout.meta.charts.find(({title}) => title === 'Gradient norm').xaxis].domain[1]; }"
+    )
     page.wait_for_function(f"() => ({narrow})() > 0.9", timeout=10_000)
     view = head(page).bounding_box()
     plot = page.locator(".llf-Monitor .js-plotly-plot").bounding_box()

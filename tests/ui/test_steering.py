@@ -14,6 +14,12 @@ from tests.ui.test_monitor import format_value, head, state
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
 
 
+def axis(title, which):
+    """An axis of Compare's chart in the layout, as JavaScript; `which` is `xaxis` or `yaxis`."""
+    layout = "document.querySelector('.llf-Compare .js-plotly-plot')?.layout"
+    return f"{layout}?.[{layout}.meta.charts.find(({{title}}) => title === '{title}').{which}]"
+
+
 def picture(view, name):
     """Kept where somebody wants to look at it."""
     if folder := os.environ.get("LLF_SCREENSHOTS"):
@@ -43,7 +49,9 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     rate.fill("3e-4")
     rate.press("Enter")
     expect(view).to_contain_text("Learning rate 1e-3 → 3e-4 from step", timeout=20_000)
-    marks = "document.querySelector('.llf-Monitor .js-plotly-plot').data[9].text"
+    marks = (
+        "document.querySelector('.llf-Monitor .js-plotly-plot').data.find(({name}) => name === 'change labels').text"
+    )
     page.wait_for_function(f"() => {marks}?.some(text => text.includes('learning rate'))", timeout=20_000)
 
     page.get_by_role("button", name="Evaluate now").click()
@@ -97,12 +105,9 @@ def test_runs_are_compared(page, lab, real):
     expect(table).to_contain_text("lora_rank", timeout=60_000)
     expect(table.get_by_role("row", name="learning_rate")).to_contain_text("5e-3")
     page.get_by_label("Over", exact=True).select_option("tokens")
-    title = "() => document.querySelector('.llf-Compare .js-plotly-plot')?.layout.xaxis2.title.text"
-    page.wait_for_function(f"() => ({title})() === 'tokens'", timeout=20_000)
+    page.wait_for_function(f"() => {axis('Training loss', 'xaxis')}?.title.text === 'tokens'", timeout=20_000)
     page.get_by_label("log scale").check()
-    page.wait_for_function(
-        "() => document.querySelector('.llf-Compare .js-plotly-plot').layout.yaxis.type === 'log'", timeout=20_000
-    )
+    page.wait_for_function(f"() => {axis('Evaluation loss', 'yaxis')}.type === 'log'", timeout=20_000)
     expect(page.get_by_text("Completions of the same prompts")).to_be_visible()
     picture(view, "compare-light")
     theme(page, "JupyterLab Dark")

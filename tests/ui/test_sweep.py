@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
 
 CURVES = (
-    "() => document.querySelector('.llf-Compare .js-plotly-plot')?.data"
-    ".filter(line => line.xaxis === 'x2' && line.mode === 'lines').map(line => line.y.length)"
+    "() => { const plot = document.querySelector('.llf-Compare .js-plotly-plot');"
+    " const training = plot?.layout.meta.charts.find(({title}) => title === 'Training loss')?.x;"
+    " return plot?.data.filter(line => line.xaxis === training && line.mode === 'lines').map(line => line.y.length); }"
 )
 
 

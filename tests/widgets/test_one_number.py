@@ -16,8 +16,8 @@ from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.smoothing import smooth
 from llf_widgets.compare import Compare
 from llf_widgets.monitor import summary_bundle
-from llf_widgets.monitor.curves import curves
-from llf_widgets.monitor.figure import annotations, contents
+from llf_widgets.monitor.chart_data import chart_data
+from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.server.runs import RunDetails
 
@@ -92,6 +92,19 @@ def head(folder):
     return tracker, {one.label: one for one in tracker.snapshot.numbers}
 
 
+def drawn_figure(tracker):
+    return figure_json(tracker.chart_data(), tracker.snapshot.last_step)
+
+
+def end_label(tracker):
+    (found,) = [trace["text"] for trace in drawn_figure(tracker)["data"] if trace["name"] == "loss label"]
+    return found
+
+
+def texts(tracker):
+    return {one["text"] for one in drawn_figure(tracker)["layout"]["annotations"]}
+
+
 def table(view):
     return {line["label"]: line["cells"][0] for part in view._view.view["sections"] for line in part["rows"]}
 
@@ -112,7 +125,7 @@ def test_the_loss_is_the_last_logged_one_in_every_view(folder, stage, capsys):
     saved = summary_bundle(folder)
     assert re.search(rf"^  Training loss +{re.escape(text)}  ", saved["text/plain"], re.MULTILINE)
     assert f"<b>{text}</b>" in saved["text/html"]
-    assert contents(tracker.curves())[11]["text"] == [f" training {text}"]
+    assert end_label(tracker) == [f" training {text}"]
     view = Compare([folder])
     assert table(view)["Training loss, last"] == text
     assert f"<b>{text}</b>" in view.html() or f">{text}<" in view.html()
@@ -135,12 +148,13 @@ def test_a_smoothed_loss_is_labelled_so_and_the_same_in_every_view(folder):
         text = f"{number(mean)} smoothed over {window} steps"
         assert text in {one.label: one for one in tracker.snapshot.numbers}["Training loss"].note
         assert text in {what: note for what, _, note in tracker.summary()}["Training loss"]
-        assert any(f"smoothed over {window} steps" in one["text"] for one in annotations(tracker.curves()))
+        assert any(f"smoothed over {window} steps" in one for one in texts(tracker))
         view = Compare([folder])
         view._view.smoothing = window
         assert table(view)[f"Training loss, smoothed over {window} steps"] == number(mean)
         notes = view._view.figure["layout"]["annotations"]
-        assert next(one["text"] for one in notes if one["xref"] == "x2").endswith(number(mean))
+        (training,) = view._view.figure["layout"]["meta"]["charts"][-1:]
+        assert next(one["text"] for one in notes if one["xref"] == training["x"]).endswith(number(mean))
         assert any(f"<b>Training loss</b>, smoothed over {window} steps" == one["text"] for one in notes)
         view.close()
     assert "smoothed" in numbers["Training loss"].note
@@ -172,8 +186,7 @@ def test_held_out_numbers_and_those_of_the_training_are_told_apart(folder, stage
     )
     assert (summary["Held-out accuracy"], summary["Training accuracy"]) == ("60 %", share(training))
     assert (shown["Held-out accuracy, best"], shown["Training accuracy, last"]) == ("60 % at 200", share(training))
-    ends = {one["text"] for one in annotations(tracker.curves())}
-    assert {f"training {share(training)}", "held out 60 %"} <= ends
+    assert {f"training {share(training)}", "held out 60 %"} <= texts(tracker)
     assert told["Training margin"] == values_of(2000 + STEPS, stage)["rewards/margins"]
     assert shown["Training margin, last"] == summary["Training margin"] == number(told["Training margin"])
 
@@ -187,9 +200,7 @@ def test_speed_memory_and_the_time_that_remains(folder, stage):
     assert details["numbers"]["memory"] == now["memory"]
     assert numbers["Tokens per second"].value == f"{now['tokens_per_second']:,.0f}"
     assert (numbers["Memory"].value, numbers["Memory"].unit) == (f"{now['memory'] / 1e9:.2f}", "GB")
-    assert {f"{now['tokens_per_second']:,.0f}", f"{now['memory'] / 1e9:.2f} GB"} <= {
-        one["text"] for one in annotations(tracker.curves())
-    }
+    assert {f"{now['tokens_per_second']:,.0f}", f"{now['memory'] / 1e9:.2f} GB"} <= texts(tracker)
     summary = {what: value for what, value, _ in tracker.summary()}
     view = Compare([folder])
     for name in ("Tokens per second, median", "Peak memory"):
@@ -207,7 +218,7 @@ def test_a_loss_that_is_not_a_number_is_told_everywhere(stage):
     assert row.json()["loss"] == RunDetails(folder).read()["numbers"]["loss"] == "NaN"
     json.dumps([row.json(), RunDetails(folder).read(), Run(folder).summary()], allow_nan=False)
     assert (numbers["Training loss"].value, numbers["Training loss"].note) == ("NaN", "not a finite number")
-    assert contents(tracker.curves())[11]["text"] == [" training NaN"]
+    assert end_label(tracker) == [" training NaN"]
     view = Compare([folder, written(stage, "other")])
     assert table(view)["Training loss, last"] == "NaN"
     view.close()
@@ -229,5 +240,5 @@ def test_many_points_make_no_difference(stage):
     """What a chart draws is thinned out; what it says is not."""
     folder = written(stage, stage)
     tracker, _ = head(folder)
-    drawn = curves(tracker.series, tracker.smoothed, window=tracker.window)
+    drawn = chart_data(tracker.series, tracker.smoothed, window=tracker.window)
     assert drawn.last["loss"] == list_runs().rows[0].loss

@@ -1,9 +1,9 @@
 // Runs side by side: what the curves are drawn over, the table beside the curves, answers to the same prompts.
 
 import '../shared/llf.css';
-import '../shared/chart.css';
+import '../shared/plotly_colors.css';
 import './compare.css';
-import { plotlyChart } from '../shared/chart.js';
+import { plotlyChart } from '../shared/plotly_chart.js';
 import { h, setText } from '../shared/dom.js';
 import { initialize } from '../shared/initialize.js';
 

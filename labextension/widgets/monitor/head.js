@@ -4,7 +4,7 @@ import { clock, copyButton, h, setText } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { requestServer, jupyterServer } from '../shared/server.js';
 import { formatDuration as duration } from '../../src/numbers';
-import { showExamples } from './charts.js';
+import { showExamples } from './chart_controls.js';
 
 /** @import { Feed } from './feed.js' */
 

@@ -1,11 +1,11 @@
 // The monitor of a run: head, charts, answers, events and log, all from one feed.
 
 import '../shared/llf.css';
-import '../shared/chart.css';
+import '../shared/plotly_colors.css';
 import './monitor.css';
 import { initialize } from '../shared/initialize.js';
 import { answersSection } from './answers.js';
-import { chartsSection } from './charts.js';
+import { chartsSection } from './chart_controls.js';
 import { eventsSection } from './events.js';
 import { runFeed } from './feed.js';
 import { headSection } from './head.js';

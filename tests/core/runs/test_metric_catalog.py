@@ -1,13 +1,14 @@
-"""Which group each number of a run stands in, how it is written, and which of them count."""
+"""Which chart each number of a run stands in, how it is written, and which of them count."""
 
 import pytest
 
+from llf_core.runs.charts import CHARTS
 from llf_core.runs.metric_catalog import (
-    GROUPS,
-    UNGROUPED,
+    COUNTERS,
+    bottom_charts,
     key_metrics,
     key_values,
-    logged_groups,
+    logged_charts,
     lowercase_label,
     primary_metric,
     ranking_metric,
@@ -26,11 +27,14 @@ GRPO = ("loss", "num_tokens", "completions/mean_length", "completions/min_length
         "sampling/importance_sampling_ratio/mean")  # fmt: skip
 
 
+SMALL = {name for one in bottom_charts() for name in one.lines}
+
+
 def titles(names):
-    return [one.group.title for one in logged_groups(names)]
+    return [one.chart.title for one in logged_charts(names)]
 
 
-def test_a_run_shows_the_groups_of_what_it_has_logged():
+def test_a_run_shows_the_charts_of_what_it_has_logged():
     assert titles(DPO) == ["Rewards", "Accuracy", "Log-probabilities", "Loss"]
     assert titles(PPO) == [
         "Reward", "KL divergence", "Entropy", "Completion length, tokens", "Completion endings",
@@ -46,42 +50,42 @@ def test_a_run_shows_the_groups_of_what_it_has_logged():
 
 
 @pytest.mark.parametrize("names", [DPO, PPO, GRPO])
-def test_every_name_is_in_one_group(names):
-    found = [name for one in logged_groups(names) for name in one.lines]
-    assert sorted(found) == sorted(set(names) - UNGROUPED)
+def test_every_name_is_in_one_chart(names):
+    found = [name for one in logged_charts(names) for name in one.lines]
+    assert sorted(found) == sorted(set(names) - COUNTERS - SMALL)
 
 
 def test_what_is_held_out_belongs_to_the_name_without_it():
-    (one,) = logged_groups(["eval_rewards/accuracies"])
+    (one,) = logged_charts(["eval_rewards/accuracies"])
     assert one.lines == {"rewards/accuracies": "training"}
-    assert logged_groups(["rewards/accuracies", "eval_rewards/accuracies"]) == [one]
+    assert logged_charts(["rewards/accuracies", "eval_rewards/accuracies"]) == [one]
 
 
 def test_reward_functions_stand_side_by_side_under_their_names():
-    (one,) = logged_groups(["rewards/format/mean", "rewards/correct/mean"])
-    assert (one.group.title, one.lines) == (
+    (one,) = logged_charts(["rewards/format/mean", "rewards/correct/mean"])
+    assert (one.chart.title, one.lines) == (
         "Reward by function", {"rewards/format/mean": "format", "rewards/correct/mean": "correct"},
     )  # fmt: skip
-    (one,) = logged_groups(["unjudged", "rewards/format/skipped"])
-    assert one.group.title == "Unscored completions"
+    (one,) = logged_charts(["unjudged", "rewards/format/skipped"])
+    assert one.chart.title == "Unscored completions"
     assert one.lines == {"unjudged": "no reward", "rewards/format/skipped": "format"}
     assert titles(["rewards/chosen"]) == ["Rewards"]  # a whole name goes before a pattern
 
 
-def test_a_name_that_no_group_knows_has_one_with_its_family():
-    found = logged_groups(["mine/a", "odd", "mine/b", "mine/deep/c"])
-    assert [(one.group.title, list(one.lines.values())) for one in found] == [
+def test_a_name_that_no_chart_names_has_one_with_its_family():
+    found = logged_charts(["mine/a", "odd", "mine/b", "mine/deep/c"])
+    assert [(one.chart.title, list(one.lines.values())) for one in found] == [
         ("mine", ["a", "b"]), ("odd", ["odd"]), ("mine/deep", ["c"]),
     ]  # fmt: skip
-    assert all(one.group.help for one in found)
+    assert all(one.chart.help for one in found)
 
 
 def test_the_reward_is_looked_at_first_where_there_is_one():
     assert (primary_metric(DPO), primary_metric(PPO), primary_metric(())) == ("loss", "reward", "loss")
-    (loss,) = [one for one in logged_groups(PPO) if one.group.title == "Loss"]
-    assert "watch the reward" in loss.group.help
-    (loss,) = [one for one in logged_groups(DPO) if one.group.title == "Loss"]
-    assert "reward" not in loss.group.help
+    (loss,) = [one for one in logged_charts(PPO) if one.chart.title == "Loss"]
+    assert "watch the reward" in loss.chart.help
+    (loss,) = [one for one in logged_charts(DPO) if one.chart.title == "Loss"]
+    assert "reward" not in loss.chart.help
 
 
 def test_what_counts_is_told_held_out_before_the_training():
@@ -108,9 +112,24 @@ def test_labels_begin_small_within_a_sentence():
     )
 
 
-def test_every_group_explains_itself_in_a_sentence_that_fits_above_its_chart():
-    for group in GROUPS:
-        assert group.help.endswith(".")
-        assert len(group.help) <= 112, group.title
-        assert len(set(group.lines)) == len(group.lines)
-    assert len({group.title for group in GROUPS}) == len(GROUPS)
+def test_every_chart_explains_itself_in_a_sentence_that_fits_above_it():
+    for chart in CHARTS:
+        if chart.place != "bottom":
+            assert chart.help.endswith(".")
+        assert len(chart.help) <= 112, chart.title
+        assert len(set(chart.lines)) == len(chart.lines)
+    assert len({chart.title for chart in CHARTS}) == len(CHARTS)
+
+
+def test_charts_at_the_top_and_at_the_bottom_have_one_metric():
+    for chart in CHARTS:
+        if chart.place != "middle":
+            (name,) = chart.lines
+            assert "*" not in name
+
+
+def test_the_small_charts_are_no_others():
+    assert [one.chart.title for one in bottom_charts()] == [
+        "Learning rate", "Gradient norm", "Tokens per second", "Memory, GB",
+    ]  # fmt: skip
+    assert titles(["loss", *SMALL]) == ["Loss"]

@@ -8,11 +8,12 @@ import pytest
 from llf_core.runs import update_env
 from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import comparison_sections
-from llf_widgets.compare.figure import figure_json, places
-from llf_widgets.figures import packed
+from llf_widgets.compare.plotly_figure import figure_json, places
 from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.plotting.packed_arrays import packed
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 from tests.attempts import data_file, make_run, settings, trained
+from tests.widgets.drawn_charts import traces_of, x_axis, y_axis
 from tests.widgets.monitor.conftest import trainer
 
 __all__ = ["data_file", "make_run", "settings", "trained", "trainer"]
@@ -76,9 +77,11 @@ def test_without_an_evaluation_there_is_no_chart_of_one(trainer):
     figure = figure_json(looked(first.folder, second.folder))
     titles = [note["text"] for note in figure["layout"]["annotations"] if note["xref"] == "paper"]
     assert [title.split("</b>")[0] for title in titles] == ["<b>Training loss"]
-    assert figure["layout"]["yaxis2"]["domain"] == [0.0, 1.0]
+    assert y_axis(figure, "Training loss")["domain"] == (0, 1)
     second.steps(11, 11, eval_loss=1.5)
-    assert "yaxis" in figure_json(looked(first.folder, second.folder))["layout"]
+    figure = figure_json(looked(first.folder, second.folder))
+    (below, above), (start, end) = (y_axis(figure, title)["domain"] for title in ("Training loss", "Evaluation loss"))
+    assert 0 == below < above < start < end == 1
 
 
 def test_only_what_differs_of_the_configs_is_shown(two):
@@ -121,8 +124,8 @@ def test_curves_are_drawn_over_steps_tokens_or_time(trainer):
 def test_the_figure_follows_what_is_chosen(two):
     trackers = looked(*two)
     plain, chosen = figure_json(trackers), figure_json(trackers, over="tokens", log=True, every=True)
-    assert plain["layout"]["yaxis"]["type"] == "linear"
-    assert chosen["layout"]["yaxis"]["type"] == chosen["layout"]["yaxis2"]["type"] == "log"
+    for title in ("Training loss", "Evaluation loss"):
+        assert (y_axis(plain, title)["type"], y_axis(chosen, title)["type"]) == ("linear", "log")
     assert len(chosen["data"]) == len(plain["data"]) + 2
     dashes = {trace["line"]["dash"] for trace in plain["data"] if "dash" in trace.get("line", {})}
     assert len(dashes) == 2  # colour is never alone
@@ -205,7 +208,7 @@ def test_two_real_runs(trained, tmp_path):
     frame = view.frame()
     assert sorted(frame.loc[second.id].index) == [0, 1, 2, 3, 4] or sorted(frame.loc[second.id].index) == [1, 2, 3, 4]
     view._view.over = "time"
-    assert view._view.figure["layout"]["xaxis2"]["title"]["text"] == "minutes"
+    assert x_axis(view._view.figure, "Training loss")["title"]["text"] == "minutes"
     page = view.html(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == page
     assert "data:image/png;base64," in page
@@ -260,12 +263,12 @@ def test_any_curve_that_the_runs_have_can_be_chosen(preferences):
     assert [one["text"] for one in shape["annotations"] if one["xref"] == "paper"] == [
         "<b>Held out: accuracy</b>", "<b>Accuracy</b>, smoothed over 10 steps",
     ]  # fmt: skip
-    assert shape["yaxis"]["tickformat"] == ".0%"
+    assert y_axis(view._view.figure, "Held out: accuracy")["tickformat"] == ".0%"
     view._view.log = True
-    assert view._view.figure["layout"]["yaxis2"]["type"] == "linear"
+    assert y_axis(view._view.figure, "Accuracy")["type"] == "linear"
     view._view.curve = "rewards/margins"  # nothing of it was held out: one panel has all the room
-    assert view._view.figure["layout"]["yaxis2"]["domain"] == [0, 1]
-    assert {trace["xaxis"] for trace in view._view.figure["data"]} == {"x2"}
+    assert y_axis(view._view.figure, "Rewards: margin")["domain"] == [0, 1]
+    assert traces_of(view._view.figure, "Rewards: margin") == view._view.figure["data"]
     assert "data:image/png" in view.html()
     view.refresh()
     assert view._view.curve == "rewards/margins"
@@ -278,7 +281,7 @@ def test_a_logarithmic_axis_has_something_to_show_or_is_none(trainer, loss, recw
     run.steps(1, 5, loss=loss)
     view = Compare([run.folder])
     view._view.log = view._view.every = True
-    assert view._view.figure["layout"]["yaxis2"]["type"] == ("log" if loss > 0 else "linear")
+    assert y_axis(view._view.figure, "Training loss")["type"] == ("log" if loss > 0 else "linear")
     view.html()
     assert not [str(one.message) for one in recwarn if issubclass(one.category, UserWarning)]
     view.close()

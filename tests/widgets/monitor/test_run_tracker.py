@@ -79,7 +79,7 @@ def test_nan_is_news(trainer):
     tracker = RunTracker(run.folder)
     tracker.refresh()
     assert (tracker.snapshot.numbers[0].value, tracker.snapshot.numbers[0].note) == ("NaN", "not a finite number")
-    assert tracker.curves().broken.tolist() == [4]
+    assert tracker.chart_data().broken.tolist() == [4]
 
 
 def test_after_a_resume_the_estimate_comes_from_the_new_attempt(trainer):

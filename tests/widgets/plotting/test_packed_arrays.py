@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from llf_widgets.figures import packed
+from llf_widgets.plotting.packed_arrays import packed
 
 
 def numbers(array):

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from io import BytesIO
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from llf_core.runs import RunWriter
+from llf_core.runs import RunWriter, charts
+from llf_core.runs.charts import Chart
 from llf_core.runs.status import begin_attempt
-from llf_widgets.figures import packed
 from llf_widgets.monitor import Monitor, summary_bundle
-from llf_widgets.monitor.curves import curves
-from llf_widgets.monitor.figure import annotations, contents, figure_json, moved_apart
-from llf_widgets.monitor.layout import Places, axis_number
+from llf_widgets.monitor.chart_data import chart_data
+from llf_widgets.monitor.chart_grid import chart_grid
+from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.monitor.saved_image import saved_image
+from llf_widgets.plotting.packed_arrays import packed
+from tests.widgets.drawn_charts import axes_of, texts, trace, traces_of, y_axis
 
 EVIL = "<b>x</b>"
 
@@ -32,69 +36,61 @@ def line(count=20, start=0.0, slope=0.1):
 def some(**more):
     series = {name: line(start=place) for place, name in enumerate(("loss", "rewards/chosen", "rewards/rejected"))}
     series |= {"rewards/accuracies": line(slope=0.05)} | more
-    return curves(series, {name: values for name, (_, values) in series.items() if not name.startswith("eval_")})
+    return chart_data(series, {name: values for name, (_, values) in series.items() if not name.startswith("eval_")})
 
 
-def texts(shown):
-    return [note["text"] for note in annotations(shown)]
+def titles(charts):
+    return [one.chart.title for one in charts]
 
 
-def test_each_group_has_a_chart_with_its_lines_in_order():
+def chart_titles(figure):
+    return [chart["title"] for chart in figure["layout"]["meta"]["charts"]]
+
+
+def test_each_chart_has_its_lines_in_order():
     shown = some()
-    assert [one.group.title for one in (shown.main, *shown.groups)] == ["Loss", "Rewards", "Accuracy"]
-    names = [trace["name"] for trace in figure_json(shown, 20)["data"]][13:-1]
-    assert names == [
+    assert titles((shown.top, *shown.middle)) == ["Loss", "Rewards", "Accuracy"]
+    drawn = figure_json(shown, 20)
+    assert [one["name"] for one in traces_of(drawn, "Rewards")] == [
         "rewards/chosen", "rewards/chosen, smoothed", "rewards/rejected", "rewards/rejected, smoothed",
+    ]  # fmt: skip
+    assert [one["name"] for one in traces_of(drawn, "Accuracy")] == [
         "rewards/accuracies", "rewards/accuracies, smoothed",
     ]  # fmt: skip
-    assert len(go.Figure(figure_json(shown, 20)).data) == 20
+    assert len(go.Figure(drawn).data) == 15 + 6
 
 
 def test_what_is_held_out_is_dashed_and_named_where_it_stands_beside_one_line():
     held = line(4, 0.5)
     shown = some(**{"eval_rewards/accuracies": held, "eval_rewards/chosen": held})
-    drawn = figure_json(shown, 20)["data"]
-    dashed = {trace["name"] for trace in drawn if trace.get("line", {}).get("dash") == "6px,3px"}
+    drawn = figure_json(shown, 20)
+    dashed = {one["name"] for one in drawn["data"] if one.get("line", {}).get("dash") == "6px,3px"}
     assert dashed >= {"eval_rewards/accuracies", "eval_rewards/chosen"}
-    said = texts(shown)
+    said = texts(drawn)
     assert "held out 90 %" in said
     assert not any(text.startswith("held out") and "%" not in text for text in said)
     assert any("Dashed: evaluation set." in text.replace("<br>", " ") for text in said)
 
 
 def test_shares_are_written_in_per_cent_up_to_a_hundred_with_the_height_of_a_guess():
-    drawn = figure_json(some(), 20)["layout"]
-    accuracy = axis_number(1)
-    assert drawn[f"yaxis{accuracy}"]["tickformat"] == ".0%"
-    assert drawn[f"yaxis{accuracy}"]["range"] == [0, 1.03]
-    assert {shape["y0"]: shape["yref"] for shape in drawn["shapes"]} == {0.0: f"y{axis_number(0)}", 0.5: f"y{accuracy}"}
-    assert {"chance", "training 100 %"} <= {note["text"] for note in drawn["annotations"]}
-
-
-@pytest.mark.parametrize(
-    ("heights", "moved"),
-    [
-        ([], []),
-        ([10], [0]),
-        ([0, 40], [0, 0]),
-        ([0, 0], [-5, 5]),
-        ([20, 0, 4], [0, -3, 3]),
-        ([0, 1, 2], [-9, 0, 9]),
-    ],
-)
-def test_labels_that_would_touch_are_moved_apart(heights, moved):
-    found = moved_apart([float(one) for one in heights], 10)
-    assert found == moved
-    after = sorted(one + shift for one, shift in zip(heights, found, strict=True))
-    assert all(high - low >= 10 for low, high in pairwise(after))
+    drawn = figure_json(some(), 20)
+    assert y_axis(drawn, "Accuracy")["tickformat"] == ".0%"
+    assert y_axis(drawn, "Accuracy")["range"] == [0, 1.03]
+    assert {level["y0"]: level["yref"] for level in drawn["layout"]["shapes"]} == {
+        0.0: axes_of(drawn, "Rewards")["y"], 0.5: axes_of(drawn, "Accuracy")["y"],
+    }  # fmt: skip
+    assert {"chance", "training 100 %"} <= set(texts(drawn))
 
 
 def test_the_reward_takes_the_large_chart():
-    shown = curves({"loss": line(), "reward": line(), "eval_reward": line(3)}, {"reward": line()[1]})
-    assert (shown.lead, [one.group.title for one in shown.groups]) == ("reward", ["Loss"])
-    training, smoothed, evaluation = contents(shown)[:3]
-    assert [trace["x"].size for trace in (training, smoothed, evaluation)] == [20, 20, 3]
-    assert contents(shown)[11]["text"] == [" reward 2.000"]
+    shown = chart_data({"loss": line(), "reward": line(), "eval_reward": line(3)}, {"reward": line()[1]})
+    assert (shown.primary, titles(shown.middle)) == ("reward", ["Loss"])
+    drawn = figure_json(shown, 20)
+    assert [len(one["x"]) for one in traces_of(drawn, "Reward")] == [20, 20, 3, 1, 1]
+    assert trace(drawn, "reward label")["text"] == [" reward 2.000"]
+    assert axes_of(drawn, "Reward") == drawn["layout"]["meta"]["charts"][0]
+    assert axes_of(drawn, "Reward")["xaxis"] == "xaxis"
+    assert y_axis(drawn, "Reward")["domain"][1] == 1
 
 
 PPO = (
@@ -104,14 +100,12 @@ PPO = (
 
 def test_what_is_looked_at_only_where_something_is_odd_waits_for_a_click():
     series = {name: line() for name in PPO}
-    brief, whole = (curves(series, {}, details=details) for details in (False, True))
-    assert [one.group.title for one in brief.groups] == ["KL divergence", "Entropy", "Completion length, tokens"]
+    brief, whole = (chart_data(series, {}, details=details) for details in (False, True))
+    assert titles(brief.middle) == ["KL divergence", "Entropy", "Completion length, tokens"]
     assert brief.left_out == ("Clip fraction", "Update size", "Loss", "Loss terms", "KL coefficient")
     assert whole.left_out == ()
-    assert [one.group.title for one in whole.groups] == [
-        *(one.group.title for one in brief.groups), *brief.left_out,
-    ]  # fmt: skip
-    few = curves({name: line() for name in ("loss", "reward", "kl_coef")}, {}, details=False)
+    assert titles(whole.middle) == [*titles(brief.middle), *brief.left_out]
+    few = chart_data({name: line() for name in ("loss", "reward", "kl_coef")}, {}, details=False)
     assert few.left_out == ()
 
 
@@ -138,13 +132,13 @@ def test_a_line_that_does_not_move_stays_flat():
     from llf_core.runs.smoothing import smooth
 
     flat = np.full(60, 3.3)
-    shown = curves({"odd": (steps, flat)}, {"odd": smooth(steps, flat, 5.0)})
+    shown = chart_data({"odd": (steps, flat)}, {"odd": smooth(steps, flat, 5.0)})
     both = np.concatenate([shown.line("odd")[1], shown.smooth["odd"][1]])
     assert np.ptp(both) == 0
 
 
 def test_names_of_a_run_are_text_in_plotlys_markup():
-    shown = curves({f"rewards/{EVIL}": line(), "%{y}": line()}, {f"rewards/{EVIL}": line()[1]})
+    shown = chart_data({f"rewards/{EVIL}": line(), "%{y}": line()}, {f"rewards/{EVIL}": line()[1]})
     drawn = json.dumps(packed(figure_json(shown, 20)))
     assert EVIL not in drawn
     assert "%{y}:" not in drawn
@@ -152,13 +146,15 @@ def test_names_of_a_run_are_text_in_plotlys_markup():
 
 
 def test_a_chart_comes_when_its_first_number_does():
-    before, after = figure_json(curves({"loss": line()}, {"loss": line()[1]}), 20), figure_json(some(), 20)
-    assert (len(before["data"]), len(after["data"])) == (14, 20)
-    assert after["layout"]["height"] > before["layout"]["height"]
-    assert after["layout"]["yaxis8"]["tickformat"] == ".0%"
+    before = figure_json(chart_data({"loss": line()}, {"loss": line()[1]}), 20)
+    after = figure_json(some(), 20)
+    assert (len(before["data"]), len(after["data"])) == (15, 21)
+    assert after["layout"]["height"] == before["layout"]["height"] + 94 + 120
+    was = before["layout"]["meta"]["charts"]
+    assert after["layout"]["meta"]["charts"][: len(was)] == was  # so a reader's zoom stays with its chart
 
 
-def test_labels_move_with_the_table():
+def test_labels_move_with_the_lines():
     drawn = figure_json(some(**{"rewards/accuracies": (np.arange(1, 31), np.full(30, 0.25))}), 20)
     (label,) = [note for note in drawn["layout"]["annotations"] if note["text"].startswith("training ")]
     assert (label["text"], label["x"], label["y"]) == ("training 25 %", 30, 0.25)
@@ -322,23 +318,99 @@ def test_the_view_follows_a_run_that_begins_to_log_more(trainer):
     run = trainer()
     run.steps(1, 2)
     view = Monitor(run.folder)
-    assert len(view._view.charts["figure"]["data"]) == 14
+    assert len(view._view.charts["figure"]["data"]) == 15
     run.steps(3, 4, **{"rewards/accuracies": 0.7})
-    until(lambda: len(view._view.charts["figure"]["data"]) == 16)
+    until(lambda: len(view._view.charts["figure"]["data"]) == 17)
     view.close()
 
 
 def test_charts_never_stand_on_each_other_and_in_a_narrow_view_in_fewer_columns():
-    for groups in range(8):
+    for count in range(8):
+        shown = chart_data({f"family{number}/a": line() for number in range(count)}, {})
         for narrow in (False, True):
-            places = Places(groups, narrow=narrow)
-            boxes = [places.group(number) for number in range(groups)] + [places.small(number) for number in range(4)]
-            boxes.append(([0, places.right], places.main))
-            for place, (across, up) in enumerate(boxes):
-                assert 0 <= across[0] < across[1] <= 1 + 1e-9
-                assert 0 <= up[0] < up[1] <= 1 + 1e-9
-                for other_across, other_up in boxes[:place]:
-                    apart = across[0] >= other_across[1] or across[1] <= other_across[0]
-                    assert apart or up[0] >= other_up[1] or up[1] <= other_up[0]
-    assert [Places(0, narrow=True).small(1)[0][1], Places(0).small(3)[0][1]] == pytest.approx([1, 1])
-    assert Places(0, narrow=True).small(2)[0][0] == 0
+            grid = chart_grid(shown, narrow=narrow)
+            assert len(grid.charts) == 1 + count + 4
+            assert len({one.axes for one in grid.charts} | {grid.marks}) == len(grid.charts) + 1
+            for number, one in enumerate(grid.charts):
+                assert -1e-9 <= one.across[0] < one.across[1] <= 1 + 1e-9
+                assert -1e-9 <= one.up[0] < one.up[1] <= 1 + 1e-9
+                for other in grid.charts[:number]:
+                    apart = one.across[0] >= other.across[1] or one.across[1] <= other.across[0]
+                    assert apart or one.up[0] >= other.up[1] or one.up[1] <= other.up[0]
+    wide, narrow = (chart_grid(chart_data({}, {}), narrow=narrow).charts[1:] for narrow in (False, True))
+    assert [narrow[1].across[1], wide[3].across[1]] == pytest.approx([1, 1])
+    assert narrow[2].across[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "after"),
+    [
+        (Chart("Gradient rank", "Rank of the update.", {"galore/*": "*"}, form="count", level=4.0), "Loss terms"),
+        (Chart("Projection error", "", {"galore/error": "error"}, form="share", place="bottom"), "Memory, GB"),
+        (Chart("Return", "Return of the episodes.", {"galore/return": "return"}, form="rate", place="top"), ""),
+    ],
+    ids=["middle", "bottom", "top"],
+)
+def test_a_row_of_the_table_is_a_chart(monkeypatch, row, after):
+    """A plug-in logs `galore/…`: its row decides where its chart stands, and how its numbers are written."""
+    logged = {"loss": line(), "sft_loss": line(), "galore/error": line(slope=0.01), "galore/return": line()}
+    without = figure_json(chart_data(logged, {}), 20)
+    assert "galore" in chart_titles(without)
+    monkeypatch.setattr(charts, "CHARTS", (row, *charts.CHARTS) if row.place == "top" else (*charts.CHARTS, row))
+    drawn = figure_json(chart_data(logged, {}), 20)
+    found = axes_of(drawn, row.title)
+    name = "galore/error" if row.place != "top" else "galore/return"
+    lines = [one for one in drawn["data"] if (one["xaxis"], one["yaxis"]) == (found["x"], found["y"])]
+    assert any(np.array_equal(one["y"], np.float32(logged[name][1])) for one in lines)
+    assert y_axis(drawn, row.title)["tickformat"] == {"count": ",d", "share": ".0%", "rate": "~e"}[row.form]
+    assert y_axis(drawn, row.title)["anchor"] == found["x"]
+    assert f"<b>{row.title}</b>" in texts(drawn)
+    if row.place == "top":
+        assert drawn["layout"]["meta"]["charts"][0] == found
+        assert y_axis(drawn, row.title)["domain"][1] == 1
+        assert y_axis(drawn, "Loss")["domain"][1] < y_axis(drawn, row.title)["domain"][0]
+        assert " return 2e+0" not in texts(drawn)
+        assert trace(drawn, "galore/return label")["text"] == [" return 2"]
+    if row.place == "middle":
+        assert y_axis(drawn, row.title)["domain"] == y_axis(drawn, after)["domain"]  # beside it, in the second column
+        assert axes_of(drawn, row.title)["y"] in {level["yref"] for level in drawn["layout"]["shapes"]}
+        assert {"error 0", "return 2"} <= set(texts(drawn))
+    if row.place == "bottom":
+        low, high = y_axis(drawn, row.title)["domain"]
+        assert low == pytest.approx(0)
+        assert high < y_axis(drawn, after)["domain"][0]  # a fifth small chart begins a row
+        assert "20 %" in texts(drawn)
+    numbers = [one["xaxis"] for one in drawn["layout"]["meta"]["charts"]]
+    assert len(set(numbers)) == len(numbers)
+    assert set(numbers) == {key for key in drawn["layout"] if key.startswith("xaxis")}
+    go.Figure(drawn)
+
+
+def test_a_row_of_the_table_is_a_chart_of_compare_and_of_the_saved_image(monkeypatch, trainer):
+    from llf_widgets.compare.plotly_figure import choices
+    from llf_widgets.compare.plotly_figure import figure_json as compared
+
+    run = trainer()
+    run.steps(1, 5, **{"galore/rank": 7.0})
+    row = Chart("Gradient rank", "Rank of the update.", {"galore/*": "mean *"}, form="count", maximum=10.0)
+    monkeypatch.setattr(charts, "CHARTS", (*charts.CHARTS, row))
+    tracker = RunTracker(run.folder)
+    tracker.refresh()
+    assert [(one.name, one.label, one.chart) for one in choices([tracker])][-1] == ("galore/rank", "mean rank", row)
+    drawn = compared([tracker], curve="galore/rank")
+    assert y_axis(drawn, "Gradient rank")["range"] == [0, 10.3]
+    assert y_axis(drawn, "Gradient rank")["tickformat"] == ",d"
+    assert any(text.endswith(" 7") for text in texts(drawn))
+    with_row = saved_image(tracker.chart_data(), 10)
+    monkeypatch.undo()
+    assert with_row != saved_image(tracker.chart_data(), 10)
+
+
+def test_nothing_but_the_table_numbers_axes():
+    """Axes have numbers in `Axes` alone: every other file finds a chart by the figure's `meta.charts`."""
+    numbered = re.compile(r"""[xy]axis\d|["'`][xy][2-9]\d*["'`]|["'`][xy](axis)?\$?\{|layout\.[xy]axis""")
+    root = Path(__file__).parents[3]
+    sources = [*root.glob("llf_widgets/**/*.py"), *root.glob("llf_core/**/*.py")]
+    sources += [*root.glob("labextension/widgets/*/*.js"), *root.glob("labextension/src/*.ts*")]
+    found = {path.name for path in sources for text in path.read_text().splitlines() if numbered.search(text)}
+    assert found == {"plotly_layout.py"}

@@ -1,4 +1,4 @@
-"""Figures as small JSON for plotly.js."""
+"""Arrays of a figure as base64, so that its JSON is small and quick to read for plotly.js."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Data of a run's charts: lines with at most 2,000 points, and markers."""
+"""What the charts of a run show: lines with at most 2,000 points, and markers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,14 @@ import numpy as np
 from llf_core.runs import decimate
 from llf_core.runs.change_journal import parse_change
 from llf_core.runs.formatting import rate
-from llf_core.runs.metric_catalog import EVAL_PREFIX, UNGROUPED, LoggedGroup, logged_groups, primary_metric
+from llf_core.runs.metric_catalog import (
+    COUNTERS,
+    EVAL_PREFIX,
+    LoggedChart,
+    bottom_charts,
+    logged_charts,
+    primary_metric,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,25 +26,27 @@ if TYPE_CHECKING:
     Line = tuple[np.ndarray, np.ndarray]
 
 LIMIT = 2000  # points a trace
-MACHINE = ("learning_rate", "grad_norm", "tokens_per_second", "memory")
-"""Metrics that every run logs, shown in small charts."""
-WORTH_A_CLICK = 3  # groups that are left out where they are not asked for
+UNITS: Mapping[str, float] = {"bytes": 1e9}
+"""What a drawn value of a form is counted in; 1 for all others."""
+WORTH_A_CLICK = 3  # charts that are left out where they are not asked for
 NOTHING = (np.empty(0, dtype=np.int64), np.empty(0))
+NO_PLAN: Mapping[str, Line] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Curves:
+class ChartData:
     """Lines by name as (steps `[n]`, values `[n]`), n at most `LIMIT`; NaN if a logged value is not finite.
 
     Args:
         window: smoothing window in steps; 0 for none.
-        last: last logged value of each metric, exact, possibly not finite; memory in bytes.
-        lines: logged values; memory in GB. The primary metric and those of the small charts are always included.
-        smooth: smoothed values of grouped metrics.
-        main: group of the primary metric, shown in the large chart.
-        groups: the other groups, one chart each.
-        left_out: titles of diagnostic groups that are not drawn.
-        planned: future learning rates, from the last logged one on.
+        last: last logged value of each metric, exact, possibly not finite; in bytes where the chart is in GB.
+        lines: logged values, in the units of their charts. Those at the top and at the bottom are always included.
+        smooth: smoothed values of the metrics at the top and in the middle.
+        top: the large chart, of the primary metric.
+        middle: the other charts of what the run has logged.
+        bottom: the small charts of every run.
+        left_out: titles of diagnostic charts that are not drawn.
+        planned: future values by metric, from the last logged one on.
         kept: steps of existing checkpoints.
         best: step of the best checkpoint, or empty.
         marks: (step, label) of every resume and live change.
@@ -48,10 +58,11 @@ class Curves:
     last: Mapping[str, float]
     lines: Mapping[str, Line]
     smooth: Mapping[str, Line]
-    main: LoggedGroup
-    groups: tuple[LoggedGroup, ...]
+    top: LoggedChart
+    middle: tuple[LoggedChart, ...]
+    bottom: tuple[LoggedChart, ...]
     left_out: tuple[str, ...]
-    planned: Line
+    planned: Mapping[str, Line]
     kept: np.ndarray
     best: np.ndarray
     marks: list[tuple[int, str]]
@@ -59,9 +70,9 @@ class Curves:
     broken_count: int
 
     @property
-    def lead(self) -> str:
+    def primary(self) -> str:
         """Name of the primary metric."""
-        return next(iter(self.main.lines))
+        return next(iter(self.top.lines))
 
     @property
     def points(self) -> int:
@@ -77,7 +88,7 @@ class Curves:
         return EVAL_PREFIX + name in self.lines
 
 
-def curves(  # noqa: PLR0913 - what stands beside the lines
+def chart_data(  # noqa: PLR0913 - what stands beside the lines
     series: Mapping[str, Line],
     smoothed: Mapping[str, np.ndarray],
     *,
@@ -85,9 +96,9 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
     kept: tuple[int, ...] = (),
     best: int | None = None,
     events: tuple[dict[str, Any], ...] = (),
-    planned: Line = NOTHING,
+    planned: Mapping[str, Line] = NO_PLAN,
     details: bool = True,
-) -> Curves:
+) -> ChartData:
     """Downsample the metrics of a run for its charts.
 
     Args:
@@ -97,28 +108,34 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
         kept: steps of complete checkpoints.
         best: step of the best checkpoint.
         events: events of the run, for markers.
-        planned: learning rates of the schedule; drawn from the last logged one on.
-        details: whether to include diagnostic groups; if there are only a few, they are always included.
+        planned: future values by metric, such as the schedule's learning rates; drawn from the last logged one on.
+        details: whether to include diagnostic charts; if there are only a few, they are always included.
     """
     first = primary_metric(series)
-    main, *others = sorted(logged_groups([first, *series]), key=lambda one: first not in one.lines)
-    aside = [one for one in others if one.group.detail]
+    top, *others = sorted(logged_charts([first, *series]), key=lambda one: first not in one.lines)
+    aside = [one for one in others if one.chart.detail]
     left_out = [] if details or len(aside) < WORTH_A_CLICK else aside
-    lines = {name: _thin(*line) for name, line in series.items() if name in MACHINE or name not in UNGROUPED}
-    lines |= {name: NOTHING for name in (first, *MACHINE) if name not in lines}
-    lines["memory"] = (lines["memory"][0], lines["memory"][1] / 1e9)
+    bottom = bottom_charts()
+    unit = {name: UNITS.get(one.chart.form, 1) for one in (top, *others, *bottom) for name in one.lines}
+
+    def drawn(name: str, line: Line) -> Line:
+        return _thin(line[0], line[1] / unit.get(name.removeprefix(EVAL_PREFIX), 1))
+
+    lines = {name: drawn(name, line) for name, line in series.items() if name not in COUNTERS}
+    lines |= {name: NOTHING for one in (top, *bottom) for name in one.lines if name not in lines}
     steps, values = series.get(first, NOTHING)
     broken = steps[~np.isfinite(values)]
     marks = np.asarray(kept, dtype=np.int64)
-    return Curves(
+    return ChartData(
         window=window,
         last={name: float(values[-1]) for name, (_, values) in series.items() if values.size},
         lines=lines,
-        smooth={name: _thin(series[name][0], values) for name, values in smoothed.items() if name in series},
-        main=main,
-        groups=tuple(one for one in others if one not in left_out),
-        left_out=tuple(one.group.title for one in left_out),
-        planned=_from_here_on(planned, series.get("learning_rate", NOTHING)),
+        smooth={name: drawn(name, (series[name][0], values)) for name, values in smoothed.items() if name in series},
+        top=top,
+        middle=tuple(one for one in others if one not in left_out),
+        bottom=tuple(bottom),
+        left_out=tuple(one.chart.title for one in left_out),
+        planned={name: drawn(name, _from_here_on(line, series.get(name, NOTHING))) for name, line in planned.items()},
         kept=marks[marks != best],
         best=marks[marks == best],
         marks=[mark for event in events if (mark := _mark(event)) is not None],
@@ -128,12 +145,12 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
 
 
 def _from_here_on(planned: Line, logged: Line) -> Line:
-    """The schedule after the last logged step, connected to it."""
-    (steps, rates), (at, values) = planned, logged
+    """The plan after the last logged step, connected to it."""
+    (steps, later_values), (at, values) = planned, logged
     later = steps > (at[-1] if at.size else 0)
     if not later.any():
         return NOTHING
-    return np.concatenate([at[-1:], steps[later]]), np.concatenate([values[-1:], rates[later]])
+    return np.concatenate([at[-1:], steps[later]]), np.concatenate([values[-1:], later_values[later]])
 
 
 def _mark(event: dict[str, Any]) -> tuple[int, str] | None:

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 
-import { unpacked } from '../shared/chart.js';
+import { unpacked } from '../shared/plotly_chart.js';
 
 const base64 = (bytes: ArrayBuffer): string =>
   btoa(String.fromCharCode(...new Uint8Array(bytes)));

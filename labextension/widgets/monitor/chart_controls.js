@@ -1,7 +1,7 @@
-// The charts of a run, what is shown of them, and a word in their place as long as nothing is logged.
-// Charts are declared in `llf_core/runs/metric_catalog.py`.
+// The charts of a run with their controls: smoothing, log scale, more charts; a sentence while nothing is logged.
+// To add a chart, add a row to `CHARTS` in `llf_core/runs/charts.py`.
 
-import { plotlyChart } from '../shared/chart.js';
+import { plotlyChart } from '../shared/plotly_chart.js';
 import { h, reveal, setText } from '../shared/dom.js';
 
 /** @import { Feed } from './feed.js' */
@@ -93,16 +93,17 @@ export function chartsSection(feed) {
 
   /** The large chart with a logarithmic axis; what is not above 0 has no place on it. */
   function onLogScale(/** @type {any} */ figure) {
-    const yaxis = {
-      ...figure.layout.yaxis,
+    const [large] = figure.layout.meta.charts;
+    const axis = {
+      ...figure.layout[large.yaxis],
       type: 'log',
       nticks: 6,
       autorange: true
     };
-    delete yaxis.range;
+    delete axis.range;
     return {
       ...figure,
-      layout: { ...figure.layout, yaxis, uirevision: 'log' }
+      layout: { ...figure.layout, [large.yaxis]: axis, uirevision: 'log' }
     };
   }
 

@@ -1,0 +1,80 @@
+"""The chart of several runs as an image, for saved notebooks and pages."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_widgets.compare.plotly_figure import OVER, figure_json
+from llf_widgets.plotting.colors import hex_of
+from llf_widgets.plotting.image import GRAY, new_figure, plain_axes, png_of, write_label, write_shares
+from llf_widgets.plotting.line_labels import LineEnd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_widgets.monitor.run_tracker import RunTracker
+
+SIZE, DPI = (7.4, 5.4), 120
+POINTS = 0.75  # of a pixel
+
+
+def saved_image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
+    """Draw the figure of `figure_json` as a PNG data URL.
+
+    Args:
+        trackers: the runs, already read.
+        options: arguments of `figure_json`.
+    """
+    drawn = figure_json(trackers, **options)
+    shape = drawn["layout"]
+    charts = shape["meta"]["charts"]
+    figure = new_figure(*SIZE, DPI)
+    panels = figure.subplots(len(charts), 1, squeeze=False)[:, 0]
+    panel_of = {chart["x"]: panel for chart, panel in zip(charts, panels, strict=True)}
+    scale_of = {chart["x"]: shape[chart["yaxis"]] for chart in charts}
+    for trace in drawn["data"]:
+        style = {"linestyle": _dash(trace["line"].get("dash", "solid")), "markersize": 3}
+        style |= {"marker": "o" if "markers" in trace["mode"] else None, "linewidth": trace["line"]["width"]}
+        panel_of[trace["xaxis"]].plot(
+            trace["x"], trace["y"], color=hex_of(trace["line"]["color"]), alpha=trace.get("opacity", 1.0), **style
+        )
+    titles = [text["text"] for text in shape["annotations"] if text["xref"] == "paper"]
+    for chart, panel, title in zip(charts, panels, titles, strict=True):
+        plain_axes(panel, _text(title))
+        _scale(panel, scale_of[chart["x"]])
+    for text in shape["annotations"]:
+        if text["xref"] != "paper":
+            height = 10 ** text["y"] if scale_of[text["xref"]]["type"] == "log" else text["y"]
+            end = LineEnd(text["x"], height, _text(text["text"]), text["font"]["color"])
+            write_label(panel_of[text["xref"]], end, (4, POINTS * text["yshift"]), 8)
+    panels[-1].set_xlabel(OVER[options["over"]], fontsize=8, color=GRAY)
+    figure.subplots_adjust(left=0.08, right=0.76, top=0.94, bottom=0.09, hspace=0.35)
+    return f"data:image/png;base64,{base64.b64encode(png_of(figure)).decode('ascii')}"
+
+
+def _dash(dash: str) -> str | tuple[int, tuple[int, ...]]:
+    """Plotly's dash, such as `6px,3px`, as matplotlib's."""
+    return dash if dash == "solid" else (0, tuple(int(part.removesuffix("px")) for part in dash.split(",")))
+
+
+def _scale(axes: Any, scale: dict[str, Any]) -> None:
+    """Apply the live chart's axis ticks."""
+    axes.set_yscale(scale["type"])
+    if "tickvals" in scale:
+        from matplotlib.ticker import NullLocator
+
+        axes.set_yticks(np.asarray(scale["tickvals"]), scale["ticktext"])
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif scale["tickformat"].endswith("%"):
+        write_shares(axes)
+    if "range" in scale:
+        axes.set_ylim(*scale["range"])
+
+
+def _text(markup: str) -> str:
+    """Plotly markup as plain text."""
+    plain = markup.replace("<b>", "").replace("</b>", "")
+    return plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

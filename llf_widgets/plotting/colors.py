@@ -1,0 +1,35 @@
+"""Colors and dash styles of lines, texts and axes, legible on the light and on the dark theme."""
+
+from __future__ import annotations
+
+# Middle tones with at least 4:1 on white and on #111. `plotly_colors.css` replaces each with a color of the theme, and
+# knows it by its exact numbers.
+TRAINING = "rgb(16, 127, 198)"
+EVALUATION = "rgb(194, 93, 10)"
+TONES = (TRAINING, EVALUATION, "rgb(11, 133, 96)", "rgb(158, 89, 176)")
+QUIET = "rgb(122, 122, 122)"
+BAD = "rgb(221, 60, 60)"
+INK, AXIS = "rgb(121, 121, 121)", "rgb(123, 123, 123)"  # QUIET to the eye, other tokens to the stylesheet
+
+SOLID, DASHED, DOTTED = "solid", "6px,3px", "1.5px,3px"
+
+
+def line_color(number: int) -> tuple[str, str]:
+    """Color and dash of a line by its index in its chart; colors repeat after four, dotted."""
+    return TONES[number % len(TONES)], SOLID if number < len(TONES) else DOTTED
+
+
+def evaluation_color(color: str, lines: int) -> str:
+    """Color of an evaluation line: its own beside a single line, else that of its training line.
+
+    Args:
+        color: color of the training line.
+        lines: number of metrics in the chart.
+    """
+    return EVALUATION if lines == 1 else color
+
+
+def hex_of(color: str) -> str:
+    """Convert `rgb(16, 127, 198)` to matplotlib's hexadecimal format."""
+    red, green, blue = (int(part) for part in color[4:-1].split(","))
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -1,0 +1,105 @@
+"""Labels at the ends of a chart's lines, moved apart where they would overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_widgets.plotting.plotly_layout import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llf_widgets.plotting.plotly_layout import Axes
+
+
+@dataclass(frozen=True)
+class LineEnd:
+    """The label at the end of a line.
+
+    Attributes:
+        x: x value of the line's last point.
+        y: y value of the line's last point.
+        text: the label, as plain text.
+        color: color of the line.
+    """
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def end_labels(  # noqa: PLR0913 - the labels, and the axis that they stand at
+    ends: Sequence[LineEnd], axes: Axes, pixels: float, reach: tuple[float, float], *, apart: float, size: int
+) -> list[dict[str, Any]]:
+    """The labels as Plotly annotations.
+
+    Args:
+        ends: the labels; on a logarithmic axis with the logarithm of `y`, as Plotly expects it.
+        axes: axes of the chart.
+        pixels: height of the chart.
+        reach: lower and upper end of the y axis, in the units of `ends`.
+        apart: minimum distance between two labels, in pixels.
+        size: font size in pixels.
+    """
+    low, high = reach
+    shifts = moved_apart([pixels * (end.y - low) / (high - low) for end in ends], apart)
+    return [
+        {
+            "text": plain(end.text), "x": end.x, "y": end.y, **axes.reference, "xanchor": "left", "yanchor": "middle",
+            "xshift": 5, "yshift": shift, "showarrow": False, "font": {"color": end.color, "size": size},
+        }
+        for end, shift in zip(ends, shifts, strict=True)
+    ]  # fmt: skip
+
+
+def value_range(lines: Iterable[np.ndarray], *, positive: bool = False) -> tuple[float, float]:
+    """Lowest and highest finite value of all lines, a little apart if they are equal; 0 and 1 if there are none.
+
+    Args:
+        lines: the y values `[n]` of each line.
+        positive: whether to ignore what a logarithmic axis cannot show; 0.1 and 1 if nothing remains.
+    """
+    every = np.concatenate([*lines, np.empty(0)])
+    good = every[np.isfinite(every) & ((every > 0) | (not positive))]
+    if not good.size:
+        return (0.1, 1.0) if positive else (0.0, 1.0)
+    low, high = float(good.min()), float(good.max())
+    return low, max(high, low * 1.001 if positive else low + 1e-12)
+
+
+def last_point(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
+    """The last point with finite coordinates; None if there is none.
+
+    Args:
+        x: `[n]`.
+        y: `[n]`.
+    """
+    good = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    return (float(x[good[-1]]), float(y[good[-1]])) if good.size else None
+
+
+def moved_apart(heights: list[float], least: float) -> list[float]:
+    """Minimal shifts of labels so that neighbors are at least `least` apart.
+
+    Args:
+        heights: `[n]`, pixels.
+        least: minimum distance in pixels.
+    """
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    # Heights that touch form a heap, which stands around the mean of what its members want.
+    heaps: list[tuple[list[int], float]] = []
+    for place in order:
+        heap, start = [place], heights[place]
+        while heaps and heaps[-1][1] + least * len(heaps[-1][0]) > start:
+            heap = heaps.pop()[0] + heap
+            start = sum(heights[one] - least * number for number, one in enumerate(heap)) / len(heap)
+        heaps.append((heap, start))
+    moved = [0.0] * len(heights)
+    for heap, start in heaps:
+        for number, place in enumerate(heap):
+            moved[place] = round(start + least * number - heights[place], 1)
+    return moved
