@@ -183,9 +183,9 @@ class Builder:
         media = [column for role, column in reading.columns.items() if role in KINDS]
         if media and self.processor is None:
             raise DataError(
-                f"The data set {name} has pictures, videos or sounds (column {', '.join(media)}), and the model takes "
-                "text alone. Take a vision model; or name the other columns in dataset_columns, and it is trained "
-                "without them."
+                f"The data set {name} has images, videos or audio (column {', '.join(media)}), and the model takes "
+                "only text. Use a multimodal model, or name only the other columns in dataset_columns to train without "
+                "them."
             )
         return reading
 

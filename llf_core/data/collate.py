@@ -157,8 +157,8 @@ class Collator:
             made = batch["input_ids"][row][batch["attention_mask"][row].bool()]
             if example.get("seen") and made.tolist() != tokens.tolist():
                 raise DataError(
-                    f"Example {example.get('index', '?')} has other tokens than when it was prepared: its pictures "
-                    "have changed. Set overwrite_cache to true."
+                    f"Example {example.get('index', '?')} has other tokens than when it was prepared: its media "
+                    "have changed. Set overwrite_cache: true to prepare the data again."
                 )
             batch["input_ids"][row, : len(tokens)] = torch.from_numpy(tokens)
             batch["input_ids"][row, len(tokens) :] = self._padding()

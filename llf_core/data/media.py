@@ -100,7 +100,7 @@ def add_media(
 def _in_text(message: Message, parts: list[dict[str, str]], placeholders: Mapping[str, str]) -> Message:
     unknown = {part["type"] for part in parts} - {"text", *placeholders}
     if unknown:
-        raise BadExample(f"the model's chat template takes no {', '.join(sorted(unknown))}")
+        raise BadExample(f"the model's chat template does not support {', '.join(sorted(unknown))}")
     text = "".join(part["text"] if part["type"] == "text" else placeholders[part["type"]] for part in parts)
     return {**message, "content": text}
 
@@ -214,7 +214,7 @@ def process(
         made = processor(text=texts, **given, add_special_tokens=False, **options)
     except (ValueError, TypeError, ImportError, RuntimeError, OSError, IndexError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise BadExample(f"the model's processor cannot take it: {why}") from None
+        raise BadExample(f"the model's processor cannot process it: {why}") from None
     return dict(made)
 
 

@@ -57,7 +57,7 @@ def template_error(error: Exception) -> BadExample:
     if isinstance(error, template_limit_error()):
         raise DataError(
             f"The chat template of the tokenizer exceeds its limits: {error}. Expected a template "
-            "that writes a conversation in some thousand steps: take the model from where it was published, or set "
+            "that renders a conversation in some thousand steps. Download the model from its original source, or set "
             "template."
         )
     reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
@@ -220,7 +220,7 @@ def choose_template(
     limit_templates()
     if not tokenizer.chat_template:
         raise DataError(
-            "The tokenizer brings no chat template (a base model?). "
+            "The tokenizer has no chat template (a base model?). "
             "Set template, e.g. template: default for a base model, or use the instruct version of the model."
         )
     jinja = tokenizer.get_chat_template()

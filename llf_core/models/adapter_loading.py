@@ -104,8 +104,8 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
     """
     if names and getattr(model, "is_quantized", False):
         raise ModelError(
-            f"{names[0]} cannot be merged into a quantized model without loss. Give one adapter only, or leave "
-            "quantization_bit out."
+            f"{names[0]} cannot be merged into a quantized model without loss. Give only one adapter, or remove "
+            "quantization_bit."
         )
     for name in names:
         model = load_adapter(model, name, config).merge_and_unload()
@@ -365,7 +365,7 @@ def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> N
     if apart := [key for key, tensor in wanted.items() if not bitwise_equal(stored[key], tensor)]:
         raise ModelError(
             f"PEFT {version('peft')} does not load the adapter {name} completely: {list_first(apart)} of "
-            f"{len(wanted):,} weights are not what the file holds. Expected an adapter that PEFT can load again: train "
+            f"{len(wanted):,} weights differ from the file. Expected an adapter that PEFT can load again: train "
             "one with other modules in lora_target."
         )
 

@@ -23,13 +23,13 @@ def attention_name(flash_attn: str) -> str | None:
 
     if flash_attn == "fa2" and not is_flash_attn_2_available():
         raise ModelError(
-            "flash_attn: fa2 needs a CUDA GPU and the package flash-attn, which are not both here. "
-            "Take flash_attn: auto, which uses the fused attention of PyTorch."
+            "flash_attn: fa2 needs a CUDA GPU and the package flash-attn; at least one of them is missing. "
+            "Use flash_attn: auto, which uses the fused attention of PyTorch."
         )
     if flash_attn == "fa3" and not is_flash_attn_3_available():
         raise ModelError(
-            "flash_attn: fa3 needs a Hopper GPU and FlashAttention 3, which are not both here. "
-            "Take flash_attn: auto, which uses the fused attention of PyTorch."
+            "flash_attn: fa3 needs a Hopper GPU and FlashAttention 3; at least one of them is missing. "
+            "Use flash_attn: auto, which uses the fused attention of PyTorch."
         )
     names = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
     return names.get(flash_attn)

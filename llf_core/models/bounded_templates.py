@@ -328,7 +328,7 @@ def _check_translated(text: str, table: Any, *_args: object) -> None:
 
 def _check_sum(_value: object, attribute: object = None, start: object = 0) -> None:  # noqa: ARG001 - as the filter has them
     if not isinstance(start, int | float):
-        raise template_limit_error()("it adds up what are no numbers")
+        raise template_limit_error()("it adds up values that are not numbers")
 
 
 def _check_json(value: object, *args: object, **kwargs: object) -> None:

@@ -92,7 +92,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
             raise
         raise ModelError(
             f"The tokenizer of {name} cannot encode every text: {first_line(error)} Expected one that has a token for "
-            f"what it does not know. {REDOWNLOAD}"
+            f"unknown text. {REDOWNLOAD}"
         ) from error
 
 

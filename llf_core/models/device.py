@@ -81,7 +81,7 @@ def plan_device(config: RunConfig) -> DevicePlan:
         if device == "cpu":
             raise ModelError(
                 "fp16: true needs a GPU, and this run uses the CPU. Remove fp16: the fastest precision is then "
-                "found by itself; bf16: true works on a CPU too."
+                "chosen automatically; bf16: true also works on a CPU."
             )
         return DevicePlan(device, "float16", "float16", threads, f"{why} float16, as set by fp16.")
     if requested is not None:

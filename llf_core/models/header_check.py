@@ -64,7 +64,7 @@ def check_sizes(folder: Path) -> None:
     if whole is not None and not config.get("quantization_config"):
         raise ModelError(
             f"{folder} has integers as {whole[:100]} ({tensors[whole].dtype}), and no quantization_config that "
-            f"explains what they stand for. {REDOWNLOAD}"
+            f"explains what they represent. {REDOWNLOAD}"
         )
     for part in _parts(config):
         wrong = _too_large(part, numbers, count)
@@ -83,7 +83,7 @@ def _odd_value(config: dict[str, Any]) -> str:
         return f"num_labels is {_shown(labels)}. Expected at most {MAX_LABELS:,}"
     for key, value in config.items():
         if key.endswith(("dropout", "pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
-            return f"{key[:100]} is {value:g}. Expected a share from 0 to 1"
+            return f"{key[:100]} is {value:g}. Expected a number from 0 to 1"
     if not isinstance(config.get("model_type", ""), str):
         return f"model_type is {str(config['model_type'])[:100]}. Expected a string"
     if not isinstance(config.get("quantization_config"), dict | None):

@@ -154,7 +154,7 @@ def _inside(folder: str) -> Path:
 
 def _no_id(name: str, config: RunConfig | None) -> ModelError:
     return ModelError(
-        f"{shown_name(name)} is neither a path nor a hub id such as owner/name, or its revision is none."
+        f"{shown_name(name)} is neither a path nor a hub id such as owner/name, or its revision is not valid."
         f"{_meant(name, config)}"
     )
 
@@ -188,7 +188,10 @@ def _refusal(name: str, revision: str, error: HfHubHTTPError, endpoint: str) -> 
             f"{name} was not found on {endpoint}, or it is private. Check the name on {page}; for a private model "
             "set HF_TOKEN to a token that may read it."
         )
-    return f"{endpoint} answered {status} to the question for {name}. Check the name on {page}, or try again later."
+    return (
+        f"{endpoint} answered the request for {name} with status {status}. Check the name on {page}, or try again "
+        "later."
+    )
 
 
 def _unreachable(name: str, failure: BaseException | None, endpoint: str) -> str:

@@ -84,7 +84,7 @@ def check_files(name: str, names: Iterable[str], *, allow_pickle: bool, weights:
     if not safe and not allow_pickle:
         raise ModelError(
             f"{name} has its weights only as pickle ({pickles[0]}), which can run code while it loads. "
-            "Take a model with *.safetensors, or set allow_pickle: true if you trust its source."
+            "Use a model with *.safetensors, or set allow_pickle: true if you trust its source."
         )
 
 
@@ -202,8 +202,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     kernel = next((value for value in _implementations(config) if "/" in value), None)
     if kernel is not None:
         raise ModelError(
-            f"{path} names a hub kernel, {kernel[:100]!r}, which would run as a program of this machine and is "
-            "not fetched. Remove the key from a copy of the model; flash_attn chooses how attention is computed."
+            f"{path} names a hub kernel, {kernel[:100]!r}, whose code would run on this machine. It was not "
+            "downloaded. Remove the key from a copy of the model, and choose the attention with flash_attn."
         )
     return config
 

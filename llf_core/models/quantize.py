@@ -37,7 +37,7 @@ def quantization_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConf
         return None
     if find_spec("bitsandbytes") is None:
         raise ModelError(
-            f"quantization_bit: {bits} needs bitsandbytes, which this environment lacks. "
+            f"quantization_bit: {bits} needs bitsandbytes, which is not installed. "
             "Run pip install bitsandbytes, or remove quantization_bit."
         )
     from transformers import BitsAndBytesConfig

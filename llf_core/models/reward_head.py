@@ -131,8 +131,9 @@ def build_classifier(causal: PreTrainedModel) -> Any:
     kinds = AutoModelForSequenceClassification._model_mapping  # noqa: SLF001 - the only list there is
     name = type(causal).__name__
     message = (
-        f"transformers {transformers.__version__} has no sequence classifier for {name}, so nobody could load "
-        "a reward model of it. Expected an architecture that has one, such as llama, qwen3, mistral or gemma3."
+        f"transformers {transformers.__version__} has no sequence classifier for {name}, so a reward "
+        "model of it could not be loaded. Expected an architecture that has one, such as llama, qwen3, mistral or "
+        "gemma3."
     )
     if type(causal.config) not in kinds:
         raise ModelError(message)

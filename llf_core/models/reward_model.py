@@ -47,7 +47,7 @@ LOADING_KEYS = (
 )  # fmt: skip
 """Config keys that determine how any model is loaded."""
 EXPECTED = (
-    "Expected a run of stage rm or its output, an adapter of a classifier with its `score`, a classifier of sequences "
+    "Expected a run of stage rm or its output, an adapter of a classifier with its `score`, a sequence classifier "
     "with one label, or what LLaMA-Factory saves with a value_head.safetensors."
 )
 
@@ -148,9 +148,8 @@ class RewardModel:
                 if not math.isfinite(score):
                     said = " ".join(self.tokenizer.decode(list(ids[one]), skip_special_tokens=True).split())
                     raise ModelError(
-                        f'The reward model gives "{said[-MAX_QUOTED:]}" the score {score}. Expected a finite number: '
-                        "look "
-                        "at the reward model with this text, or take another one."
+                        f'The reward model gives "{said[-MAX_QUOTED:]}" the score {score}. Expected a finite number. '
+                        "Check the reward model with this text, or use another one."
                     )
                 found[one] = score
             progress(min(start + batch_size, len(ids)), len(ids))

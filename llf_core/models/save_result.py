@@ -125,8 +125,8 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
     if apart or stored < trained:
         what = list_first(apart) if apart else f"{trained - stored:,} of {trained:,} numbers (missing)"
         raise ModelError(
-            f"The files of the result differ from the trained weights: {what}. The checkpoints are whole: look for a "
-            "failing disk or memory, then resume."
+            f"The files of the result differ from the trained weights: {what}. The checkpoints are intact. Check the "
+            "disk and the memory of this machine, then resume."
         )
     return checksums(kept)
 

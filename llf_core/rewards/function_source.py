@@ -140,7 +140,7 @@ class _Module:
         if not _importable(whole):
             raise SourceError(
                 f"{_who(users)} uses the module {whole}, which the trainer cannot import. Install it, or import what "
-                f"is used of it by name (from {whole} import …), whose source is taken over then."
+                f"is used of it by name (from {whole} import …), whose source is then copied."
             )
         package, _, last = whole.rpartition(".")
         self.imports.add(f"from {package} import {last}{_called(last, name)}" if package else _plain_import(last, name))
@@ -160,8 +160,8 @@ class _Module:
             what = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
             raise SourceError(
                 f"{_who(users)} uses {name}, {what} of the notebook, which cannot be passed to the trainer. "
-                "Make it inside the function; or let the function use an import, another function, or numbers and "
-                "texts and lists, tuples, sets and dicts of them."
+                "Create it inside the function, or use an import, another function, or numbers, strings, and lists, "
+                "tuples, sets and dicts of them."
             )
         if secret_kind(name, value):
             raise _secret(name, users)
@@ -343,8 +343,8 @@ def _text(value: Any) -> str:
 def _secret(name: str, users: tuple[str, ...]) -> SourceError:
     return SourceError(
         f"{_who(users)} uses {name}, which looks like a secret, and its source is stored with the run. Set it in the "
-        f"environment before the training starts, and read it inside the function: os.environ[{name!r}]. If it is no "
-        f"secret, give it inside the function, with the comment # {ALLOW_COMMENT} on that line."
+        f"environment before the training starts, and read it inside the function: os.environ[{name!r}]. If it is not "
+        f"a secret, write it inside the function, with the comment # {ALLOW_COMMENT} on that line."
     )
 
 
@@ -366,7 +366,7 @@ def _check_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, 
         raise SourceError(
             f"{_who(users)} contains what looks like a secret on line {line} ({found[0].what}), and its source is kept "
             "with the run. Set it in the environment before the training starts, and read it inside the function: "
-            f"os.environ['NAME']. If it is no secret, write the comment # {ALLOW_COMMENT} on that line."
+            f"os.environ['NAME']. If it is not a secret, write the comment # {ALLOW_COMMENT} on that line."
         )
 
 

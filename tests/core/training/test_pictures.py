@@ -229,7 +229,7 @@ def test_a_picture_that_changed_is_told(prepared, tmp_path):
 
 def test_a_model_of_texts_refuses_pictures(asked, tiny_model_dir, tiny_tokenizer, pictures):
     config = RunConfig.load(asked | {"model_name_or_path": str(tiny_model_dir)})
-    with pytest.raises(DataError, match=r"rows.json has pictures, videos or sounds \(column images\)"):
+    with pytest.raises(DataError, match=r"rows.json has images, videos or audio \(column images\)"):
         prepare(config, tiny_tokenizer)
 
 
@@ -320,7 +320,7 @@ def test_a_template_of_texts_alone_gets_no_parts(asked, tmp_path, said, llava, p
     (tmp_path / "seen.json").write_text(json.dumps([pictures[0], {"instruction": "Hello", "output": "Hi."}]))
     config = config.replace(dataset=(str(tmp_path / "seen.json"),))
     (dropped,) = prepare(config, tokenizer, processor=processor).report.dropped
-    assert dropped.reason == "the model's chat template takes no image"
+    assert dropped.reason == "the model's chat template does not support image"
 
 
 def test_a_pair_whose_text_has_a_sign_for_pictures_is_dropped(asked, tmp_path):
