@@ -199,12 +199,13 @@ class OptimizerDeclaration(Declaration):
             that it is built on. Empty: only `optim` selects it.
         bases: values of `optim` that can stand beside its switch; the first is meant where `optim` names it itself.
         state_bytes: bytes of state for each trained parameter, for the memory forecast; Adam keeps 8.
-        memory: computes the memory from the config and the shape of each trained parameter by name, where
-            `state_bytes` does not tell it.
+        memory: computes the memory from the config, the shape of each trained parameter by name and the bytes of one of
+            their values, where `state_bytes` does not tell it.
         layerwise: whether a config has it update each parameter in the backward pass and free its gradient at once.
         trains_adapters: whether it can train the matrices of an adapter.
         keeps_masters: whether it keeps float32 copies of what it updates, so that trained weights stay in the dtype of
             the model.
+        one_process: whether a config has it update parameters in ways that several processes do not agree on.
         check_shapes: why it cannot train weights, from the config and the shape of each weight by name; None if it can.
             The shapes are those of the model's files before a run starts, then those of the trained parameters.
         packages: packages it imports beside torch and transformers, as pip calls them.
@@ -217,10 +218,11 @@ class OptimizerDeclaration(Declaration):
     switch: str = ""
     bases: tuple[str, ...] = ()
     state_bytes: float = 8.0
-    memory: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], OptimizerMemory] | None = None
+    memory: Callable[[ConfigValues, Mapping[str, tuple[int, ...]], int], OptimizerMemory] | None = None
     layerwise: Callable[[ConfigValues], bool] = lambda _: False
     trains_adapters: bool = True
     keeps_masters: bool = False
+    one_process: Callable[[ConfigValues], bool] = lambda _: False
     check_shapes: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], Problem | None] | None = None
     packages: tuple[str, ...] = ()
 
@@ -236,19 +238,22 @@ class OptimizerDeclaration(Declaration):
         """
         return (bool(self.switch) and bool(value_of(self.switch))) or super().is_selected_in(value_of)
 
-    def memory_for(self, config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> OptimizerMemory:
+    def memory_for(
+        self, config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int = 4
+    ) -> OptimizerMemory:
         """Estimate the memory of its state and of the gradients, for the memory forecast.
 
         Args:
             config: the config.
             shapes: shape of each trained parameter, by name.
+            width: bytes of one of their values.
 
         Returns:
             Bytes of the state (`state_bytes` for each parameter, unless the declaration computes it), and the number of
             gradients that exist at a time.
         """
         if self.memory is not None:
-            return self.memory(config, shapes)
+            return self.memory(config, shapes, width)
         sizes = [math.prod(shape) for shape in shapes.values()]
         gradients = max(sizes, default=0) if self.layerwise(config) else sum(sizes)
         return OptimizerMemory(sum(sizes) * self.state_bytes, gradients)

@@ -71,6 +71,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     weights: int,
     trained: int,
     optimizer: OptimizerMemory | None = None,
+    gradient_width: int = FLOAT32_BYTES,
     device: str = "cpu",
 ) -> Forecast:
     """Forecast the peak memory of a training step, before it can run out of memory.
@@ -84,6 +85,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         weights: bytes of all weights as loaded.
         trained: number of trained parameters.
         optimizer: state and gradients of the optimizer; unset, those of Adam.
+        gradient_width: bytes of a value of a gradient.
         device: `cpu`, `mps` or `cuda`.
 
     Returns:
@@ -97,7 +99,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     return Forecast(
         base=PROCESS_BYTES[device],
         weights=weights,
-        gradients=optimizer.gradients * FLOAT32_BYTES + copies,
+        gradients=optimizer.gradients * gradient_width + copies,
         optimizer=int(optimizer.state_bytes),
         activations=int(SLACK * activation_bytes(model, step)),
         head=head_bytes(model, step),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.registry import optimizer_of
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -14,7 +16,7 @@ def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
     """Cast every trainable parameter to float32, unless `pure_bf16` is set.
 
     An update of a bfloat16 weight is lost where it is under 1/256 of the weight, so masters are float32 and
-    autocast computes in the plan's dtype.
+    autocast computes in the plan's dtype. An optimizer that `keeps_masters` leaves the weights as they are loaded.
 
     Args:
         model: changed in place; frozen parameters stay as they are.
@@ -22,6 +24,8 @@ def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
     """
     import torch
 
+    if optimizer_of(config).keeps_masters:
+        return
     dtype = torch.bfloat16 if config.get("pure_bf16") else torch.float32
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.is_floating_point():

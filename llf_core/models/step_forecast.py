@@ -50,7 +50,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         tokens=tokens,
         longest=longest,
         width=4 if (plan.autocast or plan.dtype) == "float32" else 2,
-        autocast=plan.autocast is not None,
+        autocast=plan.autocast is not None and not optimizer_of(config).keeps_masters,
         trains_base=any(ADAPTER_KEY not in name for name in inside),
         rank=max(ranks, default=0),
         fast=fast,
@@ -58,14 +58,16 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         first=min(inside.values(), default=sizes.layers) if _enters_late(model) else 0,
     )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    memory = optimizer_of(config).memory_for(config, {name: tuple(one.shape) for name, one in own.items()})
+    width = max((one.element_size() for one in own.values()), default=4)
+    optimizer = optimizer_of(config).memory_for(config, {name: tuple(one.shape) for name, one in own.items()}, width)
     plain, checkpointed = (
         training_memory(
             sizes,
             dataclasses.replace(step, checkpointing=checkpointing),
             weights=weights,
             trained=count_parameters(model)[1],
-            optimizer=memory,
+            optimizer=optimizer,
+            gradient_width=width,
             device=plan.device,
         )
         for checkpointing in (False, True)

@@ -121,9 +121,7 @@ def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor
     Raises:
         OptimizerError: the gradient is not finite.
     """
-    rows, columns = gradient.shape[-2:]
-    if side in {"std", "reverse_std"}:
-        side = "right" if (rows >= columns) == (side == "std") else "left"
+    side = projected_side(gradient, side)
     try:
         u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
@@ -137,6 +135,19 @@ def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor
         for name, matrix in found.items()
         if side in {name, "full"}
     }
+
+
+def projected_side(gradient: Tensor, side: str) -> str:
+    """The side of a matrix that is projected: `left`, `right` or `full`.
+
+    Args:
+        gradient: `[..., rows, columns]`.
+        side: `galore_proj_type`.
+    """
+    rows, columns = gradient.shape[-2:]
+    if side in {"std", "reverse_std"}:
+        return "right" if (rows >= columns) == (side == "std") else "left"
+    return side
 
 
 def split_groups(

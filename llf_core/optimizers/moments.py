@@ -34,10 +34,59 @@ def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     Returns:
         A tensor of the gradient's shape.
     """
+    return adam_ratio(gradient, state, group).mul_(bias_correction(state["step"], group))
+
+
+def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
+    """Compute `m / (√v + ε)`, Adam's update before its bias is corrected.
+
+    Args:
+        gradient: of any shape.
+        state: see `adam_direction`.
+        group: `betas` and `eps`.
+
+    Returns:
+        A tensor of the gradient's shape.
+    """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
     state["step"] = state.get("step", 0) + 1
-    return _direction(gradient, state["exp_avg"], state["exp_avg_sq"], state["step"], group)
+    return _direction(gradient, state["exp_avg"], state["exp_avg_sq"], group)
+
+
+def bias_correction(step: int, group: Group) -> float:
+    """`√(1-β₂ᵗ) / (1-β₁ᵗ)` of Adam's update.
+
+    Args:
+        step: t, counted from 1.
+        group: `betas`.
+    """
+    beta1, beta2 = group["betas"]
+    return math.sqrt(1.0 - beta2**step) / float(1.0 - beta1**step)
+
+
+def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
+    """Compute Adam's update without the learning rate, with ε where `torch.optim.AdamW` has it.
+
+    `m / (1-β₁ᵗ) / (√(v / (1-β₂ᵗ)) + ε)` (arXiv 1412.6980, algorithm 1).
+
+    Args:
+        gradient: of any shape.
+        state: see `adam_direction`.
+        group: `betas` and `eps`.
+
+    Returns:
+        A tensor of the gradient's shape.
+    """
+    if "exp_avg" not in state:
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+    state["step"] = state.get("step", 0) + 1
+    beta1, beta2 = group["betas"]
+    first = state["exp_avg"].lerp_(gradient, 1.0 - beta1)
+    second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+    denominator = second.sqrt().div_(math.sqrt(1.0 - beta2 ** state["step"])).add_(group["eps"])
+    direction: Tensor = (first / denominator).div_(1.0 - beta1 ** state["step"])
+    return direction
 
 
 def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
@@ -68,7 +117,7 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
         else:
             moments.append(torch.zeros_like(exact))
     first, second = moments
-    direction = _direction(exact, first, second, state["step"], group)
+    direction = _direction(exact, first, second, group).mul_(bias_correction(state["step"], group))
     for (name, signed), moment in zip((("exp_avg", True), ("exp_avg_sq", False)), moments, strict=True):
         codes = _codes(exact.device, signed=signed)
         state[name], scales = functional.quantize_blockwise(moment, code=codes, blocksize=BLOCK)
@@ -142,13 +191,12 @@ def decay_weights(parameter: Tensor, group: Group) -> None:
         parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
 
 
-def _direction(gradient: Tensor, first: Tensor, second: Tensor, step: int, group: Group) -> Tensor:
-    """Adam's direction, see `adam_direction`; both moments are changed in place."""
+def _direction(gradient: Tensor, first: Tensor, second: Tensor, group: Group) -> Tensor:
+    """`m / (√v + ε)` after both moments are updated in place."""
     beta1, beta2 = group["betas"]
     first.mul_(beta1).add_(gradient, alpha=1.0 - beta1)
     second.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
-    correction = math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
-    return (first / second.sqrt().add_(group["eps"])).mul_(correction)
+    return first / second.sqrt().add_(group["eps"])
 
 
 def _codes(device: torch.device, *, signed: bool) -> Any:

@@ -98,10 +98,11 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
     problem = declaration.check_shapes(config, trained) if declaration.check_shapes else None
     if problem is not None:
         raise OptimizerError(problem.message)
-    if declaration.layerwise(config) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    alone = declaration.layerwise(config) or declaration.one_process(config)
+    if alone and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise OptimizerError(
-            f"{declaration.label} updates each parameter in the backward pass, before several processes could add up "
-            "their gradients. Expected one process, or no layer-wise updates."
+            f"{declaration.label} does not train in several processes as configured: they would update different "
+            "weights, or update them before their gradients are added up. Expected one process, or another optimizer."
         )
     return declaration.load(Optimizer)(config).build(model, groups) if declaration.implementation else None
 

@@ -425,8 +425,11 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.writer.examples(step, numbers, losses, tokens)
 
     def _watch(self, step: int) -> None:
-        if self.watched is not None:
-            self.watched.answer(step)
+        if self.watched is None:
+            return
+        if self.trainer is not None:
+            self.trainer.use_result_weights()
+        self.watched.answer(step)
 
     def _compare(self, args: TrainingArguments, step: int) -> ResumeCheck:
         """The comparison of repeated steps with the log."""

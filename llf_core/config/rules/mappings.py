@@ -27,6 +27,14 @@ SCHEDULES: dict[str, AcceptedOptions] = {
         "mode": ("min", "max"),
         "threshold_mode": ("rel", "abs"),
     },
+    "greedy": {
+        **dict.fromkeys(("factor", "patience", "threshold", "cooldown", "warmup", "min_lr", "max_lr", "eps"), NUMBER),
+        **dict.fromkeys(("window_size", "reset_start"), NUMBER),
+        "mode": ("min", "max"),
+        "threshold_mode": ("rel", "abs"),
+        "smooth": FLAG,
+        "verbose": FLAG,
+    },
     "cosine_with_min_lr": _COSINE,
     "cosine_warmup_with_min_lr": {**_COSINE, "warmup_lr_rate": NUMBER},
     "warmup_stable_decay": {
@@ -49,10 +57,24 @@ CHECKPOINTING: AcceptedOptions = {
     **dict.fromkeys(("use_reentrant", "preserve_rng_state", "debug", "early_stop"), FLAG),
     "determinism_check": ("default", "none"),
 }
+DTYPES = ("float32", "bfloat16", "float16")
+SCHEDULE_FREE: AcceptedOptions = {"weight_lr_power": NUMBER, "r": NUMBER}
+TORCHAO: AcceptedOptions = {"bf16_stochastic_round": FLAG}
 SGD: AcceptedOptions = {**dict.fromkeys(("momentum", "dampening", "weight_decay"), NUMBER), "nesterov": FLAG}
 OPTIMIZERS: dict[str, AcceptedOptions] = {
     "sgd": SGD,
     "adagrad": dict.fromkeys(("lr_decay", "weight_decay", "eps"), NUMBER),
+    "grokadamw": dict.fromkeys(("alpha_init", "lamb", "gamma", "gradient_clipping"), NUMBER),
+    "stable_adamw": {"decouple_lr": FLAG, "max_lr": NUMBER, "kahan_sum": FLAG},
+    "adamw_anyprecision": {
+        "use_kahan_summation": FLAG,
+        **dict.fromkeys(("momentum_dtype", "variance_dtype", "compensation_buffer_dtype"), DTYPES),
+    },
+    "schedule_free_adamw": SCHEDULE_FREE,
+    "schedule_free_radam": SCHEDULE_FREE,
+    "schedule_free_sgd": SCHEDULE_FREE,
+    "adamw_torch_8bit": TORCHAO,
+    "adamw_torch_4bit": TORCHAO,
     "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), NUMBER), "centered": FLAG},
 }
 """Of `optim_args`, by optimizer; transformers leaves those of the others alone."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 MIN_LR_SCHEDULES = {"cosine_with_min_lr", "cosine_warmup_with_min_lr"}
+BY_EVALUATION = {"reduce_lr_on_plateau", "greedy"}
+GREEDY_FLOOR = 1e-3
+"""`min_lr` of the greedy schedule in transformers."""
 HIGHEST_FULL_RATE = 2e-4
 
 
@@ -32,13 +35,20 @@ def _schedule_refuses(c: ConfigValues) -> str:
     return wrong
 
 
+def _greedy_floor(c: ConfigValues) -> float:
+    """The least learning rate of the greedy schedule."""
+    floor = (c.optimizer.lr_scheduler_kwargs or {}).get("min_lr", GREEDY_FLOOR)
+    return floor if isinstance(floor, int | float) else 0.0
+
+
 def _optimizer_refuses(c: ConfigValues) -> str:
     """The same of an optimizer."""
     kind, given = c.optimizer.optim, optimizer_options(c.optimizer.optim_args)
     if kind not in OPTIMIZERS:
         return ""
     wrong = rejected_options("optim_args", given, OPTIMIZERS[kind], f"The optimizer {kind}")
-    below = next((name for name, value in given.items() if not wrong and value < 0), None)
+    numbers = {name: value for name, value in given.items() if not isinstance(value, str)}
+    below = next((name for name, value in numbers.items() if not wrong and value < 0), None)
     if below is not None:
         return f"`{below}` in `optim_args` is {show(given[below])}. Expected a number of at least 0."
     if not wrong and given.get("nesterov") and (not given.get("momentum") or given.get("dampening")):
@@ -61,11 +71,32 @@ OPTIMIZATION = (
     ),
     Rule(
         ("lr_scheduler_type", "eval_strategy"),
-        lambda c: c.optimizer.lr_scheduler_type == "reduce_lr_on_plateau" and c.training.eval_strategy == "no",
+        lambda c: c.optimizer.lr_scheduler_type in BY_EVALUATION and c.training.eval_strategy == "no",
         "This schedule depends on the evaluation loss, but `eval_strategy` is no.",
         (
             Fix("Use the cosine schedule", {"lr_scheduler_type": "cosine"}),
             Fix("Evaluate each epoch", {"eval_strategy": "epoch", "val_size": 0.05, "eval_dataset": None}),
+        ),
+    ),
+    Rule(
+        ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate"),
+        lambda c: c.optimizer.lr_scheduler_type == "greedy" and c.optimizer.learning_rate <= _greedy_floor(c),
+        lambda c: (
+            f"The greedy schedule never goes below its `min_lr` of {exact(_greedy_floor(c))}, and the learning rate is "
+            f"{exact(c.optimizer.learning_rate)}: it could only rise. Expected a lower `min_lr` in "
+            "`lr_scheduler_kwargs`."
+        ),
+        lambda c: (
+            Fix(
+                "Set min_lr to a tenth of the rate",
+                {
+                    "lr_scheduler_kwargs": {
+                        **(c.optimizer.lr_scheduler_kwargs or {}),
+                        "min_lr": c.optimizer.learning_rate / 10,
+                        "max_lr": c.optimizer.learning_rate * 10,
+                    }
+                },
+            ),
         ),
     ),
     Rule(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from llf_core.optimizers.optimizer import build_optimizer
 from llf_core.runs.step_counters import step_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor, nn
     from torch.utils.data import DataLoader
-    from transformers import TrainingArguments
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from llf_core.optimizers.optimizer import ParameterGroup
     from llf_core.stages.base.stage import Stage
@@ -34,6 +34,29 @@ def inner_optimizer(optimizer: Any) -> Any:
 
 ENDLESS = 1_000_000
 """More epochs than any run has."""
+
+
+class ResultWeights(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Gives the model the weights of a result at the end of an epoch, before the Trainer may load the best ones."""
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - what the Trainer passes
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,  # noqa: ARG002
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        """Switch an optimizer that trains other weights than it evaluates.
+
+        Args:
+            args: not used.
+            state: not used.
+            control: not used.
+            optimizer: the Trainer's.
+        """
+        if hasattr(inner_optimizer(optimizer), "eval"):
+            inner_optimizer(optimizer).eval()
 
 
 class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
@@ -58,6 +81,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
         """Create the trainer. Arguments are the stage and those of `transformers.Trainer`."""
         super().__init__(**kwargs)
+        self.add_callback(ResultWeights())
         self.stage = stage
         self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
@@ -98,6 +122,21 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         if norm is not None and "grad_norm" in logs:
             logs["grad_norm"] = norm.item()
         super().log(logs, start_time)
+
+    def use_result_weights(self) -> None:
+        """Give the model the weights of a result, where the optimizer trains others; the next step takes them back."""
+        if self.optimizer is not None and hasattr(inner_optimizer(self.optimizer), "eval"):
+            inner_optimizer(self.optimizer).eval()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model as `transformers.Trainer` does, with the weights of a result.
+
+        Args:
+            output_dir: see `transformers.Trainer.save_model`.
+            _internal_call: see `transformers.Trainer.save_model`.
+        """
+        self.use_result_weights()
+        super().save_model(output_dir, _internal_call)
 
     def _parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
         """Trained parameters with weight decay, and those without (norms and biases), as the Trainer groups them."""
@@ -205,6 +244,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         schedule: Any = self.lr_scheduler
         if hasattr(schedule, "base_lrs"):
             schedule.base_lrs = [group["initial_lr"] for group in groups]
+        elif hasattr(schedule, "_last_lr"):
+            schedule._last_lr = [group["lr"] for group in groups]  # noqa: SLF001 - what it saves and restores
         self.peak_rate = rate
         self._follow_schedule()
 

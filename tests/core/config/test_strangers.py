@@ -93,12 +93,13 @@ def test_options_that_a_schedule_does_not_take_are_told_before_a_start(kind, opt
 
 def test_the_options_are_those_of_transformers():
     from torch.optim.lr_scheduler import ReduceLROnPlateau
-    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
     from transformers.trainer_pt_utils import AcceleratorConfig
 
     ours = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
     for kind in SCHEDULERS:
-        function = ReduceLROnPlateau if kind == "reduce_lr_on_plateau" else TYPE_TO_SCHEDULER_FUNCTION[kind]
+        function = {"reduce_lr_on_plateau": ReduceLROnPlateau, "greedy": GreedyLR}.get(kind)
+        function = function or TYPE_TO_SCHEDULER_FUNCTION[kind]
         if kind in SCHEDULES or set(signature(function).parameters) - ours:
             assert set(SCHEDULES[kind]) == set(signature(function).parameters) - ours, kind
     assert set(ACCELERATE) == {one.name for one in fields(AcceleratorConfig)}

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
-from llf_core.config.declarations.optimizers.low_rank import check_projections, moment_bytes, projected, width
+from llf_core.config.declarations.optimizers.low_rank import check_projections, moment_bytes, projected
 from llf_core.config.option import Names, Section, option
 from llf_core.config.registry import base_optimizer_of
 
@@ -97,24 +97,25 @@ def projections(shape: tuple[int, ...], rank: int, side: str) -> tuple[list[tupl
     return ([right], (*outer, rows, right[-2])) if side == "right" else ([left], (*outer, left[-1], columns))
 
 
-def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> OptimizerMemory:
+def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
     """Estimate the memory of projections, moments and gradients (GaLore, arXiv 2403.03507, table 1).
 
     Args:
-        config: the options and the precision.
+        config: the options.
         shapes: shape of each trained parameter, by name.
+        width: bytes of one of their values, and of the state.
 
     Returns:
         Bytes of the state, and the number of gradients that exist at a time.
     """
-    options, base, value = config.options(GaLoreOptions), base_optimizer_of(config).name, width(config)
+    options, base = config.options(GaLoreOptions), base_optimizer_of(config).name
     chosen = projected(shapes, options.galore_target, options.galore_rank)
     state = 0.0
     for name, shape in shapes.items():
         matrices, small = (
             projections(shape, options.galore_rank, options.galore_proj_type) if name in chosen else ([], shape)
         )
-        state += value * sum(map(math.prod, matrices)) + moment_bytes(base, small, value)
+        state += width * sum(map(math.prod, matrices)) + moment_bytes(base, small, width)
     sizes = [math.prod(shape) for shape in shapes.values()]
     return OptimizerMemory(state, max(sizes, default=0) if options.galore_layerwise else sum(sizes))
 

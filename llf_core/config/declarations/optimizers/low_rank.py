@@ -11,8 +11,6 @@ from llf_core.config.weight_shapes import LAYER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.config.values import ConfigValues
-
 ALL = "all"
 MATRICES = (2, 3)
 """Dimensions of a linear layer's weight, and of one that holds all experts of a layer."""
@@ -101,12 +99,7 @@ def _problem(key: str, value: object, message: str, fix: Fix) -> Problem:
     return Problem("unresolved", key, value, message, (fix,), keys=(key, "model_name_or_path"))
 
 
-def width(config: ConfigValues) -> int:
-    """Bytes of a value of optimizer state, which has the dtype of the trained weights: 2 or 4."""
-    return 2 if config.get("pure_bf16") else 4
-
-
-def moment_bytes(base: str, shape: tuple[int, ...], value: int) -> float:
+def moment_bytes(base: str, shape: tuple[int, ...], width: int) -> float:
     """Bytes of the moments of a gradient: two of its shape as in Adam, or what the base optimizer keeps instead.
 
     Adafactor (arXiv 1804.04235, section 3) keeps a row and a column of float32. 8-bit optimizers (arXiv 2110.02861)
@@ -115,7 +108,7 @@ def moment_bytes(base: str, shape: tuple[int, ...], value: int) -> float:
     Args:
         base: name of the optimizer that computes with them.
         shape: shape of the gradient.
-        value: bytes of a value that is kept in full.
+        width: bytes of a value that is kept in full.
     """
     size = math.prod(shape)
     if base == "adafactor":
@@ -123,4 +116,4 @@ def moment_bytes(base: str, shape: tuple[int, ...], value: int) -> float:
         return 4 * factored
     if "8bit" in base and size >= SMALLEST_8BIT:
         return 2 * EIGHT_BIT * size
-    return 2 * value * size
+    return 2 * width * size

@@ -1,0 +1,168 @@
+"""BAdam: Adam on one block of parameters at a time (arXiv 2404.02827)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
+from llf_core.config.option import Section, option
+from llf_core.config.problem import Fix, Problem
+from llf_core.config.rule import Rule
+from llf_core.config.weight_shapes import LAYER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.values import ConfigValues
+
+MASTER_BYTES = 4
+SMALL = 100
+"""Parameters of fewer values are updated whole in the mode `ratio`."""
+
+
+class BAdamOptions(Section):
+    """Options of BAdam."""
+
+    use_badam: bool = option(
+        False,
+        label="Use BAdam",
+        help="Selects BAdam, as `optim: badam` does.",
+        source="LLaMA-Factory",
+    )
+    badam_mode: Literal["layer", "ratio"] = option(
+        "layer",
+        label="BAdam mode",
+        help="`layer` trains one layer at a time; `ratio` a share of the values of each weight.",
+        choices=("layer", "ratio"),
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    badam_start_block: int | None = option(
+        None,
+        unset="auto",
+        label="First block",
+        help="Layer that is trained first, counted from 0.",
+        minimum=0,
+        source="LLaMA-Factory",
+    )
+    badam_switch_mode: Literal["ascending", "descending", "random", "fixed"] = option(
+        "ascending",
+        label="Order of blocks",
+        help="Which layer follows: the next, the one before, one drawn at random without repetition, or the same.",
+        choices=("ascending", "descending", "random", "fixed"),
+        source="LLaMA-Factory",
+    )
+    badam_switch_interval: int = option(
+        50,
+        label="Steps per block",
+        help="Steps for which a layer is trained before the next follows. -1 never switches.",
+        unit="steps",
+        minimum=-1,
+        source="LLaMA-Factory",
+    )
+    badam_update_ratio: float = option(
+        0.05,
+        label="Updated share",
+        help="Share of the values of each weight that is trained at a time, in the mode `ratio`.",
+        above=0,
+        maximum=1,
+        source="LLaMA-Factory",
+    )
+    badam_mask_mode: Literal["adjacent", "scatter"] = option(
+        "adjacent",
+        label="Updated values",
+        help="Which values of a weight: adjacent ones, or ones drawn at random. In the mode ratio.",
+        choices=("adjacent", "scatter"),
+        source="LLaMA-Factory",
+    )
+    badam_verbose: int = option(
+        0,
+        label="BAdam's log",
+        help="1 logs each block when it begins, 2 its parameters too.",
+        minimum=0,
+        maximum=2,
+        source="LLaMA-Factory",
+    )
+
+
+def block_indices(names: Mapping[str, object]) -> list[int]:
+    """Indices of the layers that have parameters among names, ascending.
+
+    Args:
+        names: of trained parameters.
+    """
+    return sorted({int(found.group(1)) for name in names if (found := LAYER.search(f".{name}"))})
+
+
+def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
+    """Compute the memory of the moments, float32 copies and gradients of the largest block, or of a share of all.
+
+    Args:
+        config: for the options.
+        shapes: shape of each trained parameter by name.
+        width: bytes of a value of them.
+    """
+    options = config.options(BAdamOptions)
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    if options.badam_mode == "ratio":
+        index = 8 if options.badam_mask_mode == "scatter" else 0
+        kept = sum(size if size < SMALL else options.badam_update_ratio * size for size in sizes.values())
+        return OptimizerMemory(kept * (2 * width + index), sum(sizes.values()))
+    blocks: dict[str, int] = {}
+    for name, size in sizes.items():
+        if found := LAYER.search(f".{name}"):
+            blocks[found.group(1)] = blocks.get(found.group(1), 0) + size
+    largest = max(blocks.values(), default=0)
+    master = MASTER_BYTES if width < MASTER_BYTES else 0
+    return OptimizerMemory(largest * (2 * MASTER_BYTES + master), largest)
+
+
+def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+    """Check that there are blocks, and the first one among them.
+
+    Args:
+        config: for the options.
+        shapes: shape of each weight by name.
+    """
+    options = config.options(BAdamOptions)
+    count, start = len(block_indices(shapes)), options.badam_start_block
+    if options.badam_mode != "layer" or (count and (start is None or start < count)):
+        return None
+    if not count:
+        message = "BAdam trains one layer at a time, and no parameter is inside a layer. Expected `badam_mode: ratio`."
+        fix = Fix("Use the mode ratio", {"badam_mode": "ratio"})
+        return Problem("unresolved", "badam_mode", "layer", message, (fix,), keys=("badam_mode", "model_name_or_path"))
+    message = f"`badam_start_block` is {start}, and {count} layers are trained. Expected 0 to {count - 1}."
+    fix = Fix("Remove it", {"badam_start_block": None})
+    keys = ("badam_start_block", "model_name_or_path")
+    return Problem("unresolved", "badam_start_block", start, message, (fix,), keys=keys)
+
+
+RULES = (
+    Rule(
+        ("badam_switch_interval",),
+        lambda config: config.options(BAdamOptions).badam_switch_interval == 0,
+        "`badam_switch_interval` is 0. Expected an integer of at least 1, or -1 to train one block only.",
+        (Fix("Set to 50", {"badam_switch_interval": 50}),),
+    ),
+)
+BADAM = OptimizerDeclaration(
+    name="badam",
+    label="BAdam",
+    implementation="llf_core.optimizers.badam:BAdam",
+    options=BAdamOptions,
+    rules=RULES,
+    summary=(
+        "AdamW on one layer at a time: gradients and state of one layer only, and a shorter backward pass. Take it to "
+        "train a whole model in little more than its weights."
+    ),
+    paper="arXiv 2404.02827",
+    switch="use_badam",
+    bases=("adamw_torch_fused", "adamw_torch"),
+    memory=memory,
+    trains_adapters=False,
+    keeps_masters=True,
+    one_process=lambda _: True,
+    check_shapes=check_shapes,
+)
