@@ -186,7 +186,7 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
 def free_bytes(given: Path | str | None = None) -> int:
     """Free bytes on the disk of `LLF_HOME`, or of another folder, which need not exist yet.
 
-    The form and `llf env` show it, since a run that fills the disk fails.
+    `llf env` shows it, since a run that fills the disk fails.
 
     Raises:
         OSError: the disk cannot be examined.

@@ -135,7 +135,7 @@ SUPERVISOR_POINTS = [
 def test_the_supervisor_at_every_write(command, point):
     folder = create_run("a: 1\n", "fault")
     try:
-        start_supervisor(folder, {"LLF_FAULT": f"{point}@supervise"}, command(folder, "brief"))
+        start_supervisor(folder, {"LLF_FAULT": f"{point}@supervisor_process"}, command(folder, "brief"))
     except RuntimeError as error:
         assert "did not start" in str(error)  # noqa: PT017 - some points come before the first word, some after
     run = Run(folder)
@@ -150,7 +150,7 @@ def test_a_supervisor_that_dies_at_its_first_word_is_an_error_at_once(command, p
     folder = create_run("a: 1\n", "fault")
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="did not start"):
-        start_supervisor(folder, {"LLF_FAULT": f"{point}@supervise"}, command(folder, "brief"))
+        start_supervisor(folder, {"LLF_FAULT": f"{point}@supervisor_process"}, command(folder, "brief"))
     assert time.monotonic() - began < 20
     run = Run(folder)
     assert run.state == "failed"
@@ -160,7 +160,7 @@ def test_a_supervisor_that_dies_at_its_first_word_is_an_error_at_once(command, p
 def test_a_trainer_starts_only_when_it_is_written_down(command):
     """Killed between fork and record, the supervisor leaves a trainer that nobody knows: it must not run."""
     folder = create_run("a: 1\n", "fault")
-    start_supervisor(folder, {"LLF_FAULT": "trainer.forked:1@supervise"}, command(folder, "brief"))
+    start_supervisor(folder, {"LLF_FAULT": "trainer.forked:1@supervisor_process"}, command(folder, "brief"))
     run = Run(folder)
     assert wait_until_gone(run).state == "lost"
     time.sleep(1)

@@ -141,7 +141,7 @@ def test_a_request_is_there_whole_or_not_at_all(folder, python, point, there):
 
 
 def test_a_fault_can_be_meant_for_one_program(folder, python):
-    assert python(SEND, folder.path, fault="control.written:1@supervise").returncode == 0
+    assert python(SEND, folder.path, fault="control.written:1@supervisor_process").returncode == 0
 
 
 def test_without_the_variable_nothing_happens(folder, python, tmp_path):
