@@ -74,6 +74,8 @@ class Prepared:
     def fill(self, cutoff: int) -> float:
         """Fraction of the packed rows' capacity that holds tokens, which tells whether packing pays.
 
+        Not available for streamed data, whose rows are packed while they are read.
+
         Args:
             cutoff: `cutoff_len`.
 
@@ -82,6 +84,7 @@ class Prepared:
 
         Raises:
             ValueError: packing is off, and an example is longer than `cutoff`.
+            AttributeError: the data is streamed.
         """
         if "rejected_ids" in self.examples.column_names:  # pairs are never packed
             return 0.0

@@ -64,6 +64,8 @@ def is_tokenizer_error(error: Exception) -> bool:
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Refuse a tokenizer that would make texts grow without bound, or that fails on some texts.
 
+    Either would end or exhaust the process in the middle of a preparation, where it cannot be interrupted.
+
     Args:
         tokenizer: as loaded; slow tokenizers, written in Python, are not checked.
         name: name of the model, for the message.

@@ -42,8 +42,8 @@ class Alpaca(DatasetFormat):
             The conversation.
 
         Raises:
-            BadExample: there is no question or no answer, both answers of a pair are equal, a cell is not text, or the
-                history is not a list of pairs.
+            BadExample: there is no question or no answer, both answers of a pair are equal, a cell is not text, the
+                label is neither true nor false, or the history is not a list of pairs.
         """
         cell = {key: row.get(column) for key, column in columns.items()}
         messages: list[Message] = []
