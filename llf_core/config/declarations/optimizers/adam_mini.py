@@ -26,12 +26,17 @@ class AdamMiniOptions(Section):
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Compute the memory of a first moment for each value, and of a second one for each row at most.
+    """Estimate the memory of a first moment for each value, and of a second one for each row at most, for the forecast.
+
+    Adam-mini (arXiv 2406.16793) keeps one second moment for each head, row or token.
 
     Args:
         config: not used.
-        shapes: shape of each trained parameter by name.
-        width: bytes of a value of them, and of the state.
+        shapes: shape of each trained parameter, by name.
+        width: bytes of one of their values, and of the state.
+
+    Returns:
+        Bytes of the state, and the number of gradients.
     """
     del config
     sizes = sum(map(math.prod, shapes.values()))

@@ -19,12 +19,17 @@ HALF = 2
 
 
 def stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Compute the memory of two moments, and of what rounding lost of weights with few bits.
+    """Estimate the memory of StableAdamW: two moments, and the rounding errors of half-precision weights (Kahan summation).
+
+    For the forecast. The optimizer is that of arXiv 2304.13013.
 
     Args:
-        config: for `optim_args`.
-        shapes: shape of each trained parameter by name.
-        width: bytes of a value of them, and of the state.
+        config: `optim_args`.
+        shapes: shape of each trained parameter, by name.
+        width: bytes of one of their values, and of the state.
+
+    Returns:
+        Bytes of the state, and the number of gradients.
     """
     given = optimizer_options(config.optimizer.optim_args)
     size = sum(map(math.prod, shapes.values()))
@@ -32,12 +37,18 @@ def stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], w
 
 
 def any_precision_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Compute the memory of moments in the dtypes of `optim_args`.
+    """Estimate the memory of moments, and of Kahan summation, in the dtypes that `optim_args` names, for the forecast.
 
     Args:
-        config: for `optim_args`.
-        shapes: shape of each trained parameter by name.
+        config: `optim_args`.
+        shapes: shape of each trained parameter, by name.
         width: not used.
+
+    Returns:
+        Bytes of the state, and the number of gradients.
+
+    Raises:
+        KeyError: a dtype is not known, which a rule reports before.
     """
     del width
     given = optimizer_options(config.optimizer.optim_args)

@@ -92,12 +92,17 @@ class ApolloOptions(Section):
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Compute the memory of moments, of projections that are not random, and of gradients.
+    """Estimate the memory of moments, of projections that are not random, and of gradients, for the forecast.
+
+    APOLLO (arXiv 2412.05270) draws random projections again from a seed, so only those of an SVD are kept.
 
     Args:
-        config: for the options.
-        shapes: shape of each trained parameter by name.
-        width: bytes of a value of them, and of the state.
+        config: the options.
+        shapes: shape of each trained parameter, by name.
+        width: bytes of one of their values, and of the state.
+
+    Returns:
+        Bytes of the state, and the number of gradients that exist at a time.
     """
     options = config.options(ApolloOptions)
     chosen = projected(shapes, options.apollo_target, options.apollo_rank)
@@ -113,11 +118,14 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that targets are there, and that the rank is not above them.
+    """Check that the targets exist and that the rank is at most their shorter side, before the model is loaded.
 
     Args:
-        config: for the options.
-        shapes: shape of each weight by name.
+        config: the options.
+        shapes: shape of each weight, by name.
+
+    Returns:
+        The problem; None if there is none.
     """
     options = config.options(ApolloOptions)
     return check_projections(shapes, options.apollo_target, options.apollo_rank, "apollo")

@@ -87,21 +87,26 @@ class BAdamOptions(Section):
 
 
 def block_indices(names: Mapping[str, object]) -> list[int]:
-    """Indices of the layers that have parameters among names, ascending.
+    """Indices of the layers that have trained parameters, ascending: BAdam trains one of them at a time.
 
     Args:
-        names: of trained parameters.
+        names: names of the trained parameters.
     """
     return sorted({int(found.group(1)) for name in names if (found := LAYER.search(f".{name}"))})
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Compute the memory of the moments, float32 copies and gradients of the largest block, or of a share of all.
+    """Estimate the memory of the moments, float32 copies and gradients of the largest block, or of a share of all.
+
+    For the forecast. Only the block in training has a state (BAdam, arXiv 2404.02827).
 
     Args:
-        config: for the options.
-        shapes: shape of each trained parameter by name.
-        width: bytes of a value of them.
+        config: the options.
+        shapes: shape of each trained parameter, by name.
+        width: bytes of one of their values.
+
+    Returns:
+        Bytes of the state, and the number of gradients that exist at a time.
     """
     options = config.options(BAdamOptions)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -119,11 +124,14 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that there are blocks, and the first one among them.
+    """Check that the model has layers to train one at a time, and that the first one is among them.
 
     Args:
-        config: for the options.
-        shapes: shape of each weight by name.
+        config: the options.
+        shapes: shape of each weight, by name.
+
+    Returns:
+        The problem; None if there is none.
     """
     options = config.options(BAdamOptions)
     count, start = len(block_indices(shapes)), options.badam_start_block

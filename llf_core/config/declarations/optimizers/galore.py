@@ -98,7 +98,7 @@ def projections(shape: tuple[int, ...], rank: int, side: str) -> tuple[list[tupl
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of projections, moments and gradients (GaLore, arXiv 2403.03507, table 1).
+    """Estimate the memory of projections, moments and gradients (GaLore, arXiv 2403.03507, table 1), for the forecast.
 
     Args:
         config: the options.

@@ -17,12 +17,17 @@ WIDTH = 4
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Compute the memory of AdaLOMO's factored second moment, and of one gradient.
+    """Estimate the memory of AdaLOMO's factored second moment, and of one gradient, for the forecast.
+
+    It keeps a row and a column of float32 for each matrix (AdaLOMO, arXiv 2310.10195, as Adafactor does).
 
     Args:
         config: not used.
-        shapes: shape of each trained parameter by name.
+        shapes: shape of each trained parameter, by name.
         width: not used.
+
+    Returns:
+        Bytes of the state, and the number of gradients that exist at a time.
     """
     del config, width
     factors = sum(

@@ -30,22 +30,27 @@ class MuonOptions(Section):
 
 
 def is_hidden(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether Muon trains a parameter: a matrix that is neither an embedding nor a head.
+    """Whether Muon trains a parameter: a matrix that is neither an embedding nor a head; AdamW trains the others.
 
     Args:
-        name: of the parameter.
+        name: name of the parameter.
         shape: its shape.
     """
     return len(shape) == MATRIX and not any(part in name for part in ADAMW_NAMES)
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Compute the memory of one momentum for hidden matrices and two moments for all else.
+    """Estimate the memory of one momentum for hidden matrices and two moments for all others, for the forecast.
+
+    As in Muon (arXiv 2502.16982), which uses AdamW for the others.
 
     Args:
         config: not used.
-        shapes: shape of each trained parameter by name.
-        width: bytes of a value of them, and of the state.
+        shapes: shape of each trained parameter, by name.
+        width: bytes of one of their values, and of the state.
+
+    Returns:
+        Bytes of the state, and the number of gradients.
     """
     del config
     kept = sum((1 if is_hidden(name, shape) else 2) * math.prod(shape) for name, shape in shapes.items())
