@@ -16,6 +16,7 @@ from llf_core import NO_WINDOWS
 from llf_core.cli.environment import env, version
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
 from llf_core.cli.inspect import inspect
+from llf_core.cli.model_parameters import parameters
 from llf_core.cli.runs.bin import runs_clean, runs_delete, runs_restore
 from llf_core.cli.runs.look import runs_list, runs_show
 from llf_core.cli.runs.requests import runs_checkpoint, runs_evaluate, runs_kill, runs_sample, runs_set, runs_stop
@@ -60,6 +61,7 @@ app.add_typer(runs_app, name="runs")
 app.command()(train)
 app.command()(validate)
 app.command()(inspect)
+app.command()(parameters)
 app.command()(env)
 app.command()(demo)
 app.command()(version)

@@ -26,13 +26,20 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """
     total = trainable = 0
     for parameter in model.parameters():
-        count = parameter.numel()
-        packed = getattr(parameter, "quant_state", None)
-        if packed is not None:
-            count = packed.shape.numel()
+        count = parameter_size(parameter)
         total += count
         trainable += count if parameter.requires_grad else 0
     return total, trainable
+
+
+def parameter_size(parameter: nn.Parameter) -> int:
+    """Number of values of a parameter of any shape; 4-bit weights count unpacked, since a byte stores two of them.
+
+    Args:
+        parameter: of a model, quantized by bitsandbytes or not.
+    """
+    packed = getattr(parameter, "quant_state", None)
+    return int(parameter.numel() if packed is None else packed.shape.numel())
 
 
 def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

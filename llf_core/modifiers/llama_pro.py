@@ -62,7 +62,8 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
     except ValueError as error:
         raise ModelError(str(error)) from error
     blocks = block_list(model)
-    before = _logits(model)
+    # Without weights there is nothing to compare: the model is made to see its parameters alone.
+    before = None if model.device.type == "meta" else _logits(model)
     for place in reversed(copied):
         blocks.insert(place + 1, _identity(blocks[place]))
     for place, block in enumerate(blocks):
@@ -70,7 +71,7 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
             if hasattr(module, "layer_idx"):
                 vars(module)["layer_idx"] = place
     _lengthen(model, depth, copied)
-    difference = (_logits(model) - before).abs().max().item()
+    difference = 0.0 if before is None else (_logits(model) - before).abs().max().item()
     if not difference <= 0.0:
         raise ModelError(
             f"{type(model).__name__} cannot be expanded by LLaMA Pro: with inserted blocks its logits differ by "

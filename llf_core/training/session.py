@@ -59,6 +59,7 @@ from llf_core.training.failures import explain_failure
 from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.metrics_callback import MetricsCallback
+from llf_core.training.parameter_map import parameter_map
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
 from llf_core.training.result_export import ExportError, check_output_dir, export_result
 from llf_core.training.sample_callback import SamplePrompts
@@ -221,7 +222,14 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
     check_flattened(config, flattens=accelerated.flattens, why=accelerated.why)
     parameters, trainable = count_parameters(model)
-    writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
+    writer.event(
+        "model",
+        parameters=parameters,
+        trainable=trainable,
+        dtype=plan.dtype,
+        device=plan.device,
+        map=parameter_map(model).json()["rows"],
+    )
     logger.info(f"{trainable:,} of {parameters:,} parameters are trainable.")
     return TrainingContext(
         config=config,

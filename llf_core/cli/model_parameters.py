@@ -1,0 +1,51 @@
+"""`llf parameters`: shows which parameters of a model a config trains."""
+
+from typing import TYPE_CHECKING
+
+from llf_core.cli.checked_config import load_config
+from llf_core.cli.parameters import ConfigFile, Json, Overrides
+from llf_core.cli.terminal import err, out, print_json
+
+if TYPE_CHECKING:
+    from llf_core.training.parameter_map import ModuleRow
+
+
+def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Show which modules and layers a config trains, and how many parameters. No weights are loaded.
+
+    Raises:
+        Exit: the config has errors.
+        OSError: a weight file of the model cannot be read.
+        ModelError: the model's architecture is not known, or the method does not fit it.
+    """
+    checked = load_config(config, overrides)
+    with err.status("Reading the model's architecture…"):
+        from llf_core.training.parameter_map import map_of_config
+
+        found = map_of_config(checked)
+    if as_json:
+        print_json(found.json())
+        return
+    from rich.table import Table
+
+    table = Table("module", "layers", "parameters", "trained", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in found.rows:
+        table.add_row(row.module, _layers(row), f"{row.parameters:,}", f"{row.trained:,}" if row.trained else "")
+    out.print(table)
+    share = found.trained / max(1, found.parameters)
+    out.print(f"{found.trained:,} of {found.parameters:,} parameters are trained ({share:.2%}).")
+
+
+def _layers(row: "ModuleRow") -> str:
+    """Its states and their layers: `adapter 0-29 (quantized)`."""
+    from llf_core.training.parameter_map import layer_ranges
+
+    told = []
+    for state, layers in row.states.items():
+        runs = [
+            str(first) if first == last else f"{first}-{last}" for first, last in layer_ranges(layers) if first >= 0
+        ]
+        told.append(f"{state} {', '.join(runs)}".strip())
+    return "; ".join(told) + (" (quantized)" if row.quantized and "quantized" not in row.states else "")
