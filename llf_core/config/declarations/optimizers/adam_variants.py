@@ -19,9 +19,9 @@ HALF = 2
 
 
 def stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of StableAdamW: two moments, and the rounding errors of half-precision weights (Kahan summation).
+    """Estimate the memory of StableAdamW (arXiv 2304.13013), for the forecast.
 
-    For the forecast. The optimizer is that of arXiv 2304.13013.
+    Two moments, and with Kahan summation the rounding errors of half-precision weights.
 
     Args:
         config: `optim_args`.
