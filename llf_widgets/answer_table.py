@@ -37,16 +37,18 @@ class Answers(list[Answer]):
 
 
 def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *, trust: bool = False) -> Answers:
-    """Generate greedy answers of a finished run's base and tuned model, in a child process.
+    """Generate completions of a finished run's base and tuned model, to see side by side what training changed.
+
+    Decoding is greedy, so the result can be repeated. The models are loaded in a child process.
 
     Args:
         run: a run or its id.
         prompts: user messages, each a separate conversation.
-        max_new_tokens: maximum length of an answer in tokens.
+        max_new_tokens: maximum length of a completion in tokens.
         trust: allow Python code that comes with the model, permanently.
 
     Returns:
-        The answers, displayed as a table; also stored in the run's `samples.jsonl`.
+        The completions, displayed as a table; also stored in the run's `samples.jsonl`.
 
     Raises:
         RuntimeError: the run has no result; the message has the reason.
@@ -59,12 +61,17 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *,
 
 
 def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> Losses:
-    """Compute the evaluation loss of a finished run's base and tuned model, in a child process.
+    """Compute the evaluation loss of a finished run's base and tuned model on the same examples.
+
+    The models are loaded in a child process, so the kernel's memory is not affected.
 
     Args:
         run: a run or its id.
         data: data set in the format of `eval_dataset`. Default: the run's validation data.
         trust: allow Python code that comes with the model or the run, permanently.
+
+    Returns:
+        Mean loss of each, over what the stage counts (trained tokens, pairs or answers), and the number of examples.
 
     Raises:
         RuntimeError: the run has no result, or there is no validation data; the message has the reason.

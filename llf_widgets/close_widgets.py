@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 
 def close_descendants(view: DOMWidget) -> None:
-    """Close all descendants of a view and their layouts, which ipywidgets leaves open."""
+    """Close all descendants of a view and their layouts.
+
+    ipywidgets closes only the widget itself, so the models of a closed view would stay in the kernel and in the page.
+    """
     for part in getattr(view, "children", ()):
         close_descendants(part)
         part.close()

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 
 def allow_code(code: Iterable[Mapping[str, Any]]) -> str:
-    """Record that the reader allows code as displayed; if it has changed since, views ask again.
+    """Record that the user allows code as displayed, so that the next process runs it without asking.
+
+    The permission is for a folder and the hash of its content: if the code changes, views ask again.
 
     Args:
-        code: code as returned by `llf_core.runs.foreign_code.ForeignCode.json`.
-        of: `LLF_HOME`. Default: from the environment.
+        code: entries as returned by `llf_core.runs.foreign_code.ForeignCode.json`, each with `folder` and `sha256`.
+
+    Returns:
+        Why the permission could not be stored, to be shown in the view; empty on success.
 
     Raises:
-        OSError: the permission cannot be stored.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     try:
         for one in code:

@@ -13,8 +13,8 @@ class FrontEnd(anywidget.AnyWidget):
     """A widget that receives kernel messages however late the page has loaded its module.
 
     anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model
-    never receives messages, without an error. `ensureConnected` in `labextension/widgets/shared/initialize.js` works
-    around this; it needs the model's id.
+    never receives messages, without an error. `ensureConnected` in `labextension/widgets/shared/initialize.js` connects
+    it again; for this it needs the id of the widget's comm, which the trait `_comm_id` holds.
     """
 
     _comm_id = traitlets.Unicode(help="The id of the widget's model").tag(sync=True)
@@ -24,7 +24,7 @@ class FrontEnd(anywidget.AnyWidget):
         super().__init__(model_id=own, _comm_id=own, **values)
 
     def widget_mimebundle(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget's own MIME bundle and its metadata, to which a view adds what hosts without widgets show.
+        """The MIME bundle that anywidget makes, for views that add static text for saved notebooks to it.
 
         Args:
             options: IPython's display options, passed on to anywidget.

@@ -14,31 +14,50 @@ if TYPE_CHECKING:
 
 
 def home_hash(folder: Path | None = None) -> str:
-    """SHA-256 (hex) of the resolved path of LLF_HOME: comparable without revealing the path."""
+    """SHA-256 (hex) of the resolved path of LLF_HOME.
+
+    Page, server and kernel compare it to find out whether they use the same runs, without sending the path to the page.
+
+    Args:
+        folder: the folder. Default: `LLF_HOME` from the environment.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
     return hashlib.sha256(str((folder or home()).resolve()).encode()).hexdigest()
 
 
 def display_runs_path() -> str:
-    """The runs folder for display, the home directory as `~`: `~/.llf/runs`."""
+    """The runs folder for display, such as `~/.llf/runs`.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
     return display_path(home().resolve() / "runs")
 
 
 def display_path(path: Path) -> str:
-    """A path for display, the home directory as `~`."""
+    """A path for display, with `~` for the home directory, so that screenshots and notebooks do not show user names.
+
+    Raises:
+        RuntimeError: the system does not know the user's home directory.
+    """
     user = Path.home().resolve()
     return f"~/{path.relative_to(user)}" if path.is_relative_to(user) else str(path)
 
 
 def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
-    """The folder of a run given as a `Run`, id, or path.
+    """The folder of a run in any form in which a user may name it: what `llf.train` returned, an id, or a path.
 
     Args:
-        run: the run.
-        home: `LLF_HOME`. Default: from the environment.
+        run: the run. A string with a separator, and any `Path`, is the path of a run folder.
+        home: `LLF_HOME`, for ids. Default: from the environment.
 
     Raises:
-        FileNotFoundError: the run does not exist.
+        FileNotFoundError: the run does not exist; for an id the message has the closest one.
+        ValueError: the id is invalid.
         TypeError: the type is not supported.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     if isinstance(run, RunFolder):
         return run
@@ -56,7 +75,20 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
 
 
 def server_mismatches(server: dict[str, Any]) -> list[str]:
-    """Sentences about differences between this kernel and a server's answer to `llf/api/version`."""
+    """Compare this kernel with the Jupyter server.
+
+    A server of another version or with another LLF_HOME shows other runs in the panel than the notebook starts.
+
+    Args:
+        server: the server's response to `llf/api/version`.
+
+    Returns:
+        One sentence for each difference, with what to do; empty if there is none.
+
+    Raises:
+        KeyError: the response lacks `llf`, `home` or `folder`.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
     problems = []
     if server["llf"] != __version__:
         problems.append(

@@ -30,14 +30,19 @@ MAX_ROWS = 20
 
 @magics_class
 class LLFMagics(Magics):
-    """The magics of `%load_ext llf_widgets`."""
+    """The magics of `%load_ext llf_widgets`: the commands needed most often, without an import or a terminal."""
 
     @line_magic
     def llf(self, line: str) -> Any:
         """List, show and control runs; `%llf help` lists the commands.
 
+        Returns:
+            A `Monitor` for `%llf monitor`, which IPython displays; None for commands that print.
+
         Raises:
-            UsageError: the command is unknown or cannot be carried out.
+            UsageError: the command is unknown, or the run does not exist or does not allow it. IPython shows it without
+                a traceback.
+            ValueError: a quotation mark is not closed.
         """
         arguments = shlex.split(line)
         name = arguments[0] if arguments else "help"
@@ -51,14 +56,16 @@ class LLFMagics(Magics):
 
     @cell_magic
     def llf_train(self, line: str, cell: str) -> None:
-        """Start a run from YAML and show it; an argument names the variable that receives the run.
+        """Start a run from YAML and show its monitor below the cell, so that a config needs no Python around it.
 
         Args:
-            line: name of the variable; may be empty.
+            line: name of the variable that receives the run; may be empty.
             cell: the config as YAML.
 
         Raises:
-            UsageError: the config has errors, or the name is invalid.
+            UsageError: the config has errors, the name is invalid, or a folder cannot be written.
+            RuntimeError: the supervisor does not start.
+            ValueError: two reward functions have the same name.
         """
         from llf_core.config import ConfigError
         from llf_widgets.start import train
@@ -77,7 +84,7 @@ class LLFMagics(Magics):
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Register the magics; called by `%load_ext llf_widgets`."""
+    """Register the magics. IPython calls it on `%load_ext llf_widgets`."""
     shell.register_magics(LLFMagics)
 
 

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
 
 class ProgressLine:
-    """One line of progress below a cell, updated in place.
+    """One line of progress below a cell, updated in place, for operations in a child process that may take minutes.
+
+    Used as a context manager, it ends the line on exit, also after an error.
 
     Args:
-        text: initial text.
+        text: initial text; empty to start without a line.
     """
 
     def __init__(self, text: str = "") -> None:

@@ -51,20 +51,21 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     max_prompts: int = MAX_PROMPTS,
     trust: bool = False,
 ) -> DisplayedWinRate:
-    """Compute how often a reward model prefers the answers of a run's result to its base model's, in a child process.
+    """Compute how often a reward model prefers the completions of a run's result to its base model's.
 
-    Interrupting the cell ends it.
+    The models are loaded in a child process, so the kernel's memory is not affected. Interrupting the cell ends it.
 
     Args:
         run: a run or its id.
         reward_model: a run of stage rm or its id, a folder, or a hub id.
         prompts: user messages, each a separate conversation. Default: the run's validation data without last answers.
-        max_new_tokens: maximum length of an answer in tokens.
+        max_new_tokens: maximum length of a completion in tokens.
         max_prompts: maximum number of prompts from the validation data.
         trust: allow Python code that comes with the models, permanently.
 
     Returns:
-        The rate with its 95 % confidence interval, and each prompt with both answers and rewards.
+        The rate with its 95 % interval (Wilson score interval, JASA 22, 1927), and each prompt with both completions
+        and rewards.
 
     Raises:
         RuntimeError: the run has no result or no validation data, or the reward model does not exist; the message has
@@ -99,14 +100,20 @@ def reward_accuracy(
     max_pairs: int | None = None,
     trust: bool = False,
 ) -> Accuracy:
-    """Compute how often a reward model scores the chosen answer above the rejected one, in a child process.
+    """Compute how often a reward model scores the chosen response above the rejected one.
+
+    It is the quality of a reward model before it is used for training. The model is loaded in a child process.
 
     Args:
         reward_model: a run of stage rm or its id, a folder, or a hub id.
         data: a preference data set in the format of `dataset`, ideally one that was not used for training.
         dataset_dir: folder of named data sets.
-        max_pairs: maximum number of pairs.
+        max_pairs: maximum number of pairs. Default: all.
         trust: allow Python code that comes with the reward model, permanently.
+
+    Returns:
+        Accuracy (0 to 1) with its 95 % confidence interval, number of pairs, mean margin in rewards, and the number of
+        dropped records by reason.
 
     Raises:
         RuntimeError: the reward model or data set does not exist, or it holds no pairs; the message has the reason.

@@ -24,7 +24,7 @@ def train(
     name: str | None = None,
     queue: bool = False,
 ) -> Run:
-    """Start a run in a separate process and return at once.
+    """Start a run in a separate process and return at once; the run survives the kernel.
 
     Args:
         config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict, `dataset` may
@@ -34,9 +34,14 @@ def train(
         queue: wait until no other run is active on this machine and none has waited longer.
 
     Raises:
-        ConfigError: the config has errors; `.problems` lists them with fixes.
+        ConfigError: the config has errors, or refers to something this machine does not have; `.problems` lists them
+            with fixes.
         RowsError: the rows are not a table.
-        TypeError: a reward function is not a function.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
+        ValueError: two reward functions have the same name.
+        OSError: the run's folder cannot be written.
+        RuntimeError: the supervisor does not start.
+        PluginError: two installed plug-ins declare the same key or name.
 
     Example:
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
@@ -53,7 +58,7 @@ def sweep(
     rewards: Iterable[Any] | None = None,
     name: str | None = None,
 ) -> list[Run]:
-    """Start a run for each combination of values, one after the other on this machine.
+    """Start a run for each combination of values, one after the other on this machine, to find good settings.
 
     Args:
         config: as for `train`.
@@ -61,9 +66,16 @@ def sweep(
         rewards: as for `train`.
         name: prefix of each run's name, followed by its values.
 
+    Returns:
+        The runs in order of execution; `llf.Compare` compares them.
+
     Raises:
         ConfigError: a combination has errors; no run was started.
-        ValueError: there are no values, or more than a hundred combinations.
+        ValueError: there are no values, or more than a hundred combinations; two reward functions have the same name.
+        RowsError: the rows are not a table.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
+        OSError: the first run's folder cannot be written.
+        RuntimeError: a run could not be started; the message says how many are queued.
 
     Example:
         >>> runs = llf.sweep(config, {"learning_rate": [1e-4, 3e-4, 1e-3]})  # doctest: +SKIP
@@ -74,7 +86,11 @@ def sweep(
 
 
 def split_rows(config: Any) -> tuple[Any, Any]:
-    """Split a config with rows in `dataset` into config and rows; rows are None if it names its data."""
+    """Split a config with rows in `dataset` into config and rows, since a run stores its rows apart from its config.
+
+    Returns:
+        The config, a copy without `dataset` if that held rows, and the rows; None if `dataset` names its data.
+    """
     if not isinstance(config, dict) or _names_data(config.get("dataset")):
         return config, None
     rest = dict(config)
@@ -88,7 +104,11 @@ def _names_data(dataset: object) -> bool:
 
 
 def notebook_location() -> dict[str, str] | None:
-    """Path and cell of the notebook that is running, if the host provides them; else None."""
+    """Path and cell of the running notebook, for `env.json`, which tells later which cell started a run.
+
+    Returns:
+        `{"path", "cell"}`; None outside a notebook kernel. The path is empty if the frontend does not provide it.
+    """
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None
     if shell is None or not shell.has_trait("kernel"):

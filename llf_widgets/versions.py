@@ -22,7 +22,13 @@ TIMEOUT = 3.0
 
 @dataclass(frozen=True)
 class Check:
-    """Result of `llf.check()`. `problems` are sentences with instructions; empty if all is well."""
+    """Result of `llf.check()`; its display is the answer to "why is my panel empty?".
+
+    Attributes:
+        kernel: versions and runs folder of this kernel.
+        server: the server's response to `llf/api/version`; None without a Jupyter server.
+        problems: sentences with instructions; empty if all is well.
+    """
 
     kernel: dict[str, str]
     server: dict[str, Any] | None
@@ -41,7 +47,13 @@ class Check:
 
 
 def check() -> Check:
-    """Compare LLF in the kernel with the Jupyter server, and check the packages for training."""
+    """Compare LLF in the kernel with the Jupyter server, and check the packages for training.
+
+    Kernel and server may be different environments; then the panel can be empty although runs exist.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
     kernel = {"llf": __version__, "python": platform.python_version(), "runs": display_runs_path()}
     problems = []
     missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]

@@ -9,26 +9,31 @@ FOLDER = Path(__file__).parent / "static"
 
 
 def script(view: str) -> Path | str:
-    """The script of a view, for a widget's `_esm`.
+    """The ES module of a view, for a widget's `_esm`.
 
     Args:
         view: `monitor`, `forms`, `inspect`, `examples` or `compare`.
 
     Returns:
-        The built file. In a source tree whose front ends are not built, an ES module that says so in the view's place.
+        The built file, which anywidget reads. In a source tree whose front ends are not built, the text of a module
+        that says so in the view's place.
     """
     path = FOLDER / f"{view}.js"
     return path if path.is_file() else _not_built(path)
 
 
 def stylesheet(view: str) -> Path | str:
-    """The stylesheet of a view, for a widget's `_css`; empty where it is not built."""
+    """The stylesheet of a view, for a widget's `_css`; empty if it is not built, since `script` then says so."""
     path = FOLDER / f"{view}.css"
     return path if path.is_file() else ""
 
 
 def text(file: Path | str) -> str:
-    """The text that `script` or `stylesheet` stands for, as it is on the disk now."""
+    """The content of what `script` or `stylesheet` returned, read now, so that a rebuilt file needs no server restart.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     return file if isinstance(file, str) else file.read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""MIME type of LLF views in saved notebooks."""
+"""MIME type by which the output of a cell names its LLF view."""
 
 from __future__ import annotations
 

@@ -60,10 +60,14 @@ class TableSection:
 
 
 def comparison_sections(trackers: Sequence[RunTracker]) -> list[TableSection]:
-    """All sections of the table.
+    """All sections of the table, results first, since they are the question that a comparison answers.
 
     Args:
-        trackers: the runs, already read.
+        trackers: the runs, already read and smoothed over the same window.
+
+    Raises:
+        BrokenRunError: a run has no readable status.
+        OSError: the output folder of a run is not accessible.
     """
     return [_result(trackers), _cost(trackers), _config(trackers), _data(trackers), _environment(trackers)]
 

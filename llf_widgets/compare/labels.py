@@ -28,7 +28,7 @@ SHORT = {
 
 
 def labels(trackers: Sequence[RunTracker]) -> list[str]:
-    """Labels of at most 24 characters, numbered if two are equal.
+    """Labels of at most 24 characters that distinguish the runs, numbered if two are equal.
 
     A label is the run's name without the words that all names start with; for equal names the differing settings (`lr
     3e-3`); if that is too long, the name shortened in the middle.
@@ -52,7 +52,7 @@ def middle(text: str, most: int) -> str:
 
     Args:
         text: the text.
-        most: maximum length.
+        most: maximum length in characters.
     """
     if len(text) <= most:
         return text
@@ -61,7 +61,7 @@ def middle(text: str, most: int) -> str:
 
 
 def value_of(value: object) -> str:
-    """Format a config value for display."""
+    """Format a config value for display; a dash for no value."""
     if value is None:
         return "–"  # noqa: RUF001 - a dash as wide as a digit
     if isinstance(value, bool):
@@ -72,7 +72,13 @@ def value_of(value: object) -> str:
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys whose values differ between configs."""
+    """Keys whose values differ between configs: what a comparison of runs is about.
+
+    Keys of output locations are left out.
+
+    Args:
+        configs: flat keys of each run.
+    """
     keys = list(dict.fromkeys(key for config in configs for key in config if key not in UNSHOWN))
     return [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
 

@@ -69,12 +69,13 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     It is read-only. Live runs are shown in their current state; `refresh()` reads them again.
 
     Args:
-        runs: runs, their ids or folders; two to eight.
+        runs: runs, their ids or folders; one to eight.
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
         FileNotFoundError: a run does not exist.
-        ValueError: no runs, or more than eight.
+        ValueError: no runs, or more than eight; an id is invalid.
+        TypeError: an entry is neither a run nor an id nor a path.
 
     Example:
         >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
@@ -94,17 +95,18 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self.refresh()
 
     def show(self, runs: Sequence[AnyRun]) -> None:
-        """Show other runs.
+        """Show other runs in the same view, as a sweep does with its best ones.
 
         Raises:
             FileNotFoundError: a run does not exist.
-            ValueError: no runs, or more than eight.
+            ValueError: no runs, or more than eight; an id is invalid.
+            TypeError: an entry is neither a run nor an id nor a path.
         """
         self._trackers = self._track(runs)
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the runs again."""
+        """Read the runs again, for live runs; the reader's choice of curve and axes is kept."""
         for tracker in self._trackers:
             tracker.refresh()
         chosen = self._view.smoothing
@@ -131,11 +133,15 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._draw()
 
     def sections(self) -> list[TableSection]:
-        """The table as data."""
+        """The table as data, for code that needs the numbers."""
         return comparison_sections(self._trackers)
 
     def answers(self) -> list[dict[str, Any]]:
-        """Prompts that several runs answered: `prompt`, `base`, and `texts`, the last answer of each run or None."""
+        """Prompts that several runs answered, since only those can be compared.
+
+        Returns:
+            `prompt`, `base` (the base model's answer), and `texts`, the last answer of each run or None.
+        """
         by_run = [
             {prompt: (base, said) for prompt, base, said, _ in tracker.answers.last()} for tracker in self._trackers
         ]
@@ -150,10 +156,11 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return rows
 
     def frame(self) -> pd.DataFrame:
-        """All metrics of all runs as a DataFrame: one row per run and step, one column per metric.
+        """All metrics of all runs as a DataFrame, for other plots: one row per run and step, one column per metric.
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
+            UnreadableError: the metrics of a run cannot be read.
         """
         import pandas as pd
 
@@ -163,10 +170,16 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return pd.concat(frames, names=["run"])
 
     def html(self, path: Path | str | None = None) -> str:
-        """Table and answers as a standalone HTML page, with the curves as an image.
+        """Table, curves (as an image) and answers as a standalone HTML page, to share with people without Jupyter.
 
         Args:
-            path: file to write the page to.
+            path: file to write the page to. Default: none.
+
+        Returns:
+            The page.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         page = (
             '<!doctype html><meta charset="utf-8"><title>LLF: runs compared</title>'
@@ -238,7 +251,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._view.figure = packed(figure_json(self._trackers, **self._options()))
 
     def close(self) -> None:
-        """Close the view."""
+        """Close the view and free its widgets."""
         close_descendants(self)
         super().close()
 

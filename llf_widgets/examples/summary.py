@@ -15,11 +15,11 @@ CELL = "padding:2px 12px 2px 0;text-align:{};vertical-align:top"
 
 
 def summary_html(call: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Examples with their losses as an HTML table; all text is escaped.
+    """Examples with their losses as an HTML table, for saved notebooks; all text is escaped.
 
     Args:
         call: code that opens the view.
-        rows: rows of the view: `last` and, if texts are known, `record` and `segments`.
+        rows: rows of the view: `last` (the loss) and, if texts are known, `record` and `segments`.
     """
     lines = [_row("td", _cells(row)) for row in rows]
     table = f"<table><thead>{_row('th', HEADS)}</thead><tbody>{''.join(lines)}</tbody></table>" if lines else ""

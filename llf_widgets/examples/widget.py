@@ -34,7 +34,7 @@ class Examples(FrontEnd):
     """Training examples with their losses: of one step, or those with unusual losses.
 
     Losses are read from the run's folder, texts from a child process with tokenizer and prepared data. If the tokenizer
-    would run Python code that the reader has not allowed, the code is shown, and examples are listed by number.
+    would run Python code that the user has not allowed, the code is shown, and examples are listed by number.
 
     Args:
         run: a run, its id or its folder.
@@ -42,6 +42,10 @@ class Examples(FrontEnd):
 
     Raises:
         FileNotFoundError: the run does not exist.
+        ValueError: the id is invalid.
+        TypeError: it is neither a run nor an id nor a path.
+        UnreadableError: `examples.jsonl` cannot be read.
+        ConfigError: the run's config is no longer valid.
 
     Example:
         >>> rows = llf.Examples(run)
@@ -64,19 +68,37 @@ class Examples(FrontEnd):
         self.show("hardest")
 
     def at(self, step: int) -> list[dict[str, Any]]:
-        """Show and return the examples of a step, highest loss first."""
+        """Show and return the examples of a step, highest loss first, to find the cause of a loss spike.
+
+        Args:
+            step: the step.
+
+        Returns:
+            Index, losses, tokens and step of each example; empty if the step was not recorded.
+
+        Raises:
+            UnreadableError: `examples.jsonl` cannot be read.
+            ConfigError: the run's config is no longer valid.
+        """
         self.show_step(step)
         return [one.json() for one in self._losses.at(step)]
 
     def outliers(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
-        """Show and return examples with unusual losses, see `llf_core.runs.example_losses.ExampleLosses.outliers`.
+        """Show and return examples with unusual losses, which often are errors in the data.
+
+        How they are chosen: see `llf_core.runs.example_losses.ExampleLosses.outliers`.
 
         Args:
-            kind: kind of outlier.
+            kind: `hardest`, `unlearned`, `easy` or `odd`.
             limit: maximum number of examples.
+
+        Returns:
+            Index, losses, tokens and step of each example.
 
         Raises:
             ValueError: the kind is unknown.
+            UnreadableError: `examples.jsonl` cannot be read.
+            ConfigError: the run's config is no longer valid.
         """
         self._losses.refresh()
         found = self._losses.outliers(kind)[:limit]
@@ -87,8 +109,13 @@ class Examples(FrontEnd):
         """Show a page of examples with unusual losses.
 
         Args:
-            kind: kind of outlier.
+            kind: `hardest`, `unlearned`, `easy` or `odd`.
             offset: number of examples to skip.
+
+        Raises:
+            ValueError: the kind is unknown.
+            UnreadableError: `examples.jsonl` cannot be read.
+            ConfigError: the run's config is no longer valid.
         """
         self._losses.refresh()
         self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
@@ -99,6 +126,10 @@ class Examples(FrontEnd):
         Args:
             step: the step.
             offset: number of examples to skip.
+
+        Raises:
+            UnreadableError: `examples.jsonl` cannot be read.
+            ConfigError: the run's config is no longer valid.
         """
         self._losses.refresh()
         self._show(self._losses.at(step), {"step": step, "offset": offset})

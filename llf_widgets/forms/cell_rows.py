@@ -19,7 +19,7 @@ VARIABLE = "rows"
 
 @dataclass(frozen=True)
 class CellRows:
-    """Rows from a cell.
+    """Rows from a cell, stored as a file, so that every check and view reads them like any data set.
 
     Attributes:
         table: the rows.
@@ -41,32 +41,37 @@ class CellRows:
         Raises:
             RowsError: the rows are not a table.
             OSError: the file cannot be written.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         table = to_table(rows)
         path, _ = write_rows(table, home() / UPLOADS)
         return cls(table, str(path), _variable(rows))
 
     def ensure_saved(self) -> None:
-        """Write the file again if it was removed while the form was open."""
+        """Write the file again if `llf runs clean` removed it while the form was open.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         if not Path(self.path).exists():
             write_rows(self.table, Path(self.path).parent)
 
     @property
     def label(self) -> str:
-        """Label of the data set in the form: `40 rows from this cell`."""
+        """Label of the data set in the form in place of a file name: `40 rows from this cell`."""
         count = self.table.num_rows
         return f"{count:,} {'row' if count == 1 else 'rows'} from this cell"
 
     def to_display(self, text: str) -> str:
-        """Replace the file name in a value of `dataset` with the label."""
+        """Replace the file name in a value of `dataset` with the label, which a user can read."""
         return text.replace(self.path, self.label)
 
     def from_display(self, text: str) -> str:
-        """Replace the label in a value of `dataset` with the file name."""
+        """Replace the label in a typed value of `dataset` with the file name, which a config needs."""
         return text.replace(self.label, self.path)
 
     def matches(self, dataset: object) -> bool:
-        """Whether a value of `dataset` refers to these rows only."""
+        """Whether a value of `dataset` refers to these rows only, in any form in which a config may hold it."""
         return dataset in (self.path, (self.path,), [self.path])
 
 

@@ -21,7 +21,7 @@ class ColumnMapping(FormWidget):
     """The column mapping: a one-line summary that expands to three rows and a list for each role.
 
     Changes are a draft until Apply stores them in `dataset_format` and `dataset_columns`. If no format fits, it opens
-    by itself with columns proposed by name.
+    by itself with columns suggested by name.
 
     Args:
         state: the form's values.
@@ -41,7 +41,7 @@ class ColumnMapping(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Read the current data set; a draft for other columns is discarded."""
+        """Read the current data set; a draft for other columns is discarded, since it would not fit."""
         config = self._state.report.config
         found = find_columns(config, (config.data.dataset or ()) if config else ())
         if found != self._columns:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ConfigEditor(FormWidget):
-    """YAML and Python of the form's values.
+    """YAML and Python of the form's values. Pasted YAML, also LLaMA-Factory's, fills in the form.
 
     Args:
         state: the form's values.
@@ -42,11 +42,11 @@ class ConfigEditor(FormWidget):
 
     @property
     def is_invalid(self) -> bool:
-        """Whether the pasted text is invalid, so that form and text differ."""
+        """Whether the pasted text is invalid, so that form and text differ; this disables Start."""
         return bool(self._invalid_text)
 
     def discard_invalid_text(self) -> None:
-        """Discard an invalid text after the form was edited."""
+        """Discard an invalid text after the form was edited, since the form counts then."""
         self._invalid_text = ""
 
     def refresh(self) -> None:
@@ -61,7 +61,7 @@ class ConfigEditor(FormWidget):
             self._messages = messages_json(self._shown_messages)
 
     def paste(self, text: str) -> None:
-        """Replace the values with a YAML text; an invalid text stays in the pane with the reason."""
+        """Replace the values with a YAML text. An invalid text stays with the reason, so that it can be corrected."""
         try:
             self._state.load_text(text, defaults=self._defaults)
             self._invalid_text = ""

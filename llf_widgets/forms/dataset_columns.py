@@ -1,4 +1,4 @@
-"""Mapping of data set columns to roles: proposed, shown with the first rows, and corrected."""
+"""Mapping of data set columns to roles: suggested by name, shown with the first rows, and corrected by the user."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DatasetColumns:
         dataset: the data set, as in `dataset`.
         names: column names.
         rows: the first rows, each cell as text.
-        formats: formats suitable for the stage, the current or proposed check first.
+        formats: formats suitable for the stage, the current or suggested one first.
         roles: for each format its roles, and whether each needs a column.
         mapping: current format and columns; None if no format fits.
         configured: whether the config sets them.
@@ -66,7 +66,14 @@ class DatasetColumns:
     error: str
 
     def suggest(self, format_name: str) -> dict[str, str]:
-        """Propose a column by name for each role of a format; roles without a likely column are omitted."""
+        """Suggest a column by name for each role of a format, so that most users only confirm.
+
+        Returns:
+            Column by role; roles without a likely column are omitted.
+
+        Raises:
+            KeyError: the format is not one of `formats`.
+        """
         if self.mapping is not None and self.mapping[0] == format_name:
             return dict(self.mapping[1])
         found: dict[str, str] = {}
@@ -77,17 +84,20 @@ class DatasetColumns:
         return found
 
     def missing_roles(self, format_name: str, columns: Mapping[str, str]) -> list[str]:
-        """Roles of a format that need a column and have none.
+        """Roles of a format that need a column and have none; Apply is disabled while there are any.
 
         Args:
             format_name: the format.
             columns: column by role.
+
+        Raises:
+            KeyError: the format is not one of `formats`.
         """
         return [role for role, needed in self.roles[format_name].items() if needed and role not in columns]
 
 
 def find_columns(config: RunConfig | None, names: Sequence[str]) -> DatasetColumns | None:
-    """Columns of the first data set with configurable columns; unreadable ones take precedence.
+    """Columns of the first data set with configurable columns; unreadable ones come first, since they need the mapping.
 
     Args:
         config: the form's config, valid or not.

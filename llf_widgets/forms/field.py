@@ -1,4 +1,4 @@
-"""One field of the form as data for the front end."""
+"""One field of the form as JSON for the front end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 def field_json(
     spec: FieldSpec, state: FormState, *, group: str = "", suggestions: Sequence[str] = ()
 ) -> dict[str, object]:
-    """A field as its section displays it.
+    """A field as its section displays it: label, control, value and messages.
 
     Args:
         spec: the field.
         state: the form's values.
         group: heading of the field.
         suggestions: suggestions for a text field.
+
+    Returns:
+        `Row` of `labextension/widgets/forms/field.js`.
     """
     control: str = control_kind(spec)
     text, unset = state.text(spec.key), spec.meaning(state.value)
@@ -51,7 +54,7 @@ def field_json(
 
 
 def field_messages(key: str, state: FormState) -> list[Message]:
-    """Messages beside a field, errors first.
+    """Messages beside a field, errors first. Their order is the index by which the front end refers to a fix.
 
     Args:
         key: the field.

@@ -1,4 +1,4 @@
-"""What the panes of a form have in common."""
+"""Base class of the widgets of a form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from llf_widgets.view_files import script
 
 
 class FormWidget(FrontEnd):
-    """One pane of the form. All panes have the same script, which draws the one that `_component` names."""
+    """One widget of the form. All share one ES module, which renders the component that `_component` names.
+
+    Several widgets instead of one let ipywidgets send only the changed part of a large form.
+    """
 
     _esm = script("forms")
     _component = traitlets.Unicode(help="One of `COMPONENTS` in labextension/widgets/forms/view.js").tag(sync=True)

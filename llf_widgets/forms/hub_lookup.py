@@ -20,7 +20,7 @@ RETRY_SECONDS = 60.0
 
 
 class HubLookup:
-    """Answers from a hub so far.
+    """Answers from a hub about names, kept while the form is open, so that each name is requested once.
 
     Args:
         on_answer: called in the background thread when there are new answers.
@@ -35,12 +35,15 @@ class HubLookup:
 
     @property
     def answers(self) -> Mapping[Question, Answer]:
-        """Answers by question."""
+        """Answers so far, by question."""
         with self._lock:
             return {question: answer for question, (answer, _) in self._answers.items()}
 
     def request(self, questions: Iterable[Question]) -> None:
-        """Set the current questions; returns at once. Answered questions are not repeated."""
+        """Set the current questions; returns at once. Answered questions are not repeated.
+
+        The hub is queried `DEBOUNCE_SECONDS` after the last change, so that a name is checked once it is typed.
+        """
         with self._lock:
             self._requested = tuple(questions)
             if self._unanswered() and self._thread is None:
@@ -48,7 +51,11 @@ class HubLookup:
                 self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until all questions are answered."""
+        """Wait until all questions are answered.
+
+        Args:
+            timeout: maximum seconds to wait. Default: no limit.
+        """
         thread = self._thread
         if thread is not None:
             thread.join(timeout)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """A level, a problem, and its fixes.
+    """A level, a problem, and its fixes: what the form shows beside a field or below Start.
 
     Attributes:
         level: an error disables Start, a warning has a cost, a note informs.
@@ -29,11 +29,11 @@ class Message:
 
     @classmethod
     def from_problem(cls, problem: Problem, *, with_line: bool = False) -> Message:
-        """Convert a problem of the config.
+        """Convert a problem of the config, with its fixes as buttons.
 
         Args:
             problem: the problem.
-            with_line: whether to include its line number.
+            with_line: whether to include its line number, as beside the YAML.
         """
         text = problem.message
         if with_line and problem.line:
@@ -41,7 +41,7 @@ class Message:
         return cls(problem.severity, text, tuple((fix.label, fix.changes) for fix in problem.fixes))
 
     def json(self) -> dict[str, object]:
-        """The message for the front end, without the values of fixes."""
+        """The message for the front end. The values of fixes stay in the kernel: the page sends only an index."""
         return {
             "level": self.level,
             "text": self.text,

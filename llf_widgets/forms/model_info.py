@@ -18,10 +18,16 @@ _CARD_CHARACTERS, _LICENSE_CHARACTERS = 10_000, 40
 
 
 def model_facts(name: str) -> tuple[str, ...]:
-    """Two or three short lines about a model; empty if nothing is known locally.
+    """Two or three short lines about a model, from its files' headers; nothing is downloaded or loaded.
 
     Args:
         name: name of the embedded model, or a folder with safetensors files.
+
+    Returns:
+        Parameters, size, and license if the model card names one; empty if nothing is known locally.
+
+    Raises:
+        OSError: a weight file or the model card cannot be read.
     """
     weights = weight_shapes(name)
     if weights is None:
@@ -37,7 +43,14 @@ def model_facts(name: str) -> tuple[str, ...]:
 
 
 def trainable_facts(config: RunConfig) -> tuple[str, ...]:
-    """Number of trained parameters and their share of the model; empty if unknown."""
+    """Number of trained parameters and their share of the model, so that the effect of a LoRA rank is visible at once.
+
+    Returns:
+        Two short lines; empty if unknown.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
+    """
     weights = weight_shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained_parameters(config, weights)
     if weights is None or not learned:
@@ -46,7 +59,7 @@ def trainable_facts(config: RunConfig) -> tuple[str, ...]:
 
 
 def format_parameters(parameters: int) -> str:
-    """Format a number of parameters: `134.5 M`, `7.62 B`, `960`."""
+    """Format a number of parameters as in model names: `134.5 M`, `7.62 B`, `960`."""
     if parameters >= 10**9:
         return f"{parameters / 1e9:.2f} B"
     if parameters >= 10**7:

@@ -1,4 +1,4 @@
-"""Checks before Start besides the config: environment, disk, device."""
+"""Checks of the machine before Start: packages, disk, other runs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,18 @@ _SPARE_FACTOR = 1.2
 
 
 def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -> list[Message]:
-    """Messages to show before Start; errors disable it.
+    """All checks of the machine before Start, so that a run does not fail minutes later.
 
     Args:
-        config: the form's config; None if it has errors, then only the machine is checked.
+        config: the form's config; None if it has errors, then its disk space is not checked.
         ahead: running and queued runs on this machine.
+
+    Returns:
+        Messages for the form; errors disable Start.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: the disk cannot be examined, or a weight file of the model cannot be read.
     """
     folder = home()
     found = [check_packages(), check_writable(folder), check_persistence(folder)]
@@ -42,7 +49,7 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
 
 
 def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | None:
-    """An error if a package for training is not installed. Nothing is imported."""
+    """An error if a package for training is not installed. Nothing is imported, since that takes seconds."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return None
@@ -55,7 +62,7 @@ def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | Non
 
 
 def check_writable(folder: Path) -> Message | None:
-    """An error if the folder of runs is not writable."""
+    """An error if the folder of runs is not writable; None otherwise."""
     if (said := blocked_path_message(folder)) is not None:
         return Message("error", said)
     place = _existing(folder / "runs")
@@ -66,12 +73,18 @@ def check_writable(folder: Path) -> Message | None:
 
 
 def check_disk(needed: int | None, folder: Path, runs: int = 1) -> Message | None:
-    """An error if the disk has too little space for the run, a warning if little would remain.
+    """An error if the disk has too little space for the runs, a warning if little would remain.
 
     Args:
         needed: bytes that a run will write; None if the model's size is unknown.
         folder: the folder of runs.
         runs: number of runs.
+
+    Returns:
+        None if there is enough space or the size is unknown.
+
+    Raises:
+        OSError: the disk cannot be examined.
     """
     if needed is None:
         return None
@@ -90,7 +103,7 @@ def check_disk(needed: int | None, folder: Path, runs: int = 1) -> Message | Non
 
 
 def check_persistence(folder: Path) -> Message | None:
-    """A warning in Colab if the run's folder is lost with the runtime."""
+    """A warning in Colab if the run's folder is lost with the runtime; None otherwise."""
     if "google.colab" not in sys.modules or folder.is_relative_to(DRIVE.parent):
         return None
     text = (
@@ -101,7 +114,7 @@ def check_persistence(folder: Path) -> Message | None:
 
 
 def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
-    """A note if other runs use this device or wait for it, with the effect of queueing.
+    """A note if other runs use this device or wait for it, with the effect of queueing; None otherwise.
 
     Args:
         ahead: runs that a queued run would wait for, in order.
@@ -128,7 +141,11 @@ def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
 
 
 def disk_bytes(config: RunConfig) -> int | None:
-    """Bytes that a run will write; None if the model's size is unknown."""
+    """Bytes that a run will write; None if the model's size is unknown. Imports the forecast only when it is needed.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
+    """
     from llf_core.estimate import forecast_disk
 
     return forecast_disk(config)

@@ -1,4 +1,4 @@
-"""The row above the form: its starting point, and the number of changes."""
+"""The row above the form: presets and earlier runs as starting points, and the number of changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECENT_RUNS = 30
 
 
 class PresetSelector(FormWidget):
-    """PresetSelector, earlier runs, and the switch "Explain each field". It also loads the form's stylesheet.
+    """Presets, earlier runs, and the switch "Explain each field". It also loads the form's stylesheet.
 
     Args:
         presets: name, label and description of each.
@@ -44,7 +44,7 @@ class PresetSelector(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Update the row from the state."""
+        """Update the row from the state: which preset is selected, and how many values differ from it."""
         with self.hold_sync():
             compared = self._state.preset_name
             self._current = compared if self._state.from_preset else ""

@@ -56,7 +56,10 @@ class DataPreview(FormWidget):
         self.on_msg(self._receive)
 
     def start(self) -> None:
-        """Start the preview process, unless one is running."""
+        """Start the preview process, unless one is running.
+
+        It is a process, because it loads a tokenizer, for which the kernel should not wait.
+        """
         if self._state == "running":
             return
         config = self._valid_config()
@@ -68,7 +71,7 @@ class DataPreview(FormWidget):
         self._thread.start()
 
     def inspect(self) -> None:
-        """Open the token view."""
+        """Open the token view, unless the form has errors."""
         if self._valid_config() is not None:
             self._on_inspect()
 
@@ -82,13 +85,13 @@ class DataPreview(FormWidget):
         return config
 
     def cancel(self) -> None:
-        """End the process."""
+        """End the process, for example if a large data set was chosen by mistake."""
         self._cancelled = True
         if self._process is not None:
             self._process.terminate()
 
     def wait(self) -> None:
-        """Wait until the process has ended and its result is shown."""
+        """Wait until the process has ended and its result is shown, for tests and scripts."""
         if self._thread is not None:
             self._thread.join()
 
@@ -161,7 +164,11 @@ def last_message(written: str) -> str:
 
 
 def parse_report(out: str) -> dict[str, Any] | None:
-    """The JSON object at the end of a process's output, which may follow other lines."""
+    """The JSON object at the end of a process's output. Libraries may print other lines before it.
+
+    Returns:
+        The report; None if there is no complete object.
+    """
     start = 0 if out.startswith("{") else out.find("\n{") + 1
     try:
         value = json.loads(out[start:])
@@ -171,7 +178,11 @@ def parse_report(out: str) -> dict[str, Any] | None:
 
 
 def counts_text(report: Mapping[str, Any]) -> str:
-    """One line with examples, packed rows, tokens and trained tokens."""
+    """One line with examples, packed rows, tokens and trained tokens.
+
+    Raises:
+        KeyError: the report lacks a count.
+    """
     tokens, trained = report["tokens"], report["trained_tokens"]
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
     rows = ""
@@ -181,7 +192,14 @@ def counts_text(report: Mapping[str, Any]) -> str:
 
 
 def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The decoded examples of a report: title, and segments of text that are trained or not."""
+    """The decoded examples of a report, so that a user sees what the loss is computed on.
+
+    Returns:
+        `{"title", "parts"}` each; a part is `[text, trained]`.
+
+    Raises:
+        KeyError: the report has no preview.
+    """
     return [
         {
             "title": f"Example {shown['index'] + 1}",
@@ -192,7 +210,11 @@ def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def data_messages(report: Mapping[str, Any]) -> list[Message]:
-    """A note for each kind of data loss, with the first affected records."""
+    """A message for each kind of data loss, with the first affected records, so that a user can find them in the file.
+
+    Raises:
+        KeyError: the report lacks a list.
+    """
     units = {one["dataset"]: one.get("unit", "record") for one in report.get("sets", ())}
     said = []
     if cut := report["truncated"]:
@@ -225,7 +247,7 @@ def _first(entries: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> st
 
 
 def error_message(errors: str) -> str:
-    """The message of a failed process: its last `Error …` line on stderr, else its last line."""
+    """The message of a failed process: its last `Error …` line on stderr, else its last line; no traceback."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
     if marked:

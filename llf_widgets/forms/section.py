@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class FormSection(FormWidget):
-    """One section.
+    """One section of the form.
 
     Args:
         title: displayed title.
@@ -61,7 +61,11 @@ class FormSection(FormWidget):
         self.observe(lambda _: self.refresh(), names=["_expanded"])
 
     def refresh(self, facts: Sequence[str] | None = None) -> None:
-        """Update the fields from the state."""
+        """Update the fields from the state.
+
+        Args:
+            facts: short lines beside the title. Default: unchanged.
+        """
         applying = [spec for spec in self._specs if self._state.is_visible(spec.key)]
         shown = [spec for spec in applying if self._expanded or self._always_visible(spec)]
         suggested = {
@@ -78,7 +82,7 @@ class FormSection(FormWidget):
                 self._facts = list(facts)
 
     def contains(self, key: str) -> bool:
-        """Whether a field is in this section."""
+        """Whether a field is in this section, to find the section of a link."""
         return any(spec.key == key for spec in self._specs)
 
     def show_help(self, on: bool) -> None:
@@ -86,7 +90,7 @@ class FormSection(FormWidget):
         self._show_help = on
 
     def focus_field(self, key: str) -> None:
-        """Show a field and focus it."""
+        """Show a field, also one behind the button, and focus it; links in the Start sentence call it."""
         if not any(shown["key"] == key for shown in self._rows):
             self._expanded = True
         self._focus = {"key": key, "times": self._focus.get("times", 0) + 1}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StartControls(FormWidget):
-    """The Start button and its surroundings.
+    """The Start button, the queue button, the run's name, and what stands beside them.
 
     Args:
         on_start: called when a button is pressed; with True for the queue.
@@ -46,12 +46,12 @@ class StartControls(FormWidget):
 
     @property
     def name(self) -> str:
-        """Name of the run to start."""
+        """Name of the run to start: as typed, else the suggested one."""
         return self._name.strip() or self._suggested
 
     @property
     def ready(self) -> bool:
-        """Whether Start is enabled."""
+        """Whether Start is enabled. A click that was already on its way when it was disabled is ignored."""
         return bool(self._ready)
 
     def show(
@@ -63,7 +63,7 @@ class StartControls(FormWidget):
         messages: Sequence[Message],
         suggested: str,
     ) -> None:
-        """Update the pane.
+        """Update all controls in one message, so that the page never shows a mixture of two states.
 
         Args:
             ready: whether Start is enabled.
@@ -81,7 +81,7 @@ class StartControls(FormWidget):
             self._suggested = suggested
 
     def reveal(self, part: str) -> None:
-        """Scroll a part of the form into view.
+        """Scroll a part of the form into view, since a monitor below a long form would go unnoticed.
 
         Args:
             part: CSS class of its element.
@@ -106,6 +106,9 @@ def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[st
     Args:
         errors: label, key and section of each field with an error.
         others: other problems, in a word or two.
+
+    Returns:
+        Parts `{"text", "key"?}` of the sentence; empty if nothing blocks Start.
     """
     total = len(errors) + len(others)
     if not total:

@@ -51,6 +51,9 @@ class FormState:
         preset_name: preset that the form is compared with.
 
     Attributes:
+        specs: the fields by key.
+        preset_name: name of the preset.
+        preset_values: its values by key.
         from_preset: whether the values started as a preset, not as a config or an earlier run.
         notes: notes from reading the last text, e.g. about a deprecated key.
         cell_rows: rows passed as `dataset`; None if it names its data.
@@ -59,6 +62,7 @@ class FormState:
     Raises:
         ValueError: the source is not a mapping of keys to values.
         KeyError: the preset does not exist.
+        PluginError: two installed plug-ins declare the same key or name.
     """
 
     def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
@@ -81,7 +85,7 @@ class FormState:
 
     @functools.cached_property
     def report(self) -> Report:
-        """Result of `validate` for the values; line numbers refer to `yaml()`."""
+        """Result of `validate` for the values, cached until they change; line numbers refer to `yaml()`."""
         return validate(self.yaml())
 
     @property
@@ -91,7 +95,7 @@ class FormState:
 
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:
-        """Problems of the chosen data sets, as far as known without reading them completely."""
+        """Problems of the chosen data sets, as far as known without reading them completely, which may take minutes."""
         if self.report.config is None:
             return ()
         found = dataset_problems(self.report.config)
@@ -102,16 +106,25 @@ class FormState:
 
     @property
     def uses_cell_rows(self) -> bool:
-        """Whether the data set consists of the rows of the cell only."""
+        """Whether the data set consists of the rows of the cell only; then a run gets a copy of them."""
         return self.cell_rows is not None and self.cell_rows.matches(self.config_values.get("dataset"))
 
     @functools.cached_property
     def name_check(self) -> CheckResult:
-        """Local check of the named models, data sets and modules, and open questions for a hub."""
+        """Local check of the named models, data sets and modules, and open questions for a hub.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
         return check_local(self.report.config, runs=run_ids(), home=home())
 
     def name_problems(self) -> tuple[Problem, ...]:
-        """Problems of these names, with the hub's answers so far."""
+        """Problems of the names, with the hub's answers so far; not for a key that the config already rejects.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
+        """
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
         from_hub = (
             problem_from_answer(one, self.hub_answers[one])
@@ -124,14 +137,22 @@ class FormState:
         return tuple(problem for problem in found if problem.key not in wrong)
 
     def value(self, key: str) -> Any:
-        """Effective value of a field: as given, else as derived from the other values."""
+        """Effective value of a field: as given, else as derived from the other values.
+
+        Raises:
+            KeyError: there is no such field.
+        """
         if key in self.config_values:
             return self.config_values[key]
         spec = self.specs[key]
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
 
     def text(self, key: str) -> str:
-        """Value of a field as displayed text."""
+        """Value of a field as displayed text.
+
+        Raises:
+            KeyError: there is no such field.
+        """
         spec, value = self.specs[key], self.value(key)
         if value == UNSET and value == spec.default and spec.unset:
             return ""
@@ -142,6 +163,9 @@ class FormState:
         """Whether a field is shown: options of other methods and stages are hidden.
 
         Fields with an error are always shown, so that it can be fixed.
+
+        Raises:
+            KeyError: there is no such field.
         """
         spec = self.specs[key]
         if any(problem.severity == "error" for problem in self.problems(key)):
@@ -154,7 +178,7 @@ class FormState:
         return owner is None or key == owner.selector or owner.is_selected_in(self.value)
 
     def is_changed(self, key: str) -> bool:
-        """Whether a value differs from the preset."""
+        """Whether a value differs from the preset; the form marks such fields."""
         return bool(
             _plain(self.config_values.get(key, self._default(key)))
             != _plain(self.preset_values.get(key, self._default(key)))
@@ -165,7 +189,11 @@ class FormState:
         return [key for key in dict.fromkeys((*self.preset_values, *self.config_values)) if self.is_changed(key)]
 
     def problems(self, key: str) -> tuple[Problem, ...]:
-        """Problems of a field, errors first; `""` for those without a field."""
+        """Problems of a field, errors first.
+
+        Args:
+            key: the field; `""` for problems without a field, such as unknown keys.
+        """
         if key:
             told = [one for one in self._attached_problems(key) if one.severity != "error"]
             return (*(one for one in self._all_problems() if one.key == key), *told)
@@ -183,7 +211,11 @@ class FormState:
         return (*said, *(one for one in found if one.key not in keys))
 
     def yaml(self, *, defaults: bool = False) -> str:
-        """The values as YAML in section order, unknown keys last."""
+        """The values as YAML in section order, unknown keys last: what the form shows and saves.
+
+        Args:
+            defaults: whether to include default values.
+        """
         values = self.config_values
         if defaults and self.report.config is not None:
             values = self.report.config.flat(defaults=True) | self.config_values
@@ -193,7 +225,7 @@ class FormState:
         )
 
     def python(self) -> str:
-        """A notebook cell that trains with the values."""
+        """A notebook cell that trains with the values, so a form can become code; a comment if there are errors."""
         if self.config is None:
             return NO_PYTHON
         rows = self.cell_rows if self.uses_cell_rows else None
@@ -207,6 +239,9 @@ class FormState:
         Args:
             key: the field.
             text: typed text.
+
+        Raises:
+            KeyError: there is no such field.
         """
         if self.cell_rows is not None and key in DATASET_KEYS:
             text = self.cell_rows.from_display(text)
@@ -232,7 +267,7 @@ class FormState:
         self._invalidate()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
-        """Set several fields at once, as a fix does; None removes a key."""
+        """Set several fields at once, as a fix does; None removes a key. Unknown keys are reported, not refused."""
         for key, value in changes.items():
             self._put(key, value)
         self._invalidate()
@@ -241,6 +276,9 @@ class FormState:
         """Start from a preset: all fields take its values; the chosen model and data are kept.
 
         A built-in data set is replaced by one that suits the preset's stage.
+
+        Raises:
+            KeyError: there is no such preset.
         """
         chosen = preset(preset_name)
         kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
@@ -251,7 +289,7 @@ class FormState:
         self.reset()
 
     def reset(self) -> None:
-        """Reset to the preset."""
+        """Reset to the preset, so that experiments with many fields can be undone at once."""
         self.from_preset = True
         self.config_values = dict(self.preset_values)
         self.notes = ()
@@ -274,11 +312,14 @@ class FormState:
         self._invalidate()
 
     def set_dataset(self, key: str, name: str) -> None:
-        """Set the data set of a field, and drop a column mapping that does not fit it.
+        """Set the data set of a field, and drop a column mapping that does not fit it, for example after an upload.
 
         Args:
             key: the field.
             name: the data set.
+
+        Raises:
+            KeyError: there is no such field.
         """
         self.set(key, name)
         if any(column in self.config_values for column in FORMAT_KEYS) and any(
@@ -287,7 +328,11 @@ class FormState:
             self.apply(dict.fromkeys(FORMAT_KEYS))
 
     def keep_uploads(self) -> None:
-        """Mark uploaded data in the form as used, so that `llf runs clean` keeps it."""
+        """Mark uploaded data in the form as used, so that `llf runs clean` keeps it.
+
+        Raises:
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
         if self.cell_rows is not None:
             with suppress(OSError):  # the run gets the rows themselves
                 self.cell_rows.ensure_saved()
@@ -297,6 +342,8 @@ class FormState:
 
     def attach_problem(self, key: str, problem: Problem) -> None:
         """Attach a problem to a field until its value changes.
+
+        It is for problems that validation cannot find, such as a failed upload.
 
         Args:
             key: the field.

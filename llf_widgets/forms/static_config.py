@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 _NOTE = "LLF Studio. Run this cell again to open the form."
 
 
-def plain(yaml: str, run_ids: Sequence[str]) -> str:
-    """The configuration as plain text.
+def config_text(yaml: str, run_ids: Sequence[str]) -> str:
+    """The configuration as plain text, for frontends without HTML.
 
     Args:
         yaml: the config.
@@ -22,8 +22,8 @@ def plain(yaml: str, run_ids: Sequence[str]) -> str:
     return f"{_NOTE}{started}\n\n{yaml}"
 
 
-def static_html(yaml: str, run_ids: Sequence[str]) -> str:
-    """The configuration as HTML; all values are escaped.
+def config_html(yaml: str, run_ids: Sequence[str]) -> str:
+    """The configuration as HTML, for saved notebooks; all values are escaped.
 
     Args:
         yaml: the config.

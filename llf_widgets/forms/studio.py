@@ -55,6 +55,12 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     Attributes:
         state: the values without widgets: `studio.state.set("learning_rate", 1e-4)`, then `studio.refresh()`.
 
+    Raises:
+        ValueError: the config is not a mapping of keys to values.
+        KeyError: the preset does not exist.
+        PluginError: two installed plug-ins declare the same key or name.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+
     Example:
         >>> studio = llf.Studio()
         >>> studio                 # shows the form
@@ -102,7 +108,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     @property
     def config(self) -> RunConfig:
-        """The form's values as a config.
+        """The form's values as a config, for `llf.train` and `llf.sweep`.
 
         Raises:
             ConfigError: the form has errors; `.problems` lists them.
@@ -113,7 +119,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     @property
     def run(self) -> Run | None:
-        """The last started run, or None."""
+        """The last started run; None before Start."""
         return self._run
 
     @property
@@ -123,6 +129,8 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def set(self, **values: Any) -> None:
         """Set fields by key, like typing: `studio.set(learning_rate=1e-4)`.
+
+        Invalid values are shown beside their field, as typed ones are.
 
         Raises:
             KeyError: there is no such field.
@@ -141,7 +149,10 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             ConfigError: the form has errors.
-            RuntimeError: environment or disk do not allow the run; the message says what to do.
+            RuntimeError: environment or disk do not allow the run, or the supervisor does not start; the message says
+                what to do.
+            RowsError: the rows of the cell are not a table.
+            OSError: the run's folder cannot be written.
         """
         return self._launch(queue=queue, reveal=False)
 
@@ -151,10 +162,15 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         Args:
             values: values by key: `{"learning_rate": [1e-4, 3e-4]}`.
 
+        Returns:
+            The runs in order of execution.
+
         Raises:
             ConfigError: the form or a combination has errors; no run was started.
             ValueError: there are no values, or more than a hundred combinations.
-            RuntimeError: environment or disk do not allow the runs; the message says what to do.
+            RuntimeError: environment or disk do not allow the runs, or a run could not be started; the message says
+                what to do.
+            OSError: the first run's folder cannot be written.
         """
         from llf_widgets.forms.sweep_view import SweepView
         from llf_widgets.start import sweep
@@ -175,8 +191,12 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     def inspect(self) -> Inspect:
         """Show the training data token by token below the form; changes made there are applied to the form.
 
+        Returns:
+            The view.
+
         Raises:
             ConfigError: the form has errors.
+            OSError: the process that reads the data could not be started.
         """
         from llf_widgets.inspect import Inspect
 
@@ -193,7 +213,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         super().close()
 
     def refresh(self) -> None:
-        """Update all parts from the state."""
+        """Update all widgets from the state; needed only after changing `state` in code."""
         self.state.keep_uploads()
         self._presets.refresh()
         for title, section in self._sections.items():
@@ -419,8 +439,8 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         preload()
         yaml = self.state.yaml()
         run_ids = [run.id for run in (*self._runs, *([self._run] if self._run else []))]
-        bundle["text/plain"] = static_config.plain(yaml, run_ids)
-        bundle["text/html"] = static_config.static_html(yaml, run_ids)
+        bundle["text/plain"] = static_config.config_text(yaml, run_ids)
+        bundle["text/html"] = static_config.config_html(yaml, run_ids)
         bundle[VIEW_MIME_TYPE] = {"view": "studio"}
         return bundle
 

@@ -12,11 +12,17 @@ _MOST = 50
 
 
 def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
-    """Built-in data sets, names in `dataset_info.json`, and data files.
+    """Data sets that this machine has: built-in ones, names in `dataset_info.json`, and data files.
 
     Args:
         dataset_dir: folder of `dataset_info.json`.
         here: folder for relative paths. Default: the working directory.
+
+    Returns:
+        At most 50 values for `dataset`.
+
+    Raises:
+        OSError: a folder cannot be listed.
     """
     folder = Path(dataset_dir).expanduser()
     here = here or Path.cwd()
@@ -30,7 +36,17 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
 
 
 def models(here: Path | None = None) -> list[str]:
-    """The embedded model, and GGUF files and model folders in `here`."""
+    """Models that this machine has: the embedded one, GGUF files and model folders.
+
+    Args:
+        here: folder to look in. Default: the working directory.
+
+    Returns:
+        At most 50 values for `model_name_or_path`.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
     from llf_core.config.model import EMBEDDED
 
     here = here or Path.cwd()

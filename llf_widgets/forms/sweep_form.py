@@ -61,21 +61,21 @@ class SweepForm(FormWidget):
         self.observe(lambda _: self._draw(), names=["_expanded"])
 
     def refresh(self, *, blocked: bool, ahead: Sequence[RunAhead]) -> None:
-        """Update the pane from the state.
+        """Update the widget from the state.
 
         Args:
-            blocked: whether Start is disabled.
+            blocked: whether Start is disabled, which also blocks a sweep.
             ahead: running and queued runs on this machine.
         """
         self._blocked, self._ahead = blocked, ahead
         self._draw()
 
     def clear_result(self) -> None:
-        """Clear the messages of the last start after an edit."""
+        """Clear the messages of the last start after an edit, since they were about other values."""
         self._started, self._failure = 0, []
 
     def plan(self) -> sweep_plan.SweepPlan:
-        """The runs that would be started."""
+        """The runs that would be started with the values as typed."""
         return sweep_plan.plan_sweep(self._state, {key: self._text(key) for key in self._keys})
 
     def _draw(self) -> None:

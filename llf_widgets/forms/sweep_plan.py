@@ -1,4 +1,4 @@
-"""Plans a sweep over form fields, without widgets: proposed values, runs, and problems."""
+"""Plans a sweep over form fields, without widgets: suggested values, runs, and problems."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class SweepPlan:
 
 
 def can_sweep(spec: FieldSpec) -> bool:
-    """Whether values of a field can be listed with commas: numbers and choices."""
+    """Whether values of a field can be listed with commas: numbers and choices. Texts may contain commas themselves."""
     return control_kind(spec) != "text"
 
 
 def suggest_values(spec: FieldSpec, value: Any) -> str:
-    """Propose values to try: around the form's own for a number, all of a short list of choices.
+    """Suggest values to try: around the form's own for a number, all of a short list of choices.
 
     Args:
         spec: the field.
@@ -81,17 +81,26 @@ def parse_values(spec: FieldSpec, text: str) -> list[Any]:
     Args:
         spec: the field.
         text: the text.
+
+    Returns:
+        The values; invalid ones stay text, which validation then reports.
     """
     pieces = (piece.strip() for piece in text.split(","))
     return [None if spec.optional and piece == UNSET else parse_value(spec, piece) for piece in pieces if piece]
 
 
 def plan_sweep(state: FormState, chosen: Mapping[str, str]) -> SweepPlan:
-    """SweepPlan a sweep; each run is validated like a single one.
+    """Plan a sweep; each run is validated like a single one, so that no run fails after hours of waiting.
 
     Args:
         state: the form's values.
         chosen: text of the values by key.
+
+    Returns:
+        The plan, with its problems as messages.
+
+    Raises:
+        KeyError: there is no such field.
     """
     values: dict[str, list[Any]] = {}
     messages: list[Message] = []

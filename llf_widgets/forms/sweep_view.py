@@ -29,7 +29,7 @@ POLL_SECONDS = 1.0  # seconds between two looks
 
 
 class SweepRunTable(FormWidget):
-    """One line per run: changed values, state, step and loss."""
+    """One line per run: changed values, state, step and result."""
 
     _component = traitlets.Unicode("sweep_runs").tag(sync=True)
     view = traitlets.Dict(help="`keys`, `loss`, `rows`, `live`").tag(sync=True)
@@ -38,11 +38,14 @@ class SweepRunTable(FormWidget):
 
 
 class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
-    """Follows the runs of a sweep until all have ended.
+    """Follows the runs of a sweep until all have ended: a table, and a comparison of their curves.
 
     Args:
         runs: in order of execution.
         keys: keys that differ between them.
+
+    Raises:
+        FileNotFoundError: a run was deleted.
     """
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -69,7 +72,11 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
         super().close()
 
     def show_monitor(self, run_id: str) -> None:
-        """Show the monitor of a run below the lines; an empty id closes it."""
+        """Show the monitor of a run below the table; an empty id closes it.
+
+        Raises:
+            StopIteration: no run of the sweep has this id.
+        """
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
@@ -79,7 +86,13 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
         self.children = [part for part in (self._table, self._monitor, self._comparison) if part is not None]
 
     def stop(self) -> None:
-        """Stop the active run with a checkpoint, and remove the others from the queue."""
+        """Stop the active run with a checkpoint, and remove the others from the queue.
+
+        Raises:
+            RuntimeError: a run is lost.
+            BrokenRunError: the status of a run cannot be read.
+            OSError: a request cannot be written.
+        """
         for run in reversed(self._runs):  # the last first: none of them begins meanwhile
             if not run.status().has_ended:
                 run.stop(by="form")

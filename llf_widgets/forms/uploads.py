@@ -1,4 +1,4 @@
-"""UploadReceiver of data files from the reader's computer, in pieces."""
+"""Uploads of data files from the user's computer, in pieces."""
 
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ class UploadResult:
 
 
 class Upload:
-    """An upload in progress.
+    """An upload in progress. Pieces go to a hidden file, so that an interrupted upload never looks complete.
 
     Args:
-        name: file name on the reader's computer.
-        folder: target folder; if it is not writable, `LLF_HOME/uploads` is used.
+        name: file name on the user's computer.
+        folder: target folder; if it is not writable, `LLF_HOME/uploads` is used. Default: the working directory.
 
     Raises:
         UploadError: the name is not that of a data file, or no folder is writable.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
@@ -91,8 +92,12 @@ class Upload:
     def finish(self) -> UploadResult:
         """Check the complete file and rename it; an existing file of this name with other content is kept.
 
+        Returns:
+            Its name for `dataset`, and a message with the number of rows.
+
         Raises:
             UploadError: it cannot be read; the file is removed.
+            OSError: it cannot be renamed.
         """
         try:
             rows = self._rows()
@@ -109,7 +114,11 @@ class Upload:
         return UploadResult(path.name if in_folder else str(path), f"Saved as `{path.name}` in {where}: {rows}")
 
     def cancel(self) -> None:
-        """Cancel the upload."""
+        """Cancel the upload and remove the partial file.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
         self._partial.unlink(missing_ok=True)
 
     def _rows(self) -> str:
@@ -171,7 +180,9 @@ class Upload:
 
 
 class UploadReceiver:
-    """UploadReceiver to one part of the form, one message per piece; each piece is acknowledged, so that none queue up.
+    """Receives the uploads of one part of the form, one message per piece.
+
+    Each piece is acknowledged before the page sends the next one, so that no pieces queue up in a busy kernel.
 
     Args:
         send: sends an acknowledgement to the front end: `{"type": "upload", "id", "received", "done"}`.
@@ -186,9 +197,15 @@ class UploadReceiver:
     def receive(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         """Handle a message with `id`, `key` (the field), `name`, `total` (bytes) and `offset`.
 
+        A failed upload becomes a message for the user.
+
         Args:
             content: the message.
             buffers: its binary buffers; the first one is the piece.
+
+        Raises:
+            KeyError: the message lacks an entry.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         upload_id, key = str(content["id"]), str(content["key"])
         try:

@@ -32,7 +32,7 @@ def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]
 
     Args:
         spec: the field.
-        unset: label for no value.
+        unset: label for no value, of optional fields.
     """
     if spec.choices:
         labels = spec.choice_labels or tuple(str(choice) for choice in spec.choices)
@@ -45,7 +45,7 @@ def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]
 
 
 def format_value(value: object) -> str:
-    """Format a value for the form."""
+    """Format a value for the form: as a user would type it, so that `parse_value` returns the same value."""
     match value:
         case None:
             return ""
@@ -63,7 +63,7 @@ def format_value(value: object) -> str:
 def parse_value(spec: FieldSpec, text: str) -> Any:
     """Parse typed text for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None, "not set".
 
-    Invalid text (letters in a number) is returned unchanged; validation reports it.
+    Invalid text (letters in a number) is returned unchanged: nothing typed is lost, and validation reports it.
 
     Args:
         spec: the field.

@@ -25,22 +25,25 @@ COMMAND = ("-P", "-m", "llf_core.data.inspect")
 
 
 class ProcessExitedError(RuntimeError):
-    """The process has ended; the message has the reason."""
+    """The process has exited; the message has the reason."""
 
 
 class DataProcess:
-    """A running `python -m llf_core.data.inspect`. It ends with the kernel, when its stdin closes.
+    """A running `python -m llf_core.data.inspect`, so that the kernel loads no tokenizer. It ends with the kernel.
 
     Args:
         config_yaml: the config to prepare.
         on_readings: called with the format and columns of each data set. All callbacks run in a background thread.
-        on_progress: called with a data set's name and the request_id of prepared rows.
+        on_progress: called with a data set's name and the number of prepared rows.
         on_ready: called once with the overview.
         on_end: called with the reason if the process ends before it was closed.
 
     Attributes:
         code: code that is not allowed, if that is why the process ended; see
             `llf_core.runs.foreign_code.ForeignCode.json`.
+
+    Raises:
+        OSError: the process cannot be started.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class DataProcess:
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
 
     def start(self) -> None:
-        """Start calling the callbacks."""
+        """Start calling the callbacks; separate from the constructor, so that they find the object assigned."""
         self._thread.start()
 
     @property
@@ -83,15 +86,18 @@ class DataProcess:
         return self._process.pid
 
     def request(self, name: str, **arguments: Any) -> Future[Any]:
-        """Send a request; the answer arrives in another thread.
+        """Send a request; the answer arrives in another thread, so that the kernel does not wait.
 
         Args:
             name: name of the request.
             arguments: its arguments.
 
         Returns:
-            A future that fails with `ProcessExitedError` if the process has ended, or with `ValueError` if the request
+            A future that fails with `ProcessExitedError` if the process has exited, or with `ValueError` if the request
             is refused.
+
+        Raises:
+            TypeError: an argument is not JSON.
         """
         future: Future[Any] = Future()
         with self._lock:
@@ -111,7 +117,7 @@ class DataProcess:
         return future
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; returns after at most 5 s."""
         self._closed = True
         self._process.terminate()
         self._thread.join(timeout=5)

@@ -14,7 +14,11 @@ CELL = "padding: 2px 12px 2px 0; text-align: {}"
 
 
 def table(overview: Mapping[str, Any]) -> list[list[str]]:
-    """One row per data set, and a total if there are several."""
+    """One row per data set, and a total if there are several, as text.
+
+    Raises:
+        KeyError: the overview lacks a count.
+    """
     lines = [
         (
             one["dataset"],
@@ -36,12 +40,15 @@ def table(overview: Mapping[str, Any]) -> list[list[str]]:
 
 
 def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
-    """The counts as plain text.
+    """The counts as plain text, for frontends without HTML.
 
     Args:
         state: state of the inspection.
         note: message in place of missing counts.
         overview: the counts.
+
+    Raises:
+        KeyError: the overview lacks a count although the state is `ready`.
     """
     if state != "ready":
         return f"Inspect: {note or state}"
@@ -57,12 +64,15 @@ def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
 
 
 def summary_html(state: str, note: str, overview: Mapping[str, Any]) -> str:
-    """The counts as an HTML table. Names of data sets are escaped.
+    """The counts as an HTML table for saved notebooks. Names of data sets are escaped.
 
     Args:
         state: state of the inspection.
         note: message in place of missing counts.
         overview: the counts.
+
+    Raises:
+        KeyError: the overview lacks a count although the state is `ready`.
     """
     if state != "ready":
         return f"<p>Inspect: {escape(note or state)}</p>"

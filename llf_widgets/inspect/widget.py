@@ -43,6 +43,8 @@ class Inspect(FrontEnd):
 
     Raises:
         ConfigError: the config has errors.
+        RowsError: the rows are not a table.
+        OSError: the process cannot be started, or the rows cannot be written.
 
     Example:
         >>> view = llf.Inspect({"dataset": "rows.jsonl", "cutoff_len": 512})
@@ -84,10 +86,13 @@ class Inspect(FrontEnd):
         self._open()
 
     def wait(self, timeout: float | None = None) -> Inspect:
-        """Wait until the data is prepared. Returns the view.
+        """Wait until the data is prepared, so that the next line of a cell can use the counts.
 
         Args:
             timeout: maximum seconds to wait. Default: no limit.
+
+        Returns:
+            The view.
 
         Raises:
             TimeoutError: the data is not prepared yet.
@@ -100,39 +105,71 @@ class Inspect(FrontEnd):
         return self
 
     def overview(self) -> dict[str, Any]:
-        """Counts in total and of each data set."""
+        """Counts in total and of each data set; waits for the data.
+
+        Raises:
+            RuntimeError: preparation failed; the message has the reason.
+        """
         self.wait()
         return dict(self._overview)
 
     def example(self, number: int) -> dict[str, Any]:
-        """One example: `turns`, each with `role` and `tokens` (`[text, id, state, special]`), and its counts."""
+        """One example token by token, to see what the loss is computed on.
+
+        Args:
+            number: index of the example, from 0.
+
+        Returns:
+            `turns`, each with `role` and `tokens` (`[text, id, state, special]`), and its counts.
+
+        Raises:
+            ValueError: there is no such example.
+            RuntimeError: preparation failed.
+            ProcessExitedError: the process has exited.
+        """
         found: dict[str, Any] = self._request("example", number=number).result()
         return found
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = PAGE) -> dict[str, Any]:
-        """Notable records, by kind (`dropped`, `cut`, `divided`, `doubled`, `leaked`) or all.
+        """Records that deserve a look: `dropped`, `cut`, `divided`, `doubled`, `leaked`, or all of these.
 
         Args:
             kind: the kind.
             offset: number of records to skip.
             limit: maximum number of records.
+
+        Returns:
+            `rows`, and `total`, the number of all such records.
+
+        Raises:
+            ValueError: the kind is unknown.
+            RuntimeError: preparation failed.
+            ProcessExitedError: the process has exited.
         """
         found: dict[str, Any] = self._request("notable", kind=kind, offset=offset, limit=limit).result()
         return found
 
     def search(self, query: str, start: int = 0, limit: int = PAGE) -> dict[str, Any]:
-        """Search examples for words. Returns `rows`, and `next`, the start of the next page.
+        """Search examples for a text, page by page, since a search of a million examples takes long.
 
         Args:
             query: words to search for.
             start: number of the first example.
             limit: maximum number of results.
+
+        Returns:
+            `rows`, and `next`, the start of the next page.
+
+        Raises:
+            ValueError: the process refuses the request.
+            RuntimeError: preparation failed.
+            ProcessExitedError: the process has exited.
         """
         found: dict[str, Any] = self._request("search", text=query, start=start, limit=limit).result()
         return found
 
     def close(self) -> None:
-        """End the process and close the view."""
+        """End the process, remove temporary files and close the view."""
         if self._process is not None:
             self._process.close()
         if self._rows_folder is not None:

@@ -20,7 +20,7 @@ ANSWER_CHARACTERS, PROMPT_CHARACTERS = 700, 300  # letters
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion.
+    """A completion that the policy sampled for training.
 
     Attributes:
         prompt: the prompt.
@@ -45,14 +45,17 @@ class _Step:
 
 
 class Completions:
-    """Completions by step; for a repeated step only those of the last attempt."""
+    """Completions by step; for a repeated step only those of the last attempt.
+
+    A long run samples millions, so only a limited number of steps and rows is held, evenly downsampled.
+    """
 
     def __init__(self) -> None:
         self._steps: dict[int, _Step] = {}
         self._functions: dict[str, None] = {}
 
     def add(self, samples: Iterable[dict[str, Any]]) -> None:
-        """Add new lines of `samples.jsonl`; other samples are skipped."""
+        """Add new lines of `samples.jsonl`; samples of other kinds are skipped, since the file holds several."""
         for sample in samples:
             prompt, text, step = sample.get("prompt"), sample.get("text"), sample.get("step")
             if sample.get("kind") != "completion" or not isinstance(text, str) or not isinstance(step, int):
@@ -94,7 +97,11 @@ class Completions:
         }
 
     def last(self) -> tuple[int, list[Completion]]:
-        """The last step with its best and worst completion, for the saved notebook; 0 and empty if there is none."""
+        """The last step with its best and worst completion, for the saved notebook, which holds few of them.
+
+        Returns:
+            The step, and at most two completions; 0 and an empty list if there are none.
+        """
         if not self._steps:
             return 0, []
         step = max(self._steps)

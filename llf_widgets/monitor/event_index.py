@@ -23,7 +23,7 @@ PASSIVE_TYPES = ("request", "answer", "steered", "schedule", "warning", "finding
 
 
 class EventIndex:
-    """Answers queries about a run's events.
+    """Answers queries about a run's events in constant time, since views repeat them at every update.
 
     Attributes:
         events: all events in order, except `progress`, of which long runs have many.
@@ -50,7 +50,7 @@ class EventIndex:
             self.changes.add(event)
 
     def last(self, kind: str, attempt: int | None = None) -> Event | None:
-        """The activity event of a type; None if there is none.
+        """The newest event of a type; None if there is none.
 
         Args:
             kind: the type.
@@ -60,19 +60,23 @@ class EventIndex:
         return found.get(kind)
 
     def current_activity(self, attempt: int) -> Event | None:
-        """The activity event that shows what an attempt is doing."""
+        """The newest event that shows what an attempt is doing, for the status sentence; None if there is none."""
         return self._attempt(attempt).activity
 
     def notices(self, attempt: int) -> tuple[Event, ...]:
-        """Events of an attempt to show next to the state; of repeated ones the last."""
+        """Warnings, findings, answers and errors of an attempt, shown next to the state; of repeated ones the last."""
         return self._attempt(attempt).notices()
 
     def markers(self) -> tuple[Event, ...]:
-        """The activity events to key in a chart, a limited number."""
+        """The newest events to mark in a chart, at most `MAX_MARKERS`, since each marker costs drawing time."""
         return tuple(self._markers[-MAX_MARKERS:])
 
     def time_spans(self) -> list[tuple[int, float]]:
-        """(attempt, Unix time) of the first and last event of each attempt of this run, without time in the queue."""
+        """First and last moment of each attempt, for the training time; time in the queue does not count.
+
+        Returns:
+            (attempt, Unix time), two for each attempt with events.
+        """
         return [(number, at) for number, one in self._attempts.items() if number for at in one.span]
 
     def _attempt(self, number: int) -> _Attempt:

@@ -17,7 +17,7 @@ LINE = 500  # characters of a log line that are worth sending
 class EventLog:
     """Events as rows `{"time", "step", "text"}`; checkpoint and evaluation of a step share a row.
 
-    Unknown types, and events with invalid fields, are skipped.
+    Unknown types, and events with invalid fields, are skipped, since the file may come from another version.
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,16 @@ class EventLog:
             _add(event, self._rows)
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
-        """At limit `limit` rows, newest first."""
+        """Copies of the newest rows, newest first.
+
+        Args:
+            limit: maximum number of rows.
+        """
         return [dict(row) for row in self._rows[: -limit - 1 : -1]]
 
 
 def log_rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of some events, newest first."""
+    """The rows of some events, newest first, for events that are not followed any further."""
     log, events = EventLog(), list(events)
     log.add(events)
     return log.newest(len(events))
@@ -62,7 +66,10 @@ def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
 
 
 def log_lines(lines: Iterable[str]) -> list[str]:
-    """Clean log lines for display: no colors, only the last state of a progress bar, at limit 500 characters."""
+    """Clean log lines for display: no colors, only the last state of a progress bar, at most 500 characters.
+
+    Progress bars of libraries rewrite their line hundreds of times; the browser would show every state.
+    """
     clean = []
     for line in lines:
         text = without_escapes(line.rstrip("\r\n").rsplit("\r", 1)[-1])

@@ -10,7 +10,11 @@ __all__ = ["clock", "count", "duration", "number", "rate", "share", "size", "spa
 
 
 def clock(moment: float) -> str:
-    """Format a time of today as `14:36`, of another day as `25 November, 14:36` (local time)."""
+    """Format a time of today as `14:36`, of another day as `25 November, 14:36` (local time).
+
+    Args:
+        moment: Unix seconds.
+    """
     when = time.localtime(moment)
     if when[:3] == time.localtime()[:3]:
         return time.strftime("%H:%M", when)

@@ -27,8 +27,10 @@ LOSS = KeyMetric("loss", "Training loss", "number")
 def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number, ...]:
     """The six numbers at the top of the view: key metrics first, speed and memory last.
 
+    Six fit into one row of a notebook cell; which metrics come first depends on what the run logs, not on its stage.
+
     Args:
-        series: what the run logged.
+        series: steps `[n]` and values `[n]` by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
     """
@@ -56,14 +58,17 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
 def summary_rows(
     series: Series, smoothed: Smoothed, window: int, events: Sequence[dict[str, Any]], elapsed: float
 ) -> list[tuple[str, str, str]]:
-    """The rows of a saved notebook's table: (label, value, comparison), without unknown ones.
+    """The rows of a saved notebook's table, without unknown ones.
 
     Args:
-        series: what the run logged.
+        series: steps `[n]` and values `[n]` by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
         events: events of the run.
         elapsed: seconds of training.
+
+    Returns:
+        (label, value, comparison) of each row, as text.
     """
     rows = [(one.label, one.value, one.note) for one in _told(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
-    """Image, table and text of a run, by MIME type. Read-only.
+    """Image, table and text of a run, by MIME type, for reports and saved notebooks. Read-only.
 
     Args:
         run: a run, its id or its folder.
@@ -36,6 +36,8 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
 
     Raises:
         FileNotFoundError: the run does not exist.
+        ValueError: the id is invalid.
+        TypeError: it is neither a run nor an id nor a path.
     """
     tracker = RunTracker(run_folder(run))
     tracker.refresh()
@@ -43,7 +45,7 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
 
 
 def mime_bundle(tracker: RunTracker) -> dict[str, object]:
-    """The bundle of a run that is being watched, as of the last read."""
+    """The bundle of a tracked run, as of the last read. Drawing the image takes about a second."""
     run = _summary(tracker)
     drawn = saved_image(
         tracker.chart_data(), tracker.snapshot.last_step, title=f"{run.name}, {run.state}", line=run.key_line
@@ -53,7 +55,7 @@ def mime_bundle(tracker: RunTracker) -> dict[str, object]:
 
 
 def text_bundle(tracker: RunTracker) -> dict[str, object]:
-    """The bundle without the image, whose first drawing takes a second."""
+    """The bundle without the image, whose first drawing takes a second, so that a view appears at once."""
     return _texts(tracker, _summary(tracker))
 
 

@@ -1,4 +1,4 @@
-"""The front end of a monitor."""
+"""The front end of a monitor: its synced traits and its requests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class MonitorView(FrontEnd):
-    """The parts of a run's monitor, as held by the kernel.
+    """The sections of a run's monitor, as held by the kernel.
 
-    In Jupyter the front end requests the same parts from the server, and uses the kernel's if that fails, so a busy,
+    In Jupyter the front end requests the same sections from the server, and uses the kernel's if that fails, so a busy,
     restarted or killed kernel does not stop the view.
 
     Args:
-        on_request: handles a request (a control type, or `resume`, `refresh`, `examples`, `compare_server`) with its
-            arguments, and returns a message. The text of an error is shown. May be called on any thread.
+        on_request: handles a request (a control type, or `resume`, `refresh`, `examples`, `compare_server`, `code`)
+            with its arguments, and returns a message for the user. The text of an error is shown. May be called on any
+            thread.
         identity: `run_id` and `home`, see the traits.
     """
 

@@ -14,10 +14,11 @@ MAX_CPU_SHARE = 0.015  # of one core, at most: a poll that cost 30 ms is followe
 
 
 class Poller:
-    """Calls `poll` in a background thread until it returns None.
+    """Calls `poll` in a background thread until it returns None, without ever occupying the kernel.
 
     A notebook would print a thread's output and tracebacks into the running cell, so an error is passed to `on_error`
-    as a sentence, and polling continues.
+    as a sentence, and polling continues. The pause after an expensive poll grows, so that polling uses at most
+    `MAX_CPU_SHARE` of a core.
 
     Args:
         poll: does the work of one poll; returns the minimum seconds until the next one, or None to end.
@@ -41,7 +42,7 @@ class Poller:
         return self._running
 
     def start(self) -> None:
-        """Start the thread; if it is running, poll at once."""
+        """Start the thread; if it is running, poll at once, so that a click shows its effect."""
         with self._lock:
             self._active = True
             self._wake.set()
@@ -51,13 +52,20 @@ class Poller:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the current poll."""
+        """End the thread after the current poll; returns at once."""
         with self._lock:
             self._active = False
             self._wake.set()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the thread to end. Returns False if `timeout` seconds passed first."""
+        """Wait for the thread to end. From the thread itself it returns at once.
+
+        Args:
+            timeout: maximum seconds to wait. Default: no limit.
+
+        Returns:
+            False if `timeout` seconds passed first.
+        """
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)

@@ -1,4 +1,4 @@
-"""Results of runs by their ranking metric."""
+"""The metric by which runs are ranked, and its values."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankedMetric:
-    """A metric of several runs.
+    """A metric by which several runs are compared.
 
     Attributes:
         metric: the metric.
-        held_out: whether a run has validation values; then only these count.
+        held_out: whether a run has validation values; then only these count, since training values reward overfitting.
     """
 
     metric: KeyMetric
@@ -30,7 +30,7 @@ class RankedMetric:
 
     @property
     def label(self) -> str:
-        """Column heading."""
+        """Column heading, which says whether it is the best or the last value."""
         if not self.held_out:
             return f"{self.training_label}, last"
         if self.metric.name == "loss":
@@ -44,19 +44,23 @@ class RankedMetric:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether higher is better."""
+        """Whether higher values are better; False for losses and for metrics without a better direction."""
         return BETTER_DIRECTION.get(self.metric.name) == "more"
 
     def best(self, tracker: RunTracker) -> tuple[int, float] | None:
-        """Step and value of the best validation value, or the last one if the metric has no better direction."""
+        """Step and value of the best validation value, or the last one if the metric has no better direction.
+
+        Returns:
+            None if the run has no finite validation value.
+        """
         return summary_numbers.best(tracker.series, EVAL_PREFIX + self.metric.name)
 
     def last(self, tracker: RunTracker) -> float | None:
-        """The last training value."""
+        """The last training value; None if it was never logged. It may be NaN."""
         return summary_numbers.last(tracker.series, self.metric.name)
 
     def value(self, tracker: RunTracker) -> float | None:
-        """Result of a run; None if unknown or not finite."""
+        """The value by which a run is ranked; None if unknown or not finite, so a diverged run never ranks first."""
         if not self.held_out:
             last = self.last(tracker)
             return last if last is not None and math.isfinite(last) else None
@@ -64,16 +68,16 @@ class RankedMetric:
         return None if found is None else found[1]
 
     def format(self, value: float) -> str:
-        """Format a value."""
+        """Format a value of the metric, as everywhere else in the views."""
         return formatting.value(value, self.metric.form)
 
 
 def ranked_metric(trackers: Sequence[RunTracker], metric: KeyMetric | None = None) -> RankedMetric:
-    """The metric by which runs are ranked.
+    """The metric by which runs are ranked: the same for all of them, or the ranking would compare different things.
 
     Args:
         trackers: the runs, already read.
-        metric: another metric.
+        metric: another metric. Default: the ranking metric of what they logged.
     """
     names = [name for tracker in trackers for name in tracker.series]
     metric = metric or ranking_metric(names)

@@ -42,15 +42,22 @@ QUEUE_SECONDS = 10.0
 
 
 class RunTracker:
-    """The known state of one run, updated by `look`.
+    """The known state of one run, updated by `refresh`.
+
+    Thread-safe, because a thread polls while a cell may display the view once more.
 
     Args:
         folder: the run's folder.
         window: smoothing window in steps; 0 for none, None for automatic.
 
     Attributes:
+        snapshot: the run at the last refresh.
         index: its events.
+        series: steps `[n]` and values `[n]` by metric, as logged.
+        smoothed: smoothed values `[n]`, aligned with the series of that name.
+        times: steps `[n]` and Unix times `[n]` of all records.
         window: current smoothing window in steps.
+        now: time of the last refresh, Unix seconds.
     """
 
     def __init__(self, folder: RunFolder, window: int | None = None) -> None:
@@ -84,10 +91,13 @@ class RunTracker:
         self._smoothed_for = 0  # planned steps that the window was made for
 
     def refresh(self) -> set[str]:
-        """Read new data.
+        """Read new data. An unreadable file becomes a warning among the events, and the others are still read.
 
         Returns:
             Which of `status`, `metrics`, `events`, `answers` and `log` changed.
+
+        Raises:
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         with self._lock:
             return self._refresh()
@@ -147,7 +157,7 @@ class RunTracker:
             changed.add("events")
 
     def smooth(self, window: int | None) -> None:
-        """Change the smoothing window.
+        """Change the smoothing window, as several compared runs need the same one.
 
         Args:
             window: steps; 0 for none, None for automatic.
@@ -158,7 +168,7 @@ class RunTracker:
             self.snapshot = replace(self.snapshot, numbers=self._numbers)
 
     def chart_data(self, *, details: bool = True, window: int | None = None) -> ChartData:
-        """What the charts show now.
+        """Current data of the charts, downsampled, so that a long run stays fast in the browser.
 
         Args:
             details: whether to include diagnostic charts.
@@ -189,7 +199,7 @@ class RunTracker:
         return {"learning_rate": (np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64))}
 
     def summary(self) -> list[tuple[str, str, str]]:
-        """Rows of the saved notebook's table."""
+        """Rows of the saved notebook's table: (label, value, comparison), with what the run keeps on disk."""
         with self._lock:
             kept = [f"checkpoint-{step}" for step in self._checkpoints]
             rows = summary_rows(self.series, self.smoothed, self.window, self.index.events, self.snapshot.elapsed)
@@ -198,7 +208,11 @@ class RunTracker:
         return [*rows, ("Kept", str(len(kept)), ", ".join(kept))] if kept else rows
 
     def rows(self, limit: int) -> list[dict[str, Any]]:
-        """The newest rows of the event log, newest first."""
+        """The newest rows of the event log, newest first; warnings about unreadable files come first.
+
+        Args:
+            limit: maximum number of rows.
+        """
         with self._lock:
             self._event_log.add(self.index.events[self._logged :])
             self._logged = len(self.index.events)
@@ -207,7 +221,7 @@ class RunTracker:
             return [*unread.newest(limit), *self._event_log.newest(limit)][:limit]
 
     def log(self, lines: int) -> list[str]:
-        """The last lines of the run's log."""
+        """The last lines of the run's log; the reason instead if it cannot be read."""
         try:
             text = self._reader.log_tail(lines)
         except UnreadableError as error:
@@ -356,7 +370,11 @@ def _phase(phase: dict[str, Any] | None, step: int, logged: float, begun: int) -
 
 
 def queue_text(turn: QueuePosition) -> str:
-    """What a queued run waits for, as a sentence."""
+    """What a queued run waits for, as a sentence.
+
+    Raises:
+        BrokenRunError: the run's own status cannot be read.
+    """
     ahead = turn.ahead()
     if not ahead:
         return "Next in the queue."

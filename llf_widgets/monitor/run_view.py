@@ -38,7 +38,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Display options of a reader.
+    """Display options of a page. They are part of a request, since several pages may show one run differently.
 
     Attributes:
         details: whether to show diagnostic charts.
@@ -64,7 +64,7 @@ class ViewOptions:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> ViewOptions:
-        """Parse options from a front end; missing ones have defaults.
+        """Parse options from a front end; missing ones have defaults, so that pages of other versions work.
 
         Raises:
             ValueError: a number is negative, too large or not an integer.
@@ -77,7 +77,7 @@ DEFAULT = ViewOptions()
 
 
 class RunView:
-    """The sections of a run's monitor, each with a version mark. Thread-safe.
+    """The sections of a run's monitor, each with a revision, so that only changed ones are sent. Thread-safe.
 
     Args:
         folder: the run's folder.
@@ -92,7 +92,11 @@ class RunView:
         self._created: float | None = None
 
     def refresh(self) -> set[str]:
-        """Read new data. Returns the names of the changed sections."""
+        """Read new data.
+
+        Returns:
+            Names of the changed sections; all of them if another run has replaced the folder.
+        """
         with self._lock:
             changed = self.tracker.refresh()
             if self._replaced():
@@ -117,12 +121,18 @@ class RunView:
         Args:
             name: one of `SECTIONS`.
             options: display options.
+
+        Returns:
+            Plain JSON without bidirectional control characters; charts are cached until they change.
+
+        Raises:
+            KeyError: there is no such section.
         """
         with self._lock:
             return self._draw(options) if name == "charts" else strip_bidi_nested(BUILDERS[name](self.tracker, options))
 
     def updates(self, known: Mapping[str, object], options: ViewOptions = DEFAULT) -> dict[str, object]:
-        """Read new data, then return the sections that the client lacks.
+        """Read new data, then return the sections that the client lacks, so that a poll without news costs a few bytes.
 
         Args:
             known: revisions of the client's sections; invalid ones are ignored.
@@ -131,6 +141,9 @@ class RunView:
         Returns:
             `now`: time of the read (Unix seconds); `revisions`: revision of every section by name; `sections`: those
             whose revision differs.
+
+        Raises:
+            OSError: the run's folder is not accessible.
         """
         with self._lock:
             self.refresh()

@@ -1,4 +1,4 @@
-"""Answers to the sample prompts over time."""
+"""Completions of the sample prompts over time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SampleAnswers:
         self._tuned: dict[str, dict[int, str]] = {}
 
     def add(self, samples: Iterable[dict[str, Any]]) -> None:
-        """Add new lines of `samples.jsonl`; other samples are skipped."""
+        """Add new lines of `samples.jsonl`; samples of other kinds are skipped, since the file holds several."""
         for sample in samples:
             prompt, text, step = sample.get("prompt"), sample.get("text"), sample.get("step")
             if sample.get("kind") != "answer" or not isinstance(prompt, str) or not isinstance(text, str):
@@ -36,6 +36,8 @@ class SampleAnswers:
     def view(self, older: int = 0) -> list[dict[str, object]]:
         """Data for the front end: the newest answers to each prompt, in order of first appearance.
 
+        A long run has thousands of answers, so older ones are sent only when a user requests those of one prompt.
+
         Args:
             older: index of the prompt, from 1, whose older answers are requested; 0 for none.
 
@@ -48,7 +50,11 @@ class SampleAnswers:
         ]
 
     def last(self) -> list[tuple[str, str, str, int]]:
-        """Each prompt with the base answer, the newest answer and its step, for the saved notebook."""
+        """The newest answer to each prompt beside the base model's, for the saved notebook.
+
+        Returns:
+            (prompt, base answer, newest answer, its step) of each prompt with an answer.
+        """
         rows = []
         for prompt, answers in self._shown():
             if answers:
@@ -73,11 +79,11 @@ def _row(prompt: str, base: str | None, answers: dict[int, str], *, all_steps: b
 
 
 def downsample(rows: list[Item], limit: int) -> list[Item]:
-    """At limit `limit` rows, evenly spaced, first and last included.
+    """At most `limit` rows, evenly spaced, first and last included, so that a long run stays small in the browser.
 
     Args:
         rows: the rows.
-        limit: maximum number.
+        limit: maximum number, at least 2.
     """
     if len(rows) <= limit:
         return rows
@@ -85,10 +91,10 @@ def downsample(rows: list[Item], limit: int) -> list[Item]:
 
 
 def truncate(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """Shorten a text with an ellipsis.
+    """Shorten a text with an ellipsis, since one completion may have megabytes.
 
     Args:
         text: the text.
-        limit: maximum length.
+        limit: maximum length in characters.
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""The state of a run at one moment as plain values, so that everything derived from it can be tested."""
+"""The state of a run at one moment as plain values, so that everything derived from it can be tested without files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEERABLE = ("starting", "running", "stopping")
 
 @dataclass(frozen=True)
 class Number:
-    """A key number: formatted `value`, its `unit`, and `note`, a comparison."""
+    """A key number: formatted `value`, its `unit`, and `note`, a comparison such as the best or the first value."""
 
     label: str
     value: str
@@ -27,9 +27,13 @@ class Number:
 
 @dataclass(frozen=True)
 class RunSnapshot:
-    """A run as described by its folder. Times are Unix seconds, None if unknown.
+    """A run at one moment as described by its folder. Times are Unix seconds, durations seconds, None if unknown.
 
     Attributes:
+        description: model, method and data.
+        reason: why the run is in this state, as the trainer wrote it.
+        per_step: seconds per step of the current attempt.
+        step_seconds: duration of the last step.
         queue: what a queued run waits for, as a sentence.
         receipt: comparison of the first steps of a resumed attempt with the log; None if there is none.
         progress: the current `progress` event before the first step; None if there is none.
@@ -76,12 +80,12 @@ class RunSnapshot:
 
     @property
     def live(self) -> bool:
-        """Whether the run may still change."""
+        """Whether the run may still change, so that views keep polling."""
         return self.state in LIVE_STATES
 
     @property
     def last_step(self) -> int:
-        """Right end of the step axis: planned steps; for an ended run its last step."""
+        """Right end of the step axis: the planned steps; for an ended run its last step, so no chart is half empty."""
         return self.total if self.live or not self.step else self.step
 
     @property

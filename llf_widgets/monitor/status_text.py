@@ -46,7 +46,11 @@ def status_text(snapshot: RunSnapshot) -> str:
 
 
 def available_actions(snapshot: RunSnapshot) -> list[str]:
-    """Available actions in this state: control requests, `resume` and `download`."""
+    """The buttons of the header in this state, so that no button sends a request which the trainer would refuse.
+
+    Returns:
+        Control requests, `resume`, `download` (the result), `generate` (completions of the result) and `examples`.
+    """
     more = [what for what, can in (("evaluate", snapshot.held_out), ("sample", snapshot.watched)) if can]
     found = {
         "created": ["stop"] if snapshot.queue else [],
@@ -62,7 +66,11 @@ def available_actions(snapshot: RunSnapshot) -> list[str]:
 
 
 def request_delay(snapshot: RunSnapshot) -> str:
-    """How long a request may wait for the current step."""
+    """How long a request may wait, since the trainer handles requests between two steps: `within 4 s`.
+
+    Returns:
+        Empty for a run that handles no requests.
+    """
     if snapshot.state not in ("starting", "running", "stopping"):
         return ""
     if snapshot.step_seconds is None:
@@ -71,10 +79,11 @@ def request_delay(snapshot: RunSnapshot) -> str:
 
 
 def messages(snapshot: RunSnapshot) -> list[dict[str, object]]:
-    """Warnings, findings and refused requests of the current attempt, newest last.
+    """Warnings, findings and refused requests of the current attempt, newest last; a repeated one is shown once.
 
     Returns:
-        `{"level", "text", "actions"}` each; an action is `{"label", "change"}`, a change of the live run.
+        At most `MAX_MESSAGES` of `{"level", "text", "actions"}`; an action is `{"label", "change"}`, a change of the
+        live run.
     """
     found: dict[str, dict[str, Any]] = {}
     for event in reversed(snapshot.events):
@@ -241,12 +250,12 @@ def _checkpoint_text(snapshot: RunSnapshot) -> str:
 
 
 def resume_label(snapshot: RunSnapshot) -> str:
-    """Label of the resume button."""
+    """Label of the resume button: from which checkpoint the run continues, or that it starts again."""
     return f"Resume from {snapshot.checkpoints[-1]}" if snapshot.checkpoints else "Restart"
 
 
 def header_json(snapshot: RunSnapshot, now: float) -> dict[str, object]:
-    """All data of the header as plain JSON. The front end advances clocks from `now`.
+    """All data of the header as plain JSON. The front end advances clocks from `now`, so a quiet run needs no updates.
 
     Args:
         snapshot: the run.

@@ -25,7 +25,7 @@ MAX_KEY_METRICS = 3  # numbers beside those of every run in the line of the firs
 
 @dataclass(frozen=True)
 class Summary:
-    """Content of a summary.
+    """Content of a summary, apart from its format.
 
     Args:
         run_id: the run's id.
@@ -51,7 +51,7 @@ class Summary:
 
     @property
     def key_line(self) -> str:
-        """The key numbers in one line."""
+        """The key numbers in one line, for below the title of the image."""
         names = [label for label, _, _ in self.rows]
         before = names[: next((place for place, label in enumerate(names) if label in EVERY_RUN), len(names))]
         counted = [label for label in before if held_out_label(label) not in before][:MAX_KEY_METRICS]
@@ -63,7 +63,7 @@ class Summary:
 def summary_html(run: Summary) -> str:
     """The summary as one HTML block; all text is escaped, since names and reasons are untrusted.
 
-    The image is a data URL, since hosts that show HTML show no second output.
+    The image is a data URL, since frontends that show HTML show no second output.
     """
     cells = "".join(
         f'<tr><td style="{CELL_STYLE}">{escape(label)}</td><td style="{NUMBER_STYLE}"><b>{escape(value)}</b></td>'
@@ -118,7 +118,7 @@ def _cells(one: Completion) -> tuple[str, str, str]:
 
 
 def summary_text(run: Summary) -> str:
-    """The summary as plain text."""
+    """The summary as plain text, for terminals and frontends without HTML."""
     width = max((len(label) for label, _, _ in run.rows), default=0)
     lines = [f"{run.name}: {run.state}. {run.status_text}".rstrip()]
     lines += [f"  {label:<{width}}  {value}  {note}".rstrip() for label, value, note in run.rows]

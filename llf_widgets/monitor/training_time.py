@@ -1,4 +1,4 @@
-"""Training time of a run."""
+"""Training time of a run without pauses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def training_seconds(moments: Iterable[tuple[int, float]], attempt: int, until: float | None) -> float:
-    """Seconds of training, without pauses between attempts.
+    """Seconds of training, without pauses between attempts, so that a run resumed after a night is not shown as slow.
 
     Args:
         moments: (attempt, Unix time) of everything the run wrote.
         attempt: the current attempt.
-        until: current time for a live run; None for an ended one, which counts up to its last record.
+        until: current time (Unix seconds) for a live run; None for an ended one, which counts up to its last record.
     """
     first: dict[int, float] = {}
     last: dict[int, float] = {}

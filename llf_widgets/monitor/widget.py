@@ -46,6 +46,8 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     Raises:
         FileNotFoundError: the run does not exist.
+        ValueError: the id is invalid.
+        TypeError: it is neither a run nor an id nor a path.
 
     Example:
         >>> run = llf.train(config)
@@ -81,11 +83,13 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     @property
     def state(self) -> str:
-        """The run's effective state."""
+        """The run's effective state as of the last read; `lost` if its process is gone."""
         return self._run_view.tracker.snapshot.state
 
     def wait(self, timeout: float | None = None) -> str:
-        """Wait until the run has ended and the notebook holds its summary. An interrupt only ends the waiting.
+        """Wait until the run has ended and the notebook holds its summary, so that later cells can use the result.
+
+        An interrupt only ends the waiting, not the run.
 
         Args:
             timeout: maximum seconds to wait. Default: no limit.
@@ -105,7 +109,17 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._poller.start()
 
     def examples(self, step: int | None = None) -> Examples:
-        """Show training examples below the charts: of a step, else those with unusual losses."""
+        """Show training examples below the charts: of a step, or those with unusual losses.
+
+        Args:
+            step: the step, for example one with a loss spike. Default: examples with the highest losses.
+
+        Returns:
+            The view of the examples.
+
+        Raises:
+            UnreadableError: `examples.jsonl` cannot be read.
+        """
         if self._examples is None:
             self._examples = Examples(self._run_view.tracker.folder)
             self.children = [self._view, self._examples]
@@ -114,7 +128,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return self._examples
 
     def close(self) -> None:
-        """Close the view; the run is not affected."""
+        """Close the view and free its widgets; the run is not affected."""
         self._poller.stop()
         close_descendants(self)
         super().close()

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 
 class AdaptersHandler(RunsAPIHandler):
-    """Adapters and models of finished runs, paginated."""
+    """Adapters and models of finished runs, paginated, for the panel's list of results."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"total", "adapters"}`, newest first."""
+        """Return `{"total", "adapters"}`, newest first.
+
+        Raises:
+            HTTPError: 400 for an invalid query, 503 if the list could not be read in time.
+        """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 20, 1, 200)
         await self.scan_runs(SCAN_SECONDS)
@@ -29,12 +33,16 @@ class AdaptersHandler(RunsAPIHandler):
 
 
 def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:
-    """Results of finished runs: `run`, `name`, `base`, `method`, `rank`, `bytes`, `ended`.
+    """Results of finished runs, newest first. Only the requested page reads files, since there may be thousands.
 
     Args:
         index: the index of runs.
         offset: number of results to skip.
         limit: maximum number of results.
+
+    Returns:
+        `{"total", "adapters"}`: `run`, `name`, `base`, `method`, `rank` (LoRA rank; None for other results), `bytes`
+        and `ended` (Unix seconds) of each.
     """
     names = index.finished()
     found = []

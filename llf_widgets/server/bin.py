@@ -19,7 +19,12 @@ class BinHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"total", "runs"}`, last deleted first."""
+        """Return `{"total", "runs"}`, last deleted first.
+
+        Raises:
+            HTTPError: 400 for an invalid query, 503 if the bin could not be read in time.
+            OSError: the bin is not a folder or not accessible; answered with status 500.
+        """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
         total, found = await self.run_in_thread(deleted_runs, None, offset, limit, max_seconds=LONG_TIMEOUT)
@@ -27,15 +32,16 @@ class BinHandler(RunsAPIHandler):
 
 
 class DeleteHandler(RunsAPIHandler):
-    """Moves a run to the bin."""
+    """Moves a run to the bin, from which it can be restored."""
 
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Return `{"id"}`.
+        """Move the run and return `{"id"}`.
 
         Raises:
-            HTTPError: 404 if the run does not exist, 409 if it has not ended.
+            HTTPError: 404 if the run does not exist, 409 if it has not ended or its files cannot be moved, 503 if the
+                disk did not respond in time.
         """
         folder = await self.find_run(run_id, readable=False)
         try:
@@ -54,10 +60,11 @@ class RestoreHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Return `{"id"}`.
+        """Restore the run and return `{"id"}`.
 
         Raises:
-            HTTPError: 404 if the bin does not hold the run, 409 if a run with this id exists.
+            HTTPError: 404 if the bin does not hold the run, 409 if a run with this id exists or files cannot be moved,
+                503 if the disk did not respond in time.
         """
         try:
             with as_http_errors():
@@ -75,10 +82,11 @@ class RemoveHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def delete(self, run_id: str) -> None:
-        """Return `{"id"}`.
+        """Remove the run and return `{"id"}`.
 
         Raises:
-            HTTPError: 404 if the bin does not hold the run.
+            HTTPError: 404 if the bin does not hold the run, 409 if a file cannot be removed, 503 if the disk did not
+                respond in time.
         """
         try:
             with as_http_errors("Run `llf runs clean` to try again."):
@@ -90,13 +98,17 @@ class RemoveHandler(RunsAPIHandler):
 
 @contextmanager
 def as_http_errors(advice: str = "") -> Iterator[None]:
-    """Convert system errors to HTTP errors without paths.
+    """Convert system errors to HTTP errors, whose sentences contain no paths, since the page may be shared.
+
+    `FileNotFoundError` and `FileExistsError` pass through: each handler has a sentence of its own for them.
 
     Args:
         advice: sentence to append.
 
     Raises:
         HTTPError: 409: the bin is locked, files belong to another user, or the disk is full or read-only.
+        FileNotFoundError: a file does not exist.
+        FileExistsError: a file exists.
     """
     try:
         yield
@@ -109,5 +121,5 @@ def as_http_errors(advice: str = "") -> Iterator[None]:
 
 
 def not_in_bin() -> HTTPError:
-    """The error for a run that is not in the bin."""
+    """The error 404 for a run that is not in the bin, or whose id is invalid."""
     return HTTPError(404, "The bin does not contain this run.")

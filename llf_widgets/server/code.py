@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CodeHandler(RunsAPIHandler):
-    """Code that a reader must allow before a run is trained again."""
+    """Code that a user must allow before a run is trained again; the page shows it for review."""
 
     @authenticated
     @authorized
@@ -22,7 +22,9 @@ class CodeHandler(RunsAPIHandler):
         """Return `{"sha256", "code"}`; empty for runs that this user created or allowed.
 
         Raises:
-            HTTPError: 404 if the run does not exist.
+            HTTPError: 404 if the run does not exist, 409 if there is more code than a person could review or a file
+                cannot be read, 503 if the disk did not respond in time.
+            PluginError: two installed plug-ins declare the same key or name; answered with status 500.
         """
         folder = await self.find_run(run_id)
         try:
@@ -37,5 +39,11 @@ class CodeHandler(RunsAPIHandler):
 
 
 def read_code(folder: RunFolder) -> dict[str, object]:
-    """The code of a run as a view shows it."""
+    """The code of a run with its hash, as a view shows it.
+
+    Raises:
+        TooMuchCodeError: there is more code than a person could review.
+        PluginError: two installed plug-ins declare the same key or name.
+        OSError: a file cannot be read.
+    """
     return code_as_json(code_to_allow(folder))

@@ -21,7 +21,7 @@ MAX_GRACE = 86_400.0
 
 
 class ControlHandler(RunsAPIHandler):
-    """Sends a request to a live run."""
+    """Sends a request to a live run, also while the kernel is busy or gone."""
 
     @authenticated
     @authorized
@@ -29,7 +29,8 @@ class ControlHandler(RunsAPIHandler):
         """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}`.
 
         Raises:
-            HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it has ended or cannot be reached.
+            HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it has ended or cannot be reached,
+                413 for a body that is too large, 503 if the disk did not respond in time.
         """
         size = len(self.request.body)
         if size > MAX_BODY_BYTES:
@@ -56,13 +57,23 @@ class ControlHandler(RunsAPIHandler):
 
 
 def submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
-    """Send a request; returns its id. A kill is carried out at once, even without a supervisor, and has no id.
+    """Send a request to a run. A kill is carried out at once, since it must work without a supervisor.
 
     Args:
         folder: the run.
         kind: type of the request.
         args: its arguments.
         by: who requested it.
+
+    Returns:
+        Id of the request; None for a kill.
+
+    Raises:
+        ValueError: the type is unknown, or the arguments are too large.
+        RuntimeError: kill: the run is on another machine that does not respond, or its status names a foreign process.
+        TimeoutError: kill: a process does not end.
+        BrokenRunError: kill: the run's status cannot be read.
+        OSError: the request cannot be written.
     """
     if kind == "kill":
         kill_run(folder, by)
@@ -74,7 +85,7 @@ def parse_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     """Parse type, arguments and sender of a request's body.
 
     Raises:
-        HTTPError: 400 if the body is invalid; names the field.
+        HTTPError: 400 if the body is invalid; the message names the field and what was expected.
     """
     try:
         sent = json_value(body)

@@ -76,41 +76,56 @@ def _timeout_error(max_seconds: float) -> HTTPError:
 
 
 def os_error_text(error: OSError) -> str:
-    """Why a file of a run was not read or written, as a sentence without paths."""
+    """Why a file of a run was not read or written: a sentence without paths, which the page must not show."""
     return str(error) if isinstance(error, UnreadableError) else f"{error.strerror}."
 
 
 class RunsAPIHandler(APIHandler):
-    """Base of all LLF routes: authorization resource, and lookup of runs by id."""
+    """Base of all LLF routes: authorization, lookup of runs, file access in threads, and errors as one sentence."""
 
     auth_resource = "llf_runs"
     # A panel left open must not keep a hub from culling an idle server.
     _track_activity = False
 
     def initialize(self) -> None:
-        """Mark the client as connected."""
+        """Mark the client as connected, so that a search for a closed page can be cancelled."""
         super().initialize()
         self.disconnected = threading.Event()
 
     def on_connection_close(self) -> None:
-        """Mark the client as disconnected."""
+        """Mark the client as disconnected, so that a running search ends."""
         self.disconnected.set()
         super().on_connection_close()
 
     async def scan_runs(self, seconds: float) -> None:
-        """Start a scan of all runs, and wait for it for a limited time."""
+        """Start a scan of all runs, and wait for it only briefly, so that a list of 10,000 runs responds at once.
+
+        Args:
+            seconds: maximum seconds to wait.
+
+        Raises:
+            OSError: the folder of runs is not accessible.
+        """
         looking = asyncio.wrap_future(self.index.refresh())
         await asyncio.wait({looking}, timeout=seconds)
         if looking.done():
             looking.result()
 
     async def run_in_list_thread(self, work: Callable[[], Result]) -> Result:
-        """Run a function on the list of runs in a thread."""
+        """Run a function on the list of runs in a thread of its own pool, so that downloads never delay lists.
+
+        Raises:
+            HTTPError: 503 after `LONG_TIMEOUT` seconds. The thread continues.
+        """
         return await _run_in_executor(_LIST_THREADS, work, LONG_TIMEOUT)
 
     @property
     def index(self) -> RunIndex:
-        """The server's index of runs; recreated if LLF_HOME has changed."""
+        """The server's index of runs, kept between requests; recreated if LLF_HOME has changed.
+
+        Raises:
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
         root = home()
         known = self.settings.get("llf_index")
         if known is None or known[0] != root:
@@ -121,6 +136,8 @@ class RunsAPIHandler(APIHandler):
         self, work: Callable[..., Any], *arguments: Any, max_seconds: float = TIMEOUT, lock: str = "", **options: Any
     ) -> Any:
         """Run a function that accesses files in a thread, and return its result.
+
+        A disk that hangs would otherwise block the event loop, and with it all kernels of the server.
 
         Args:
             work: called with `arguments` and `options`.
@@ -143,14 +160,15 @@ class RunsAPIHandler(APIHandler):
         return locks.setdefault(name, asyncio.Lock())
 
     async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
-        """Find a run by id, see `_find_run`.
+        """Find a run by id.
 
         Args:
             run_id: id from the route.
             readable: refuse a run with a pipe or device among its files, which would block readers.
 
         Raises:
-            HTTPError: 404 or 409, see `_find_run`.
+            HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
+                unreadable; 503 if the disk did not respond in time.
         """
         found: RunFolder = await self.run_in_thread(self._find_run, run_id, readable=readable)
         return found
@@ -181,7 +199,7 @@ class RunsAPIHandler(APIHandler):
         return folder
 
     def run_not_found(self, run_id: str) -> HTTPError:
-        """The error for a run that does not exist (any more)."""
+        """The error 404 for a run that does not exist, or was deleted during the request."""
         return HTTPError(404, f"No run {run_id} in the LLF_HOME of the server.")
 
     def integer_argument(self, name: str, default: int, low: int, high: int) -> int:
@@ -202,11 +220,14 @@ class RunsAPIHandler(APIHandler):
         return int(text)
 
     def write(self, chunk: Any) -> None:
-        """Write a response as valid JSON without secrets: JSON has no NaN, but a run's files may."""
+        """Write a response as valid JSON without secrets.
+
+        JSON has no NaN, but metrics may; and a library may have written a token to a run's files.
+        """
         super().write(spell_non_finite(redact_nested(chunk)) if isinstance(chunk, dict) else chunk)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Write one sentence; details of unexpected errors go to the server's log only.
+        """Write one sentence; details of unexpected errors go to the server's log only, since they may contain paths.
 
         Args:
             status_code: HTTP status.

@@ -16,16 +16,18 @@ MAX_TAGS, MAX_TAG_LENGTH = 20, 60
 
 
 class MetaHandler(RunsAPIHandler):
-    """Name, tags and note of a run."""
+    """Name, tags and note of a run, the only data of a run that users edit."""
 
     @authenticated
     @authorized
     async def patch(self, run_id: str) -> None:
         """Accept `{"revision", "name"?, "tags"?, "note"?}`, return the new content.
 
+        The revision is the one that the user saw, so that two pages do not overwrite each other's changes.
+
         Raises:
             HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it was changed since or cannot be
-                written.
+                written, 413 for a body that is too large, 503 if the disk did not respond in time.
         """
         if len(self.request.body) > MAX_BODY_BYTES:
             raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MAX_BODY_BYTES}.")
@@ -46,8 +48,11 @@ class MetaHandler(RunsAPIHandler):
 def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
     """Parse revision and changes of a request's body.
 
+    Returns:
+        The revision, and the changed fields.
+
     Raises:
-        HTTPError: 400; names the field.
+        HTTPError: 400; the message names the field and what was expected.
     """
     try:
         sent = json_value(body)

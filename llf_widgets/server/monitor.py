@@ -26,10 +26,12 @@ class ViewsHandler(RunsAPIHandler):
     """Base of routes that show a run: views are cached, since a page requests the same run twice a second."""
 
     async def run_view(self, folder: RunFolder) -> RunView:
-        """The view of a run; recreated if another run has taken its place.
+        """The cached view of a run; recreated if another run has taken its place.
 
         Raises:
             FileNotFoundError: the folder is being removed.
+            OSError: the folder is not accessible.
+            HTTPError: 503 if the disk did not respond in time.
         """
         views: OrderedDict[tuple[str, int], RunView] = self.settings.setdefault("llf_views", OrderedDict())
         key = (str(folder.path), (await self.run_in_thread(folder.path.stat)).st_ino)
@@ -41,7 +43,7 @@ class ViewsHandler(RunsAPIHandler):
 
 
 class MonitorHandler(ViewsHandler):
-    """The parts of a run's monitor."""
+    """The sections of a run's monitor, so that a view works without its kernel."""
 
     @authenticated
     @authorized
@@ -49,7 +51,8 @@ class MonitorHandler(ViewsHandler):
         """Return `{"home", "now", "revisions", "sections"}`: the sections whose revision differs from the query's.
 
         Raises:
-            HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable.
+            HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
+                did not respond in time.
         """
         folder = await self.find_run(run_id)
         options = ViewOptions(
@@ -70,7 +73,7 @@ class MonitorHandler(ViewsHandler):
 
 
 class SummaryHandler(ViewsHandler):
-    """The static summary of a run for saved notebooks."""
+    """The static summary of a run, which the page stores in the saved notebook."""
 
     @authenticated
     @authorized
@@ -78,7 +81,7 @@ class SummaryHandler(ViewsHandler):
         """Return `{"data"}`: a bundle by MIME type with the run's current state.
 
         Raises:
-            HTTPError: 404 if the run does not exist, 409 if it is unreadable.
+            HTTPError: 404 if the run does not exist, 409 if it is unreadable, 503 if the disk did not respond in time.
         """
         folder = await self.find_run(run_id)
         try:
@@ -97,7 +100,12 @@ class FrontEndHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"module", "css"}`; 304 if the client's ETag is current."""
+        """Return `{"module", "css"}`; 304 if the client's ETag is current, since the module has 1 MB.
+
+        Raises:
+            HTTPError: 503 if the disk did not respond in time.
+            OSError: a file cannot be read; answered with status 500.
+        """
         text = await self.run_in_thread(front_end)
         self.set_header("Cache-Control", "private, no-cache")
         self.set_header("ETag", f'"{hashlib.sha256(text.encode()).hexdigest()}"')
@@ -110,18 +118,26 @@ class FrontEndHandler(RunsAPIHandler):
 
 
 def front_end() -> str:
-    """Module and stylesheet as JSON."""
+    """Module and stylesheet of the monitor as JSON text.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     return json.dumps({"module": text(script("monitor")), "css": text(stylesheet("monitor"))})
 
 
 def summary(view: RunView) -> dict[str, object]:
-    """The current bundle of a run."""
+    """The bundle of a run in its current state.
+
+    Raises:
+        OSError: a file of the run cannot be read.
+    """
     view.refresh()
     return mime_bundle(view.tracker)
 
 
 def parse_revisions(text: str) -> dict[str, str]:
-    """Parse the marks of the client's parts.
+    """Parse the revisions of the sections that the client has.
 
     Raises:
         HTTPError: 400 if the text is not an object of short strings.

@@ -27,10 +27,11 @@ class OutputHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Stream `output/` as a zip, without buffering it in memory or on disk.
+        """Stream `output/` as a zip, without buffering it in memory or on disk: a model may have many GB.
 
         Raises:
-            HTTPError: 404 if the run does not exist, 409 if it has no result or files are unreadable.
+            HTTPError: 404 if the run does not exist, 409 if it has no result or files are unreadable, 503 if the disk
+                did not respond in time.
         """
         folder = await self.find_run(run_id)
         try:
@@ -58,10 +59,13 @@ class OutputHandler(RunsAPIHandler):
 
 
 def output_files(root: Path) -> list[Path]:
-    """Regular files below a folder, sorted. Links are skipped, so that nothing else is sent.
+    """Regular files below a folder, sorted. Links are skipped, so that nothing else on the machine is sent.
+
+    Each file is opened once, because an error can be reported only before the response begins.
 
     Raises:
         OSError: a file cannot be opened.
+        UnreadableError: a file is not a regular one any more, or the system denies access.
     """
     if root.is_symlink():
         return []
@@ -83,6 +87,13 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
         root: folder of the files.
         files: files to include.
         top: folder in the archive.
+
+    Yields:
+        The bytes in order, about 1 MiB at a time.
+
+    Raises:
+        OSError: a file cannot be read.
+        UnreadableError: a file is not a regular one any more, or the system denies access.
     """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:

@@ -35,17 +35,18 @@ MAX_TEXT = 2000  # characters of an answer, a message or a line
 
 
 class RunsHandler(RunsAPIHandler):
-    """The list of runs, paginated."""
+    """The list of runs, paginated, filtered and sorted."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
         """Return `{"total", "runs"}`, newest first unless `sort` says otherwise.
 
-        While the index is incomplete, a search covers the indexed runs and the response has `reading`.
+        While the index is incomplete, a search covers the indexed runs and the response has `reading`, so that the
+        panel can show the progress instead of waiting.
 
         Raises:
-            HTTPError: 400 for an invalid query.
+            HTTPError: 400 for an invalid query, 503 if the list could not be read in time.
         """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
@@ -70,7 +71,12 @@ class RunHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows."""
+        """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows.
+
+        Raises:
+            HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
+                did not respond in time.
+        """
         folder = await self.find_run(run_id)
         status, meta = await self.run_in_thread(read_run, folder)
         more = {}
@@ -98,7 +104,7 @@ class RunHandler(RunsAPIHandler):
 
 
 def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Status and meta of a run; the state of a broken run is `broken`, with the reason."""
+    """Status and meta of a run. If the status is unreadable, the state is `broken`, so that the run is listed."""
     reader = RunReader(folder)
     try:
         return reader.status().json(), reader.meta()
@@ -107,7 +113,7 @@ def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class RunDetails:
-    """A run whose details are shown; each read costs only what is new. Thread-safe.
+    """The details of a run for the sidebar. Each read costs only what is new, since the sidebar polls. Thread-safe.
 
     Args:
         folder: the run.
@@ -121,13 +127,18 @@ class RunDetails:
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, object]:
-        """Details for the sidebar.
+        """Read what is new, and return all details.
 
         Returns:
             `row` (as in the list), `numbers` (last values; non-finite ones as strings), `counted` (key metrics with
-            labels), `curves` (primary metric of training and validation: name -> `[steps, values]`), `checkpoints`,
-            `config` (non-default settings, floats as displayed text), `environment`, `events` (the last warnings,
-            findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
+            labels), `curves` (primary metric of training and validation: name -> `[steps, values]`, at most 200 points
+            each), `checkpoints` (steps), `config` (non-default settings, floats as displayed text), `environment`,
+            `events` (the last warnings, findings, errors and changes), `answers` (the last of each prompt) and `log`
+            (the last lines).
+
+        Raises:
+            OSError: a file of the run is not accessible.
+            UnreadableError: a file of the run is not a regular file.
         """
         with self._lock:
             return self._read()
@@ -162,7 +173,12 @@ class RunDetails:
 
 
 def details_json(details: RunDetails) -> dict[str, object]:
-    """The details of a run without bidirectional control characters."""
+    """The details of a run without bidirectional control characters, which could make text look like something else.
+
+    Raises:
+        OSError: a file of the run is not accessible.
+        UnreadableError: a file of the run is not a regular file.
+    """
     return {name: strip_bidi_nested(part) for name, part in details.read().items()}
 
 

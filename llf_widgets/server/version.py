@@ -13,12 +13,16 @@ FORMATS = (1,)
 
 
 class VersionHandler(RunsAPIHandler):
-    """RunSnapshot about the server for page and kernel."""
+    """Facts about the server, by which page and kernel notice another version or another LLF_HOME."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return version, readable formats, LLF_HOME, and whether this environment can train."""
+        """Return version, readable formats, LLF_HOME, and whether this environment can train.
+
+        Raises:
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown; answered with status 500.
+        """
         self.finish(
             {
                 "llf": __version__,
