@@ -63,6 +63,14 @@ def optimizer_rules() -> tuple[Rule, ...]:
             (Fix("Switch clipping off", {"max_grad_norm": 0.0}),),
             severity="note",
         ),
+        Rule(
+            ("optim", *switches),
+            lambda c: find_spec("torch") is not None and bool(missing_packages(c)),
+            lambda c: (
+                f"{optimizer_of(c).label} needs {missing_packages(c)[0]}, which is not installed. {install_command(c)}"
+            ),
+            lambda c: (Fix("Use AdamW", {"optim": None, **_off(c)}),),
+        ),
     )
 
 
