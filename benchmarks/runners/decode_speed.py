@@ -45,14 +45,14 @@ def continuing(who: str, folder: str, new_tokens: int, device: str) -> Callable[
 
 def main() -> None:
     who, folder, prompt, new_tokens, device, out = sys.argv[1:]
-    go_on = continuing(who, folder, int(new_tokens), device)
+    continue_row = continuing(who, folder, int(new_tokens), device)
     draw = torch.Generator().manual_seed(0)
     prompts = [torch.randint(100, 40_000, (int(prompt),), generator=draw).tolist() for _ in range(TIMES + 1)]
-    go_on(prompts[0])
+    continue_row(prompts[0])
     steps = []
     for ids in prompts[1:]:
         start = time.perf_counter()
-        count = go_on(ids)
+        count = continue_row(ids)
         steps.append([round(time.perf_counter() - start, 4), count])
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     Path(out).write_text(json.dumps({"steps": steps, "peak_cuda_bytes": peak}))

@@ -76,7 +76,7 @@ def answer(
     texts: dict[str, list[str]] = {}
     progress("Loading the base model", 0, 0)
     for of, model, tokenizer in load_base_and_tuned(folder, config):
-        counter = Tokens(f"Answers of the {of} model, tokens", len(prompts) * max_new_tokens, progress)
+        counter = TokenProgress(f"Answers of the {of} model, tokens", len(prompts) * max_new_tokens, progress)
         texts[of] = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_text=counter)
         if of == "base":
             progress("Loading the tuned model", 0, 0)
@@ -96,7 +96,7 @@ def answer(
     return answers
 
 
-class Tokens:
+class TokenProgress:
     """Reports the number of generated tokens at intervals: a line per token would take longer than the token."""
 
     def __init__(self, what: str, most: int, progress: Progress) -> None:

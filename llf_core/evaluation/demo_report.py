@@ -35,6 +35,9 @@ def stored_answers(run: Run) -> list[Answer]:
 
     Returns:
         Prompts that both models have completed; empty if none.
+
+    Raises:
+        KeyError: a stored completion has no prompt, text or model.
     """
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():

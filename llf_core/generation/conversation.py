@@ -130,7 +130,7 @@ class Conversation:
             return 0
         kept = common_prefix_length(self._cached, prompt[:-1])
         self._cached = []  # after an error the content of the cache is unknown
-        logits = self._decoder.go_on(prompt[kept:], kept, max_new_tokens)
+        logits = self._decoder.continue_row(prompt[kept:], kept, max_new_tokens)
         self.plain = self._decoder.plain
         decode(
             self._decoder,

@@ -74,7 +74,7 @@ class Decoder:
         self._positions = lengths
         return self._check(tokens, self._forward(tokens, positions, self._long(self._mask), self._cache))
 
-    def go_on(self, tokens: Sequence[int], keep: int, room: int) -> Tensor:
+    def continue_row(self, tokens: Sequence[int], keep: int, room: int) -> Tensor:
         """Continue a single row: truncate the cache to what a changed prompt has in common with it, and read the rest.
 
         Args:

@@ -156,7 +156,9 @@ class SFT(LossStage):
             loss = nll_sum(hidden, head, targets, label_smoothing, lambda _, each: costs.append(each), likelihoods)
             if taught is None:
                 return loss
-            kl = divergence_sum(hidden, head, *taught, learned, beta=0.0, note=lambda _, each: penalties.append(each))
+            kl = divergence_sum(
+                hidden, head, *taught, learned, beta=0.0, record_losses=lambda _, each: penalties.append(each)
+            )
             self.measures.add("reference_kl", kl.detach(), len(learned))
             return loss + self.kl_weight * kl
 

@@ -302,7 +302,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if values.keys() - {"epoch"}:
             self.writer.metric(state.global_step, values)
             if self._resume_check is not None and "loss" in values:
-                self.warn_inexact_resume(self._resume_check.note(state.global_step, values["loss"]))
+                self.warn_inexact_resume(self._resume_check.compare(state.global_step, values["loss"]))
             logger.info(_line(state, values))
         if self._base_waits and "loss" in values:
             self._base_waits = False

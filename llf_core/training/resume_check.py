@@ -34,7 +34,7 @@ class ResumeCheck:
         self._tolerance = tolerance
         self._distances: list[float] = []
 
-    def note(self, step: int, loss: float) -> str:
+    def compare(self, step: int, loss: float) -> str:
         """Compare the loss of a repeated step with the log; after the last comparable one, write the event `receipt`.
 
         A difference shows what no checksum does: other versions, thread counts, or data.

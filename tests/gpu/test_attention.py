@@ -129,7 +129,7 @@ def test_documents_side_by_side_are_what_each_is_alone(variant, device, dtypes):
 def test_flash_attention_is_what_a_card_computes_documents_by(device, dtypes, note):
     q = torch.randn(10, 4, 32, device=device, dtype=dtypes[-1])
     layout = Layout((0, 4, 10), 32**-0.5)
-    new = device.type == "cuda" and torch.cuda.get_device_capability(device) >= attention_backend.FLASH_CARD
+    new = device.type == "cuda" and torch.cuda.get_device_capability(device) >= attention_backend.FLASH_CAPABILITY
     assert attention_backend._flash_knows(q, q, layout) == (new and "cu_seq_q" in attention_backend.varlen_arguments())
     assert not attention_backend._flash_knows(q.float(), q.float(), layout)
     known = ", ".join(sorted(attention_backend.varlen_arguments())) or "nothing"
@@ -144,7 +144,7 @@ def test_torchs_own_attention_is_the_same(window, device, dtypes):
     for dtype in dtypes:
         exact = [x.to(dtype).double() for x in (q, k, v)]
         given = [x.to(device, dtype) for x in (q, k, v)]
-        found = attention_backend.one_by_one(*given, Layout(BOUNDS, 32**-0.5, window))
+        found = attention_backend.per_document_attention(*given, Layout(BOUNDS, 32**-0.5, window))
         assert distance(found, reference(*exact, window=window)) < ROUNDING[dtype], dtype
 
 

@@ -34,7 +34,7 @@ BLOCK = 256  # queries at a time
 LONGEST = BLOCK + BLOCK // 2  # a document up to this length is one block
 KEPT = 512  # with more keys, probabilities are computed again in the backward pass
 MULTIPLE = 16  # documents are padded to a multiple of it
-NUMBERS = "_llf_numbers"  # attribute of a small tensor with its values as Python numbers
+CACHED_LIST = "_llf_numbers"  # attribute of a small tensor with its values as Python numbers
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Layout:
         window: sliding window: a token attends to itself and to `window - 1` tokens before it. None: to all before it.
         softcap: scores become `softcap * tanh(score / softcap)`; None for no soft cap.
         forks: for each document, the start of the first and of the second of two branches. The second branch does not
-            attend to the first. Only without a window, see `unfolded`.
+            attend to the first. Only without a window, see `attend_branches`.
         group: tokens of a group of shifted sparse attention, see `shifted_attention`; None: whole documents.
     """
 
@@ -59,7 +59,7 @@ class Layout:
     group: int | None = None
 
     @functools.cached_property
-    def filled(self) -> tuple[int, ...]:
+    def padded_bounds(self) -> tuple[int, ...]:
         """`bounds` of the documents after each is padded to a multiple of `MULTIPLE` tokens.
 
         oneDNN compiles a product for every new shape, so few shapes save time and memory.
@@ -67,7 +67,7 @@ class Layout:
         rooms = (-(-(end - start) // MULTIPLE) * MULTIPLE for start, end in pairwise(self.bounds))
         return tuple(accumulate(rooms, initial=0))
 
-    def spread(self, x: Tensor, groups: int) -> Tensor:
+    def pad_documents(self, x: Tensor, groups: int) -> Tensor:
         """Pad the documents and group the heads, so that each document is a batched matrix product.
 
         Args:
@@ -75,27 +75,27 @@ class Layout:
             groups: number of key-value heads.
 
         Returns:
-            `[groups, filled tokens, heads / groups, dim]`, zero at padding.
+            `[groups, padded tokens, heads / groups, dim]`, zero at padding.
         """
         x = x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1)
-        result = x.new_empty(groups, self.filled[-1], *x.shape[2:])
-        for (start, end), (first, last) in zip(pairwise(self.bounds), pairwise(self.filled), strict=True):
+        result = x.new_empty(groups, self.padded_bounds[-1], *x.shape[2:])
+        for (start, end), (first, last) in zip(pairwise(self.bounds), pairwise(self.padded_bounds), strict=True):
             result[:, first : first + end - start] = x[:, start:end]
             result[:, first + end - start : last] = 0
         return result
 
-    def gather(self, x: Tensor, tokens: int) -> Tensor:
-        """Invert `spread`: remove the padding, and put the heads of all groups side by side.
+    def unpad_documents(self, x: Tensor, tokens: int) -> Tensor:
+        """Invert `pad_documents`: remove the padding, and put the heads of all groups side by side.
 
         Args:
-            x: `[groups, filled tokens, heads / groups, dim]`.
+            x: `[groups, padded tokens, heads / groups, dim]`.
             tokens: number of tokens of the result.
 
         Returns:
             `[tokens, heads, dim]`, zero after the last document.
         """
         result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
-        for (start, end), first in zip(pairwise(self.bounds), self.filled, strict=False):
+        for (start, end), first in zip(pairwise(self.bounds), self.padded_bounds, strict=False):
             result[start:end] = x[:, first : first + end - start].transpose(0, 1)
         result[self.bounds[-1] :] = 0
         return result.flatten(1, 2)
@@ -105,7 +105,7 @@ class Layout:
 
         A long document is divided into blocks, so that no time is spent above the diagonal.
         """
-        for number, (start, end) in enumerate(pairwise(self.filled)):
+        for number, (start, end) in enumerate(pairwise(self.padded_bounds)):
             step = end - start if end - start <= LONGEST else BLOCK
             fork, split = self.forks[number] if self.forks else (0, 0)
             branch, second = fork - self.bounds[number], split - self.bounds[number]
@@ -224,7 +224,11 @@ class _DocumentAttention(Function):
         repeats = q.shape[1] // groups
         if cos is not None and sin is not None:
             q, k = _rotated(q, cos, sin), _rotated(k, cos, sin)
-        q, k, v = layout.spread(q, groups), layout.spread(k, groups)[:, :, 0], layout.spread(v, groups)[:, :, 0]
+        q, k, v = (
+            layout.pad_documents(q, groups),
+            layout.pad_documents(k, groups)[:, :, 0],
+            layout.pad_documents(v, groups)[:, :, 0],
+        )
         sinks = None if sinks is None else sinks.view(groups, repeats)
         output = q.new_empty(*q.shape[:3], v.shape[-1])
         kept: list[Tensor] = []
@@ -242,14 +246,14 @@ class _DocumentAttention(Function):
                 kept += [probabilities] if capped is None else [probabilities, capped]
         ctx.save_for_backward(q, k, v, cos, sin, sinks, *kept)
         ctx.layout, ctx.tokens = layout, tokens
-        return layout.gather(output, tokens)
+        return layout.unpad_documents(output, tokens)
 
     @staticmethod
     def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, cos, sin, sinks, *kept = ctx.saved_tensors
         layout: Layout = ctx.layout
         groups, _, repeats, dim = q.shape
-        grad = layout.spread(grads[0].to(q.dtype), groups)
+        grad = layout.pad_documents(grads[0].to(q.dtype), groups)
         several = len(layout.bounds) - 1 < sum(1 for _ in layout.blocks())
         # The gradient of a key that several blocks attend to is a sum, accumulated in float32.
         wide = torch.float32 if several and q.dtype != torch.float64 else q.dtype
@@ -289,9 +293,9 @@ class _DocumentAttention(Function):
             else:
                 torch.bmm(probabilities.transpose(1, 2), grad_, out=grad_v[:, start:last])
                 torch.bmm(scores.transpose(1, 2), q_, out=grad_k[:, start:last])
-        grad_q = layout.gather(grad_q, ctx.tokens)
-        grad_k = layout.gather(grad_k.mul_(layout.scale).to(k.dtype)[:, :, None], ctx.tokens)
-        grad_v = layout.gather(grad_v.to(v.dtype)[:, :, None], ctx.tokens)
+        grad_q = layout.unpad_documents(grad_q, ctx.tokens)
+        grad_k = layout.unpad_documents(grad_k.mul_(layout.scale).to(k.dtype)[:, :, None], ctx.tokens)
+        grad_v = layout.unpad_documents(grad_v.to(v.dtype)[:, :, None], ctx.tokens)
         if cos is not None:
             grad_q, grad_k = _rotated_back(grad_q, cos, sin), _rotated_back(grad_k, cos, sin)
         if grad_sinks is not None:
@@ -339,7 +343,7 @@ def document_attention(
             layout, q, k, v,
         )  # fmt: skip
     if layout.forks and layout.window is not None:
-        return unfolded(
+        return attend_branches(
             lambda layout, q, k, v, cos=None, sin=None: document_attention(q, k, v, layout, cos, sin, sinks),
             layout, q, k, v, *(() if cos is None or sin is None else (cos, sin)),
         )  # fmt: skip
@@ -347,7 +351,7 @@ def document_attention(
     return result
 
 
-def unfolded(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor) -> Tensor:
+def attend_branches(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor) -> Tensor:
     """Compute attention of documents with forks by a function without forks: each branch together with its prefix.
 
     Args:
@@ -450,7 +454,7 @@ def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:
     Args:
         forks: `[documents, 2]`, int32; or None.
     """
-    return () if forks is None else tuple((fork, split) for fork, split in numbers_of(forks))
+    return () if forks is None else tuple((fork, split) for fork, split in cached_list(forks))
 
 
 def signed_sin(sin: Tensor) -> Tensor:
@@ -472,10 +476,10 @@ def bounds_of(cu_seq_lens: Tensor | Sequence[int]) -> tuple[int, ...]:
     Args:
         cu_seq_lens: `[documents + 1]`, int32; or integers already.
     """
-    return tuple(numbers_of(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
+    return tuple(cached_list(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
 
 
-def numbers_of(tensor: Tensor) -> list[Any]:
+def cached_list(tensor: Tensor) -> list[Any]:
     """`tensor.tolist()`, cached on the tensor, so that only the first layer of a model synchronizes with the device.
 
     Args:
@@ -484,8 +488,8 @@ def numbers_of(tensor: Tensor) -> list[Any]:
     # A compiler does not trace attributes, and tensors created in inference mode have no counter of changes.
     if torch.compiler.is_compiling() or tensor.is_inference():
         return tensor.tolist()
-    known: tuple[int, list[Any]] | None = getattr(tensor, NUMBERS, None)
+    known: tuple[int, list[Any]] | None = getattr(tensor, CACHED_LIST, None)
     if known is None or known[0] != tensor._version:
         known = (tensor._version, tensor.tolist())
-        setattr(tensor, NUMBERS, known)
+        setattr(tensor, CACHED_LIST, known)
     return known[1]

@@ -35,7 +35,7 @@ BLOCK = {"cpu": 2 << 20}
 # Bytes of a partial gradient of the weight before it is added in float32.
 PART = 8 << 20
 # float16 cannot represent small probabilities: gradients are scaled by this in the product.
-LIFT = 1024.0
+GRADIENT_SCALE = 1024.0
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Terms:
         return torch.promote_types(self.dtype, torch.float32)
 
     @property
-    def lift(self) -> float:
+    def gradient_scale(self) -> float:
         """Factor of the gradients in the matrix products, which prevents underflow."""
-        return LIFT if self.dtype == torch.float16 else 1.0
+        return GRADIENT_SCALE if self.dtype == torch.float16 else 1.0
 
 
 @dataclass
 class Gradients:
-    """Gradients, accumulated over the chunks; None where not needed. Scaled by `LIFT`.
+    """Gradients, accumulated over the chunks; None where not needed. Scaled by `GRADIENT_SCALE`.
 
     Attributes:
         rows: `[N, H]`, in the dtype of the products.
@@ -123,7 +123,7 @@ def _costs(logits: Tensor, targets: Tensor, terms: Terms) -> Tensor:
 
 
 def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor | None, factors: Tensor | None) -> None:
-    """Replace the log-probabilities of a block by the gradient of its unscaled logits (times `LIFT`), in place."""
+    """Replace the log-probabilities of a block by the gradient of its unscaled logits, times `GRADIENT_SCALE`."""
     block.exp_()
     if terms.smoothing:
         block.sub_(terms.smoothing / block.shape[1])
@@ -133,8 +133,8 @@ def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor |
         block.mul_(slope)
     if factors is not None:
         block.mul_(factors[:, None])
-    if terms.scale * terms.lift != 1.0:
-        block.mul_(terms.scale * terms.lift)
+    if terms.scale * terms.gradient_scale != 1.0:
+        block.mul_(terms.scale * terms.gradient_scale)
 
 
 class Chunks:
@@ -233,7 +233,7 @@ def cross_entropies(
         bias: `[V]`, or None.
         targets: token ids `[N]`, int64.
         terms: parameters of the cross-entropy.
-        gradients: buffers of the gradients that are needed, see `room`.
+        gradients: buffers of the gradients that are needed, see `allocate_gradients`.
         factors: factor of each row's gradients, `[N]`; None for 1.
 
     Returns:
@@ -275,7 +275,7 @@ def chunked(
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
         terms: parameters of the logits.
-        gradients: buffers of the gradients that are needed, see `room`.
+        gradients: buffers of the gradients that are needed, see `allocate_gradients`.
         begin: called with the slice of each chunk; returns the function that computes the losses of its blocks.
 
     Returns:
@@ -330,7 +330,9 @@ def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> 
             total[part] += gradient[:, part].t() @ rows
 
 
-def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: Sequence[bool]) -> Gradients:
+def allocate_gradients(
+    rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: Sequence[bool]
+) -> Gradients:
     """Allocate buffers for gradients; the weight's is float32 if it is a sum over several chunks, so that it is exact.
 
     Args:
@@ -353,7 +355,7 @@ def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms,
     return Gradients(made_rows, made_weight, made_bias)
 
 
-def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """Multiply a gradient by a factor and convert it: in place if the dtype is the same, else part by part in float32.
 
     A second copy of a weight's gradient would take as much memory as the weight.
@@ -375,7 +377,7 @@ def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     return result
 
 
-def factored(
+def scale_gradients(
     gradients: Gradients, factor: Tensor, dtypes: Sequence[torch.dtype | None]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients that the backward pass returns for rows, weight and bias: those of the forward pass by a factor.
@@ -392,7 +394,7 @@ def factored(
     if rows is not None:
         rows = (rows * (factor[:, None] if factor.ndim else factor)).to(dtypes[0])
     if weight is not None:  # large, so in place: autograd refuses a second backward pass
-        weight = multiplied(weight, factor, dtypes[1] or weight.dtype)
+        weight = scale_tensor(weight, factor, dtypes[1] or weight.dtype)
     if bias is not None:
         bias = (bias * factor).to(dtypes[2])
     return rows, weight, bias

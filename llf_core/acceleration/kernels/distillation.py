@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.autograd import Function
 
-from llf_core.acceleration.kernels.cross_entropy import Chunks, Gradients, Terms, apply_terms, chunked, factored, room
+from llf_core.acceleration.kernels.cross_entropy import (
+    Chunks,
+    Gradients,
+    Terms,
+    allocate_gradients,
+    apply_terms,
+    chunked,
+    scale_gradients,
+)
 from llf_core.acceleration.kernels.token_loss import products_dtype
 
 if TYPE_CHECKING:
@@ -39,7 +47,7 @@ def divergence_sum(
     learned_rows: Tensor,
     temperature: float = 1.0,
     beta: float = 0.5,
-    note: Callable[[Tensor, Tensor], object] | None = None,
+    record_losses: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
     """Sum of generalized Jensen-Shannon divergences between teacher p and student q: `T² * Σ D(p, q)`.
 
@@ -62,7 +70,8 @@ def divergence_sum(
         learned_rows: `[N]`, int64: positions that count, as indices into the flattened `[...]`.
         temperature: T, above 0. Larger values give more weight to unlikely tokens.
         beta: β, in [0, 1].
-        note: called with `learned_rows` and their divergences `[N]`, detached; takes no additional computation.
+        record_losses: called with `learned_rows` and their divergences `[N]`, detached; takes no additional
+            computation.
 
     Returns:
         float32 (float64 for float64) scalar; 0 without rows. With a trained head, `backward` can be called once only.
@@ -86,12 +95,12 @@ def divergence_sum(
     teacher_terms = Terms(teacher_head.scale, teacher_head.softcap, 0.0, products_dtype(taught, teacher_head))
     teacher = Teacher(taught, teacher_head, teacher_terms, temperature, beta)
     if torch.is_grad_enabled():
-        heard = None if note is None else partial(note, learned_rows)
+        heard = None if record_losses is None else partial(record_losses, learned_rows)
         result: Tensor = Divergence.apply(rows, head.weight, head.bias, terms, teacher, heard)  # type: ignore[no-untyped-call]
         return result
     costs = divergences(rows, head.weight, head.bias, terms, teacher, Gradients(None, None, None))
-    if note is not None:
-        note(learned_rows, costs)
+    if record_losses is not None:
+        record_losses(learned_rows, costs)
     return costs.sum()
 
 
@@ -125,7 +134,7 @@ class Divergence(Function):
         bias: Tensor | None,
         terms: Terms,
         teacher: Teacher,
-        note: Callable[[Tensor], object] | None,
+        record_losses: Callable[[Tensor], object] | None,
     ) -> Tensor:
         """Compute the sum and all gradients: the backward pass would need the logits of both models again.
 
@@ -136,7 +145,7 @@ class Divergence(Function):
             bias: `[V]`, or None.
             terms: parameters of the student's logits.
             teacher: the teacher.
-            note: called with the divergences `[N]`; or None.
+            record_losses: called with the divergences `[N]`; or None.
 
         Returns:
             Scalar.
@@ -145,12 +154,12 @@ class Divergence(Function):
             See `divergence_sum`.
         """
         # T² of the sum, 1/T of the logits.
-        ctx.factor = teacher.temperature / terms.lift
+        ctx.factor = teacher.temperature / terms.gradient_scale
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
-        gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3])
+        gradients = allocate_gradients(rows, weight, bias, terms, ctx.needs_input_grad[:3])
         costs = divergences(rows, weight, bias, terms, teacher, gradients)
-        if note is not None:
-            note(costs.detach())
+        if record_losses is not None:
+            record_losses(costs.detach())
         ctx.save_for_backward(gradients.rows, gradients.weight, gradients.bias)
         return costs.sum()
 
@@ -165,7 +174,7 @@ class Divergence(Function):
         Returns:
             Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
         """
-        return (*factored(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
+        return (*scale_gradients(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
 
 
 def divergences(
@@ -179,7 +188,8 @@ def divergences(
         bias: `[V]`, or None.
         terms: parameters of the student's logits.
         teacher: the teacher.
-        gradients: buffers of the gradients that are needed, see `kernels.cross_entropy.room`. They lack a factor T.
+        gradients: buffers of the gradients that are needed, see `kernels.cross_entropy.allocate_gradients`. They lack a
+            factor T.
 
     Returns:
         `[N]` in the exact dtype, times T².
@@ -201,7 +211,7 @@ def divergences(
             if gradients.wanted:
                 if slope is not None:
                     block.mul_(slope)
-                block.mul_(terms.scale * terms.lift)
+                block.mul_(terms.scale * terms.gradient_scale)
             return found
 
         return cost

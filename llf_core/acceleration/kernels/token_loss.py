@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.autograd import Function
 
-from llf_core.acceleration.kernels.cross_entropy import Gradients, Terms, cross_entropies, factored, room
+from llf_core.acceleration.kernels.cross_entropy import (
+    Gradients,
+    Terms,
+    allocate_gradients,
+    cross_entropies,
+    scale_gradients,
+)
 from llf_core.acceleration.patching.attention_backend import computing_dtype
 from llf_core.config.ignore_index import IGNORED
 
@@ -60,7 +66,7 @@ def nll_sum(
     head: Head,
     targets: Tensor,
     label_smoothing: float = 0.0,
-    note: Callable[[Tensor, Tensor], object] | None = None,
+    record_losses: Callable[[Tensor, Tensor], object] | None = None,
     weights: TokenWeights | None = None,
 ) -> Tensor:
     """Sum of the negative log-likelihoods of the targets, without storing all logits.
@@ -72,8 +78,8 @@ def nll_sum(
         head: maps hidden states to logits.
         targets: `[...]`, int64: token after each position; -100 for positions without a loss.
         label_smoothing: probability mass that is spread evenly over the vocabulary, in [0, 1].
-        note: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses `[N]`,
-            detached; takes no additional computation.
+        record_losses: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses
+            `[N]`, detached; takes no additional computation.
         weights: weight of each token from its distribution, see `kernels.cross_entropy.TokenWeights`; None for 1.
 
     Returns:
@@ -90,8 +96,8 @@ def nll_sum(
     learned = (targets != IGNORED).nonzero()[:, 0]
     if len(learned) < len(targets):
         rows, targets = rows.index_select(0, learned), targets.index_select(0, learned)
-    heard = None if note is None else partial(note, learned)
-    return _costs(rows, head, targets, label_smoothing, summed=True, note=heard, weights=weights)
+    heard = None if record_losses is None else partial(record_losses, learned)
+    return _costs(rows, head, targets, label_smoothing, summed=True, record_losses=heard, weights=weights)
 
 
 def _costs(
@@ -101,17 +107,17 @@ def _costs(
     smoothing: float,
     *,
     summed: bool,
-    note: Callable[[Tensor], object] | None = None,
+    record_losses: Callable[[Tensor], object] | None = None,
     weights: TokenWeights | None = None,
 ) -> Tensor:
     rows = rows.contiguous()
     terms = Terms(head.scale, head.softcap, smoothing, products_dtype(rows, head), weights)
     if not torch.is_grad_enabled():
         costs = cross_entropies(rows, head.weight, head.bias, targets, terms, Gradients(None, None, None))
-        if note is not None:
-            note(costs)
+        if record_losses is not None:
+            record_losses(costs)
         return costs.sum() if summed else costs
-    result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed, note)  # type: ignore[no-untyped-call]
+    result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed, record_losses)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -144,7 +150,7 @@ class CrossEntropy(Function):
         targets: Tensor,
         terms: Terms,
         summed: bool,
-        note: Callable[[Tensor], object] | None,
+        record_losses: Callable[[Tensor], object] | None,
     ) -> Tensor:
         """Compute the cross-entropy and, where the backward pass can scale them, all gradients.
 
@@ -156,7 +162,7 @@ class CrossEntropy(Function):
             targets: token ids `[N]`, int64.
             terms: parameters of the cross-entropy.
             summed: return the sum.
-            note: called with the cross-entropies `[N]`; or None.
+            record_losses: called with the cross-entropies `[N]`; or None.
 
         Returns:
             Scalar if `summed`, else `[N]`.
@@ -169,10 +175,12 @@ class CrossEntropy(Function):
         """
         ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
-        gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3] if ctx.made else (False,) * 3)
+        gradients = allocate_gradients(
+            rows, weight, bias, terms, ctx.needs_input_grad[:3] if ctx.made else (False,) * 3
+        )
         costs = cross_entropies(rows, weight, bias, targets, terms, gradients)
-        if note is not None:
-            note(costs.detach())
+        if record_losses is not None:
+            record_losses(costs.detach())
         if ctx.made:
             ctx.save_for_backward(gradients.rows, gradients.weight, gradients.bias)
         else:
@@ -193,10 +201,10 @@ class CrossEntropy(Function):
         terms = ctx.terms
         if ctx.made:
             gradients = Gradients(*ctx.saved_tensors)
-            factor = grad / terms.lift
+            factor = grad / terms.gradient_scale
         else:
             rows, weight, bias, targets = ctx.saved_tensors
-            gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3])
+            gradients = allocate_gradients(rows, weight, bias, terms, ctx.needs_input_grad[:3])
             cross_entropies(rows, weight, bias, targets, terms, gradients, grad)
-            factor = torch.full_like(grad[:0].sum(), 1 / terms.lift)
-        return (*factored(gradients, factor, ctx.dtypes), None, None, None, None)
+            factor = torch.full_like(grad[:0].sum(), 1 / terms.gradient_scale)
+        return (*scale_gradients(gradients, factor, ctx.dtypes), None, None, None, None)

@@ -13,11 +13,11 @@ import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
 from llf_core.acceleration.kernels.attention import (
     Layout,
+    attend_branches,
     bounds_of,
     document_attention,
     forks_of,
     shifted_attention,
-    unfolded,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ PROBE = "llf_probe"
 GROUP = "llf_group"
 """Attribute of an attention layer that is trained with shifted sparse attention, see `group_of`."""
 FLASH_DIM = 256  # the widest head that FlashAttention supports
-FLASH_CARD = (8, 0)  # the lowest compute capability that it supports
+FLASH_CAPABILITY = (8, 0)  # the lowest compute capability that it supports
 # Arguments that transformers passes to every attention; any other changes the result in a way not known here.
-USUAL = frozenset(
+KNOWN_ARGUMENTS = frozenset(
     {"cu_seq_lens_k", "max_length_k", "position_ids", "use_cache", "output_attentions", "cache_position", "is_causal"}
 )
 
@@ -152,7 +152,7 @@ def attention(
     """
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if record is not None:
-        unusual = tuple(name for name, given in kwargs.items() if given is not None and name not in USUAL)
+        unusual = tuple(name for name, given in kwargs.items() if given is not None and name not in KNOWN_ARGUMENTS)
         if not (kwargs.get("is_causal", True) and getattr(module, "is_causal", True)):
             unusual += ("is_causal",)
         masked = None if attention_mask is None else getattr(attention_mask, "window", "unknown")
@@ -170,7 +170,7 @@ def attention(
             layout, q, k, v,
         )  # fmt: skip
     elif layout.forks:
-        output = unfolded(lambda plain, q, k, v: _documents(q, k, v, plain, dropout, s_aux), layout, q, k, v)
+        output = attend_branches(lambda plain, q, k, v: _documents(q, k, v, plain, dropout, s_aux), layout, q, k, v)
     else:
         output = _documents(q, k, v, layout, dropout, s_aux, cu_seq_lens_q, max_length_q)
     return output[None], None
@@ -206,7 +206,7 @@ def _documents(
         longest = longest or max(end - start for start, end in pairwise(layout.bounds))
         output = _varlen(q, k, v, bounds, longest, layout)
     else:
-        output = one_by_one(q, k, v, layout, dropout, sinks)
+        output = per_document_attention(q, k, v, layout, dropout, sinks)
     # F.pad copies also without padding, and both copies would be kept for the backward pass.
     return F.pad(output, (0, 0, 0, 0, 0, filler)) if filler else output
 
@@ -307,7 +307,7 @@ def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
         and dim <= FLASH_DIM
         and dim % 8 == 0
         and ("window_size" if layout.window is not None else "cu_seq_q") in varlen_arguments()
-        and torch.cuda.get_device_capability(q.device) >= FLASH_CARD
+        and torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY
     )
 
 
@@ -343,7 +343,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
     return output
 
 
-def one_by_one(
+def per_document_attention(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float = 0.0, sinks: Tensor | None = None
 ) -> Tensor:
     """Attention of one document after the other, by torch's own function: for what FlashAttention does not support.

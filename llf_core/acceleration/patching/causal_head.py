@@ -96,9 +96,9 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
     causal = causal_of(model)
     inputs = {key: value for key, value in batch.items() if key not in NOT_READ} | {"use_cache": False}
     if "cu_seq_lens_q" in inputs and "attention_mask" not in inputs and causal.config._attn_implementation == NAME:
-        from llf_core.acceleration.patching.flattened_batches import placeholder
+        from llf_core.acceleration.patching.flattened_batches import empty_mask
 
-        inputs["attention_mask"] = placeholder(inputs["input_ids"].device)
+        inputs["attention_mask"] = empty_mask(inputs["input_ids"].device)
     if hasattr(causal, "_llf_decoder"):
         result: Made = model(**inputs, objective=objective)
         return result

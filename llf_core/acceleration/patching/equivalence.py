@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.flattened_batches import (
-    carries_state,
-    counts_chunks,
     decoder_of,
-    flattened,
-    placeholder,
-    refused,
+    empty_mask,
+    flatten_documents,
+    has_chunked_layers,
+    has_recurrent_layers,
+    unsupported_reason,
 )
-from llf_core.acceleration.patching.matching import QKV, UNFIT
+from llf_core.acceleration.patching.matching import QKV, TEST_ERRORS
 from llf_core.acceleration.patching.per_document import (
-    attention_each,
-    call_each,
-    call_whole,
-    calls_of,
-    chunk_of,
-    stateful,
+    call_per_document,
+    chunk_size_of,
+    chunked_attention_per_document,
+    find_stateful_modules,
+    record_calls,
+    restore_forwards,
 )
-from llf_core.acceleration.patching.probe_module import by_number, kind, numbers_of
+from llf_core.acceleration.patching.probe_module import depends_on_layer_number, formula_key, layer_number_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -61,7 +61,7 @@ class EquivalenceCheck:
         """
         self.decoder = decoder_of(causal)
         self.calls: dict[Hashable, dict[str, object]] = {}
-        self.looped: list[nn.Module] = []
+        self.separate_modules: list[nn.Module] = []
         self._causal, self._name = causal, type(causal).__name__
         embeddings = causal.get_input_embeddings()
         self._device, size = embeddings.weight.device, embeddings.num_embeddings
@@ -73,19 +73,19 @@ class EquivalenceCheck:
         self._layers = self._first_of_each_kind()
         try:
             self._own = self._begun()
-        except UNFIT:
+        except TEST_ERRORS:
             if self._layers is None:
                 raise
             self._layers = None
             self._own = self._begun()
 
-    def kind(self, module: nn.Module) -> Hashable:
-        """Key of the modules that compute by the same formula, of which one is tested for all; see `probe_module.kind`.
+    def formula_key(self, module: nn.Module) -> Hashable:
+        """Key that is equal for modules with the same formula, of which one is tested; see `probe_module.formula_key`.
 
         Args:
             module: of the decoder.
         """
-        return kind(module, self._numbered)
+        return formula_key(module, self._numbered)
 
     def flattens(self) -> str | None:
         """Set the model's attention to `llf` and test whether it separates documents.
@@ -96,22 +96,22 @@ class EquivalenceCheck:
             None if batches may be flattened, else the reason; the model's attention is then restored.
         """
         before = self._causal.config._attn_implementation
-        reason = refused(self._causal)
+        reason = unsupported_reason(self._causal)
         if reason is not None:
             return reason
         try:
-            reason = self._exchange(before)
-        except UNFIT as error:
+            reason = self._switch_attention(before)
+        except TEST_ERRORS as error:
             reason = f"{self._name} cannot process several documents ({str(error).partition(chr(10))[0]})."
         if reason is not None:
             self._causal.set_attn_implementation(before)
-            call_whole(self.looped)
-            self.looped = []
-            if carries_state(self._causal):
+            restore_forwards(self.separate_modules)
+            self.separate_modules = []
+            if has_recurrent_layers(self._causal):
                 return f"{self._name} has recurrent layers, whose state would carry over into the next document."
         return reason
 
-    def moved(self, *, flatten: bool) -> str | None:
+    def difference(self, *, flatten: bool) -> str | None:
         """Compare the model's hidden states with the original ones, after parts were replaced.
 
         Args:
@@ -137,22 +137,22 @@ class EquivalenceCheck:
         Batches of pairs then read a shared prompt once.
         """
         try:
-            alone = self._run(None, **self._told(flattened([torch.cat((self._first, self._second))])))
+            alone = self._run(None, **self._with_mask(flatten_documents([torch.cat((self._first, self._second))])))
             beside, still = (self._branch(other) for other in (self._first, self._third))
-        except UNFIT:
+        except TEST_ERRORS:
             return False
         start = len(self._first)
         limit = CLOSE.get(alone.dtype, 0.0)
-        moved = _distance(still, beside) > STILL.get(alone.dtype, 0.0)
-        return not moved and _distance(beside, alone[start:]) <= limit
+        changed = _distance(still, beside) > STILL.get(alone.dtype, 0.0)
+        return not changed and _distance(beside, alone[start:]) <= limit
 
     def _begun(self) -> Tensor:
         """The model's own hidden states; also finds which classes compute by the number of their layer."""
         own: list[Tensor] = []
-        calls = calls_of(self.decoder, lambda: own.append(self._alone()))
-        told = [one for one in self.decoder.modules() if one is not self.decoder and numbers_of(one)]
+        calls = record_calls(self.decoder, lambda: own.append(self._alone()))
+        told = [one for one in self.decoder.modules() if one is not self.decoder and layer_number_attributes(one)]
         free = {type(one) for one in told if one in calls} - {
-            type(one) for one in told if one in calls and by_number(one, *calls[one])
+            type(one) for one in told if one in calls and depends_on_layer_number(one, *calls[one])
         }
         self._numbered = frozenset(type(one) for one in told) - free
         if not self._numbered or self._layers is None:
@@ -163,29 +163,29 @@ class EquivalenceCheck:
     def _branch(self, other: Tensor) -> Tensor:
         """Last hidden states of the second document as a branch after the first one, next to another branch."""
         shared, length = len(self._first), len(self._second)
-        batch = flattened([torch.cat((self._first, other, self._second))])
+        batch = flatten_documents([torch.cat((self._first, other, self._second))])
         split = shared + len(other)
         batch["position_ids"][0, split:] -= len(other)
         batch["forks"] = torch.tensor([[shared, split]], dtype=torch.int32, device=self._device)
-        return self._run(None, **self._told(batch))[-length:]
+        return self._run(None, **self._with_mask(batch))[-length:]
 
-    def _exchange(self, before: str) -> str | None:
+    def _switch_attention(self, before: str) -> str | None:
         asked: list[AttentionCall] = []
         told: list[AttentionCall] = []
         ours = before in ("sdpa", "eager")
         if ours:
             attention_backend.register()
             self._causal.set_attn_implementation(attention_backend.PROBE)
-            with self._listening():
+            with self._recording_calls():
                 self._alone(asked)
             self._loop([one.layer for one in asked])
-            if reason := _strange(self._name, asked, self._chunks([one.layer for one in asked])):
+            if reason := _unsupported_call(self._name, asked, self._chunks([one.layer for one in asked])):
                 return reason
             self._causal.set_attn_implementation(attention_backend.NAME)
         second = self._beside(self._first, told if ours else None)
-        if not counts_chunks(self._causal) and (len(told) != len(asked) or not all(one.flattened for one in told)):
+        if not has_chunked_layers(self._causal) and (len(told) != len(asked) or not all(one.flattened for one in told)):
             return f"the layers of {self._name} do not pass the lengths of documents to their attention."
-        if reason := self.moved(flatten=True):
+        if reason := self.difference(flatten=True):
             return f"{self._name} computes documents side by side differently from separate ones: {reason}"
         if _distance(self._beside(self._third), second) > STILL.get(second.dtype, 0.0):
             return f"in {self._name} a document changes the numbers of the next one."
@@ -193,21 +193,23 @@ class EquivalenceCheck:
 
     def _loop(self, attentions: list[nn.Module]) -> None:
         """Call modules with a recurrent state separately for each document."""
-        if not carries_state(self._causal):
+        if not has_recurrent_layers(self._causal):
             return
-        kinds = {self.kind(one) for one in stateful(self.decoder, lambda: self._alone([]), attentions)}
-        self.looped = [one for one in self.decoder.modules() if kinds and self.kind(one) in kinds]
-        call_each(self.looped)
+        keys = {
+            self.formula_key(one) for one in find_stateful_modules(self.decoder, lambda: self._alone([]), attentions)
+        }
+        self.separate_modules = [one for one in self.decoder.modules() if keys and self.formula_key(one) in keys]
+        call_per_document(self.separate_modules)
 
     def _chunks(self, attentions: list[nn.Module]) -> dict[nn.Module, int | None]:
         """Call attentions with chunks separately for each document; returns the chunk size of each."""
-        if not counts_chunks(self._causal):
+        if not has_chunked_layers(self._causal):
             return {}
-        kinds = {self.kind(one) for one in attentions}
-        found = [one for one in self.decoder.modules() if self.kind(one) in kinds]
-        call_each(found, attention_each)
-        self.looped += found
-        return {one: chunk_of(one) for one in attentions}
+        keys = {self.formula_key(one) for one in attentions}
+        found = [one for one in self.decoder.modules() if self.formula_key(one) in keys]
+        call_per_document(found, chunked_attention_per_document)
+        self.separate_modules += found
+        return {one: chunk_size_of(one) for one in attentions}
 
     def _alone(self, record: list[AttentionCall] | None = None) -> Tensor:
         """Last hidden states `[seq, hidden]` of the second document alone."""
@@ -215,12 +217,12 @@ class EquivalenceCheck:
 
     def _beside(self, other: Tensor, record: list[AttentionCall] | None = None) -> Tensor:
         """Last hidden states `[seq, hidden]` of the second document after another document."""
-        batch = self._told(flattened([other, self._second]))
+        batch = self._with_mask(flatten_documents([other, self._second]))
         return self._run(record, **batch)[len(other) :]
 
-    def _told(self, batch: Flattened) -> Flattened:
+    def _with_mask(self, batch: Flattened) -> Flattened:
         if self._causal.config._attn_implementation == attention_backend.NAME:
-            batch["attention_mask"] = placeholder(self._device)
+            batch["attention_mask"] = empty_mask(self._device)
         return batch
 
     def _run(self, record: list[AttentionCall] | None, **batch: Tensor | int) -> Tensor:
@@ -234,7 +236,7 @@ class EquivalenceCheck:
         count = getattr(self._causal.config.get_text_config(), "num_hidden_layers", None)
         for name, child in self.decoder.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == count:
-                kinds = [self.kind(layer) for layer in child]
+                kinds = [self.formula_key(layer) for layer in child]
                 return name, max(kinds.index(one) for one in set(kinds)) + 1
         return None
 
@@ -252,9 +254,9 @@ class EquivalenceCheck:
             self.decoder._modules[name] = layers
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
+    def _recording_calls(self) -> Iterator[None]:
         def listen(module: nn.Module, _: object, kwargs: dict[str, object]) -> None:
-            self.calls.setdefault(self.kind(module), kwargs)
+            self.calls.setdefault(self.formula_key(module), kwargs)
 
         hooks = [
             module.register_forward_pre_hook(listen, with_kwargs=True)
@@ -268,7 +270,7 @@ class EquivalenceCheck:
                 hook.remove()
 
 
-def _strange(name: str, asked: list[AttentionCall], chunks: Mapping[nn.Module, int | None]) -> str | None:
+def _unsupported_call(name: str, asked: list[AttentionCall], chunks: Mapping[nn.Module, int | None]) -> str | None:
     """Arguments of attention that flattened batches do not support; None if there are none."""
     if not asked:
         return f"{name} has its own attention, in which documents would see each other."

@@ -154,7 +154,7 @@ class RotaryAttention:
             foreign = kwargs.get("cache") is not None or kwargs.get("past_key_values") is not None
             if args or foreign or bounds is None or embeddings is None or hidden_states.device.type != "cpu":
                 return type(self).forward(self, hidden_states, *args, **kwargs)
-            q, k, v = fast.heads_of(self, hidden_states)
+            q, k, v = fast.project_heads(self, hidden_states)
             forks = forks_of(kwargs.get("forks"))
             layout = Layout(bounds_of(bounds), fast.scale, fast.window, fast.softcap, forks, group_of(self))
             if fast.rotary:
@@ -166,7 +166,7 @@ class RotaryAttention:
 
         return forward
 
-    def heads_of(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_heads(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute q, k and v: projected, with q and k normalized if the module has such norms, before rotation.
 
         Args:

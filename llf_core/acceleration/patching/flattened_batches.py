@@ -23,7 +23,7 @@ OTHER_LAYERS = ("moe",)
 """Layers that process each token independently."""
 
 
-def refused(causal: PreTrainedModel) -> str | None:
+def unsupported_reason(causal: PreTrainedModel) -> str | None:
     """Reason why batches of a model must not be flattened; None if a test on documents has to decide.
 
     Some properties would go unnoticed on a few tokens, so the config decides about them.
@@ -38,7 +38,7 @@ def refused(causal: PreTrainedModel) -> str | None:
         return f"{name} is an encoder-decoder model."
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
         return f"{name} uses ALiBi, which counts distances across documents."
-    if not (getattr(causal, "_supports_attention_backend", False) or carries_state(causal)):
+    if not (getattr(causal, "_supports_attention_backend", False) or has_recurrent_layers(causal)):
         return f"the attention of {name} cannot be replaced, so documents would see each other."
     other = sorted(set(layers) - {*KNOWN_LAYERS, *STATES, *OTHER_LAYERS, CHUNKED})
     if other:
@@ -48,7 +48,7 @@ def refused(causal: PreTrainedModel) -> str | None:
     return None
 
 
-def carries_state(causal: PreTrainedModel) -> bool:
+def has_recurrent_layers(causal: PreTrainedModel) -> bool:
     """Whether layers of a model have a recurrent state, which must be reset for each document.
 
     Args:
@@ -58,7 +58,7 @@ def carries_state(causal: PreTrainedModel) -> bool:
     return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
 
 
-def counts_chunks(causal: PreTrainedModel) -> bool:
+def has_chunked_layers(causal: PreTrainedModel) -> bool:
     """Whether layers of a model attend within chunks, which must be counted from the start of each document.
 
     Args:
@@ -87,7 +87,7 @@ class Flattened(TypedDict):
         cu_seq_lens_k: the same.
         max_length_q: tokens of the longest document.
         max_length_k: the same.
-        attention_mask: see `placeholder`.
+        attention_mask: see `empty_mask`.
         forks: `[documents, 2]`, where two branches of a document begin.
     """
 
@@ -101,7 +101,7 @@ class Flattened(TypedDict):
     forks: NotRequired[Tensor]
 
 
-def flattened(ids: list[Tensor]) -> Flattened:
+def flatten_documents(ids: list[Tensor]) -> Flattened:
     """Make a flattened batch of documents for a test, without labels and tokenizer; see `Collator`.
 
     Args:
@@ -123,7 +123,7 @@ def flattened(ids: list[Tensor]) -> Flattened:
     }
 
 
-def placeholder(device: torch.device) -> Tensor:
+def empty_mask(device: torch.device) -> Tensor:
     """Mask of a flattened batch: transformers passes four-dimensional masks through and creates none.
 
     Args:

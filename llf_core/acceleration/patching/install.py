@@ -11,7 +11,7 @@ import torch
 from llf_core.acceleration.patching.equivalence import EquivalenceCheck
 from llf_core.acceleration.patching.fast_forwards import install, linear_forward
 from llf_core.acceleration.patching.linear_operands import is_adapted
-from llf_core.acceleration.patching.matching import QKV, UNFIT, match_attention, match_mlp, match_norm
+from llf_core.acceleration.patching.matching import QKV, TEST_ERRORS, match_attention, match_mlp, match_norm
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -81,27 +81,27 @@ def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
 def _patch(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
     try:
         check = EquivalenceCheck(causal)
-    except UNFIT as error:
+    except TEST_ERRORS as error:
         untested = f"{type(causal).__name__} cannot be tested ({str(error).partition(chr(10))[0]})."
         return Accelerated(flattens=False, notes=(f"Fast path: none, because {untested}",), why=untested)
     why: str | None = check.flattens() if attention else "the model's own attention is requested."
     done: Counter[str] = Counter()
     try:
         done = _replace(causal, check, attention=why is None)
-        moved = check.moved(flatten=why is None)
-    except UNFIT as error:
-        moved = f"{type(causal).__name__} cannot be run ({str(error).partition(chr(10))[0]})."
-    if moved:
+        difference = check.difference(flatten=why is None)
+    except TEST_ERRORS as error:
+        difference = f"{type(causal).__name__} cannot be run ({str(error).partition(chr(10))[0]})."
+    if difference:
         restore(causal)
-        notes = [f"Fast path: none, because with it {moved}"]
+        notes = [f"Fast path: none, because with it {difference}"]
     else:
         parts = ["batches without padding"] if why is None else []
         parts += [f"{count} {what}" for what, count in sorted(done.items())]
         notes = [f"Fast path: {', '.join(parts) or 'no part of this model is supported'}."]
     if why is not None:
         notes.append(f"Batches are padded: {why}")
-    if check.looped:
-        count = len(check.looped)
+    if check.separate_modules:
+        count = len(check.separate_modules)
         what = "1 module restarts" if count == 1 else f"{count} modules restart"
         notes.append(f"{what} for each document.")
     return Accelerated(why is None, tuple(notes), why or "", forks=why is None and check.forks())
@@ -125,11 +125,11 @@ def _replace(causal: nn.Module, check: EquivalenceCheck, *, attention: bool) -> 
     for module in check.decoder.modules():
         if "forward" in vars(module) or not _may_fit(module):  # another library has replaced some
             continue
-        what = check.kind(module)
+        what = check.formula_key(module)
         if what not in fitted:
             try:
                 fitted[what] = _fit(module, check.calls.get(what) if attention else None)
-            except UNFIT:
+            except TEST_ERRORS:
                 fitted[what] = None
         if (found := fitted[what]) is None:
             continue

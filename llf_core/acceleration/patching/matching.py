@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from llf_core.acceleration.patching.fast_forwards import GatedMLP, RotaryAttention, norm_forward
-from llf_core.acceleration.patching.probe_module import WIDTH, drops, is_linear, plain_copy, probe_module, random, same
+from llf_core.acceleration.patching.probe_module import (
+    WIDTH,
+    has_dropout,
+    is_close,
+    is_linear,
+    plain_copy,
+    probe_module,
+    random_normal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +34,7 @@ BACK = ("o_proj", "dense", "out_proj")
 NORMS = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
 ACTIVATIONS = ("act_fn", "activation_fn")
 # A module may raise anything when it is tested; it is then left unchanged.
-UNFIT = Exception
+TEST_ERRORS = Exception
 
 
 def match_norm(module: nn.Module) -> Forward | None:
@@ -43,7 +51,7 @@ def match_norm(module: nn.Module) -> Forward | None:
     if not isinstance(eps, float) or weight is None or weight.ndim != 1 or list(module.children()):
         return None
     small = plain_copy(module)
-    x = random(2, 3, weight.shape[0])
+    x = random_normal(2, 3, weight.shape[0])
     for offset in (0.0, 1.0):
         for keeps_dtype in (False, True):
             fast = norm_forward(eps, offset, keeps_dtype=keeps_dtype)
@@ -68,11 +76,11 @@ def match_mlp(module: nn.Module) -> Forward | None:
     for inputs in GATES:
         names = (*inputs, "down_proj")
         act = next((name for name in ACTIVATIONS if callable(getattr(module, name, None))), None)
-        if act is None or not all(is_linear(getattr(module, name, None)) for name in names) or drops(module):
+        if act is None or not all(is_linear(getattr(module, name, None)) for name in names) or has_dropout(module):
             continue
         small = probe_module(module, inputs, ("down_proj",))
         fast = GatedMLP(inputs, "down_proj", act).forward()
-        if small is not None and _agrees(small, partial(fast, small), (random(1, 3, WIDTH),)):
+        if small is not None and _agrees(small, partial(fast, small), (random_normal(1, 3, WIDTH),)):
             return fast
     return None
 
@@ -93,7 +101,7 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
     embeddings = called.get("position_embeddings")
     if found is None or output is None or not isinstance(dim, int) or not isinstance(embeddings, tuple):
         return None
-    small = None if drops(module) else probe_module(module, found, (output,))
+    small = None if has_dropout(module) else probe_module(module, found, (output,))
     heads = _heads(module, found, dim)
     if small is None or heads is None:
         return None
@@ -105,10 +113,10 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
         "cu_seq_lens_q": torch.tensor([0, tokens - 2, tokens], dtype=torch.int32),
         "record": recorded,
     }
-    x = random(1, tokens, WIDTH)
+    x = random_normal(1, tokens, WIDTH)
     try:
         result = small(x, **kwargs)
-    except UNFIT:
+    except TEST_ERRORS:
         return None
     if not isinstance(result, tuple) or len(result) != 2 or result[1] is not None or len(recorded) != 1:  # noqa: PLR2004
         return None
@@ -145,9 +153,9 @@ def _agrees(plain: Callable[..., Tensor], fast: Callable[..., Tensor], inputs: t
     """Whether both give the same result for each input; False if one raises an exception."""
     try:
         pairs = [(fast(x), plain(x)) for x in inputs]
-    except UNFIT:
+    except TEST_ERRORS:
         return False
-    return all(same(*pair) for pair in pairs)
+    return all(is_close(*pair) for pair in pairs)
 
 
 def _same_dtype(plain: Callable[..., Tensor], fast: Callable[..., Tensor], x: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from llf_core.acceleration.kernels.attention import bounds_of, forks_of
 from llf_core.acceleration.patching.fast_forwards import install
 from llf_core.acceleration.patching.flattened_batches import CHUNKED
-from llf_core.acceleration.patching.matching import UNFIT
+from llf_core.acceleration.patching.matching import TEST_ERRORS
 from llf_core.acceleration.patching.probe_module import is_linear
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "for
 """Arguments about documents, which are removed when a module is called for a single document."""
 
 
-def forward_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
+def forward_per_document(self: nn.Module, *args: object, **kwargs: Any) -> object:
     """Forward that calls the module's own for one document after the other, so that no state runs on into the next.
 
     Tokens after the last document get zeros.
@@ -64,7 +64,7 @@ def _called_each(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, 
         length = sum(each.stop - each.start for each in taken)
         own = _part(plain, taken, tokens)
         if mask:
-            own["attention_mask"] = _chunk_mask(length, chunk_of(module), _first_of(args, plain).device)
+            own["attention_mask"] = _chunk_mask(length, chunk_size_of(module), _first_of(args, plain).device)
         found = type(module).forward(module, *_part(args, taken, tokens), **own)
         pieces.append(_part(found, slice(kept, None), length))
     return _joined(pieces, tokens - bounds[-1])
@@ -78,8 +78,8 @@ def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor 
     return (numbers[:, None] == numbers).tril()[None, None]
 
 
-def attention_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
-    """`forward_each` for an attention with chunks: each document gets its own mask, counted from its start.
+def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any) -> object:
+    """`forward_per_document` for an attention with chunks: each document gets its own mask, counted from its start.
 
     Args:
         self: the module.
@@ -94,7 +94,7 @@ def attention_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
     return _called_each(self, args, kwargs, mask=True)
 
 
-def chunk_of(module: Any) -> int | None:
+def chunk_size_of(module: Any) -> int | None:
     """Chunk size of an attention; None if it attends to all tokens before.
 
     Args:
@@ -108,28 +108,30 @@ def chunk_of(module: Any) -> int | None:
     return int(config.attention_chunk_size) if chunked else None
 
 
-def call_each(modules: Sequence[nn.Module], forward: Forward = forward_each) -> None:
+def call_per_document(modules: Sequence[nn.Module], forward: Forward = forward_per_document) -> None:
     """Call modules separately for each document, whatever else of the model sees the whole flattened batch.
 
     Args:
         modules: the modules.
-        forward: `forward_each` or `attention_each`.
+        forward: `forward_per_document` or `chunked_attention_per_document`.
     """
     for module in modules:
         install(module, forward)
 
 
-def call_whole(modules: Sequence[nn.Module]) -> None:
+def restore_forwards(modules: Sequence[nn.Module]) -> None:
     """Restore the modules' own forward, where a model cannot be flattened after all.
 
     Args:
-        modules: modules that `call_each` has changed; others are unchanged.
+        modules: modules that `call_per_document` has changed; others are unchanged.
     """
     for module in modules:
         vars(module).pop("forward", None)
 
 
-def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn.Module]) -> list[nn.Module]:
+def find_stateful_modules(
+    root: nn.Module, run: Callable[[], object], attentions: Sequence[nn.Module]
+) -> list[nn.Module]:
     """Find modules that receive the documents' bounds and whose output for a token depends on the tokens before it.
 
     These are the ones to call separately for each document.
@@ -145,7 +147,7 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
     Raises:
         Exception: any exception of the model.
     """
-    calls = calls_of(root, run)
+    calls = record_calls(root, run)
     known = set(attentions)
     found: list[nn.Module] = []
 
@@ -166,7 +168,7 @@ def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn
     return found
 
 
-def calls_of(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
+def record_calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
     """Arguments of the last call of each module below `root`, with which a module can be called by itself.
 
     Args:
@@ -224,7 +226,7 @@ def _mixes(module: nn.Module, call: Call) -> bool:
         try:
             wide = copy.deepcopy(module).float()
             return not moved(wide, _each(_wide, args), _each(_wide, kwargs)) <= ROUNDING
-        except UNFIT:  # quantized weights cannot be converted
+        except TEST_ERRORS:  # quantized weights cannot be converted
             return not moved(module, args, kwargs) <= ROUNDING_OF_HALF
     return not moved(module, args, kwargs) <= ROUNDING
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 WIDTH = 8  # of the narrow input
 SMALL = 100_000  # maximum number of parameters of a part that is copied at full size
 CLOSE = 1e-5  # relative distance (of norms) of two float32 results of one formula
-NUMBERS = ("layer_id", "layer_index")  # in the names of attributes that hold the number of a layer
+LAYER_NUMBER_NAMES = ("layer_id", "layer_index")  # in the names of attributes that hold the number of a layer
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
+def random_normal(*shape: int, seed: int = 0) -> Tensor:
     """Normal random values from a seed, independent of the global generator, whose state a run depends on.
 
     Args:
@@ -37,7 +37,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def same(one: Tensor, other: Tensor) -> bool:
+def is_close(one: Tensor, other: Tensor) -> bool:
     """Whether two results are equal up to rounding, so that they come from the same formula.
 
     Args:
@@ -59,7 +59,7 @@ def is_linear(module: object) -> bool:
     return isinstance(module, nn.Module) and hasattr(base, "in_features") and hasattr(base, "out_features")
 
 
-def drops(module: nn.Module) -> bool:
+def has_dropout(module: nn.Module) -> bool:
     """Whether a module applies dropout in training, which a fast forward would not.
 
     Args:
@@ -111,7 +111,7 @@ def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     whole = whole.to("cpu", torch.float32)
     for parameter in whole.parameters():
         parameter.requires_grad = False
-        parameter.copy_(random(*parameter.shape, seed=seed + 100))
+        parameter.copy_(random_normal(*parameter.shape, seed=seed + 100))
     return whole
 
 
@@ -119,22 +119,22 @@ def _linear(module: Any, wide: int | None, high: int | None, seed: int) -> nn.Li
     base = getattr(module, "base_layer", module)
     wide, high = wide or base.in_features, high or base.out_features
     linear = nn.Linear(wide, high, bias=getattr(base, "bias", None) is not None)
-    linear.weight.copy_(random(high, wide, seed=seed) * wide**-0.5)
+    linear.weight.copy_(random_normal(high, wide, seed=seed) * wide**-0.5)
     if linear.bias is not None:
-        linear.bias.copy_(random(high, seed=seed + 50))
+        linear.bias.copy_(random_normal(high, seed=seed + 50))
     return linear.requires_grad_(requires_grad=False)
 
 
-def kind(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
+def formula_key(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
     """Key that is equal for modules with the same formula: class, plain attributes, and keys of the submodules.
 
     One module of each key is tested instead of all layers.
 
     Args:
         module: of a model.
-        numbered: classes that compute by the number of their layer, see `by_number`; with others it is left out.
+        numbered: classes that depend on the number of their layer, see `depends_on_layer_number`; others ignore it.
     """
-    numbers = () if type(module) in numbered else numbers_of(module)
+    numbers = () if type(module) in numbered else layer_number_attributes(module)
     facts = tuple(
         (name, value)
         for name, value in sorted(vars(module).items())
@@ -145,22 +145,24 @@ def kind(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
     layer_type = layers[number] if layers and isinstance(number, int) and number < len(layers) else None
     own = [(name, one) for name, one in module._parameters.items() if one is not None]
     shapes = tuple((name, tuple(one.shape)) for name, one in own)
-    parts = tuple((name, kind(child, numbered)) for name, child in module.named_children() if not is_linear(child))
+    parts = tuple(
+        (name, formula_key(child, numbered)) for name, child in module.named_children() if not is_linear(child)
+    )
     linears = tuple((name, *_size(child)) for name, child in module.named_children() if is_linear(child))
     return type(module), facts, layer_type, shapes, parts, linears
 
 
-def numbers_of(module: nn.Module) -> list[str]:
+def layer_number_attributes(module: nn.Module) -> list[str]:
     """Names of a module's attributes that hold the number of a layer, which differ between layers of one formula.
 
     Args:
         module: any module.
     """
-    found = [(name, value) for name, value in vars(module).items() if any(map(name.count, NUMBERS))]
+    found = [(name, value) for name, value in vars(module).items() if any(map(name.count, LAYER_NUMBER_NAMES))]
     return [name for name, value in found if isinstance(value, int) and not isinstance(value, bool)]
 
 
-def by_number(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+def depends_on_layer_number(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     """Whether a module computes something by the number of its layer, so that its layers are tested one by one.
 
     Its forward is run with and without the number. One that only finds its cache by it, and is given none, gives the
@@ -172,7 +174,7 @@ def by_number(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, obj
         kwargs: of that call.
     """
     without = copy.copy(module)
-    for name in numbers_of(module):
+    for name in layer_number_attributes(module):
         del vars(without)[name]
     forward = type(module).forward
     try:

@@ -75,10 +75,24 @@ class Stage:
         """Continue from the checkpoint whose `state` this is. Called once, before the trainer is created."""
 
     def save(self, checkpoint: Path) -> None:
-        """Write what is not JSON, such as tensors, into a checkpoint's folder."""
+        """Write what is not JSON, such as tensors, into a checkpoint's folder.
+
+        Args:
+            checkpoint: folder of the checkpoint, which is not complete yet.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
 
     def load(self, checkpoint: Path) -> None:
-        """Read what `save` wrote; called once, after `restore`."""
+        """Read what `save` wrote, so that the run continues with it. Called once, after `restore`.
+
+        Args:
+            checkpoint: folder of the checkpoint.
+
+        Raises:
+            OSError: a file is missing or damaged.
+        """
 
 
 class LossStage(Stage, ABC):
@@ -119,6 +133,10 @@ class LossStage(Stage, ABC):
 
         Returns:
             The examples with those columns; by default `examples` itself.
+
+        Raises:
+            DataError: the stage cannot train on these examples.
+            ModelError: the columns are outputs of a model that does not exist or fit.
         """
         return examples
 
@@ -137,6 +155,12 @@ class LossStage(Stage, ABC):
         """The micro-batches that an optimizer step learns from, given the loader's; called after the step before.
 
         A stage that samples its own data, as PPO does, returns that instead. By default `batches` itself.
+
+        Args:
+            batches: micro-batches of the loader.
+
+        Raises:
+            StopTraining: the stage samples its own data, and cannot.
         """
         return batches
 
@@ -150,6 +174,9 @@ class LossStage(Stage, ABC):
     ) -> Tensor:
         """Sum of the loss over what `count` counts in one micro-batch.
 
+        The caller divides it by the count of the whole optimizer step on all ranks, so that the split into
+        micro-batches does not matter.
+
         Args:
             model: the model under training, perhaps wrapped.
             batch: the collator's tensors.
@@ -158,8 +185,10 @@ class LossStage(Stage, ABC):
                 `[examples]` each, by stages that know them.
 
         Returns:
-            A float32 scalar with a graph: the sum, not the mean, so that the caller can divide by the count of the
-            whole optimizer step on all ranks.
+            A float32 scalar with a graph: the sum, not the mean.
+
+        Raises:
+            RuntimeError: out of memory, after which the step is computed again in smaller parts.
         """
 
     def evaluated(self, means: Mapping[str, float]) -> None:
@@ -189,7 +218,7 @@ class TrainerStage(Stage, ABC):
 
     @abstractmethod
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> Trainer:
-        """Create the trainer of an attempt.
+        """Create the trainer of an attempt, in place of `RunTrainer`.
 
         Args:
             settings: makes the trainer's arguments, given a class of `TrainingArguments` as `kind` and further values
@@ -199,6 +228,10 @@ class TrainerStage(Stage, ABC):
         Returns:
             A subclass of the library's trainer with `llf_core.stages.base.loop.TrainingLoop` as its first base, so that
             the learning rate and the last step of the run can be changed while it goes on.
+
+        Raises:
+            DataError: the stage cannot train on these examples, or there are too few.
+            ValueError: the library refuses an option.
         """
 
 

@@ -59,7 +59,7 @@ class RunningMean:
         return self.total / self.count if self.count else 0.0
 
     def add(self, total: Tensor | float, count: Tensor | float) -> None:
-        """Add values to the mean.
+        """Add values to the mean, as sum and count: micro-batches of different sizes then count by completions.
 
         Args:
             total: sum of the values over all ranks, a scalar.

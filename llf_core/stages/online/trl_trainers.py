@@ -74,8 +74,12 @@ class OnlineTrainer(TrainingLoop):
             args: of `transformers.Trainer.train`.
             kwargs: of `transformers.Trainer.train`.
 
+        Returns:
+            The Trainer's `TrainOutput`.
+
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step.
+            RuntimeError: out of memory.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
@@ -87,8 +91,12 @@ class OnlineTrainer(TrainingLoop):
             args: of `transformers.Trainer.evaluate`.
             kwargs: of `transformers.Trainer.evaluate`.
 
+        Returns:
+            Metrics by name.
+
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step.
+            RuntimeError: out of memory.
         """
         with self._checkpoint_on_reward_error():
             return super().evaluate(*args, **kwargs)

@@ -22,7 +22,9 @@ class KLController:
     target: float | None
 
     def update(self, kl: float, answers: int) -> None:
-        """Adapt the coefficient to the measured KL divergence of a phase; does nothing without a target.
+        """Adapt the coefficient to the measured KL divergence of a phase, so that the divergence approaches the target.
+
+        Does nothing without a target.
 
         Args:
             kl: KL divergence summed over the tokens of a completion, mean over completions, in nats.

@@ -53,6 +53,9 @@ def compute_policy(
         temperature: temperature of the sampling, above 0.
         value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass.
         entropy: whether to compute the entropies.
+
+    Raises:
+        RuntimeError: out of memory.
     """
 
     def objective(hidden: Tensor, scored: Tensor, head: Head) -> PolicyOutput:

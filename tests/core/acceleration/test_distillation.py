@@ -195,7 +195,12 @@ def test_what_each_row_costs_is_noted():
     for graph in (True, False):
         with torch.set_grad_enabled(graph):
             loss = divergence_sum(
-                rows.requires_grad_(graph), Head(weight), states, teacher, LEARNED, note=lambda *of: noted.append(of)
+                rows.requires_grad_(graph),
+                Head(weight),
+                states,
+                teacher,
+                LEARNED,
+                record_losses=lambda *of: noted.append(of),
             )
         places, costs = noted.pop()
         assert places.tolist() == LEARNED.tolist()

@@ -15,17 +15,17 @@ from llf_core.acceleration.kernels.attention import (
     BLOCK,
     KEPT,
     Layout,
+    attend_branches,
     bounds_of,
     document_attention,
     forks_of,
     signed_sin,
-    unfolded,
 )
 from llf_core.acceleration.kernels.linear import Operand, linears
 from llf_core.acceleration.kernels.mlp import swiglu
 from llf_core.acceleration.kernels.rms_norm import rms_norm
 from llf_core.acceleration.patching import attention_backend
-from llf_core.acceleration.patching.attention_backend import one_by_one
+from llf_core.acceleration.patching.attention_backend import per_document_attention
 
 
 def seeded(*shape, seed=0, dtype=torch.float64):
@@ -123,7 +123,7 @@ def test_attention_by_documents_is_that_of_each_document(lengths, window, softca
     bounds = (0, *torch.tensor(lengths).cumsum(0).tolist())
     layout = Layout(bounds, 0.4, window, softcap)
     q, k, v = seeded(bounds[-1], 4, 6), seeded(bounds[-1], 2, 6, seed=1), seeded(bounds[-1], 2, 8, seed=2)
-    assert_same(lambda *x: document_attention(*x, layout), lambda *x: one_by_one(*x, layout), q, k, v)
+    assert_same(lambda *x: document_attention(*x, layout), lambda *x: per_document_attention(*x, layout), q, k, v)
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -150,7 +150,7 @@ def test_attention_with_sinks_is_that_of_each_document(lengths, window, softcap)
     given = seeded(bounds[-1], 4, 6), seeded(bounds[-1], 2, 6, seed=1), seeded(bounds[-1], 2, 8, seed=2)
     given = *given, seeded(4, seed=3) * 2
     assert_same(lambda q, k, v, s: document_attention(q, k, v, layout, sinks=s), textbook, *given)
-    assert_same(lambda q, k, v, s: one_by_one(q, k, v, layout, sinks=s), textbook, *given)
+    assert_same(lambda q, k, v, s: per_document_attention(q, k, v, layout, sinks=s), textbook, *given)
 
 
 def test_attention_gives_zeros_to_tokens_of_no_document():
@@ -158,7 +158,7 @@ def test_attention_gives_zeros_to_tokens_of_no_document():
     q, k, v = several, several[:, :2].clone(), several[:, 2:].clone()
 
     def plain(q, k, v):
-        return F.pad(one_by_one(q[:11], k[:11], v[:11], layout), (0, 0, 0, 0, 0, 4))
+        return F.pad(per_document_attention(q[:11], k[:11], v[:11], layout), (0, 0, 0, 0, 0, 4))
 
     assert_same(lambda *x: document_attention(*x, layout), plain, q, k, v)
 
@@ -175,7 +175,7 @@ def test_attention_turns_as_transformers_does(rotary):
         parts = [x.transpose(0, 1)[None] for x in (q[..., :rotary], k[..., :rotary])]
         turned = [x[0].transpose(0, 1) for x in apply_rotary_pos_emb(*parts, cos[None], sin[None])]
         q, k = (torch.cat((one, x[..., rotary:]), -1) for one, x in zip(turned, (q, k), strict=True))
-        return one_by_one(q, k, v, layout)
+        return per_document_attention(q, k, v, layout)
 
     def fast(q, k, v):
         return document_attention(q, k, v, layout, cos[:, None], signed_sin(sin)[:, None])
@@ -186,7 +186,7 @@ def test_attention_turns_as_transformers_does(rotary):
 def test_attention_in_bfloat16_is_within_its_rounding():
     layout = Layout((0, 100, 130), 0.125)
     q, k, v = (seeded(130, heads, 64, seed=i) for i, heads in enumerate((6, 2, 2)))
-    exact = gradients(lambda *x: one_by_one(*x, layout), q, k, v)
+    exact = gradients(lambda *x: per_document_attention(*x, layout), q, k, v)
     rough = gradients(lambda *x: document_attention(*x, layout), *(x.bfloat16() for x in (q, k, v)))
     for one, other in zip(rough, exact, strict=True):
         assert (one.double() - other).norm() / other.norm() < 2**-6  # four roundings of 2**-9 and some sums
@@ -225,7 +225,7 @@ def test_the_branches_of_a_document_do_not_see_each_other(bounds, forks, window,
         for (start, end), (fork, split) in zip(pairwise(bounds), forks, strict=True):
             one, other = list(range(start, split)), [*range(start, fork), *range(split, end)]
             first, second = (
-                one_by_one(*(x[rows] for x in (q, k, v)), Layout((0, len(rows)), 0.4, window, softcap))
+                per_document_attention(*(x[rows] for x in (q, k, v)), Layout((0, len(rows)), 0.4, window, softcap))
                 for rows in (one, other)
             )
             pieces += [first, second[fork - start :]]
@@ -234,9 +234,9 @@ def test_the_branches_of_a_document_do_not_see_each_other(bounds, forks, window,
     assert_same(lambda *x: document_attention(*x, layout), plain, q, k, v)
 
     def turned(layout, q, k, v):
-        return one_by_one(q, k, v, layout)
+        return per_document_attention(q, k, v, layout)
 
-    assert_same(lambda *x: unfolded(turned, layout, *x), plain, q, k, v)
+    assert_same(lambda *x: attend_branches(turned, layout, *x), plain, q, k, v)
 
 
 def by_the_formula(q, k, v, bounds, scale, window):
@@ -296,7 +296,7 @@ def test_each_torchs_form_of_flash_attention_is_asked_for_the_same(monkeypatch, 
                 continue
             layout = Layout((0, 3, 10), 0.2, window)
             found = attention_backend._varlen(q, k, v, bounds, 7, layout)
-            torch.testing.assert_close(found, attention_backend.one_by_one(q, k, v, layout))
+            torch.testing.assert_close(found, attention_backend.per_document_attention(q, k, v, layout))
     finally:
         attention_backend.varlen_arguments.cache_clear()
 

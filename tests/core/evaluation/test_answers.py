@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llf_core.evaluation.answers import Tokens, answer_in_child
+from llf_core.evaluation.answers import TokenProgress, answer_in_child
 from llf_core.evaluation.demo_report import side_by_side
 from llf_core.evaluation.worker_process import run_in_child
 from llf_core.launch.cgroup import usable_cpus
@@ -54,7 +54,7 @@ def test_a_process_with_a_model_has_a_trainers_environment(tmp_path, monkeypatch
 def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):
     heard, clock = [], [0.0]
     monkeypatch.setattr("llf_core.evaluation.answers.time.monotonic", lambda: clock[0])
-    told = Tokens("Answers", 192, lambda *one: heard.append(one))
+    told = TokenProgress("Answers", 192, lambda *one: heard.append(one))
     for _ in range(10):
         clock[0] += 0.1
         told(0, "a")

@@ -85,7 +85,7 @@ def test_going_on_reads_only_what_is_new(models, kind):
     text = PROMPTS[3]
     continued(decoder, [text], 10)
     turned = [*text[:9], 100, 101, 102]
-    logits = decoder.go_on(turned[9:], 9, 4)
+    logits = decoder.continue_row(turned[9:], 9, 4)
     fresh = Decoder(model)
     torch.testing.assert_close(logits, fresh.read([turned], 4), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(decoder.step([8]), fresh.step([8]), rtol=1e-4, atol=1e-4)

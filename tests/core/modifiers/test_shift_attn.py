@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llf_core.acceleration.kernels.attention import Layout, document_attention, shifted_attention
-from llf_core.acceleration.patching.attention_backend import one_by_one
+from llf_core.acceleration.patching.attention_backend import per_document_attention
 from llf_core.config import RunConfig, validate
 from llf_core.modifiers.shift_attn import ShiftAttn
 from llf_core.runs import RunReader
@@ -42,7 +42,7 @@ def test_it_equals_a_dense_mask(heads, keys, kernel):
     if kernel == "batched":
         ours = document_attention(q, k, v, layout)
     else:
-        ours = shifted_attention(lambda _, plain, q, k, v: one_by_one(q, k, v, plain), layout, q, k, v)
+        ours = shifted_attention(lambda _, plain, q, k, v: per_document_attention(q, k, v, plain), layout, q, k, v)
     wide = [x.repeat_interleave(heads // keys, 1).transpose(0, 1) for x in (k, v)]
     scores = (q.transpose(0, 1) @ wide[0].transpose(1, 2) * 8**-0.5).masked_fill(~seen(heads), float("-inf"))
     plain = (scores.softmax(-1) @ wide[1]).transpose(0, 1)

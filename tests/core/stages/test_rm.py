@@ -156,14 +156,14 @@ def scores_of_plain_transformers(model, tokenizer, rows):
         for key in ("chosen", "rejected")
     ]
     with torch.no_grad():
-        one_by_one = [
+        per_document_attention = [
             model(**tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=True)).logits.item()
             for talk in talks
         ]
         batch = tokenizer.apply_chat_template(talks, return_tensors="pt", return_dict=True, padding=True)
         together = model(**batch).logits[:, 0].tolist()
-    assert together == pytest.approx(one_by_one, abs=1e-5)
-    return one_by_one, talks
+    assert together == pytest.approx(per_document_attention, abs=1e-5)
+    return per_document_attention, talks
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
