@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration
+from llf_core.config.peft_tuners import tuner_names
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import declared, method_of
 
@@ -36,6 +37,13 @@ def check_adapter_type(config: ConfigValues, name: str, peft_type: str) -> Probl
         for one in declared(MethodDeclaration).values()
         if one.tuner and one.tuner(config).peft_type == peft_type
     ]
+    if not fixes and peft_type in tuner_names():
+        fixes.append(
+            Fix(
+                f"Set finetuning_type: peft, peft_type: {peft_type}",
+                {"finetuning_type": "peft", "peft_type": peft_type},
+            )
+        )
     fixes.append(Fix("Merge it and train a new adapter", {"create_new_adapter": True}))
     what_to_do = fixes[0].label if len(fixes) > 1 else "Set create_new_adapter: true"
     message = (

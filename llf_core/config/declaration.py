@@ -111,13 +111,16 @@ class Tuner:
     Attributes:
         peft_type: PEFT's name of it, such as `OFT`.
         options: values of fields of PEFT's config class; the others keep PEFT's defaults.
-        target_key: the key that names the modules it is put on; empty where PEFT's own choice for the architecture is
-            used, or where it is put on no module.
+        target_key: the key that names the modules it is put on, for messages; empty if it is put on no module.
+        targets: names of these modules, or `all` for every linear layer; None for PEFT's own choice.
+        any_module: whether the targets may be other modules than linear layers and embeddings.
     """
 
     peft_type: str
     options: Mapping[str, Any] = field(default_factory=dict)
     target_key: str = ""
+    targets: tuple[str, ...] | None = None
+    any_module: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,12 +133,14 @@ class MethodDeclaration(Declaration):
             `llf runs loss` can load.
         tuner: of a method that `llf_core.methods.peft_tuner.PeftTuner` implements: which adapter of PEFT a config asks
             for.
+        prompts: whether a config trains vectors that are put before each example instead of changing layers.
+        trains_cache: whether a config trains keys and values in attention's cache, which gradient checkpointing drops.
         check_shapes: why the options do not fit a model, from the config and the shape of each weight by name; None if
             they do. Checked before the start where the shapes are known, and again when the model is loaded.
         rank_key: the option that holds the rank of its matrices, which less memory can lower.
         selects_blocks: whether it trains some transformer blocks whole (`freeze_trainable_layers`).
         trained_parameters: estimates how many parameters it trains, from the config and the shape of each weight by
-            name; None where it cannot say without the model.
+            name; None where it cannot say without the model, as its answer may be too.
     """
 
     kind: ClassVar[str] = "method"
@@ -145,10 +150,12 @@ class MethodDeclaration(Declaration):
     frozen_base: bool = False
     adapter: bool = False
     tuner: Callable[[ConfigValues], Tuner] | None = None
+    prompts: Callable[[ConfigValues], bool] = lambda _: False
+    trains_cache: Callable[[ConfigValues], bool] = lambda _: False
     check_shapes: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], Problem | None] | None = None
     rank_key: str | None = None
     selects_blocks: bool = False
-    trained_parameters: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], int] | None = None
+    trained_parameters: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from llf_core.config.registry import method_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
@@ -41,6 +44,44 @@ class Method(ABC):
             ModelError: the method does not fit the model.
         """
 
+    def after_backward(self, scale: float = 1.0) -> None:  # noqa: B027 - a hook that not all need
+        """Change the gradients of an optimizer step, once they are complete and before they are clipped.
+
+        Args:
+            scale: factor of the gradients under loss scaling (fp16).
+        """
+
+    def after_step(self, step: int, total: int) -> None:  # noqa: B027 - a hook that not all need
+        """Act after the optimizer has changed the weights; the gradients are still there.
+
+        Args:
+            step: number of the step, from 1.
+            total: number of all steps, which can change while a run trains.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs beside the trained weights, as tensors of any shape by name. Default: nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - a hook that not all need
+        """Restore what `state` returned, so that a resumed run goes on as if it had not stopped.
+
+        Args:
+            state: tensors by name.
+        """
+
+
+def make_method(config: RunConfig) -> Method:
+    """Create the method that a config selects, to apply it and to call it while it trains.
+
+    Args:
+        config: selects the method with `finetuning_type`.
+
+    Raises:
+        PluginError: its implementation cannot be imported, or is no `Method`.
+    """
+    return method_of(config).load(Method)(config)
+
 
 def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel | PeftModel:
     """Apply the fine-tuning method that the config selects, see `Method.apply`.
@@ -52,4 +93,4 @@ def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel |
     Returns:
         The model with its trainable parameters.
     """
-    return method_of(config).load(Method)(config).apply(model)
+    return make_method(config).apply(model)

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import method_of
 from llf_core.methods.adapter_targets import adapter_targets, linear_layers, multimodal_towers
+from llf_core.methods.decoder_blocks import require_known
 from llf_core.methods.method import Method
 from llf_core.methods.peft_adapter import begin_adapter, check_left_for_adapters, trains_tied_weights, whole_modules
-from llf_core.models.adapter_loading import keep_from_compiling
+from llf_core.models.adapter_loading import encoded_prompt, keep_from_compiling
 from llf_core.models.errors import ModelError, first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peft import PeftConfig, PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
@@ -39,7 +43,23 @@ class PeftTuner(Method):
             ModelError: a module that the model does not have, options that do not fit its shapes, or an adapter that
                 does not fit.
         """
-        return begin_adapter(model, self.config, lambda merged: _wrap(merged, self.config))
+        self._model = begin_adapter(model, self.config, lambda merged: _wrap(merged, self.config))
+        return self._model
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights of a prompt's encoder, of which PEFT saves only what it computes."""
+        encoder = encoded_prompt(self._model)
+        return {} if encoder is None else dict(encoder.state_dict())
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` returned.
+
+        Args:
+            state: tensors by name.
+        """
+        encoder = encoded_prompt(self._model)
+        if encoder is not None:
+            encoder.load_state_dict(state)
 
 
 def _wrap(model: PreTrainedModel, config: RunConfig) -> PeftModel:
@@ -106,11 +126,13 @@ def _settings(model: PreTrainedModel, config: RunConfig, tuner: Tuner) -> PeftCo
     known = {field.name for field in dataclasses.fields(kind)}
     arguments: dict[str, Any] = dict(tuner.options)
     whole = whole_modules(model, config.method.additional_target or ())
-    if tuner.target_key:
-        requested = config.get(tuner.target_key)
+    if tuner.targets is not None and tuner.any_module and "all" not in tuner.targets:
+        _check_modules(model, tuner)
+        arguments["target_modules"] = list(tuner.targets)
+    elif tuner.targets is not None:
         targets = adapter_targets(
             model,
-            requested,
+            tuner.targets,
             key=tuner.target_key,
             plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS),
             parameters="target_parameters" in known,
@@ -120,7 +142,7 @@ def _settings(model: PreTrainedModel, config: RunConfig, tuner: Tuner) -> PeftCo
         if targets.parameters:
             arguments["target_parameters"] = targets.parameters
         else:
-            check_left_for_adapters(model, targets.modules, whole, key=tuner.target_key, requested=requested)
+            check_left_for_adapters(model, targets.modules, whole, key=tuner.target_key, requested=tuner.targets)
     if whole:
         _check_whole(model, whole, tuner, known)
         arguments["modules_to_save"] = whole
@@ -130,10 +152,18 @@ def _settings(model: PreTrainedModel, config: RunConfig, tuner: Tuner) -> PeftCo
         arguments["exclude_modules"] = towers
     try:
         return kind(task_type=TaskType.CAUSAL_LM, **arguments)
-    except (ValueError, TypeError) as error:
+    except Exception as error:
         raise ModelError(
             f"PEFT {version('peft')} refuses the options of {tuner.peft_type}: {first_line(error)}"
         ) from error
+
+
+def _check_modules(model: PreTrainedModel, tuner: Tuner) -> None:
+    """Refuse names that no module of the model has."""
+    paths = {path for path, _ in model.named_modules() if path}
+    unknown = [name for name in tuner.targets or () if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    last = {path.rpartition(".")[2] for path in paths}
+    require_known(tuner.target_key, unknown, {"all", *(name for name in last if not name.isdigit())})
 
 
 def _check_whole(model: PreTrainedModel, whole: list[str], tuner: Tuner, known: set[str]) -> None:

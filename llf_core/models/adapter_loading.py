@@ -32,6 +32,8 @@ SCORE_KEY = f"base_model.model.{HEAD_WEIGHT}"
 """Key of a reward model's head in PEFT's files."""
 
 
+SAVED_PROMPTS = {"embedding.weight", "trainable_embedding"}
+"""Trained weights of a prompt that PEFT saves as they are."""
 MAX_NAMES = 10_000
 """Maximum length of a list in an adapter's config: PEFT compares each entry with each module."""
 NAME_TYPES: Any = str | list | None
@@ -173,6 +175,8 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
         wrapped: PeftModel
         if trainable and hasattr(model, HEAD_NAME) and HEAD_NAME not in (settings.modules_to_save or ()):
             wrapped = _with_new_score(model, settings, folder)
+        elif trainable and settings.is_prompt_learning:
+            wrapped = _prompt_to_train(model, settings, folder)
         else:
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
     except UnpicklingError as error:
@@ -181,6 +185,8 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
             f"{SAFETENSORS_FILE}: take "
             "the adapter from its original source."
         ) from error
+    except ModelError:
+        raise
     except Exception as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
@@ -193,6 +199,24 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     _check_loaded(wrapped, folder, name, config)
     check_checksums(wrapped, folder)
     return wrapped
+
+
+def encoded_prompt(model: Any) -> Any:
+    """Find the encoder of a prompt that is computed from other trained weights, as in P-tuning.
+
+    PEFT saves the vectors that it computes and not the encoder: the result can be used, but not trained further.
+
+    Args:
+        model: a `PeftModel`, or any other model.
+
+    Returns:
+        The encoder, or None where the trained vectors themselves are saved.
+    """
+    encoder = getattr(model, "prompt_encoder", None)
+    if encoder is None or model.active_adapter not in encoder:
+        return None
+    trained = {name for name, one in encoder[model.active_adapter].named_parameters() if one.requires_grad}
+    return encoder[model.active_adapter] if trained - SAVED_PROMPTS else None
 
 
 def keep_from_compiling(settings: Any) -> None:
@@ -220,7 +244,7 @@ def check_adapter_reloads(model: nn.Module) -> None:
     Raises:
         ModelError: PEFT leaves weights out. The message names the modules that can be trained.
     """
-    if not hasattr(model, "peft_config"):
+    if not hasattr(model, "peft_config") or encoded_prompt(model) is not None:
         return
     import torch
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -284,6 +308,25 @@ def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
     wrapped = get_peft_model(model, settings)
     weights = load_peft_weights(str(folder), device="cpu")
     set_peft_model_state_dict(wrapped, weights | {SCORE_KEY: head})
+    return wrapped
+
+
+def _prompt_to_train(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
+    """Wrap a model with a stored prompt or prefix and train it further, which PEFT's `from_pretrained` refuses.
+
+    Raises:
+        ModelError: PEFT saved only what an encoder computed, and not the encoder.
+    """
+    from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    settings.inference_mode = False
+    wrapped = get_peft_model(model, settings)
+    if encoded_prompt(wrapped) is not None:
+        raise ModelError(
+            f"{folder} cannot be trained further: PEFT saves the vectors that its encoder computed, and not the "
+            "encoder. Use it as it is, or train a new one."
+        )
+    set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
     return wrapped
 
 

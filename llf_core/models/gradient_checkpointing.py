@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.registry import method_of
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ def choose_checkpointing(
         ModelError: checkpointing is requested, and the architecture does not support it.
     """
     requested = config.training.gradient_checkpointing
-    if config.model.disable_gradient_checkpointing:
-        return CheckpointingChoice(
-            on=False, reason="Gradient checkpointing is off, as set by disable_gradient_checkpointing."
-        )
+    off = "as set by disable_gradient_checkpointing" if config.model.disable_gradient_checkpointing else ""
+    if method_of(config).trains_cache(config):
+        off = "since it would compute the layers without the trained keys and values"
+    if off:
+        return CheckpointingChoice(on=False, reason=f"Gradient checkpointing is off, {off}.")
     if requested and not model.supports_gradient_checkpointing:
         raise ModelError(
             f"{type(model).__name__} does not support gradient checkpointing. Set gradient_checkpointing: false."

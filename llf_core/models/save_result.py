@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from llf_core.models.adapter_loading import encoded_prompt
 from llf_core.models.card import model_card
 from llf_core.models.checksums import bitwise_equal, checksums, list_first, named_tensors
 from llf_core.models.device import plan_device
@@ -110,6 +111,8 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
         from peft import get_peft_model_state_dict
 
         kept = {name: tensor for name, tensor in kept.items() if f".{DEFAULT_ADAPTER}." in f"{name}."}
+        if encoded_prompt(model) is not None:
+            kept = {}
         live = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=DEFAULT_ADAPTER)
     else:
         live = kept
@@ -121,7 +124,8 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
                 stored += tensor.numel()
                 if name in live and not bitwise_equal(tensor, live[name]):
                     apart.append(name)
-    trained = sum(tensor.numel() for tensor in kept.values())
+    # PEFT leaves out what follows from its config, such as the ranks of AdaLoRA; none of it is trained.
+    trained = sum(tensor.numel() for tensor in kept.values() if tensor.requires_grad or not adapter)
     if apart or stored < trained:
         what = list_first(apart) if apart else f"{trained - stored:,} of {trained:,} numbers (missing)"
         raise ModelError(
@@ -136,7 +140,6 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool
         settings.task_type = "SEQ_CLS" if scores else settings.task_type
         settings.base_model_name_or_path = source.portable_name
         settings.revision = source.revision if source.kind == "hub" else None
-        settings.inference_mode = True
     # By default PEFT would request the base's config from the hub, to see whether the vocabulary has grown.
     # Only the trained adapter: a stage may have others for comparison.
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[DEFAULT_ADAPTER])

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, set_seed
 
-from llf_core.acceleration.patching.causal_head import install_head
+from llf_core.acceleration.patching.causal_head import install_head, puts_prompt
 from llf_core.acceleration.patching.install import Accelerated, accelerate
 from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
-from llf_core.config.registry import stage_of
+from llf_core.config.registry import method_of, stage_of
 from llf_core.data import Collator, check_packing, prepare
 from llf_core.data.prepare import write_report_events
 from llf_core.data.streaming import Stream
 from llf_core.generation import add_end_tokens
-from llf_core.methods.method import apply_method
+from llf_core.methods.method import make_method
 from llf_core.models import (
     ModelError,
     count_parameters,
@@ -58,6 +58,7 @@ from llf_core.training.early_stopping import early_stopping
 from llf_core.training.failures import explain_failure
 from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.memory_plan import decide_checkpointing
+from llf_core.training.method_callback import MethodCallback
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.parameter_map import parameter_map
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from llf_core.methods.method import Method
     from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
     from llf_core.stages.base.loop import TrainingLoop
@@ -213,7 +215,9 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     logger.info(data.report.text())
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
-    model = _adapted(load_model(source, config, plan), source, config, writer, sees=processor is not None)
+    method = make_method(config)
+    loaded = load_model(source, config, plan)
+    model = _adapted(loaded, source, config, writer, method=method, sees=processor is not None)
     add_end_tokens(model, data.template.end_ids(tokenizer))
     modifiers = apply_modifiers(model, config)
     accelerated = _accelerated(model, config) if processor is None else _seeing(model)
@@ -242,6 +246,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         data=data,
         model=model,
         modifiers=modifiers,
+        method=method,
         parameters=parameters,
         trainable=trainable,
         flattens=accelerated.flattens,
@@ -249,7 +254,9 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     )
 
 
-def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWriter, *, sees: bool) -> Any:
+def _adapted(  # noqa: PLR0913 - the parts of a run
+    model: Any, source: ModelSource, config: RunConfig, writer: RunWriter, *, method: Method, sees: bool
+) -> Any:
     """Load the model and apply its method; warnings about the architecture are written first."""
     if source.kind == "gguf":
         _tell_properties(model.config.to_dict(), config, writer)
@@ -260,9 +267,10 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
     if stage_of(config).has_reward_head:
         add_reward_head(model, None if source.kind == "gguf" else source.folder)
     change_before_method(model, config)
-    model = apply_method(model, config)
+    model = method.apply(model)
+    tuner = method_of(config).tuner
     for note in getattr(model, "llf_notes", ()):
-        _warn(writer, "lora_target", note)
+        _warn(writer, tuner(config).target_key if tuner else "finetuning_type", note)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(
             f"finetuning_type {config.get('finetuning_type')} trains no parameters of {source.name}. Expected a method "
@@ -278,7 +286,8 @@ def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
     if not config.training.fast_path:
         why = "`fast_path` is false."
         return Accelerated(flattens=False, notes=(f"Fast path: off, since {why}",), why=why)
-    return accelerate(model, attention=config.model.flash_attn != "disabled")
+    padded = "Vectors before each example cannot stand between the documents of a row." if puts_prompt(model) else ""
+    return accelerate(model, attention=config.model.flash_attn != "disabled", padded=padded)
 
 
 def _seeing(model: PreTrainedModel) -> Accelerated:
@@ -317,6 +326,8 @@ def make_trainer(
     """
     folder, config = context.folder, context.config
     callbacks: list[Any] = [progress]
+    if context.method is not None and not evaluates:
+        callbacks.insert(0, MethodCallback(context.method, Checkpoints(folder), checkpoint))
     train = context.data.train
     options: dict[str, Any] = {
         "tokenizer": context.tokenizer,

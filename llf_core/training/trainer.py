@@ -157,6 +157,9 @@ class RunTrainer(TrainingLoop):
             return torch.zeros_like(self._losses[0])
         loss = torch.stack(self._losses).sum()
         self.stage.commit()
+        if (method := self.stage.method) is not None:
+            scaler = self.accelerator.scaler
+            method.after_backward(1.0 if scaler is None else float(scaler.get_scale()))
         if self._pending_losses:
             self.pending_losses.append((self.state.global_step + 1, self._pending_losses))
         self._batches, self._losses, self._pending_losses = [], [], []

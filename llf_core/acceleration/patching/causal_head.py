@@ -94,6 +94,8 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
         RuntimeError: out of memory, or the batch does not fit the model.
     """
     causal = causal_of(model)
+    if puts_prompt(model):
+        objective = _past_prompt(objective, batch["input_ids"].shape[1])
     inputs = {key: value for key, value in batch.items() if key not in NOT_READ} | {"use_cache": False}
     if "cu_seq_lens_q" in inputs and "attention_mask" not in inputs and causal.config._attn_implementation == NAME:
         from llf_core.acceleration.patching.flattened_batches import empty_mask
@@ -136,7 +138,30 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
     finally:
         for handle in handles:
             handle.remove()
-    return objective(kept[-1])
+    hidden = kept[-1]
+    return objective(hidden[:, hidden.shape[1] - batch["input_ids"].shape[1] :] if puts_prompt(model) else hidden)
+
+
+def puts_prompt(model: nn.Module) -> bool:
+    """Whether PEFT puts trained vectors before each example, as in prompt and prefix tuning.
+
+    Args:
+        model: a causal language model, with any wrappers.
+    """
+    adapted: Any = _unwrapped(model)
+    return hasattr(adapted, "peft_config") and bool(getattr(adapted.active_peft_config, "is_prompt_learning", False))
+
+
+def _past_prompt(objective: Callable[[Tensor, Head], Made], tokens: int) -> Callable[[Tensor, Head], Made]:
+    """An objective of the hidden states `[batch, tokens, H]` behind the vectors that PEFT has put before them."""
+    return lambda hidden, head: objective(hidden[:, hidden.shape[1] - tokens :], head)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """A model without the wrappers around PEFT's."""
+    while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
+        model = inner
+    return model
 
 
 def causal_of(model: nn.Module) -> PreTrainedModel:
@@ -145,8 +170,7 @@ def causal_of(model: nn.Module) -> PreTrainedModel:
     Args:
         model: a model in any of torch's, accelerate's and PEFT's wrappers, or none.
     """
-    while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
-        model = inner
+    model = _unwrapped(model)
     unwrap = getattr(model, "get_base_model", None)
     return model if unwrap is None else unwrap()
 
@@ -182,6 +206,9 @@ def install_head(model: nn.Module) -> str | None:
     causal._llf_terms = fits[0][1:]
     causal._llf_plain_forward = causal.forward
     causal.forward = MethodType(_with_objective(inspect.signature(type(causal).forward)), causal)
+    wrapper: Any = getattr(model, "base_model", None)
+    if wrapper is not causal and "forward" in vars(wrapper or causal):
+        wrapper.forward = causal.forward  # PEFT's adaption prompt keeps the model's forward of before
     return None
 
 

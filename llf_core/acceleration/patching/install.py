@@ -39,7 +39,7 @@ class Accelerated:
     forks: bool = False
 
 
-def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
+def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
     """Replace the forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones with the same result.
 
     Every part is recognized by what a small copy of it computes, and the whole model is compared with its original
@@ -48,10 +48,11 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
     Args:
         model: causal language model of transformers, wrapped by PEFT or not.
         attention: whether its attention may be replaced; otherwise batches are not flattened.
+        padded: why batches may not be flattened, as a sentence, where what the adapter does forbids it; else empty.
     """
     from llf_core.acceleration.patching.causal_head import install_head
 
-    accelerated = patch_decoder(model, attention=attention)
+    accelerated = patch_decoder(model, attention=attention, padded=padded)
     plain_head = install_head(model)
     if not plain_head:
         return accelerated
@@ -59,12 +60,13 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
     return replace(accelerated, notes=notes)
 
 
-def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
+def patch_decoder(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
     """`accelerate` without the model's head, for models that are called without an objective, such as classifiers.
 
     Args:
         model: see `accelerate`.
         attention: see `accelerate`.
+        padded: see `accelerate`.
     """
     causal: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
@@ -72,19 +74,20 @@ def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
         vars(module)["training"] = False
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _patch(causal, attention=attention)
+            return _patch(causal, attention=attention, padded=padded)
     finally:
         for module in training:
             vars(module)["training"] = True
 
 
-def _patch(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
+def _patch(causal: PreTrainedModel, *, attention: bool, padded: str) -> Accelerated:
     try:
         check = EquivalenceCheck(causal)
     except TEST_ERRORS as error:
         untested = f"{type(causal).__name__} cannot be tested ({str(error).partition(chr(10))[0]})."
         return Accelerated(flattens=False, notes=(f"Fast path: none, because {untested}",), why=untested)
-    why: str | None = check.flattens() if attention else "the model's own attention is requested."
+    refused = padded or "the model's own attention is requested."
+    why: str | None = check.flattens() if attention and not padded else refused
     done: Counter[str] = Counter()
     try:
         done = _replace(causal, check, attention=why is None)

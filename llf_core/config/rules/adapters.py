@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
-from llf_core.config.registry import method_of
+from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
@@ -45,5 +45,41 @@ ADAPTERS = (
             Fix("Train with LoRA", {"finetuning_type": "lora"}),
             Fix("Remove the adapter", {"adapter_name_or_path": None}),
         ),
+    ),
+    Rule(
+        ("gradient_checkpointing", "finetuning_type"),
+        lambda c: bool(c.training.gradient_checkpointing) and method_of(c).trains_cache(c),
+        lambda c: (
+            f"`finetuning_type: {c.method.finetuning_type}` trains keys and values, without which gradient "
+            "checkpointing computes the layers again. Expected one of the two."
+        ),
+        (Fix("Turn it off", {"gradient_checkpointing": False}),),
+    ),
+    Rule(
+        ("packing", "finetuning_type"),
+        lambda c: bool(c.data.packing) and method_of(c).prompts(c),
+        lambda c: (
+            f"`finetuning_type: {c.method.finetuning_type}` trains vectors before each example, and none can be put "
+            "between those of a packed row."
+        ),
+        (Fix("Do not pack", {"packing": False}),),
+    ),
+    Rule(
+        ("stage", "finetuning_type"),
+        lambda c: method_of(c).prompts(c) and stage_of(c).data_kind not in {"answers", "texts"},
+        lambda c: (
+            f"`finetuning_type: {c.method.finetuning_type}` trains vectors before each example, which stage "
+            f"{c.stage.stage} does not have. Expected a stage that learns answers or texts, such as sft."
+        ),
+        (Fix("Use LoRA", {"finetuning_type": "lora"}), Fix("Use stage sft", {"stage": "sft"})),
+    ),
+    Rule(
+        ("additional_target", "finetuning_type"),
+        lambda c: bool(c.method.additional_target) and method_of(c).prompts(c),
+        lambda c: (
+            f"PEFT trains no module whole beside `finetuning_type: {c.method.finetuning_type}`. Expected no "
+            "`additional_target`."
+        ),
+        (Fix("Remove it", {"additional_target": None}), Fix("Use LoRA", {"finetuning_type": "lora"})),
     ),
 )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.data import Prepared
+    from llf_core.methods.method import Method
     from llf_core.models import DevicePlan, ModelSource
     from llf_core.modifiers.modifier import Modifier
     from llf_core.runs import RunFolder, RunWriter
@@ -33,6 +34,7 @@ class TrainingContext:
         parameters: number of parameters of the model.
         trainable: number of its trained parameters.
         flattens: whether batches may be flattened.
+        method: the method that adapted the model, which is called while it trains; None in tests of a stage alone.
         forks: whether documents of a flattened batch may have two branches.
     """
 
@@ -49,4 +51,5 @@ class TrainingContext:
     parameters: int
     trainable: int
     flattens: bool
+    method: Method | None = None
     forks: bool = False

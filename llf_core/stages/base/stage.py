@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from llf_core.config import RunConfig
+    from llf_core.methods.method import Method
     from llf_core.stages.base.context import TrainingContext
 
     Batch = dict[str, Any]
@@ -62,6 +63,11 @@ class Stage:
     def config(self) -> RunConfig | None:
         """Config of the run; None where the stage was made for its formula alone, as tests of a formula do."""
         return None if self._context is None else self._context.config
+
+    @property
+    def method(self) -> Method | None:
+        """The method that adapted the run's model, which the trainer calls; None where there is no context."""
+        return None if self._context is None else self._context.method
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
         """Models that are trained beside the run's model: the memory forecast and the checksums include them."""

@@ -1,9 +1,15 @@
 """The adapters of PEFT beside LoRA: their targets, their size and what is refused before the start."""
 
+import dataclasses
+from enum import Enum
+
 import pytest
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check
+from llf_core.config.peft_tuners import check_options, tuner, tuner_names
 from llf_core.estimate import trained_parameters, weight_shapes
 from llf_core.models import ModelError, count_parameters
 
@@ -17,6 +23,12 @@ COUNTS = {
         2 * (6 * 64 * 7 + 128 * 15) // 2,
     ),
     "boft": ({"boft_block_size": 8}, INPUTS * 8 + OUTPUTS),
+    "ia3": ({}, 2 * (32 + 32 + 128)),
+    "ia3, with targets": ({"finetuning_type": "ia3", "ia3_target": "q_proj,down_proj"}, 2 * (64 + 128)),
+    "vera": ({"vera_rank": 16}, 2 * 7 * 16 + OUTPUTS),
+    "adalora": ({"adalora_rank": 4, "adalora_initial_rank": 6}, 6 * (INPUTS + OUTPUTS + 2 * 7)),
+    "prompt": ({"prompt_tokens": 5}, 5 * 64),
+    "prefix": ({"prefix_tokens": 5}, 5 * 2 * 2 * 32),
 }
 
 
@@ -34,7 +46,7 @@ def test_the_trained_parameters_are_counted_before_the_start(case, tuned, tiny_m
     assert trained_parameters(config, weight_shapes(str(tiny_model_dir))) == expected
 
 
-@pytest.mark.parametrize("method", ["oft", "boft"])
+@pytest.mark.parametrize("method", ["oft", "boft", "vera", "adalora"])
 def test_all_is_every_linear_but_the_head(method, tuned):
     linears = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert tuned(finetuning_type=method).peft_config["default"].target_modules == linears
@@ -86,8 +98,124 @@ def test_what_does_not_fit_the_model_is_told_in_a_sentence(keys, words, tuned):
 def test_keys_of_all_adapters_have_no_effect_with_other_methods():
     note = problems(finetuning_type="full", learning_rate=1e-5, additional_target="embed_tokens")["additional_target"]
     assert (note.kind, note.severity) == ("not_needed", "note")
-    assert "Methods that use it: boft, lora, oft" in note.message
+    assert "Methods that use it: adalora, boft, ia3, lora, oft" in note.message
     assert "additional_target" not in problems(finetuning_type="oft", additional_target="norm")
+
+
+def test_options_of_peft_are_checked_before_the_start(tuned):
+    keys = {"finetuning_type": "peft", "peft_type": "HRA"}
+    assert not problems(**keys, peft_options={"r": 4, "apply_GS": True})
+    wrong = {"r": True, "apply_gs": True, "task_type": "SEQ_CLS"}
+    problem = problems(**keys, peft_options=wrong)["peft_options"]
+    assert "r is True. Expected a value of the type int." in problem.message
+    assert "no option 'apply_gs'. Did you mean 'apply_GS'?" in problem.message
+    assert "task_type is set by LLF" in problem.message
+    assert not problems(**keys, **problem.fixes[0].changes)
+    with pytest.raises(ModelError, match=r"cannot put C3A on .* block size should be a factor"):
+        tuned(finetuning_type="peft", peft_type="C3A", peft_options={"block_size": 24})
+
+
+def test_a_type_that_peft_does_not_have_is_refused_with_its_names():
+    problem = problems(finetuning_type="peft", peft_type="IA4")["peft_type"]
+    assert "Expected one of ADALORA, " in problem.message
+    assert dict(problem.fixes[0].changes) == {"peft_type": "IA3"}
+    assert "No adapter is set" in problems(finetuning_type="peft")["peft_type"].message
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("HRA", True), ("ROAD", False)])
+def test_quantized_layers_are_refused_where_peft_does_not_support_them(kind, refused):
+    found = problems(finetuning_type="peft", peft_type=kind, quantization_bit=4)
+    assert ("does not support quantized layers" in str(found.get("quantization_bit"))) is refused
+
+
+@pytest.mark.parametrize("requested", ["input_layernorm", "lm_hed"])
+def test_any_module_may_be_a_target_of_a_type_of_peft(requested, tuned):
+    keys = {"finetuning_type": "peft", "peft_type": "LN_TUNING", "peft_target": requested}
+    if requested == "lm_hed":
+        with pytest.raises(ModelError, match="peft_target: the model has no lm_hed"):
+            tuned(**keys)
+    else:
+        assert count_parameters(tuned(**keys))[1] == 2 * 64
+
+
+def test_options_are_those_of_pefts_own_config_classes():
+    for kind, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items():
+        found = tuner(kind.value)
+        assert found.config_class == config_class.__name__
+        assert found.fields == {field.name for field in dataclasses.fields(config_class) if field.init}, kind
+        needed = {name for name, option in found.options.items() if not option.has_default}
+        missing = {dataclasses.MISSING}
+        assert needed == {
+            field.name
+            for field in dataclasses.fields(config_class)
+            if {field.default} == missing and {field.default_factory} == missing and field.init
+        }
+        values = {
+            field.name: field.default
+            for field in dataclasses.fields(config_class)
+            if field.name in found.options
+            and not isinstance(field.default, Enum)
+            and field.default is not dataclasses.MISSING
+        }
+        assert list(check_options(found, values)) == [], kind
+    assert len(tuner_names()) == len(PEFT_TYPE_TO_CONFIG_MAPPING)
+
+
+def test_a_prompt_begins_as_the_embeddings_of_its_text(tuned, tiny_tokenizer):
+    model = tuned(finetuning_type="prompt", prompt_tokens=7, prompt_init_text="How do plants make food?")
+    ids = tiny_tokenizer("How do plants make food?", add_special_tokens=False)["input_ids"]
+    expected = model.get_input_embeddings().weight[(ids * 7)[:7]]
+    assert torch.equal(model.prompt_encoder["default"].embedding.weight, expected)
+
+
+def test_adalora_makes_the_steps_of_pefts_own(tuned, monkeypatch):
+    """PEFT adds the penalty to the loss that its model returns, and takes the steps of its schedule from a config."""
+    from peft import AdaLoraConfig, get_peft_model
+
+    monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 1.0)
+    keys = {"finetuning_type": "adalora", "adalora_initial_rank": 4, "adalora_rank": 2, "adalora_target": "q_proj"}
+    torch.manual_seed(0)
+    ours, method = tuned(**keys, adalora_warmup_steps=2, adalora_final_steps=3, method=True)
+    base = ours.unload()
+    torch.manual_seed(0)
+    ours, method = tuned(**keys, adalora_warmup_steps=2, adalora_final_steps=3, method=True)
+    torch.manual_seed(0)
+    theirs = get_peft_model(
+        base,
+        AdaLoraConfig(
+            task_type="CAUSAL_LM", init_r=4, target_r=2, lora_alpha=8, tinit=2, tfinal=3, total_step=12, deltaT=1,
+            orth_reg_weight=0.5, target_modules=["q_proj"],
+        ),
+    )  # fmt: skip
+    for name, one in theirs.named_parameters():
+        if "ranknum" in name:  # which PEFT trains and does not save
+            one.requires_grad_(requires_grad=False)
+    batch = {"input_ids": torch.arange(40).view(2, 20) + 5}
+    with torch.no_grad():
+        for (_, one), (_, other) in zip(trained(ours), trained(theirs), strict=True):
+            one.add_(torch.randn(one.shape) * 0.1)
+            other.copy_(one)
+    optimizers = [torch.optim.SGD([one for _, one in trained(model)], lr=0.5) for model in (ours, theirs)]
+    for step in range(1, 13):
+        theirs(**batch, labels=batch["input_ids"]).loss.backward()
+        logits = ours(**batch).logits
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["input_ids"][:, 1:].flatten()).backward()
+        method.after_backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        theirs.base_model.update_and_allocate(step)
+        method.after_step(step, 12)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+    for (name, one), (_, other) in zip(trained(ours), trained(theirs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, msg=name)
+    left = [int((one != 0).sum()) for name, one in trained(ours) if "lora_E" in name]
+    assert sum(left) == 2 * 2  # of 4 singular values in each of two layers
+
+
+def trained(model):
+    """The trained parameters of a model, with their names."""
+    return [(name, one) for name, one in model.named_parameters() if one.requires_grad]
 
 
 def test_an_adapter_of_another_type_is_refused_before_the_start(tuned, tmp_path):

@@ -33,7 +33,7 @@ class Still(Method):
 
 
 DECLARED = (
-    MethodDeclaration(name="ia3", label="ia3", implementation=f"{__name__}:IA3", frozen_base=True, adapter=True),
+    MethodDeclaration(name="scale", label="scale", implementation=f"{__name__}:IA3", frozen_base=True, adapter=True),
     MethodDeclaration(name="still", label="still", implementation=f"{__name__}:Still"),
 )
 
@@ -53,19 +53,21 @@ def installed(monkeypatch):
 
 def test_a_trait_of_the_method_decides_whether_a_run_goes_on_with_an_adapter():
     keys = {"model_name_or_path": "m", "dataset": "llf_demo", "adapter_name_or_path": "/a"}
-    assert not validate(keys | {"finetuning_type": "ia3"}).violations
+    assert not validate(keys | {"finetuning_type": "scale"}).violations
     (problem, *_) = validate(keys | {"finetuning_type": "still"}).violations
     assert "cannot be continued with finetuning_type still" in problem.message
 
 
 @pytest.mark.long
 def test_a_run_goes_on_with_an_adapter_of_another_kind_and_is_compared_with_its_base(trained, data_file):
-    folder, code = trained(finetuning_type="ia3", learning_rate=0.05, max_steps=2, save_strategy="no", save_steps=None)
+    folder, code = trained(
+        finetuning_type="scale", learning_rate=0.05, max_steps=2, save_strategy="no", save_steps=None
+    )
     assert code == 0, read_status(folder).reason
     assert (folder.output / "adapter_config.json").is_file()
     found = losses(folder, str(data_file))
     assert found.tuned < found.base
-    after, code = trained(finetuning_type="ia3", adapter_name_or_path=str(folder.output), max_steps=1)
+    after, code = trained(finetuning_type="scale", adapter_name_or_path=str(folder.output), max_steps=1)
     assert code == 0, read_status(after).reason
     first = [float(RunReader(run).metrics().values("loss")[0]) for run in (folder, after)]
     assert first[1] < first[0]

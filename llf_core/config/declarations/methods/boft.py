@@ -55,7 +55,8 @@ def tuner(config: ConfigValues) -> Tuner:
     """The adapter of PEFT that a config's BOFT options ask for; `PeftTuner` puts it on the model."""
     options = config.options(BOFTOptions)
     names = ("boft_block_size", "boft_n_butterfly_factor", "boft_dropout")
-    return Tuner("BOFT", {name: getattr(options, name) for name in names}, target_key="boft_target")
+    given = {name: getattr(options, name) for name in names}
+    return Tuner("BOFT", given, target_key="boft_target", targets=options.boft_target)
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:

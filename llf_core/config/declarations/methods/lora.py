@@ -97,6 +97,7 @@ def tuner(config: ConfigValues) -> Tuner:
             "use_dora": options.use_dora,
         },
         target_key="lora_target",
+        targets=options.lora_target,
     )
 
 

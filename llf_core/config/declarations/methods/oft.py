@@ -72,6 +72,7 @@ def tuner(config: ConfigValues) -> Tuner:
             "module_dropout": options.module_dropout,
         },
         target_key="oft_target",
+        targets=options.oft_target,
     )
 
 

@@ -1,0 +1,82 @@
+"""IA³ (arXiv 2205.05638): trained factors of keys, values and the inner activations of the MLP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config.declaration import MethodDeclaration, Tuner
+from llf_core.config.option import Names, Section, option
+from llf_core.config.weight_shapes import targeted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.values import ConfigValues
+
+LLAMA_TARGETS, LLAMA_FEEDFORWARD = ("k_proj", "v_proj", "down_proj"), ("down_proj",)
+"""What PEFT targets of models whose layers are named as those of Llama."""
+
+
+class IA3Options(Section):
+    """Options of IA³ adapters."""
+
+    ia3_target: Names | None = option(
+        None,
+        unset="auto",
+        label="Target modules",
+        help=(
+            "Names of the linear layers that are scaled. Default: keys, values and the MLP's last layer, as in the "
+            "paper."
+        ),
+        level="basic",
+    )
+    ia3_feedforward: Names | None = option(
+        None,
+        unset="auto",
+        label="Scaled at the input",
+        help="Those of the target modules whose inputs are scaled instead of their outputs: the MLP's last layer.",
+    )
+
+
+def tuner(config: ConfigValues) -> Tuner:
+    """PEFT's IA³ with the options of a config."""
+    options = config.options(IA3Options)
+    chosen = options.ia3_target
+    feedforward = options.ia3_feedforward
+    if chosen is not None and feedforward is None:
+        feedforward = tuple(name for name in chosen if name.rpartition(".")[2] in LLAMA_FEEDFORWARD)
+    given = {} if feedforward is None else {"feedforward_modules": list(feedforward)}
+    return Tuner("IA3", given, target_key="ia3_target", targets=chosen)
+
+
+def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Count the factors: one for each output of a target, or for each input of one that is scaled there.
+
+    Args:
+        config: `ia3_target` and `ia3_feedforward`.
+        shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        Number of trained parameters; None where PEFT's choice of targets is not known.
+    """
+    options = config.options(IA3Options)
+    feedforward = options.ia3_feedforward or LLAMA_FEEDFORWARD
+    found = targeted(shapes, options.ia3_target or LLAMA_TARGETS, experts=False)
+    if not found:
+        return None
+    scaled_inputs = {name for name in found if name.removesuffix(".weight").rsplit(".", 1)[-1] in feedforward}
+    return sum(shape[name in scaled_inputs] for name, shape in found.items())
+
+
+IA3 = MethodDeclaration(
+    name="ia3",
+    label="ia3 (factors of activations)",
+    summary="One factor for each key, value and inner activation. The smallest adapter: some hundred kilobytes at 7B.",
+    paper="arXiv 2205.05638",
+    implementation="llf_core.methods.peft_tuner:PeftTuner",
+    options=IA3Options,
+    frozen_base=True,
+    adapter=True,
+    tuner=tuner,
+    trained_parameters=trained_parameters,
+)

@@ -1,0 +1,314 @@
+"""The adapters of the installed PEFT and their options, read from its source without importing it, which loads torch.
+
+A method that PEFT gains with a release is so known at once, and its options are checked before a run starts.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from llf_core.config.did_you_mean import any_of, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+OURS = frozenset(
+    {
+        "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "task_type",
+        "inference_mode", "target_modules", "exclude_modules", "target_parameters", "modules_to_save",
+        "ensure_weight_tying",
+    }
+)  # fmt: skip
+"""Fields of PEFT's config classes that LLF sets itself."""
+PROMPTS = "PromptLearningConfig"
+"""PEFT's base class of the configs of adapters that put trained vectors before each example."""
+QUANTIZED = ("bnb.py", "resolve_quantization_backend")
+"""A file, or a function, by which an adapter of PEFT supports quantized layers."""
+PLAIN: Mapping[str, Any] = MappingProxyType(
+    {
+        "int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple, "Any": Any,
+        "None": None,
+    }
+)  # fmt: skip
+STRICT = ConfigDict(strict=True)  # a `true` is no number
+
+
+@dataclass(frozen=True)
+class PeftOption:
+    """An option of an adapter: a field of its config class.
+
+    Attributes:
+        name: of the field.
+        annotation: its type; None if a config cannot hold it, as an object of PEFT's own.
+        shown: its type as PEFT's source writes it.
+        has_default: whether it may be left out.
+    """
+
+    name: str
+    annotation: Any
+    shown: str
+    has_default: bool
+
+
+@dataclass(frozen=True)
+class PeftTuner:
+    """An adapter that the installed PEFT has.
+
+    Attributes:
+        name: its type, such as `IA3`.
+        config_class: name of its config class.
+        options: by name, those that a config may set.
+        fields: names of all fields of its config class.
+        prompts: whether it puts trained vectors before each example instead of changing layers.
+        quantized: whether it supports layers that bitsandbytes has quantized.
+    """
+
+    name: str
+    config_class: str
+    options: Mapping[str, PeftOption]
+    fields: frozenset[str]
+    prompts: bool
+    quantized: bool
+
+
+@functools.cache
+def tuner_names() -> tuple[str, ...]:
+    """Names of the adapters of the installed PEFT, sorted; empty if it is not installed.
+
+    Forms and the JSON Schema list them, so only one file is read.
+    """
+    folder = _folder()
+    file = None if folder is None else folder / "utils" / "peft_types.py"
+    if file is None or not file.is_file():
+        return ()
+    for node in _parsed(file).body:
+        if isinstance(node, ast.ClassDef) and node.name == "PeftType":
+            return tuple(sorted(value for _, value in _members(node)))
+    return ()
+
+
+@functools.cache
+def tuner(name: str) -> PeftTuner | None:
+    """Find an adapter of the installed PEFT.
+
+    Args:
+        name: its type, such as `IA3`.
+
+    Returns:
+        The adapter; None if PEFT is not installed or does not have it.
+    """
+    folder = _folder()
+    for package in sorted((folder / "tuners").iterdir()) if folder is not None else ():
+        registered = _registered(package / "__init__.py")
+        if registered and registered["name"].upper() == name:
+            return _read(name, registered["config_cls"], package)
+    return None
+
+
+def check_options(found: PeftTuner, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Check the names and types of options against PEFT's config class.
+
+    Args:
+        found: the adapter.
+        options: values by name.
+
+    Yields:
+        The name of each option that does not fit, and what is wrong, as a sentence.
+    """
+    for name, value in options.items():
+        option = found.options.get(name)
+        if name in OURS and name in found.fields:
+            yield name, f"{name} is set by LLF. Expected it to be absent."
+        elif option is None:
+            known = sorted(found.options)
+            meant = did_you_mean(name, known)
+            yield (
+                name,
+                f"PEFT's {found.name} has no option {name!r}.{meant} Expected {any_of(known)}.",
+            )
+        elif option.annotation is None:
+            yield name, f"{name} is a {option.shown}, which a config cannot hold. Expected it to be absent."
+        elif not _fits(option, value):
+            yield name, f"{name} is {value!r}. Expected a value of the type {option.shown}."
+    for name, option in found.options.items():
+        if not option.has_default and name not in options:
+            yield name, f"PEFT's {found.name} needs {name} ({option.shown}), which is not set."
+
+
+def _fits(option: PeftOption, value: object) -> bool:
+    try:
+        TypeAdapter(option.annotation, config=STRICT).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+@functools.cache
+def _folder() -> Path | None:
+    found = find_spec("peft")  # of a package at the top, which is not imported for it
+    places = list(found.submodule_search_locations or ()) if found else []
+    return Path(places[0]) if places else None
+
+
+@functools.cache
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _registered(file: Path) -> dict[str, str]:
+    """The names in a package's call of `register_peft_method`: its `name`, `config_cls` and `model_cls`."""
+    if not file.is_file() or "register_peft_method" not in file.read_text(encoding="utf-8"):
+        return {}
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "register_peft_method":
+            return {one.arg: _name(one.value) for one in node.keywords if one.arg is not None}
+    return {}
+
+
+def _name(node: ast.expr) -> str:
+    return str(node.value) if isinstance(node, ast.Constant) else node.id if isinstance(node, ast.Name) else ""
+
+
+@functools.cache
+def _classes() -> Mapping[str, tuple[ast.ClassDef, Path]]:
+    """The config classes of PEFT and the enumerations beside them, by name."""
+    folder = _folder()
+    files: Iterable[Path] = (
+        ()
+        if folder is None
+        else [*folder.glob("config.py"), *folder.glob("tuners/*.py"), *folder.glob("tuners/*/config.py")]
+    )
+    return {node.name: (node, file) for file in files for node in _parsed(file).body if isinstance(node, ast.ClassDef)}
+
+
+def _ancestry(name: str) -> list[ast.ClassDef]:
+    """A config class and its bases within PEFT, the class itself last."""
+    found = _classes().get(name)
+    if found is None:
+        return []
+    bases = [one for base in found[0].bases for one in _ancestry(_name(base))]
+    return [*bases, found[0]]
+
+
+def _read(name: str, config_class: str, package: Path) -> PeftTuner:
+    ancestry = _ancestry(config_class)
+    options = {option.name: option for one in ancestry for option in _options(one)}
+    sources = [file.read_text(encoding="utf-8") for file in package.glob("*.py")]
+    prompts = any(one.name == PROMPTS for one in ancestry)
+    return PeftTuner(
+        name=name,
+        config_class=config_class,
+        options=MappingProxyType({key: option for key, option in options.items() if key not in OURS}),
+        fields=frozenset(options),
+        prompts=prompts,
+        quantized=prompts or (package / QUANTIZED[0]).is_file() or any(QUANTIZED[1] in text for text in sources),
+    )
+
+
+def _options(node: ast.ClassDef) -> Iterator[PeftOption]:
+    """The fields of a dataclass that its constructor takes."""
+    for line in node.body:
+        if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
+            continue
+        value = line.value
+        called = isinstance(value, ast.Call) and _name(value.func) == "field"
+        given = {one.arg: one.value for one in value.keywords} if isinstance(value, ast.Call) and called else {}
+        if isinstance(init := given.get("init"), ast.Constant) and init.value is False:
+            continue
+        has_default = value is not None and (not called or bool({"default", "default_factory"} & given.keys()))
+        default = given.get("default") if called else value
+        optional = isinstance(default, ast.Constant) and default.value is None  # as PEFT's sources do not always say
+        try:
+            annotation = Union[_type(line.annotation), None] if optional else _type(line.annotation)  # noqa: UP007
+        except LookupError:
+            annotation = None
+        yield PeftOption(line.target.id, annotation, ast.unparse(line.annotation), has_default)
+
+
+def _type(node: ast.expr) -> Any:
+    """The type that an annotation means.
+
+    Raises:
+        LookupError: it names a class that is neither plain data nor an enumeration.
+    """
+    match node:
+        case ast.Constant(None):
+            return None
+        case ast.Name(name):
+            return _named_type(name)
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _union((left, right))
+        case ast.Subscript(ast.Name(outer), inner):
+            return _generic(outer, inner)
+    raise LookupError(ast.unparse(node))
+
+
+def _named_type(name: str) -> Any:
+    """Plain data, or the values of an enumeration.
+
+    Raises:
+        LookupError: it is neither.
+    """
+    if name in PLAIN:
+        return PLAIN[name]
+    members = _members(_classes()[name][0])
+    if not members:
+        raise LookupError(name)
+    return Literal[tuple(value for _, value in members)]
+
+
+def _generic(outer: str, inner: ast.expr) -> Any:
+    """`outer[inner]`, such as `list[int]`.
+
+    Raises:
+        LookupError: a config cannot hold it.
+    """
+    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    match outer.lower():
+        case "optional" | "union":
+            return _union((*parts, *([ast.Constant(None)] if outer == "Optional" else ())))
+        case "literal":
+            return Literal[ast.literal_eval(inner)]
+        case "list":
+            return list[_type(inner)]  # type: ignore[misc]
+        case "tuple":
+            return list  # a file has no tuples; PEFT checks what is in it
+        case "dict":
+            return dict[tuple(_type(part) for part in parts)]  # type: ignore[misc]
+    raise LookupError(outer)
+
+
+def _union(parts: Iterable[ast.expr]) -> Any:
+    """A union, without the members that a config cannot hold.
+
+    Raises:
+        LookupError: it can hold none of them.
+    """
+    found = []
+    for part in parts:
+        try:
+            found.append(_type(part))
+        except LookupError:
+            continue
+    if not found:
+        raise LookupError
+    return Union[tuple(found)]  # noqa: UP007 - of types that are known here only
+
+
+def _members(node: ast.ClassDef) -> list[tuple[str, str]]:
+    """Names and values of an enumeration of texts; empty for any other class."""
+    return [
+        (target.id, line.value.value)
+        for line in node.body
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    ]

@@ -1,0 +1,74 @@
+"""Calls a method after each step, and keeps its state in checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from llf_core.methods.method import Method
+    from llf_core.runs import Checkpoints
+
+FILE = "method.safetensors"
+"""The file of a checkpoint that holds the state of its method, where it has one."""
+
+
+class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Calls `Method.after_step`, and writes `Method.state` into each checkpoint before it counts as complete.
+
+    Args:
+        method: the method of the run.
+        checkpoints: of the run.
+        resumed: checkpoint to restore the state from; None for a new run.
+    """
+
+    def __init__(self, method: Method, checkpoints: Checkpoints, resumed: Path | None = None) -> None:
+        self._method = method
+        self._checkpoints = checkpoints
+        self._resumed = resumed
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Restore the method's state, once the Trainer has loaded the checkpoint's weights.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state.
+            control: the Trainer's control object.
+        """
+        del args, state, control
+        if self._resumed is not None and (self._resumed / FILE).is_file():
+            self._method.restore(load_file(self._resumed / FILE))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Call the method after the weights have changed, while the gradients are still there.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state; its step is not counted yet.
+            control: the Trainer's control object.
+        """
+        del args, control
+        self._method.after_step(state.global_step + 1, state.max_steps)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Write the method's state.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state.
+            control: the Trainer's control object.
+        """
+        del args, control
+        if found := self._method.state():
+            save_file(
+                {name: tensor.contiguous() for name, tensor in found.items()},
+                self._checkpoints.path(state.global_step) / FILE,
+            )
