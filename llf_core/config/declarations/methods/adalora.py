@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Section, Steps, option
 from llf_core.config.problem import Fix
-from llf_core.config.registry import stage_of
+from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule
 from llf_core.config.weight_shapes import targeted
 
@@ -113,6 +113,15 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
 
 
 RULES = (
+    Rule(
+        ("optim", "finetuning_type"),
+        lambda c: c.method.finetuning_type == "adalora" and optimizer_of(c).layerwise(c),
+        lambda c: (
+            f"{optimizer_of(c).label} frees each gradient in the backward pass, and AdaLoRA chooses ranks by the "
+            "gradients after it. Expected an optimizer without layer-wise updates."
+        ),
+        (Fix("Use LoRA", {"finetuning_type": "lora"}),),
+    ),
     Rule(
         ("adalora_initial_rank", "adalora_rank"),
         lambda c: c.method.finetuning_type == "adalora" and c.get("adalora_initial_rank") < c.get("adalora_rank"),
