@@ -39,12 +39,22 @@ export interface IRun {
   note: string;
 }
 
-/** A key metric of a run with its label and format; a `share` is between 0 and 1. */
+/** How a metric is written, as `llf_core/runs/charts.py` declares it; a `share` is between 0 and 1. */
+export type MetricForm = 'number' | 'share' | 'count' | 'rate' | 'bytes';
+
+/** A key metric of a run with its label and format. */
 export interface IKeyMetric {
   name: string;
   label: string;
-  form: 'number' | 'share' | 'count';
+  form: MetricForm;
   value: number | string;
+}
+
+/** The large chart of a run: the steps and values of each metric, of training and of evaluations. */
+export interface IChart {
+  title: string;
+  form: MetricForm;
+  lines: Record<string, [number[], (number | null)[]]>;
 }
 
 /** One page of runs, newest first. */
@@ -116,7 +126,7 @@ export interface IDetails {
   /** Last logged value of each metric. A value that is not finite is a string such as `"NaN"`. */
   numbers?: Record<string, number | string | null>;
   counted?: IKeyMetric[];
-  curves?: Record<string, [number[], (number | null)[]]>;
+  chart?: IChart;
   checkpoints?: number[];
   config?: Record<string, unknown>;
   environment?: Record<string, string>;

@@ -1,11 +1,14 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IKeyMetric, IRun, RunState } from './api';
+import type { IKeyMetric, IRun, MetricForm, RunState } from './api';
 import {
+  formatBytes,
   formatCount,
   formatDuration,
   formatNumber,
-  formatShare
+  formatRate,
+  formatShare,
+  type LoggedValue
 } from './numbers';
 
 /** Returns the translated word for a state. */
@@ -68,15 +71,20 @@ export function formatAge(seconds: number, trans: TranslationBundle): string {
   return trans.__('%1 d', Math.floor(value / 86_400));
 }
 
-/** Formats a key metric as its `form` says: `83 %`, `62`, `-0.2130`. */
+const FORMATS: Record<MetricForm, (value: LoggedValue) => string> = {
+  number: formatNumber,
+  share: formatShare,
+  count: formatCount,
+  rate: formatRate,
+  bytes: formatBytes
+};
+
+/** Formats a metric as its `form` says: `83 %`, `62`, `-0.2130`, `5e-5`, `1.61 GB`. */
 export function formatMetric({
   value,
   form
 }: Pick<IKeyMetric, 'value' | 'form'>) {
-  if (form === 'share') {
-    return formatShare(value);
-  }
-  return form === 'count' ? formatCount(value) : formatNumber(value);
+  return FORMATS[form](value);
 }
 
 /** Returns the Python code that shows one run in a monitor, or several side by side. */

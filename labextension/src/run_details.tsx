@@ -1,7 +1,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import type { IKeyMetric, IDetails } from './api';
+import type { IChart, IKeyMetric, IDetails } from './api';
 import { Breadcrumbs } from './breadcrumbs';
 import { LIVE_STATES } from './model';
 import { stripControlCharacters, stateLabel, formatMetric } from './format';
@@ -94,7 +94,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
           trans={trans}
         />
       )}
-      {details.curves && <MetricCurves curves={details.curves} trans={trans} />}
+      {details.chart && <LargeChart chart={details.chart} trans={trans} />}
       {(details.events ?? [])
         .filter(event => event.type !== 'evaluation')
         .map((event, index) => (
@@ -104,7 +104,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         <Section title={trans.__('Checkpoints')}>
           <Checkpoints
             steps={details.checkpoints}
-            evaluated={details.curves?.eval_loss}
+            evaluated={details.chart?.lines.eval_loss}
             onBranch={props.onBranch}
             trans={trans}
           />
@@ -309,16 +309,14 @@ function EventMessage({
   );
 }
 
-function MetricCurves({
-  curves,
+function LargeChart({
+  chart: { title, form, lines: all },
   trans
 }: {
-  curves: Record<string, [number[], (number | null)[]]>;
+  chart: IChart;
   trans: TranslationBundle;
 }): React.JSX.Element | null {
-  const lines = Object.entries(curves).filter(
-    ([, [steps]]) => steps.length > 1
-  );
+  const lines = Object.entries(all).filter(([, [steps]]) => steps.length > 1);
   const values = lines
     .flatMap(([, [, y]]) => y)
     .filter((value): value is number => value !== null);
@@ -337,10 +335,7 @@ function MetricCurves({
           `${(step / last) * WIDTH},${2 + (1 - (value - low) / span) * (HEIGHT - 4)}`
       )
       .join(' ');
-  const [first] = lines[0];
-  const label = first.endsWith('loss')
-    ? trans.__('Losses')
-    : trans.__('Rewards');
+  const write = (value: number): string => formatMetric({ value, form });
   return (
     <figure className="llf-Details-curves">
       <svg
@@ -348,9 +343,9 @@ function MetricCurves({
         role="img"
         aria-label={trans.__(
           '%1 from %2 to %3 over %4 steps',
-          label,
-          formatNumber(low + span),
-          formatNumber(low),
+          title,
+          write(low + span),
+          write(low),
           last
         )}
       >
@@ -365,9 +360,9 @@ function MetricCurves({
       <figcaption className="llf-2">
         {trans.__(
           '%1, %2 to %3, %4 steps; solid: training, dashed: evaluation',
-          label,
-          formatNumber(low + span),
-          formatNumber(low),
+          title,
+          write(low + span),
+          write(low),
           last
         )}
       </figcaption>

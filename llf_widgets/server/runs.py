@@ -14,7 +14,7 @@ from llf_core.runs.config_file import formatted_config
 from llf_core.runs.findings import advice, is_active
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.listing import read_row
-from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, primary_metric
+from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, logged_charts, primary_metric
 from llf_core.runs.plain_text import strip_bidi_nested
 from llf_core.runs.run_index import QueryCancelledError, RunQuery
 from llf_core.runs.status import BrokenRunError
@@ -131,10 +131,10 @@ class RunDetails:
 
         Returns:
             `row` (as in the list), `numbers` (last values; non-finite ones as strings), `counted` (key metrics with
-            labels), `curves` (primary metric of training and validation: name -> `[steps, values]`, at most 200 points
-            each), `checkpoints` (steps), `config` (non-default settings, floats as displayed text), `environment`,
-            `events` (the last warnings, findings, errors and changes), `answers` (the last of each prompt) and `log`
-            (the last lines).
+            labels), `chart` (the large chart: `title`, `form` and `lines`, name -> `[steps, values]` of training and
+            evaluations, at most 200 points each), `checkpoints` (steps), `config` (non-default settings, floats as
+            displayed text), `environment`, `events` (the last warnings, findings, errors and changes), `answers` (the
+            last of each prompt) and `log` (the last lines).
 
         Raises:
             OSError: a file of the run is not accessible.
@@ -155,13 +155,18 @@ class RunDetails:
                 self._notices.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
         last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
         first = primary_metric(columns.names)
+        top = logged_charts([first])[0].chart
         row = read_row(folder)
         return {
             "row": row.json(),
             "numbers": spell_non_finite(last),
             "counted": spell_non_finite(key_values(last)),
-            "curves": {
-                name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{EVAL_PREFIX}{first}")
+            "chart": {
+                "title": top.title,
+                "form": top.form,
+                "lines": {
+                    name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{EVAL_PREFIX}{first}")
+                },
             },
             "checkpoints": Checkpoints(folder).list(),
             "config": formatted_config(folder),

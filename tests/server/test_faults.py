@@ -223,7 +223,7 @@ async def test_a_clock_that_was_set_changes_no_state(strict, make_run, live_proc
     (row,) = (await strict("runs"))["runs"]
     assert (row["state"], row["remaining"], row["loss"]) == ("running", 12.0, 0.0)
     one = await strict("runs", folder.id, details="1")
-    assert (one["status"]["state"], one["curves"]["loss"]) == ("running", [[1, 2, 3], [2.0, 1.0, 0.0]])
+    assert (one["status"]["state"], one["chart"]["lines"]["loss"]) == ("running", [[1, 2, 3], [2.0, 1.0, 0.0]])
 
 
 async def test_a_run_of_another_machine_whose_clock_is_ahead_is_not_lost(strict, make_run):

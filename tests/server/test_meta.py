@@ -88,7 +88,11 @@ async def test_details_of_a_run(ask, make_run):
     folder.log.write_text("one\ntwo\n")
     code, answer = await ask("runs", folder.id, params={"details": "1"})
     assert code == 200
-    assert answer["curves"]["loss"] == [[1, 2], [2.0, None]]
+    assert answer["chart"] == {
+        "title": "Loss",
+        "form": "number",
+        "lines": {"loss": [[1, 2], [2.0, None]], "eval_loss": [[], []]},
+    }
     assert answer["numbers"]["learning_rate"] == 1e-4
     assert [event["type"] for event in answer["events"]] == ["warning", "finding"]
     assert "fix" not in answer["events"][1]  # there is nothing to do about a run that has ended

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { RunsModel } from '../model';
 import { RunsView } from '../panel';
-import { keyMetric, FakeApi, run } from './runs';
+import { chart, keyMetric, FakeApi, run } from './runs';
 
 const trans = nullTranslator.load('llf');
 let host: HTMLElement;
@@ -257,13 +257,13 @@ it('shows reason, metrics, curves, config and log of a run, all as text', () => 
     meta: { revision: 1, name: evil, tags: [], note: evil },
     row: failed,
     numbers: { loss: 1.28, learning_rate: 3.1e-5, memory: 1.61e9 },
-    curves: {
+    chart: chart('Loss', {
       loss: [
         [1, 2, 3],
         [1.8, null, 1.2]
       ],
       eval_loss: [[], []]
-    },
+    }),
     checkpoints: [75, 90],
     config: { lora_rank: 8, dataset: evil },
     environment: { device: 'CPU' },
@@ -326,19 +326,21 @@ it('shows the reward and its curve in the details', () => {
     row: learner,
     numbers: { loss: 0, reward: 0.84 },
     counted: [reward, heldOut],
-    curves: {
+    chart: chart('Reward', {
       reward: [
         [1, 2],
         [0.2, 0.84]
       ],
       eval_reward: [[], []]
-    }
+    })
   };
   show();
   const numbers = host.querySelector('.llf-Details-numbers')!.textContent!;
   expect(numbers).toContain('Reward0.84');
   expect(numbers).toContain('Held-out accuracy83 %');
-  expect(host.querySelector('figcaption')!.textContent).toContain('Rewards');
+  expect(host.querySelector('figcaption')!.textContent).toBe(
+    'Reward, 0.8400 to 0.2000, 2 steps; solid: training, dashed: evaluation'
+  );
   expect(host.querySelector('polyline.is-training')).not.toBeNull();
 });
 
@@ -463,13 +465,13 @@ it('offers a branch from each checkpoint', () => {
     meta: { revision: 1, name: 'x', tags: [], note: '' },
     row: one,
     checkpoints: [50, 100, 150],
-    curves: {
+    chart: chart('Loss', {
       loss: [[], []],
       eval_loss: [
         [50, 100],
         [1.25, 1.5]
       ]
-    }
+    })
   };
   show();
   const steps = host.querySelectorAll('.llf-Details-checkpoint');

@@ -4,6 +4,7 @@ import {
   type IApi,
   type IDeletedRun,
   type IBinPage,
+  type IChart,
   type ICodeToAllow,
   type IKeyMetric,
   type IDetails,
@@ -34,6 +35,11 @@ export function run(id: string, more: Partial<IRun> = {}): IRun {
     note: '',
     ...more
   };
+}
+
+/** The large chart of a run, with steps and values by metric. */
+export function chart(title: string, lines: IChart['lines']): IChart {
+  return { title, form: 'number', lines };
 }
 
 /** A number that counts, as the server tells it. */

@@ -27,6 +27,8 @@ WRITERS = {
 )
 def test_the_table(kind, value, text):
     assert WRITERS[kind](as_number(value)) == text
+    if kind != "duration":
+        assert formatting.value(as_number(value), kind) == text
 
 
 @given(st.floats(1e-3, 9.99e8))
