@@ -13,6 +13,7 @@ from llf_core.config.declarations.formats.openai import OPENAI
 from llf_core.config.declarations.formats.sharegpt import SHAREGPT
 from llf_core.config.did_you_mean import any_of, did_you_mean, listed
 from llf_core.config.registry import declared, stage_of
+from llf_core.config.stage import StageSection
 from llf_core.data.errors import BadExample, DataError, OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, DATA_KINDS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.formats.dataset_format import DatasetFormat
@@ -32,6 +33,7 @@ QUESTIONS = ("instruction", "prompt", "question", "query", "input", "problem")
 ANSWER_COLUMNS = ("output", "response", "completion", "answer", "answers", "solution", "target")
 VERDICTS = ("kto_tag", "label", "desirable")
 TEXT_COLUMNS = ("text", "content", "document")
+DEFAULT_STAGE: str = StageSection.model_fields["stage"].default
 LAYOUTS = ("instruction", "turns")
 """Layouts of conversations, the simplest first."""
 
@@ -43,13 +45,15 @@ def stages_for(kind: DataKind) -> tuple[str, ...]:
         kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
 
     Returns:
-        Stage names, those without options of their own first, since they are the simplest choice.
+        Stage names, the default stage first, then those without options of their own, since they are the simplest
+        choices.
 
     Raises:
         PluginError: two installed packages declare the same stage.
     """
     matching = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
-    return tuple(stage.name for stage in sorted(matching, key=lambda stage: bool(stage.options.model_fields)))
+    simplest = sorted(matching, key=lambda stage: (stage.name != DEFAULT_STAGE, bool(stage.options.model_fields)))
+    return tuple(stage.name for stage in simplest)
 
 
 def formats(kind: DataKind) -> tuple[str, ...]:
