@@ -59,6 +59,8 @@ class BatchGenerator:
     ) -> list[str]:
         """Generate completions as text.
 
+        Text is decoded as tokens arrive, since stop strings end a completion and views show it while it grows.
+
         Args:
             prompts: token ids of each prompt, none empty.
             sampling: sampling parameters.

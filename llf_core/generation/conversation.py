@@ -73,6 +73,8 @@ class Conversation:
     ) -> Reply:
         """Generate the reply to the last message, computing only tokens that the cache lacks.
 
+        A long conversation then starts its reply as fast as a short one.
+
         Args:
             messages: the whole conversation, `{"role": …, "content": …}` each.
             sampling: sampling parameters.

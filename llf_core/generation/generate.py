@@ -194,6 +194,8 @@ def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> BatchEncoding:
     """Tokenize prompts as conversations that a completion continues, padded on the left.
 
+    Padding on the left leaves all prompts ending at one position, where the completions begin.
+
     Args:
         tokenizer: with or without a chat template.
         prompts: user messages.

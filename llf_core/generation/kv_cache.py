@@ -32,6 +32,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Append keys and values, in place while the buffer has room.
 
+        transformers' own layer copies all earlier positions for each token.
+
         Args:
             key_states: new keys `[batch, heads, new, head_dim]`.
             value_states: new values `[batch, heads, new, head_dim]`.

@@ -50,6 +50,8 @@ class RotaryMatrix:
     def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> RotaryMatrix | None:
         """Convert a rotary embedding like Llama's, whose cosines and sines stay those of the model.
 
+        Reading instead of recomputing keeps every scaling of frequencies that a model has.
+
         Args:
             rotary: the model's rotary embedding.
             head_dim: head size of queries and keys.

@@ -44,6 +44,8 @@ class TextStream:
     def put(self, token: int) -> bool:
         """Add a token.
 
+        Text is decoded anew with each token, since a token may complete a character that earlier ones began.
+
         Args:
             token: its id.
 

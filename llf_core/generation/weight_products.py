@@ -35,6 +35,8 @@ class LinearWeights:
 def read_linear(module: Any) -> LinearWeights | None:
     """Read a layer's weights; None if its forward may differ from their product (4-bit weights, DoRA, mixed adapters).
 
+    The fast forward multiplies weights directly and would ignore whatever else the layer does.
+
     Args:
         module: any module.
     """

@@ -79,6 +79,8 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
 def freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: str) -> PreTrainedModel:
     """Freeze an auxiliary model and put it into evaluation mode, patched for the batches of the trained model.
 
+    It reads the same batches as the trained model, so it needs the same attention, and no gradients or dropout.
+
     Args:
         model: the auxiliary model; changed in place.
         context: the training context.

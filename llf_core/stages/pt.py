@@ -25,6 +25,8 @@ class PT(LossStage):
     ) -> Tensor:
         """Sum of the negative log-likelihoods of the tokens of one micro-batch, see `llf_core.stages.sft.nll_of_batch`.
 
+        Weights of tokens (DFT, EAFT) are for completions, so this stage has the plain likelihood only.
+
         Args:
             model: a causal language model, perhaps wrapped.
             batch: flattened or padded, see `llf_core.data.Collator`.

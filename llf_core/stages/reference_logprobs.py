@@ -103,6 +103,8 @@ class Reference:
     ) -> Dataset | AugmentedDataset:
         """Add the column `reference` to examples, computed or read from the cache; unchanged if each step computes it.
 
+        A second run on the same data and reference then needs no forward pass of the reference at all.
+
         Args:
             examples: the training set or the evaluation set.
             held_out: whether they are the evaluation set.

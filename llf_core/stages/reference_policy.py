@@ -76,6 +76,8 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
 def named_reference(context: TrainingContext) -> PreTrainedModel:
     """Load the model that the config names as the reference.
 
+    A reference other than the initial model, such as a larger one or that of an earlier run.
+
     Args:
         context: the training context.
 

@@ -47,6 +47,8 @@ class LiveChanges:
     def begin(self, trainer: TrainingLoop, watched: SamplePrompts | None, held: Mapping[str, Any], step: int) -> None:
         """Restore the changes in the checkpoint, and schedule those that an earlier attempt made after its step.
 
+        A resumed run continues with what was changed, and repeats later changes at their steps.
+
         Args:
             trainer: the trainer.
             watched: the sample prompts, if completions are sampled.
@@ -89,6 +91,8 @@ class LiveChanges:
 
     def change(self, changes: Mapping[str, Any], step: int, id: str, control: TrainerControl) -> str:  # noqa: A002
         """Apply a requested change; scheduled changes of the same setting are cancelled.
+
+        It is recorded as an event, from which a resumed or replayed run repeats it.
 
         Args:
             changes: new values, see `check_changes`.

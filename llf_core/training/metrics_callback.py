@@ -183,6 +183,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Verify a loaded checkpoint, restore its counters and live changes, and record that training starts.
 
+        Views show the run as running from here on.
+
         Args:
             args: the Trainer's arguments.
             state: the Trainer's state; intervals and best checkpoint are set to this run's.
@@ -237,6 +239,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure the step's duration, then apply live changes and handle control requests, between two steps.
 
+        Requests wait for this moment, since model and optimizer are consistent only between steps.
+
         Args:
             args: the Trainer's arguments.
             state: the Trainer's state.
@@ -265,6 +269,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         **_: Any,
     ) -> None:
         """Append the logged metrics with tokens, speed and memory, and write a line to the log.
+
+        Views and the doctor read these lines; a line is appended at once, so a killed run keeps it.
 
         Args:
             args: the Trainer's arguments.
@@ -405,6 +411,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def answer_pending(self, step: int) -> None:
         """Answer the requests that waited for the now complete checkpoint.
 
+        A client that asked for a checkpoint or a stop waits for this answer.
+
         Args:
             step: step of the checkpoint.
 
@@ -437,6 +445,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     def warn_inexact_resume(self, message: str) -> None:
         """Warn that a resumed run may differ from an uninterrupted one; also kept in its status.
+
+        A user who compares runs must know that their difference may not come from the settings.
 
         Args:
             message: why; does nothing if empty.

@@ -19,6 +19,8 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
 ) -> str:
     """Message for a training step that is repeated in smaller parts, with the settings that avoid it next time.
 
+    The run continues by itself, but each step is slower than with these settings from the start.
+
     Args:
         part: the batch that did not fit.
         count: number of parts per batch from now on.
@@ -43,6 +45,8 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
 
 def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_dependent: bool) -> str:
     """Message for an evaluation that continues in smaller parts, with the setting that avoids it next time.
+
+    The result is the same or almost, but a failed attempt costs time in every run.
 
     Args:
         part: the batch that did not fit.

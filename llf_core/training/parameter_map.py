@@ -61,7 +61,10 @@ class ParameterMap:
     trained: int
 
     def json(self) -> dict[str, Any]:
-        """As plain data, for events and `llf parameters --json`."""
+        """As plain data, for events and `llf parameters --json`.
+
+        Layers are given as ranges, so that the event of a model with hundreds of layers stays small.
+        """
         return {
             "parameters": self.parameters,
             "trained": self.trained,
@@ -135,6 +138,8 @@ class _Row:
 def parameter_map(model: nn.Module, *, quantized: bool = False) -> ParameterMap:
     """Find what is trained in a model after its method was applied.
 
+    Shown before a run starts and stored in its events, since a wrong `lora_target` is otherwise found after training.
+
     Tied weights count once, at the first module that has them, and 4-bit weights count unpacked.
 
     Args:
@@ -195,6 +200,8 @@ def _base_path(path: str) -> str:
 
 def map_of_config(config: RunConfig) -> ParameterMap:
     """Find what a config trains, without loading weights: the model is made on the device `meta`.
+
+    A view or the command line shows the map for a model that does not fit into memory.
 
     Args:
         config: the run's config.

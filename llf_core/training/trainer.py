@@ -175,6 +175,8 @@ class RunTrainer(TrainingLoop):
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Divide the stage's summed loss of a micro-batch by the loss units of the whole optimizer step.
 
+        Micro-batches with more tokens count more, as they would in one large batch.
+
         Args:
             model: the (wrapped) model.
             inputs: a flattened or padded batch, see `llf_core.data.Collator`.

@@ -24,6 +24,8 @@ class Context(Protocol):
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors for the backward pass; torch frees them after it.
 
+        Tensors that are attributes of the context instead would stay in memory and escape checks of in-place changes.
+
         Args:
             *tensors: any shapes.
         """

@@ -179,6 +179,8 @@ class Chunks:
     def block(self, logits: Tensor) -> Tensor:
         """Copy logits of a block to the exact dtype, into a shared buffer; those of that dtype are returned themselves.
 
+        The softmax of bfloat16 logits would be too inexact, and a new copy for each block would be slow.
+
         Args:
             logits: `[rows, V]`.
 
@@ -193,6 +195,8 @@ class Chunks:
 
     def slope(self, block: Tensor) -> Tensor | None:
         """Buffer for the derivative of the soft cap of a block, shared by all blocks.
+
+        The gradient of capped logits is multiplied by it.
 
         Args:
             block: `[rows, V]`.
@@ -226,6 +230,8 @@ def cross_entropies(
     factors: Tensor | None = None,
 ) -> Tensor:
     """Compute the cross-entropy of all rows, chunk by chunk, and fill `gradients` in the same pass.
+
+    The gradient of a chunk takes the place of its logits, so that memory does not grow with the number of rows.
 
     Args:
         rows: hidden states `[N, H]`, or logits `[N, V]` without a weight.
@@ -313,6 +319,8 @@ def chunked(
 
 def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
     """Accumulate `gradientᵀ @ rows`, the weight's gradient of a chunk, in the dtype of `total`.
+
+    In float32 part by part, where the product itself is computed in half precision.
 
     Args:
         gradient: `[rows, V]`.

@@ -167,6 +167,8 @@ class Divergence(Function):
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients of the forward pass by the incoming one.
 
+        They are linear in the incoming gradient, so that nothing is computed again.
+
         Args:
             ctx: autograd context.
             grad: incoming gradient, a scalar.
@@ -181,6 +183,8 @@ def divergences(
     rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, teacher: Teacher, gradients: Gradients
 ) -> Tensor:
     """Compute the divergences of all rows, chunk by chunk in both models, and fill `gradients`.
+
+    Neither model's logits are ever stored for all rows.
 
     Args:
         rows: the student's hidden states `[N, H]`, or its logits `[N, V]` without a weight.

@@ -51,6 +51,8 @@ class Operand:
     def matrix(self, dtype: torch.dtype) -> Tensor:
         """The weight as `[out, in]` in the compute dtype; a 4-bit weight is dequantized for each product.
 
+        A dequantized copy that is kept would take the memory that quantization saves.
+
         Args:
             dtype: the compute dtype.
 

@@ -191,6 +191,8 @@ class CrossEntropy(Function):
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients of the forward pass, or compute them if each row has its own factor.
 
+        Sums have one factor for all rows, which the product with the weight does not change.
+
         Args:
             ctx: autograd context.
             grad: incoming gradient, a scalar or `[N]`.

@@ -90,6 +90,8 @@ class EquivalenceCheck:
     def flattens(self) -> str | None:
         """Set the model's attention to `llf` and test whether it separates documents.
 
+        A model whose attention leaks between documents would train on a wrong loss without any error.
+
         The hidden states of a document must be the same alone, after another document, and after a third.
 
         Returns:
@@ -113,6 +115,8 @@ class EquivalenceCheck:
 
     def difference(self, *, flatten: bool) -> str | None:
         """Compare the model's hidden states with the original ones, after parts were replaced.
+
+        A part that is equal by itself may still be called differently by the model.
 
         Args:
             flatten: whether to run on a flattened batch.

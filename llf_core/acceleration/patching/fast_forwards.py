@@ -38,6 +38,8 @@ def install(module: nn.Module, forward: Forward) -> None:
 def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
     """Apply several linear modules to the same input; in one call if their weights are frozen.
 
+    Products of several adapters with one input are joined, and a frozen weight needs no gradient.
+
     Args:
         x: `[..., in]`.
         modules: linear layers, adapted or not.
@@ -53,6 +55,8 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
 
 def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
     """Create a fast forward of an RMS norm, see `rms_norm`; calls with further arguments use the module's own.
+
+    Norms run in each layer twice or more, and are limited by memory bandwidth.
 
     Args:
         eps: epsilon.
@@ -71,6 +75,8 @@ def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
 
 def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) -> object:
     """Fast forward of a linear layer with LoRA, outside the blocks with fast forwards of their own.
+
+    Its hand-written backward stores less than autograd does.
 
     It falls back to the layer's own forward while its adapter is of a kind that `operand` cannot read.
 

@@ -32,6 +32,8 @@ def is_adapted(module: nn.Module) -> bool:
 def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one return per reason
     """Read a frozen linear layer, plain, with LoRA or 4-bit.
 
+    The fast forwards multiply by weights directly, so anything else that a layer does must exclude it.
+
     Args:
         module: any module. Read in every forward, since adapters are switched on and off.
 

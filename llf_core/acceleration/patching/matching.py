@@ -64,6 +64,8 @@ def match_norm(module: nn.Module) -> Forward | None:
 def match_mlp(module: nn.Module) -> Forward | None:
     """Find the fast forward of a gated MLP with any activation, by the names of its layers and a test.
 
+    Models name these layers alike, but differ in activation and order.
+
     Args:
         module: any module.
 
@@ -87,6 +89,8 @@ def match_mlp(module: nn.Module) -> Forward | None:
 
 def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward | None:
     """Find the fast forward of an attention with rotary embeddings, by the names of its layers and a test.
+
+    Models differ in norms, scale, window and in whether they rotate; each variant is tried on a small copy.
 
     Args:
         module: any module.

@@ -52,6 +52,8 @@ def is_close(one: Tensor, other: Tensor) -> bool:
 def is_linear(module: object) -> bool:
     """Whether a module is a linear layer of any class, quantized or not, or an adapter around one.
 
+    Linear layers are tested by their sizes alone, since their weights do not change the formula around them.
+
     Args:
         module: any object, also None.
     """
@@ -100,6 +102,8 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
 
 def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     """Copy a module to float32 on the CPU, with the forward of its class and random weights.
+
+    In float32 a wrong formula and rounding are far apart; a forward that was replaced before is not copied.
 
     Args:
         module: the module; not changed.

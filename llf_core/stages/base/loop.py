@@ -49,6 +49,8 @@ class ResultWeights(TrainerCallback):  # type: ignore[misc]  # transformers ship
     ) -> None:
         """Switch an optimizer that trains other weights than it evaluates.
 
+        Schedule-free optimizers do, and a run that ends here must end with the weights that were evaluated.
+
         Args:
             args: not used.
             state: not used.
@@ -95,6 +97,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer of a plug-in if the config selects one; else the one that the Trainer builds by name.
 
+        The Trainer knows only its own names, and calls this once, before its schedule is created.
+
         Args:
             model: the model under training; the trainer's own by default.
 
@@ -117,6 +121,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         Args:
             logs: metrics by name.
             start_time: see `transformers.Trainer.log`.
+
+        Raises:
+            OSError: a callback cannot write, since the disk is full.
         """
         norm = getattr(inner_optimizer(self.optimizer), "gradient_norm", None)
         if norm is not None and "grad_norm" in logs:
@@ -131,9 +138,14 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model as `transformers.Trainer` does, with the weights of a result.
 
+        Schedule-free optimizers train other weights than those that are evaluated and saved.
+
         Args:
             output_dir: see `transformers.Trainer.save_model`.
             _internal_call: see `transformers.Trainer.save_model`.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
         """
         self.use_result_weights()
         super().save_model(output_dir, _internal_call)
@@ -272,8 +284,13 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def end_at(self, total: int) -> None:
         """Change the last step of a live run; its schedule continues as if that step had been planned from the start.
 
+        A run may thus be shortened or continued without losing the state of its optimizer.
+
         Args:
             total: the new last step, after the present one.
+
+        Raises:
+            ValueError: the schedule refuses the new number of steps.
         """
         kept: Any = self.lr_scheduler
         if hasattr(kept, "lr_lambdas"):

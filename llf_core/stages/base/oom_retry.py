@@ -94,6 +94,8 @@ class BatchSplitter:
     ) -> list[Result]:
         """Compute batches part by part; after out of memory, all of them again in twice as many parts.
 
+        The larger number of parts is kept, so that later batches do not fail first.
+
         Args:
             batches: what to compute now.
             compute: computes one part; its second argument is whether that is the last one.

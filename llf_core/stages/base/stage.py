@@ -226,6 +226,8 @@ class TrainerStage(Stage, ABC):
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> Trainer:
         """Create the trainer of an attempt, in place of `RunTrainer`.
 
+        The library's class computes the loss and makes the steps; the rest of the run is the same as for any stage.
+
         Args:
             settings: makes the trainer's arguments, given a class of `TrainingArguments` as `kind` and further values
                 of it.

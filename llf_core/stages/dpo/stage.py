@@ -66,6 +66,8 @@ class DPO(LossStage):
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
         """Add the column `reference` to pairs, if the reference log-probabilities are precomputed.
 
+        The reference never changes, so each example needs one forward pass of it, not one an epoch.
+
         Args:
             examples: the prepared examples.
             held_out: whether they are the evaluation set.
@@ -90,6 +92,8 @@ class DPO(LossStage):
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
         """Sum of the preference loss (`pref_loss`) over the pairs of a micro-batch.
+
+        Only differences of log-probabilities enter the loss, so the prompt of a pair is read and never learned.
 
         `pref_bco_weight` w mixes in BCO as `(L + w · BCO) / (1 + w)`, `pref_ftx` adds the mean negative log-likelihood
         of the chosen completion.
@@ -142,7 +146,10 @@ class DPO(LossStage):
         return bco(pairs, self.terms, self.baseline.mean)
 
     def rollback(self) -> None:
-        """Discard what the step has changed, see `LossStage.rollback`; BCO's running mean of rewards goes back too."""
+        """Discard what the step has changed, see `LossStage.rollback`; BCO's running mean of rewards goes back too.
+
+        Without that, a step that is computed again would count its rewards twice.
+        """
         super().rollback()
         self.baseline.load(self._kept)
 
@@ -182,8 +189,13 @@ class DPO(LossStage):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with the running mean of rewards of a checkpoint.
 
+        BCO's loss depends on it, so a resumed run would otherwise have other losses.
+
         Args:
             state: of the checkpoint, see `state`.
+
+        Raises:
+            KeyError: the mean lacks its sum or count.
         """
         if "baseline" in state:
             self.baseline.load(state["baseline"])

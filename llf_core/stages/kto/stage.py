@@ -59,6 +59,8 @@ class KTO(LossStage):
     def collator(self, **options: Any) -> PairCollator:
         """Create the function that makes batches of prompts with their own and with a mismatched completion.
 
+        Both completions are read in one forward pass, since the KL estimate needs the mismatched one.
+
         Args:
             options: the arguments of `llf_core.data.Collator`.
         """
@@ -66,6 +68,8 @@ class KTO(LossStage):
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
         """Add a mismatched completion to each example, and reference log-probabilities of both if precomputed.
+
+        The mismatched completions are samples for the KL estimate of the loss.
 
         Args:
             examples: the prepared examples.

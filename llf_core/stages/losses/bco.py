@@ -75,6 +75,8 @@ class RunningMean:
     def load(self, state: Mapping[str, float]) -> None:
         """Continue from a `state`.
 
+        A resumed run, or a step that is computed again, then has the same shift.
+
         Args:
             state: `total` and `count`.
 

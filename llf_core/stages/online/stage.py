@@ -52,6 +52,8 @@ class OnlineStage(TrainerStage):
     def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:
         """Create TRL's trainer for the loaded model, with the run's prompts and reward functions.
 
+        TRL's trainer samples, scores and makes the steps; a run's own callbacks write its metrics and checkpoints.
+
         Args:
             settings: makes the training arguments of a given class.
             callbacks: the run's callbacks.
@@ -167,6 +169,8 @@ class OnlineStage(TrainerStage):
 
     def load(self, checkpoint: Path) -> None:
         """Read the completions that `save` wrote, onto the run's device; the trainer takes them when it begins.
+
+        Without them, the resumed run would sample anew in the middle of an iteration and have other losses.
 
         Args:
             checkpoint: folder of the checkpoint.

@@ -155,11 +155,16 @@ class OnlineTrainer(TrainingLoop):
     def sample_completions(self, prompts: list[list[int]]) -> list[list[int]]:
         """Sample completions with this project's decode loop, several times as fast on a CPU as `model.generate`.
 
+        Sampling takes most of the time of these stages.
+
         Args:
             prompts: token ids of each.
 
         Returns:
             Token ids of each completion, with the token that ends it if it was not truncated.
+
+        Raises:
+            RuntimeError: out of memory, or logits are NaN.
         """
         seed = int(torch.randint(2**31, (1,)))  # from the run's RNG state, so that a resumed run samples the same
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003
@@ -206,6 +211,8 @@ class ResumableSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch whose order comes next; accelerate calls it, also after a resume.
+
+        The order is derived from it alone, so that a run resumed within an epoch has the same order.
 
         Args:
             epoch: number of the epoch, from 0.

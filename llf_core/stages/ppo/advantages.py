@@ -18,6 +18,8 @@ EPSILON = 1e-8
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Advantages and returns of completions by generalized advantage estimation.
 
+    An advantage says how much better a token was than the value function expected; it weights the policy's gradient.
+
     `δ_t = r_t + γ V_{t+1} - V_t` and `A_t = δ_t + γ λ A_{t+1}`; nothing follows the last token.
 
     Args:

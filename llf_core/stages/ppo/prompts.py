@@ -40,7 +40,10 @@ class Plan:
 
     @property
     def answers(self) -> int:
-        """Number of completions of a phase in one process."""
+        """Number of completions of a phase in one process.
+
+        A rollout of that size is kept in memory until its steps are made.
+        """
         return self.step * self.parts
 
     @property
@@ -88,6 +91,8 @@ class Plan:
 
     def minibatch(self, answers: int, phase: int, phase_steps_done: int, rank: int) -> list[int]:
         """Indices of the completions of one optimizer step; each epoch over them has its own order.
+
+        Shuffled by a seed from run, phase, epoch and rank, so that a resumed run has the same steps.
 
         Args:
             answers: number of completions of this process.

@@ -54,6 +54,8 @@ class Rollout:
     ) -> dict[str, Any]:
         """Collate some completions for a micro-batch of an optimizer step.
 
+        Their sampling-time numbers (`PER_TOKEN`) go along, since the loss compares the policy with them.
+
         Args:
             indices: of the completions.
             tokenizer: see `Collator`.

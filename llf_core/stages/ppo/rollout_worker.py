@@ -110,6 +110,8 @@ class RolloutWorker:
     def score(self, completions: Sequence[SampledCompletion], step: int) -> list[Score]:
         """Compute the scores of completions, not yet normalized.
 
+        Normalization needs all scores of a phase, and happens after.
+
         Args:
             completions: the sampled completions.
             step: optimizer steps made so far, for the progress event.

@@ -104,12 +104,17 @@ class PPO(LossStage):
         return range(len(self.context.data.examples)) if indices is None else indices
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
-        """The separate value model, trained beside the policy; empty if the value function is a head on the policy."""
+        """The separate value model, trained beside the policy; empty if the value function is a head on the policy.
+
+        The trainer gives it an optimizer state and checkpoints, and the memory forecast counts it.
+        """
         value: Any = self.ppo_models.models.get("value")
         return () if value is None else (value.model,)
 
     def collator(self, **options: Any) -> PromptCollator:
         """Create the function that makes batches of prompts.
+
+        Evaluation needs prompts without completions, which `llf_core.data.Collator` does not make.
 
         Args:
             options: the arguments of `llf_core.data.Collator`.
@@ -136,6 +141,8 @@ class PPO(LossStage):
 
     def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Completions that an optimizer step learns from; samples and scores a new phase first if none are left.
+
+        Sampling happens here, between two steps, so that a checkpoint never lies within it.
 
         Args:
             batches: the loader's placeholders; only their number counts.
@@ -407,6 +414,8 @@ class PPO(LossStage):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue at the position of a checkpoint; does nothing for an empty state.
 
+        Prompts, seeds and minibatches follow from the position, so the resumed run repeats the same steps.
+
         Args:
             state: of the checkpoint, see `state`.
 
@@ -445,6 +454,8 @@ class PPO(LossStage):
 
     def load(self, checkpoint: Path) -> None:
         """Read the value function and the completions that `save` wrote.
+
+        A run resumed within a phase then learns from the same completions.
 
         Args:
             checkpoint: folder of the checkpoint.
