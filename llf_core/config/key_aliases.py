@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.known_keys import known
 from llf_core.config.optimizer_names import translate_optimizer
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 NOTHING = object()
 
 
-def _share(value: Any) -> Any:
+def _share(value: object) -> object:
     return value or NOTHING
 
 
-def _if_true(then: Any) -> Callable[[Any], Any]:
+def _if_true(then: object) -> Callable[[object], object]:
     return lambda value: then if value else NOTHING
 
 
-def _same(value: Any) -> Any:
+def _same(value: object) -> object:
     return NOTHING if value is None else value
 
 
-VALUES: dict[str, Callable[[Any], Any]] = {
+VALUES: dict[str, Callable[[object], object]] = {
     "warmup_ratio": _share,
     "group_by_length": _if_true("group_by_length"),
     "disable_shuffling": _if_true("sequential"),
@@ -84,7 +84,7 @@ def _rename(requested: RequestedConfig) -> None:
         )
 
 
-def _conflict(requested: RequestedConfig, old: str, new: str, given: Any, value: Any) -> str | None:
+def _conflict(requested: RequestedConfig, old: str, new: str, given: object, value: object) -> str | None:
     if old == "warmup_ratio":
         if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
             return None

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     field_validator,
 )
 
@@ -108,7 +109,7 @@ Names = Annotated[
 """A tuple of names, written `a,b` in a file, as LLaMA-Factory does."""
 
 
-def join_lines(value: object) -> Any:
+def join_lines(value: object) -> object:
     """Join a list of texts, one per line; return any other value unchanged.
 
     Line breaks inside a text become spaces, so that each text stays one prompt.
@@ -122,7 +123,7 @@ Lines = Annotated[str, BeforeValidator(join_lines)]
 """Texts, one a line; a list of them is taken too."""
 
 
-def parse_object(value: object) -> Any:
+def parse_object(value: object) -> object:
     """Parse the JSON text of an object, which a form and the command line give; return any other value unchanged.
 
     Args:
@@ -179,16 +180,16 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_flag_as_number(cls, value: Any, info: Any) -> Any:
+    def _no_flag_as_number(cls, value: object, info: ValidationInfo) -> object:
         """Refuses `lora_rank: true`, which Python takes for 1."""
-        annotation = str(cls.model_fields[info.field_name].annotation)
+        annotation = str(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool) and "bool" not in annotation and ("int" in annotation or "float" in annotation):
             raise ValueError  # pydantic catches it; the field says what it expects
         return value
 
     @field_validator("*", mode="after")
     @classmethod
-    def _fits_float32(cls, value: object) -> Any:
+    def _fits_float32(cls, value: object) -> object:
         """Refuses `learning_rate: 1e300`, which is infinity for a model."""
         if isinstance(value, float) and abs(value) > LARGEST:
             raise ValueError(f"Expected a number of at most {LARGEST:g}.")

@@ -76,7 +76,7 @@ class Problem:
         }
 
 
-def _json_value(value: object) -> Any:
+def _json_value(value: object) -> float | str | None:
     """A value as an answer repeats it, without its secrets."""
     value = redact_nested(value)
     return value if isinstance(value, int | float | str | bool | None) else str(value)

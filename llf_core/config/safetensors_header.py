@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def _header(file: Path) -> Shapes:
         if length > _LARGEST_HEADER:
             return {}
         try:
-            header: Any = json.loads(stream.read(length))
+            header: object = json.loads(stream.read(length))
         except (ValueError, RecursionError):
             return {}
     if not isinstance(header, dict):

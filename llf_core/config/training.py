@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import field_validator
 
@@ -476,7 +476,7 @@ class Training(Section):
 
     @field_validator("max_steps")
     @classmethod
-    def _steps_or_none(cls, value: object) -> Any:
+    def _steps_or_none(cls, value: int) -> int:
         if value == 0:
             raise ValueError("Expected a number of steps, or -1 to leave it to the epochs.")
         return value

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import pyarrow as pa
 
+ArrowT = TypeVar("ArrowT")
 FINGERPRINT = 16  # hex digits
 
 
@@ -64,12 +67,10 @@ def _of_dicts(given: list[object]) -> pa.Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not all(isinstance(name, str) for name in names):
         raise RowsError("A row has a key that is not a string. Expected column names as keys.")
-    return pa.table(
-        {name: _checked(lambda name=name: pa.array([row.get(name) for row in rows]), name) for name in names}
-    )
+    return pa.table({name: _checked(partial(pa.array, [row.get(name) for row in rows]), name) for name in names})
 
 
-def _checked(make: Any, name: object = None) -> Any:
+def _checked(make: Callable[[], ArrowT], name: object = None) -> ArrowT:
     import pyarrow as pa
 
     try:

@@ -105,7 +105,7 @@ def secrets_in(source: str) -> list[FoundSecret]:
     return [FoundSecret(line, what) for line, what in sorted(found.items())]
 
 
-def secret_kind(name: str, value: Any) -> str | None:
+def secret_kind(name: str, value: object) -> str | None:
     """Describe why a value looks like a secret, so that a message can name the cause without the value.
 
     Args:
@@ -130,7 +130,7 @@ def secret_kind(name: str, value: Any) -> str | None:
     return _text_secret_kind(name, plain, value) if isinstance(value, str) else None
 
 
-def is_secret(name: str, value: Any) -> bool:
+def is_secret(name: str, value: object) -> bool:
     """Whether an unknown setting may be a secret: judged by its value, or for a string by its name alone.
 
     Stricter than `secret_kind`: the value of an unknown config key would otherwise be repeated in messages.

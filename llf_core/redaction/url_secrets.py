@@ -52,7 +52,7 @@ def restore_url(address: str) -> str:
     raise LookupError(_missing_message(address))
 
 
-def missing_url_secrets(values: Mapping[str, Any], environment: Mapping[str, str], what: str) -> dict[str, str]:
+def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, str], what: str) -> dict[str, str]:
     """Find redacted URLs in a config whose credentials are missing in the environment.
 
     Called before a stored run is resumed, replayed or branched, so that it cannot be read before its folder changes.

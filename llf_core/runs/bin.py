@@ -273,7 +273,7 @@ def clean(
     return freed
 
 
-def _ignore_missing(_: object, __: str, failure: tuple[type[BaseException], BaseException, Any]) -> None:
+def _ignore_missing(_: object, __: str, failure: tuple[type[BaseException], BaseException, object]) -> None:
     """Ignore files that another process removes at the same time."""
     if not isinstance(failure[1], FileNotFoundError):
         raise failure[1]

@@ -104,7 +104,7 @@ def _shown(value: object) -> str:
     return str(value)[:40] if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
-CHECKS: dict[str, Callable[[Any], Any]] = {
+CHECKS: dict[str, Callable[[object], object]] = {
     "learning_rate": _rate,
     "max_steps": _step,
     "watch": _prompt,

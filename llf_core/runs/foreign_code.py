@@ -196,7 +196,7 @@ def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
     return tuple(one for one in found.values() if one is not None)
 
 
-def _base_model(place: Path) -> Any:
+def _base_model(place: Path) -> object:
     """The base model named in an adapter's config."""
     return read_object_or_empty(Path(os.path.realpath(place / "adapter_config.json"))).get("base_model_name_or_path")
 

@@ -108,7 +108,7 @@ def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = N
     """
     end = size = os.fstat(descriptor).st_size
     rest = b""  # the end of a line that starts in the previous chunk
-    attempt: Any = None
+    attempt: object = None
     while end > max(0, size - MAX_SEARCH_BYTES):
         start = max(0, end - CHUNK)
         data = os.pread(descriptor, end - start, start) + rest

@@ -117,7 +117,7 @@ def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | 
         return {}
 
 
-def _too_deep(value: Any) -> bool:
+def _too_deep(value: object) -> bool:
     """Whether the nesting exceeds `MAX_DEPTH`. Iterates level by level, without recursion."""
     level = [value]
     for _ in range(MAX_DEPTH):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import yaml
 
@@ -12,7 +12,11 @@ from llf_core.untrusted.files import STATE_BYTES
 from llf_core.untrusted.plain_json import MAX_DEPTH, NotPlainError, replace_surrogates
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from yaml.nodes import Node
+
+MadeT = TypeVar("MadeT")
 
 MAX_NODES = 20_000
 """Maximum number of scalars, lists and mappings in one document, with each alias counted as its full expansion."""
@@ -40,7 +44,7 @@ class Loader(yaml.SafeLoader):
         self._heights = [0]
         self._whole: dict[int, tuple[int, int]] = {}  # nodes and depth of each completed node
 
-    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
         """Compose one node and its children, and count them against the limits.
 
         An alias counts as much as what it stands for: a few lines of nested aliases could expand to gigabytes.
@@ -73,7 +77,7 @@ class Loader(yaml.SafeLoader):
         self._heights[-1] = max(self._heights[-1], height)
         return node
 
-    def _check(self, height: int, mark: Any) -> None:
+    def _check(self, height: int, mark: yaml.Mark) -> None:
         if self._nodes > MAX_NODES:
             raise yaml.composer.ComposerError(None, None, f"it has more than {MAX_NODES:,} values", mark)
         if len(self._heights) - 1 + height > MAX_DEPTH:
@@ -104,7 +108,7 @@ def _error(problem: str, node: Node) -> yaml.constructor.ConstructorError:
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return repr(text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…")
 
@@ -137,7 +141,7 @@ def _construct_text(loader: Loader, node: yaml.ScalarNode) -> str:
     return replace_surrogates(loader.construct_scalar(node))
 
 
-def _refuse(_loader: Loader, node: Node) -> Any:
+def _refuse(_loader: Loader, node: Node) -> NoReturn:
     tag = node.tag.replace(TAG, "!!")
     raise _error(f"the tag {_short(tag)} is not known. Expected a plain value", node)
 
@@ -218,7 +222,7 @@ class Document:
         node: Node | None = self._loader.get_single_node()
         return node
 
-    def _guarded(self, make: Any) -> Any:
+    def _guarded(self, make: Callable[[], MadeT]) -> MadeT:
         try:
             return make()
         except yaml.reader.ReaderError as error:

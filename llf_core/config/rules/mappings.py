@@ -108,7 +108,7 @@ def optimizer_options(text: str | None) -> dict[str, Any]:
     return {name: _parsed(value) for name, _, value in parts}
 
 
-def _parsed(value: str) -> Any:
+def _parsed(value: str) -> bool | float | str:
     if value.lower() in {"true", "false", "yes", "no"}:
         return value.lower() in {"true", "yes"}
     try:
@@ -117,7 +117,7 @@ def _parsed(value: str) -> Any:
         return value
 
 
-def _fits(value: Any, accepted_values: str | tuple[str, ...]) -> bool:
+def _fits(value: object, accepted_values: str | tuple[str, ...]) -> bool:
     if isinstance(accepted_values, tuple):
         return value in accepted_values
     if accepted_values == FLAG:
@@ -126,5 +126,6 @@ def _fits(value: Any, accepted_values: str | tuple[str, ...]) -> bool:
         return isinstance(value, dict) or value is None
     if accepted_values == WHOLE:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return numeric and math.isfinite(value) and abs(value) <= LARGEST
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and abs(value) <= LARGEST

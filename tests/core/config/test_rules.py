@@ -220,6 +220,12 @@ CASES = [
     ("metric_for_best_model", "error", {"metric_for_best_model": "accuracy"}, "computes only loss"),
     ("greater_is_better", "error", {"greater_is_better": True}, "highest loss"),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "`eval_strategy` is no"),
+    (
+        "lr_scheduler_type",
+        "error",
+        EVALUATED | {"lr_scheduler_type": "greedy", "learning_rate": 1e-5},
+        "never goes below its `min_lr` of 1e-3",
+    ),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "cosine_with_min_lr"}, "`min_lr`"),
     ("learning_rate", "warning", {"learning_rate": 0}, "nothing is learned"),
     ("learning_rate", "warning", {"finetuning_type": "full", "learning_rate": 1e-3}, "1e-3"),
