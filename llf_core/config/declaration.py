@@ -6,7 +6,7 @@ import importlib
 import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from llf_core.config.option import Section
 from llf_core.user_error import BAD_CONFIG, UserError
@@ -68,7 +68,7 @@ class Declaration:
         """Whether a config selects the plug-in. Options of other plug-ins have no effect."""
         return self.is_selected_in(config.get)
 
-    def is_selected_in(self, value_of: Callable[[str], Any]) -> bool:
+    def is_selected_in(self, value_of: Callable[[str], object]) -> bool:
         """Whether the values of a form select the plug-in, of which there may be no valid config yet.
 
         Args:
@@ -117,7 +117,7 @@ class Tuner:
     """
 
     peft_type: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     target_key: str = ""
     targets: tuple[str, ...] | None = None
     any_module: bool = False
@@ -237,7 +237,7 @@ class OptimizerDeclaration(Declaration):
         """Whether its switch selects it, whatever `optim` names."""
         return bool(self.switch) and bool(config.get(self.switch))
 
-    def is_selected_in(self, value_of: Callable[[str], Any]) -> bool:
+    def is_selected_in(self, value_of: Callable[[str], object]) -> bool:
         """Whether its switch or `optim` selects it in the values of a form, of which there may be no valid config yet.
 
         Args:
@@ -297,7 +297,7 @@ class StageDeclaration(Declaration):
 
     data_kind: DataKind = "answers"
     loss_kind: LossKind = "likelihood"
-    likelihood_metric: Callable[[Mapping[str, Any]], str] = lambda _: "loss"
+    likelihood_metric: Callable[[Mapping[str, object]], str] = lambda _: "loss"
     has_reward_head: bool = False
     generates: bool = True
     pads: bool = False

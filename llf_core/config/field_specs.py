@@ -100,7 +100,7 @@ class FieldSpec:
     methods: tuple[str, ...] = ()
     unset: str = ""
 
-    def meaning(self, value_of: Callable[[str], Any]) -> str:
+    def meaning(self, value_of: Callable[[str], object]) -> str:
         """What a default such as null or -1 means, for the placeholder of a form, such as `auto: 16`.
 
         Args:

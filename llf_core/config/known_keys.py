@@ -29,13 +29,13 @@ class Known:
     """
 
     features: Mapping[str, str]
-    defaults: Mapping[str, tuple[Any, ...]]
+    defaults: Mapping[str, tuple[object, ...]]
     values: Mapping[str, Mapping[Any, str]]
     not_needed: Mapping[str, str]
     translated: Mapping[str, str]
     secrets: Mapping[str, str]
-    optimizers: Mapping[str, Mapping[str, Any]]
-    optimizer_options: Mapping[str, Mapping[str, tuple[str, Any]]]
+    optimizers: Mapping[str, Mapping[str, object]]
+    optimizer_options: Mapping[str, Mapping[str, tuple[str, object]]]
     optimizer_targets: Mapping[str, str]
 
     @property
@@ -49,7 +49,7 @@ def known() -> Known:
     """Read `llama_factory.toml`, once per process."""
     data = tomllib.loads(files(__package__).joinpath("llama_factory.toml").read_text(encoding="utf-8"))
     features: dict[str, str] = {}
-    defaults: dict[str, tuple[Any, ...]] = {}
+    defaults: dict[str, tuple[object, ...]] = {}
     values: dict[str, dict[Any, str]] = {}
     for feature in data["feature"]:
         harmless = feature.get("harmless", {})

@@ -186,7 +186,7 @@ def _is_json(text: str, requested: RequestedConfig) -> bool:
 
 
 def _take_json(text: str, requested: RequestedConfig) -> None:
-    objects: list[list[tuple[str, Any]]] = []
+    objects: list[list[tuple[str, object]]] = []
 
     def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
         objects[:] = [*objects[-1:], found]  # the outermost object is closed last

@@ -47,7 +47,7 @@ class Property:
     above: str | None = None
     shared: bool = False
     predicts: bool = False
-    unless: Mapping[str, Any] = field(default_factory=dict)
+    unless: Mapping[str, object] = field(default_factory=dict)
 
     def limit(self, settings: Mapping[str, object]) -> int | None:
         """Number of tokens that `cutoff_len` must exceed for the property to matter: the value of `above`, or None.

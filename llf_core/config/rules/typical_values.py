@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import field as spec_of
 from llf_core.config.problem import Fix
@@ -35,7 +35,7 @@ class TypicalValue:
 
     key: str
     typical: str
-    when: Mapping[str, list[Any]] = field(default_factory=dict)
+    when: Mapping[str, list[object]] = field(default_factory=dict)
     least: float | None = None
     most: float | None = None
     set: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.option import Section, option
@@ -59,7 +59,7 @@ class SFTOptions(Section):
     )
 
 
-def weights_tokens(config: Mapping[str, Any]) -> bool:
+def weights_tokens(config: Mapping[str, object]) -> bool:
     """Whether the loss weights tokens, so that it is no likelihood any more.
 
     Such a loss cannot be read as a perplexity, and the doctor watches the plain SFT loss instead.
