@@ -50,8 +50,8 @@ def galore(side, optimizer="GaLoreAdamW", decay=DECAY, **more):
 def apollo(scale_type):
     """With a square orthogonal projection, where `PᵀPG = G`, and without weight decay.
 
-    pytorch-optimizer scales the projected gradient and projects it back, where the paper scales the gradient itself; and
-    it scales the weight decay by the bias correction of Adam.
+    pytorch-optimizer scales the projected gradient and projects it back, where the paper scales the gradient itself;
+    and it scales the weight decay by the bias correction of Adam.
     """
     from pytorch_optimizer import APOLLO
     from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
