@@ -66,6 +66,7 @@ def answer(
         jinja2.TemplateError: the chat template refuses a prompt.
         RuntimeError: out of memory.
         OSError: the disk is full.
+        MemoryError: memory does not suffice for a model.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")

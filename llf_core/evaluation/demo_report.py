@@ -23,7 +23,11 @@ COLUMN = 44
 
 
 def newest_demo() -> str:
-    """Id of the newest run on the demo data, so that the report needs no argument; `last` if there is none."""
+    """Id of the newest run on the demo data, so that the report needs no argument; `last` if there is none.
+
+    Raises:
+        OSError: the folder of runs cannot be read.
+    """
     return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
 
 
@@ -59,6 +63,7 @@ def report_on(run: Run) -> tuple[bool, str]:
     Raises:
         BrokenRunError: the run has no readable status.
         RuntimeError: the process that generates completions failed; the message says why.
+        KeyError: a stored completion has no prompt, text or model.
     """
     status = run.status()
     losses = RunReader(run.folder).metrics().values("loss")

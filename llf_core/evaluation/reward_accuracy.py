@@ -101,6 +101,7 @@ def reward_accuracy(
         ConfigError: `data` or `dataset_dir` is not valid in a config.
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
         RuntimeError: out of memory.
+        OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import config_of_run, load_reward_model

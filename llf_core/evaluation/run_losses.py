@@ -68,6 +68,8 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         DoesNotFitError: a single evaluation example does not fit into memory.
         StopTraining, RewardError: a reward function or endpoint fails, or scores no completion.
         OSError: the temporary folder cannot be written.
+        MemoryError: memory does not suffice for a model.
+        TooMuchCodeError: the code of the run's reward functions is too long to be shown.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")

@@ -129,6 +129,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         BadExample: the chat template refuses a prompt.
         RuntimeError: out of memory.
+        OSError, MemoryError: a file of a model cannot be read, or memory does not suffice for it.
     """
     from llf_core.models.reward_model import find_reward_model, load_reward_model
 

@@ -20,6 +20,9 @@ def prepare_weights(model: nn.Module) -> None:
 
     Args:
         model: must not be trained afterwards.
+
+    Raises:
+        RuntimeError: out of memory: a group of joined matrices needs its own size while it is moved.
     """
     from llf_core.generation.bf16_weights import add_bf16_copies
     from llf_core.generation.weight_products import join_weights

@@ -42,6 +42,8 @@ def load_auxiliary(
         ModelError: it cannot be loaded, has another tokenizer, does not support the batches of the trained model, or an
             adapter does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
+        ConfigError: the name or the number of bits is not valid in a config.
     """
     config = context.config.replace(
         model_name_or_path=name, adapter_name_or_path=None, create_new_adapter=None, quantization_bit=bits
@@ -66,6 +68,7 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
     Raises:
         ModelError: the model or its adapter can no longer be loaded.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
     """
     with torch.random.fork_rng():
         unchanged = load_model(context.source, context.config, context.plan)

@@ -62,6 +62,10 @@ class KD(LossStage):
         Returns:
             A float32 scalar with a graph.
 
+        Raises:
+            RuntimeError: out of memory, or a label is not in the vocabulary.
+            ValueError: temperature or β is out of range, which the config refuses before.
+
         Source:
             arXiv 1503.02531, section 2 (α, T); arXiv 2306.13649, equation 1 (the divergence).
         """

@@ -45,6 +45,9 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
 
     Returns:
         Log-probabilities in float32 (float64 for float64), with a graph.
+
+    Raises:
+        RuntimeError: out of memory.
     """
 
     def objective(hidden: Tensor, head: Head) -> Tensor:

@@ -212,6 +212,9 @@ class Reference:
 
         Returns:
             `[2 * groups]`, detached; the two completions of an example stand side by side.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()
@@ -240,7 +243,7 @@ def _epochs(config: RunConfig, rows: int) -> float:
     return float(training.num_train_epochs)
 
 
-def _length_dependent(model: Any) -> bool:
+def _length_dependent(model: PreTrainedModel) -> bool:
     """Whether a model's output for a document depends on the longest one of its batch."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     kinds = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}

@@ -61,6 +61,8 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
     Raises:
         ModelError: the named model or an adapter does not exist, or does not fit.
         UntrustedCodeError: Python code of the named model would run, and the user has not allowed it.
+        OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for a second model.
+        ValueError, RuntimeError: PEFT does not load the policy's own adapter a second time.
     """
     policy: PeftModel = context.model
     if names_reference(context.config):
@@ -84,6 +86,7 @@ def named_reference(context: TrainingContext) -> PreTrainedModel:
     Raises:
         ModelError: the model or an adapter of it does not exist, or does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
     """
     bits = context.config.get("ref_model_quantization_bit")
     return load_auxiliary(context, "ref_model", model_name(context.config), adapter_names(context.config), bits)

@@ -91,6 +91,10 @@ class RM(LossStage):
         Returns:
             A float32 scalar with a graph.
 
+        Raises:
+            RuntimeError: out of memory.
+            AttributeError: the model has no reward head.
+
         Source:
             arXiv 2203.02155, equation 1.
         """

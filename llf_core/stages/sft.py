@@ -85,6 +85,9 @@ def nll_of_batch(
         A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over accumulation
         and ranks.
 
+    Raises:
+        RuntimeError: out of memory, or a label is not in the vocabulary.
+
     Source:
         transformers' `ForCausalLMLoss`, summed; label smoothing as in arXiv 1512.00567, section 7.
     """
@@ -135,6 +138,9 @@ class SFT(LossStage):
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
             accumulation and ranks.
+
+        Raises:
+            RuntimeError: out of memory, or a label is not in the vocabulary.
 
         Source:
             Plain likelihood: transformers' `ForCausalLMLoss`, summed. ASFT: arXiv 2509.23753, equation 10. The weights:

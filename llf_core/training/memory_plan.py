@@ -42,6 +42,7 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
         ModelError: it is requested, and the architecture does not support it.
         UnreadableError, NotPlainError: the run resumes, and its `resolved.yaml` is broken.
         OSError: the disk is full.
+        ValueError: the training set has no example, or the architecture refuses to be checkpointed.
     """
     config = context.config
     batch = config.training.per_device_train_batch_size

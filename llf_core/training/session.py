@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainerCallback
 
     from llf_core.methods.method import Method
     from llf_core.models import DevicePlan
@@ -200,6 +200,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
             their documents apart.
         PluginError: the method or a modifier of another package cannot be imported.
         OSError: the disk is full.
+        MemoryError: memory does not suffice for the data or the model.
     """
     logger.info(plan.reason)
     writer.status(device=plan.device)
@@ -323,9 +324,10 @@ def make_trainer(
         RewardError: a reward function does not exist or cannot be executed.
         ValueError: transformers or TRL refuse a value or a combination of values.
         OSError: the checkpoint or `LLF_HOME/cache` cannot be read or written.
+        UnreadableError, NotPlainError: the counters or the state of the checkpoint are broken.
     """
     folder, config = context.folder, context.config
-    callbacks: list[Any] = [progress]
+    callbacks: list[TrainerCallback] = [progress]
     if context.method is not None and not evaluates:
         callbacks.insert(0, MethodCallback(context.method, Checkpoints(folder), checkpoint))
     train = context.data.train

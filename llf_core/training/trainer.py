@@ -23,13 +23,13 @@ from llf_core.training.oom_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.data.streaming import Stream
-    from llf_core.stages.base.stage import LossStage
+    from llf_core.stages.base.stage import Batch, LossStage
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -70,14 +70,14 @@ class RunTrainer(TrainingLoop):
         # Of the current optimizer step: tokens read and trained on by all ranks, batches so far, the losses of their
         # parts, the RNG state at its start.
         self._tokens = torch.zeros_like(self.seen)
-        self._batches: list[dict[str, Any]] = []
+        self._batches: list[Batch] = []
         self._losses: list[Tensor] = []
         self._pending_losses: list[tuple[Tensor, ...]] = []
         self._randomness = RNGState(self.args.device)
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], Tensor | None]:
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | None]:
         """Collect the micro-batches of one optimizer step, and count tokens and loss units on all ranks.
 
         The loss of each micro-batch is divided by that count, so that the step is one mean however it is split.
@@ -106,9 +106,7 @@ class RunTrainer(TrainingLoop):
         self._tokens = whole[:2]
         return batches, whole[2]
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Forward and backward pass of a batch, as one micro-batch or, after out of memory, as several.
 
         If memory runs out, the gradients of the optimizer step are dropped, and its batches are recomputed in parts
@@ -137,14 +135,14 @@ class RunTrainer(TrainingLoop):
         if num_items_in_batch is None:
             num_items_in_batch = self._count(inputs)
 
-        def make(part: dict[str, Any], last: bool) -> Tensor:
+        def make(part: Batch, last: bool) -> Tensor:
             # Gradients are summed over ranks once a step; the Trainer takes care of the batches before the last.
             quiet = nullcontext() if last else self.accelerator.no_sync(model)
             with quiet:
                 loss: Tensor = micro_step(model, part, num_items_in_batch)
             return loss
 
-        def undo() -> list[dict[str, Any]]:
+        def undo() -> list[Batch]:
             model.zero_grad()
             self._losses.clear()
             self._pending_losses.clear()
@@ -169,7 +167,7 @@ class RunTrainer(TrainingLoop):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
@@ -212,13 +210,13 @@ class RunTrainer(TrainingLoop):
             self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
         return (loss, {}) if return_outputs else loss
 
-    def _count(self, batch: Mapping[str, Any]) -> Tensor:
+    def _count(self, batch: Batch) -> Tensor:
         """Number of units (tokens, pairs, answers) that the stage's loss of a batch is averaged over, a scalar."""
         count: Tensor | None = self.stage.count(batch)
         return trained_token_count(batch) if count is None else count
 
-    def _measure_again(self, inputs: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
-        def undo() -> list[dict[str, Any]]:
+    def _measure_again(self, inputs: Batch) -> Callable[[], list[Batch]]:
+        def undo() -> list[Batch]:
             self.stage.rollback()
             return [inputs]
 
@@ -290,7 +288,7 @@ class RunTrainer(TrainingLoop):
         return output
 
 
-def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
+def _train_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> None:
     """Record that training continues with `count` parts per batch, or raise the error why it cannot."""
     size, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
     batch_dependent = trainer.stage.batch_dependent
@@ -315,7 +313,7 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
     )
 
 
-def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
+def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> None:
     """`_train_in_smaller_parts` for an evaluation: processes wait for each other only if examples are compared."""
     if trainer.stage.batch_dependent and trainer.accelerator.num_processes > 1:
         size = trainer.args.per_device_eval_batch_size

@@ -331,6 +331,9 @@ def document_attention(
         `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as in transformers' eager
         attention; the softmax is computed in float32.
 
+    Raises:
+        ValueError: the layout does not have one fork per document.
+
     Source:
         arXiv 1706.03762, equation 1; rotary embedding: arXiv 2104.09864, equation 34; soft cap: Gemma 2, arXiv
         2408.00118, section 2; sinks as in transformers' `GptOssAttention`.

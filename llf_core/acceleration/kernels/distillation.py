@@ -175,6 +175,9 @@ class Divergence(Function):
 
         Returns:
             Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
+
+        Raises:
+            RuntimeError: it is called a second time.
         """
         return (*scale_gradients(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
 

@@ -199,6 +199,9 @@ class CrossEntropy(Function):
 
         Returns:
             Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
+
+        Raises:
+            RuntimeError: it is called a second time.
         """
         terms = ctx.terms
         if ctx.made:

@@ -146,6 +146,7 @@ def attention(
 
     Raises:
         RuntimeError: shapes do not fit, or out of memory.
+        ValueError: the batch does not have one fork per document.
 
     Source:
         arXiv 1706.03762, equation 1; see `document_attention`.

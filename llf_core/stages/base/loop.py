@@ -108,6 +108,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         Raises:
             PluginError: the optimizer of another package cannot be imported or is no `Optimizer`.
             ValueError, ImportError: the Trainer's own optimizer refuses its arguments, or its package is not installed.
+            OptimizerError: the optimizer does not fit the model or the config.
         """
         trained, config = self.model if model is None else model, self.stage.config
         if config is not None and self.optimizer is None:
@@ -291,6 +292,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
 
         Raises:
             ValueError: the schedule refuses the new number of steps.
+            TypeError: `lr_scheduler_kwargs` has an argument that the schedule does not take.
         """
         kept: Any = self.lr_scheduler
         if hasattr(kept, "lr_lambdas"):

@@ -110,6 +110,7 @@ class DPO(LossStage):
         Raises:
             ValueError: `dpo_label_smoothing` is outside the range of the loss, which a rule refuses before a run
                 starts.
+            RuntimeError: out of memory.
 
         Source:
             The formula of each `pref_loss` is in `llf_core.stages.losses`; mixing as in LLaMA-Factory's

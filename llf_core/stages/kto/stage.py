@@ -21,6 +21,7 @@ from llf_core.stages.reference_logprobs import Reference, without_dropout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from datasets import Dataset
     from torch import Tensor, nn
 
     from llf_core.stages.base.context import TrainingContext
@@ -87,7 +88,8 @@ class KTO(LossStage):
         )
         return augmented
 
-    def _check(self, examples: Any) -> None:
+    @staticmethod
+    def _check(examples: Dataset) -> None:
         good, count = sum(examples["good"]), len(examples)
         if 0 < good < count:
             return
@@ -121,6 +123,9 @@ class KTO(LossStage):
 
         Returns:
             A float32 scalar with a graph.
+
+        Raises:
+            RuntimeError: out of memory.
 
         Source:
             KTO, arXiv 2402.01306, section 4; `pref_ftx` as in LLaMA-Factory's `CustomKTOTrainer`.
@@ -161,7 +166,7 @@ class MismatchedResponses:
         cutoff: maximum number of tokens of a prompt and its completion.
     """
 
-    examples: Any
+    examples: Examples
     cutoff: int
 
     def __call__(self, index: int) -> dict[str, Any]:

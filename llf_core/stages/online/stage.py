@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from transformers import TrainerCallback, TrainingArguments
+
     from llf_core.config.option import Section
     from llf_core.data.prompts import Prompts
     from llf_core.rewards import Reward
@@ -49,7 +51,7 @@ class OnlineStage(TrainerStage):
         self.rollout = Rollout()
         self._trainer: OnlineTrainer | None = None
 
-    def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:
+    def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> OnlineTrainer:
         """Create TRL's trainer for the loaded model, with the run's prompts and reward functions.
 
         TRL's trainer samples, scores and makes the steps; a run's own callbacks write its metrics and checkpoints.

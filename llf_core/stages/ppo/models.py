@@ -91,6 +91,7 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
         DataError: no prompt is usable, or the reward functions need a column that is missing or only TRL provides.
         RewardError: a reward function does not exist or cannot be executed.
         re.error: `reward_pattern` is not a regular expression.
+        OSError, MemoryError: a file of a model cannot be read, or memory does not suffice for it.
     """
     config, policy = context.config, context.model
     shared = config.get("ppo_models") == "shared"

@@ -196,6 +196,7 @@ class PPO(LossStage):
             StopTraining: in an evaluation, a score is not finite, a reward function failed, or the endpoint does not
                 answer.
             RuntimeError, MemoryError: in an evaluation, memory does not suffice for a single completion.
+            RuntimeError: out of memory.
 
         Source:
             arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`.

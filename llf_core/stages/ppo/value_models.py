@@ -76,6 +76,9 @@ class ValueModel(nn.Module):
 
         Returns:
             `[tokens]`, float32.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         from llf_core.acceleration.patching.causal_head import forward_hidden
 
