@@ -56,10 +56,10 @@ def build(
 
 
 def _with_inferred(training: Training) -> Training:
-    """Writes down what the Trainer would infer from another key, or not at all.
+    """Set keys explicitly that the Trainer would infer from others.
 
-    Hugging Face evaluates as often as it logs, every 500 steps where nothing is said. Losses are logged more often
-    here, so only an interval that was asked for is taken over.
+    The Trainer evaluates as often as it logs, by default every 500 steps. LLF logs losses more often, so only an
+    explicit logging interval is used for evaluations too.
     """
     changes: dict[str, Any] = {}
     if training.eval_strategy == "steps" and training.eval_steps is None:
@@ -71,7 +71,7 @@ def _with_inferred(training: Training) -> Training:
 
 
 def _section(section: type[Section], own: dict[str, Any]) -> tuple[Section, dict[str, str]]:
-    """The section without the values that are refused, and the reasons by key."""
+    """Build a section without rejected values, and return the reasons by key."""
     refused = {key: reason for key, value in own.items() if (reason := _refused_choice(field(key), value))}
     try:
         return section(**{key: value for key, value in own.items() if key not in refused}), refused
@@ -84,7 +84,7 @@ def _section(section: type[Section], own: dict[str, Any]) -> tuple[Section, dict
 
 
 def _refused_choice(spec: FieldSpec | None, value: object) -> str:
-    """Why a choice that pydantic cannot judge is refused: the name of a plug-in, or one of several names."""
+    """Reason why a choice is rejected that pydantic does not check: the name of a plug-in, or one of several names."""
     if spec is None or spec.choices is None or value is None:
         return ""
     if spec.type == "names":
@@ -114,7 +114,7 @@ def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:
         spec, value = field(key), getattr(part, key)
         if spec is None or spec.path is None or value is None:
             continue
-        # The default folder counts only where it is one: `data` beside no `dataset_info.json` is a mere word.
+        # The default `data` is a folder only if it contains `dataset_info.json`.
         if (
             key == "dataset_dir"
             and value == info.default

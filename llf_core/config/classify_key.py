@@ -107,7 +107,7 @@ def _removal(key: str) -> Fix:
 
 
 def _same(value: object, harmless: object) -> bool:
-    """Equal as a file means it: `no` is false, 2 is 2.0, and 0 is not false."""
+    """Whether two values are equal in a YAML file: `no` is false, 2 is 2.0, and 0 is not false."""
     if isinstance(harmless, bool) and isinstance(value, str):
         value = WORDS.get(value.lower(), value)
     return isinstance(value, bool) == isinstance(harmless, bool) and bool(value == harmless)

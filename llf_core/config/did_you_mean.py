@@ -132,6 +132,6 @@ def _plain(name: str) -> str:
 
 
 def _other_number(name: str, known: str) -> bool:
-    """Whether two names have as many numbers, and other ones."""
+    """Whether two names contain the same count of numbers but different ones."""
     numbers, others = (re.findall(r"\d+", text) for text in (name, known))
     return len(numbers) == len(others) and numbers != others

@@ -202,7 +202,7 @@ def _fields() -> tuple[FieldSpec, ...]:
 
 
 def _sources() -> dict[str, tuple[str, Declaration | None, type[Section]]]:
-    """Everything that holds options, by how a message names it: its section, its plug-in, its class."""
+    """Section, plug-in and class of all options, by the name of their owner in messages."""
     sections = {f"the section {name}": (name, None, section) for name, section in SECTIONS.items()}
     brought = {
         f"the {one.kind} {one.name} ({one.options.__module__})": (one.section, one, one.options)
@@ -300,7 +300,7 @@ def _type(annotation: object) -> tuple[Literal["bool", "int", "float", "text", "
 
 
 def _leaves(annotation: object) -> list[Any]:
-    """The types that an annotation is made of: unions opened, literals as the types of their values."""
+    """The types in an annotation: members of unions, and for literals the types of their values."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         return [leaf for part in get_args(annotation) for leaf in _leaves(part)]

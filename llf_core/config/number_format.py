@@ -6,7 +6,7 @@ import math
 from decimal import Decimal
 
 SMALL, LARGE = 0.01, 1e15
-"""Below and from here on a number has an exponent; a learning rate that a view shows has one from the same size on."""
+"""Numbers below `SMALL` and from `LARGE` on have an exponent; learning rates in views have the same limit."""
 
 
 def exact(value: float) -> str:

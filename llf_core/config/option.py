@@ -120,7 +120,7 @@ def join_lines(value: object) -> object:
 
 
 Lines = Annotated[str, BeforeValidator(join_lines)]
-"""Texts, one a line; a list of them is taken too."""
+"""Texts, one per line; a list of texts is accepted too."""
 
 
 def parse_object(value: object) -> object:
@@ -144,9 +144,9 @@ def parse_object(value: object) -> object:
 
 
 MAX_STEPS = 2**53
-"""More are no whole number that a float can tell from its neighbours."""
+"""Largest integer up to which a float represents every integer."""
 LARGEST = 3.4e38
-"""What a number of 32 bits can hold, in which a model computes."""
+"""Largest number that float32 represents; models compute with it."""
 
 
 def share_or_number(value: float) -> float:
@@ -165,7 +165,7 @@ def share_or_number(value: float) -> float:
 
 
 Steps = Annotated[float, AfterValidator(share_or_number)]
-"""A whole number, or below 1 a share of all."""
+"""An integer, or a share of all steps if below 1."""
 
 Object = Annotated[dict[str, Any], BeforeValidator(parse_object)]
 """A mapping, or its JSON text."""
@@ -181,7 +181,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_flag_as_number(cls, value: object, info: ValidationInfo) -> object:
-        """Refuses `lora_rank: true`, which Python takes for 1."""
+        """Reject `lora_rank: true`, which Python treats as 1."""
         annotation = str(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool) and "bool" not in annotation and ("int" in annotation or "float" in annotation):
             raise ValueError  # pydantic catches it; the field says what it expects
@@ -190,7 +190,7 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _fits_float32(cls, value: object) -> object:
-        """Refuses `learning_rate: 1e300`, which is infinity for a model."""
+        """Reject `learning_rate: 1e300`, which is infinity in float32."""
         if isinstance(value, float) and abs(value) > LARGEST:
             raise ValueError(f"Expected a number of at most {LARGEST:g}.")
         return value

@@ -97,7 +97,7 @@ def tuner_names() -> tuple[str, ...]:
 
 @functools.cache
 def tuner(name: str) -> PeftTuner | None:
-    """Find an adapter of the installed PEFT.
+    """Find an adapter of the installed PEFT, to check a config's options and to forecast what it needs.
 
     Args:
         name: its type, such as `IA3`.
@@ -114,7 +114,7 @@ def tuner(name: str) -> PeftTuner | None:
 
 
 def check_options(found: PeftTuner, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Check the names and types of options against PEFT's config class.
+    """Check the names and types of options against PEFT's config class, which would fail after the model is loaded.
 
     Args:
         found: the adapter.

@@ -30,7 +30,7 @@ class Fix:
     changes: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Keeps a copy that nobody can change; the label is what a person can read."""
+        """Store an immutable copy of the changes, and shorten the label for display."""
         object.__setattr__(self, "label", brief(self.label))
         object.__setattr__(self, "changes", MappingProxyType(dict(self.changes)))
 
@@ -60,7 +60,7 @@ class Problem:
     keys: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        """Says nothing secret, and nothing that a terminal obeys: a message is shown, logged and kept."""
+        """Redact and escape the message, which is displayed, logged and stored."""
         object.__setattr__(self, "message", brief(redact(self.message)))
 
     def json(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Problem:
 
 
 def _json_value(value: object) -> float | str | None:
-    """A value as an answer repeats it, without its secrets."""
+    """A value as JSON, without secrets."""
     value = redact_nested(value)
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 

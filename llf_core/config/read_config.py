@@ -19,7 +19,7 @@ from llf_core.untrusted import NotPlainError, UnreadableError, json_value, read_
 from llf_core.untrusted.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
 
 OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
-"""A line of JSON that begins with a text."""
+"""A line of JSON that begins with a string."""
 
 
 @dataclass
@@ -44,19 +44,19 @@ class RequestedConfig:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes one key a line, and what `plain_yaml` and every other YAML reader take for the same values."""
+    """Writes one key per line, in YAML that `plain_yaml` and other YAML readers read as the same values."""
 
     inside = False
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
-        """The outermost mapping a key a line, the others in braces."""
+        """Write the outermost mapping with one key per line, the others in braces."""
         inside, self.inside = self.inside, True
         node = super().represent_mapping(tag, mapping, flow_style or inside)
         self.inside = inside
         return node
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
-        """Lists in brackets."""
+        """Write lists in brackets."""
         return super().represent_sequence(tag, sequence, flow_style is not False)
 
 
@@ -126,7 +126,7 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
 
 
 def _unusual(value: object) -> str:
-    """What no setting holds, wherever it comes from; the empty string for all else."""
+    """Reason why a value is refused for every key; empty if it is not."""
     if isinstance(value, str):
         if "\0" in value:
             return "contains the character U+0000. Expected text."
@@ -177,7 +177,7 @@ def _read_text(text: str, base: Path, *, as_json: bool = False) -> RequestedConf
 
 
 def _is_json(text: str, requested: RequestedConfig) -> bool:
-    """Takes what begins as JSON does, where it is JSON and no YAML in braces."""
+    """Read text as JSON; False if it is not JSON, such as YAML in braces."""
     try:
         _take_json(text, requested)
     except NotPlainError:

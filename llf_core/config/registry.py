@@ -31,7 +31,7 @@ DECLARATION_TYPES: tuple[type[Declaration], ...] = (
     StageDeclaration,
     FormatDeclaration,
 )
-"""What an entry point of each group declares; the group of a kind is `llf.` and its plural."""
+"""Declaration class of each kind; the entry point group of a kind is `llf.` and its plural."""
 GROUPS: Mapping[str, str] = MappingProxyType({one.kind: f"llf.{one.kind}s" for one in DECLARATION_TYPES})
 """The group of entry points of each kind."""
 PREFIX = "llf."
@@ -171,7 +171,7 @@ def uncalled() -> tuple[Broken, ...]:
 
 @functools.cache
 def _installed() -> Any:  # `EntryPoints`, in Python 3.11 its like
-    """The entry points of all packages, which are read from as many files once."""
+    """Entry points of all packages, read once, since each package has a file of its own."""
     return metadata.entry_points()
 
 
@@ -199,7 +199,7 @@ def _loaded(kind: str) -> tuple[Mapping[str, Declaration], tuple[Broken, ...]]:
 
 
 def _declarations(point: metadata.EntryPoint, kind: type[D]) -> Iterator[D]:
-    """What an entry point declares: one plug-in, or a tuple of them.
+    """Load the declarations of an entry point: one plug-in, or a tuple of them.
 
     Raises:
         PluginError: it is something else.

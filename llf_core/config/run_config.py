@@ -220,7 +220,7 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
 
 
 def _literal(value: object) -> str:
-    """A value as Python writes it, text in double quotes, numbers as a form shows them."""
+    """Format a value as a Python literal: strings in double quotes, numbers as in the form."""
     match value:
         case str():
             return BIDI_CONTROLS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False))

@@ -40,7 +40,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> Shapes:
-    """Of one file; empty where its header cannot be read."""
+    """Shapes in one file; empty if its header cannot be read."""
     with file.open("rb") as stream:
         start = stream.read(_LENGTH.size)
         length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else _LARGEST_HEADER + 1
@@ -57,7 +57,7 @@ def _header(file: Path) -> Shapes:
 
 
 def _shape(entry: object) -> tuple[int, ...] | None:
-    """The shape that an entry tells; None where it is none."""
+    """The shape in an entry of the header; None if it is invalid."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
         return None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ConfigT = TypeVar("ConfigT", bound=ConfigValues)
 MAX_UNKNOWN = 50
-"""Unknown keys that are told one by one, each with the name that may be meant."""
+"""Maximum number of unknown keys that are reported one by one, each with a suggestion."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def validate_as(
     config, refused = build(values, requested, config_class)
     problems += refused
     wrong = {problem.key for problem in problems if problem.severity == "error"}
-    if requested.values or not problems:  # of a file that cannot be read nothing else is known
+    if requested.values or not problems:  # if the file cannot be read, that is the only problem
         problems += _violations(config, wrong, requested.lines)
     reported = {key for problem in problems if problem.kind == "violation" for key in problem.keys[:1]}
     without = _without_effect(config, values, requested.lines)
@@ -92,7 +92,7 @@ def validate_as(
 
 
 def _violations(config: ConfigValues, wrong: set[str], lines: dict[str, int]) -> list[Problem]:
-    """What the rules say; a rule about a key that is wrong by itself is silent."""
+    """Problems that the rules find, except rules about a key whose value was rejected."""
     found = [
         Problem("violation", "", None, f"The {one.kind} {one.name}: {one.reason}", severity="warning")
         for one in broken()
@@ -110,7 +110,7 @@ def _violations(config: ConfigValues, wrong: set[str], lines: dict[str, int]) ->
 
 
 def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[str, int]) -> list[Problem]:
-    """Options that nothing reads, where they differ from their defaults."""
+    """Notes about options that nothing reads and that differ from their defaults."""
     found = []
     stage = stage_of(config)
     used = {"watched_prompts", "watched_tokens", *stage.generation_keys}
@@ -139,7 +139,7 @@ def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[st
 
 
 def _answers(stage: StageDeclaration) -> str:
-    """How a stage samples completions, behind a comma."""
+    """How a stage samples completions, as the end of a sentence."""
     if not stage.generation_keys:
         return "which does not sample completions."
     return f"which samples completions with {_stages(stage.generation_keys)}."

@@ -147,7 +147,7 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
 
 
 def bottom_charts() -> list[LoggedChart]:
-    """The small charts, which stand in every run."""
+    """The small charts at the bottom, which every run has, such as learning rate and speed."""
     return [LoggedChart(chart, chart.lines) for chart in charts.CHARTS if chart.place == "bottom"]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.config.weight_shapes import Shapes
 
 TOWERS = ("vision_config", "audio_config")
-"""Keys of a `config.json` of models whose towers are not trained: which weights are theirs, only the model tells."""
+"""Keys in the `config.json` of multimodal models. Their towers are not trained, but headers list their weights."""
 
 
 def check_adapters(config: RunConfig) -> CheckResult:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KEY = "model_name_or_path"
 LONGEST = "max_position_embeddings"
-"""What a long RoPE takes for its original length where the model's config names none."""
+"""Key used as the original length of a long RoPE if the model's config names none."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def check_architecture(config: RunConfig) -> CheckResult:
 
 
 def _rotary(settings: Mapping[str, object]) -> list[dict[str, Any]]:
-    """The settings of rotary embeddings, of each kind of layer where they differ."""
+    """Settings of rotary embeddings, for each kind of layer if they differ."""
     tables = [settings.get(key) for key in ("rope_parameters", "rope_scaling")]
     known = [one for one in tables if isinstance(one, dict)]
     inside = [inner for one in known for inner in one.values() if isinstance(inner, dict)]

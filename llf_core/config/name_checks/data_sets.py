@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
 
 MOST = 500
-"""Entries of a folder that are looked at for what may have been meant."""
+"""Maximum number of entries of a folder to search for suggestions."""
 ENTRIES = 2000
-"""Entries of `dataset_info.json` that are looked at for the same."""
+"""Maximum number of entries of `dataset_info.json` to search for suggestions."""
 
 
 def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> CheckResult:
@@ -74,7 +74,7 @@ class _DatasetChecker:
         return self.nowhere(name) if place.kind == "nowhere" else CheckResult()
 
     def entry(self, name: str, entry: object) -> CheckResult:
-        """An entry of `dataset_info.json`: the file or hub id that it names."""
+        """Check the file or hub id that an entry of `dataset_info.json` names."""
         if not isinstance(entry, dict):
             return CheckResult()  # reading it says so
         if entry.get("hf_hub_url"):
@@ -98,7 +98,7 @@ class _DatasetChecker:
         )
 
     def nowhere(self, name: str) -> CheckResult:
-        """A name that is no entry, path or hub id."""
+        """Check a name that is neither an entry nor a path nor a hub id."""
         theirs = known_names.llama_factory_entries()
         elsewhere = not self.info_file.is_file()
         lacks = f"there is no {self.info_file}" if elsewhere else f"{self.info_file} names {listed(self.info)}"
@@ -117,7 +117,7 @@ class _DatasetChecker:
         return CheckResult((self.problem(message, name, meant),))
 
     def here(self) -> tuple[str, ...]:
-        """What could be named instead on this machine."""
+        """Names on this machine that could have been meant."""
         return (*islice(self.info, ENTRIES), *SHIPPED, *files((*self.folders, self.base)))
 
     def value(self) -> str:

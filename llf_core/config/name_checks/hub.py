@@ -43,7 +43,7 @@ def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Q
     if why:
         return dict.fromkeys(unique, Answer(None, why))
     answers: dict[Question, Answer] = {}
-    # Of a thread nobody waits for at the end of the process, so that a hub that never answers delays nothing.
+    # Daemon threads, so that a hub that never answers does not delay the end of the process.
     threads = [
         threading.Thread(target=_query, args=(one, seconds, answers), name="llf-hub", daemon=True) for one in unique
     ]
@@ -69,7 +69,7 @@ def offline() -> bool:
 
 
 def _unavailable() -> str:
-    """Why the hub cannot be queried; empty where it can."""
+    """Reason why the hub cannot be queried; empty if it can."""
     if offline():
         return "HF_HUB_OFFLINE is set"
     if importlib.util.find_spec("huggingface_hub") is None:

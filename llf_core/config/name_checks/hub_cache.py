@@ -15,7 +15,7 @@ def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
     """
     try:
         folders = [one for one in _cache(cache_dir).glob(f"{kind}s--*") if any((one / "snapshots").glob("*"))]
-    except OSError:  # a folder that cannot be listed holds nothing for us
+    except OSError:  # a folder that cannot be listed counts as empty
         return ()
     return tuple(sorted(one.name.removeprefix(f"{kind}s--").replace("--", "/") for one in folders))
 
@@ -54,7 +54,7 @@ def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
 
 
 def _cache(cache_dir: str | None) -> Path:
-    """The client's folder, by the variables that it reads itself."""
+    """The client's cache folder, from the variables that it reads itself."""
     if cache_dir:
         return Path(cache_dir)
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):

@@ -28,9 +28,9 @@ HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 LONGEST_HUB_NAME = 96
 """Characters of each part of a hub id."""
 MOST = 500
-"""Entries of a folder that are looked at for what may have been meant."""
+"""Maximum number of entries of a folder to search for suggestions."""
 LONGEST_LOOKED_AT = 200
-"""Characters of a name by which what was meant is looked for."""
+"""Maximum number of characters of a name that are compared for suggestions."""
 LONGEST_SHOWN = 120
 MARKS = ("config.json", "adapter_config.json")
 
@@ -101,7 +101,7 @@ def _check_model(
 
 
 def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
-    """Why a name can be no model, whatever a hub has, and what may be meant; empty where it may be one."""
+    """Reason why a name cannot be a model, whatever the hub has, and a suggestion; empty if it may be one."""
     if not name.strip():
         return "No model is set.", EMBEDDED
     if "://" in name and not is_there(Path(name)):
@@ -114,7 +114,7 @@ def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
 def _by_name(
     name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]
 ) -> CheckResult:
-    """Judges a name that is nothing on this machine."""
+    """Check a name that does not exist on this machine."""
     here = tuple(local_models(folders))
     stored = cached("model", config.model.cache_dir)
     if name in stored or name in known_names.models():
@@ -136,7 +136,7 @@ def _by_name(
 def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
     name: str, config: RunConfig, spec: FieldSpec, wrong: str, meant: str | None, form: bool = True
 ) -> CheckResult:
-    """An error, with the name that was meant, and with the form of a hub id where that is not clear."""
+    """Create an error with the name that was probably meant, and with the form of a hub id if `form` is set."""
     expected = " Expected a model folder, a .gguf file, or a hub id of the form owner/name." if form else ""
     mean = f" Did you mean {meant!r}?" if meant else ""
     fixes = replacement_fixes(config, spec, name, meant)
@@ -145,7 +145,7 @@ def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
 
 
 def _not_one(path: Path) -> str:
-    """Why a path that is there is no model; empty where it may be one."""
+    """Reason why an existing path is not a model; empty if it may be one."""
     if path.is_file():
         return "" if path.suffix.lower() == ".gguf" else f"{path} is a file of type {path.suffix or 'unknown'}."
     try:

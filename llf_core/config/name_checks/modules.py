@@ -41,7 +41,7 @@ ALL = "all"
 EXPERTS = ("gate_up_proj", "down_proj")
 """What transformers calls the parameters that it makes of the weights of all experts of a layer."""
 HEADS = ("lm_head", "score")
-"""Heads that a model has though no weight of that name may be stored: tied to the embedding, or new."""
+"""Heads that exist even if no weight of that name is stored: tied to the embedding, or new."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 
 def _among_all_families(config: RunConfig, spec: FieldSpec, requested: list[str]) -> CheckResult:
-    """Of a model that nobody knows here: a warning where a name looks like a misspelling of one that models have."""
+    """Check names for a model that is not known: a warning if one is a misspelling of a name that other models have."""
     known = {name for family in families() for name in (*family.linear, *family.inside, *family.outside)}
     odd = [name for name in requested if name.rpartition(".")[2] not in known and misspelt(name, known)]
     if not odd:
@@ -123,7 +123,7 @@ def _problem(  # noqa: PLR0913, PLR0917 - the parts of a message
 
 
 def _one_or_several(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """The known name that another means, or the names that it holds with blanks or signs between them."""
+    """The most similar known name, or the known names that a text with separators consists of."""
     parts = tuple(part for part in re.split(r"[\s;|+]+", name) if part)
     if len(parts) > 1 and set(parts) <= set(known):
         return parts
@@ -170,7 +170,7 @@ def _of_folder(folder: Path) -> Modules | None:
 
 @functools.lru_cache(maxsize=16)
 def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Modules | None:
-    """Kept as long as the files stay as they are: a form asks after every change."""
+    """Cached until a file changes, since a form asks after every change."""
     family = family_of(model_type=str(settings_of(folder).get("model_type", "")))
     weights = read_shapes(folder)
     if not weights and family is None:

@@ -24,11 +24,11 @@ MARKER = "llf_result.json"
 """Written last into a copied result: `{"format": 1, "run", "files": {name: {"bytes", "modified", "sha256"}}}`."""
 LARGEST_MARKER = 16 * 2**20
 HASHED_QUICKLY = 64 * 2**20
-"""Bytes of a file up to which a quick look compares the content of a file with another time of change."""
+"""Maximum size in bytes of a file whose content a quick check compares if its modification time differs."""
 OWN = ("runs", "bin", "models", "cache", "locks", "uploads", "trust.key", "trusted.json")
-"""What `LLF_HOME` holds: nothing else may be written into it."""
+"""Entries of `LLF_HOME`, into which nothing else may be written."""
 PREVIOUS = ".previous"
-"""What the name of an earlier result is followed by, while it makes way."""
+"""Suffix of an earlier result while it is replaced."""
 EXPECTED = "Expected a new folder, an empty folder, or one with nothing but an earlier result of LLF."
 
 
@@ -88,7 +88,7 @@ def foreign_entry(target: Path, *, thorough: bool = False) -> str:
 
 
 def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough: bool) -> str:
-    """Why one entry of a folder is no part of an unchanged result; empty where it is one."""
+    """Reason why an entry is not part of an unchanged result; empty if it is."""
     if entry.is_symlink():
         return f"It contains the link {name}, which LLF did not write."
     if entry.is_dir(follow_symlinks=False):
@@ -166,7 +166,7 @@ def _unchanged(path: Path, facts: os.stat_result, known: dict[str, Any], *, thor
 
 
 def _no_folder(target: Path) -> str:
-    """Why what is there is no folder of its own; empty where it is one, or nothing is there."""
+    """Reason why an existing path cannot be replaced by a folder; empty if it can, or if it does not exist."""
     try:
         facts = target.lstat()
     except FileNotFoundError:
@@ -183,7 +183,7 @@ def _no_folder(target: Path) -> str:
 
 
 def _closed(target: Path) -> str:
-    """Why nothing can be made where a result would be, told without making anything; empty where something can."""
+    """Reason why the folder cannot be created, without creating anything; empty if it can."""
     place = next((path for path in target.parents if path.is_dir()), target.parent)
     try:
         facts, longest = os.statvfs(place), os.pathconf(place, "PC_NAME_MAX")
@@ -200,7 +200,7 @@ def _closed(target: Path) -> str:
 
 
 def _of_home(target: Path, home: Path) -> str:
-    """Why a folder of LLF's own, or one that holds `LLF_HOME`, may receive no result; empty for any other."""
+    """Reason why a folder of LLF itself may not receive a result; empty for any other folder."""
     resolved, home = _resolved(target), _resolved(home)
     own = [home / name for name in OWN]
     if resolved == home or resolved in home.parents or any(one == resolved or one in resolved.parents for one in own):
@@ -209,7 +209,7 @@ def _of_home(target: Path, home: Path) -> str:
 
 
 def _protected(target: Path, config: RunConfig) -> str:
-    """Which folder a path is that is never replaced, or that holds one; empty where it is none."""
+    """Reason why a path is or contains a folder that is never replaced; empty if it does not."""
     resolved = _resolved(target)
     for what, path in _kept(config):
         other = _resolved(path)
@@ -221,7 +221,7 @@ def _protected(target: Path, config: RunConfig) -> str:
 
 
 def _kept(config: RunConfig) -> Iterator[tuple[str, Path]]:
-    """What is never written over: home, working directory, and what the config reads."""
+    """Paths that are never overwritten: home, working directory, and what the config reads."""
     for spec in fields():
         if spec.path in {"model", "adapters", "data"}:
             value = config.get(spec.key)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo, ModelInfo
 
 MOST_BYTES = 32 << 20
-"""Of an answer; that of a repository of ten thousand files has about one million."""
+"""Maximum bytes of an answer; a repository of 10,000 files has about 1 million."""
 TRIES = 3
-"""How many times as long as one silence all of an answer may take."""
+"""Maximum duration of the whole answer, in multiples of `seconds`."""
 
 
 def fetch_repository_info(
@@ -45,7 +45,7 @@ def fetch_repository_info(
         except Exception as error:  # noqa: BLE001 - raised where it was asked
             answers.put(error)
 
-    # A server that sends a byte now and then never times out: nobody waits for its thread.
+    # A server that sends a byte now and then never times out, so the thread may outlive this call.
     threading.Thread(target=answer, name="llf-hub", daemon=True).start()
     try:
         found = answers.get(timeout=TRIES * seconds)

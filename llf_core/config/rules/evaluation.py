@@ -19,12 +19,12 @@ KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
 
 
 def _rewards(config: ConfigValues) -> tuple[str, ...]:
-    """What an evaluation computes beside the loss, where the stage draws answers and has them judged."""
+    """Metrics of an evaluation besides the loss, if the stage scores completions."""
     return ("reward", "eval_reward") if stage_of(config).uses_rewards else ()
 
 
 def _by_reward(config: ConfigValues) -> bool:
-    """Whether the best checkpoint is the one with the greatest reward."""
+    """Whether the best checkpoint is the one with the highest reward."""
     metric = config.training.metric_for_best_model
     return stage_of(config).samples_groups or (bool(_rewards(config)) and metric in _rewards(config))
 

@@ -1,4 +1,4 @@
-"""Keys that hold options of a library: which it takes, so that a wrong one is told before a run begins."""
+"""Keys that hold options of a library, and which it accepts, so that a wrong one is reported before a run starts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SCHEDULES: dict[str, AcceptedOptions] = {
         "decay_type": _WAYS,
     },
 }
-"""Of `lr_scheduler_kwargs`, by schedule; transformers leaves those of the others alone."""
+"""Options of `lr_scheduler_kwargs` by schedule; transformers ignores those of other schedules."""
 ACCELERATE: AcceptedOptions = {
     **dict.fromkeys(("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler"), FLAG),
     **dict.fromkeys(("non_blocking", "use_configured_state"), FLAG),
@@ -77,7 +77,7 @@ OPTIMIZERS: dict[str, AcceptedOptions] = {
     "adamw_torch_4bit": TORCHAO,
     "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), NUMBER), "centered": FLAG},
 }
-"""Of `optim_args`, by optimizer; transformers leaves those of the others alone."""
+"""Options of `optim_args` by optimizer; transformers ignores those of other optimizers."""
 
 
 def rejected_options(key: str, given: Mapping[str, object] | None, accepted: AcceptedOptions, who: str) -> str:

@@ -23,7 +23,7 @@ HIGHEST_FULL_RATE = 2e-4
 
 
 def _schedule_refuses(c: ConfigValues) -> str:
-    """What a schedule does not take of its options, as a sentence; empty where it takes all."""
+    """The first option that the schedule rejects, as a sentence; empty if it accepts all."""
     kind, given = c.optimizer.lr_scheduler_type, c.optimizer.lr_scheduler_kwargs or {}
     if kind not in SCHEDULES:
         return ""
@@ -36,13 +36,13 @@ def _schedule_refuses(c: ConfigValues) -> str:
 
 
 def _greedy_floor(c: ConfigValues) -> float:
-    """The least learning rate of the greedy schedule."""
+    """Lowest learning rate of the greedy schedule."""
     floor = (c.optimizer.lr_scheduler_kwargs or {}).get("min_lr", GREEDY_FLOOR)
     return floor if isinstance(floor, int | float) else 0.0
 
 
 def _optimizer_refuses(c: ConfigValues) -> str:
-    """The same of an optimizer."""
+    """The first option that the optimizer rejects, as a sentence; empty if it accepts all."""
     kind, given = c.optimizer.optim, optimizer_options(c.optimizer.optim_args)
     if kind not in OPTIMIZERS:
         return ""

@@ -117,7 +117,7 @@ def _one_alone(config: ConfigValues) -> tuple[Fix, ...]:
 
 
 def _wrong_base(config: ConfigValues) -> str:
-    """Why `optim` cannot stand beside the switch that is on, as a sentence; empty where it can."""
+    """Reason why `optim` does not fit the switch that is on, as a sentence; empty if it does."""
     selected, base = optimizer_of(config), config.optimizer.optim
     if not selected.is_switched_on(config) or base in {*selected.bases, selected.name}:
         return ""

@@ -1,4 +1,4 @@
-"""Rules of the stages that compare answers with a reference, and of those that learn from pairs."""
+"""Rules of the stages that use a reference model, and of those that train on pairs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def _adapters(c: ConfigValues) -> int:
-    """Adapters that would be merged into the reference."""
+    """Number of adapters that would be merged into the reference model."""
     own = c.model.adapter_name_or_path if c.get("ref_model") is None else None
     named = c.get("ref_model_adapters")
     return len((own if named is None else named) or ())
 
 
 def _second(c: ConfigValues) -> str | None:
-    """The key of a second model that is loaded beside the one in training."""
+    """Key of a second model that is loaded beside the trained one."""
     return stage_of(c).second_model(c)
 
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
-"""Where a tracker's package has another name than the tracker."""
+"""Packages whose names differ from those of their trackers."""
 OTHERS = {"tensorboard": ("tensorboardX",)}
-"""Packages that do as well."""
+"""Alternative packages."""
 
 
 def missing_trackers(c: ConfigValues) -> list[str]:
@@ -38,7 +38,7 @@ def has_compiler() -> bool:
 
 
 def _accelerate_refuses(c: ConfigValues) -> str:
-    """What accelerate does not take of its options, as a sentence; empty where it takes all."""
+    """The first option that accelerate rejects, as a sentence; empty if it accepts all."""
     given = c.training.accelerator_config or {}
     inner = given.get("gradient_accumulation_kwargs") or {}
     wrong = rejected_options("accelerator_config", given, ACCELERATE, "Accelerate")
@@ -51,7 +51,7 @@ def _accelerate_refuses(c: ConfigValues) -> str:
 
 
 def _checkpointing_refuses(c: ConfigValues) -> str:
-    """The same of gradient checkpointing."""
+    """The first option that gradient checkpointing rejects, as a sentence; empty if it accepts all."""
     given = c.training.gradient_checkpointing_kwargs or {}
     wrong = rejected_options("gradient_checkpointing_kwargs", given, CHECKPOINTING, "Gradient checkpointing")
     if not wrong and given.get("debug") and given.get("use_reentrant", c.model.use_reentrant_gc):

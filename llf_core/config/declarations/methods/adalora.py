@@ -79,7 +79,10 @@ class AdaLoRAOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """PEFT's AdaLoRA with the options of a config; the steps of its schedule are set when the run's are known."""
+    """The adapter of PEFT that a config's AdaLoRA options ask for; `PeftTuner` puts it on the model.
+
+    The steps of its schedule are set once those of the run are known.
+    """
     options = config.options(AdaLoRAOptions)
     return Tuner(
         "ADALORA",
@@ -98,7 +101,9 @@ def tuner(config: ConfigValues) -> Tuner:
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the singular vectors and values of each target: `rank * (in + out + 1)`.
+    """Count the singular vectors and values of each target, for the forecast of gradients and optimizer states.
+
+    `rank * (in + out + 1)`: PΛQ, with Λ as a vector (AdaLoRA, arXiv 2303.10512, section 3.1).
 
     Args:
         config: `adalora_initial_rank` and `adalora_target`.

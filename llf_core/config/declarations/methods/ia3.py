@@ -39,7 +39,7 @@ class IA3Options(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """PEFT's IA³ with the options of a config."""
+    """The adapter of PEFT that a config's IA³ options ask for; `PeftTuner` puts it on the model."""
     options = config.options(IA3Options)
     chosen = options.ia3_target
     feedforward = options.ia3_feedforward
@@ -52,12 +52,14 @@ def tuner(config: ConfigValues) -> Tuner:
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Count the factors: one for each output of a target, or for each input of one that is scaled there.
 
+    For the forecast of gradients and optimizer states (IA³, arXiv 2205.05638, as PEFT implements it).
+
     Args:
         config: `ia3_target` and `ia3_feedforward`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters; None where PEFT's choice of targets is not known.
+        Number of trained parameters; None if PEFT's choice of targets is not known.
     """
     options = config.options(IA3Options)
     feedforward = options.ia3_feedforward or LLAMA_FEEDFORWARD

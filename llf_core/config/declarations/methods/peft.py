@@ -66,7 +66,7 @@ class PeftOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config names, with its options."""
+    """The adapter of PEFT that a config names, with its options; `llf_core.methods.peft_tuner` puts it on the model."""
     options = config.options(PeftOptions)
     kind = options.peft_type or ""
     found = installed_tuner(kind)
@@ -89,7 +89,7 @@ def _selected(config: ConfigValues) -> PeftTuner | None:
 
 
 def prompts(config: ConfigValues) -> bool:
-    """Whether the adapter puts trained vectors before each example."""
+    """Whether the adapter puts trained vectors before each example, which packed rows and some stages do not allow."""
     found = _selected(config)
     return found is not None and found.prompts
 

@@ -36,19 +36,21 @@ class PromptOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """PEFT's prompt tuning with the options of a config."""
+    """The adapter of PEFT that a config's prompt tuning options ask for; `PeftTuner` puts it on the model."""
     return Tuner("PROMPT_TUNING", {"num_virtual_tokens": config.options(PromptOptions).prompt_tokens})
 
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Count the vectors' numbers: the hidden size for each.
+    """Count the values of the trained vectors: the hidden size for each (prompt tuning, arXiv 2104.08691).
+
+    For the forecast of gradients and optimizer states.
 
     Args:
         config: `prompt_tokens`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters; None where no embedding is found.
+        Number of trained parameters; None if no embedding is found.
     """
     outer = [shape for name, shape in shapes.items() if len(shape) == MATRIX and not LAYER.search(name)]
     return config.options(PromptOptions).prompt_tokens * max(outer)[1] if outer else None

@@ -41,7 +41,10 @@ class VeRAOptions(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """PEFT's VeRA with the options of a config. The random matrices are saved, so that no seed has to agree."""
+    """The adapter of PEFT that a config's VeRA options ask for; `PeftTuner` puts it on the model.
+
+    The random matrices are saved with it, so that loading does not depend on a random generator.
+    """
     options = config.options(VeRAOptions)
     given = {"r": options.vera_rank, "vera_dropout": options.vera_dropout, "save_projection": True}
     return Tuner("VERA", given, target_key="vera_target", targets=options.vera_target)
@@ -49,6 +52,8 @@ def tuner(config: ConfigValues) -> Tuner:
 
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the two vectors of each target: one number for each rank, and one for each output.
+
+    For the forecast of gradients and optimizer states (VeRA, arXiv 2310.11454, section 3).
 
     Args:
         config: `vera_rank` and `vera_target`.
