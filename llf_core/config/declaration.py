@@ -56,6 +56,12 @@ class Declaration:
     rules: tuple[Rule, ...] = ()
 
     @property
+    def line(self) -> str:
+        """Label, summary and paper, for a list that a person chooses from."""
+        paper = f" ({self.paper})" if self.paper else ""
+        return f"{self.label}: {self.summary}{paper}" if self.summary else self.label
+
+    @property
     def selector(self) -> str:
         """The key whose value selects the plug-in, such as `finetuning_type`."""
         return self.key
@@ -276,6 +282,7 @@ class StageDeclaration(Declaration):
             reach 0, `reward` says nothing, while the reward does.
         likelihood_metric: of a `likelihood` loss, the metric that is one in a config: `loss`, unless it is weighted.
         has_reward_head: whether the model gets a head that computes one number for each completion.
+        trains_value_function: whether a value function is trained beside the policy.
         generates: whether the trained model is to generate text; else its output head is neither trained nor needed.
         pads: whether it pads its batches whatever the model allows.
         compares: whether it compares log-probabilities with those of a reference model (`pref_beta`, …).
@@ -299,6 +306,7 @@ class StageDeclaration(Declaration):
     loss_kind: LossKind = "likelihood"
     likelihood_metric: Callable[[Mapping[str, object]], str] = lambda _: "loss"
     has_reward_head: bool = False
+    trains_value_function: bool = False
     generates: bool = True
     pads: bool = False
     compares: bool = False

@@ -219,8 +219,11 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
     choices, labels = meta["choices"], None
     if meta["choices_from"]:
         offered = declared(next(kind for kind in DECLARATION_TYPES if kind.kind == meta["choices_from"]))
-        choices = tuple(offered)
-        labels = tuple(one.label for one in offered.values())
+        default = info.get_default()
+        # The default is first, then what another library implements.
+        order = sorted(offered.values(), key=lambda one: (one.name != default, bool(one.implementation)))
+        choices = tuple(one.name for one in order)
+        labels = tuple(one.line for one in order)
     bounds: dict[type, Any] = {type(one): one for one in info.metadata}
     kind, optional = _type(info.annotation)
     return FieldSpec(

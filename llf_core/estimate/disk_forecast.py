@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llf_core.config.registry import method_of
+from llf_core.config.registry import method_of, optimizer_of
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
 from llf_core.estimate.weight_count import trained_parameters
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 WIDTH = 4  # bytes of a parameter in a checkpoint: float32, or less
-MOMENTS = 2  # Adam keeps two numbers of float32 for each trained parameter
 OTHER_BYTES = 8_000_000  # tokenizer, state and logs of a checkpoint
 KEPT_CHECKPOINTS = 2  # checkpoints that stay unless `save_total_limit` says otherwise
 
@@ -22,7 +21,7 @@ KEPT_CHECKPOINTS = 2  # checkpoints that stay unless `save_total_limit` says oth
 def forecast_disk(config: RunConfig) -> int | None:
     """Forecast the peak disk usage of a run, so that the form can warn before a disk fills up during training.
 
-    Counted are the checkpoints that exist at the same time (weights and two Adam moments in float32) and the result.
+    Counted are the checkpoints that exist at the same time (weights and the state of the optimizer) and the result.
 
     Args:
         config: the run's config.
@@ -39,7 +38,10 @@ def forecast_disk(config: RunConfig) -> int | None:
     if weights is None or learned is None:
         return None
     saved = learned if method_of(config).adapter else count(weights)
-    checkpoint = WIDTH * saved + MOMENTS * WIDTH * learned + OTHER_BYTES
+    optimizer = optimizer_of(config)
+    whole = learned == count(weights)  # else it is not known which weights are trained
+    state = optimizer.memory_for(config, weights).state_bytes if whole else learned * optimizer.state_bytes
+    checkpoint = int(WIDTH * saved + state) + OTHER_BYTES
     return _checkpoints(config) * checkpoint + WIDTH * saved + OTHER_BYTES
 
 

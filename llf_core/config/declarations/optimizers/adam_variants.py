@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
+from llf_core.config.declarations.optimizers.moments import moments
 from llf_core.config.rules.mappings import optimizer_options
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ ADAM_VARIANTS = (
         ),
         paper="arXiv 2405.20233",
         state_bytes=12.0,
+        memory=moments(3),
     ),
     OptimizerDeclaration(
         name="adamw_anyprecision",

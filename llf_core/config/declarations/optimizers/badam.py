@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix, Problem
+from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule
 from llf_core.config.weight_shapes import LAYER
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 MASTER_BYTES = 4
+UNTRAINED = ("embed", "wte", "wpe", "lm_head")
+"""Parts of the names of embeddings and heads, which the mode `ratio` does not train."""
 SMALL = 100
 """Parameters of fewer values are updated whole in the mode `ratio`."""
 
@@ -112,8 +115,9 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     if options.badam_mode == "ratio":
         index = 8 if options.badam_mask_mode == "scatter" else 0
-        kept = sum(size if size < SMALL else options.badam_update_ratio * size for size in sizes.values())
-        return OptimizerMemory(kept * (2 * width + index), sum(sizes.values()))
+        trained = [size for name, size in sizes.items() if not any(part in name for part in UNTRAINED)]
+        kept = sum(size if size < SMALL else options.badam_update_ratio * size for size in trained)
+        return OptimizerMemory(kept * (2 * width + index), sum(trained))
     blocks: dict[str, int] = {}
     for name, size in sizes.items():
         if found := LAYER.search(f".{name}"):
@@ -148,6 +152,17 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 RULES = (
+    Rule(
+        ("badam_mode", "stage", "optim", "use_badam"),
+        lambda config: (
+            optimizer_of(config).name == "badam"
+            and config.options(BAdamOptions).badam_mode == "layer"
+            and stage_of(config).trains_value_function
+        ),
+        "BAdam trains one layer at a time, and the value function of PPO must learn at every step. Expected "
+        "`badam_mode: ratio`, or another optimizer.",
+        (Fix("Use the mode ratio", {"badam_mode": "ratio"}),),
+    ),
     Rule(
         ("badam_switch_interval",),
         lambda config: config.options(BAdamOptions).badam_switch_interval == 0,

@@ -63,8 +63,8 @@ MUON = OptimizerDeclaration(
     implementation="llf_core.optimizers.muon:Muon",
     options=MuonOptions,
     summary=(
-        "Makes the momentum of hidden matrices orthogonal, AdamW for the rest: about half of AdamW's state. Take it "
-        "for full training with AdamW's learning rate, least for small batches."
+        "Makes the momentum of hidden matrices orthogonal, with AdamW for the rest: about half of AdamW's state. Take "
+        "it for large batches, with AdamW's learning rate."
     ),
     paper="arXiv 2502.16982",
     switch="use_muon",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerDeclaration
+from llf_core.config.declarations.optimizers.moments import moments
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 
@@ -13,18 +14,19 @@ if TYPE_CHECKING:
 
 NAMES = ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd")
 CONSTANT = ("constant", "constant_with_warmup")
-TWO_MOMENTS, ONE_MOMENT = 8.0, 4.0
-"""Bytes for each trained parameter: AdamW keeps weights z and a second moment, SGD the weights z."""
+Z_AND_MOMENT, Z = 2, 1
+"""Tensors of state for each parameter: AdamW keeps weights z and a second moment, SGD the weights z."""
 
 
-def _declaration(name: str, label: str, summary: str, state_bytes: float) -> OptimizerDeclaration:
+def _declaration(name: str, label: str, summary: str, tensors: int) -> OptimizerDeclaration:
     return OptimizerDeclaration(
         name=name,
         label=label,
         implementation="llf_core.optimizers.schedule_free:ScheduleFree",
         summary=summary,
         paper="arXiv 2405.15682",
-        state_bytes=state_bytes,
+        state_bytes=4.0 * tensors,
+        memory=moments(tensors),
         rules=RULES if name == NAMES[0] else (),
     )
 
@@ -60,18 +62,18 @@ SCHEDULE_FREE = (
         "Schedule-free AdamW",
         "AdamW without a learning rate schedule: needs no number of steps, and AdamW's memory. Take it where a run has "
         "no fixed end.",
-        TWO_MOMENTS,
+        Z_AND_MOMENT,
     ),
     _declaration(
         NAMES[1],
         "Schedule-free RAdam",
         "Schedule-free AdamW that needs no warm-up either. Take it where a run has no fixed end.",
-        TWO_MOMENTS,
+        Z_AND_MOMENT,
     ),
     _declaration(
         NAMES[2],
         "Schedule-free SGD",
         "SGD without a learning rate schedule, half of AdamW's state. Take it with a learning rate of 0.1 to 10.",
-        ONE_MOMENT,
+        Z,
     ),
 )

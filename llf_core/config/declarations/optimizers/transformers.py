@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 from llf_core.config.declaration import OptimizerDeclaration
+from llf_core.config.declarations.optimizers.moments import moments
 
-TWO_MOMENTS, THREE_MOMENTS, ONE_MOMENT, NO_STATE = 8.0, 12.0, 4.0, 0.0
-"""Bytes for each trained parameter in float32: Adam keeps two moments, AdEMAMix three, Lion and RMSprop one."""
+TWO, THREE, ONE, NONE = 8.0, 12.0, 4.0, 0.0
+"""Bytes for each trained parameter: Adam keeps two moments in float32, AdEMAMix three, Lion and RMSprop one."""
 FACTORED = 0.1
 """Bytes for each trained parameter: Adafactor keeps row and column means of the second moment."""
+BITSANDBYTES = ("bitsandbytes",)
+ADAMW, EIGHT_BIT, ADAFACTOR = "arXiv 1711.05101", "arXiv 2110.02861", "arXiv 1804.04235"
+LION, ADEMAMIX = "arXiv 2302.06675", "arXiv 2409.03137"
+PAGED = "Moves its state to main memory where a GPU is full."
+QUARTER = "A quarter of the memory of its state, kept in 8 bits."
 
-
-def _torch(name: str, label: str, state_bytes: float) -> OptimizerDeclaration:
-    return OptimizerDeclaration(name=name, label=label, state_bytes=state_bytes)
-
-
-def _bitsandbytes(name: str, label: str, state_bytes: float) -> OptimizerDeclaration:
-    return OptimizerDeclaration(name=name, label=label, state_bytes=state_bytes, packages=("bitsandbytes",))
-
-
-TRANSFORMERS = (
-    _torch("adamw_torch_fused", "AdamW, fused (torch)", TWO_MOMENTS),
-    _torch("adamw_torch", "AdamW (torch)", TWO_MOMENTS),
-    _bitsandbytes("adamw_8bit", "AdamW, 8-bit state (bitsandbytes)", TWO_MOMENTS / 4),
-    _bitsandbytes("adamw_bnb_8bit", "AdamW, 8-bit state (as adamw_8bit)", TWO_MOMENTS / 4),
-    _bitsandbytes("paged_adamw_8bit", "AdamW, 8-bit paged state (bitsandbytes)", TWO_MOMENTS / 4),
-    _bitsandbytes("paged_adamw_32bit", "AdamW, paged state (bitsandbytes)", TWO_MOMENTS),
-    _torch("adafactor", "Adafactor (factored second moment)", FACTORED),
-    _torch("sgd", "SGD (no state)", NO_STATE),
-    _torch("adagrad", "Adagrad", ONE_MOMENT),
-    _torch("rmsprop", "RMSprop", ONE_MOMENT),
-    _bitsandbytes("rmsprop_bnb", "RMSprop (bitsandbytes)", ONE_MOMENT),
-    _bitsandbytes("rmsprop_bnb_8bit", "RMSprop, 8-bit state (bitsandbytes)", ONE_MOMENT / 4),
-    _bitsandbytes("rmsprop_bnb_32bit", "RMSprop, 32-bit state (bitsandbytes)", ONE_MOMENT),
-    _bitsandbytes("lion_8bit", "Lion, 8-bit state (bitsandbytes)", ONE_MOMENT / 4),
-    _bitsandbytes("lion_32bit", "Lion (bitsandbytes)", ONE_MOMENT),
-    _bitsandbytes("paged_lion_8bit", "Lion, 8-bit paged state (bitsandbytes)", ONE_MOMENT / 4),
-    _bitsandbytes("paged_lion_32bit", "Lion, paged state (bitsandbytes)", ONE_MOMENT),
-    _bitsandbytes("ademamix", "AdEMAMix (bitsandbytes)", THREE_MOMENTS),
-    _bitsandbytes("ademamix_8bit", "AdEMAMix, 8-bit state (bitsandbytes)", THREE_MOMENTS / 4),
-    _bitsandbytes("paged_ademamix_8bit", "AdEMAMix, 8-bit paged state (bitsandbytes)", THREE_MOMENTS / 4),
-    _bitsandbytes("paged_ademamix_32bit", "AdEMAMix, paged state (bitsandbytes)", THREE_MOMENTS),
+_ROWS: tuple[tuple[str, str, float, tuple[str, ...], str, str], ...] = (
+    ("adamw_torch_fused", "AdamW, fused (torch)", TWO, (), "The usual choice, with 8 bytes of state.", ADAMW),
+    ("adamw_torch", "AdamW (torch)", TWO, (), "The same without fused kernels, slower.", ADAMW),
+    ("adamw_8bit", "AdamW, 8-bit state (bitsandbytes)", TWO / 4, BITSANDBYTES, QUARTER, EIGHT_BIT),
+    ("adamw_bnb_8bit", "AdamW, 8-bit state (as adamw_8bit)", TWO / 4, BITSANDBYTES, QUARTER, EIGHT_BIT),
+    ("paged_adamw_8bit", "AdamW, 8-bit paged state (bitsandbytes)", TWO / 4, BITSANDBYTES, PAGED, EIGHT_BIT),
+    ("paged_adamw_32bit", "AdamW, paged state (bitsandbytes)", TWO, BITSANDBYTES, PAGED, ADAMW),
+    ("adafactor", "Adafactor", FACTORED, (), "Rows and columns of the second moment: hardly any state.", ADAFACTOR),
+    ("sgd", "SGD", NONE, (), "No state without momentum. Needs a larger learning rate.", ""),
+    ("adagrad", "Adagrad", ONE, (), "Its rates only fall; for sparse gradients.", ""),
+    ("rmsprop", "RMSprop", ONE, (), "Adam without momentum: half its state.", ""),
+    ("rmsprop_bnb", "RMSprop (bitsandbytes)", ONE, BITSANDBYTES, "Adam without momentum: half its state.", ""),
+    ("rmsprop_bnb_8bit", "RMSprop, 8-bit state (bitsandbytes)", ONE / 4, BITSANDBYTES, QUARTER, EIGHT_BIT),
+    ("rmsprop_bnb_32bit", "RMSprop, 32-bit state (bitsandbytes)", ONE, BITSANDBYTES, "As rmsprop_bnb.", ""),
+    ("lion_8bit", "Lion, 8-bit state (bitsandbytes)", ONE / 4, BITSANDBYTES, QUARTER, LION),
+    ("lion_32bit", "Lion (bitsandbytes)", ONE, BITSANDBYTES, "Signs of a momentum: half the state.", LION),
+    ("paged_lion_8bit", "Lion, 8-bit paged state (bitsandbytes)", ONE / 4, BITSANDBYTES, PAGED, LION),
+    ("paged_lion_32bit", "Lion, paged state (bitsandbytes)", ONE, BITSANDBYTES, PAGED, LION),
+    ("ademamix", "AdEMAMix (bitsandbytes)", THREE, BITSANDBYTES, "AdamW with a slow momentum too.", ADEMAMIX),
+    ("ademamix_8bit", "AdEMAMix, 8-bit state (bitsandbytes)", THREE / 4, BITSANDBYTES, QUARTER, ADEMAMIX),
+    ("paged_ademamix_8bit", "AdEMAMix, 8-bit paged state (bitsandbytes)", THREE / 4, BITSANDBYTES, PAGED, ADEMAMIX),
+    ("paged_ademamix_32bit", "AdEMAMix, paged state (bitsandbytes)", THREE, BITSANDBYTES, PAGED, ADEMAMIX),
+)  # fmt: skip
+"""Name, label, bytes of state for each trained parameter, packages, summary and paper."""
+TRANSFORMERS = tuple(
+    OptimizerDeclaration(
+        name=name,
+        label=label,
+        state_bytes=state_bytes,
+        memory=None if packages or state_bytes == FACTORED else moments(state_bytes / 4),
+        packages=packages,
+        summary=summary,
+        paper=paper,
+    )
+    for name, label, state_bytes, packages, summary, paper in _ROWS
 )

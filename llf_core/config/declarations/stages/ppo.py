@@ -350,6 +350,7 @@ PPO = StageDeclaration(
     implementation="llf_core.stages.ppo.stage:PPO",
     options=PPOOptions,
     rules=RULES,
+    trains_value_function=True,
     data_kind="prompts",
     loss_kind="reward",
     has_reference=True,
