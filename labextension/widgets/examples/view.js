@@ -1,4 +1,4 @@
-// The rows behind a curve: those of a step, or those that stand out, with what they cost.
+// The training examples behind a curve: those of one step, or outliers, with their losses.
 
 import '../shared/llf.css';
 import './examples.css';
@@ -17,17 +17,20 @@ const EXAMPLE_KINDS = {
   easy: 'unexpectedly low loss'
 };
 const PAGE_ROWS = 10;
-let examplesShown = 0;
+let instanceCount = 0;
 
 /** @typedef {{number: number, first: number | null, last: number | null, excess: number | null, seen: number, tokens: number, step: number, dataset?: string, where?: string, segments?: [string, boolean][]}} Row */
 
-/** @param {Context} context */
+/**
+ * Draws the table of examples. The kernel computes the rows; this view requests a page of them.
+ * @param {Context} context
+ */
 function render({ model, el }) {
-  const own = `llf-examples-${++examplesShown}`;
+  const idPrefix = `llf-examples-${++instanceCount}`;
   const kinds = h(
     'select',
     {
-      id: `${own}-kind`,
+      id: `${idPrefix}-kind`,
       onchange: () => {
         model.send({ kind: kinds.value, offset: 0 });
       }
@@ -39,11 +42,11 @@ function render({ model, el }) {
   );
   const step = h('input', {
     type: 'text',
-    id: `${own}-step`,
+    id: `${idPrefix}-step`,
     inputmode: 'numeric',
     onkeydown: (/** @type {any} */ event) => {
       if (event.key === 'Enter') {
-        toStep();
+        showStep();
       }
     }
   });
@@ -69,33 +72,37 @@ function render({ model, el }) {
     ),
     body
   );
-  const before = h(
+  const previous = h(
     'button',
-    { type: 'button', onclick: () => turn(-1) },
+    { type: 'button', onclick: () => turnPage(-1) },
     'Previous'
   );
-  const after = h('button', { type: 'button', onclick: () => turn(1) }, 'Next');
-  const where = h('span', { class: 'llf-2 llf-small' });
+  const next = h(
+    'button',
+    { type: 'button', onclick: () => turnPage(1) },
+    'Next'
+  );
+  const range = h('span', { class: 'llf-2 llf-small' });
   el.classList.add('llf', 'llf-Examples');
-  const code = h('div');
+  const codeBox = h('div');
   el.append(
     h(
       'div',
       { class: 'llf-row' },
       h('h3', {}, 'Examples'),
-      h('label', { class: 'llf-2', for: `${own}-kind` }, 'Show'),
+      h('label', { class: 'llf-2', for: `${idPrefix}-kind` }, 'Show'),
       kinds,
-      h('label', { class: 'llf-2', for: `${own}-step` }, 'step'),
+      h('label', { class: 'llf-2', for: `${idPrefix}-step` }, 'step'),
       step,
-      h('button', { type: 'button', onclick: toStep }, 'Show examples'),
+      h('button', { type: 'button', onclick: showStep }, 'Show examples'),
       note
     ),
-    code,
+    codeBox,
     table,
-    h('div', { class: 'llf-row' }, before, after, where)
+    h('div', { class: 'llf-row' }, previous, next, range)
   );
 
-  function toStep() {
+  function showStep() {
     const wanted = Number(step.value);
     if (!step.value.trim() || !Number.isInteger(wanted) || wanted < 1) {
       setText(
@@ -108,9 +115,9 @@ function render({ model, el }) {
     model.send({ step: wanted, offset: 0 });
   }
 
-  function turn(/** @type {number} */ way) {
+  function turnPage(/** @type {number} */ direction) {
     const { query } = model.get('_page');
-    model.send({ ...query, offset: query.offset + way * PAGE_ROWS });
+    model.send({ ...query, offset: query.offset + direction * PAGE_ROWS });
   }
 
   function draw() {
@@ -139,11 +146,11 @@ function render({ model, el }) {
             row.where ??
               (model.get('_code').length ? `#${row.number + 1}` : '…')
           ),
-          h('td', { class: 'llf-num' }, written(row.last)),
+          h('td', { class: 'llf-num' }, formatLoss(row.last)),
           h(
             'td',
             { class: 'llf-num llf-2' },
-            row.seen > 1 ? written(row.first) : ''
+            row.seen > 1 ? formatLoss(row.first) : ''
           ),
           h(
             'td',
@@ -168,24 +175,24 @@ function render({ model, el }) {
       )
     );
     table.hidden = !rows.length;
-    before.disabled = query.offset <= 0;
-    after.disabled = query.offset + PAGE_ROWS >= total;
+    previous.disabled = query.offset <= 0;
+    next.disabled = query.offset + PAGE_ROWS >= total;
     setText(
-      where,
+      range,
       rows.length
         ? `${query.offset + 1} to ${query.offset + rows.length} of ${total.toLocaleString('en')}`
-        : empty(query, page.seen)
+        : emptyText(query, page.seen)
     );
-    for (const button of [before, after]) {
+    for (const button of [previous, next]) {
       button.hidden = total <= PAGE_ROWS;
     }
   }
 
-  function written(/** @type {number | null} */ loss) {
+  function formatLoss(/** @type {number | null} */ loss) {
     return loss === null ? 'NaN' : quantity(loss);
   }
 
-  function empty(/** @type {any} */ query, /** @type {number} */ seen) {
+  function emptyText(/** @type {any} */ query, /** @type {number} */ seen) {
     if (!seen) {
       return 'No example losses yet. They are recorded from the first logged step on, but not for streamed data.';
     }
@@ -197,7 +204,7 @@ function render({ model, el }) {
   const drawNote = () => setText(note, model.get('_note'));
   function drawCode() {
     const found = model.get('_code');
-    code.replaceChildren(
+    codeBox.replaceChildren(
       ...(found.length
         ? [
             codeNotice(found, 'The tokenizer needs it to show the texts.', [
@@ -215,18 +222,18 @@ function render({ model, el }) {
     );
     draw();
   }
-  const drawn = {
+  const listeners = {
     'change:_page': draw,
     'change:_note': drawNote,
     'change:_code': drawCode
   };
-  for (const [event, act] of Object.entries(drawn)) {
+  for (const [event, act] of Object.entries(listeners)) {
     model.on(event, act);
   }
   drawNote();
   drawCode();
   return () => {
-    for (const [event, act] of Object.entries(drawn)) {
+    for (const [event, act] of Object.entries(listeners)) {
       model.off(event, act);
     }
   };

@@ -1,30 +1,30 @@
 import { h, setText } from '../shared/dom.js';
-import { button, renderText, setDisabled } from './messages.js';
+import { createButton, renderText, setDisabled } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
 /**
  * @typedef {object} View Nothing of it where the columns of the data set are not known.
- * @property {string} summary how the rows are read
+ * @property {string} summary a sentence that says how the rows are read
  * @property {string[]} names
  * @property {string[][]} rows
- * @property {[string, string][]} formats name and words
- * @property {string} format the chosen one
- * @property {[string, string, boolean, string][]} roles name, words, whether it needs a column, the column
- * @property {string[]} missing words of the roles that still need a column
- * @property {boolean} applied whether the rows are read as chosen
- * @property {boolean} configured whether the config says how they are read
+ * @property {[string, string][]} formats name and label
+ * @property {string} format the selected format
+ * @property {[string, string, boolean, string][]} roles name, label, whether a column is required, the column
+ * @property {string[]} missing labels of the roles that still need a column
+ * @property {boolean} applied whether the rows are read with this selection
+ * @property {boolean} configured whether the config sets the format and the columns
  */
 
 /**
- * How the columns of the data set are read: a line, and behind it the first rows and a list for each role.
+ * Draws the assignment of columns to roles: a summary and, when expanded, the first rows and a drop-down list for each
+ * role. It lets a user read a data set whose columns fit no format.
  * @param {Context} context
  */
 export function columnMapping({ model, el }) {
-  el.classList.add('llf-Section-el');
-  const own = `llf-columns-${Math.random().toString(36).slice(2)}`;
-  const line = h('span', { role: 'status' });
-  const toggle = button(
+  const idPrefix = `llf-columns-${Math.random().toString(36).slice(2)}`;
+  const summary = h('span', { role: 'status' });
+  const toggle = createButton(
     '',
     () => {
       model.set('_expanded', !model.get('_expanded'));
@@ -32,7 +32,7 @@ export function columnMapping({ model, el }) {
     },
     'llf-link'
   );
-  toggle.setAttribute('aria-controls', own);
+  toggle.setAttribute('aria-controls', idPrefix);
   const head = h('tr', {});
   const body = h('tbody', {});
   const table = h(
@@ -45,43 +45,43 @@ export function columnMapping({ model, el }) {
     },
     h('table', { class: 'llf-Table' }, h('thead', {}, head), body)
   );
-  const lists = h('div', { class: 'llf-Columns-roles' });
-  const apply = button('Apply', () => model.send({ type: 'apply' }));
-  const reset = button(
+  const roleFields = h('div', { class: 'llf-Columns-roles' });
+  const apply = createButton('Apply', () => model.send({ type: 'apply' }));
+  const reset = createButton(
     'Detect automatically',
     () => model.send({ type: 'reset' }),
     'llf-link'
   );
-  const why = h('span', { class: 'llf-2', id: `${own}-why` });
-  apply.setAttribute('aria-describedby', why.id);
-  const inner = h(
+  const status = h('span', { class: 'llf-2', id: `${idPrefix}-why` });
+  apply.setAttribute('aria-describedby', status.id);
+  const panel = h(
     'div',
-    { id: own, class: 'llf-Columns-body' },
+    { id: idPrefix, class: 'llf-Columns-body' },
     table,
-    lists,
-    h('div', { class: 'llf-row' }, apply, reset, why)
+    roleFields,
+    h('div', { class: 'llf-row' }, apply, reset, status)
   );
   const node = h(
     'div',
     { class: 'llf-Columns' },
-    h('div', { class: 'llf-row llf-2' }, line, toggle),
-    inner
+    h('div', { class: 'llf-row llf-2' }, summary, toggle),
+    panel
   );
   el.replaceChildren(node);
   /** @type {Map<string, { field: HTMLElement, select: HTMLSelectElement, label: HTMLElement }>} */
   const fields = new Map();
 
-  /** A list that stays the same element, so that the focus stays on it. */
-  const list = (
+  /** Returns a labelled drop-down list. The same element is updated on each call, so that it keeps the focus. */
+  const selectField = (
     /** @type {string} */ key,
-    /** @type {string} */ words,
+    /** @type {string} */ caption,
     /** @type {[string, string][]} */ options,
     /** @type {string} */ value,
     /** @type {(value: string) => void} */ act
   ) => {
     let one = fields.get(key);
     if (!one) {
-      const select = h('select', { id: `${own}-${key}` });
+      const select = h('select', { id: `${idPrefix}-${key}` });
       const label = h('label', { for: select.id });
       one = {
         select,
@@ -92,7 +92,7 @@ export function columnMapping({ model, el }) {
     }
     const { select } = one;
     select.onchange = () => act(select.value);
-    setText(one.label, words);
+    setText(one.label, caption);
     const drawn = JSON.stringify(options);
     if (select.dataset.drawn !== drawn) {
       select.dataset.drawn = drawn;
@@ -115,13 +115,13 @@ export function columnMapping({ model, el }) {
     }
     const open = model.get('_expanded');
     const drawn = JSON.stringify(view.summary);
-    if (line.dataset.drawn !== drawn) {
-      line.dataset.drawn = drawn;
-      line.replaceChildren(...renderText(view.summary));
+    if (summary.dataset.drawn !== drawn) {
+      summary.dataset.drawn = drawn;
+      summary.replaceChildren(...renderText(view.summary));
     }
     toggle.textContent = open ? 'Close' : 'Change columns…';
     toggle.setAttribute('aria-expanded', String(open));
-    inner.hidden = !open;
+    panel.hidden = !open;
     const used = new Map(
       view.roles
         .filter(role => role[3])
@@ -153,11 +153,11 @@ export function columnMapping({ model, el }) {
       )
     );
     const wanted = [
-      list('format', 'Format', view.formats, view.format, format =>
+      selectField('format', 'Format', view.formats, view.format, format =>
         model.send({ type: 'format', format })
       ),
       ...view.roles.map(([role, words, needed, column]) =>
-        list(
+        selectField(
           role,
           words,
           [
@@ -171,20 +171,20 @@ export function columnMapping({ model, el }) {
         )
       )
     ];
-    for (const child of [...lists.children]) {
+    for (const child of [...roleFields.children]) {
       if (!wanted.includes(/** @type {HTMLElement} */ (child))) {
         child.remove();
       }
     }
     wanted.forEach(
       (field, place) =>
-        lists.children[place] !== field &&
-        lists.insertBefore(field, lists.children[place] ?? null)
+        roleFields.children[place] !== field &&
+        roleFields.insertBefore(field, roleFields.children[place] ?? null)
     );
     setDisabled(apply, view.missing.length > 0 || view.applied);
     reset.hidden = !view.configured;
     setText(
-      why,
+      status,
       view.missing.length
         ? `Choose a column for: ${view.missing.join(', ')}.`
         : view.applied

@@ -1,12 +1,12 @@
 import { h } from '../shared/dom.js';
-import { button, copy, drawMessages } from './messages.js';
+import { createButton, copyText, drawMessages } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
-const PAUSE_MS = 700;
+const TYPING_DELAY_MS = 700;
 
 /**
- * The configuration as YAML and as Python. What is pasted or typed as YAML, the form follows.
+ * Draws the configuration as YAML and as Python. The form takes over what is pasted or typed as YAML.
  * @param {Context} context
  */
 export function configEditor({ model, el }) {
@@ -26,14 +26,14 @@ export function configEditor({ model, el }) {
     model.set('_view', name);
     model.save_changes();
   };
-  const yamlButton = button('YAML', view('yaml'), 'llf-link');
-  const pythonButton = button('Python', view('python'), 'llf-link');
+  const yamlButton = createButton('YAML', view('yaml'), 'llf-link');
+  const pythonButton = createButton('Python', view('python'), 'llf-link');
   const shown = () =>
     model.get('_view') === 'yaml' ? area.value : model.get('_python');
-  const copyButton = button(
+  const copyButton = createButton(
     'Copy',
     async () => {
-      await copy(shown());
+      await copyText(shown());
       copyButton.textContent = 'Copied';
       setTimeout(() => (copyButton.textContent = 'Copy'), 2000);
     },
@@ -44,8 +44,8 @@ export function configEditor({ model, el }) {
     accept: '.yaml,.yml,.json',
     hidden: ''
   });
-  const open = button('Open…', () => file.click(), 'llf-link');
-  const save = button(
+  const open = createButton('Open…', () => file.click(), 'llf-link');
+  const save = createButton(
     'Save…',
     () => {
       const isYaml = model.get('_view') === 'yaml';
@@ -108,7 +108,7 @@ export function configEditor({ model, el }) {
   area.addEventListener('input', () => {
     dirty = true;
     clearTimeout(timer);
-    timer = setTimeout(send, PAUSE_MS);
+    timer = setTimeout(send, TYPING_DELAY_MS);
   });
   area.addEventListener('change', send);
   area.addEventListener('blur', () => {
@@ -138,7 +138,7 @@ export function configEditor({ model, el }) {
     note.hidden = !isYaml;
     python.textContent = model.get('_python');
     defaults.checked = model.get('_defaults');
-    // what is being written stays as it is; so does a text that the form could not follow
+    // do not overwrite text that is being edited, nor an invalid text, so that it can be corrected
     if (!dirty && document.activeElement !== area) {
       area.value = model.get('_invalid_text') || model.get('_yaml');
     }

@@ -1,6 +1,11 @@
 import { h } from '../shared/dom.js';
-import { button, drawMessages, renderText, setDisabled } from './messages.js';
-import { upload, UPLOADED } from './upload.js';
+import {
+  createButton,
+  drawMessages,
+  renderText,
+  setDisabled
+} from './messages.js';
+import { upload, ACCEPTED_TYPES } from './upload.js';
 
 /** @import { Model } from '../shared/model' */
 /** @import { Message } from './messages.js' */
@@ -16,25 +21,25 @@ import { upload, UPLOADED } from './upload.js';
  * @property {string} text
  * @property {string} placeholder
  * @property {[string, string][]} choices value and label
- * @property {string[]} suggestions proposals for a text field
- * @property {string} group heading above the field, where it changes
- * @property {boolean} wide no column for a unit
- * @property {boolean} long a name or path, which takes a whole row
- * @property {boolean} upload whether a file of this computer can be its value
+ * @property {string[]} suggestions for a text field
+ * @property {string} group heading above the field
+ * @property {boolean} wide whether the control also takes the column of the unit
+ * @property {boolean} long whether the field takes a whole row, for a name or path
+ * @property {boolean} upload whether the field has an *Upload…* button
  * @property {boolean} changed
  * @property {Message[]} messages
  */
 
 let serial = 0;
-const SHORT = 11; // letters that fit into the box of a number
+const MAX_NUMBER_LENGTH = 11; // characters that fit into the box of a number
 
-/** One field: label, control, unit, help, and the messages below. Updated in place, so focus stays where it is. */
+/** One field: label, control, unit, help, and the messages below. It is updated in place, so it keeps the focus. */
 export class Field {
   /**
    * @param {Row} row
    * @param {(key: string, text: string) => void} onEdit
    * @param {(key: string, message: number, fix: number) => void} onFix
-   * @param {Model} model sends an upload's pieces
+   * @param {Model} model sends the pieces of an upload
    */
   constructor(row, onEdit, onFix, model) {
     this.key = row.key;
@@ -65,7 +70,7 @@ export class Field {
     });
   }
 
-  /** @param {Row} row @param {string} id */
+  /** Creates the control that fits the kind of the field. @param {Row} row @param {string} id */
   makeControl(row, id) {
     const common = { id, 'data-llf-key': row.key };
     if (row.kind === 'choice') {
@@ -88,16 +93,16 @@ export class Field {
     });
   }
 
-  /** A button that takes a file of this computer. @param {Row} row @param {Model} model */
+  /** Adds the *Upload…* button. @param {Row} row @param {Model} model */
   addUpload(row, model) {
     const file = h('input', {
       type: 'file',
-      accept: UPLOADED,
+      accept: ACCEPTED_TYPES,
       hidden: '',
       tabindex: '-1',
       'aria-hidden': 'true'
     });
-    const choose = button('Upload…', () => file.click());
+    const choose = createButton('Upload…', () => file.click());
     choose.setAttribute('aria-label', `Upload a file for ${row.label}`);
     choose.title =
       'JSON, JSONL, CSV, TSV, text, Parquet or Arrow; it is saved in the folder of the notebook';
@@ -116,6 +121,7 @@ export class Field {
     this.control.after(choose, file);
   }
 
+  /** Creates the layout of a check box. */
   checkNode() {
     this.label.prepend(this.control);
     return h(
@@ -125,7 +131,7 @@ export class Field {
     );
   }
 
-  /** @param {Row} row */
+  /** Creates the layout of all other kinds. @param {Row} row */
   fieldNode(row) {
     const classes = ['llf-Field'];
     if (row.wide) {
@@ -155,16 +161,16 @@ export class Field {
     return node;
   }
 
-  /** @returns {string} */
+  /** Returns the value as text; that of a check box is `true` or `false`. @returns {string} */
   value() {
     return this.kind === 'check'
       ? String(/** @type {HTMLInputElement} */ (this.control).checked)
       : this.control.value;
   }
 
-  /** @param {Row} row @param {boolean} explain */
+  /** Shows the kernel's state of the field. @param {Row} row @param {boolean} explain whether to show the help */
   update(row, explain) {
-    this.fill(row);
+    this.setValue(row);
     const worst = ['error', 'warning'].find(level =>
       row.messages.some(message => message.level === level)
     );
@@ -189,8 +195,8 @@ export class Field {
     }
   }
 
-  /** Takes the kernel's value, unless the user is in the middle of another one. @param {Row} row */
-  fill(row) {
+  /** Shows the kernel's value, unless the user is typing another one. @param {Row} row */
+  setValue(row) {
     const control = this.control;
     if (this.kind === 'choice') {
       const known = row.choices.some(([value]) => value === row.text);
@@ -211,7 +217,7 @@ export class Field {
       /** @type {HTMLInputElement} */ (control).placeholder = row.placeholder;
       this.node.classList.toggle(
         'has-long-unset',
-        this.kind === 'number' && row.placeholder.length > SHORT
+        this.kind === 'number' && row.placeholder.length > MAX_NUMBER_LENGTH
       );
     }
     const typing =

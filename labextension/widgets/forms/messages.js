@@ -1,16 +1,17 @@
-// Buttons, copying and the level messages of the form.
+// Buttons, copying, and the error, warning and note messages of the form.
 
 import { h } from '../shared/dom.js';
 
 /** @import { Model } from '../shared/model' */
 
 /**
+ * Creates a button that `setDisabled` can disable.
  * @param {string} label
  * @param {() => void} act
  * @param {string} [className]
  * @returns {HTMLButtonElement}
  */
-export function button(label, act, className) {
+export function createButton(label, act, className) {
   const node = h('button', { type: 'button', class: className }, label);
   node.addEventListener(
     'click',
@@ -20,18 +21,18 @@ export function button(label, act, className) {
 }
 
 /**
- * Turns a button off or on. One that is off keeps the focus, which `disabled` would throw back to the page's beginning.
- * @param {HTMLButtonElement} node made by `button`
- * @param {boolean} off
+ * Disables or enables a button by `aria-disabled`, so that it keeps the focus; the attribute `disabled` would lose it.
+ * @param {HTMLButtonElement} node made by `createButton`
+ * @param {boolean} disabled
  */
-export function setDisabled(node, off) {
-  if ((node.getAttribute('aria-disabled') === 'true') !== off) {
-    node.setAttribute('aria-disabled', String(off));
+export function setDisabled(node, disabled) {
+  if ((node.getAttribute('aria-disabled') === 'true') !== disabled) {
+    node.setAttribute('aria-disabled', String(disabled));
   }
 }
 
 /**
- * A sentence whose `backticked` parts are code.
+ * Returns a sentence as nodes, with the parts in backticks as code.
  * @param {string} text
  * @returns {Node[]}
  */
@@ -46,25 +47,25 @@ export function renderText(text) {
 const SLOW_KERNEL_MS = 2000;
 
 /**
- * The time between a click on a button that starts something and the kernel's `answered`.
+ * Tracks the time between a click on a Start button and the kernel's message `done`, so that the button can show it.
  * @param {Model} model
- * @param {() => void} draw called when it begins, when the kernel is slow, and when it ends
+ * @param {() => void} draw called when the wait begins, when the kernel is slow, and when the wait ends
  */
 export function pendingStart(model, draw) {
   const state = { waiting: false, slow: false };
   let timer = 0;
-  const over = () => {
+  const finish = () => {
     clearTimeout(timer);
     state.waiting = state.slow = false;
     draw();
   };
   const onMessage = (/** @type {any} */ content) =>
-    content.type === 'done' && over();
+    content.type === 'done' && finish();
   model.on('msg:custom', onMessage);
-  model.on('comm_live_update', over);
+  model.on('comm_live_update', finish);
   return {
     state,
-    /** What stands beside the button meanwhile. */
+    /** The text beside the button during the wait. */
     text: () =>
       state.slow
         ? 'The kernel is running a cell. The run starts when the cell finishes.'
@@ -81,13 +82,13 @@ export function pendingStart(model, draw) {
     dispose: () => {
       clearTimeout(timer);
       model.off('msg:custom', onMessage);
-      model.off('comm_live_update', over);
+      model.off('comm_live_update', finish);
     }
   };
 }
 
-/** @param {string} text */
-export async function copy(text) {
+/** Copies a text to the clipboard, also on pages without a clipboard API (plain http). @param {string} text */
+export async function copyText(text) {
   if (navigator.clipboard && window.isSecureContext) {
     await navigator.clipboard.writeText(text);
     return;
@@ -105,7 +106,7 @@ export async function copy(text) {
  */
 
 /**
- * Draws messages into `el`, and only what changed, so that a screen reader hears each one once.
+ * Draws messages into `el` if they have changed, so that a screen reader announces each one only once.
  * @param {HTMLElement} el
  * @param {Message[]} messages
  * @param {(message: number, fix: number) => void} onFix
@@ -118,19 +119,19 @@ export function drawMessages(el, messages, onFix) {
   el.dataset.drawn = drawn;
   el.replaceChildren(
     ...messages.map((message, index) => {
-      const word = message.level[0].toUpperCase() + message.level.slice(1);
+      const levelText = message.level[0].toUpperCase() + message.level.slice(1);
       const body = h('div', {}, ...renderText(message.text));
       const fixes = message.fixes.map((label, fix) =>
-        button(label, () => onFix(index, fix))
+        createButton(label, () => onFix(index, fix))
       );
       if (message.copy) {
         const label = 'Copy the command';
-        const again = button(label, async () => {
-          await copy(message.copy ?? '');
-          again.textContent = 'Copied';
-          setTimeout(() => (again.textContent = label), 2000);
+        const copyButton = createButton(label, async () => {
+          await copyText(message.copy ?? '');
+          copyButton.textContent = 'Copied';
+          setTimeout(() => (copyButton.textContent = label), 2000);
         });
-        fixes.push(again);
+        fixes.push(copyButton);
       }
       if (fixes.length) {
         body.append(h('div', { class: 'llf-Message-fix' }, ...fixes));
@@ -142,7 +143,7 @@ export function drawMessages(el, messages, onFix) {
       return h(
         'div',
         { class: `llf-Message ${style}`, role },
-        h('b', {}, word),
+        h('b', {}, levelText),
         body
       );
     })

@@ -1,10 +1,10 @@
 import { h } from '../shared/dom.js';
-import { button } from './messages.js';
+import { createButton } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
 /**
- * What the form starts from, what differs from it, and the switch that explains each field.
+ * Draws the presets and earlier runs that a form can start from, the number of changes, and the switch for the help.
  * @param {Context} context
  */
 export function presetSelector({ model, el }) {
@@ -13,7 +13,7 @@ export function presetSelector({ model, el }) {
     role: 'group',
     'aria-label': 'Start from'
   });
-  // the form's own heading, which those of its sections stand below
+  // the heading of the form, one level above the headings of its sections
   el.replaceChildren(h('h2', { class: 'llf-sr' }, 'New run'), row);
   const explain = h('input', { type: 'checkbox' });
   explain.addEventListener('change', () => {
@@ -29,7 +29,9 @@ export function presetSelector({ model, el }) {
   const buttons = new Map(
     /** @type {[string, string, string][]} */ (model.get('_presets')).map(
       ([name, label, help]) => {
-        const node = button(label, () => model.send({ type: 'preset', name }));
+        const node = createButton(label, () =>
+          model.send({ type: 'preset', name })
+        );
         node.title = help;
         return [name, node];
       }
@@ -43,7 +45,9 @@ export function presetSelector({ model, el }) {
     'change',
     () => runs.value && model.send({ type: 'run', id: runs.value })
   );
-  const earlier = button('Earlier run…', () => model.send({ type: 'runs' }));
+  const earlier = createButton('Earlier run…', () =>
+    model.send({ type: 'runs' })
+  );
   const changes = h('span', {
     class: 'llf-2 llf-Studio-changes',
     role: 'status'
@@ -66,7 +70,7 @@ export function presetSelector({ model, el }) {
     }
     const count = model.get('_changes');
     const name = model.get('_label');
-    const undo = button(
+    const undo = createButton(
       'Undo changes',
       () => model.send({ type: 'reset' }),
       'llf-link'
@@ -87,7 +91,7 @@ export function presetSelector({ model, el }) {
           : [])
       );
     } else {
-      // of a cell's config or an earlier run: nothing was changed that could be undone
+      // a cell's config or an earlier run: there is no preset to return to
       changes.replaceChildren(
         ...(count
           ? [

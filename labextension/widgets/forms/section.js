@@ -1,19 +1,18 @@
 import { h } from '../shared/dom.js';
 import { Field } from './field.js';
-import { button } from './messages.js';
+import { createButton } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 /** @import { Row } from './field.js' */
 
 /**
- * A section of the form: its name and facts on the left, its fields beside them.
+ * Draws a section of the form: name and facts on the left, the fields beside them.
  * @param {Context} context
  */
 export function formSection({ model, el }) {
-  el.classList.add('llf-Section-el');
   const heading = h('h3', {}, model.get('_title'));
   const facts = h('div', { class: 'llf-Section-facts' });
-  const more = button(
+  const more = createButton(
     '',
     () => {
       model.set('_expanded', !model.get('_expanded'));
@@ -108,7 +107,8 @@ export function formSection({ model, el }) {
 }
 
 /**
- * Puts `wanted` into `grid` in order and moves nothing that is in place: a moved input would lose the focus.
+ * Puts the elements of `wanted` into `grid` in their order, and leaves those in place that are there already, because
+ * an input that is moved loses the focus.
  * @param {HTMLElement} grid
  * @param {HTMLElement[]} wanted
  */

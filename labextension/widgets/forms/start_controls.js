@@ -1,6 +1,6 @@
 import { h, reveal, setText } from '../shared/dom.js';
 import {
-  button,
+  createButton,
   drawMessages,
   renderText,
   pendingStart,
@@ -9,24 +9,26 @@ import {
 
 /** @import { Context } from '../shared/model' */
 
-const LOST = {
+const KERNEL_LOST = {
   level: 'error',
   text: 'The kernel of this form has shut down. Started runs are not affected. Run this cell again.',
   fixes: []
 };
 
 /**
- * Start, the queue, the run's name, and the sentence that says why Start is off or what it will do.
+ * Draws Start, *Add to queue*, the run's name, and the sentence that says why Start is disabled or what it will do.
  * @param {Context} context
  */
 export function startControls({ model, el }) {
   let alive = true;
-  const start = button(
+  const start = createButton(
     'Start',
     () => pending.send({ type: 'start' }),
     'llf-primary'
   );
-  const queue = button('Add to queue', () => pending.send({ type: 'queue' }));
+  const queue = createButton('Add to queue', () =>
+    pending.send({ type: 'queue' })
+  );
   queue.title = 'Starts when no other run is active on this machine';
   const name = h('input', {
     type: 'text',
@@ -38,13 +40,13 @@ export function startControls({ model, el }) {
     model.save_changes();
   });
   const label = h('label', { class: 'llf-2' }, 'Name');
-  const why = h('p', {
+  const status = h('p', {
     id: `llf-why-${Math.random().toString(36).slice(2)}`,
     role: 'status'
   });
   const messages = h('div', { class: 'llf-Start-messages' });
   for (const node of [start, queue]) {
-    node.setAttribute('aria-describedby', why.id);
+    node.setAttribute('aria-describedby', status.id);
   }
   el.replaceChildren(
     h(
@@ -53,7 +55,7 @@ export function startControls({ model, el }) {
       h('span', { class: 'llf-Start-buttons' }, start, queue),
       label,
       name,
-      why,
+      status,
       messages
     )
   );
@@ -76,7 +78,7 @@ export function startControls({ model, el }) {
           .map((/** @type {{ text: string, key?: string }} */ part) =>
             part.key
               ? [
-                  button(
+                  createButton(
                     part.text,
                     () => model.send({ type: 'focus_field', key: part.key }),
                     'llf-link'
@@ -84,13 +86,13 @@ export function startControls({ model, el }) {
                 ]
               : renderText(part.text)
           );
-    why.replaceChildren(...parts.flat());
-    const list = alive ? model.get('_messages') : [LOST];
+    status.replaceChildren(...parts.flat());
+    const list = alive ? model.get('_messages') : [KERNEL_LOST];
     drawMessages(messages, list, (message, fix) =>
       model.send({ type: 'fix', message, fix })
     );
   };
-  const lost = () => {
+  const onKernelLost = () => {
     alive = false;
     draw();
   };
@@ -99,13 +101,13 @@ export function startControls({ model, el }) {
     content.type === 'reveal' &&
     reveal(() => el.closest('.llf-Studio')?.querySelector(`.${content.part}`));
   model.on('change', draw);
-  model.on('comm_live_update', lost);
+  model.on('comm_live_update', onKernelLost);
   model.on('msg:custom', onMessage);
   draw();
   return () => {
     pending.dispose();
     model.off('msg:custom', onMessage);
     model.off('change', draw);
-    model.off('comm_live_update', lost);
+    model.off('comm_live_update', onKernelLost);
   };
 }

@@ -1,6 +1,6 @@
 import { h, setText } from '../shared/dom.js';
 import {
-  button,
+  createButton,
   drawMessages,
   renderText,
   pendingStart,
@@ -9,7 +9,7 @@ import {
 
 /** @import { Context } from '../shared/model' */
 
-const SWEEP_PAUSE_MS = 300;
+const TYPING_DELAY_MS = 300;
 
 /**
  * @typedef {{ key: string, label: string, text: string, hint: string }} Varied
@@ -17,14 +17,14 @@ const SWEEP_PAUSE_MS = 300;
  */
 
 /**
- * A sweep: a small table of fields and their values, how many runs they make, and the button that starts them.
+ * Draws the form of a sweep: a table of fields and values, the number of runs, and the button that starts them.
  * @param {Context} context
  */
 export function sweepForm({ model, el }) {
-  const own = `llf-sweep-${Math.random().toString(36).slice(2)}`;
+  const idPrefix = `llf-sweep-${Math.random().toString(36).slice(2)}`;
   let alive = true;
-  let focus = -1;
-  const toggle = button(
+  let focusRow = -1;
+  const toggle = createButton(
     'Sweep over several values…',
     () => {
       model.set('_expanded', !model.get('_expanded'));
@@ -32,7 +32,7 @@ export function sweepForm({ model, el }) {
     },
     'llf-link'
   );
-  toggle.setAttribute('aria-controls', own);
+  toggle.setAttribute('aria-controls', idPrefix);
   const body = h('tbody', {});
   const table = h(
     'table',
@@ -50,38 +50,38 @@ export function sweepForm({ model, el }) {
     ),
     body
   );
-  const add = button(
+  const add = createButton(
     'Combine with another field',
     () => {
-      focus = model.get('_rows').length;
+      focusRow = model.get('_rows').length;
       model.send({ type: 'add' });
     },
     'llf-link'
   );
-  const start = button(
+  const start = createButton(
     'Start',
     () => pending.send({ type: 'start', runs: model.get('_runs') }),
     'llf-primary'
   );
-  const why = h('p', { id: `${own}-why`, role: 'status' });
-  start.setAttribute('aria-describedby', why.id);
-  const again = button(
+  const status = h('p', { id: `${idPrefix}-why`, role: 'status' });
+  start.setAttribute('aria-describedby', status.id);
+  const again = createButton(
     'Start another sweep',
     () => model.send({ type: 'again' }),
     'llf-link'
   );
   const messages = h('div', { class: 'llf-Start-messages' });
-  const inner = h(
+  const panel = h(
     'div',
-    { id: own, class: 'llf-Sweep-body' },
+    { id: idPrefix, class: 'llf-Sweep-body' },
     table,
     h('div', {}, add),
     h('div', { class: 'llf-row' }, start),
-    h('div', {}, why, again),
+    h('div', {}, status, again),
     messages
   );
   el.replaceChildren(
-    h('section', { class: 'llf-Sweep', 'aria-label': 'Sweep' }, toggle, inner)
+    h('section', { class: 'llf-Sweep', 'aria-label': 'Sweep' }, toggle, panel)
   );
   /** @type {VariedRow[]} */
   const rows = [];
@@ -89,7 +89,7 @@ export function sweepForm({ model, el }) {
   const draw = () => {
     const open = model.get('_expanded');
     toggle.setAttribute('aria-expanded', String(open));
-    inner.hidden = !open;
+    panel.hidden = !open;
     if (!open) {
       return;
     }
@@ -101,7 +101,7 @@ export function sweepForm({ model, el }) {
     while (rows.length < varied.length) {
       rows.push(
         new VariedRow(
-          `${own}-${rows.length}`,
+          `${idPrefix}-${rows.length}`,
           rows.length,
           content => model.send(content),
           () => add.focus()
@@ -114,9 +114,9 @@ export function sweepForm({ model, el }) {
     varied.forEach((row, index) =>
       rows[index].update(row, model.get('_choices'), keys)
     );
-    if (focus >= 0 && rows[focus]) {
-      rows[focus].field.focus();
-      focus = -1;
+    if (focusRow >= 0 && rows[focusRow]) {
+      rows[focusRow].field.focus();
+      focusRow = -1;
     }
     const count = model.get('_runs');
     const waiting = pending.state.waiting;
@@ -126,31 +126,36 @@ export function sweepForm({ model, el }) {
         ? `Start ${count} run${count > 1 ? 's' : ''}`
         : 'Start';
     setDisabled(start, waiting || !alive || !model.get('_ready'));
-    setText(why, waiting ? pending.text() : model.get('_sentence'));
+    setText(status, waiting ? pending.text() : model.get('_sentence'));
     again.hidden = !model.get('_again');
     drawMessages(messages, model.get('_messages'), (message, fix) =>
       model.send({ type: 'fix', message, fix })
     );
   };
-  const lost = () => {
+  const onKernelLost = () => {
     alive = false;
     draw();
   };
   const pending = pendingStart(model, draw);
   model.on('change', draw);
-  model.on('comm_live_update', lost);
+  model.on('comm_live_update', onKernelLost);
   draw();
   return () => {
     pending.dispose();
     model.off('change', draw);
-    model.off('comm_live_update', lost);
+    model.off('comm_live_update', onKernelLost);
   };
 }
 
-/** A field and its values. Updated in place, so focus and what is being typed stay. */
+/** One row: a field and its values. It is updated in place, so focus and input are kept. */
 class VariedRow {
-  /** @param {string} id @param {number} index @param {(content: object) => void} send @param {() => void} leave */
-  constructor(id, index, send, leave) {
+  /**
+   * @param {string} id
+   * @param {number} index
+   * @param {(content: object) => void} send sends a message to the kernel
+   * @param {() => void} onRemove
+   */
+  constructor(id, index, send, onRemove) {
     this.key = '';
     this.sent = '';
     let timer = 0;
@@ -164,15 +169,15 @@ class VariedRow {
       'aria-describedby': `${id}-hint`
     });
     this.hint = h('div', { class: 'llf-2 llf-small', id: `${id}-hint` });
-    this.remove = button(
+    this.remove = createButton(
       'Remove',
       () => {
         send({ type: 'remove', row: index });
-        leave();
+        onRemove();
       },
       'llf-link'
     );
-    const tell = () => {
+    const sendValues = () => {
       clearTimeout(timer);
       if (this.values.value === this.sent) {
         return;
@@ -182,11 +187,11 @@ class VariedRow {
     };
     this.values.addEventListener('input', () => {
       clearTimeout(timer);
-      timer = setTimeout(tell, SWEEP_PAUSE_MS);
+      timer = setTimeout(sendValues, TYPING_DELAY_MS);
     });
-    this.values.addEventListener('change', tell);
+    this.values.addEventListener('change', sendValues);
     this.field.addEventListener('change', () => {
-      tell();
+      sendValues();
       send({ type: 'field', row: index, key: this.field.value });
     });
     this.node = h(
@@ -198,7 +203,7 @@ class VariedRow {
     );
   }
 
-  /** @param {Varied} row @param {Offered} offered @param {string[]} taken keys that have a row */
+  /** Shows the kernel's state of the row. @param {Varied} row @param {Offered} offered @param {string[]} taken keys of all rows */
   update(row, offered, taken) {
     const groups = offered.map(([title, pairs]) => [
       title,

@@ -1,5 +1,5 @@
 import { h, setText } from '../shared/dom.js';
-import { button } from './messages.js';
+import { createButton } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -9,11 +9,11 @@ import { button } from './messages.js';
  */
 
 /**
- * The runs of a sweep: a line each, drawn in place, so that the focus stays on its button.
+ * Draws the runs of a sweep, one row each. Rows are updated in place, so that a focused button keeps the focus.
  * @param {Context} context
  */
 export function sweepRunTable({ model, el }) {
-  const stop = button('Stop sweep', () => model.send({ type: 'stop' }));
+  const stop = createButton('Stop sweep', () => model.send({ type: 'stop' }));
   stop.title =
     'Stops the current run with a checkpoint and removes the others from the queue. Resume starts them.';
   const count = h('span', { class: 'llf-2', role: 'status' });
@@ -65,7 +65,7 @@ export function sweepRunTable({ model, el }) {
     );
     const lines = view.rows.map(row => {
       if (!buttons.has(row.id)) {
-        const node = button(
+        const node = createButton(
           'Monitor',
           () => model.send({ type: 'monitor', id: row.id }),
           'llf-link'

@@ -1,35 +1,36 @@
-// A file of the reader's computer, sent to the kernel piece by piece.
+// Uploads a file to the kernel in pieces.
 
 /** @import { Model } from '../shared/model' */
 
-const PIECE = 1 << 20; // bytes; a Jupyter server takes 10 MB a message
-export const UPLOADED =
+const PIECE_BYTES = 1 << 20; // bytes; a Jupyter server accepts messages of up to 10 MB
+export const ACCEPTED_TYPES =
   '.json,.jsonl,.csv,.tsv,.txt,.parquet,.arrow,.gz,.bz2,.xz,.zst';
 
 /**
- * Sends a file; the kernel answers each piece before the next one is sent. Ends when the kernel has all of it or took none.
- * @param {Model} model of the widget whose kernel side takes the messages
- * @param {string} key the field that the file is for
+ * Sends a file in pieces, each after the kernel has answered the one before, so that a large file does not fill the
+ * connection. Resolves when the kernel has the whole file or has refused it.
+ * @param {Model} model the widget whose kernel side receives the file
+ * @param {string} key field of the form
  * @param {File} file
- * @param {(text: string) => void} tell how far it is
+ * @param {(text: string) => void} onProgress called with a percentage
  */
-export async function upload(model, key, file, tell) {
+export async function upload(model, key, file, onProgress) {
   const id = Math.random().toString(36).slice(2);
   let offset = 0;
   for (;;) {
-    tell(
-      file.size > PIECE
+    onProgress(
+      file.size > PIECE_BYTES
         ? `${Math.floor((100 * offset) / file.size)} %`
         : 'Uploading…'
     );
-    const piece = await file.slice(offset, offset + PIECE).arrayBuffer();
-    const answered = answer(model, id);
+    const piece = await file.slice(offset, offset + PIECE_BYTES).arrayBuffer();
+    const reply = waitForReply(model, id);
     model.send(
       { type: 'upload', id, key, name: file.name, total: file.size, offset },
       undefined,
       [piece]
     );
-    const { received, done } = await answered;
+    const { received, done } = await reply;
     if (done) {
       return;
     }
@@ -37,8 +38,8 @@ export async function upload(model, key, file, tell) {
   }
 }
 
-/** @param {Model} model @param {string} id @returns {Promise<{ received: number, done: boolean }>} */
-function answer(model, id) {
+/** Waits for the kernel's reply to a piece. @param {Model} model @param {string} id @returns {Promise<{ received: number, done: boolean }>} */
+function waitForReply(model, id) {
   return new Promise(resolve => {
     const end = (/** @type {any} */ content) => {
       model.off('msg:custom', onMessage);

@@ -1,4 +1,4 @@
-// The form: one bundle for all its components; `_component` of the widget says which of them it is.
+// Entry point of the form: one bundle for all its components. The trait `_component` says which one a widget draws.
 
 import '../shared/llf.css';
 import './forms.css';
@@ -26,7 +26,7 @@ const COMPONENTS = {
   config_editor: configEditor
 };
 
-/** @param {Context} context */
+/** Draws the component of a widget. @param {Context} context */
 function render(context) {
   return COMPONENTS[context.model.get('_component')](context);
 }

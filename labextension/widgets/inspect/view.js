@@ -1,4 +1,4 @@
-// What the loss sees: totals, lengths, records to look at, tokens, packed rows.
+// The prepared data: totals, lengths, unusual records, tokens of one example, packed rows.
 
 import '../shared/llf.css';
 import './inspect.css';
@@ -15,14 +15,14 @@ import {
 const NUMBER = new Intl.NumberFormat('en');
 const SVG = 'http://www.w3.org/2000/svg';
 /** @type {Record<string, string>} */
-const STATES = { prompt: '', trained: 'tr', cut: 'cu' };
+const TOKEN_CLASSES = { prompt: '', trained: 'tr', cut: 'cu' };
 /** @type {Record<string, string>} */
-const MASKS = {
+const TOKEN_ROLES = {
   prompt: 'not in the loss',
   trained: 'in the loss',
   cut: 'truncated'
 };
-const KINDS = {
+const RECORD_KINDS = {
   all: 'all',
   dropped: 'dropped',
   cut: 'truncated',
@@ -32,18 +32,18 @@ const KINDS = {
   unanswered: 'without a response',
   longest: 'longest'
 };
-const ASIDE = ['unanswered', 'longest'];
+const NOT_IN_TOTAL = ['unanswered', 'longest'];
 const HINT =
   'Hover over a token or use the arrow keys to see its id, position and role.';
-const HEAD = 160; // tokens of a turn that are shown at once, at its beginning and at its end
+const LONG_TURN = 160; // tokens shown at the beginning and at the end of a long turn
 
 /**
- * An SVG element; strings become text nodes.
+ * Creates an SVG element; strings become text nodes.
  * @param {string} tag
  * @param {Record<string, string | number>} attributes
  * @param {...(Node | string)} children
  */
-function s(tag, attributes, ...children) {
+function svg(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) {
     element.setAttribute(name, String(value));
@@ -52,34 +52,35 @@ function s(tag, attributes, ...children) {
   return element;
 }
 
-/** A button that looks like a link. */
-function link(
+/** Creates a button that looks like a link. */
+function linkButton(
   /** @type {string} */ label,
-  /** @type {() => void} */ act,
+  /** @type {() => void} */ onClick,
   /** @type {Record<string, any>} */ more = {}
 ) {
   return h(
     'button',
-    { type: 'button', class: 'llf-link', onclick: act, ...more },
+    { type: 'button', class: 'llf-link', onclick: onClick, ...more },
     label
   );
 }
 
-/** A data set's name without its suffix. */
-function short(/** @type {string} */ name) {
+/** Returns the name of a data set without its file extension. */
+function withoutSuffix(/** @type {string} */ name) {
   return name.replace(
     /\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|bz2|xz|zst))?$/,
     ''
   );
 }
 
-function share(/** @type {number} */ part, /** @type {number} */ whole) {
+/** Formats a part of a whole as a percentage. */
+function percent(/** @type {number} */ part, /** @type {number} */ whole) {
   return `${whole ? Math.round((100 * part) / whole) : 0} %`;
 }
 
 /** @typedef {{class?: string, label?: string, text?: number[], row?: (place: number) => Record<string, string | null>}} TableLook `text` are the columns that hold no numbers */
 
-/** @param {string[]} heads @param {(string | Node)[][]} rows @param {TableLook} [look] */
+/** Creates a table. @param {string[]} heads @param {(string | Node)[][]} rows @param {TableLook} [look] */
 function table(heads, rows, look = {}) {
   const cell =
     (/** @type {'td' | 'th'} */ tag) =>
@@ -107,7 +108,8 @@ function table(heads, rows, look = {}) {
   );
 }
 
-function totals(/** @type {any} */ overview) {
+/** Draws the counts of each data set: records, tokens, and tokens in the loss. */
+function totalsSection(/** @type {any} */ overview) {
   const keys = [
     'records',
     'examples',
@@ -130,20 +132,20 @@ function totals(/** @type {any} */ overview) {
     ]);
   }
   const rows = sets.map(row => [
-    h('span', { class: 'llf-ellipsis', title: row[0] }, short(row[0])),
+    h('span', { class: 'llf-ellipsis', title: row[0] }, withoutSuffix(row[0])),
     ...row.slice(1).map(NUMBER.format),
-    share(row[6], row[5])
+    percent(row[6], row[5])
   ]);
-  const held = overview.held_out
+  const evaluation = overview.held_out
     ? `, ${NUMBER.format(overview.held_out)} of them held out`
     : '';
   const streamed = overview.streamed
     ? ` Streamed: the first ${NUMBER.format(overview.streamed)} records of each set are shown.`
     : '';
-  const how = overview.cached
+  const preparation = overview.cached
     ? 'loaded from the cache'
     : `prepared in ${overview.seconds.toFixed(1)} s`;
-  const copies = overview.copies
+  const duplicates = overview.copies
     ? [
         h(
           'p',
@@ -177,18 +179,18 @@ function totals(/** @type {any} */ overview) {
         })
       }
     ),
-    ...copies,
+    ...duplicates,
     h(
       'p',
       { class: 'llf-2 llf-small llf-Inspect-note' },
       `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
-        `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${held}, ${how}.${streamed}`
+        `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${evaluation}, ${preparation}.${streamed}`
     )
   );
 }
 
-/** How rows are read, and drop-downs that correct it, for sets that have no entry in dataset_info.json. */
-function reading(
+/** Draws how rows are read, with drop-down lists that correct it, for data sets without an entry in dataset_info.json. */
+function formatSection(
   /** @type {any} */ found,
   /** @type {(changes: any) => void} */ change,
   /** @type {boolean} */ open
@@ -209,11 +211,11 @@ function reading(
     /** @type {Record<string, string>} */ columns
   ) => {
     const chosen = { ...columns };
-    const choose = (
+    const selectField = (
       /** @type {string} */ label,
       /** @type {string[]} */ options,
       /** @type {string} */ now,
-      /** @type {(value: string) => void} */ act
+      /** @type {(value: string) => void} */ onSelect
     ) =>
       h(
         'label',
@@ -221,7 +223,9 @@ function reading(
         h('span', { class: 'llf-2' }, label),
         h(
           'select',
-          { onchange: (/** @type {any} */ event) => act(event.target.value) },
+          {
+            onchange: (/** @type {any} */ event) => onSelect(event.target.value)
+          },
           ...options.map(option =>
             h(
               'option',
@@ -232,11 +236,11 @@ function reading(
         )
       );
     body.replaceChildren(
-      choose('format', Object.keys(found.roles), format, value =>
+      selectField('format', Object.keys(found.roles), format, value =>
         draw(value, value === first.format ? first.columns : {})
       ),
       ...found.roles[format].map((/** @type {string} */ role) =>
-        choose(role, ['', ...names], chosen[role] ?? '', value => {
+        selectField(role, ['', ...names], chosen[role] ?? '', value => {
           if (value) {
             chosen[role] = value;
           } else {
@@ -253,7 +257,7 @@ function reading(
         },
         'Apply'
       ),
-      link('Detect automatically', () =>
+      linkButton('Detect automatically', () =>
         change({ dataset_format: null, dataset_columns: null })
       )
     );
@@ -261,13 +265,13 @@ function reading(
   const known =
     first.format in found.roles ? first.format : Object.keys(found.roles)[0];
   draw(known, known === first.format ? first.columns : {});
-  const fits = first.error
+  const matches = first.error
     ? 'no format matches'
     : `${first.format}, ${Math.round(100 * first.fits)} % of the first rows match`;
   return h(
     'details',
     { class: 'llf-Inspect-note', open },
-    h('summary', {}, `Data format: ${fits}`),
+    h('summary', {}, `Data format: ${matches}`),
     h(
       'p',
       { class: 'llf-2 llf-small' },
@@ -277,9 +281,9 @@ function reading(
   );
 }
 
-/** Bars of the lengths with the cutoff, and what other cutoffs cost. */
-function lengths(
-  /** @type {any} */ found,
+/** Draws a histogram of the lengths with the cutoff, and a table of what other cutoffs would truncate. */
+function lengthsSection(
+  /** @type {any} */ data,
   /** @type {(changes: any) => void} */ change
 ) {
   const section = h(
@@ -287,31 +291,31 @@ function lengths(
     { 'aria-label': 'Lengths', class: 'at-lengths' },
     h('h3', {}, 'Lengths and cutoff_len')
   );
-  if (!found.edges) {
+  if (!data.edges) {
     return section;
   }
   const [left, right, top, base] = [40, 642, 26, 116];
-  const most = Math.max(...found.counts, 1);
-  const last = found.edges[found.edges.length - 1];
+  const highest = Math.max(...data.counts, 1);
+  const last = data.edges[data.edges.length - 1];
   const x = (/** @type {number} */ tokens) =>
     left + ((right - left) * Math.min(tokens, last)) / last;
-  const picture = s(
+  const picture = svg(
     'svg',
     {
       class: 'llf-Figure',
       viewBox: '0 0 650 136',
       role: 'img',
-      'aria-label': `Lengths of examples: median ${found.median} tokens; ${found.longer} exceed the cutoff of ${found.cutoff}`
+      'aria-label': `Lengths of examples: median ${data.median} tokens; ${data.longer} exceed the cutoff of ${data.cutoff}`
     },
-    s('text', { x: 0, y: 10 }, 'examples')
+    svg('text', { x: 0, y: 10 }, 'examples')
   );
-  found.counts.forEach(
+  data.counts.forEach(
     (/** @type {number} */ count, /** @type {number} */ place) => {
-      const height = ((base - top) * count) / most;
-      const cut = found.edges[place] >= found.cutoff ? ' is-cut' : '';
-      const [from, to] = [x(found.edges[place]), x(found.edges[place + 1])];
+      const height = ((base - top) * count) / highest;
+      const cut = data.edges[place] >= data.cutoff ? ' is-cut' : '';
+      const [from, to] = [x(data.edges[place]), x(data.edges[place + 1])];
       picture.append(
-        s(
+        svg(
           'rect',
           {
             class: `bar${cut}`,
@@ -320,17 +324,17 @@ function lengths(
             width: Math.max(0.5, to - from - 1),
             height
           },
-          s(
+          svg(
             'title',
             {},
-            `${NUMBER.format(count)} examples of ${found.edges[place]} to ${found.edges[place + 1] - 1} tokens`
+            `${NUMBER.format(count)} examples of ${data.edges[place]} to ${data.edges[place + 1] - 1} tokens`
           )
         )
       );
     }
   );
   picture.append(
-    s('path', {
+    svg('path', {
       class: 'axis',
       d: `M${left} ${base}V${top}M${left} ${base}H${right}`
     })
@@ -338,19 +342,19 @@ function lengths(
   for (const part of [0, 0.5, 1]) {
     const y = base - (base - top) * part;
     picture.append(
-      s('path', { class: 'axis', d: `M${left} ${y}h-4` }),
-      s(
+      svg('path', { class: 'axis', d: `M${left} ${y}h-4` }),
+      svg(
         'text',
         { class: 'e', x: left - 7, y: y + 4 },
-        NUMBER.format(Math.round(most * part))
+        NUMBER.format(Math.round(highest * part))
       )
     );
   }
   for (let tick = 0; tick <= 6; tick += 1) {
     const tokens = Math.round((last * tick) / 6);
     picture.append(
-      s('path', { class: 'axis', d: `M${x(tokens)} ${base}v4` }),
-      s(
+      svg('path', { class: 'axis', d: `M${x(tokens)} ${base}v4` }),
+      svg(
         'text',
         { class: 'm', x: x(tokens), y: 131 },
         tick ? NUMBER.format(tokens) : '0 tokens'
@@ -358,31 +362,31 @@ function lengths(
     );
   }
   picture.append(
-    s('path', { class: 'mark', d: `M${x(found.median)} 18V${base}` }),
-    s(
+    svg('path', { class: 'mark', d: `M${x(data.median)} 18V${base}` }),
+    svg(
       'text',
-      { class: 't', x: x(found.median) + 5, y: 22 },
-      `median ${NUMBER.format(found.median)}`
+      { class: 't', x: x(data.median) + 5, y: 22 },
+      `median ${NUMBER.format(data.median)}`
     )
   );
-  if (found.cutoff <= last) {
-    const far = x(found.cutoff) > 440;
+  if (data.cutoff <= last) {
+    const flip = x(data.cutoff) > 440;
     const place = {
-      class: far ? 't e' : 't',
-      x: x(found.cutoff) + (far ? -6 : 6),
+      class: flip ? 't e' : 't',
+      x: x(data.cutoff) + (flip ? -6 : 6),
       y: 36
     };
     picture.append(
-      s('path', { class: 'limit', d: `M${x(found.cutoff)} 14V${base}` }),
-      s(
+      svg('path', { class: 'limit', d: `M${x(data.cutoff)} 14V${base}` }),
+      svg(
         'text',
         place,
-        `cutoff ${NUMBER.format(found.cutoff)}: ${NUMBER.format(found.longer)} examples are longer`
+        `cutoff ${NUMBER.format(data.cutoff)}: ${NUMBER.format(data.longer)} examples are longer`
       )
     );
   }
   /** @type {(string | Node)[][]} */
-  const rows = found.cutoffs.map((/** @type {any} */ one) => [
+  const rows = data.cutoffs.map((/** @type {any} */ one) => [
     NUMBER.format(one.cutoff),
     NUMBER.format(one.cut),
     NUMBER.format(one.lost),
@@ -390,14 +394,14 @@ function lengths(
     NUMBER.format(one.rows),
     one.seconds === null ? '–' : duration(one.seconds),
     bytes(one.memory),
-    one.cutoff === found.cutoff
+    one.cutoff === data.cutoff
       ? 'now'
-      : link(`Use ${NUMBER.format(one.cutoff)}`, () =>
+      : linkButton(`Use ${NUMBER.format(one.cutoff)}`, () =>
           change({ cutoff_len: one.cutoff })
         )
   ]);
-  const timed = found.speed
-    ? ` Epoch: at the ${NUMBER.format(Math.round(found.speed))} tokens per second of your last run of this model.`
+  const timed = data.speed
+    ? ` Epoch: at the ${NUMBER.format(Math.round(data.speed))} tokens per second of your last run of this model.`
     : ' Epoch: known after the first run of this model on this machine.';
   if (!rows.length) {
     section.append(
@@ -405,7 +409,7 @@ function lengths(
       h(
         'p',
         { class: 'llf-2 llf-small llf-Inspect-note' },
-        `Length of a pair: the prompt with its longer response. ${NUMBER.format(found.longer)} were truncated to ${NUMBER.format(found.cutoff)} tokens.`
+        `Length of a pair: the prompt with its longer response. ${NUMBER.format(data.longer)} were truncated to ${NUMBER.format(data.cutoff)} tokens.`
       )
     );
     return section;
@@ -428,7 +432,7 @@ function lengths(
         class: 'llf-Cutoffs',
         row: place => ({
           class:
-            found.cutoffs[place].cutoff === found.cutoff ? 'is-current' : null
+            data.cutoffs[place].cutoff === data.cutoff ? 'is-current' : null
         })
       }
     ),
@@ -441,35 +445,36 @@ function lengths(
   return section;
 }
 
-/** Records to look at: a filter, a search, a page. */
-function records(
+/** Draws a page of unusual records with a filter and a search. */
+function recordsSection(
   /** @type {any} */ page,
   /** @type {number | null} */ shown,
-  /** @type {any} */ act
+  /** @type {any} */ actions
 ) {
-  const kinds = page.kinds ?? act.kinds;
-  const sum = Object.entries(kinds ?? {}).reduce(
-    (total, [kind, count]) => (ASIDE.includes(kind) ? total : total + count),
+  const kinds = page.kinds ?? actions.kinds;
+  const recordCount = Object.entries(kinds ?? {}).reduce(
+    (total, [kind, count]) =>
+      NOT_IN_TOTAL.includes(kind) ? total : total + count,
     0
   );
   const choose = h(
     'select',
     {
       'aria-label': 'Show',
-      onchange: event => act.page(event.target.value, 0)
+      onchange: event => actions.page(event.target.value, 0)
     },
-    ...Object.entries(KINDS).map(([kind, label]) =>
+    ...Object.entries(RECORD_KINDS).map(([kind, label]) =>
       h(
         'option',
         { value: kind, selected: page.kind === kind },
-        `${label} (${NUMBER.format(kind === 'all' ? sum : (kinds?.[kind] ?? 0))})`
+        `${label} (${NUMBER.format(kind === 'all' ? recordCount : (kinds?.[kind] ?? 0))})`
       )
     ),
     page.kind === 'search'
       ? h('option', { value: 'search', selected: true }, 'found')
       : null
   );
-  const words = h('input', {
+  const searchBox = h('input', {
     type: 'text',
     placeholder: 'Search texts',
     'aria-label': 'Search texts',
@@ -479,15 +484,15 @@ function records(
         return;
       }
       if (event.target.value) {
-        act.search(event.target.value, 0);
+        actions.search(event.target.value, 0);
       } else {
-        act.page('all', 0);
+        actions.page('all', 0);
       }
     }
   });
   const rows = page.rows ?? [];
   const first = page.kind === 'search' ? null : page.offset + 1;
-  const where =
+  const range =
     first === null
       ? `${rows.length} found`
       : rows.length
@@ -499,13 +504,13 @@ function records(
       : page.offset + rows.length < page.total
         ? page.offset + rows.length
         : null;
-  const go = (/** @type {number} */ to) =>
+  const goTo = (/** @type {number} */ to) =>
     page.kind === 'search'
-      ? act.search(page.query, to)
-      : act.page(page.kind, to);
-  const copies = kinds?.doubled ?? 0;
+      ? actions.search(page.query, to)
+      : actions.page(page.kind, to);
+  const duplicates = kinds?.doubled ?? 0;
   const label = (/** @type {any} */ row) =>
-    `${short(row.dataset)} ${row.where}`;
+    `${withoutSuffix(row.dataset)} ${row.where}`;
   return h(
     'section',
     { 'aria-label': 'Records', class: 'at-rows' },
@@ -514,10 +519,12 @@ function records(
       'div',
       { class: 'llf-row' },
       choose,
-      words,
-      h('span', { class: 'llf-2 llf-small llf-push', role: 'status' }, where),
-      page.offset > 0 ? link('First', () => go(0)) : null,
-      next === null || next === undefined ? null : link('Next', () => go(next))
+      searchBox,
+      h('span', { class: 'llf-2 llf-small llf-push', role: 'status' }, range),
+      page.offset > 0 ? linkButton('First', () => goTo(0)) : null,
+      next === null || next === undefined
+        ? null
+        : linkButton('Next', () => goTo(next))
     ),
     rows.length
       ? h(
@@ -533,7 +540,7 @@ function records(
             row.kind ?? 'found',
             row.number === null
               ? label(row)
-              : link(label(row), () => act.example(row.number)),
+              : linkButton(label(row), () => actions.example(row.number)),
             row.reason
           ]),
           {
@@ -561,14 +568,14 @@ function records(
     h(
       'div',
       { class: 'llf-row llf-Inspect-acts' },
-      copies
+      duplicates
         ? h(
             'button',
             {
               type: 'button',
-              onclick: () => act.change({ drop_duplicates: true })
+              onclick: () => actions.change({ drop_duplicates: true })
             },
-            `Drop ${NUMBER.format(copies)} duplicates`
+            `Drop ${NUMBER.format(duplicates)} duplicates`
           )
         : null,
       kinds?.dropped
@@ -576,7 +583,7 @@ function records(
             'button',
             {
               type: 'button',
-              onclick: () => act.change({ stop_on_dropped: true })
+              onclick: () => actions.change({ stop_on_dropped: true })
             },
             'Fail on dropped records'
           )
@@ -585,8 +592,8 @@ function records(
   );
 }
 
-/** One example, token by token. Arrow keys walk through the tokens. */
-function tokens(/** @type {any} */ example, /** @type {any} */ act) {
+/** Draws one example token by token. The arrow keys move between the tokens. */
+function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
   const legend = h(
     'div',
     { class: 'llf-Legend' },
@@ -616,7 +623,7 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
   if (!example) {
     return section;
   }
-  const tip = h(
+  const tokenInfo = h(
     'p',
     { class: 'llf-2 llf-small llf-Tip-line', role: 'status' },
     HINT
@@ -624,25 +631,33 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
   const spans = /** @type {HTMLElement[]} */ ([]);
   const facts = /** @type {any[]} */ ([]);
   const total = example.tokens;
-  let at = -1;
-  const point = (/** @type {number} */ place) => {
+  let current = -1;
+  const select = (/** @type {number} */ place) => {
     if (!spans[place]) {
       return;
     }
-    spans[at]?.classList.remove('is-hover');
-    at = place;
-    spans[at].classList.add('is-hover');
-    const { text, id, state, role, position, total: length, kept } = facts[at];
+    spans[current]?.classList.remove('is-hover');
+    current = place;
+    spans[current].classList.add('is-hover');
+    const {
+      text,
+      id,
+      state,
+      role,
+      position,
+      total: length,
+      kept
+    } = facts[current];
     const row =
       example.row === undefined || state === 'truncated'
         ? ''
         : `, row ${example.row} at ${example.offset + kept}`;
-    tip.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${length}${row} · ${role ? `${role}, ` : ''}${MASKS[state]}`;
+    tokenInfo.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${length}${row} · ${role ? `${role}, ` : ''}${TOKEN_ROLES[state]}`;
   };
   let side = { total, position: 0, kept: 0, name: '' };
   const drawTurn = (/** @type {any} */ turn) => {
     const line = h('div', { class: 'llf-Tokens' });
-    const gap = turn.tokens.length > 2 * HEAD + 20;
+    const isLong = turn.tokens.length > 2 * LONG_TURN + 20;
     const hidden = h('span', { hidden: true, class: 'llf-Tokens-rest' });
     turn.tokens.forEach(
       (
@@ -652,7 +667,9 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
         const span = h(
           'span',
           {
-            class: [STATES[state], special ? 'sp' : ''].join(' ').trim() || null
+            class:
+              [TOKEN_CLASSES[state], special ? 'sp' : ''].join(' ').trim() ||
+              null
           },
           text.replaceAll('\r', '␍').replaceAll('\t', '⇥').replaceAll('\n', '↵')
         );
@@ -667,17 +684,19 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
           kept: state === 'truncated' ? side.kept : side.kept++
         });
         const number = spans.push(span) - 1;
-        span.addEventListener('mouseenter', () => point(number));
+        span.addEventListener('mouseenter', () => select(number));
         const inside =
-          gap && place >= HEAD && place < turn.tokens.length - HEAD;
+          isLong &&
+          place >= LONG_TURN &&
+          place < turn.tokens.length - LONG_TURN;
         const parent = inside ? hidden : line;
         parent.append(span);
         if (text.includes('\n')) {
           parent.append(document.createElement('br'));
         }
-        if (gap && place === HEAD) {
-          const more = link(
-            `… ${NUMBER.format(turn.tokens.length - 2 * HEAD)} tokens …`,
+        if (isLong && place === LONG_TURN) {
+          const more = linkButton(
+            `… ${NUMBER.format(turn.tokens.length - 2 * LONG_TURN)} tokens …`,
             () => {
               hidden.hidden = false;
               more.remove();
@@ -691,7 +710,7 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
   };
   const turns = example.rejected ? pair() : example.turns.map(drawTurn);
 
-  /** A question once, and below it both of its answers side by side. */
+  /** Draws a preference pair: the prompt once, and both answers side by side. */
   function pair() {
     const shared = example.turns.slice(0, -1).map(drawTurn);
     const [position, kept] = [side.position, side.kept];
@@ -734,8 +753,8 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
       role: 'group',
       'aria-label': 'Tokens: use the arrow keys to move',
       onmouseleave: () => {
-        tip.textContent = HINT;
-        spans[at]?.classList.remove('is-hover');
+        tokenInfo.textContent = HINT;
+        spans[current]?.classList.remove('is-hover');
       },
       onkeydown: (/** @type {KeyboardEvent} */ event) => {
         const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -743,8 +762,8 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
           return;
         }
         event.preventDefault();
-        point(Math.min(spans.length - 1, Math.max(0, at + step)));
-        spans[at].scrollIntoView({ block: 'nearest' });
+        select(Math.min(spans.length - 1, Math.max(0, current + step)));
+        spans[current].scrollIntoView({ block: 'nearest' });
       }
     },
     ...turns
@@ -772,28 +791,28 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
       h(
         'header',
         {},
-        h('b', {}, `${short(example.dataset)} ${example.where}`),
+        h('b', {}, `${withoutSuffix(example.dataset)} ${example.where}`),
         h('span', {}, counts, cut),
         h('span', { class: 'llf-2 llf-push' }, kind),
         example.number > 0
-          ? link('Previous', () => act.example(example.number - 1))
+          ? linkButton('Previous', () => actions.example(example.number - 1))
           : null,
-        example.number < act.last
-          ? link('Next', () => act.example(example.number + 1))
+        example.number < actions.last
+          ? linkButton('Next', () => actions.example(example.number + 1))
           : null
       ),
-      tip,
+      tokenInfo,
       body
     )
   );
   return section;
 }
 
-/** Packed rows with the borders of their examples. */
-function packed(
+/** Draws packed rows with the boundaries of their examples. */
+function packedRowsSection(
   /** @type {any} */ rows,
   /** @type {any} */ overview,
-  /** @type {any} */ act
+  /** @type {any} */ actions
 ) {
   const section = h('section', {
     'aria-label': 'Packed rows',
@@ -801,14 +820,17 @@ function packed(
   });
   const fill = `${(100 * overview.packing_fill).toFixed(1)} % full`;
   if (!rows.total) {
-    const off = overview.packing_fill
+    const reason = overview.packing_fill
       ? `Packing is off; with packing: true, rows of ${NUMBER.format(overview.cutoff)} would be ${fill}.`
       : 'Preference pairs are not packed.';
-    section.append(h('h3', {}, 'Packed rows'), h('p', { class: 'llf-2' }, off));
+    section.append(
+      h('h3', {}, 'Packed rows'),
+      h('p', { class: 'llf-2' }, reason)
+    );
     return section;
   }
   const [left, right, step] = [66, 1100, 22];
-  const picture = s('svg', {
+  const picture = svg('svg', {
     class: 'llf-Figure',
     viewBox: `0 0 1186 ${rows.rows.length * step + 6}`,
     role: 'group',
@@ -819,7 +841,7 @@ function packed(
     const scale = (right - left) / rows.capacity;
     let place = left;
     picture.append(
-      s('text', { class: 't', x: 0, y: y + 12 }, `row ${row.row}`)
+      svg('text', { class: 't', x: 0, y: y + 12 }, `row ${row.row}`)
     );
     for (const [number, name, prompt, learned] of row.examples) {
       const [, set, where] = /^(?:(.*) )?(\w+ [\d,]+)$/.exec(name) ?? [
@@ -827,9 +849,9 @@ function packed(
         '',
         name
       ];
-      const label = set ? `${short(set)} ${where}` : where;
+      const label = set ? `${withoutSuffix(set)} ${where}` : where;
       const width = (prompt + learned) * scale;
-      const group = s(
+      const group = svg(
         'g',
         {
           class: 'llf-Packed',
@@ -837,19 +859,19 @@ function packed(
           tabindex: 0,
           'aria-label': `Example ${label}`
         },
-        s(
+        svg(
           'title',
           {},
           `${label}: ${prompt} prompt tokens, ${learned} in the loss`
         ),
-        s('rect', {
+        svg('rect', {
           class: 'p-prompt',
           x: place,
           y,
           width: Math.max(0.5, prompt * scale),
           height: 16
         }),
-        s('rect', {
+        svg('rect', {
           class: 'p-train',
           x: place + prompt * scale,
           y,
@@ -859,13 +881,13 @@ function packed(
       );
       if (width > 7 * String(label).length + 8) {
         group.append(
-          s('text', { class: 't', x: place + 4, y: y + 12 }, String(label))
+          svg('text', { class: 't', x: place + 4, y: y + 12 }, String(label))
         );
       }
-      group.addEventListener('click', () => act.example(number));
+      group.addEventListener('click', () => actions.example(number));
       group.addEventListener('keydown', event => {
         if (event.key === 'Enter') {
-          act.example(number);
+          actions.example(number);
         }
       });
       picture.append(group);
@@ -873,7 +895,7 @@ function packed(
     }
     if (place < right - 1) {
       picture.append(
-        s('rect', {
+        svg('rect', {
           class: 'p-rest',
           x: place,
           y,
@@ -883,7 +905,7 @@ function packed(
       );
     }
     picture.append(
-      s(
+      svg(
         'text',
         { class: 'e', x: 1186, y: y + 12 },
         `${NUMBER.format(row.filled)} of ${NUMBER.format(rows.capacity)}`
@@ -906,9 +928,11 @@ function packed(
         { class: 'llf-push llf-2 llf-small' },
         `${NUMBER.format(rows.offset + 1)} to ${NUMBER.format(next)} of ${NUMBER.format(rows.total)}`
       ),
-      next < rows.total ? link('Next', () => act.rows(next, rows.least)) : null,
-      link(rows.least ? 'In order' : 'Least full first', () =>
-        act.rows(0, !rows.least)
+      next < rows.total
+        ? linkButton('Next', () => actions.rows(next, rows.least))
+        : null,
+      linkButton(rows.least ? 'In order' : 'Least full first', () =>
+        actions.rows(0, !rows.least)
       )
     ),
     picture
@@ -916,12 +940,12 @@ function packed(
   return section;
 }
 
-/** @param {Context} context */
+/** Draws the view; each section is drawn again when its trait changes. @param {Context} context */
 function render({ model, el }) {
   el.classList.add('llf', 'llf-Inspect');
   const status = h('div', { class: 'llf-row', role: 'status' });
-  const read = h('div', {});
-  const code = h('div', {});
+  const formatBox = h('div', {});
+  const codeBox = h('div', {});
   const parts = {
     totals: h('div', {}),
     lengths: h('div', {}),
@@ -936,9 +960,9 @@ function render({ model, el }) {
     h('div', {}, parts.lengths, parts.tokens),
     parts.packed
   );
-  el.replaceChildren(status, code, grid);
+  el.replaceChildren(status, codeBox, grid);
   /** @type {any} */
-  const act = {
+  const actions = {
     kinds: null,
     last: 0,
     page: (/** @type {string} */ kind, /** @type {number} */ offset) =>
@@ -952,32 +976,36 @@ function render({ model, el }) {
     change: (/** @type {any} */ changes) =>
       model.send({ type: 'change', changes })
   };
-  const drawn = {
+  const drawSection = {
     _overview: () => {
       const overview = model.get('_overview');
       if (!overview.sets) {
         return;
       }
-      act.last = overview.examples + overview.held_out - 1;
-      parts.totals.replaceChildren(totals(overview), read);
+      actions.last = overview.examples + overview.held_out - 1;
+      parts.totals.replaceChildren(totalsSection(overview), formatBox);
     },
     _readings: () => {
       const failed = model.get('_state') === 'failed';
-      read.replaceChildren(reading(model.get('_readings'), act.change, failed));
+      formatBox.replaceChildren(
+        formatSection(model.get('_readings'), actions.change, failed)
+      );
       if (failed) {
-        status.after(read);
+        status.after(formatBox);
       } else {
-        parts.totals.append(read);
+        parts.totals.append(formatBox);
       }
     },
     _lengths: () =>
-      parts.lengths.replaceChildren(lengths(model.get('_lengths'), act.change)),
+      parts.lengths.replaceChildren(
+        lengthsSection(model.get('_lengths'), actions.change)
+      ),
     _page: () => {
       const page = model.get('_page');
-      act.kinds = page.kinds ?? act.kinds;
+      actions.kinds = page.kinds ?? actions.kinds;
       const focused = document.activeElement?.getAttribute('aria-label');
       parts.records.replaceChildren(
-        records(page, model.get('_examples')[0]?.number ?? null, act)
+        recordsSection(page, model.get('_examples')[0]?.number ?? null, actions)
       );
       const again =
         focused &&
@@ -987,19 +1015,21 @@ function render({ model, el }) {
       }
     },
     _examples: () => {
-      parts.tokens.replaceChildren(tokens(model.get('_examples')[0], act));
+      parts.tokens.replaceChildren(
+        tokensSection(model.get('_examples')[0], actions)
+      );
       for (const row of parts.records.querySelectorAll('[aria-current]')) {
         row.removeAttribute('aria-current');
       }
-      drawn._page();
+      drawSection._page();
     },
     _rows: () =>
       model.get('_overview').sets &&
       parts.packed.replaceChildren(
-        packed(model.get('_rows'), model.get('_overview'), act)
+        packedRowsSection(model.get('_rows'), model.get('_overview'), actions)
       )
   };
-  const state = () => {
+  const drawState = () => {
     const [now, note] = [model.get('_state'), model.get('_note')];
     const shown =
       now === 'ready'
@@ -1029,7 +1059,7 @@ function render({ model, el }) {
     }
     grid.hidden = now === 'preparing' || now === 'failed';
     const found = model.get('_code');
-    code.replaceChildren(
+    codeBox.replaceChildren(
       ...(found.length
         ? [
             codeNotice(found, 'The tokenizer needs it to show the tokens.', [
@@ -1048,21 +1078,21 @@ function render({ model, el }) {
   };
   /** @type {[string, () => void][]} */
   const listeners = [
-    ['change:_state', state],
-    ['change:_state', drawn._readings],
-    ['change:_note', state],
-    ['change:_code', state]
+    ['change:_state', drawState],
+    ['change:_state', drawSection._readings],
+    ['change:_note', drawState],
+    ['change:_code', drawState]
   ];
-  for (const [name, draw] of Object.entries(drawn)) {
+  for (const [name, draw] of Object.entries(drawSection)) {
     listeners.push([`change:${name}`, draw]);
   }
   for (const [event, draw] of listeners) {
     model.on(event, draw);
   }
-  for (const draw of Object.values(drawn)) {
+  for (const draw of Object.values(drawSection)) {
     draw();
   }
-  state();
+  drawState();
   return () => {
     for (const [event, draw] of listeners) {
       model.off(event, draw);

@@ -1,4 +1,4 @@
-// Watched prompts on a timeline: what the base answers, and what the model in training answers at each step.
+// Watched prompts on a timeline: the completions of the base model and of the model in training at each step.
 
 import { copyButton, h, setText } from '../shared/dom.js';
 import { requestServer } from '../shared/server.js';
@@ -8,18 +8,21 @@ import { stepSlider } from '../shared/step_slider.js';
 
 /** @typedef {{prompt: string, base: string | null, steps: number[], texts: string[], older: number}} Watched */
 
-let counted = 0; // views, for the ids that tie labels to controls
+let instanceCount = 0; // number of views in the page, for unique ids
 
-/** @param {Feed} feed */
+/**
+ * Draws the watched prompts, a form that adds one, and for an ended run a form that compares base and tuned model.
+ * @param {Feed} feed
+ */
 export function answersSection(feed) {
-  const own = `llf-answers-${++counted}`;
-  let chosen = ''; // the prompt that is shown
+  const idPrefix = `llf-answers-${++instanceCount}`;
+  let selectedPrompt = ''; // the prompt that is shown
   let closed = false;
 
   const prompts = h('select', {
-    id: `${own}-prompt`,
+    id: `${idPrefix}-prompt`,
     onchange: () => {
-      chosen = prompts.value;
+      selectedPrompt = prompts.value;
       slider.follow();
       draw();
     }
@@ -30,30 +33,30 @@ export function answersSection(feed) {
     class: 'llf-link',
     onclick: () => {
       feed.setOptions({ older: prompts.selectedIndex + 1 });
-      (slider.box.querySelector('input') ?? prompts).focus(); // the button goes
+      (slider.box.querySelector('input') ?? prompts).focus(); // the button disappears
     }
   });
   const rows = h('dl', { class: 'llf-Answers-rows' });
-  const since = h('p', { class: 'llf-2 llf-small' });
-  const aloud = h('span', { class: 'llf-sr', role: 'status' });
+  const unchangedSince = h('p', { class: 'llf-2 llf-small' });
+  const announcement = h('span', { class: 'llf-sr', role: 'status' });
   const title = h('h3', {}, 'Watched prompts');
-  const add = h(
+  const watchButton = h(
     'button',
-    { type: 'button', class: 'llf-link', onclick: () => ask(true) },
+    { type: 'button', class: 'llf-link', onclick: () => showWatchForm(true) },
     'Watch a prompt…'
   );
   const text = h('textarea', {
-    id: `${own}-new`,
+    id: `${idPrefix}-new`,
     rows: '2',
     maxlength: '4000'
   });
-  const said = h('span', { class: 'llf-2 llf-small', role: 'status' });
-  const form = h(
+  const statusLine = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const watchForm = h(
     'div',
     { class: 'llf-Answers-new' },
     h(
       'label',
-      { for: `${own}-new` },
+      { for: `${idPrefix}-new` },
       'The model completes this prompt at every checkpoint and evaluation'
     ),
     text,
@@ -65,34 +68,38 @@ export function answersSection(feed) {
         { type: 'button', class: 'llf-primary', onclick: watch },
         'Watch prompt'
       ),
-      h('button', { type: 'button', onclick: () => ask(false) }, 'Cancel')
+      h(
+        'button',
+        { type: 'button', onclick: () => showWatchForm(false) },
+        'Cancel'
+      )
     )
   );
-  form.hidden = true;
-  const question = h('input', {
+  watchForm.hidden = true;
+  const promptInput = h('input', {
     type: 'text',
-    id: `${own}-ask`,
+    id: `${idPrefix}-ask`,
     maxlength: '4000',
     onkeydown: (/** @type {any} */ event) => {
       if (event.key === 'Enter') {
-        void askResult();
+        void compareModels();
       }
     }
   });
-  const answered = h('span', { class: 'llf-2 llf-small', role: 'status' });
-  const result = h(
+  const tryStatus = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const tryForm = h(
     'div',
     { class: 'llf-Answers-ask' },
-    h('label', { for: `${own}-ask` }, 'Prompt'),
-    question,
+    h('label', { for: `${idPrefix}-ask` }, 'Prompt'),
+    promptInput,
     h(
       'button',
-      { type: 'button', onclick: () => void askResult() },
+      { type: 'button', onclick: () => void compareModels() },
       'Compare base and tuned model'
     ),
-    answered
+    tryStatus
   );
-  const shown = h('div', {}, slider.box, older, rows, since);
+  const watched = h('div', {}, slider.box, older, rows, unchangedSince);
   const section = h(
     'section',
     { class: 'llf-Answers', 'aria-label': 'Watched prompts' },
@@ -100,15 +107,15 @@ export function answersSection(feed) {
       'div',
       { class: 'llf-row' },
       title,
-      h('label', { class: 'llf-sr', for: `${own}-prompt` }, 'Prompt'),
+      h('label', { class: 'llf-sr', for: `${idPrefix}-prompt` }, 'Prompt'),
       prompts,
-      add,
-      said
+      watchButton,
+      statusLine
     ),
-    form,
-    shown,
-    result,
-    aloud
+    watchForm,
+    watched,
+    tryForm,
+    announcement
   );
 
   function draw() {
@@ -117,82 +124,92 @@ export function answersSection(feed) {
     const live = feed.get('head')?.state === 'running';
     const ended = feed.get('head')?.actions?.includes('generate') === true;
     section.hidden = !all.length && !live && !ended;
-    result.hidden = !ended;
+    tryForm.hidden = !ended;
     setText(
       title,
       ended && !all.length ? 'Try the tuned model' : 'Watched prompts'
     );
-    add.hidden = !live;
+    watchButton.hidden = !live;
     prompts.hidden = !all.length;
-    shown.hidden = !all.length;
+    watched.hidden = !all.length;
     if (!all.length) {
       return;
     }
-    const at = Math.max(
+    const index = Math.max(
       0,
-      all.findIndex(one => one.prompt === chosen)
+      all.findIndex(prompt => prompt.prompt === selectedPrompt)
     );
     const names = all.map(
-      (one, number) => `${number + 1} of ${all.length}: ${one.prompt}`
+      (prompt, number) => `${number + 1} of ${all.length}: ${prompt.prompt}`
     );
     if (JSON.stringify(names) !== prompts.dataset.names) {
       prompts.dataset.names = JSON.stringify(names);
       prompts.replaceChildren(
-        ...all.map((one, number) =>
-          h('option', { value: one.prompt }, names[number])
+        ...all.map((prompt, number) =>
+          h('option', { value: prompt.prompt }, names[number])
         )
       );
     }
-    const one = all[at];
-    prompts.value = one.prompt;
-    const count = one.steps.length;
-    const now = slider.show(one.steps, 'no completion yet');
-    older.hidden = !one.older;
+    const prompt = all[index];
+    prompts.value = prompt.prompt;
+    const count = prompt.steps.length;
+    const slot = slider.show(prompt.steps, 'no completion yet');
+    older.hidden = !prompt.older;
     setText(
       older,
-      `Show ${one.older.toLocaleString('en')} older completion${one.older === 1 ? '' : 's'}`
+      `Show ${prompt.older.toLocaleString('en')} older completion${prompt.older === 1 ? '' : 's'}`
     );
-    const lines = [];
-    if (one.base !== null) {
-      lines.push(
+    const entries = [];
+    if (prompt.base !== null) {
+      entries.push(
         h('dt', { class: 'llf-2' }, 'base'),
-        h('dd', {}, one.base || '(empty)')
+        h('dd', {}, prompt.base || '(empty)')
       );
     }
     if (count) {
-      lines.push(
-        h('dt', {}, h('b', {}, `step ${one.steps[now].toLocaleString('en')}`)),
-        h('dd', {}, one.texts[now] || '(empty)')
+      entries.push(
+        h(
+          'dt',
+          {},
+          h('b', {}, `step ${prompt.steps[slot].toLocaleString('en')}`)
+        ),
+        h('dd', {}, prompt.texts[slot] || '(empty)')
       );
     }
-    rows.replaceChildren(...lines);
-    let same = now;
-    while (same > 0 && one.texts[same - 1] === one.texts[now]) {
-      same -= 1;
+    rows.replaceChildren(...entries);
+    let firstSame = slot;
+    while (
+      firstSame > 0 &&
+      prompt.texts[firstSame - 1] === prompt.texts[slot]
+    ) {
+      firstSame -= 1;
     }
     setText(
-      since,
-      count && same < now
-        ? `unchanged since step ${one.steps[same].toLocaleString('en')}`
+      unchangedSince,
+      count && firstSame < slot
+        ? `unchanged since step ${prompt.steps[firstSame].toLocaleString('en')}`
         : ''
     );
-    setText(aloud, count ? `Step ${one.steps[now]}: ${one.texts[now]}` : '');
+    setText(
+      announcement,
+      count ? `Step ${prompt.steps[slot]}: ${prompt.texts[slot]}` : ''
+    );
   }
 
-  /** The answers need a process with the model, so they come in a cell. */
-  async function askResult() {
-    const prompt = question.value.trim();
+  /** Compares base and tuned model in a cell, because this needs a process with the model. */
+  async function compareModels() {
+    const prompt = promptInput.value.trim();
     if (!prompt) {
-      setText(answered, 'Enter a prompt first.');
-      question.focus();
+      setText(tryStatus, 'Enter a prompt first.');
+      promptInput.focus();
       return;
     }
     const code = `llf.answers(${JSON.stringify(feed.run)}, [${JSON.stringify(prompt)}])`;
     if (feed.host?.runCell) {
-      setText(answered, 'The completions are in a cell below.');
+      setText(tryStatus, 'The completions are in a cell below.');
       await feed.host.runCell(code);
     } else {
-      answered.replaceChildren(
+      tryStatus.replaceChildren(
         'Run this in a cell: ',
         h('code', {}, code),
         ' ',
@@ -201,21 +218,21 @@ export function answersSection(feed) {
     }
   }
 
-  function ask(/** @type {boolean} */ open) {
-    form.hidden = !open;
-    setText(said, '');
-    (open ? text : add).focus();
+  function showWatchForm(/** @type {boolean} */ open) {
+    watchForm.hidden = !open;
+    setText(statusLine, '');
+    (open ? text : watchButton).focus();
   }
 
-  /** Requests go to the server, which answers while the kernel is busy, or else to the kernel. */
+  /** Sends the request to the server, which answers while the kernel is busy, or to the kernel if there is no server. */
   async function watch() {
     const prompt = text.value.trim();
     if (!prompt) {
-      setText(said, 'Enter a prompt first.');
+      setText(statusLine, 'Enter a prompt first.');
       text.focus();
       return;
     }
-    setText(said, 'Sending the request to the Jupyter server…');
+    setText(statusLine, 'Sending the request to the Jupyter server…');
     const args = { watch: prompt };
     const { status, answer } = await requestServer(
       `runs/${encodeURIComponent(feed.run)}/control`,
@@ -225,37 +242,37 @@ export function answersSection(feed) {
       return;
     }
     if (status === 202) {
-      return done(true, '');
+      return showResult(true, '');
     }
     if (status === 400 || status === 409) {
-      return done(false, answer.message ?? 'The request was refused.');
+      return showResult(false, answer.message ?? 'The request was refused.');
     }
     if (!feed.hasKernel) {
-      return done(
+      return showResult(
         false,
         `The Jupyter server does not answer (${answer.message ?? status}). Try again.`
       );
     }
-    setText(said, 'Sending the request to the kernel…');
+    setText(statusLine, 'Sending the request to the kernel…');
     const { ok, text: why } = await feed.requestKernel('set', args, () =>
       setText(
-        said,
+        statusLine,
         'The request waits in the kernel until the running cell ends.'
       )
     );
-    done(ok, why);
+    showResult(ok, why);
   }
 
-  function done(/** @type {boolean} */ ok, /** @type {string} */ why) {
+  function showResult(/** @type {boolean} */ ok, /** @type {string} */ why) {
     if (!ok) {
-      setText(said, why);
+      setText(statusLine, why);
       return;
     }
-    chosen = text.value.trim();
+    selectedPrompt = text.value.trim();
     slider.follow();
     text.value = '';
-    ask(false);
-    setText(said, 'The first completion follows the current step.');
+    showWatchForm(false);
+    setText(statusLine, 'The first completion follows the current step.');
   }
 
   feed.on('answers', draw);

@@ -1,4 +1,4 @@
-// Answers that were sampled to learn from: a table for each step, with what every answer earned.
+// Completions that were sampled for training: a table for each step, with their rewards.
 
 import { h, setText } from '../shared/dom.js';
 import { stepSlider } from '../shared/step_slider.js';
@@ -9,29 +9,35 @@ import { formatNumber as quantity } from '../../src/numbers';
 /** @typedef {[number | null, (number | null)[], string, string]} Completion reward, rewards by function, prompt, text */
 /** @typedef {{step: number, count: number, mean: number | null, rows: Completion[]}} CompletionStep */
 
-let viewCount = 0; // views, for the ids that tie headings to tables
+let viewCount = 0; // number of views in the page, for unique ids
 
-/** @param {Feed} feed */
+/**
+ * Draws the sampled completions of one step as a table that can be sorted by the value of each reward function.
+ * @param {Feed} feed
+ */
 export function completionsSection(feed) {
-  const own = `llf-samples-${++viewCount}`;
-  let sorted = -1; // by which function; -1 by the whole reward
+  const headingId = `llf-samples-${++viewCount}`;
+  let sortColumn = -1; // index of a reward function; -1: the weighted sum
   const slider = stepSlider('Step of the sampled completions', draw);
   const note = h('span', { class: 'llf-2 llf-small' });
   const head = h('tr');
   const body = h('tbody');
   const table = h(
     'table',
-    { class: 'llf-Table is-ruled llf-Samples-table', 'aria-labelledby': own },
+    {
+      class: 'llf-Table is-ruled llf-Samples-table',
+      'aria-labelledby': headingId
+    },
     h('thead', {}, head),
     body
   );
   const section = h(
     'section',
-    { class: 'llf-Answers', 'aria-labelledby': own },
+    { class: 'llf-Answers', 'aria-labelledby': headingId },
     h(
       'div',
       { class: 'llf-row' },
-      h('h3', { id: own }, 'Sampled completions and rewards'),
+      h('h3', { id: headingId }, 'Sampled completions and rewards'),
       note
     ),
     slider.box,
@@ -42,58 +48,62 @@ export function completionsSection(feed) {
     /** @type {{functions?: string[], steps?: CompletionStep[]}} */
     const { functions = [], steps = [] } = feed.get('completions') ?? {};
     section.hidden = !steps.length;
-    const now = slider.show(
+    const slot = slider.show(
       steps.map(({ step }) => step),
       'no completions yet'
     );
-    if (now < 0) {
+    if (slot < 0) {
       return;
     }
-    if (sorted >= functions.length) {
-      sorted = -1;
+    if (sortColumn >= functions.length) {
+      sortColumn = -1;
     }
     drawHead(functions);
-    const { step, count, mean, rows } = steps[now];
+    const { step, count, mean, rows } = steps[slot];
     const shown =
       rows.length < count
         ? `, ${rows.length} of them shown, from highest to lowest reward`
         : '';
     setText(
       note,
-      `step ${step.toLocaleString('en')}: ${count.toLocaleString('en')} completion${count === 1 ? '' : 's'}${shown}; mean reward ${reward(mean)}`
+      `step ${step.toLocaleString('en')}: ${count.toLocaleString('en')} completion${count === 1 ? '' : 's'}${shown}; mean reward ${formatReward(mean)}`
     );
-    const text = JSON.stringify([functions, rows, sorted]);
+    const text = JSON.stringify([functions, rows, sortColumn]);
     if (body.dataset.text === text) {
       return;
-    } // what is scrolled or marked stays
+    } // unchanged: keep scroll position and selection
     body.dataset.text = text;
-    const value = (/** @type {Completion} */ row) =>
-      (sorted < 0 ? row[0] : row[1][sorted]) ?? -Infinity;
+    const sortValue = (/** @type {Completion} */ row) =>
+      (sortColumn < 0 ? row[0] : row[1][sortColumn]) ?? -Infinity;
     body.replaceChildren(
       ...[...rows]
-        .sort((one, other) => value(other) - value(one) || 0)
+        .sort((one, other) => sortValue(other) - sortValue(one) || 0)
         .map(([whole, each, prompt, answer]) =>
           h(
             'tr',
             {},
-            h('td', { class: 'llf-num' }, h('b', {}, reward(whole))),
+            h('td', { class: 'llf-num' }, h('b', {}, formatReward(whole))),
             ...functions.map((_, place) =>
-              h('td', { class: 'llf-num llf-2' }, reward(each[place] ?? null))
+              h(
+                'td',
+                { class: 'llf-num llf-2' },
+                formatReward(each[place] ?? null)
+              )
             ),
-            h('td', {}, long(prompt, 'llf-2')),
-            h('td', {}, long(answer, ''))
+            h('td', {}, scrollableText(prompt, 'llf-2')),
+            h('td', {}, scrollableText(answer, ''))
           )
         )
     );
   }
 
-  /** Names of the columns; those of numbers are buttons that sort by them. */
+  /** Draws the names of the columns; those of rewards are buttons that sort. */
   function drawHead(/** @type {string[]} */ functions) {
-    const text = JSON.stringify([functions, sorted]);
+    const text = JSON.stringify([functions, sortColumn]);
     if (head.dataset.text === text) {
       return;
     }
-    const within = head.contains(document.activeElement);
+    const hadFocus = head.contains(document.activeElement);
     head.dataset.text = text;
     const column = (/** @type {string} */ name, /** @type {number} */ place) =>
       h(
@@ -101,7 +111,7 @@ export function completionsSection(feed) {
         {
           class: 'llf-num',
           scope: 'col',
-          'aria-sort': place === sorted ? 'descending' : 'none'
+          'aria-sort': place === sortColumn ? 'descending' : 'none'
         },
         functions.length
           ? h(
@@ -111,12 +121,12 @@ export function completionsSection(feed) {
                 class: 'llf-link',
                 title: `Sort by ${name}`,
                 onclick: () => {
-                  sorted = place;
+                  sortColumn = place;
                   draw();
                 }
               },
               name,
-              place === sorted ? ' ↓' : ''
+              place === sortColumn ? ' ↓' : ''
             )
           : name
       );
@@ -126,13 +136,16 @@ export function completionsSection(feed) {
       h('th', { scope: 'col' }, 'Prompt'),
       h('th', { scope: 'col' }, 'Completion')
     );
-    if (within) {
-      head.querySelectorAll('button')[sorted + 1]?.focus();
+    if (hadFocus) {
+      head.querySelectorAll('button')[sortColumn + 1]?.focus();
     }
   }
 
-  /** A text that is scrolled where it is long: with the keyboard too. */
-  function long(/** @type {string} */ text, /** @type {string} */ look) {
+  /** Returns a text in a box that scrolls if the text is long, with the keyboard too. */
+  function scrollableText(
+    /** @type {string} */ text,
+    /** @type {string} */ look
+  ) {
     return h(
       'div',
       {
@@ -143,7 +156,7 @@ export function completionsSection(feed) {
     );
   }
 
-  function reward(/** @type {number | null} */ value) {
+  function formatReward(/** @type {number | null} */ value) {
     return value === null ? '–' : quantity(value).replace('-', '−');
   }
 

@@ -1,22 +1,22 @@
-// Below the charts: what happened, and the last lines of the log.
+// The events of a run and the last lines of its log, below the charts.
 
 import { clock, h } from '../shared/dom.js';
 
 /** @import { Feed } from './feed.js' */
 
-const FEW = 8; // events shown before "All N events"
+const FEW_EVENTS = 8; // events shown until a click on "All N events"
 
 /** @typedef {{time: number | null, step: number | null, text: string}} Row */
 
-/** @param {Feed} feed */
+/** Draws the events and the log. @param {Feed} feed */
 export function eventsSection(feed) {
-  let all = false;
+  let showAll = false;
   const title = h('h3', {}, 'Events');
   const more = h('button', {
     type: 'button',
     class: 'llf-link llf-push',
     onclick: () => {
-      all = !all;
+      showAll = !showAll;
       drawEvents();
     }
   });
@@ -52,11 +52,13 @@ export function eventsSection(feed) {
   function drawEvents() {
     /** @type {Row[]} */
     const rows = feed.get('events') ?? [];
-    more.textContent = all ? `Last ${FEW} events` : `All ${rows.length} events`;
-    more.hidden = rows.length <= FEW;
-    more.setAttribute('aria-expanded', String(all));
+    more.textContent = showAll
+      ? `Last ${FEW_EVENTS} events`
+      : `All ${rows.length} events`;
+    more.hidden = rows.length <= FEW_EVENTS;
+    more.setAttribute('aria-expanded', String(showAll));
     body.replaceChildren(
-      ...(all ? rows : rows.slice(0, FEW)).map(row =>
+      ...(showAll ? rows : rows.slice(0, FEW_EVENTS)).map(row =>
         h(
           'tr',
           {},

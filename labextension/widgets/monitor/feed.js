@@ -1,4 +1,4 @@
-// Where a monitor's sections come from: the Jupyter server, which needs no kernel, else the kernel.
+// The data source of a monitor: the Jupyter server, which works without a kernel, or else the kernel.
 
 import { requestServer, jupyterServer } from '../shared/server.js';
 
@@ -6,21 +6,22 @@ import { requestServer, jupyterServer } from '../shared/server.js';
 /** @typedef {ReturnType<typeof runFeed>} Feed */
 
 const SECTIONS = ['head', 'charts', 'answers', 'completions', 'events', 'log'];
-const LIVE_INTERVAL = 500; // ms between two questions to the server about a live run
-const ENDED_INTERVAL = 4000; // about one that has ended: another view may resume it
-const RETRY_INTERVAL = 2000; // after a question that failed
-const UNKNOWN_RUN_INTERVAL = 20000; // after the server reply that it has no such run
-const SERVER_FRESH_MS = 5000; // ms for which the server's last answer counts more than what the kernel sends
-const TIMEOUT_MS = 12000; // ms without a sign after which a source counts as lost (the kernel beats every 2 s)
+const LIVE_INTERVAL = 500; // ms between two requests to the server for a live run
+const ENDED_INTERVAL = 4000; // for an ended run, which another view may resume
+const RETRY_INTERVAL = 2000; // after a failed request
+const UNKNOWN_RUN_INTERVAL = 20000; // after the server has replied that it has no such run
+const SERVER_MAX_AGE_MS = 5000; // ms for which the server's last response takes precedence over the kernel
+const TIMEOUT_MS = 12000; // ms without a response after which a source is lost (the kernel sends a heartbeat every 2 s)
 
 /**
- * @typedef {object} Host what the page around the view can do
+ * @typedef {object} Host what the page offers to the view
  * @property {(code: string) => Promise<unknown>} [runCell] runs code in a cell that the reader sees
  */
 
 /**
- * The sections of a run's monitor, brought up to date as long as it is not closed.
- * @param {{run: string, home: string, model?: Model, host?: Host}} source `model` is the kernel's widget, where there is one
+ * Keeps the sections of a run's monitor up to date until it is closed, and notifies listeners of each change. Views read
+ * sections with `get` and need not know whether the server or the kernel sent them.
+ * @param {{run: string, home: string, model?: Model, host?: Host}} source `model` is the kernel's widget, if there is one
  */
 export function runFeed({ run, home, model, host }) {
   /** @type {Record<string, any>} */
@@ -32,11 +33,11 @@ export function runFeed({ run, home, model, host }) {
   /** @type {Map<string, (answer: {ok: boolean, text: string}) => void>} */
   const pending = new Map();
   let options = { details: false, window: 0, narrow: false, older: 0 };
-  let clock = { time: 0, at: 0 }; // the run's clock at a moment of this page's
-  let serverAnsweredAt = -Infinity; // when the server last answered for this run
-  let kernelSeenAt = -Infinity; // when the kernel last gave a sign
-  let unknownRun = false; // whether the server has no such run
-  let failure = ''; // why the server's last answer was none
+  let runClock = { time: 0, at: 0 }; // time of the run's machine, and of this page at the same moment
+  let serverAnsweredAt = -Infinity; // when the server last sent data of this run
+  let kernelSeenAt = -Infinity; // when the kernel last sent anything
+  let unknownRun = false; // whether the server does not have the run
+  let failure = ''; // why the last request to the server failed
   let closed = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
@@ -47,7 +48,7 @@ export function runFeed({ run, home, model, host }) {
     }
   };
   const usesServer = () =>
-    performance.now() - serverAnsweredAt < SERVER_FRESH_MS;
+    performance.now() - serverAnsweredAt < SERVER_MAX_AGE_MS;
 
   function update(/** @type {string} */ name, /** @type {any} */ value) {
     sections[name] = value;
@@ -71,41 +72,41 @@ export function runFeed({ run, home, model, host }) {
     if (closed) {
       return;
     }
-    const ours = status === 200 && (!home || answer.home === home);
-    unknownRun = !ours && (status === 200 || status === 404);
-    failure = ours
+    const isOurs = status === 200 && (!home || answer.home === home);
+    unknownRun = !isOurs && (status === 200 || status === 404);
+    failure = isOurs
       ? ''
       : status === 200
         ? 'it uses another LLF_HOME'
         : (answer.message ?? `HTTP ${status}`);
-    if (ours) {
+    if (isOurs) {
       serverAnsweredAt = performance.now();
-      clock = { time: answer.now, at: Date.now() };
+      runClock = { time: answer.now, at: Date.now() };
       setUsesServer(true);
       revisions = answer.revisions;
       for (const [name, section] of Object.entries(answer.sections)) {
         update(name, section);
       }
     } else if (!usesServer()) {
-      revisions = {}; // what the kernel shows meanwhile is another state than the server's revisions tell of
+      revisions = {}; // the kernel's sections replace the server's, so its revisions no longer apply
       setUsesServer(false);
       readKernel();
     }
     notify('source');
-    const wait = unknownRun
+    const interval = unknownRun
       ? UNKNOWN_RUN_INTERVAL
-      : !ours
+      : !isOurs
         ? RETRY_INTERVAL
         : sections.head?.live
           ? LIVE_INTERVAL
           : ENDED_INTERVAL;
     timer = setTimeout(
       pollIfVisible,
-      sent === JSON.stringify(options) ? wait : 0
+      sent === JSON.stringify(options) ? interval : 0
     );
   }
 
-  /** A page in the background waits until it is looked at. */
+  /** Polls if the page is visible; a page in the background polls once it becomes visible. */
   function pollIfVisible() {
     if (!closed && !document.hidden) {
       void poll();
@@ -130,7 +131,7 @@ export function runFeed({ run, home, model, host }) {
         update(name, model.get(name));
       }
     }
-    clock = {
+    runClock = {
       time: Math.max(model.get('kernel_heartbeat'), model.get('head').now ?? 0),
       at: Date.now()
     };
@@ -151,7 +152,7 @@ export function runFeed({ run, home, model, host }) {
                 }
                 update(name, model.get(name));
                 if (name === 'head') {
-                  clock = { time: model.get('head').now, at: Date.now() };
+                  runClock = { time: model.get('head').now, at: Date.now() };
                 }
               }
             ])
@@ -161,7 +162,10 @@ export function runFeed({ run, home, model, host }) {
           () => {
             kernelSeenAt = performance.now();
             if (!usesServer()) {
-              clock = { time: model.get('kernel_heartbeat'), at: Date.now() };
+              runClock = {
+                time: model.get('kernel_heartbeat'),
+                at: Date.now()
+              };
             }
             notify('source');
           }
@@ -171,7 +175,7 @@ export function runFeed({ run, home, model, host }) {
         [
           'comm_live_update',
           () => {
-            // the manager revisions a view whose kernel was restarted or shut down
+            // the widget manager sets `comm_live` to false when the kernel was restarted or shut down
             if (model?.comm_live === false) {
               kernelSeenAt = -Infinity;
             }
@@ -185,26 +189,26 @@ export function runFeed({ run, home, model, host }) {
   }
 
   /**
-   * Asks the kernel to do something.
-   * @param {string} what
+   * Sends a request to the kernel and waits for its reply.
+   * @param {string} type
    * @param {object} args
-   * @param {() => void} slow called where no answer came within 3 s
+   * @param {() => void} onSlow called if there is no reply within 3 s
    * @returns {Promise<{ok: boolean, text: string}>}
    */
-  function requestKernel(what, args, slow) {
+  function requestKernel(type, args, onSlow) {
     const key = crypto.randomUUID?.() ?? String(Math.random());
     return new Promise(resolve => {
-      const timeout = setTimeout(slow, 3000);
+      const timeout = setTimeout(onSlow, 3000);
       pending.set(key, reply => {
         clearTimeout(timeout);
         pending.delete(key);
         resolve({ ok: reply.ok, text: reply.text });
       });
-      model?.send({ type: what, args, key });
+      model?.send({ type, args, key });
     });
   }
 
-  // -- from here on ------------------------------------------------------------------------------------
+  // -- start -------------------------------------------------------------------------------------------
   const onVisible = () => {
     if (!document.hidden) {
       pollIfVisible();
@@ -227,11 +231,11 @@ export function runFeed({ run, home, model, host }) {
     host,
     hasKernel: Boolean(model),
     get: (/** @type {string} */ name) => sections[name] ?? model?.get(name),
-    /** The run's own clock, Unix seconds. */
-    now: () => clock.time + (Date.now() - clock.at) / 1000,
+    /** Returns the time of the run's machine in Unix seconds. */
+    now: () => runClock.time + (Date.now() - runClock.at) / 1000,
     options: () => options,
     failure: () => failure,
-    /** @returns {'server' | 'kernel' | ''} who gives the sections; nobody where both are silent */
+    /** @returns {'server' | 'kernel' | ''} the source of the sections; empty if neither responds */
     source: () =>
       usesServer() || performance.now() - serverAnsweredAt < TIMEOUT_MS
         ? 'server'
@@ -248,7 +252,7 @@ export function runFeed({ run, home, model, host }) {
         void poll();
       }
     },
-    /** Looks at once. */
+    /** Requests an update now. */
     refresh() {
       pollIfVisible();
       if (model && !usesServer()) {
@@ -256,7 +260,7 @@ export function runFeed({ run, home, model, host }) {
       }
     },
     requestKernel,
-    /** Has the kernel compare itself with the server, whose panel may list the runs of another folder. */
+    /** Sends the server's version to the kernel, which warns if the server reads another folder. */
     async compareWithServer() {
       const { status, answer } = await requestServer('version');
       if (status === 200 && !closed && model) {

@@ -1,16 +1,16 @@
-// What every view does before it is drawn.
+// What every view does before it draws.
 
 /** @import { Model } from './model' */
 
 /**
- * Has a widget ensureConnected its kernel. anywidget gives a module 2 s to load; where that took longer, it refuses every message
- * of the kernel for good. The view then listens to the kernel without it, and requests what it missed.
+ * Makes sure that a widget receives the messages of its kernel. If a module takes longer than 2 s to load, anywidget
+ * permanently refuses these messages. The widget then listens to the kernel without anywidget, and requests its state.
  * @param {Model} model
  */
-async function ensureConnected(model) {
+async function listenToKernel(model) {
   const own = await model.widget_manager.get_model(model.get('_comm_id'));
   try {
-    await own._handle_comm_msg({ content: { data: { method: '' } } }); // does nothing, where it is not refused
+    await own._handle_comm_msg({ content: { data: { method: '' } } }); // has no effect unless anywidget refuses it
   } catch {
     let prototype = own;
     while (!Object.hasOwn(prototype, '_handle_comm_msg')) {
@@ -23,17 +23,17 @@ async function ensureConnected(model) {
   }
 }
 
-/** What anywidget calls once the module is loaded; it waits for what is returned. */
+/** anywidget calls this once the module is loaded. */
 export function initialize(/** @type {{model: Model}} */ { model }) {
-  ensureConnected(model).catch(() => undefined); // a host whose widgets are made otherwise
+  listenToKernel(model).catch(() => undefined); // a host with other widget internals
 }
 
 /**
- * Keeps the keys that are typed into a view's lists, buttons and boxes from the notebook, whose one-letter shortcuts
- * would else insert or cut cells (`a`, `x`); shortcuts with Ctrl, Cmd or Alt stay the notebook's. Text fields need none
- * of it. Set up once a page: each view's module holds a copy of this file.
+ * Suppresses one-letter shortcuts of the notebook, such as `a` and `x`, while the focus is in a view's list, button or
+ * check box; otherwise a key press would insert or cut cells. Shortcuts with Ctrl, Cmd or Alt still work. This is set up
+ * once for each page, although each view's module contains a copy of this file.
  */
-function keepKeys() {
+function suppressNotebookShortcuts() {
   const mark = 'llfKeepsKeys';
   if (
     typeof document === 'undefined' ||
@@ -43,7 +43,7 @@ function keepKeys() {
   }
   document.documentElement.dataset[mark] = '';
   const suppress = 'data-lm-suppress-shortcuts';
-  // before the notebook's own listener, which stands at the document
+  // runs before the notebook's own listener, which is on the document
   window.addEventListener(
     'keydown',
     event => {
@@ -62,4 +62,4 @@ function keepKeys() {
     true
   );
 }
-keepKeys();
+suppressNotebookShortcuts();

@@ -1,4 +1,4 @@
-/** A widget's model, as far as the views use it: anywidget's, and what ipywidgets has beneath it. */
+/** The part of a widget's model that the views use: that of anywidget, and of ipywidgets below it. */
 export interface Model {
   get(name: string): any;
   set(name: string, value: unknown): void;
@@ -6,12 +6,12 @@ export interface Model {
   send(content: object, callbacks?: undefined, buffers?: ArrayBuffer[]): void;
   on(event: string, act: (...values: any[]) => void): void;
   off(event: string, act: (...values: any[]) => void): void;
-  /** False once the kernel was restarted or shut down. */
+  /** False after the kernel was restarted or shut down. */
   comm_live?: boolean;
   widget_manager: { get_model(id: string): Promise<any> };
 }
 
-/** What anywidget gives a view. */
+/** What anywidget passes to a view's `render`. */
 export interface Context {
   model: Model;
   el: HTMLElement;

@@ -1,6 +1,9 @@
-// The Jupyter server's own road to the runs: it works while the kernel is busy.
+// Requests to LLF's routes of the Jupyter server, which work while the kernel is busy.
 
-/** @returns {{base: string, token: string} | null} null where the page is not Jupyter's (VS Code, Colab) */
+/**
+ * Returns base URL and token of the Jupyter server.
+ * @returns {{base: string, token: string} | null} null on pages that are not Jupyter's (VS Code, Colab)
+ */
 export function jupyterServer() {
   const tag = document.getElementById('jupyter-config-data');
   if (!tag) {
@@ -17,10 +20,10 @@ export function jupyterServer() {
 }
 
 /**
- * Asks the server of LLF, or (with a body) tells it something.
+ * Sends a GET request to a route of LLF, or a POST request if there is a body. It never throws.
  * @param {string} route below `llf/api/`
  * @param {object} [body]
- * @returns {Promise<{status: number, answer: any}>} status 0 where no server could be asked
+ * @returns {Promise<{status: number, answer: any}>} HTTP status and JSON; status 0 if there is no server or no response
  */
 export async function requestServer(route, body) {
   const server = jupyterServer();

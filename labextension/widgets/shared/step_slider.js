@@ -1,17 +1,17 @@
-// A slider over the steps at which something was written down.
+// A slider over logged steps.
 
 import { h, setText } from './dom.js';
 
 /**
- * Follows the newest step until it is moved to another one, and stays there whatever comes.
+ * Creates a slider that follows the newest step until the reader moves it; it then stays at that step.
  * @param {string} label
  * @param {() => void} onMove
  */
 export function stepSlider(label, onMove) {
   /** @type {number[]} */
   let known = [];
-  let chosen = -1; // the step; -1 the newest
-  // JupyterLab would take the arrow keys for its own.
+  let chosen = -1; // step; -1: the newest
+  // otherwise JupyterLab would handle the arrow keys
   const slider = h('input', {
     type: 'range',
     min: '0',
@@ -29,9 +29,9 @@ export function stepSlider(label, onMove) {
   const box = h('div', {}, slider, h('div', { class: 'llf-row' }, first, last));
 
   /**
-   * Draws it, and says which of the steps it stands at: -1 where there is none.
+   * Draws the slider and returns the index of its step; -1 if there are no steps.
    * @param {number[]} steps rising
-   * @param {string} none what is said of no step
+   * @param {string} none text for screen readers if there are no steps
    */
   function show(steps, none) {
     known = steps;
