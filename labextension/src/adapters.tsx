@@ -28,7 +28,7 @@ export function Adapters(props: IAdaptersProps): React.JSX.Element | null {
     <section className="llf-Adapters" aria-label={trans.__('Adapters')}>
       <h4>
         {trans.__('Adapters and models')}{' '}
-        <span className="llf-2">{props.total}</span>
+        <span className="llf-secondary">{props.total}</span>
       </h4>
       <ul>
         {adapters.map(adapter => (

@@ -43,7 +43,7 @@ export function BinView(props: IBinProps): React.JSX.Element {
         <p>{trans.__('The bin is empty.')}</p>
       ) : (
         <>
-          <p className="llf-2">
+          <p className="llf-secondary">
             {page.runs.length < page.total
               ? trans.__(
                   'The last %1 of %2 runs,',
@@ -87,7 +87,7 @@ function BinItem(
   return (
     <li className="llf-Bin-item" data-binned={run.id}>
       <RunName parts={props.parts} title={`${run.name}\n${run.id}`} />
-      <span className="llf-2">
+      <span className="llf-secondary">
         {trans.__(
           '%1, deleted %2 ago, %3',
           stateLabel(run.state, trans),

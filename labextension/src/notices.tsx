@@ -39,7 +39,7 @@ export function IndexProgress({
 }: Omit<IMessageProps, 'copy'>): React.JSX.Element | null {
   return (
     model.indexProgress && (
-      <p className="llf-IndexProgress llf-2" role="status">
+      <p className="llf-IndexProgress llf-secondary" role="status">
         {trans.__(
           'Reading runs: %1 of %2. More may match.',
           model.indexProgress.done.toLocaleString('en'),
@@ -73,7 +73,7 @@ export function NoRuns({
       <button onClick={() => copy(START_CODE, trans.__('Code copied.'))}>
         {trans.__('Copy code')}
       </button>
-      <p className="llf-2">
+      <p className="llf-secondary">
         {trans.__('Run folder:')} <code>{model.version?.folder}</code>.{' '}
         {trans.__(
           'Runs in another folder? Set LLF_HOME to that folder for the Jupyter server, then restart the server.'
@@ -115,7 +115,7 @@ export function ServerMissing({
         </button>
         <RetryButton model={model} trans={trans} />
       </div>
-      <p className="llf-2">
+      <p className="llf-secondary">
         {trans.__(
           'Your runs are not affected. llf.Monitor(run_id) still shows them in a notebook.'
         )}

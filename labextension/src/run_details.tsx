@@ -143,7 +143,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         <Section title={trans.__('Last completions')}>
           {details.answers.map(answer => (
             <p key={answer.prompt} className="llf-RunsPanel-text">
-              <span className="llf-2">{answer.prompt}</span>
+              <span className="llf-secondary">{answer.prompt}</span>
               <br />
               {answer.text || trans.__('(empty)')}
             </p>
@@ -169,7 +169,7 @@ function Section(props: {
   return (
     <section aria-label={props.title}>
       <h4>
-        {props.title} <span className="llf-2">{props.note}</span>
+        {props.title} <span className="llf-secondary">{props.note}</span>
       </h4>
       {props.children}
     </section>
@@ -198,7 +198,10 @@ function Checkpoints(props: {
           <li key={step} className="llf-Details-checkpoint">
             <span>{trans.__('step %1', step)}</span>
             {loss !== null && (
-              <span className="llf-2" title={trans.__('Evaluation loss')}>
+              <span
+                className="llf-secondary"
+                title={trans.__('Evaluation loss')}
+              >
                 {loss === best
                   ? trans.__('%1, best', formatNumber(loss))
                   : formatNumber(loss)}
@@ -357,7 +360,7 @@ function LargeChart({
           />
         ))}
       </svg>
-      <figcaption className="llf-2">
+      <figcaption className="llf-secondary">
         {trans.__(
           '%1, %2 to %3, %4 steps; solid: training, dashed: evaluation',
           title,

@@ -126,7 +126,7 @@ export function RunList(props: IRunListProps): React.JSX.Element {
           {name && (
             <h4 className="llf-RunsPanel-group">
               <span className="llf-ellipsis">{name}</span>{' '}
-              <span className="llf-2">
+              <span className="llf-secondary">
                 {trans._n('%1 run', '%1 runs', members.length)}
               </span>
             </h4>

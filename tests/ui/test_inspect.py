@@ -50,7 +50,7 @@ def test_the_data_is_looked_at_token_by_token(
     expect(tokens).to_contain_text("Say 0.")
     assert view.locator("img").count() == 0
     assert page.evaluate("window.llfHacked") is None
-    learned = "".join(tokens.locator(".llf-Turn .tr").all_text_contents())
+    learned = "".join(tokens.locator(".llf-Turn .is-trained").all_text_contents())
     assert learned == "It is 0.<|im_end|>↵"
     group = tokens.get_by_role("group")
     group.focus()
@@ -63,7 +63,7 @@ def test_the_data_is_looked_at_token_by_token(
     expect(records.get_by_role("row")).to_have_count(2)
     records.get_by_role("button", name="rows line 31").click()
     expect(tokens.locator("header")).to_contain_text("truncated")
-    assert tokens.locator(".llf-Turn .cu").count() > 0
+    assert tokens.locator(".llf-Turn .is-truncated").count() > 0
     records.get_by_label("Search texts").fill("say 7.")
     records.get_by_label("Search texts").press("Enter")
     records.get_by_role("button", name="rows line 8").click()

@@ -1,4 +1,4 @@
-// Runs side by side: what the curves are drawn over, the table beside the curves, answers to the same prompts.
+// Runs side by side: a table, curves over a selectable x axis, completions of the same prompts.
 
 import '../shared/llf.css';
 import '../shared/plotly_colors.css';
@@ -10,7 +10,7 @@ import { initialize } from '../shared/initialize.js';
 /** @import { Context } from '../shared/model' */
 
 let viewCount = 0;
-const OVERS = { step: 'step', tokens: 'tokens', time: 'time' };
+const X_AXES = { step: 'step', tokens: 'tokens', time: 'time' };
 const AUTOMATIC = 'automatic';
 
 /** @typedef {{label: string, cells: string[], best: number[], code: boolean}} TableRow */
@@ -18,15 +18,15 @@ const AUTOMATIC = 'automatic';
 /** @typedef {{title: string, help: string, log: boolean, lines: [string, string][]}} Curves */
 /** @typedef {{name: string, label: string, id: string, state: string, tone: number, dash: string}} ComparedRun */
 
-/** @param {Context} context */
+/** Draws the comparison. The kernel computes table and figure. @param {Context} context */
 function render({ model, el }) {
-  const own = `llf-compare-${++viewCount}`;
+  const idPrefix = `llf-compare-${++viewCount}`;
   const set = (/** @type {string} */ name, /** @type {any} */ value) => {
     model.set(name, value);
     model.save_changes();
   };
   const add = h('select', {
-    id: `${own}-add`,
+    id: `${idPrefix}-add`,
     onchange: () => {
       if (add.value) {
         model.send({ type: 'add', run: add.value });
@@ -35,28 +35,28 @@ function render({ model, el }) {
     }
   });
   const curve = h('select', {
-    id: `${own}-curve`,
+    id: `${idPrefix}-curve`,
     onchange: () => {
       set('curve', curve.value);
     }
   });
-  const help = h('p', { class: 'llf-2 llf-small' });
-  const over = h(
+  const help = h('p', { class: 'llf-secondary llf-small' });
+  const xAxis = h(
     'select',
     {
-      id: `${own}-over`,
+      id: `${idPrefix}-over`,
       onchange: () => {
-        set('over', over.value);
+        set('over', xAxis.value);
       }
     },
-    ...Object.entries(OVERS).map(([value, label]) =>
+    ...Object.entries(X_AXES).map(([value, label]) =>
       h('option', { value }, label)
     )
   );
   const smoothing = h(
     'select',
     {
-      id: `${own}-smoothing`,
+      id: `${idPrefix}-smoothing`,
       onchange: () => {
         set(
           'smoothing',
@@ -81,10 +81,10 @@ function render({ model, el }) {
       set('log', log.checked);
     }
   });
-  const every = h('input', {
+  const everyStep = h('input', {
     type: 'checkbox',
     onchange: () => {
-      set('every', every.checked);
+      set('every', everyStep.checked);
     }
   });
   const save = h(
@@ -96,17 +96,17 @@ function render({ model, el }) {
     },
     'Save as HTML'
   );
-  const pair = (
+  const labelled = (
     /** @type {HTMLElement} */ control,
     /** @type {string} */ label
   ) =>
     h(
       'span',
       { class: 'llf-Compare-pair' },
-      h('label', { class: 'llf-2', for: control.id }, label),
+      h('label', { class: 'llf-secondary', for: control.id }, label),
       control
     );
-  const said = h('p', { role: 'status' });
+  const status = h('p', { role: 'status' });
   const table = h('div', {
     class: 'llf-Compare-scroll',
     tabindex: '0',
@@ -124,15 +124,15 @@ function render({ model, el }) {
         role: 'group',
         'aria-label': 'Metric'
       },
-      pair(add, 'Add a run'),
-      pair(curve, 'Curve'),
-      pair(over, 'Over'),
-      pair(smoothing, 'Smoothing'),
+      labelled(add, 'Add a run'),
+      labelled(curve, 'Curve'),
+      labelled(xAxis, 'Over'),
+      labelled(smoothing, 'Smoothing'),
       h('label', {}, log, 'log scale'),
-      h('label', {}, every, 'every step'),
+      h('label', {}, everyStep, 'every step'),
       save
     ),
-    said,
+    status,
     h(
       'div',
       { class: 'llf-Compare-sides' },
@@ -142,7 +142,7 @@ function render({ model, el }) {
     answers
   );
 
-  /** Rebuilt only where others have come: an open list stays open. */
+  /** Fills a list only if its options have changed, so that an open list stays open. */
   function setOptions(
     /** @type {HTMLElement} */ select,
     /** @type {unknown} */ what,
@@ -184,10 +184,10 @@ function render({ model, el }) {
 
   function drawControls() {
     drawCurves();
-    over.value = model.get('over');
+    xAxis.value = model.get('over');
     smoothing.value = String(model.get('smoothing') ?? AUTOMATIC);
     log.checked = model.get('log');
-    every.checked = model.get('every');
+    everyStep.checked = model.get('every');
   }
 
   const drawFigure = () => {
@@ -195,7 +195,7 @@ function render({ model, el }) {
       chart.show(model.get('figure'));
     }
   };
-  const drawError = () => setText(said, model.get('error'));
+  const drawError = () => setText(status, model.get('error'));
 
   function draw() {
     const {
@@ -246,7 +246,7 @@ function render({ model, el }) {
             {},
             h('td'),
             ...runs.map((/** @type {ComparedRun} */ run) =>
-              head(run, runs.length > 1)
+              columnHead(run, runs.length > 1)
             )
           )
         ),
@@ -278,7 +278,7 @@ function render({ model, el }) {
                 { colspan: String(runs.length + 1), class: 'llf-Compare-part' },
                 h('b', {}, section.title),
                 ' ',
-                h('span', { class: 'llf-2' }, section.note)
+                h('span', { class: 'llf-secondary' }, section.note)
               )
             ),
             ...section.rows.map(row)
@@ -325,19 +325,19 @@ function render({ model, el }) {
     );
   }
 
-  /** A run's column: a piece of its line, what tells it apart, and its name where that is something else. */
-  function head(
+  /** Draws the head of a run's column: a sample of its line, its label, and its name if that differs. */
+  function columnHead(
     /** @type {ComparedRun} */ run,
     /** @type {boolean} */ several
   ) {
     return h(
       'th',
       { scope: 'col', class: 'llf-num', title: `${run.name} (${run.id})` },
-      sample(run),
+      lineSample(run),
       run.label,
       run.name === run.label
         ? null
-        : h('span', { class: 'llf-Compare-name llf-2' }, run.name),
+        : h('span', { class: 'llf-Compare-name llf-secondary' }, run.name),
       several
         ? h(
             'button',
@@ -353,8 +353,8 @@ function render({ model, el }) {
     );
   }
 
-  /** A short piece of the run's line. */
-  function sample(/** @type {ComparedRun} */ { tone, dash }) {
+  /** Draws a short sample of the run's line. */
+  function lineSample(/** @type {ComparedRun} */ { tone, dash }) {
     const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
     for (const [name, value] of Object.entries({
       width: '34',
@@ -373,8 +373,8 @@ function render({ model, el }) {
     return svg;
   }
 
-  /** The page that the kernel made, as a file. */
-  function take(/** @type {{html?: string}} */ message) {
+  /** Downloads the HTML page that the kernel has made. */
+  function saveHtml(/** @type {{html?: string}} */ message) {
     if (typeof message.html !== 'string') {
       return;
     }
@@ -383,11 +383,11 @@ function render({ model, el }) {
     );
     h('a', { href: address, download: 'llf-compare.html' }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
-    setText(said, 'Saved as llf-compare.html.');
+    setText(status, 'Saved as llf-compare.html.');
   }
 
   /** @type {[string, () => void][]} */
-  const followed = [
+  const listeners = [
     ['view', draw],
     ['figure', drawFigure],
     ['error', drawError],
@@ -395,17 +395,17 @@ function render({ model, el }) {
       name => /** @type {[string, () => void]} */ ([name, drawControls])
     )
   ];
-  for (const [name, act] of followed) {
+  for (const [name, act] of listeners) {
     model.on(`change:${name}`, act);
   }
-  model.on('msg:custom', take);
+  model.on('msg:custom', saveHtml);
   for (const act of [draw, drawControls, drawFigure, drawError]) {
     act();
   }
   return () => {
     chart.close();
-    model.off('msg:custom', take);
-    for (const [name, act] of followed) {
+    model.off('msg:custom', saveHtml);
+    for (const [name, act] of listeners) {
       model.off(`change:${name}`, act);
     }
   };

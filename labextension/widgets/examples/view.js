@@ -3,9 +3,9 @@
 import '../shared/llf.css';
 import './examples.css';
 import { h, setText } from '../shared/dom.js';
-import { codeNotice } from '../shared/foreign_code.js';
+import { foreignCodeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
-import { formatNumber as quantity } from '../../src/numbers';
+import { formatNumber } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
 
@@ -50,7 +50,7 @@ function render({ model, el }) {
       }
     }
   });
-  const note = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const note = h('span', { class: 'llf-secondary llf-small', role: 'status' });
   const body = h('tbody');
   const table = h(
     'table',
@@ -82,7 +82,7 @@ function render({ model, el }) {
     { type: 'button', onclick: () => turnPage(1) },
     'Next'
   );
-  const range = h('span', { class: 'llf-2 llf-small' });
+  const range = h('span', { class: 'llf-secondary llf-small' });
   el.classList.add('llf', 'llf-Examples');
   const codeBox = h('div');
   el.append(
@@ -90,9 +90,9 @@ function render({ model, el }) {
       'div',
       { class: 'llf-row' },
       h('h3', {}, 'Examples'),
-      h('label', { class: 'llf-2', for: `${idPrefix}-kind` }, 'Show'),
+      h('label', { class: 'llf-secondary', for: `${idPrefix}-kind` }, 'Show'),
       kinds,
-      h('label', { class: 'llf-2', for: `${idPrefix}-step` }, 'step'),
+      h('label', { class: 'llf-secondary', for: `${idPrefix}-step` }, 'step'),
       step,
       h('button', { type: 'button', onclick: showStep }, 'Show examples'),
       note
@@ -149,7 +149,7 @@ function render({ model, el }) {
           h('td', { class: 'llf-num' }, formatLoss(row.last)),
           h(
             'td',
-            { class: 'llf-num llf-2' },
+            { class: 'llf-num llf-secondary' },
             row.seen > 1 ? formatLoss(row.first) : ''
           ),
           h(
@@ -157,9 +157,9 @@ function render({ model, el }) {
             { class: 'llf-num' },
             row.excess === null
               ? ''
-              : `${row.excess >= 0 ? '+' : '−'}${quantity(Math.abs(row.excess))}`
+              : `${row.excess >= 0 ? '+' : '−'}${formatNumber(Math.abs(row.excess))}`
           ),
-          h('td', { class: 'llf-num llf-2' }, String(row.seen)),
+          h('td', { class: 'llf-num llf-secondary' }, String(row.seen)),
           h(
             'td',
             {},
@@ -167,7 +167,11 @@ function render({ model, el }) {
               'div',
               { class: 'llf-Examples-text', tabindex: '0' },
               ...(row.segments ?? []).map(([text, trained]) =>
-                h('span', { class: trained ? 'tr' : 'llf-2' }, text)
+                h(
+                  'span',
+                  { class: trained ? 'is-trained' : 'llf-secondary' },
+                  text
+                )
               )
             )
           )
@@ -189,7 +193,7 @@ function render({ model, el }) {
   }
 
   function formatLoss(/** @type {number | null} */ loss) {
-    return loss === null ? 'NaN' : quantity(loss);
+    return loss === null ? 'NaN' : formatNumber(loss);
   }
 
   function emptyText(/** @type {any} */ query, /** @type {number} */ seen) {
@@ -207,16 +211,20 @@ function render({ model, el }) {
     codeBox.replaceChildren(
       ...(found.length
         ? [
-            codeNotice(found, 'The tokenizer needs it to show the texts.', [
-              h(
-                'button',
-                {
-                  type: 'button',
-                  onclick: () => model.send({ type: 'allow' })
-                },
-                'Allow this code and show the texts'
-              )
-            ])
+            foreignCodeNotice(
+              found,
+              'The tokenizer needs it to show the texts.',
+              [
+                h(
+                  'button',
+                  {
+                    type: 'button',
+                    onclick: () => model.send({ type: 'allow' })
+                  },
+                  'Allow this code and show the texts'
+                )
+              ]
+            )
           ]
         : [])
     );

@@ -52,7 +52,7 @@ export function columnMapping({ model, el }) {
     () => model.send({ type: 'reset' }),
     'llf-link'
   );
-  const status = h('span', { class: 'llf-2', id: `${idPrefix}-why` });
+  const status = h('span', { class: 'llf-secondary', id: `${idPrefix}-why` });
   apply.setAttribute('aria-describedby', status.id);
   const panel = h(
     'div',
@@ -64,7 +64,7 @@ export function columnMapping({ model, el }) {
   const node = h(
     'div',
     { class: 'llf-Columns' },
-    h('div', { class: 'llf-row llf-2' }, summary, toggle),
+    h('div', { class: 'llf-row llf-secondary' }, summary, toggle),
     panel
   );
   el.replaceChildren(node);
@@ -145,7 +145,7 @@ export function columnMapping({ model, el }) {
           ...row.map((cell, place) =>
             h(
               'td',
-              { class: used.has(view.names[place]) ? null : 'llf-2' },
+              { class: used.has(view.names[place]) ? null : 'llf-secondary' },
               cell
             )
           )

@@ -70,7 +70,7 @@ export function configEditor({ model, el }) {
   );
   const foot = h(
     'div',
-    { class: 'llf-row llf-2 llf-small llf-Code-foot' },
+    { class: 'llf-row llf-secondary llf-small llf-Code-foot' },
     note,
     h('label', { class: 'llf-push llf-nowrap' }, defaults, 'Include defaults')
   );

@@ -22,7 +22,7 @@ export function presetSelector({ model, el }) {
   });
   const explainLabel = h(
     'label',
-    { class: 'llf-push llf-2 llf-nowrap' },
+    { class: 'llf-push llf-secondary llf-nowrap' },
     explain,
     'Explain each field'
   );
@@ -49,7 +49,7 @@ export function presetSelector({ model, el }) {
     model.send({ type: 'runs' })
   );
   const changes = h('span', {
-    class: 'llf-2 llf-Studio-changes',
+    class: 'llf-secondary llf-Studio-changes',
     role: 'status'
   });
 
@@ -104,7 +104,7 @@ export function presetSelector({ model, el }) {
     explain.checked = model.get('_show_help');
   };
   row.append(
-    h('span', { class: 'llf-2' }, 'Start from'),
+    h('span', { class: 'llf-secondary' }, 'Start from'),
     ...buttons.values(),
     earlier,
     runs,

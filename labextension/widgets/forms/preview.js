@@ -22,7 +22,7 @@ export function dataPreview({ model, el }) {
     () => model.send({ type: 'hide' }),
     'llf-link'
   );
-  const note = h('span', { class: 'llf-2', role: 'status' });
+  const note = h('span', { class: 'llf-secondary', role: 'status' });
   const messages = h('div', {});
   const body = h('div', { class: 'llf-Preview-body' });
   grid.append(
@@ -51,7 +51,11 @@ function example({ title, parts }) {
   const text = h('p', { class: 'llf-Tokens' });
   for (const [part, trained] of parts) {
     text.append(
-      h(trained ? 'mark' : 'span', { class: trained ? 'tr' : undefined }, part)
+      h(
+        trained ? 'mark' : 'span',
+        { class: trained ? 'is-trained' : undefined },
+        part
+      )
     );
   }
   return h(

@@ -1,4 +1,4 @@
-import { h, reveal, setText } from '../shared/dom.js';
+import { h, scrollToWhenReady, setText } from '../shared/dom.js';
 import {
   createButton,
   drawMessages,
@@ -39,7 +39,7 @@ export function startControls({ model, el }) {
     model.set('_name', name.value);
     model.save_changes();
   });
-  const label = h('label', { class: 'llf-2' }, 'Name');
+  const label = h('label', { class: 'llf-secondary' }, 'Name');
   const status = h('p', {
     id: `llf-why-${Math.random().toString(36).slice(2)}`,
     role: 'status'
@@ -99,7 +99,9 @@ export function startControls({ model, el }) {
   const pending = pendingStart(model, draw);
   const onMessage = (/** @type {any} */ content) =>
     content.type === 'reveal' &&
-    reveal(() => el.closest('.llf-Studio')?.querySelector(`.${content.part}`));
+    scrollToWhenReady(() =>
+      el.closest('.llf-Studio')?.querySelector(`.${content.part}`)
+    );
   model.on('change', draw);
   model.on('comm_live_update', onKernelLost);
   model.on('msg:custom', onMessage);

@@ -168,7 +168,10 @@ class VariedRow {
       autocomplete: 'off',
       'aria-describedby': `${id}-hint`
     });
-    this.hint = h('div', { class: 'llf-2 llf-small', id: `${id}-hint` });
+    this.hint = h('div', {
+      class: 'llf-secondary llf-small',
+      id: `${id}-hint`
+    });
     this.remove = createButton(
       'Remove',
       () => {

@@ -16,10 +16,10 @@ export function sweepRunTable({ model, el }) {
   const stop = createButton('Stop sweep', () => model.send({ type: 'stop' }));
   stop.title =
     'Stops the current run with a checkpoint and removes the others from the queue. Resume starts them.';
-  const count = h('span', { class: 'llf-2', role: 'status' });
+  const count = h('span', { class: 'llf-secondary', role: 'status' });
   const head = h('thead', {});
   const body = h('tbody', {});
-  const note = h('p', { class: 'llf-2', role: 'status' });
+  const note = h('p', { class: 'llf-secondary', role: 'status' });
   el.replaceChildren(
     h(
       'section',

@@ -3,19 +3,20 @@
 import '../shared/llf.css';
 import './inspect.css';
 import { h } from '../shared/dom.js';
-import { codeNotice } from '../shared/foreign_code.js';
+import { foreignCodeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
-import {
-  formatBytes as bytes,
-  formatDuration as duration
-} from '../../src/numbers';
+import { formatBytes, formatDuration } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
 
 const NUMBER = new Intl.NumberFormat('en');
 const SVG = 'http://www.w3.org/2000/svg';
 /** @type {Record<string, string>} */
-const TOKEN_CLASSES = { prompt: '', trained: 'tr', cut: 'cu' };
+const TOKEN_CLASSES = {
+  prompt: '',
+  trained: 'is-trained',
+  cut: 'is-truncated'
+};
 /** @type {Record<string, string>} */
 const TOKEN_ROLES = {
   prompt: 'not in the loss',
@@ -182,7 +183,7 @@ function totalsSection(/** @type {any} */ overview) {
     ...duplicates,
     h(
       'p',
-      { class: 'llf-2 llf-small llf-Inspect-note' },
+      { class: 'llf-secondary llf-small llf-Inspect-note' },
       `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
         `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${evaluation}, ${preparation}.${streamed}`
     )
@@ -205,7 +206,7 @@ function formatSection(
   const names = [
     ...new Set(sets.flatMap((/** @type {any} */ one) => one.names))
   ];
-  const body = h('div', { class: 'llf-Reading' });
+  const body = h('div', { class: 'llf-DataFormat' });
   const draw = (
     /** @type {string} */ format,
     /** @type {Record<string, string>} */ columns
@@ -219,8 +220,8 @@ function formatSection(
     ) =>
       h(
         'label',
-        { class: 'llf-Reading-field' },
-        h('span', { class: 'llf-2' }, label),
+        { class: 'llf-DataFormat-field' },
+        h('span', { class: 'llf-secondary' }, label),
         h(
           'select',
           {
@@ -274,7 +275,7 @@ function formatSection(
     h('summary', {}, `Data format: ${matches}`),
     h(
       'p',
-      { class: 'llf-2 llf-small' },
+      { class: 'llf-secondary llf-small' },
       first.error ?? `Reason: ${first.reason}.`
     ),
     body
@@ -288,7 +289,7 @@ function lengthsSection(
 ) {
   const section = h(
     'section',
-    { 'aria-label': 'Lengths', class: 'at-lengths' },
+    { 'aria-label': 'Lengths' },
     h('h3', {}, 'Lengths and cutoff_len')
   );
   if (!data.edges) {
@@ -392,8 +393,8 @@ function lengthsSection(
     NUMBER.format(one.lost),
     `${(100 * one.lost_answers).toFixed(1)} %`,
     NUMBER.format(one.rows),
-    one.seconds === null ? '–' : duration(one.seconds),
-    bytes(one.memory),
+    one.seconds === null ? '–' : formatDuration(one.seconds),
+    formatBytes(one.memory),
     one.cutoff === data.cutoff
       ? 'now'
       : linkButton(`Use ${NUMBER.format(one.cutoff)}`, () =>
@@ -408,7 +409,7 @@ function lengthsSection(
       picture,
       h(
         'p',
-        { class: 'llf-2 llf-small llf-Inspect-note' },
+        { class: 'llf-secondary llf-small llf-Inspect-note' },
         `Length of a pair: the prompt with its longer response. ${NUMBER.format(data.longer)} were truncated to ${NUMBER.format(data.cutoff)} tokens.`
       )
     );
@@ -438,7 +439,7 @@ function lengthsSection(
     ),
     h(
       'p',
-      { class: 'llf-2 llf-small llf-Inspect-note' },
+      { class: 'llf-secondary llf-small llf-Inspect-note' },
       `Memory and packed rows are estimates.${timed}`
     )
   );
@@ -513,14 +514,18 @@ function recordsSection(
     `${withoutSuffix(row.dataset)} ${row.where}`;
   return h(
     'section',
-    { 'aria-label': 'Records', class: 'at-rows' },
+    { 'aria-label': 'Records' },
     h('h3', {}, 'Records'),
     h(
       'div',
       { class: 'llf-row' },
       choose,
       searchBox,
-      h('span', { class: 'llf-2 llf-small llf-push', role: 'status' }, range),
+      h(
+        'span',
+        { class: 'llf-secondary llf-small llf-push', role: 'status' },
+        range
+      ),
       page.offset > 0 ? linkButton('First', () => goTo(0)) : null,
       next === null || next === undefined
         ? null
@@ -529,7 +534,7 @@ function recordsSection(
     rows.length
       ? h(
           'p',
-          { class: 'llf-2 llf-small llf-Inspect-note' },
+          { class: 'llf-secondary llf-small llf-Inspect-note' },
           'Lines and rows are counted from 1.'
         )
       : null,
@@ -558,7 +563,7 @@ function recordsSection(
         )
       : h(
           'p',
-          { class: 'llf-2' },
+          { class: 'llf-secondary' },
           page.kind === 'search'
             ? `No text contains “${page.query}”${next === null ? '' : ' so far'}.`
             : page.kind
@@ -567,7 +572,7 @@ function recordsSection(
         ),
     h(
       'div',
-      { class: 'llf-row llf-Inspect-acts' },
+      { class: 'llf-row llf-Inspect-actions' },
       duplicates
         ? h(
             'button',
@@ -599,8 +604,8 @@ function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
     { class: 'llf-Legend' },
     ...[
       ['', 'Abc', 'not in the loss'],
-      ['tr', 'Abc', 'in the loss'],
-      ['cu', 'Abc', 'truncated']
+      ['is-trained', 'Abc', 'in the loss'],
+      ['is-truncated', 'Abc', 'truncated']
     ].map(([kind, sample, word]) =>
       h(
         'span',
@@ -616,7 +621,7 @@ function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
   );
   const section = h(
     'section',
-    { 'aria-label': 'Tokens', class: 'at-tokens' },
+    { 'aria-label': 'Tokens' },
     h('h3', {}, 'Tokens in the loss'),
     legend
   );
@@ -625,7 +630,7 @@ function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
   }
   const tokenInfo = h(
     'p',
-    { class: 'llf-2 llf-small llf-Tip-line', role: 'status' },
+    { class: 'llf-secondary llf-small llf-Tip-line', role: 'status' },
     HINT
   );
   const spans = /** @type {HTMLElement[]} */ ([]);
@@ -668,8 +673,9 @@ function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
           'span',
           {
             class:
-              [TOKEN_CLASSES[state], special ? 'sp' : ''].join(' ').trim() ||
-              null
+              [TOKEN_CLASSES[state], special ? 'is-special' : '']
+                .join(' ')
+                .trim() || null
           },
           text.replaceAll('\r', '␍').replaceAll('\t', '⇥').replaceAll('\n', '↵')
         );
@@ -726,7 +732,7 @@ function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
           ' ',
           h(
             'span',
-            { class: 'llf-2 llf-small' },
+            { class: 'llf-secondary llf-small' },
             `${NUMBER.format(one.trained)} tokens in the loss`,
             one.cut ? `, ${NUMBER.format(one.cut)} truncated` : ''
           )
@@ -780,7 +786,7 @@ function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
   const cut = example.cut
     ? h(
         'span',
-        { class: 'llf-warned' },
+        { class: 'llf-warning-text' },
         `, ${NUMBER.format(example.cut)} truncated`
       )
     : null;
@@ -793,7 +799,7 @@ function tokensSection(/** @type {any} */ example, /** @type {any} */ actions) {
         {},
         h('b', {}, `${withoutSuffix(example.dataset)} ${example.where}`),
         h('span', {}, counts, cut),
-        h('span', { class: 'llf-2 llf-push' }, kind),
+        h('span', { class: 'llf-secondary llf-push' }, kind),
         example.number > 0
           ? linkButton('Previous', () => actions.example(example.number - 1))
           : null,
@@ -815,8 +821,7 @@ function packedRowsSection(
   /** @type {any} */ actions
 ) {
   const section = h('section', {
-    'aria-label': 'Packed rows',
-    class: 'at-packed'
+    'aria-label': 'Packed rows'
   });
   const fill = `${(100 * overview.packing_fill).toFixed(1)} % full`;
   if (!rows.total) {
@@ -825,7 +830,7 @@ function packedRowsSection(
       : 'Preference pairs are not packed.';
     section.append(
       h('h3', {}, 'Packed rows'),
-      h('p', { class: 'llf-2' }, reason)
+      h('p', { class: 'llf-secondary' }, reason)
     );
     return section;
   }
@@ -920,12 +925,12 @@ function packedRowsSection(
       h('h3', {}, 'Packed rows'),
       h(
         'span',
-        { class: 'llf-2' },
+        { class: 'llf-secondary' },
         `${NUMBER.format(rows.total)} rows of ${NUMBER.format(rows.capacity)}, ${fill}. Examples do not attend to each other; position ids restart at 0 in each.`
       ),
       h(
         'span',
-        { class: 'llf-push llf-2 llf-small' },
+        { class: 'llf-push llf-secondary llf-small' },
         `${NUMBER.format(rows.offset + 1)} to ${NUMBER.format(next)} of ${NUMBER.format(rows.total)}`
       ),
       next < rows.total
@@ -1042,7 +1047,7 @@ function render({ model, el }) {
         ? [
             h(
               'span',
-              { class: now === 'failed' ? 'llf-failed' : 'llf-2' },
+              { class: now === 'failed' ? 'llf-error-text' : 'llf-secondary' },
               shown
             )
           ]
@@ -1062,16 +1067,20 @@ function render({ model, el }) {
     codeBox.replaceChildren(
       ...(found.length
         ? [
-            codeNotice(found, 'The tokenizer needs it to show the tokens.', [
-              h(
-                'button',
-                {
-                  type: 'button',
-                  onclick: () => model.send({ type: 'allow' })
-                },
-                'Allow this code and inspect again'
-              )
-            ])
+            foreignCodeNotice(
+              found,
+              'The tokenizer needs it to show the tokens.',
+              [
+                h(
+                  'button',
+                  {
+                    type: 'button',
+                    onclick: () => model.send({ type: 'allow' })
+                  },
+                  'Allow this code and inspect again'
+                )
+              ]
+            )
           ]
         : [])
     );

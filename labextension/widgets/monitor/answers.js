@@ -37,7 +37,7 @@ export function answersSection(feed) {
     }
   });
   const rows = h('dl', { class: 'llf-Answers-rows' });
-  const unchangedSince = h('p', { class: 'llf-2 llf-small' });
+  const unchangedSince = h('p', { class: 'llf-secondary llf-small' });
   const announcement = h('span', { class: 'llf-sr', role: 'status' });
   const title = h('h3', {}, 'Watched prompts');
   const watchButton = h(
@@ -50,7 +50,10 @@ export function answersSection(feed) {
     rows: '2',
     maxlength: '4000'
   });
-  const statusLine = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const statusLine = h('span', {
+    class: 'llf-secondary llf-small',
+    role: 'status'
+  });
   const watchForm = h(
     'div',
     { class: 'llf-Answers-new' },
@@ -86,7 +89,10 @@ export function answersSection(feed) {
       }
     }
   });
-  const tryStatus = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const tryStatus = h('span', {
+    class: 'llf-secondary llf-small',
+    role: 'status'
+  });
   const tryForm = h(
     'div',
     { class: 'llf-Answers-ask' },
@@ -162,7 +168,7 @@ export function answersSection(feed) {
     const entries = [];
     if (prompt.base !== null) {
       entries.push(
-        h('dt', { class: 'llf-2' }, 'base'),
+        h('dt', { class: 'llf-secondary' }, 'base'),
         h('dd', {}, prompt.base || '(empty)')
       );
     }

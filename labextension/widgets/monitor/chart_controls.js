@@ -2,17 +2,17 @@
 // To add a chart, add a row to `CHARTS` in `llf_core/runs/charts.py`.
 
 import { plotlyChart } from '../shared/plotly_chart.js';
-import { h, reveal, setText } from '../shared/dom.js';
+import { h, scrollToWhenReady, setText } from '../shared/dom.js';
 
 /** @import { Feed } from './feed.js' */
 
-const NARROW = 700; // pixels below which the charts stand in fewer columns
-const WINDOWS = [0, 1, 5, 10, 25, 50, 100, 250]; // steps that the smoothed lines are a mean of; 0 chooses
+const NARROW_WIDTH = 700; // pixels below which the charts have fewer columns
+const WINDOWS = [0, 1, 5, 10, 25, 50, 100, 250]; // steps of the smoothing mean; 0: automatic
 
-/** @param {Feed} feed */
+/** Draws the charts and their controls. @param {Feed} feed */
 export function chartsSection(feed) {
-  const chart = plotlyChart('Curves of the run', ({ x }) => ask(x));
-  const none = h('p', { class: 'llf-2 llf-Charts-none' });
+  const chart = plotlyChart('Curves of the run', ({ x }) => showStepLink(x));
+  const emptyText = h('p', { class: 'llf-secondary llf-Charts-none' });
   const smoothing = h(
     'select',
     {
@@ -33,21 +33,26 @@ export function chartsSection(feed) {
   const tools = h(
     'div',
     { class: 'llf-row llf-Charts-tools' },
-    h('label', { class: 'llf-2' }, 'Smoothing ', smoothing),
-    h('label', { class: 'llf-2' }, log, ' Log scale')
+    h('label', { class: 'llf-secondary' }, 'Smoothing ', smoothing),
+    h('label', { class: 'llf-secondary' }, log, ' Log scale')
   );
-  const more = h('button', {
+  const moreButton = h('button', {
     type: 'button',
     onclick: () => feed.setOptions({ details: !feed.options().details })
   });
-  const titles = h('span', { class: 'llf-2 llf-small' });
-  const row = h('div', { class: 'llf-row llf-Monitor-more' }, more, titles);
+  const titles = h('span', { class: 'llf-secondary llf-small' });
+  const row = h(
+    'div',
+    { class: 'llf-row llf-Monitor-more' },
+    moreButton,
+    titles
+  );
   const rows = h('div', { class: 'llf-row llf-Charts-rows', role: 'status' });
   const box = h(
     'section',
     { class: 'llf-Charts', 'aria-label': 'Charts' },
     tools,
-    none,
+    emptyText,
     rows,
     chart.box,
     row
@@ -65,9 +70,9 @@ export function chartsSection(feed) {
     for (const part of [chart.box, tools]) {
       part.hidden = empty;
     }
-    none.hidden = !empty;
+    emptyText.hidden = !empty;
     setText(
-      none,
+      emptyText,
       head.live
         ? 'Charts appear after the first logged step.'
         : head.state
@@ -83,15 +88,15 @@ export function chartsSection(feed) {
     }
     const open = feed.options().details;
     row.hidden = empty || (!open && !leftOut.length);
-    more.setAttribute('aria-expanded', String(open));
+    moreButton.setAttribute('aria-expanded', String(open));
     setText(
-      more,
+      moreButton,
       open ? 'Show fewer charts' : `Show ${leftOut.length} more charts`
     );
     setText(titles, open ? '' : leftOut.join(' · '));
   }
 
-  /** The large chart with a logarithmic axis; what is not above 0 has no place on it. */
+  /** Returns the figure with a logarithmic axis of the large chart, which shows only values above 0. */
   function onLogScale(/** @type {any} */ figure) {
     const [large] = figure.layout.meta.charts;
     const axis = {
@@ -107,8 +112,8 @@ export function chartsSection(feed) {
     };
   }
 
-  /** A point was clicked: the rows of its step are one more click away. */
-  function ask(/** @type {number} */ step) {
+  /** Shows a link to the rows of the step whose point was clicked. */
+  function showStepLink(/** @type {number} */ step) {
     rows.replaceChildren(
       h('span', {}, `Step ${step.toLocaleString('en')}: `),
       h(
@@ -124,7 +129,7 @@ export function chartsSection(feed) {
   }
 
   const sizes = new ResizeObserver(() => {
-    const narrow = box.clientWidth < NARROW;
+    const narrow = box.clientWidth < NARROW_WIDTH;
     if (box.clientWidth && narrow !== feed.options().narrow) {
       feed.setOptions({ narrow });
     }
@@ -132,7 +137,7 @@ export function chartsSection(feed) {
   sizes.observe(box);
   feed.on('charts', draw);
   feed.on('head', () => {
-    if (!none.hidden) {
+    if (!emptyText.hidden) {
       draw();
     }
   });
@@ -147,12 +152,12 @@ export function chartsSection(feed) {
 }
 
 /**
- * Shows the rows behind the curve: below the charts where a kernel has this view, else in a cell.
+ * Shows the examples behind the curve: below the charts if a kernel has this view, otherwise in a cell.
  * @param {Feed} feed
- * @param {HTMLElement} said where to say what becomes of it
- * @param {number} [step] of one step; else those that stand out
+ * @param {HTMLElement} status shows the outcome
+ * @param {number} [step] shows the examples of one step; without it, outliers
  */
-export async function showExamples(feed, said, step) {
+export async function showExamples(feed, status, step) {
   const code = `llf.Examples(${JSON.stringify(feed.run)})${step === undefined ? '' : `.show_step(${step})`}`;
   if (feed.hasKernel) {
     const { text } = await feed.requestKernel(
@@ -160,16 +165,18 @@ export async function showExamples(feed, said, step) {
       step === undefined ? {} : { step },
       () =>
         setText(
-          said,
+          status,
           'The request waits in the kernel until the running cell ends.'
         )
     );
-    setText(said, text);
-    reveal(() => said.closest('.llf-Monitor')?.querySelector('.llf-Examples'));
+    setText(status, text);
+    scrollToWhenReady(() =>
+      status.closest('.llf-Monitor')?.querySelector('.llf-Examples')
+    );
   } else if (feed.host?.runCell) {
-    setText(said, 'The rows are in a cell below.');
+    setText(status, 'The rows are in a cell below.');
     await feed.host.runCell(code);
   } else {
-    setText(said, `Run this in a cell: ${code}`);
+    setText(status, `Run this in a cell: ${code}`);
   }
 }

@@ -2,7 +2,7 @@
 
 import { h, setText } from '../shared/dom.js';
 import { stepSlider } from '../shared/step_slider.js';
-import { formatNumber as quantity } from '../../src/numbers';
+import { formatNumber } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -19,7 +19,7 @@ export function completionsSection(feed) {
   const headingId = `llf-samples-${++viewCount}`;
   let sortColumn = -1; // index of a reward function; -1: the weighted sum
   const slider = stepSlider('Step of the sampled completions', draw);
-  const note = h('span', { class: 'llf-2 llf-small' });
+  const note = h('span', { class: 'llf-secondary llf-small' });
   const head = h('tr');
   const body = h('tbody');
   const table = h(
@@ -86,11 +86,11 @@ export function completionsSection(feed) {
             ...functions.map((_, place) =>
               h(
                 'td',
-                { class: 'llf-num llf-2' },
+                { class: 'llf-num llf-secondary' },
                 formatReward(each[place] ?? null)
               )
             ),
-            h('td', {}, scrollableText(prompt, 'llf-2')),
+            h('td', {}, scrollableText(prompt, 'llf-secondary')),
             h('td', {}, scrollableText(answer, ''))
           )
         )
@@ -157,7 +157,7 @@ export function completionsSection(feed) {
   }
 
   function formatReward(/** @type {number | null} */ value) {
-    return value === null ? '–' : quantity(value).replace('-', '−');
+    return value === null ? '–' : formatNumber(value).replace('-', '−');
   }
 
   feed.on('completions', draw);

@@ -1,6 +1,6 @@
 // The events of a run and the last lines of its log, below the charts.
 
-import { clock, h } from '../shared/dom.js';
+import { formatTime, h } from '../shared/dom.js';
 
 /** @import { Feed } from './feed.js' */
 
@@ -21,7 +21,7 @@ export function eventsSection(feed) {
     }
   });
   const body = h('tbody');
-  const count = h('span', { class: 'llf-2 llf-small' });
+  const count = h('span', { class: 'llf-secondary llf-small' });
   const log = h('pre', {
     class: 'llf-Log',
     tabindex: '0',
@@ -68,7 +68,7 @@ export function eventsSection(feed) {
             row.step === null
               ? row.time === null
                 ? ''
-                : clock(row.time)
+                : formatTime(row.time)
               : row.step.toLocaleString('en')
           ),
           h('td', {}, row.text)

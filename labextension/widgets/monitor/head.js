@@ -1,16 +1,16 @@
-// Header of a run's view: state, progress, key numbers, messages and the row that steers the run.
+// The header of a monitor: state, progress, key metrics, messages, and the controls of the run.
 
-import { clock, copyButton, h, setText } from '../shared/dom.js';
-import { codeNotice } from '../shared/foreign_code.js';
+import { formatTime, copyButton, h, setText } from '../shared/dom.js';
+import { foreignCodeNotice } from '../shared/foreign_code.js';
 import { requestServer, jupyterServer } from '../shared/server.js';
-import { formatDuration as duration } from '../../src/numbers';
+import { formatDuration } from '../../src/numbers';
 import { showExamples } from './chart_controls.js';
 
 /** @import { Feed } from './feed.js' */
 
-const SPEAK_EVERY = 8000; // ms between two spoken progress texts
+const ANNOUNCE_INTERVAL = 8000; // ms between two progress texts for screen readers
 /** @type {Record<string, string>} */
-const VERBS = {
+const REQUEST_LABELS = {
   stop: 'Stop',
   checkpoint: 'Checkpoint',
   evaluate: 'Evaluation',
@@ -21,12 +21,12 @@ const VERBS = {
   examples: 'Examples',
   code: 'Code'
 };
-const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'examples']; // requests that may be made again and again
+const REPEATABLE = ['checkpoint', 'evaluate', 'sample', 'set', 'examples']; // requests that may be repeated
 
 /** @typedef {{label: string, value: string, unit: string, note: string}} KeyNumber */
 /** @typedef {{level: string, text: string, actions?: {label: string, change: object}[]}} Message */
 /**
- * @typedef {object} View what `llf_widgets.monitor.status_text.header_json` makes
+ * @typedef {object} HeadData result of `llf_widgets.monitor.status_text.header_json`
  * @property {string} id @property {string} name @property {string} state @property {boolean} live
  * @property {string} description @property {string} status_text @property {string} level
  * @property {number} step @property {number} total @property {number | null} epoch @property {number | null} epochs
@@ -38,27 +38,32 @@ const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'examples']; // request
  */
 
 /**
+ * Draws a message with its level as a word, so that colour is not the only sign.
  * @param {Message} message
- * @param {(change: object) => void} [act] what a button of the message does
+ * @param {(change: object) => void} [onAction] called with the change of a clicked button
  * @returns {HTMLElement}
  */
-function messageLine({ level, text, actions = [] }, act) {
-  const word = { error: 'Error', warn: 'Warning' }[level] ?? 'Note';
+function messageLine({ level, text, actions = [] }, onAction) {
+  const levelText = { error: 'Error', warn: 'Warning' }[level] ?? 'Note';
   const role = level === 'error' ? 'alert' : 'status';
   return h(
     'div',
     { class: `llf-Message is-${level || 'note'}`, role },
-    h('b', {}, word),
+    h('b', {}, levelText),
     h(
       'div',
       {},
       text,
-      actions.length && act
+      actions.length && onAction
         ? h(
             'div',
             { class: 'llf-Message-actions' },
             ...actions.map(({ label, change }) =>
-              h('button', { type: 'button', onclick: () => act(change) }, label)
+              h(
+                'button',
+                { type: 'button', onclick: () => onAction(change) },
+                label
+              )
             )
           )
         : null
@@ -66,53 +71,64 @@ function messageLine({ level, text, actions = [] }, act) {
   );
 }
 
-/** @param {Feed} feed */
+/**
+ * Draws the header and sends the requests of its buttons: to the server, which answers while the kernel is busy, or else
+ * to the kernel.
+ * @param {Feed} feed
+ */
 export function headSection(feed) {
   let closed = false;
-  let spoken = 0;
-  let requested = ''; // the request that waits for the run to follow it
-  let hint = true; // whether the answer line holds no answer but how long a request may take
-  let shown = { numbers: '', messages: '', actions: '' };
+  let announcedAt = 0;
+  let requested = ''; // the request that the run has not carried out yet
+  let showsDelay = true; // whether the request status shows how long a request may take
+  let drawn = { numbers: '', messages: '', actions: '' };
 
-  /** @returns {View} */
-  const view = () => feed.get('head') ?? {};
+  /** @returns {HeadData} */
+  const header = () => feed.get('head') ?? {};
 
-  // -- parts -----------------------------------------------------------------------------------------
+  // -- elements --------------------------------------------------------------------------------------
   const name = h('h2');
   const state = h('span', { class: 'llf-State' });
-  const about = h('span', { class: 'llf-2' });
+  const about = h('span', { class: 'llf-secondary' });
   const id = h('span');
-  const copy = copyButton(() => view().id);
+  const copy = copyButton(() => header().id);
   const statusText = h('div', { class: 'llf-Monitor-status' });
-  const gone = h('div', { role: 'alert' });
+  const disconnected = h('div', { role: 'alert' });
   const viewError = h('div', { role: 'alert' });
   const serverMismatch = h('div');
-  const fill = h('i');
+  const barFill = h('i');
   const bar = h(
     'div',
     { class: 'llf-Progress', role: 'progressbar', 'aria-valuemin': '0' },
-    fill
+    barFill
   );
   const step = h('span');
   const epoch = h('span');
   const elapsed = h('span');
   const remaining = h('span');
-  const ends = h('span', { class: 'llf-2' });
-  const saved = h('span', { class: 'llf-2' });
-  const updated = h('span', { class: 'llf-2 llf-push' });
+  const eta = h('span', { class: 'llf-secondary' });
+  const lastCheckpoint = h('span', { class: 'llf-secondary' });
+  const updated = h('span', { class: 'llf-secondary llf-push' });
   const numbers = h('dl', { class: 'llf-Numbers' });
   const messages = h('div');
   const buttons = h('span', { class: 'llf-row' });
-  const answer = h('span', { class: 'llf-2 llf-small', role: 'status' });
-  const danger = h('span', { class: 'llf-row llf-push' });
-  const rate = setting(
+  const requestStatus = h('span', {
+    class: 'llf-secondary llf-small',
+    role: 'status'
+  });
+  const killBox = h('span', { class: 'llf-row llf-push' });
+  const rateSetting = numberSetting(
     'Peak learning rate',
     text => ({ learning_rate: Number(text) }),
     { inputmode: 'decimal' }
   );
-  const end = setting('End at step', text => ({ max_steps: Number(text) }), {
-    inputmode: 'numeric'
-  });
+  const endSetting = numberSetting(
+    'End at step',
+    text => ({ max_steps: Number(text) }),
+    {
+      inputmode: 'numeric'
+    }
+  );
   const controls = h(
     'div',
     {
@@ -121,13 +137,13 @@ export function headSection(feed) {
       'aria-label': 'Control the run'
     },
     buttons,
-    rate.box,
-    end.box,
-    answer,
-    danger
+    rateSetting.box,
+    endSetting.box,
+    requestStatus,
+    killBox
   );
-  const code = h('div');
-  const aloud = h('span', { class: 'llf-sr', role: 'status' });
+  const codeBox = h('div');
+  const announcement = h('span', { class: 'llf-sr', role: 'status' });
   const box = h(
     'div',
     { class: 'llf-Head' },
@@ -137,7 +153,7 @@ export function headSection(feed) {
       name,
       state,
       about,
-      h('span', { class: 'llf-2 llf-push llf-mono' }, id, ' ', copy)
+      h('span', { class: 'llf-secondary llf-push llf-mono' }, id, ' ', copy)
     ),
     bar,
     h(
@@ -147,23 +163,23 @@ export function headSection(feed) {
       epoch,
       elapsed,
       remaining,
-      ends,
-      saved,
+      eta,
+      lastCheckpoint,
       updated
     ),
     statusText,
-    gone,
+    disconnected,
     viewError,
     serverMismatch,
     numbers,
     messages,
     controls,
-    code,
-    aloud
+    codeBox,
+    announcement
   );
 
-  /** A number of the live run, and the button that sets it. What is typed is left alone until it is set. */
-  function setting(
+  /** Creates the input and the button that change a number of the live run. Input is not overwritten until it is sent. */
+  function numberSetting(
     /** @type {string} */ label,
     /** @type {(text: string) => object} */ change,
     /** @type {Record<string, string>} */ more
@@ -189,17 +205,20 @@ export function headSection(feed) {
     const box = h(
       'span',
       { class: 'llf-Setting' },
-      h('label', { class: 'llf-2' }, `${label} `, input),
+      h('label', { class: 'llf-secondary' }, `${label} `, input),
       button
     );
     function set() {
       if (!input.value.trim() || Number.isNaN(Number(input.value))) {
-        hint = false;
-        setText(answer, `${label} is "${input.value}". Expected a number.`);
+        showsDelay = false;
+        setText(
+          requestStatus,
+          `${label} is "${input.value}". Expected a number.`
+        );
         input.focus();
         return;
       }
-      steer('set', change(input.value));
+      sendRequest('set', change(input.value));
     }
     function show(/** @type {string} */ text) {
       if (input.dataset.value === text) {
@@ -215,7 +234,7 @@ export function headSection(feed) {
 
   // -- drawing ---------------------------------------------------------------------------------------
   function draw() {
-    const v = view();
+    const v = header();
     if (!v.id) {
       return;
     }
@@ -227,11 +246,11 @@ export function headSection(feed) {
     drawStatusText(v);
     box.classList.toggle('is-live', v.live);
     const share = v.total > 0 ? Math.min(1, v.step / v.total) : 0;
-    fill.style.width = `${100 * share}%`;
+    barFill.style.width = `${100 * share}%`;
     bar.setAttribute('aria-label', `Progress of ${v.name}`);
     bar.setAttribute('aria-valuemax', String(v.total || 1));
     bar.setAttribute('aria-valuenow', String(v.step));
-    bold(
+    setBoldText(
       step,
       'step ',
       v.step.toLocaleString('en'),
@@ -259,22 +278,22 @@ export function headSection(feed) {
       )
     );
     drawList('messages', v.messages, messages, message =>
-      messageLine(message, change => steer('set', change))
+      messageLine(message, change => sendRequest('set', change))
     );
     if (requested && !v.actions.includes(requested)) {
       requested = '';
-      hint = true;
+      showsDelay = true;
     }
-    if (hint) {
-      setText(answer, v.request_delay);
+    if (showsDelay) {
+      setText(requestStatus, v.request_delay);
     }
     drawActions(v);
-    rate.show(v.peak_learning_rate);
-    end.show(v.total ? String(v.total) : '');
-    tick();
+    rateSetting.show(v.peak_learning_rate);
+    endSetting.show(v.total ? String(v.total) : '');
+    updateTimes();
   }
 
-  function drawStatusText(/** @type {View} */ v) {
+  function drawStatusText(/** @type {HeadData} */ v) {
     if (statusText.dataset.text === v.status_text + v.level) {
       return;
     }
@@ -287,7 +306,7 @@ export function headSection(feed) {
     statusText.hidden = !v.status_text;
   }
 
-  /** Rebuilds a list only where its data has changed. */
+  /** Draws a list again only if its data has changed. */
   function drawList(
     /** @type {'numbers' | 'messages'} */ key,
     /** @type {any[]} */ data,
@@ -295,14 +314,14 @@ export function headSection(feed) {
     /** @type {(item: any) => HTMLElement} */ item
   ) {
     const text = JSON.stringify(data);
-    if (shown[key] === text) {
+    if (drawn[key] === text) {
       return;
     }
-    shown[key] = text;
+    drawn[key] = text;
     box.replaceChildren(...data.map(item));
   }
 
-  function bold(
+  function setBoldText(
     /** @type {HTMLElement} */ box,
     /** @type {string} */ before,
     /** @type {string} */ value,
@@ -314,12 +333,12 @@ export function headSection(feed) {
     }
   }
 
-  function drawActions(/** @type {View} */ v) {
+  function drawActions(/** @type {HeadData} */ v) {
     const text = JSON.stringify([v.actions, v.resume_label, requested]);
-    if (shown.actions === text) {
+    if (drawn.actions === text) {
       return;
     }
-    shown.actions = text;
+    drawn.actions = text;
     /** @type {Record<string, string>} */
     const labels = {
       stop:
@@ -331,7 +350,7 @@ export function headSection(feed) {
       resume: v.resume_label,
       examples: 'Show rows…'
     };
-    for (const { box } of [rate, end]) {
+    for (const { box } of [rateSetting, endSetting]) {
       box.hidden = !v.actions.includes('set');
     }
     buttons.replaceChildren(
@@ -344,7 +363,7 @@ export function headSection(feed) {
               type: 'button',
               'data-action': what,
               disabled: requested === what,
-              onclick: () => steer(what)
+              onclick: () => sendRequest(what)
             },
             labels[what]
           )
@@ -353,13 +372,13 @@ export function headSection(feed) {
     if (v.actions.includes('download')) {
       buttons.append(...downloadLink(v.id));
     }
-    danger.replaceChildren(
+    killBox.replaceChildren(
       ...(v.actions.includes('kill') ? [killButton()] : [])
     );
-    controls.hidden = !buttons.hasChildNodes() && !danger.hasChildNodes();
+    controls.hidden = !buttons.hasChildNodes() && !killBox.hasChildNodes();
   }
 
-  /** The result as a zip, where a Jupyter server can give it. */
+  /** Returns the link that downloads the result as a zip file, if there is a Jupyter server. */
   function downloadLink(/** @type {string} */ run) {
     const server = jupyterServer();
     if (!server) {
@@ -385,111 +404,119 @@ export function headSection(feed) {
         type: 'button',
         'data-action': 'kill',
         disabled: requested === 'kill',
-        onclick: askKill
+        onclick: confirmKill
       },
       'Kill…'
     );
   }
 
-  function askKill() {
-    const last = view().checkpoints.at(-1);
-    const safe =
+  function confirmKill() {
+    const last = header().checkpoints.at(-1);
+    const consequence =
       last === undefined
         ? 'there is no checkpoint to resume from'
         : `steps after checkpoint-${last} are lost`;
-    const no = h(
+    const cancel = h(
       'button',
       {
         type: 'button',
         onclick: () => {
-          danger.replaceChildren(killButton());
+          killBox.replaceChildren(killButton());
         }
       },
       'Keep running'
     );
-    const yes = h(
+    const kill = h(
       'button',
-      { type: 'button', class: 'llf-danger', onclick: () => steer('kill') },
+      {
+        type: 'button',
+        class: 'llf-danger',
+        onclick: () => sendRequest('kill')
+      },
       'Kill now'
     );
-    danger.replaceChildren(
+    killBox.replaceChildren(
       h(
         'span',
         { role: 'alert' },
-        `This ends the trainer immediately; ${safe}.`
+        `This ends the trainer immediately; ${consequence}.`
       ),
-      yes,
-      no
+      kill,
+      cancel
     );
-    no.focus();
+    cancel.focus();
   }
 
-  /** What only time changes: clocks, and whether anybody still gives a sign. */
-  function tick() {
-    const v = view();
+  /** Updates everything that changes with time alone: durations, and whether the view is disconnected. */
+  function updateTimes() {
+    const v = header();
     if (!v.id) {
       return;
     }
     const now = feed.now();
     const passed = Math.max(0, now - v.now);
-    const lost = v.live && !feed.source();
-    bold(
+    const isDisconnected = v.live && !feed.source();
+    setBoldText(
       elapsed,
       'elapsed ',
-      duration(v.elapsed + (v.live && !lost ? passed : 0))
+      formatDuration(v.elapsed + (v.live && !isDisconnected ? passed : 0))
     );
     const left =
       v.remaining === null ? null : Math.max(0, v.remaining - passed);
     if (left === null) {
       setText(remaining, '');
-      setText(ends, '');
+      setText(eta, '');
     } else {
-      bold(remaining, 'remaining ', duration(left));
-      setText(ends, `ETA ${clock(now + left)}`);
+      setBoldText(remaining, 'remaining ', formatDuration(left));
+      setText(eta, `ETA ${formatTime(now + left)}`);
     }
     setText(
-      saved,
+      lastCheckpoint,
       v.checkpoint_time === null || !v.live
         ? ''
-        : `last checkpoint ${duration(now - v.checkpoint_time)} ago`
+        : `last checkpoint ${formatDuration(now - v.checkpoint_time)} ago`
     );
     setText(
       updated,
-      v.heartbeat === null || !v.live ? '' : `updated ${ago(now - v.heartbeat)}`
+      v.heartbeat === null || !v.live
+        ? ''
+        : `updated ${formatAgo(now - v.heartbeat)}`
     );
-    drawLost(lost);
-    if (performance.now() - spoken < SPEAK_EVERY) {
+    drawDisconnected(isDisconnected);
+    if (performance.now() - announcedAt < ANNOUNCE_INTERVAL) {
       return;
     }
-    spoken = performance.now();
+    announcedAt = performance.now();
     const text =
       v.total > 0
-        ? `step ${v.step} of ${v.total}${left === null ? '' : `, ${duration(left)} remaining`}`
+        ? `step ${v.step} of ${v.total}${left === null ? '' : `, ${formatDuration(left)} remaining`}`
         : `step ${v.step}`;
     bar.setAttribute('aria-valuetext', text);
     setText(
-      aloud,
+      announcement,
       v.live ? `${v.name} ${v.state}, ${text}` : `${v.name} ${v.state}`
     );
   }
 
-  function ago(/** @type {number} */ seconds) {
+  function formatAgo(/** @type {number} */ seconds) {
     return seconds < 1.5
       ? '1 s ago'
       : seconds < 60
         ? `${Math.round(seconds)} s ago`
-        : `${duration(seconds)} ago`;
+        : `${formatDuration(seconds)} ago`;
   }
 
-  /** A second cell that starts the training again would be the wrong way back, so the right one is there to copy. */
-  function drawLost(/** @type {boolean} */ lost) {
-    box.closest('.llf-Monitor')?.classList.toggle('is-gone', lost);
-    if (Boolean(gone.firstChild) === lost) {
+  /** Says that the view is disconnected, with code to copy that opens the run again; otherwise users run the cell again. */
+  function drawDisconnected(/** @type {boolean} */ isDisconnected) {
+    box
+      .closest('.llf-Monitor')
+      ?.classList.toggle('is-disconnected', isDisconnected);
+    if (Boolean(disconnected.firstChild) === isDisconnected) {
       return;
     }
-    const code = `llf.Monitor(${JSON.stringify(view().id)})`;
-    gone.replaceChildren(
-      ...(lost
+    const code = `llf.Monitor(${JSON.stringify(header().id)})`;
+    disconnected.replaceChildren(
+      ...(isDisconnected
         ? [
             h(
               'div',
@@ -531,65 +558,67 @@ export function headSection(feed) {
     );
   }
 
-  // -- steering --------------------------------------------------------------------------------------
-  /** Asks the server, which answers while the kernel is busy; where it can't, the kernel. Says which way it went. */
-  async function steer(
-    /** @type {string} */ what,
+  // -- requests --------------------------------------------------------------------------------------
+  /** Sends a request to the server or, if the server cannot answer, to the kernel, and shows which one received it. */
+  async function sendRequest(
+    /** @type {string} */ type,
     /** @type {object} */ args = {}
   ) {
-    if (what === 'examples') {
-      return showExamples(feed, answer);
+    if (type === 'examples') {
+      return showExamples(feed, requestStatus);
     }
-    requested = what;
-    hint = false;
-    drawActions(view());
-    if (what === 'resume') {
-      return finish(what, await resume(/** @type {any} */ (args).trust ?? ''));
+    requested = type;
+    showsDelay = false;
+    drawActions(header());
+    if (type === 'resume') {
+      return showResult(
+        type,
+        await resume(/** @type {any} */ (args).trust ?? '')
+      );
     }
     setText(
-      answer,
-      `${VERBS[what]}: sending the request to the Jupyter server…`
+      requestStatus,
+      `${REQUEST_LABELS[type]}: sending the request to the Jupyter server…`
     );
-    const { status, answer: said } = await requestServer(
-      `runs/${encodeURIComponent(view().id)}/control`,
-      { type: what, args, by: 'monitor' }
+    const { status, answer: reply } = await requestServer(
+      `runs/${encodeURIComponent(header().id)}/control`,
+      { type, args, by: 'monitor' }
     );
     if (status === 202) {
-      return finish(what, {
+      return showResult(type, {
         ok: true,
-        text: `${VERBS[what]} requested through the Jupyter server`
+        text: `${REQUEST_LABELS[type]} requested through the Jupyter server`
       });
     }
     if (status === 409 || status === 400) {
-      return finish(what, {
+      return showResult(type, {
         ok: false,
-        text: said.message ?? 'The run has ended.'
+        text: reply.message ?? 'The run has ended.'
       });
     }
     const why = status
       ? `answered ${status}`
-      : `did not answer (${said.message})`;
-    finish(
-      what,
-      await throughKernel(what, args, `; the Jupyter server ${why}`)
+      : `did not answer (${reply.message})`;
+    showResult(
+      type,
+      await requestThroughKernel(type, args, `; the Jupyter server ${why}`)
     );
   }
 
   /**
-   * A run is resumed by a process of a kernel: this view's, else one that runs a cell. One that was made serverMismatch shows
-   * the code that it would run first.
-   * @param {string} trust the hash of the code that the reader allows
+   * Resumes the run by this view's kernel or in a cell. If the run comes from elsewhere, its code is shown first.
+   * @param {string} trust hash of the code that the user has allowed; empty at first
    */
   async function resume(trust) {
-    if (!trust && (await askTrust())) {
+    if (!trust && (await reviewForeignCode())) {
       return {
         ok: false,
         text: 'Not resumed yet. Review the code of this run first.'
       };
     }
-    const call = `llf.attach(${JSON.stringify(view().id)}).resume(${trust && `trust=${JSON.stringify(trust)}`})`;
+    const call = `llf.attach(${JSON.stringify(header().id)}).resume(${trust && `trust=${JSON.stringify(trust)}`})`;
     if (feed.hasKernel) {
-      return throughKernel('resume', { trust }, '');
+      return requestThroughKernel('resume', { trust }, '');
     }
     if (!feed.host?.runCell) {
       return { ok: false, text: `Run this in a cell: ${call}` };
@@ -598,99 +627,106 @@ export function headSection(feed) {
     return { ok: true, text: 'Resuming in the cell below.' };
   }
 
-  /** Shows the code that the run would bring along; false where there is none. Resuming it refuses it all the same. */
-  async function askTrust() {
+  /** Shows the foreign code of the run. Returns false if it has none; the resume itself refuses code that is not allowed. */
+  async function reviewForeignCode() {
     const found = await foreignCode();
     if (!found.code?.length) {
       return false;
     }
-    const no = h(
+    const cancel = h(
       'button',
       {
         type: 'button',
         onclick: () => {
-          code.replaceChildren();
-          setText(answer, '');
+          codeBox.replaceChildren();
+          setText(requestStatus, '');
         }
       },
       'Cancel'
     );
-    const yes = h(
+    const allow = h(
       'button',
       {
         type: 'button',
         class: 'llf-danger',
         onclick: () => {
-          code.replaceChildren();
-          steer('resume', { trust: found.sha256 });
+          codeBox.replaceChildren();
+          sendRequest('resume', { trust: found.sha256 });
         }
       },
       'Allow this code and resume'
     );
-    code.replaceChildren(
-      codeNotice(
+    codeBox.replaceChildren(
+      foreignCodeNotice(
         found.code,
         'This run was created on another machine or modified since. Resuming it executes this code.',
-        [yes, no]
+        [allow, cancel]
       )
     );
-    no.focus();
+    cancel.focus();
     return true;
   }
 
   async function foreignCode() {
     if (feed.source() === 'server') {
-      return (await requestServer(`runs/${encodeURIComponent(view().id)}/code`))
-        .answer;
+      return (
+        await requestServer(`runs/${encodeURIComponent(header().id)}/code`)
+      ).answer;
     }
     const { ok, text } = feed.hasKernel
-      ? await throughKernel('code', {}, '')
+      ? await requestThroughKernel('code', {}, '')
       : { ok: false, text: '' };
     return ok ? JSON.parse(text) : {};
   }
 
-  function finish(
-    /** @type {string} */ what,
+  function showResult(
+    /** @type {string} */ type,
     /** @type {{ok: boolean, text: string}} */ { ok, text }
   ) {
     if (closed) {
       return;
     }
-    const within = ok && what !== 'resume' && view().request_delay;
-    setText(answer, within ? `${text}, ${within}.` : text);
-    if (!ok || ONCE.includes(what)) {
+    const within = ok && type !== 'resume' && header().request_delay;
+    setText(requestStatus, within ? `${text}, ${within}.` : text);
+    if (!ok || REPEATABLE.includes(type)) {
       requested = '';
     }
-    shown.actions = '';
-    drawActions(view());
+    drawn.actions = '';
+    drawActions(header());
     feed.refresh();
   }
 
-  /** @returns {Promise<{ok: boolean, text: string}>} */
-  async function throughKernel(
-    /** @type {string} */ what,
+  /**
+   * Sends a request to the kernel.
+   * @returns {Promise<{ok: boolean, text: string}>}
+   */
+  async function requestThroughKernel(
+    /** @type {string} */ type,
     /** @type {object} */ args,
     /** @type {string} */ why
   ) {
     if (!feed.hasKernel) {
       return {
         ok: false,
-        text: `${VERBS[what]} request not sent${why}. Try again.`
+        text: `${REQUEST_LABELS[type]} request not sent${why}. Try again.`
       };
     }
-    setText(answer, `${VERBS[what]}: sending the request to the kernel…`);
-    const { ok, text } = await feed.requestKernel(what, args, () =>
+    setText(
+      requestStatus,
+      `${REQUEST_LABELS[type]}: sending the request to the kernel…`
+    );
+    const { ok, text } = await feed.requestKernel(type, args, () =>
       setText(
-        answer,
-        `${VERBS[what]} request waits in the kernel until the running cell ends${why}. If no cell is running, the kernel has shut down: open llf.Monitor in another notebook.`
+        requestStatus,
+        `${REQUEST_LABELS[type]} request waits in the kernel until the running cell ends${why}. If no cell is running, the kernel has shut down: open llf.Monitor in another notebook.`
       )
     );
     return { ok, text: ok ? `${text}${why}` : text };
   }
 
-  const timer = setInterval(tick, 1000);
+  const timer = setInterval(updateTimes, 1000);
   for (const name of ['head', 'source']) {
-    feed.on(name, name === 'head' ? draw : tick);
+    feed.on(name, name === 'head' ? draw : updateTimes);
   }
   for (const name of ['error', 'source']) {
     feed.on(name, drawError);

@@ -1,4 +1,4 @@
-// The monitor of a run: head, charts, answers, events and log, all from one feed.
+// Entry point of the monitor: header, charts, completions, events and log, all from one feed.
 
 import '../shared/llf.css';
 import '../shared/plotly_colors.css';
@@ -15,15 +15,15 @@ import { completionsSection } from './completions.js';
 /** @import { Host } from './feed.js' */
 
 /**
- * Draws a monitor, for the kernel's widget or without one.
+ * Draws a monitor, for a widget of the kernel or without a kernel.
  * @param {object} context
  * @param {Model} [context.model] the kernel's widget
  * @param {HTMLElement} context.el
- * @param {string} [context.run] the run, where there is no model
+ * @param {string} [context.run] id of the run, if there is no model
  * @param {string} [context.home] `home_hash` of its LLF_HOME
- * @param {Host} [context.page] else what LLF's extension offers to all views of a page; what anywidget calls `host` is another thing
- * @fires llf-head whenever the part `head` changes, with `{run, head}`: whoever holds the view can keep what it says
- * @returns {() => void} ends it
+ * @param {Host} [context.page] what LLF's extension offers to the views of a page; not anywidget's `host`
+ * @fires llf-head whenever the section `head` changes, with `{run, head}`, so that the page can update the saved output
+ * @returns {() => void} closes the monitor
  */
 function render({
   model,

@@ -1,7 +1,7 @@
-// Small DOM tools.
+// DOM functions that all views use.
 
 /**
- * Makes an element. Strings become text nodes, so nothing that comes from a run is ever parsed as HTML.
+ * Creates an element. Strings become text nodes, so data of a run is never parsed as HTML.
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
  * @param {Record<string, string | boolean | null | undefined | ((event: any) => unknown)>} [attributes] `onclick` and the like take functions
@@ -26,7 +26,7 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Sets a text only where it differs, so that screen readers hear no repetition and selections stay. */
+/** Sets a text only if it differs, so that screen readers do not repeat it and a selection is kept. */
 export function setText(
   /** @type {HTMLElement} */ element,
   /** @type {string} */ text
@@ -36,19 +36,19 @@ export function setText(
   }
 }
 
-const REVEAL_MS = 5000;
-const FOLLOW_MS = 10000;
+const MAX_WAIT_MS = 5000;
+const FOLLOW_GROWTH_MS = 10000;
 
 /**
- * Scrolls a part of a view to the top once it stands there, and again while it grows, until the reader moves.
- * @param {() => Element | null | undefined} find the part, or nothing while it is not there
- * @param {number} [left] milliseconds to wait for it
+ * Scrolls a part of a view to the top once it exists, and again while it grows, until the reader scrolls or types.
+ * @param {() => Element | null | undefined} find returns the part once it exists
+ * @param {number} [timeLeft] milliseconds to wait for it
  */
-export function reveal(find, left = REVEAL_MS) {
+export function scrollToWhenReady(find, timeLeft = MAX_WAIT_MS) {
   const node = find();
   if (!node) {
-    if (left > 0) {
-      setTimeout(() => reveal(find, left - 50), 50);
+    if (timeLeft > 0) {
+      setTimeout(() => scrollToWhenReady(find, timeLeft - 50), 50);
     }
     return;
   }
@@ -61,12 +61,12 @@ export function reveal(find, left = REVEAL_MS) {
     moves.forEach(move => window.removeEventListener(move, end, true));
   };
   moves.forEach(move => window.addEventListener(move, end, true));
-  setTimeout(end, FOLLOW_MS);
-  follow.observe(node); // which calls it once at once
+  setTimeout(end, FOLLOW_GROWTH_MS);
+  follow.observe(node); // calls the observer once immediately
 }
 
-/** A moment as hours and minutes of the reader's day, with the date where it is another day. */
-export function clock(/** @type {number} */ seconds) {
+/** Formats Unix seconds as local hours and minutes, with the date if it is not today. */
+export function formatTime(/** @type {number} */ seconds) {
   const when = new Date(seconds * 1000);
   const time = when.toLocaleTimeString([], {
     hour: '2-digit',
@@ -80,7 +80,7 @@ export function clock(/** @type {number} */ seconds) {
 }
 
 /**
- * A button that copies a text; where a page has no clipboard (plain http) it marks what stands before it.
+ * Creates a button that copies a text. On a page without a clipboard API (plain http) it selects the element before it.
  * @param {string | (() => string)} text
  */
 export function copyButton(text) {

@@ -1,15 +1,16 @@
-// Shows Python code that would run with the reader's rights, before it does.
+// Shows foreign Python code before it runs with the user's permissions.
 
 import { h } from './dom.js';
 
 /** @typedef {{owner: string, folder: string, sha256: string, files: {name: string, path: string, lines: string[]}[], more: number, references: string[]}} ForeignCode what `llf_core.runs.foreign_code.ForeignCode.json` makes */
 
 /**
+ * Draws the source of the code, as text, with the buttons that allow or refuse it.
  * @param {ForeignCode[]} code
- * @param {string} what what the reader would allow it for
+ * @param {string} purpose a sentence that says why the code would run
  * @param {HTMLElement[]} buttons
  */
-export function codeNotice(code, what, buttons) {
+export function foreignCodeNotice(code, purpose, buttons) {
   return h(
     'section',
     {
@@ -21,7 +22,7 @@ export function codeNotice(code, what, buttons) {
       'p',
       {},
       h('b', {}, 'Untrusted Python code. '),
-      `${what} It has not been executed. Review it first: it runs with your permissions.`
+      `${purpose} It has not been executed. Review it first: it runs with your permissions.`
     ),
     ...code.map(one =>
       h(
@@ -51,7 +52,7 @@ export function codeNotice(code, what, buttons) {
         one.references.length
           ? h(
               'p',
-              { class: 'llf-2 llf-small' },
+              { class: 'llf-secondary llf-small' },
               `Referenced by: ${one.references.join('; ')}`
             )
           : null

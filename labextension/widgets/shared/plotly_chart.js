@@ -1,4 +1,4 @@
-// One Plotly figure in the page.
+// A Plotly figure in the page.
 
 import Plotly from 'plotly.js-basic-dist-min';
 
@@ -10,7 +10,7 @@ import { h } from './dom.js';
 const ARRAYS = { f4: Float32Array, i4: Int32Array };
 
 /**
- * A figure's JSON with typed arrays in the place of `{dtype, bdata}`.
+ * Returns the JSON of a figure with typed arrays in the place of `{dtype, bdata}`.
  * @param {any} value
  * @returns {any}
  */
@@ -33,9 +33,9 @@ export function unpacked(value) {
 }
 
 /**
- * A chart that always shows the last figure that it was given. What a reader has zoomed into stays.
+ * Creates a chart that shows the last figure passed to `show`. The reader's zoom is kept.
  * @param {string} label for screen readers
- * @param {(point: {trace: string, x: number, y: number}) => void} [onPoint] called with a point that is clicked
+ * @param {(point: {trace: string, x: number, y: number}) => void} [onPoint] called with a clicked point
  */
 export function plotlyChart(label, onPoint) {
   const box = h('div', {
@@ -44,24 +44,24 @@ export function plotlyChart(label, onPoint) {
     'aria-label': label
   });
   /** @type {Figure | null} */
-  let wanted = null;
+  let pending = null;
   let width = 0;
   let drawn = false;
 
-  /** Plotly measures the box, so nothing is drawn before the box has a width. */
+  /** Draws the pending figure once the box has a width, because Plotly measures the box. */
   function draw() {
-    if (!wanted || !box.clientWidth) {
+    if (!pending || !box.clientWidth) {
       return;
     }
     width = box.clientWidth;
-    const { data, layout, config } = wanted;
+    const { data, layout, config } = pending;
     Plotly.react(
       box,
       data,
       { ...layout, width },
       { displaylogo: false, ...config }
     );
-    wanted = null;
+    pending = null;
     if (drawn || !onPoint) {
       drawn = true;
       return;
@@ -80,7 +80,7 @@ export function plotlyChart(label, onPoint) {
   }
 
   const sizes = new ResizeObserver(() => {
-    if (wanted) {
+    if (pending) {
       draw();
     } else if (drawn && box.clientWidth && box.clientWidth !== width) {
       width = box.clientWidth;
@@ -93,7 +93,7 @@ export function plotlyChart(label, onPoint) {
     box,
     /** @param {Figure} figure as `llf_widgets.plotting.packed_arrays` makes it */
     show(figure) {
-      wanted = unpacked(figure);
+      pending = unpacked(figure);
       draw();
     },
     close() {

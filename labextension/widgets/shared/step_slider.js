@@ -24,8 +24,8 @@ export function stepSlider(label, onMove) {
       onMove();
     }
   });
-  const first = h('span', { class: 'llf-2 llf-small' });
-  const last = h('span', { class: 'llf-2 llf-small llf-push' });
+  const first = h('span', { class: 'llf-secondary llf-small' });
+  const last = h('span', { class: 'llf-secondary llf-small llf-push' });
   const box = h('div', {}, slider, h('div', { class: 'llf-row' }, first, last));
 
   /**
