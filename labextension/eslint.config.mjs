@@ -19,7 +19,7 @@ export default defineConfig([
   js.configs.recommended,
   tseslint.configs.recommended,
   { files: ['src/**'], extends: [jupyterPlugin.configs.recommended] },
-  prettierRecommended, // turns rules off that those below turn on again
+  prettierRecommended, // turns off rules that the ones below turn on again
   {
     files: ['src/**/*.ts', 'src/**/*.tsx'],
     ignores: ['src/__tests__/**'],
@@ -56,13 +56,13 @@ export default defineConfig([
       eqeqeq: 'error',
       'no-eval': 'error',
       'prefer-arrow-callback': 'error',
-      // texts of a run stay texts: see `h` in widgets/shared/dom.js
+      // data of a run must not be parsed as HTML: see `h` in widgets/shared/dom.js
       'no-restricted-properties': [
         'error',
         ...['innerHTML', 'outerHTML', 'insertAdjacentHTML', 'write'].map(
           property => ({
             property,
-            message: 'It parses a text as HTML. Use h() and say().'
+            message: 'It parses text as HTML. Use h() and setText().'
           })
         )
       ]

@@ -1,5 +1,5 @@
-// The version of LLF stands in llf_core/__init__.py alone. This writes it where the panel needs it: into src/version.ts
-// before a build, and with --built into what JupyterLab reads of the built panel.
+// Copies the version of LLF, which is only in llf_core/__init__.py, to where the panel needs it: into src/version.ts
+// before a build, and with --built into the package.json of the built panel.
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 
 const source = readFileSync('../llf_core/__init__.py', 'utf8');

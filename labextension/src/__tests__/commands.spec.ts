@@ -57,7 +57,7 @@ async function selectRuns(...states: RunState[]): Promise<void> {
   model.select(...api.allRuns.map(one => one.id));
 }
 
-/** Answers the next form with one set of values after the other, until one is taken; what was refused. */
+/** Answers the next form with one set of values after the other until one is accepted; returns the errors. */
 function answerForm(...all: FormValues[]): {
   form: IFormOptions | null;
   refused: string[];
@@ -401,7 +401,7 @@ it('adds tags to several runs and removes others', async () => {
     'add: No tags to add or remove.',
     expect.stringContaining('has 61 characters. Expected at most 60.')
   ]);
-  // What another view added meanwhile stays.
+  // A tag that another view added in the meantime is kept.
   expect(api.requests.filter(one => one.startsWith('change')).slice(1)).toEqual(
     [
       'change a {"revision":1,"tags":["theirs","best","faq"]}',

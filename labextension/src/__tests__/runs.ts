@@ -42,7 +42,7 @@ export function chart(title: string, lines: IChart['lines']): IChart {
   return { title, form: 'number', lines };
 }
 
-/** A number that counts, as the server tells it. */
+/** A key metric as the server sends it. */
 export function keyMetric(
   name: string,
   label: string,
@@ -185,10 +185,10 @@ export class FakeApi implements IApi {
   }
 
   deletedRuns: IDeletedRun[] = [];
-  /** Runs that the server does not move to the bin. */
+  /** Ids of runs that the server refuses to move to the bin. */
   notMovable: string[] = [];
 
-  /** What another view makes of a run just before it is changed here. */
+  /** States of a run that another view saves just before the next changes here. */
   concurrentEdits: IRun[] = [];
   allAdapters: IAdapter[] = [];
   extraDetails: Partial<IDetails> = {};

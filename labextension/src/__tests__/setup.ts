@@ -1,4 +1,4 @@
-// What JupyterLab's packages expect of a browser and jsdom does not have.
+// Browser features that JupyterLab's packages need and jsdom lacks.
 class Absent {}
 Object.assign(globalThis, {
   DragEvent: globalThis.DragEvent ?? Absent,
@@ -7,6 +7,6 @@ Object.assign(globalThis, {
   IS_REACT_ACT_ENVIRONMENT: true
 });
 
-// Dialogs of JupyterLab draw their titles when the page is idle, of which jsdom knows nothing.
+// JupyterLab's dialogs draw their titles in an idle callback, which jsdom lacks.
 globalThis.requestIdleCallback ??= (callback: () => void): number =>
   setTimeout(callback) as unknown as number;
