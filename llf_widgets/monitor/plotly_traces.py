@@ -153,7 +153,7 @@ def _marks(axes: Axes, data: ChartData) -> list[Trace]:
             "x": data.broken, "y": np.full(data.broken.size, HIGH),
         },
         text | {
-            "name": "not finite label", "textposition": "middle left", "textfont": {"size": 11, "color": BAD},
+            "name": "not finite label", "textposition": _roomier_side(data), "textfont": {"size": 11, "color": BAD},
             "x": data.broken[-1:], "y": np.full(data.broken[-1:].size, HIGH), "text": _broken_text(data),
         },
     ]  # fmt: skip
@@ -200,6 +200,12 @@ def _broken_text(data: ChartData) -> list[str]:
     """The number of values that are not finite, for the last of them."""
     what = "losses" if data.primary == "loss" else "values"
     return [f"not a finite number: {data.broken_count:,} of the logged {what}"] if data.broken.size else []
+
+
+def _roomier_side(data: ChartData) -> str:
+    """The side of the last value that is not finite with more room for its label, among the steps so far."""
+    steps, _ = data.line(data.primary)
+    return "middle right" if data.broken.size and 2 * data.broken[-1] < steps[-1] else "middle left"
 
 
 def _vertical_lines(steps: np.ndarray, heights: np.ndarray) -> dict[str, object]:

@@ -61,9 +61,9 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
 
     answers = page.get_by_role("region", name="Watched prompts")
     expect(answers).to_contain_text("base")
-    page.get_by_role("button", name="RunTracker a prompt…").click()
+    page.get_by_role("button", name="Watch a prompt…").click()
     page.get_by_label("The model completes this prompt at every checkpoint").fill(EVIL)
-    page.get_by_role("button", name="RunTracker prompt", exact=True).click()
+    page.get_by_role("button", name="Watch prompt", exact=True).click()
     expect(page.get_by_role("combobox", name="Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}", timeout=20_000)
     page.get_by_role("button", name="Generate samples now").click()
     slider = answers.get_by_role("slider")

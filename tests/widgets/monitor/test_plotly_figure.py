@@ -57,6 +57,13 @@ def test_a_loss_that_is_always_nan_is_told_and_bounded():
     assert trace(drawn(shown), "not finite label")["text"] == ["not a finite number: 9,000 of the logged losses"]
 
 
+@pytest.mark.parametrize(("at", "side"), [(2, "middle right"), (90, "middle left")])
+def test_what_is_not_finite_is_told_on_the_side_with_more_room(at, side):
+    values = np.ones(100)
+    values[at] = math.nan
+    assert trace(drawn(some_data(loss=(np.arange(100), values))), "not finite label")["textposition"] == side
+
+
 def test_labels_stand_at_the_ends_and_give_way_to_each_other():
     near = some_data(eval_loss=(np.array([50, 100]), np.array([1.5, 1.04])))
     training, evaluation = (trace(drawn(near), f"{name} label") for name in ("loss", "eval_loss"))
