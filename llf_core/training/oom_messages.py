@@ -142,7 +142,7 @@ def multi_process_error(
 
 
 def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) -> DoesNotFitError:
-    """The error where updates are made in the backward pass, so that a step cannot be repeated.
+    """Create the error for a step that cannot be repeated, since updates are made in the backward pass.
 
     Args:
         part: the batch.

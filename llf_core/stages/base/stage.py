@@ -78,7 +78,14 @@ class Stage:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the checkpoint whose `state` this is. Called once, before the trainer is created."""
+        """Continue from the checkpoint whose `state` this is. Called once, before the trainer is created.
+
+        Args:
+            state: what `state` returned, as JSON; empty if the checkpoint has none.
+
+        Raises:
+            KeyError: an entry is missing.
+        """
 
     def save(self, checkpoint: Path) -> None:
         """Write what is not JSON, such as tensors, into a checkpoint's folder.
