@@ -117,7 +117,7 @@ def test_what_a_run_writes_of_drawn_answers(make_online):
 
 
 def test_answers_that_take_their_time_tell_how_many_there_are(make_online, monkeypatch):
-    monkeypatch.setattr(progress_events, "EVERY", 0.0)
+    monkeypatch.setattr(progress_events, "INTERVAL_SECONDS", 0.0)
     folder = make_online(max_steps=2)
     assert attempt(folder) == 0
     told = [event for event in events(folder, "progress") if event["what"] == "rollout"]

@@ -194,7 +194,7 @@ def test_memory_that_does_not_suffice_halves_the_work(make_context, monkeypatch)
 
 
 def test_answers_that_take_their_time_tell_how_many_there_are(make_context, monkeypatch):
-    monkeypatch.setattr(progress_events, "EVERY", 0.0)
+    monkeypatch.setattr(progress_events, "INTERVAL_SECONDS", 0.0)
     stage = PPO(make_context())
     stage.batches([{}, {}])
     told = [event for event in events(stage.context.folder, "progress") if event["what"] != "data"]
