@@ -83,6 +83,7 @@ def secrets_in(source: str) -> list[FoundSecret]:
 
     Raises:
         SyntaxError: the source cannot be parsed.
+        ValueError: the source holds a NUL character.
     """
     tree = ast.parse(source)
     lines = source.splitlines()

@@ -24,6 +24,8 @@ EIGHT_BIT = 1 + 4 / 256
 def is_target(name: str, shape: tuple[int, ...], targets: tuple[str, ...]) -> bool:
     """Whether a weight is to be projected, by its name. Embeddings and vectors never are.
 
+    Check, forecast and optimizer all ask here, so that they mean the same weights.
+
     Args:
         name: name of the parameter, such as `model.layers.0.mlp.up_proj.weight`.
         shape: its shape.
