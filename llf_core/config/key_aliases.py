@@ -33,6 +33,7 @@ VALUES: dict[str, Callable[[object], object]] = {
     "group_by_length": _if_true("group_by_length"),
     "disable_shuffling": _if_true("sequential"),
     "adafactor": _if_true("adafactor"),
+    "pissa_init": _if_true("pissa"),
     "neat_packing": _if_true(then=True),  # ours never leaks
 }
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from llf_core.config.registry import method_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from peft import PeftModel
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
+    from llf_core.optimizers.optimizer import ParameterGroup
 
 
 class Method(ABC):
@@ -23,6 +24,9 @@ class Method(ABC):
     Args:
         config: the run's config.
     """
+
+    sample: Callable[[], Iterator[dict[str, Tensor]]] | None = None
+    """Some examples of the training data, one a batch of `[1, tokens]`; set before `apply` where there is data."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -58,6 +62,18 @@ class Method(ABC):
             step: number of the step, from 1.
             total: number of all steps, which can change while a run trains.
         """
+
+    def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:  # noqa: ARG002
+        """Divide the trained parameters into groups with learning rates of their own. Default: as they are.
+
+        Args:
+            model: the model under training.
+            groups: the trained parameters: those with weight decay, and norms and biases without.
+        """
+        return groups
+
+    def finish(self) -> None:  # noqa: B027 - a hook that not all need
+        """Change the trained model before its result is written; it is not trained further."""
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs beside the trained weights, as tensors of any shape by name. Default: nothing."""

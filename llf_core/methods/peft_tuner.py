@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from llf_core.config import RunConfig
     from llf_core.config.declaration import Tuner
 
 
@@ -43,8 +42,81 @@ class PeftTuner(Method):
             ModelError: a module that the model does not have, options that do not fit its shapes, or an adapter that
                 does not fit.
         """
-        self._model = begin_adapter(model, self.config, lambda merged: _wrap(merged, self.config))
+        self._model = begin_adapter(model, self.config, self._wrap)
         return self._model
+
+    def _wrap(self, model: PreTrainedModel) -> PeftModel:
+        """A new adapter around a model."""
+        from peft import get_peft_model
+
+        config = self.config
+        declared = method_of(config)
+        assert declared.tuner is not None, declared.name  # noqa: S101 - declared together with the implementation
+        problem = declared.check_shapes(config, layer_shapes(model)) if declared.check_shapes else None
+        if problem is not None:
+            raise ModelError(problem.message)
+        tuner = declared.tuner(config)
+        settings = self.settings(model, tuner)
+        keep_from_compiling(settings)
+        try:
+            wrapped = get_peft_model(model, settings)
+        except Exception as error:
+            if isinstance(error, MemoryError) or "memory" in str(error):
+                raise
+            raise ModelError(
+                f"PEFT {version('peft')} cannot put {tuner.peft_type} on {type(model).__name__}: {first_line(error)}"
+            ) from error
+        _check_factors(wrapped, tuner)
+        return wrapped
+
+    def settings(self, model: PreTrainedModel, tuner: Tuner) -> PeftConfig:
+        """PEFT's config of a new adapter.
+
+        Args:
+            model: a `PreTrainedModel`, not yet wrapped.
+            tuner: the adapter and its options.
+
+        Raises:
+            ModelError: a module that the model does not have, or options that PEFT refuses.
+        """
+        from peft import TaskType
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+        from peft.utils import PeftType
+
+        kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(tuner.peft_type)]
+        known = {field.name for field in dataclasses.fields(kind)}
+        arguments: dict[str, Any] = dict(tuner.options)
+        whole = whole_modules(model, self.config.method.additional_target or ())
+        if tuner.targets is not None and tuner.any_module and "all" not in tuner.targets:
+            _check_modules(model, tuner)
+            arguments["target_modules"] = list(tuner.targets)
+        elif tuner.targets is not None:
+            targets = adapter_targets(
+                model,
+                tuner.targets,
+                key=tuner.target_key,
+                plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS),
+                parameters="target_parameters" in known,
+            )
+            model.llf_notes = targets.notes
+            arguments["target_modules"] = targets.modules
+            if targets.parameters:
+                arguments["target_parameters"] = targets.parameters
+            else:
+                check_left_for_adapters(model, targets.modules, whole, key=tuner.target_key, requested=tuner.targets)
+        if whole:
+            _check_whole(model, whole, tuner, known)
+            arguments["modules_to_save"] = whole
+            if trains_tied_weights(model, whole):
+                arguments["ensure_weight_tying"] = True
+        if "exclude_modules" in known and (towers := multimodal_towers(model)):
+            arguments["exclude_modules"] = towers
+        try:
+            return kind(task_type=TaskType.CAUSAL_LM, **arguments)
+        except Exception as error:
+            raise ModelError(
+                f"PEFT {version('peft')} refuses the options of {tuner.peft_type}: {first_line(error)}"
+            ) from error
 
     def state(self) -> dict[str, Tensor]:
         """Weights of a prompt's encoder, of which PEFT saves only what it computes."""
@@ -60,30 +132,6 @@ class PeftTuner(Method):
         encoder = encoded_prompt(self._model)
         if encoder is not None:
             encoder.load_state_dict(state)
-
-
-def _wrap(model: PreTrainedModel, config: RunConfig) -> PeftModel:
-    """A new adapter around a model."""
-    from peft import get_peft_model
-
-    declared = method_of(config)
-    assert declared.tuner is not None, declared.name  # noqa: S101 - declared together with the implementation
-    problem = declared.check_shapes(config, layer_shapes(model)) if declared.check_shapes else None
-    if problem is not None:
-        raise ModelError(problem.message)
-    tuner = declared.tuner(config)
-    settings = _settings(model, config, tuner)
-    keep_from_compiling(settings)
-    try:
-        wrapped = get_peft_model(model, settings)
-    except Exception as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
-            raise
-        raise ModelError(
-            f"PEFT {version('peft')} cannot put {tuner.peft_type} on {type(model).__name__}: {first_line(error)}"
-        ) from error
-    _check_factors(wrapped, tuner)
-    return wrapped
 
 
 def _check_factors(wrapped: PeftModel, tuner: Tuner) -> None:
@@ -114,48 +162,6 @@ def layer_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
             (one.out_features, one.in_features) if hasattr(one, "in_features") else tuple(one.weight.shape[::-1])
         )
     return found
-
-
-def _settings(model: PreTrainedModel, config: RunConfig, tuner: Tuner) -> PeftConfig:
-    """PEFT's config of a new adapter."""
-    from peft import TaskType
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-    from peft.utils import PeftType
-
-    kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(tuner.peft_type)]
-    known = {field.name for field in dataclasses.fields(kind)}
-    arguments: dict[str, Any] = dict(tuner.options)
-    whole = whole_modules(model, config.method.additional_target or ())
-    if tuner.targets is not None and tuner.any_module and "all" not in tuner.targets:
-        _check_modules(model, tuner)
-        arguments["target_modules"] = list(tuner.targets)
-    elif tuner.targets is not None:
-        targets = adapter_targets(
-            model,
-            tuner.targets,
-            key=tuner.target_key,
-            plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS),
-            parameters="target_parameters" in known,
-        )
-        model.llf_notes = targets.notes
-        arguments["target_modules"] = targets.modules
-        if targets.parameters:
-            arguments["target_parameters"] = targets.parameters
-        else:
-            check_left_for_adapters(model, targets.modules, whole, key=tuner.target_key, requested=tuner.targets)
-    if whole:
-        _check_whole(model, whole, tuner, known)
-        arguments["modules_to_save"] = whole
-        if trains_tied_weights(model, whole):
-            arguments["ensure_weight_tying"] = True
-    if "exclude_modules" in known and (towers := multimodal_towers(model)):
-        arguments["exclude_modules"] = towers
-    try:
-        return kind(task_type=TaskType.CAUSAL_LM, **arguments)
-    except Exception as error:
-        raise ModelError(
-            f"PEFT {version('peft')} refuses the options of {tuner.peft_type}: {first_line(error)}"
-        ) from error
 
 
 def _check_modules(model: PreTrainedModel, tuner: Tuner) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import optimizer_of
 from llf_core.config.weight_shapes import LAYER
@@ -11,6 +11,8 @@ from llf_core.estimate import TrainingPass, architecture, available_memory, trai
 from llf_core.models.parameter_count import count_parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.estimate import Forecast
     from llf_core.models.device import DevicePlan
 
-ADAPTER_KEY = ".lora_"
+PROMPT_KEY = "prompt_encoder."
 
 
 def forecast_step(  # noqa: PLR0913 - what a step is made of
@@ -51,11 +53,11 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         longest=longest,
         width=4 if (plan.autocast or plan.dtype) == "float32" else 2,
         autocast=plan.autocast is not None and not optimizer_of(config).keeps_masters,
-        trains_base=any(ADAPTER_KEY not in name for name in inside),
+        trains_base=any(not in_adapter(model, name) for name in inside),
         rank=max(ranks, default=0),
         fast=fast,
         on_cpu=plan.device != "cuda",
-        first=min(inside.values(), default=sizes.layers) if _enters_late(model) else 0,
+        first=_first_trained(model, inside.values(), sizes.layers),
     )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     width = max((one.element_size() for one in own.values()), default=4)
@@ -93,6 +95,24 @@ def free_memory(device: str) -> int:
     return available_memory()
 
 
+def in_adapter(model: nn.Module, name: str) -> bool:
+    """Whether a parameter is a weight of an adapter, of any type that PEFT has.
+
+    The forecast of memory tells adapters from weights of the model itself by it.
+
+    Args:
+        model: a `PeftModel`, or any other model.
+        name: of one of its parameters.
+    """
+    if not hasattr(model, "peft_config"):
+        return False
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    settings: Any = model.peft_config
+    prefixes = tuple(f".{PEFT_TYPE_TO_PREFIX_MAPPING[one.peft_type]}" for one in settings.values())
+    return name.startswith(PROMPT_KEY) or any(prefix in name for prefix in prefixes)
+
+
 def base_shapes(model: nn.Module) -> Shapes:
     """Shapes of a model's own weights by name, without adapters, from which `architecture` derives its sizes.
 
@@ -104,12 +124,13 @@ def base_shapes(model: nn.Module) -> Shapes:
     """
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
-        if ADAPTER_KEY not in name and ".modules_to_save." not in name:
+        if not in_adapter(model, name) and ".modules_to_save." not in name:
             packed = getattr(parameter, "quant_state", None)
             shapes[name] = tuple(parameter.shape if packed is None else packed.shape)
     return shapes
 
 
-def _enters_late(model: PreTrainedModel) -> bool:
-    """Whether the embedding is frozen, so that the backward pass ends at the first trained layer."""
-    return not any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters())
+def _first_trained(model: PreTrainedModel, trained: Iterable[int], layers: int) -> int:
+    """The first layer that the backward pass comes to: where the first weight is trained, or all below a prompt."""
+    embedded = any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters())
+    return 0 if embedded or hasattr(model, "prompt_encoder") else min(trained, default=layers)

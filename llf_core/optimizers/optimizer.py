@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from llf_core.config.registry import base_optimizer_of, optimizer_of
 from llf_core.config.rules.optimizers import install_command, missing_packages
@@ -26,10 +26,11 @@ class OptimizerError(UserError, ValueError):
 
 
 class ParameterGroup(TypedDict):
-    """Parameter group of `torch.optim` with one weight decay."""
+    """Parameter group of `torch.optim` with one weight decay, and a learning rate where it has its own."""
 
     params: list[nn.Parameter]
     weight_decay: float
+    lr: NotRequired[float]
 
 
 class Optimizer(ABC):

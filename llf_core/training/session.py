@@ -18,7 +18,7 @@ from llf_core.acceleration.patching.install import Accelerated, accelerate
 from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
-from llf_core.data import Collator, check_packing, prepare
+from llf_core.data import Collator, PackedRows, check_packing, prepare
 from llf_core.data.prepare import write_report_events
 from llf_core.data.streaming import Stream
 from llf_core.generation import add_end_tokens
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SAMPLED = 64  # examples whose activations a method may begin with
 FILL = 64  # packed rows on a CPU are padded to a multiple of this number of tokens, see `Collator`
 
 
@@ -218,6 +219,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     set_seed(config.training.seed)
     method = make_method(config)
     loaded = load_model(source, config, plan)
+    if not isinstance(data.train, Stream):
+        method.sample = partial(_some_examples, data.train, loaded.device)
     model = _adapted(loaded, source, config, writer, method=method, sees=processor is not None)
     add_end_tokens(model, data.template.end_ids(tokenizer))
     modifiers = apply_modifiers(model, config)
@@ -280,6 +283,14 @@ def _adapted(  # noqa: PLR0913 - the parts of a run
     if not continues_adapter(config):
         check_adapter_reloads(model)
     return model
+
+
+def _some_examples(rows: Any, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+    """The first training examples as batches `[1, tokens]`, for methods that begin with their activations."""
+    examples = rows.examples if isinstance(rows, PackedRows) else rows
+    for number in range(min(SAMPLED, len(examples))):
+        ids = torch.tensor([examples[number]["input_ids"]], device=device)
+        yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
@@ -402,6 +413,8 @@ def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
     model = trainer.accelerator.unwrap_model(trainer.model)
     for modifier in reversed(context.modifiers):
         modifier.remove(model)
+    if context.method is not None:
+        context.method.finish()
     written = save_output(model, context.processor or context.tokenizer, partial, context.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
     folder.output_record.unlink(missing_ok=True)  # so that it never describes another result

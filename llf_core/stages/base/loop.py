@@ -112,7 +112,11 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """
         trained, config = self.model if model is None else model, self.stage.config
         if config is not None and self.optimizer is None:
-            self.optimizer = build_optimizer(trained, config, self._parameter_groups(trained))
+            groups = self._parameter_groups(trained)
+            self.optimizer = build_optimizer(trained, config, groups)
+            if self.optimizer is None and any("lr" in group for group in groups):
+                kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+                self.optimizer = kind(groups, **options)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
@@ -155,13 +159,15 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """Trained parameters with weight decay, and those without (norms and biases), as the Trainer groups them."""
         decayed = set(self.get_decay_parameter_names(model))
         trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
-        return [
+        groups: list[ParameterGroup] = [
             {
                 "params": [one for name, one in trained.items() if name in decayed],
                 "weight_decay": self.args.weight_decay,
             },
             {"params": [one for name, one in trained.items() if name not in decayed], "weight_decay": 0.0},
         ]
+        method = self.stage.method
+        return groups if method is None else method.parameter_groups(model, groups)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

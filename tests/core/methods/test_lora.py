@@ -116,3 +116,72 @@ def test_impossible_combinations_are_errors_before_the_start(keys, words):
 def test_alpha_may_be_left_to_the_rank():
     config = RunConfig.load({"dataset": "llf_demo", "lora_rank": 4})
     assert config.options(LoRAOptions).lora_alpha is None
+
+
+def test_lora_plus_makes_the_steps_of_pefts_own(tuned, monkeypatch):
+    from peft import LoraConfig, get_peft_model
+    from peft.optimizers import create_loraplus_optimizer
+
+    monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 1.0)
+    keys = {"loraplus_lr_ratio": 8.0, "learning_rate": 1e-3, "lora_target": "q_proj,embed_tokens", "lora_rank": 4}
+    ours, method = tuned(**keys, method=True)
+    theirs = get_peft_model(
+        tuned(**keys).unload(), LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "embed_tokens"])
+    )
+    pairs = list(zip(trained(ours), trained(theirs), strict=True))
+    with torch.no_grad():
+        for (name, one), (other_name, other) in pairs:
+            assert name == other_name
+            other.copy_(one)
+    groups = method.parameter_groups(ours, [{"params": [one for _, one in trained(ours)], "weight_decay": 0.1}])
+    assert [group["lr"] for group in groups] == [1e-3, 1e-6, 8e-3] or {group["lr"] for group in groups} == {
+        1e-3,
+        1e-6,
+        8e-3,
+    }
+    optimizers = [
+        torch.optim.AdamW(groups, lr=1e-3),
+        create_loraplus_optimizer(
+            theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=1e-6,
+            loraplus_weight_decay=0.1,
+        ),
+    ]  # fmt: skip
+    ids = torch.arange(40).view(2, 20) + 5
+    for _ in range(20):
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for (name, one), (_, other) in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def trained(model):
+    """The trained parameters of a model, with their names."""
+    return [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"lora_init": "pissa", "quantization_bit": 4}, "lora_init"),
+        ({"lora_init": "loftq"}, "lora_init"),
+        ({"lora_init": "olora", "stage": "dpo"}, "lora_init"),
+        ({"lora_init": "eva", "stage": "grpo", "reward_functions": "correct"}, "lora_init"),
+        ({"lora_init": "pissa", "use_dora": True}, "lora_init"),
+        ({"loraplus_lr_ratio": 16, "optim": "muon"}, "loraplus_lr_ratio"),
+    ],
+)
+def test_what_an_initialisation_cannot_be_combined_with_is_refused_with_a_fix(keys, key):
+    asked = {"model_name_or_path": "m", "dataset": "llf_demo"} | keys
+    (problem,) = [one for one in validate(asked).violations if one.severity == "error" and one.key == key]
+    assert problem.fixes
+    for fix in problem.fixes:
+        mended = asked | dict(fix.changes)
+        assert problem.message not in {one.message for one in validate(mended).violations}
+
+
+def test_keys_of_llama_factory_select_pissa():
+    options = RunConfig.load({"dataset": "llf_demo", "pissa_init": True, "pissa_iter": -1}).options(LoRAOptions)
+    assert (options.lora_init, options.pissa_iter) == ("pissa", -1)
+    assert RunConfig.load({"dataset": "llf_demo", "pissa_init": False}).options(LoRAOptions).lora_init == "default"

@@ -23,13 +23,23 @@ METHODS = {
     "adalora": {"finetuning_type": "adalora"},
     "prompt": {"finetuning_type": "prompt", "prompt_tokens": 4},
     "prefix": {"finetuning_type": "prefix", "prefix_tokens": 4},
+    "lora": {"loraplus_lr_ratio": 4.0},
+    "lora, gaussian": {"lora_init": "gaussian"},
+    "lora, orthogonal": {"lora_init": "orthogonal"},
+    "lora, pissa": {"lora_init": "pissa"},
+    "lora, exact pissa": {"pissa_init": True, "pissa_iter": -1, "use_rslora": True},
+    "lora, olora": {"lora_init": "olora"},
+    "lora, corda": {"lora_init": "corda"},
+    "lora, eva": {"lora_init": "eva"},
     "peft": {"finetuning_type": "peft", "peft_type": "LOHA", "peft_options": {"r": 4}},
 }
 RATE = {"prompt": 0.3, "prefix": 0.3, "vera": 0.3, "ia3": 0.3}
 PRECISIONS = {"fp32": {}, "bf16": {"bf16": True}, "nf4": {"quantization_bit": 4}}
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 UNMERGED = {"prompt", "prefix"}
-IN_FOUR_BITS = METHODS.keys() - {"peft"}
+CONVERTED = {"lora, pissa", "lora, exact pissa", "lora, olora", "lora, corda"}
+"""Initialisations whose result is converted, so that it equals the trained model within rounding."""
+IN_FOUR_BITS = METHODS.keys() - CONVERTED - {"peft"}
 PAIRS = [
     pytest.param(method, precision, marks=[] if precision == "fp32" else pytest.mark.long)
     for method in METHODS
@@ -78,13 +88,31 @@ def test_a_run_stops_resumes_to_the_last_bit_reloads_and_merges(
     base = plain_base(tiny_model_dir, precision).eval()
     model = PeftModel.from_pretrained(plain_base(tiny_model_dir, precision), whole.output)
     found = logits(model, tokenizer)
-    assert torch.equal(found, logits_at_the_end[0])
+    if method in CONVERTED:
+        torch.testing.assert_close(found, logits_at_the_end[0], rtol=0, atol=1e-5 if precision == "fp32" else 0.05)
+        settings = json.loads((whole.output / "adapter_config.json").read_text())
+        assert (settings["r"], settings["init_lora_weights"]) == (16, True)
+    else:
+        assert torch.equal(found, logits_at_the_end[0])
     assert answer_loss(model, tokenizer) < answer_loss(base, tokenizer)
     if precision == "fp32" and method not in UNMERGED:
         torch.testing.assert_close(logits(model.merge_and_unload(), tokenizer), found, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_loftq_begins_nearer_to_the_unquantized_model(
+    trained, make_run, monkeypatch, logits_at_the_end, tiny_model_dir
+):
+    keys = {"lora_init": "loftq", "quantization_bit": 4, "max_steps": 1, "learning_rate": 1e-9, "lora_rank": 16}
+    folder, code = trained(**keys)
+    assert code == 0, read_status(folder).reason
+    tokenizer = AutoTokenizer.from_pretrained(folder.output)
+    exact = logits(plain_base(tiny_model_dir, "fp32"), tokenizer)
+    rounded = logits(plain_base(tiny_model_dir, "nf4"), tokenizer)
+    begun = logits(PeftModel.from_pretrained(plain_base(tiny_model_dir, "nf4"), folder.output), tokenizer)
+    assert (begun - exact).norm() < 0.8 * (rounded - exact).norm()
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "lora," not in name])
 def test_a_run_continues_an_adapter_of_its_own_kind_only(method, trained, make_run):
     keys = METHODS[method] | {"max_steps": 1, "save_strategy": "no", "save_steps": None}
     first, code = trained(**keys)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
+from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule
 from llf_core.config.weight_shapes import targeted
 
@@ -54,6 +55,38 @@ class LoRAOptions(Section):
         level="basic",
         source="LLaMA-Factory",
     )
+    lora_init: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "corda", "eva", "loftq"] = option(
+        "default",
+        label="Initialization",
+        help=(
+            "What the matrices begin as: random (`default`, `gaussian`, `orthogonal`), parts of the weights (`pissa`, "
+            "`olora`), of weights and data (`corda`), of activations (`eva`), or what 4-bit weights lack (`loftq`)."
+        ),
+        choices=("default", "gaussian", "orthogonal", "pissa", "olora", "corda", "eva", "loftq"),
+    )
+    pissa_iter: int = option(
+        16,
+        label="PiSSA iterations",
+        help="Iterations of the fast singular value decomposition of PiSSA. -1 computes it exactly.",
+        minimum=-1,
+        maximum=1024,
+        source="LLaMA-Factory",
+    )
+    loraplus_lr_ratio: float | None = option(
+        None,
+        unset="none",
+        label="LoRA+ ratio",
+        help="Learning rate of the matrices B, as a multiple of that of A (LoRA+). Typical: 16.",
+        above=0,
+        source="LLaMA-Factory",
+    )
+    loraplus_lr_embedding: float = option(
+        1e-6,
+        label="LoRA+ embedding rate",
+        help="Learning rate of adapters of embeddings with LoRA+.",
+        above=0,
+        source="LLaMA-Factory",
+    )
     use_rslora: bool = option(
         False,
         label="Rank-stabilised LoRA",
@@ -84,6 +117,30 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     return options.lora_rank * sum(sum(shape) for shape in targeted(shapes, options.lora_target).values())
 
 
+CHANGES_BASE = frozenset({"pissa", "olora", "corda"})
+"""Initialisations that take from the base what the adapter begins as."""
+READS_DATA = frozenset({"corda", "eva"})
+"""Initialisations that run training data through the model."""
+NOT_ZERO = CHANGES_BASE | {"orthogonal", "loftq"}
+"""Initialisations after which the model without its adapter is not the model before its first step."""
+
+
+def _peft_init(options: LoRAOptions) -> bool | str:
+    """PEFT's `init_lora_weights`."""
+    match options.lora_init:
+        case "default" | "loftq":  # LoftQ is computed once the quantized model is there
+            return True
+        case "pissa" if options.pissa_iter > 0:
+            return f"pissa_niter_{options.pissa_iter}"
+    return options.lora_init
+
+
+def _init(config: ConfigValues) -> str:
+    """The initialisation of a new LoRA adapter; empty with another method, or where an adapter is continued."""
+    continues = config.get("adapter_name_or_path") and not config.method.create_new_adapter
+    return "" if config.method.finetuning_type != "lora" or continues else str(config.get("lora_init"))
+
+
 def tuner(config: ConfigValues) -> Tuner:
     """The adapter of PEFT that a config's LoRA options ask for; `PeftTuner` puts it on the model."""
     options = config.options(LoRAOptions)
@@ -95,13 +152,71 @@ def tuner(config: ConfigValues) -> Tuner:
             "lora_dropout": options.lora_dropout,
             "use_rslora": options.use_rslora,
             "use_dora": options.use_dora,
+            "init_lora_weights": _peft_init(options),
         },
         target_key="lora_target",
         targets=options.lora_target,
     )
 
 
+PLAIN = (Fix("Use the default", {"lora_init": "default"}),)
 RULES = (
+    Rule(
+        ("lora_init", "adapter_name_or_path"),
+        lambda c: c.get("lora_init") != "default" and c.method.finetuning_type == "lora" and not _init(c),
+        "`lora_init` is for new adapters, and the run continues one.",
+        PLAIN,
+        severity="note",
+    ),
+    Rule(
+        ("lora_init", "quantization_bit"),
+        lambda c: _init(c) in CHANGES_BASE and bool(c.model.quantization_bit),
+        lambda c: (
+            f"`lora_init: {_init(c)}` takes parts of the weights into the adapter, which changes quantized weights a "
+            "second time. Expected an unquantized model, or loftq."
+        ),
+        (Fix("Use loftq", {"lora_init": "loftq", "quantization_bit": 4}), *PLAIN),
+    ),
+    Rule(
+        ("lora_init", "quantization_bit"),
+        lambda c: _init(c) == "loftq" and c.model.quantization_bit != 4,  # noqa: PLR2004 - bits
+        "`lora_init: loftq` makes up for what 4-bit weights lack. Expected `quantization_bit: 4`.",
+        (Fix("Quantize to 4 bits", {"quantization_bit": 4}), *PLAIN),
+    ),
+    Rule(
+        ("lora_init", "stage"),
+        lambda c: _init(c) in NOT_ZERO and (stage_of(c).compares or stage_of(c).uses_rewards),
+        lambda c: (
+            f"Stage {c.stage.stage} compares with the model without its adapter, which `lora_init: {_init(c)}` "
+            "changes. Expected an initialisation that changes nothing, such as eva."
+        ),
+        PLAIN,
+    ),
+    Rule(
+        ("lora_init", "stage"),
+        lambda c: _init(c) == "eva" and stage_of(c).data_kind == "prompts",
+        lambda c: f"`lora_init: eva` reads examples with answers, and stage {c.stage.stage} samples its own.",
+        PLAIN,
+    ),
+    Rule(
+        ("lora_init", "use_dora"),
+        lambda c: _init(c) in CHANGES_BASE and bool(c.get("use_dora")),
+        "The result of these initialisations is converted to a plain LoRA, which DoRA's lengths do not allow.",
+        (Fix("Turn DoRA off", {"use_dora": False}), *PLAIN),
+    ),
+    Rule(
+        ("loraplus_lr_ratio", "optim"),
+        lambda c: (
+            c.method.finetuning_type == "lora"
+            and c.get("loraplus_lr_ratio") is not None
+            and bool(optimizer_of(c).implementation)
+        ),
+        lambda c: (
+            f"LoRA+ gives groups of parameters learning rates of their own, which {optimizer_of(c).label} does not "
+            "take. Expected an optimizer such as adamw_torch."
+        ),
+        (Fix("Use AdamW", {"optim": "adamw_torch"}), Fix("Turn LoRA+ off", {"loraplus_lr_ratio": None})),
+    ),
     Rule(
         ("lora_dropout", "use_cpu"),
         lambda config: (
@@ -117,7 +232,7 @@ LORA = MethodDeclaration(
     label="lora (an adapter)",
     summary="Low-rank matrices beside the frozen weights. The method to begin with.",
     paper="arXiv 2106.09685",
-    implementation="llf_core.methods.peft_tuner:PeftTuner",
+    implementation="llf_core.methods.lora:LoRA",
     options=LoRAOptions,
     rules=RULES,
     frozen_base=True,

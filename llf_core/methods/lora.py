@@ -1,0 +1,214 @@
+"""LoRA (arXiv 2106.09685) with initialisations from the weights or from data, and LoRA+ (arXiv 2402.12354)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+
+from llf_core.config.declarations.methods.lora import CHANGES_BASE, READS_DATA, LoRAOptions
+from llf_core.methods.peft_tuner import PeftTuner
+from llf_core.models.adapter_loading import continues_adapter
+from llf_core.models.errors import ModelError
+from llf_core.models.resolve import resolve_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from llf_core.config.declaration import Tuner
+    from llf_core.optimizers.optimizer import ParameterGroup
+
+ADAPTER = "default"
+
+
+class LoRA(PeftTuner):
+    """LoRA, whose matrices may begin as parts of the weights (PiSSA, OLoRA, CorDA, LoftQ) or of activations (EVA)."""
+
+    def apply(self, model: PreTrainedModel) -> PeftModel:
+        """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`, see `PeftTuner.apply`.
+
+        Raises:
+            ModelError: an initialisation does not fit the model or the run; and see `PeftTuner.apply`.
+        """
+        wrapped: Any = super().apply(model)
+        init = "" if continues_adapter(self.config) else self.config.options(LoRAOptions).lora_init
+        if init == "eva":
+            self._init_from_activations(wrapped)
+        elif init == "loftq":
+            self._init_from_rounding(wrapped)
+        # PiSSA, OLoRA and CorDA take from the base what the adapter begins as; `finish` needs it.
+        self._initial: dict[str, Tensor] = {}
+        if init in CHANGES_BASE:
+            self._initial = {
+                name: one.detach().clone()
+                for name, one in wrapped.named_parameters()
+                if ".lora_A." in name or ".lora_B." in name
+            }
+        return wrapped
+
+    def settings(self, model: PreTrainedModel, tuner: Tuner) -> Any:
+        """PEFT's config of a new adapter, see `PeftTuner.settings`; CorDA runs some examples through the model first.
+
+        Args:
+            model: a `PreTrainedModel`, not yet wrapped.
+            tuner: the adapter and its options.
+
+        Raises:
+            ModelError: see `PeftTuner.settings`.
+        """
+        init = self.config.options(LoRAOptions).lora_init
+        if init not in READS_DATA:
+            return super().settings(model, tuner)
+        import torch
+        from peft.tuners.lora.config import CordaConfig, EvaConfig
+        from peft.tuners.lora.corda import preprocess_corda
+
+        if init == "eva":  # with the same rank everywhere
+            return super().settings(model, replace(tuner, options={**tuner.options, "eva_config": EvaConfig(rho=1.0)}))
+        made: Any = super().settings(
+            model, replace(tuner, options={**tuner.options, "corda_config": CordaConfig(corda_method="kpm")})
+        )
+
+        def run() -> None:
+            with torch.no_grad():
+                for batch in self._batches():
+                    model(**batch, use_cache=False)
+
+        training = model.training
+        preprocess_corda(model, made, run_model=run)
+        model.train(training)
+        return made
+
+    def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:
+        """Give the matrices B and the embeddings learning rates of their own (LoRA+, arXiv 2402.12354).
+
+        The groups are those of PEFT's `create_loraplus_optimizer`: A and whole matrices at the learning rate, B and
+        vectors at `loraplus_lr_ratio` times it, adapters of embeddings at `loraplus_lr_embedding`.
+
+        Args:
+            model: the model under training.
+            groups: the trained parameters: those with weight decay, and norms and biases without.
+
+        Returns:
+            The same parameters in more groups, each with its learning rate `lr`.
+        """
+        options = self.config.options(LoRAOptions)
+        ratio = options.loraplus_lr_ratio
+        if ratio is None:
+            return groups
+        rate = self.config.optimizer.learning_rate
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        found: dict[tuple[float, float], list[Any]] = {}
+        for group in groups:
+            for parameter in group["params"]:
+                name = names[parameter]
+                if ".lora_embedding_" in name:
+                    own = options.loraplus_lr_embedding
+                else:
+                    own = rate * ratio if ".lora_B." in name or parameter.ndim == 1 else rate
+                found.setdefault((own, group["weight_decay"]), []).append(parameter)
+        found = {(rate, groups[0]["weight_decay"]): [], **found}  # its rate is the one that is logged
+        return [{"params": own, "weight_decay": decay, "lr": at} for (at, decay), own in found.items() if own]
+
+    def finish(self) -> None:
+        """Turn an adapter over a changed base into a plain LoRA of twice the rank over the base as it was.
+
+        The update is B A - B₀ A₀, which is one product of [B, -B₀] and [A; A₀] (PiSSA, arXiv 2404.02948, appendix C),
+        so that plain PEFT loads the result on the model as it is published.
+        """
+        if not self._initial:
+            return
+        import torch
+
+        settings: Any = self._model.peft_config[ADAPTER]
+        rank = settings.r
+        with torch.no_grad():
+            for path, layer in self._layers_of(self._model):
+                begun = {kind: self._initial[f"{path}.{kind}.{ADAPTER}.weight"] for kind in ("lora_A", "lora_B")}
+                scale, base = layer.scaling[ADAPTER], layer.get_base_layer()
+                taken = scale * begun["lora_B"].float() @ begun["lora_A"].float()
+                turned = taken.T if getattr(layer, "fan_in_fan_out", False) else taken
+                base.weight.data = (base.weight.data.float() + turned).to(base.weight.dtype)
+                down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+                down.weight.data = torch.cat([down.weight.data, begun["lora_A"]])
+                up.weight.data = torch.cat([up.weight.data, -begun["lora_B"]], dim=1)
+                down.out_features = up.in_features = 2 * rank
+                layer.r[ADAPTER], layer.lora_alpha[ADAPTER] = 2 * rank, self._doubled(settings)
+        settings.lora_alpha, settings.r = self._doubled(settings), 2 * rank
+        settings.init_lora_weights, settings.corda_config = True, None
+        self._initial = {}
+
+    @staticmethod
+    def _doubled(settings: Any) -> float:
+        """The alpha that keeps the scale of an adapter at twice its rank."""
+        return float(settings.lora_alpha * (2**0.5 if settings.use_rslora else 2))
+
+    @staticmethod
+    def _layers_of(wrapped: Any) -> Iterator[tuple[str, Any]]:
+        """The LoRA layers of linear modules, by path."""
+        for path, module in wrapped.named_modules():
+            if ADAPTER in getattr(module, "lora_A", ()):
+                yield path, module
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """Some examples of the training data, one a batch.
+
+        Raises:
+            ModelError: no data is at hand, as for a model beside the trained one.
+        """
+        if self.sample is None:
+            others = " and ".join(sorted(READS_DATA))
+            raise ModelError(
+                f"lora_init: {self.config.options(LoRAOptions).lora_init} reads training data, which a model beside "
+                f"the trained one does not have. Expected an initialisation other than {others}."
+            )
+        yield from self.sample()
+
+    def _init_from_activations(self, wrapped: Any) -> None:
+        """EVA (arXiv 2410.07170): A begins as the principal components of each layer's inputs."""
+        from peft import initialize_lora_eva_weights
+
+        training = wrapped.training
+        initialize_lora_eva_weights(wrapped, dataloader=list(self._batches()), show_progress_bar=False)
+        wrapped.train(training)
+
+    def _init_from_rounding(self, wrapped: Any) -> None:
+        """LoftQ (arXiv 2310.08659): the adapter begins as the best approximation of what quantization takes away."""
+        import torch
+        from peft.utils.integrations import dequantize_module_weight
+
+        with torch.no_grad():
+            for path, layer in self._layers_of(wrapped):
+                base, rank = layer.get_base_layer(), layer.r[ADAPTER]
+                if base.weight.is_floating_point():
+                    continue
+                lost = self._stored_weight(path, wrapped).to(base.weight.device).float()
+                lost -= dequantize_module_weight(base).float()
+                left, values, right = torch.linalg.svd(lost, full_matrices=False)
+                root = values[:rank].sqrt()
+                layer.lora_B[ADAPTER].weight.data = (left[:, :rank] * root / layer.scaling[ADAPTER]).contiguous()
+                layer.lora_A[ADAPTER].weight.data = (root[:, None] * right[:rank]).contiguous()
+
+    def _stored_weight(self, path: str, wrapped: Any) -> Tensor:
+        """The unquantized weight `[out, in]` of a layer, from the model's files.
+
+        Raises:
+            ModelError: the files have no weight of that name.
+        """
+        source = resolve_model(self.config.model.model_name_or_path, self.config)
+        name = f"{path.removeprefix('base_model.model.')}.weight"
+        short = name.removeprefix(f"{wrapped.get_base_model().base_model_prefix}.")
+        for file in sorted(source.folder.glob("*.safetensors")) if source.kind != "gguf" else ():
+            with safe_open(file, framework="pt") as stored:
+                for known in {name, short} & set(stored.keys()):
+                    tensor: Tensor = stored.get_tensor(known)
+                    return tensor
+        raise ModelError(
+            f"lora_init: loftq reads the unquantized weights, and the files of {source.name} have no {name}. Expected "
+            "another model, or lora_init: default."
+        )
