@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.choice_reasons import choice_reasons, plugins_of
 from llf_widgets.forms.messages import Message, messages_json
 from llf_widgets.forms.values import choice_options, control_kind
 
@@ -37,12 +38,12 @@ def field_json(
         "key": spec.key,
         "label": spec.label,
         "unit": "" if wide else spec.unit or "",
-        "help": spec.help,
+        "help": _help(spec, text),
         "tooltip": _tooltip(spec),
         "kind": control,
         "text": text,
         "placeholder": unset,
-        "choices": choice_options(spec, unset) if control == "choice" else [],
+        "choices": _choices(spec, state, text, unset) if control == "choice" else [],
         "suggestions": list(suggestions or map(str, spec.choices or ())) if control == "text" else [],
         "group": group,
         "wide": wide,
@@ -51,6 +52,24 @@ def field_json(
         "changed": state.is_changed(spec.key),
         "messages": messages_json(field_messages(spec.key, state)),
     }
+
+
+def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list[tuple[str, str, str]]:
+    """Value, label, and why it cannot be chosen beside the other values; empty where it can, and of the chosen one."""
+    config = state.report.config if plugins_of(spec.key) else None
+    reasons = {} if config is None else choice_reasons(config, spec.key)
+    return [
+        (value, label, "" if value == chosen else reasons.get(value, ""))
+        for value, label in choice_options(spec, unset)
+    ]
+
+
+def _help(spec: FieldSpec, chosen: str) -> str:
+    """The line of the chosen method or optimizer with its paper, or the field's help."""
+    one = plugins_of(spec.key).get(chosen)
+    if one is None or not one.summary:
+        return spec.help
+    return f"{one.summary} ({one.paper})" if one.paper else one.summary
 
 
 def field_messages(key: str, state: FormState) -> list[Message]:

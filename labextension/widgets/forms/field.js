@@ -20,7 +20,7 @@ import { upload, ACCEPTED_TYPES } from './upload.js';
  * @property {'number' | 'text' | 'lines' | 'choice' | 'check'} kind
  * @property {string} text
  * @property {string} placeholder
- * @property {[string, string][]} choices value and label
+ * @property {[string, string, string][]} choices value, label, and why it cannot be chosen, or nothing
  * @property {string[]} suggestions for a text field
  * @property {string} group heading above the field
  * @property {boolean} wide whether the control also takes the column of the unit
@@ -198,16 +198,28 @@ export class Field {
   /** Shows the kernel's value, unless the user is typing another one. @param {Row} row */
   setValue(row) {
     const control = this.control;
+    if (this.help.dataset.drawn !== row.help) {
+      this.help.dataset.drawn = row.help;
+      this.help.replaceChildren(...renderText(row.help));
+    }
     if (this.kind === 'choice') {
       const known = row.choices.some(([value]) => value === row.text);
       const choices = known
         ? row.choices
-        : [...row.choices, [row.text, row.text]];
+        : [...row.choices, [row.text, row.text, '']];
       const drawn = JSON.stringify(choices);
       if (control.dataset.drawn !== drawn) {
         control.dataset.drawn = drawn;
         control.replaceChildren(
-          ...choices.map(([value, label]) => h('option', { value }, label))
+          ...choices.map(([value, label, reason]) =>
+            reason
+              ? h(
+                  'option',
+                  { value, title: reason, disabled: '' },
+                  `${label}: not with these settings. ${reason}`
+                )
+              : h('option', { value }, label)
+          )
         );
       }
     } else if (this.kind === 'check') {

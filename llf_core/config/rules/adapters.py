@@ -65,6 +65,15 @@ ADAPTERS = (
         (Fix("Do not pack", {"packing": False}),),
     ),
     Rule(
+        ("shift_attn", "finetuning_type"),
+        lambda c: bool(c.get("shift_attn")) and method_of(c).prompts(c),
+        lambda c: (
+            f"`finetuning_type: {c.method.finetuning_type}` trains vectors before each example, which shifted "
+            "attention would count among its groups."
+        ),
+        (Fix("Turn it off", {"shift_attn": False}), Fix("Use LoRA", {"finetuning_type": "lora"})),
+    ),
+    Rule(
         ("stage", "finetuning_type"),
         lambda c: method_of(c).prompts(c) and stage_of(c).data_kind not in {"answers", "texts"},
         lambda c: (

@@ -44,6 +44,7 @@ CASES = [
         "trains keys and values",
     ),
     ("packing", "error", {"finetuning_type": "prompt", "packing": True}, "between those of a packed row"),
+    ("shift_attn", "error", {"finetuning_type": "prompt", "shift_attn": True}, "would count among its groups"),
     ("stage", "error", {"finetuning_type": "prompt", "stage": "dpo"}, "which stage dpo does not have"),
     (
         "additional_target",

@@ -59,8 +59,8 @@ class LoRAOptions(Section):
         "default",
         label="Initialization",
         help=(
-            "What the matrices begin as: random (`default`, `gaussian`, `orthogonal`), parts of the weights (`pissa`, "
-            "`olora`), of weights and data (`corda`), of activations (`eva`), or what 4-bit weights lack (`loftq`)."
+            "What the matrices begin as. `pissa`, `olora` and `corda` take parts of the weights, `eva` of activations, "
+            "`loftq` makes up for 4-bit weights, the others are random."
         ),
         choices=("default", "gaussian", "orthogonal", "pissa", "olora", "corda", "eva", "loftq"),
     )

@@ -1,0 +1,94 @@
+"""`python -m llf_core.config.method_docs`: writes `docs/methods.md`, the ways to tune, from their declarations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.config.declaration import MethodDeclaration, ModifierDeclaration, OptimizerDeclaration
+from llf_core.config.registry import declared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llf_core.config.declaration import Declaration
+
+START = """# Methods, modifiers and optimizers
+
+What a config can be tuned with, in the words of the form. `python -m llf_core.config.method_docs` generates this page
+from the declarations. `docs/config.md` has their options. What cannot be combined is told by `llf validate` and the
+form, with the reason. `docs/benchmarks.md` has memory and speed.
+"""
+METHODS = """
+## Methods
+
+Which parameters are trained. A frozen base may be quantized (`quantization_bit`); an adapter is saved apart from its
+base, can be continued (`adapter_name_or_path`) and loads with plain PEFT.
+"""
+MODIFIERS = """
+## Modifiers
+
+Changes to the model beside its method. Each is selected by a key of its own.
+"""
+OPTIMIZERS = """
+## Optimizers
+
+How the weights are updated. Those below are selected by `optim`, some by a key of LLaMA-Factory too.
+"""
+
+
+def method_page() -> str:
+    """The page as Markdown, so that a test can compare it with the file."""
+    methods = declared(MethodDeclaration).values()
+    rows = [
+        (f"`finetuning_type: {one.name}`", _line(one), "frozen" if one.frozen_base else "trained",
+         "adapter" if one.adapter else "model", _paper(one))
+        for one in methods
+    ]  # fmt: skip
+    modifiers = [(f"`{one.selector}`", _line(one), _paper(one)) for one in declared(ModifierDeclaration).values()]
+    optimizers = [(f"`{one.name}`", _line(one), _paper(one)) for one in declared(OptimizerDeclaration).values()]
+    return "".join(
+        (
+            START,
+            METHODS,
+            _table(("selected by", "what it does", "base", "result", "paper"), rows),
+            MODIFIERS,
+            _table(("selected by", "what it does", "paper"), modifiers),
+            OPTIMIZERS,
+            _table(("name", "what it does", "paper"), optimizers),
+        )
+    )
+
+
+def _line(one: Declaration) -> str:
+    """Its label, and the one line that the form shows with it."""
+    return f"{one.label}. {one.summary}".rstrip() if one.summary else one.label
+
+
+def _paper(one: Declaration) -> str:
+    number = one.paper.removeprefix("arXiv ")
+    return f"[{number}](https://arxiv.org/abs/{number})" if one.paper.startswith("arXiv ") else one.paper
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the page to the file that is the only argument, by default `docs/methods.md`.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    Path(arguments[0] if arguments else "docs/methods.md").write_text(method_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
