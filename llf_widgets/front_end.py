@@ -13,7 +13,7 @@ class FrontEnd(anywidget.AnyWidget):
     """A widget that receives kernel messages however late the page has loaded its module.
 
     anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model
-    never receives messages, without an error. `ensureConnected` in `labextension/widgets/shared/initialize.js` connects
+    never receives messages, without an error. `listenToKernel` in `labextension/widgets/shared/initialize.js` connects
     it again; for this it needs the id of the widget's comm, which the trait `_comm_id` holds.
     """
 
