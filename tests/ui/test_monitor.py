@@ -42,7 +42,7 @@ def wait_for_points(page, more_than):
     return page.evaluate(POINTS)
 
 
-def format_value(page, lab, live, *more):
+def show(page, lab, live, *more):
     """A notebook with a Monitor of the run, its curve drawn; further cells run behind it."""
     name = f"monitor-{next(NUMBERS)}.ipynb"
     path = lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})", *more)
@@ -62,7 +62,7 @@ def state(page):
 
 def test_without_the_server_the_kernel_is_asked(page, lab, live):
     page.route("**/llf/api/runs/**", lambda route: route.fulfill(status=404, body="{}"))
-    format_value(page, lab, live)
+    show(page, lab, live)
     page.get_by_role("button", name="Save checkpoint").click()
     said = "Checkpoint requested through the kernel; the Jupyter server answered 404"
     expect(head(page)).to_contain_text(said, timeout=10_000)
@@ -88,7 +88,7 @@ def test_a_kernel_with_another_home_says_so(page, lab, tmp_path):
 
 
 def test_the_saved_notebook_speaks_without_a_kernel(page, lab, live):
-    path = format_value(page, lab, live)
+    path = show(page, lab, live)
     page.get_by_role("button", name="Stop with checkpoint").click()
     expect(state(page)).to_have_text("stopped", timeout=10_000)
     kept = "() => JSON.stringify(window.jupyterapp.shell.currentWidget.content.model.toJSON().cells[0].outputs)"
@@ -323,7 +323,7 @@ def test_another_curve_is_compared(page, lab):
 
 
 def test_nobody_is_shut_out(page, lab, live, axe):
-    format_value(page, lab, live)
+    show(page, lab, live)
     assert axe(page, ".llf-Monitor") == []
     lab_theme(page, "JupyterLab Dark")
     page.wait_for_timeout(500)
@@ -331,7 +331,7 @@ def test_nobody_is_shut_out(page, lab, live, axe):
 
 
 def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
-    format_value(page, lab, live, *["1"] * 30)
+    show(page, lab, live, *["1"] * 30)
     page.set_viewport_size({"width": 1280, "height": 600})
     page.locator(".llf-Log").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
@@ -344,7 +344,7 @@ def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
 
 def test_a_view_in_an_output_that_scrolls_stays_whole(page, lab, live):
     """Notebook 7 has an output scroll that is longer than a hundred lines, each time that it changes."""
-    format_value(page, lab, live, "1")
+    show(page, lab, live, "1")
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:enable-output-scrolling').then(() => null)")
     area = page.locator(".jp-mod-outputsScrolled .jp-Cell-outputArea").first
@@ -377,7 +377,7 @@ def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
 
 
 def test_a_narrow_page_has_all_charts_in_sight(page, lab, live):
-    format_value(page, lab, live)
+    show(page, lab, live)
     page.set_viewport_size({"width": 820, "height": 1400})
     narrow = (
         "() => { const {layout} = document.querySelector('.llf-Monitor .js-plotly-plot');"

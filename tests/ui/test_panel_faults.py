@@ -279,7 +279,7 @@ def test_everything_has_a_name_and_is_done_by_keys(page: Any, lab: Lab, made: An
         writer = runs.RunWriter(folder)
         for step in (1, 2, 3):
             writer.metric(step, {"loss": 1.0 / step, "eval_loss": 2.0 / step})
-        writer.event("warning", message="RunTracker out.")
+        writer.event("warning", message="Watch out.")
         folder.log.write_text("a line\n")
     panel = open_panel(page, lab)
     expect(row_of(panel, third)).to_be_visible(timeout=SEEN)

@@ -76,7 +76,7 @@ def full(made: Callable[..., runs.RunFolder]) -> dict[str, runs.RunFolder]:
         writer = runs.RunWriter(folder)
         for step in (1, 2, 3):
             writer.metric(step, {"loss": 1.0 / step, "eval_loss": 2.0 / step, "rewards/accuracies": 0.5})
-        writer.event("warning", message="RunTracker out.")
+        writer.event("warning", message="Watch out.")
         writer.event("finding", message="The loss rises.", fix="Lower the learning rate.")
         writer.sample(step=2, kind="answer", prompt="Hi?", text="Yo.", of="tuned")
         folder.log.write_text("a line\n" * 9)

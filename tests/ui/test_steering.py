@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.conftest import EVIL
-from tests.ui.test_monitor import format_value, head, state
+from tests.ui.test_monitor import head, show, state
 
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
 
@@ -35,7 +35,7 @@ def theme(page, name):
 
 def test_a_live_run_does_what_it_is_told(page, lab, real):
     run = real()
-    format_value(page, lab, run.id)
+    show(page, lab, run.id)
     view = head(page)
 
     rate = page.get_by_role("textbox", name="Peak learning rate")

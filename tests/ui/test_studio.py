@@ -309,7 +309,7 @@ def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(
     assert form.evaluate("form => form.querySelector('h1, h2, h3').tagName") == "H2"
     form.get_by_role("button", name="Apply", exact=True).click()
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_enabled(timeout=20_000)
-    form.get_by_role("button", name="DataPreview data").click()
+    form.get_by_role("button", name="Preview data").click()
     expect(form.get_by_role("article", name="Example 1")).to_be_visible(timeout=60_000)
     assert axe(page, ".llf-Studio") == []  # what was learned from
     form.get_by_label("Explain each field").check()

@@ -74,7 +74,7 @@ import os, sys, traceback
 from pathlib import Path
 
 seen = []
-def tracker(event, args):
+def watch(event, args):
     if event != "open" or not isinstance(args[0], (str, bytes)):
         return
     path, flags = os.fsdecode(args[0]), args[2] or 0
@@ -111,7 +111,7 @@ own = Checkpoints(folder); own.path(3).mkdir(parents=True); (own.path(3) / "w.bi
 (own.path(3) / "llf_state.json").write_text("{}"); (own.path(3) / "trainer_state.json").write_text("{}")
 folder.output.mkdir(); (folder.output / "adapter_config.json").write_text('{"r": 8}')
 writer.close("stopped", "Enough.")
-sys.addaudithook(tracker)
+sys.addaudithook(watch)
 
 index = RunIndex()
 index.page(); index.page(query="run", sort="loss"); adapters(index, 0, 5); MachineLoad().ahead()
