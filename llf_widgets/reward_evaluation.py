@@ -42,7 +42,7 @@ class DisplayedWinRate(WinRate):
         return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
+def win_rate(  # noqa: PLR0913 - each of them is named
     run: Run | str,
     reward_model: Run | str,
     prompts: Sequence[str] | None = None,

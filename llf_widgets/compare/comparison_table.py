@@ -12,7 +12,7 @@ from llf_core.runs.change_journal import read_changes
 from llf_core.runs.metric_catalog import BETTER_DIRECTION, KeyMetric, key_metrics, primary_metric
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
-from llf_widgets.compare.labels import UNSHOWN, differing, value_of
+from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_of
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.ranking import ranked_metric
 
@@ -74,11 +74,11 @@ def comparison_sections(trackers: Sequence[RunTracker]) -> list[TableSection]:
 
 def _result(trackers: Sequence[RunTracker]) -> TableSection:
     names = {name: None for tracker in trackers for name in tracker.series}
-    told = key_metrics(names)
+    metrics = key_metrics(names)
     if primary_metric(names) == "loss":
-        told.append(KeyMetric("loss", "Loss", "number"))
+        metrics.append(KeyMetric("loss", "Loss", "number"))
     lines = []
-    for one in (ranked_metric(trackers, what) for what in told):
+    for one in (ranked_metric(trackers, metric) for metric in metrics):
         sign = {"more": -1, "less": 1}.get(BETTER_DIRECTION.get(one.metric.name, ""), 0)
         if one.held_out or one.metric.name == "loss":
             best = [one.best(tracker) for tracker in trackers]
@@ -116,7 +116,7 @@ def _cost(trackers: Sequence[RunTracker]) -> TableSection:
     output = [folder_bytes(tracker.folder.output) if tracker.folder.output.is_dir() else None for tracker in trackers]
     lines = (
         _row("Time", [tracker.snapshot.elapsed or None for tracker in trackers], formatting.duration),
-        _row("Tokens per second, median", speed, formatting.count, most=True),
+        _row("Tokens per second, median", speed, formatting.count, highest_best=True),
         _row("Peak memory", [highest(tracker.series, "memory") for tracker in trackers], _size),
         _row("Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], formatting.count),
         _row("Output", [None if one is None else float(one) for one in output], _size),
@@ -126,12 +126,12 @@ def _cost(trackers: Sequence[RunTracker]) -> TableSection:
 
 def _config(trackers: Sequence[RunTracker]) -> TableSection:
     configs = [tracker.config for tracker in trackers]
-    keys = {key for config in configs for key in config} - UNSHOWN
+    keys = {key for config in configs for key in config} - HIDDEN_KEYS
     found = differing(configs)
     lines = [TableRow(key, tuple(value_of(config.get(key)) for config in configs), code=True) for key in found]
-    told = [_live_changes(tracker) for tracker in trackers]
-    if any(text != NONE for text in told):
-        lines.append(TableRow("changed while running", tuple(told)))
+    changes = [_live_changes(tracker) for tracker in trackers]
+    if any(text != NONE for text in changes):
+        lines.append(TableRow("changed while running", tuple(changes)))
     note = f"{len(found):,} of {len(keys):,} keys differ" if found else f"the same: {len(keys):,} keys"
     return TableSection("Config", note, tuple(lines))
 
@@ -141,13 +141,13 @@ def _live_changes(tracker: RunTracker) -> str:
         "learning_rate": lambda value, step: f"{formatting.rate(value)} from {step:,}",
         "max_steps": lambda value, _: f"ends at {value:,}",
     }
-    said = [
+    texts_of_changes = [
         texts[name](value, change.step + 1)
         for change in read_changes(tracker.folder)
         for name, value in change.changes.items()
         if name in texts
     ]
-    return ", ".join(said) or NONE
+    return ", ".join(texts_of_changes) or NONE
 
 
 def _data(trackers: Sequence[RunTracker]) -> TableSection:
@@ -183,9 +183,11 @@ def _facts_section(title: str, facts: list[dict[str, str]], same: str) -> TableS
     return TableSection(title, "", tuple(TableRow(name, tuple(one[name] for one in facts)) for name in found))
 
 
-def _row(label: str, values: Sequence[float | None], write: Callable[[float], str], *, most: bool = False) -> TableRow:
+def _row(
+    label: str, values: Sequence[float | None], write: Callable[[float], str], *, highest_best: bool = False
+) -> TableRow:
     shown = tuple(NONE if value is None else write(value) for value in values)
-    return _marked(label, shown, [None if value is None else -value if most else value for value in values])
+    return _marked(label, shown, [None if value is None else -value if highest_best else value for value in values])
 
 
 def _marked(label: str, cells: tuple[str, ...], values: Sequence[float | None]) -> TableRow:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from llf_widgets.monitor.run_tracker import RunTracker
 
-LONGEST = 24  # letters that fit beside a chart
-MOST_KEYS = 3  # in a label
-UNSHOWN = {"output_dir", "run_name", "logging_dir"}
+MAX_LENGTH = 24  # letters that fit beside a chart
+MAX_KEYS = 3  # in a label
+HIDDEN_KEYS = {"output_dir", "run_name", "logging_dir"}
 """Config keys for output locations, which do not affect training."""
-SHORT = {
+SHORT_NAMES = {
     "learning_rate": "lr", "lora_rank": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout",
     "per_device_train_batch_size": "batch", "gradient_accumulation_steps": "accumulation", "max_steps": "steps",
     "num_train_epochs": "epochs", "lr_scheduler_type": "schedule", "warmup_ratio": "warmup", "cutoff_len": "cutoff",
@@ -28,7 +28,7 @@ SHORT = {
 
 
 def labels(trackers: Sequence[RunTracker]) -> list[str]:
-    """Labels of at most 24 characters that distinguish the runs, numbered if two are equal.
+    """Labels of at max_length 24 characters that distinguish the runs, numbered if two are equal.
 
     A label is the run's name without the words that all names start with; for equal names the differing settings (`lr
     3e-3`); if that is too long, the name shortened in the middle.
@@ -36,28 +36,31 @@ def labels(trackers: Sequence[RunTracker]) -> list[str]:
     Args:
         trackers: the runs, already read.
     """
-    given = [_spoken(name) for name in _apart([tracker.snapshot.name or tracker.snapshot.id for tracker in trackers])]
-    found = [middle(name, LONGEST) for name in given]
+    given = [
+        _short_sweep_name(name)
+        for name in _without_common_words([tracker.snapshot.name or tracker.snapshot.id for tracker in trackers])
+    ]
+    found = [middle(name, MAX_LENGTH) for name in given]
     for name in dict.fromkeys(found):
         alike = [place for place, one in enumerate(found) if one == name]
-        told = _differences([trackers[place] for place in alike])
-        if len(alike) > 1 and len(set(told)) > 1 and all(0 < len(one) <= LONGEST for one in told):
-            for place, one in zip(alike, told, strict=True):
+        differences = _differences([trackers[place] for place in alike])
+        if len(alike) > 1 and len(set(differences)) > 1 and all(0 < len(one) <= MAX_LENGTH for one in differences):
+            for place, one in zip(alike, differences, strict=True):
                 found[place] = one
     return _numbered(found)
 
 
-def middle(text: str, most: int) -> str:
+def middle(text: str, max_length: int) -> str:
     """Shorten a text in the middle, since names often differ at their ends.
 
     Args:
         text: the text.
-        most: maximum length in characters.
+        max_length: maximum length in characters.
     """
-    if len(text) <= most:
+    if len(text) <= max_length:
         return text
-    head = (most - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+    head = (max_length - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (max_length - 1 - head) :]}"
 
 
 def value_of(value: object) -> str:
@@ -79,11 +82,11 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     Args:
         configs: flat keys of each run.
     """
-    keys = list(dict.fromkeys(key for config in configs for key in config if key not in UNSHOWN))
+    keys = list(dict.fromkeys(key for config in configs for key in config if key not in HIDDEN_KEYS))
     return [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
 
 
-def _apart(names: Sequence[str]) -> list[str]:
+def _without_common_words(names: Sequence[str]) -> list[str]:
     """Names without their common first words."""
     parts = [name.split(" ") for name in names]
     pairs = enumerate(zip(*parts, strict=False))
@@ -91,7 +94,7 @@ def _apart(names: Sequence[str]) -> list[str]:
     return [" ".join(one[shared:]) for one in parts]
 
 
-def _spoken(name: str) -> str:
+def _short_sweep_name(name: str) -> str:
     """Shorten the name of a sweep's run, `learning_rate=0.001 lora_rank=8`, to `lr 1e-3, rank 8`; else unchanged."""
     pairs = [word.partition("=") for word in name.split(" ")]
     if not all(sign for _, sign, _ in pairs):
@@ -110,7 +113,7 @@ def _differences(trackers: Sequence[RunTracker]) -> list[str]:
     """Differing settings of each run; empty if there are none or too many."""
     configs = [tracker.config for tracker in trackers]
     keys = differing(configs)
-    if not 0 < len(keys) <= MOST_KEYS:
+    if not 0 < len(keys) <= MAX_KEYS:
         return [""] * len(configs)
     return [", ".join(_named(key, config.get(key)) for key in keys) for config in configs]
 
@@ -119,7 +122,7 @@ def _named(key: str, value: object) -> str:
     text = value_of(value)
     if key in {"model_name_or_path", "dataset"}:
         text = Path(text).name or text
-    return f"{SHORT.get(key, key)} {text}".strip()
+    return f"{SHORT_NAMES.get(key, key)} {text}".strip()
 
 
 def _numbered(found: list[str]) -> list[str]:

@@ -143,7 +143,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             `prompt`, `base` (the base model's answer), and `texts`, the last answer of each run or None.
         """
         by_run = [
-            {prompt: (base, said) for prompt, base, said, _ in tracker.answers.last()} for tracker in self._trackers
+            {prompt: (base, answer) for prompt, base, answer, _ in tracker.answers.last()} for tracker in self._trackers
         ]
         prompts = list(dict.fromkeys(prompt for answers in by_run for prompt in answers))
         rows = []

@@ -55,7 +55,7 @@ class Examples(FrontEnd):
 
     _esm = script("examples")
     _css = stylesheet("examples")
-    _page = traitlets.Dict(help="`total`, `rows` and `asked`").tag(sync=True)
+    _page = traitlets.Dict(help="`total`, `rows`, `seen` and `query`").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
     _code: traitlets.List[dict[str, object]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 

@@ -106,5 +106,5 @@ def _summary(found: DatasetColumns) -> str:
     if found.mapping is None:
         return "Choose the columns:"
     format_name, columns = found.mapping
-    held = ", ".join(f"{_role_label(role, format_name).lower()} from `{column}`" for role, column in columns.items())
-    return f"Read as {format_name}: {held}."
+    roles = ", ".join(f"{_role_label(role, format_name).lower()} from `{column}`" for role, column in columns.items())
+    return f"Read as {format_name}: {roles}."

@@ -63,8 +63,8 @@ def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | Non
 
 def check_writable(folder: Path) -> Message | None:
     """An error if the folder of runs is not writable; None otherwise."""
-    if (said := blocked_path_message(folder)) is not None:
-        return Message("error", said)
+    if (message := blocked_path_message(folder)) is not None:
+        return Message("error", message)
     place = _existing(folder / "runs")
     if os.access(place, os.W_OK | os.X_OK):
         return None
@@ -121,23 +121,23 @@ def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
     """
     if not ahead:
         return None
-    going = [one for one in ahead if not one.waits]
-    first, others, waiting = ahead[0], len(going) - 1, len(ahead) - len(going)
-    said = f"{first}{' left' if first.remaining else ''}"
+    active = [one for one in ahead if not one.waits]
+    first, others, waiting = ahead[0], len(active) - 1, len(ahead) - len(active)
+    other_runs = f"{first}{' left' if first.remaining else ''}"
     after = "it" if len(ahead) == 1 else f"these {len(ahead)}"
     queue = f"If queued, this run starts after {after}."
-    if not going:
-        return Message("note", f"Another run is about to start on this device: {said}. {queue}")
+    if not active:
+        return Message("note", f"Another run is about to start on this device: {other_runs}. {queue}")
     if others:
-        said += f", and {others} more"
+        other_runs += f", and {others} more"
     if waiting:
-        said += f"; {waiting} queued"
-    together = (
+        other_runs += f"; {waiting} queued"
+    slowdown = (
         "Running both at once takes about twice"
         if not others
         else f"Running all at once takes about {others + 2} times"
     )
-    return Message("note", f"Another run uses this device: {said}. {together} as long. {queue}")
+    return Message("note", f"Another run uses this device: {other_runs}. {slowdown} as long. {queue}")
 
 
 def disk_bytes(config: RunConfig) -> int | None:

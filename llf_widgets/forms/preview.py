@@ -115,8 +115,8 @@ class DataPreview(FormWidget):
     def _follow(self, process: subprocess.Popen[bytes], written: Sequence[Path]) -> None:
         began = time.monotonic()
         while process.poll() is None:
-            said = last_message("".join(_read(path) for path in written))
-            self._note = f"{said or 'Reading the tokenizer and the data…'} {time.monotonic() - began:.0f} s"
+            message = last_message("".join(_read(path) for path in written))
+            self._note = f"{message or 'Reading the tokenizer and the data…'} {time.monotonic() - began:.0f} s"
             if self._cancelled:
                 process.terminate()
             time.sleep(_POLL_SECONDS)
@@ -216,21 +216,21 @@ def data_messages(report: Mapping[str, Any]) -> list[Message]:
         KeyError: the report lacks a list.
     """
     units = {one["dataset"]: one.get("unit", "record") for one in report.get("sets", ())}
-    said = []
+    messages = []
     if cut := report["truncated"]:
         lost = sum(one["cut"] for one in cut)
         text = f"{len(cut):,} of {report['examples']:,} examples exceed cutoff_len: {lost:,} tokens are truncated."
-        said.append(Message("note", f"{text} {_first(cut, units)}"))
+        messages.append(Message("note", f"{text} {_first(cut, units)}"))
     if divided := report["divided"]:
         parts = sum(one["parts"] for one in divided)
         text = f"{_number(divided, 'record gives', 'records give')} {parts:,} examples."
-        said.append(Message("note", f"{text} {_first(divided, units)}"))
-    if told := duplicates_warning(report.get("repeated", 0), report["examples"]):
-        said.append(Message("warning", told, (("Drop duplicates", {"drop_duplicates": True}),)))
+        messages.append(Message("note", f"{text} {_first(divided, units)}"))
+    if warning := duplicates_warning(report.get("repeated", 0), report["examples"]):
+        messages.append(Message("warning", warning, (("Drop duplicates", {"drop_duplicates": True}),)))
     if dropped := report["dropped"]:
         text = f"{_number(dropped, 'example is', 'examples are')} dropped: {dropped[0]['reason']}."
-        said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, units)}"))
-    return said
+        messages.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, units)}"))
+    return messages
 
 
 def _number(entries: Sequence[Any], one: str, several: str) -> str:

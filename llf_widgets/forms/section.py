@@ -99,11 +99,11 @@ class FormSection(FormWidget):
         """Whether a field is always visible: basic fields, and those with messages, so that errors are never hidden."""
         return spec.level == "basic" or self._state.is_changed(spec.key) or bool(self._state.problems(spec.key))
 
-    def _uploaded(self, key: str, told: Message, name: str) -> None:
+    def _uploaded(self, key: str, message: Message, name: str) -> None:
         """Set a field to an uploaded file; unchanged if the upload failed."""
         if name:
             self._state.set_dataset(key, name)
-        self._state.attach_problem(key, Problem("invalid", key, None, told.text, severity=told.level))
+        self._state.attach_problem(key, Problem("invalid", key, None, message.text, severity=message.level))
         self._on_change()
 
     def _receive(self, _widget: object, content: dict[str, Any], buffers: Sequence[Any]) -> None:
@@ -113,7 +113,7 @@ class FormSection(FormWidget):
         if content["type"] == "edit":
             self._state.edit(content["key"], content["text"])
         elif content["type"] == "fix":
-            said = field_messages(content["key"], self._state)
-            if content["message"] < len(said):
-                self._state.apply(said[content["message"]].fixes[content["fix"]][1])
+            messages = field_messages(content["key"], self._state)
+            if content["message"] < len(messages):
+                self._state.apply(messages[content["message"]].fixes[content["fix"]][1])
         self._on_change()

@@ -195,8 +195,8 @@ class FormState:
             key: the field; `""` for problems without a field, such as unknown keys.
         """
         if key:
-            told = [one for one in self._attached_problems(key) if one.severity != "error"]
-            return (*(one for one in self._all_problems() if one.key == key), *told)
+            attached = [one for one in self._attached_problems(key) if one.severity != "error"]
+            return (*(one for one in self._all_problems() if one.key == key), *attached)
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
@@ -205,10 +205,10 @@ class FormState:
 
     def _all_problems(self) -> tuple[Problem, ...]:
         """All problems; recorded errors replace those of a field whose value was rejected."""
-        said = [one for key in self._attached for one in self._attached_problems(key) if one.severity == "error"]
-        keys = {one.key for one in said}
+        attached = [one for key in self._attached for one in self._attached_problems(key) if one.severity == "error"]
+        keys = {one.key for one in attached}
         found = (*self.report.problems, *self.name_problems(), *self.data_problems)
-        return (*said, *(one for one in found if one.key not in keys))
+        return (*attached, *(one for one in found if one.key not in keys))
 
     def yaml(self, *, defaults: bool = False) -> str:
         """The values as YAML in section order, unknown keys last: what the form shows and saves.
@@ -368,16 +368,16 @@ class FormState:
         self._invalidate()
 
     def _load(self, source: Any) -> None:
-        asked = read(source)
+        source_config = read(source)
         older = known().translated
-        named = {older.get(key, key) for key in asked.values} | set(asked.values)
-        translate(asked)
-        bad = [problem.message for problem in asked.problems if problem.severity == "error"]
-        if bad:
-            raise ValueError(" ".join(bad))
+        named = {older.get(key, key) for key in source_config.values} | set(source_config.values)
+        translate(source_config)
+        errors = [problem.message for problem in source_config.problems if problem.severity == "error"]
+        if errors:
+            raise ValueError(" ".join(errors))
         # what the config adds to these values follows from them, and would stay where they change
-        self.config_values = {key: value for key, value in asked.values.items() if key in named}
-        self.notes = tuple(asked.problems)
+        self.config_values = {key: value for key, value in source_config.values.items() if key in named}
+        self.notes = tuple(source_config.problems)
         self._invalidate()
 
     def _put(self, key: str, value: object) -> None:

@@ -179,8 +179,8 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             config = self.config
             self._require_machine()
             rows = self._rows()
-            asked = config if rows is None else config.flat() | {"dataset": rows}
-            self._runs = tuple(sweep(asked, values, name=self._start.name))
+            base_config = config if rows is None else config.flat() | {"dataset": rows}
+            self._runs = tuple(sweep(base_config, values, name=self._start.name))
         if "sweep" in self._below:
             self._below["sweep"].close()
         self._show_below("sweep", SweepView(self._runs, tuple(values)))
@@ -252,7 +252,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             config = self.config
             self._require_machine()
             before = self._below.get(MONITOR)
-            place = self._monitor_placeholder()
+            placeholder = self._monitor_placeholder()
             if reveal:
                 self._start.reveal(MONITOR)
             try:
@@ -261,13 +261,13 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 )
             except BaseException:
                 self._show_below(MONITOR, before)
-                place.close()
+                placeholder.close()
                 if reveal:
                     self._start.reveal(START)
                 raise
             self._started = True
             self._failure = []
-        self._show_monitor(place, self._run)
+        self._show_monitor(placeholder, self._run)
         if before is not None:
             _close(before)
         self._checks(fresh=True)
@@ -324,19 +324,21 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def _refresh_start(self) -> None:
         machine = self._checks()
-        words = blocked_sentence(*self._blockers(machine))
-        self._sweep.refresh(blocked=bool(words), ahead=self._machine[2])
-        ready = not words and not self._started
-        if not words and self._started and self._run is not None:
-            waits = self._run.folder.queue.exists()
-            begun = f"`{self._run.id}` is in the queue. " if waits else f"Started `{self._run.id}`. "
-            words = [{"text": begun}, {"text": "Start another", "key": _START_ANOTHER}, {"text": "."}]
-        elif not words:
-            words = [{"text": "The run has its own process. You can close this page."}]
-        said = [one for one in machine if one.level != "note" or not self._started]
-        said = [*(one for one in self._failure if one.text not in {other.text for other in said}), *said]
-        busy = bool(self._machine[2]) and not self._started  # nothing is to be decided of a run that has begun
-        self._start.show(ready=ready, busy=busy, sentence=words, messages=said, suggested=self._suggested_name())
+        sentence_parts = blocked_sentence(*self._blockers(machine))
+        self._sweep.refresh(blocked=bool(sentence_parts), ahead=self._machine[2])
+        ready = not sentence_parts and not self._started
+        if not sentence_parts and self._started and self._run is not None:
+            is_queued = self._run.folder.queue.exists()
+            started = f"`{self._run.id}` is in the queue. " if is_queued else f"Started `{self._run.id}`. "
+            sentence_parts = [{"text": started}, {"text": "Start another", "key": _START_ANOTHER}, {"text": "."}]
+        elif not sentence_parts:
+            sentence_parts = [{"text": "The run has its own process. You can close this page."}]
+        messages = [one for one in machine if one.level != "note" or not self._started]
+        messages = [*(one for one in self._failure if one.text not in {other.text for other in messages}), *messages]
+        busy = bool(self._machine[2]) and not self._started  # a started run no longer needs the choice
+        self._start.show(
+            ready=ready, busy=busy, sentence=sentence_parts, messages=messages, suggested=self._suggested_name()
+        )
 
     def _blockers(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
         """What disables Start: fields (label, key, section), and other problems."""
@@ -351,14 +353,14 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def _checks(self, *, fresh: bool = False) -> list[Message]:
         """Messages about this machine, cached for some seconds."""
-        at, said, _ = self._machine
+        at, messages, _ = self._machine
         if fresh or time.monotonic() - at > _CHECK_SECONDS:
             ahead = self._machine_load.ahead()
-            said = preflight.preflight_checks(self.state.config, ahead)
-            self._machine = (time.monotonic(), said, ahead)
+            messages = preflight.preflight_checks(self.state.config, ahead)
+            self._machine = (time.monotonic(), messages, ahead)
             if ahead:
                 self._poller.start()
-        return said
+        return messages
 
     def _poll_machine(self) -> float | None:
         """Update Start while other runs are active."""
@@ -394,11 +396,11 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 self.state.value(key)
                 for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
             )
-            told = (
+            facts = (
                 ((f"{batch * times:,} examples per step"),) if isinstance(batch, int) and isinstance(times, int) else ()
             )
             ends = isinstance(steps, int) and steps > 0
-            return (*told, f"Steps override Epochs: ends after {steps:,} steps") if ends else told
+            return (*facts, f"Steps override Epochs: ends after {steps:,} steps") if ends else facts
         return ()
 
     def _datasets(self) -> list[str]:
@@ -411,20 +413,20 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def _monitor_placeholder(self) -> widgets.Box:
         """Placeholder for the monitor."""
-        words = widgets.Label("Starting: creating the run folder and starting the process…")
-        place = widgets.VBox([words])
-        place.add_class(MONITOR)
-        place.add_class("is-waiting")
-        self._show_below(MONITOR, place)
-        return place
+        label = widgets.Label("Starting: creating the run folder and starting the process…")
+        placeholder = widgets.VBox([label])
+        placeholder.add_class(MONITOR)
+        placeholder.add_class("is-waiting")
+        self._show_below(MONITOR, placeholder)
+        return placeholder
 
-    def _show_monitor(self, place: widgets.Box, run: Run) -> None:
+    def _show_monitor(self, placeholder: widgets.Box, run: Run) -> None:
         from llf_widgets.monitor import Monitor
 
-        (words,) = place.children
-        place.children = (Monitor(run),)
-        place.remove_class("is-waiting")
-        words.close()
+        (label,) = placeholder.children
+        placeholder.children = (Monitor(run),)
+        placeholder.remove_class("is-waiting")
+        label.close()
 
     def _show_below(self, name: str, view: widgets.Widget | None) -> None:
         """Show a view below the form under a name, replacing an earlier one; None removes it."""

@@ -101,7 +101,7 @@ class SweepForm(FormWidget):
             self._runs = plan.runs
             self._ready = ready and not self._started
             self._again = self._started > 0
-            self._sentence = self._words(plan, ready=ready)
+            self._sentence = self._button_text(plan, ready=ready)
             self._messages = messages_json(self._shown_messages)
 
     def _row(self, key: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ class SweepForm(FormWidget):
             return self._texts[key]
         return sweep_plan.suggest_values(self._state.specs[key], self._state.value(key))
 
-    def _words(self, plan: sweep_plan.SweepPlan, *, ready: bool) -> str:
+    def _button_text(self, plan: sweep_plan.SweepPlan, *, ready: bool) -> str:
         """What the button will do, or why it is disabled."""
         if self._started:
             return f"Started {_runs(self._started)}, one after the other. Progress is shown below."
@@ -123,18 +123,18 @@ class SweepForm(FormWidget):
             return "Enter values first."
         counts = [str(len(values)) for values in plan.values.values()]
         product = f" ({' × '.join(counts)})" if len(counts) > 1 else ""  # noqa: RUF001 - the sign of a product
-        said = f"{_runs(plan.runs)}{product}, one after the other."
+        text = f"{_runs(plan.runs)}{product}, one after the other."
         if not self._ahead:
-            return said
+            return text
         more = len(self._ahead) - 1
-        return f"{said} They start after {self._ahead[0]}{f', and {more} more' if more else ''}."
+        return f"{text} They start after {self._ahead[0]}{f', and {more} more' if more else ''}."
 
     def _disk(self, runs: int) -> list[Message]:
         config = self._state.config
         if config is None or runs <= 1:
             return []
-        said = preflight.check_disk(preflight.disk_bytes(config), home(), runs)
-        return [] if said is None else [said]
+        message = preflight.check_disk(preflight.disk_bytes(config), home(), runs)
+        return [] if message is None else [message]
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         kind = content["type"]
@@ -144,7 +144,7 @@ class SweepForm(FormWidget):
             finally:
                 self.send({"type": "done"})
             return
-        said = self._shown_messages
+        messages = self._shown_messages
         self.clear_result()
         if kind == "values":
             self._texts[content["key"]] = content["text"]
@@ -154,8 +154,8 @@ class SweepForm(FormWidget):
             self._keys.append(self._next())
         elif kind == "remove":
             del self._keys[content["row"]]
-        elif kind == "fix" and content["message"] < len(said):
-            self._texts |= said[content["message"]].fixes[content["fix"]][1]
+        elif kind == "fix" and content["message"] < len(messages):
+            self._texts |= messages[content["message"]].fixes[content["fix"]][1]
         self._draw()
 
     def _start(self, shown: int) -> None:

@@ -114,8 +114,10 @@ def plan_sweep(state: FormState, chosen: Mapping[str, str]) -> SweepPlan:
         if not found:
             messages.append(_no_values(spec, suggest_values(spec, state.value(key))))
         elif len(found) < len(given):
-            twice = ", ".join(one for one in found if sum((format_value(value) or UNSET) == one for value in given) > 1)
-            messages.append(Message("note", f"{spec.label} (`{key}`) has {twice} more than once. It is run once."))
+            repeated = ", ".join(
+                one for one in found if sum((format_value(value) or UNSET) == one for value in given) > 1
+            )
+            messages.append(Message("note", f"{spec.label} (`{key}`) has {repeated} more than once. It is run once."))
     if not all(values.values()):
         return SweepPlan(values, 0, tuple(messages))
     try:
@@ -164,6 +166,6 @@ def _affected_runs(runs: Sequence[Mapping[str, Any]], of: int) -> str:
 
 
 def _within(spec: FieldSpec, value: float) -> bool:
-    least, most = (-math.inf if spec.minimum is None else spec.minimum), (spec.maximum or math.inf)
+    minimum, maximum = (-math.inf if spec.minimum is None else spec.minimum), (spec.maximum or math.inf)
     above, below = (-math.inf if spec.above is None else spec.above), (math.inf if spec.below is None else spec.below)
-    return least <= value <= most and above < value < below
+    return minimum <= value <= maximum and above < value < below

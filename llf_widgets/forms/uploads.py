@@ -128,10 +128,12 @@ class Upload:
             DataError: the file cannot be read, or has no rows.
         """
         known, kind = row_count(self._partial), file_type(self._partial)
-        most = MAX_JSON_BYTES if kind == "json" else MAX_COUNTED_BYTES
+        max_bytes = MAX_JSON_BYTES if kind == "json" else MAX_COUNTED_BYTES
         rows, broken, complete = 0, [], True
         try:
-            for entry in islice(read_file(limit_file(self._partial, most)), None if known is None else SAMPLE_ROWS):
+            for entry in islice(
+                read_file(limit_file(self._partial, max_bytes)), None if known is None else SAMPLE_ROWS
+            ):
                 if isinstance(entry, BrokenLine):
                     broken.append(entry)
                 else:
@@ -139,7 +141,7 @@ class Upload:
         except LongFileError:
             complete = False
             if not rows:
-                size = f"larger than {most / 1e6:,.0f} MB unpacked"
+                size = f"larger than {max_bytes / 1e6:,.0f} MB unpacked"
                 if kind == "json":
                     raise DataError(
                         f"it is {size}, and a JSON file is loaded into memory as a whole. Expected one object per "
@@ -149,14 +151,13 @@ class Upload:
         rows = rows if known is None else known
         if not rows:
             raise DataError(f"it has no rows{f' (line {broken[0].line}: {broken[0].reason})' if broken else ''}.")
-        told = f"{rows:,} {'row' if rows == 1 else 'rows'}." if complete else f"more than {rows:,} rows."
+        counted = f"{rows:,} {'row' if rows == 1 else 'rows'}." if complete else f"more than {rows:,} rows."
         if not broken:
-            return told
+            return counted
         lines = "; ".join(f"line {flaw.line}: {flaw.reason}" for flaw in broken[:LISTED_LINES])
         more = f"; {len(broken) - LISTED_LINES:,} more" if len(broken) > LISTED_LINES else ""
-        return (
-            f"{told} {len(broken):,} cannot be read and {'is' if len(broken) == 1 else 'are'} skipped ({lines}{more})."
-        )
+        skipped = "is skipped" if len(broken) == 1 else "are skipped"
+        return f"{counted} {len(broken):,} cannot be read and {skipped} ({lines}{more})."
 
     def _move_to_free_name(self) -> Path:
         """Rename the file to a free name."""
@@ -248,9 +249,9 @@ class UploadReceiver:
 def _plain(name: str) -> str:
     """The last path component, without characters that file systems or the list in `dataset` do not allow."""
     last = Path(name.replace("\\", "/")).name.encode("utf-8", "replace").decode()
-    told = re.sub(r"[\x00-\x1f\x7f,]|^~", "_", last)
-    suffix = _suffix(told)
-    stem = told.removesuffix(suffix).encode()[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+    cleaned = re.sub(r"[\x00-\x1f\x7f,]|^~", "_", last)
+    suffix = _suffix(cleaned)
+    stem = cleaned.removesuffix(suffix).encode()[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     return f"{stem}{suffix}"
 
 

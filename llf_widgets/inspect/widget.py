@@ -71,13 +71,13 @@ class Inspect(FrontEnd):
         on_change: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
         self._on_change = on_change
-        asked, rows = split_rows(config)
+        given_config, rows = split_rows(config)
         self._rows_folder: tempfile.TemporaryDirectory[str] | None = None
         if rows is not None:
             self._rows_folder = tempfile.TemporaryDirectory(prefix="llf-rows-")
             path, _ = write_rows(rows, Path(self._rows_folder.name))
-            asked["dataset"] = str(path)
-        self.config = RunConfig.load(asked)
+            given_config["dataset"] = str(path)
+        self.config = RunConfig.load(given_config)
         self._process: DataProcess | None = None
         self._done = threading.Event()
         self._displays: list[Any] = []

@@ -110,8 +110,8 @@ def _model(event: dict[str, Any]) -> str:
 
 def _request(event: dict[str, Any]) -> str:
     args = event.get("args") or {}
-    told = ", ".join(f"{name} {value}" for name, value in args.items()) if event["request"] == "set" else ""
-    return f"{event['request']}{' ' * bool(told)}{told} requested by {event.get('by') or 'another view'}"
+    arguments = ", ".join(f"{name} {value}" for name, value in args.items()) if event["request"] == "set" else ""
+    return f"{event['request']}{' ' * bool(arguments)}{arguments} requested by {event.get('by') or 'another view'}"
 
 
 def _answer(event: dict[str, Any]) -> str:
@@ -121,7 +121,7 @@ def _answer(event: dict[str, Any]) -> str:
     return f"{word}: {event['message']}" if event["ok"] else f"{word} refused: {event['message']}"
 
 
-def _otherwise(event: dict[str, Any]) -> str:
+def _changes_text(event: dict[str, Any]) -> str:
     changes = ", ".join(f"{name} {value}" for name, value in (event.get("changes") or {}).items())
     return f" with {changes}" if changes else ""
 
@@ -137,8 +137,8 @@ def _evaluation(event: dict[str, Any]) -> str:
     metrics = key_metrics(name for name in values if name.startswith(EVAL_PREFIX))
     labels = [lowercase_label(held_out_label(metric.label)) for metric in metrics]
     numbers = [formatting.value(float(values[EVAL_PREFIX + metric.name]), metric.form) for metric in metrics]
-    told = [f"{label} {number}" for label, number in zip(labels, numbers, strict=True)]
-    return ", ".join(["evaluation" if loss is None else f"evaluation {formatting.number(float(loss))}", *told])
+    results = [f"{label} {number}" for label, number in zip(labels, numbers, strict=True)]
+    return ", ".join(["evaluation" if loss is None else f"evaluation {formatting.number(float(loss))}", *results])
 
 
 def _warning(event: dict[str, Any]) -> str:
@@ -154,7 +154,7 @@ FORMATTERS: dict[str, Callable[[dict[str, Any]], str]] = {
         else ""
     ),
     "resumed": lambda event: f"attempt {event['attempt']} resumed from step {event['from_step']}",
-    "branched": lambda event: f"branched from step {event['step']} of {event['run']}{_otherwise(event)}",
+    "branched": lambda event: f"branched from step {event['step']} of {event['run']}{_changes_text(event)}",
     "receipt": _receipt,
     "data": _data,
     "model": _model,

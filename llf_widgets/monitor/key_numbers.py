@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Smoothed = Mapping[str, np.ndarray]
 
-NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
+NO_VALUE = "–"  # noqa: RUF001 - a dash as wide as a digit
 LOSS = KeyMetric("loss", "Training loss", "number")
 
 
@@ -34,19 +34,19 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
     """
-    told = [
+    numbers = [
         _training(series, smoothed, window, one)
         if last(series, EVAL_PREFIX + one.name) is None
         else _held_out(series, one)
         for one in key_metrics(series)
     ]
     if primary_metric(series) == "loss":
-        told.append(_training(series, smoothed, window, LOSS))
-        told += [] if told[1:] and last(series, EVAL_PREFIX + "loss") is None else [_evaluation(series)]
+        numbers.append(_training(series, smoothed, window, LOSS))
+        numbers += [] if numbers[1:] and last(series, EVAL_PREFIX + "loss") is None else [_evaluation(series)]
     peak, norm = highest(series, "learning_rate"), median(series, "grad_norm")
     return (
         *[
-            *told,
+            *numbers,
             _last(series, "learning_rate", "Learning rate", formatting.rate, _note("peak", formatting.rate, peak)),
             _last(series, "grad_norm", "Gradient norm", formatting.number, _note("median", formatting.number, norm)),
         ][:4],
@@ -70,7 +70,7 @@ def summary_rows(
     Returns:
         (label, value, comparison) of each row, as text.
     """
-    rows = [(one.label, one.value, one.note) for one in _told(series, smoothed, window)]
+    rows = [(one.label, one.value, one.note) for one in _metric_rows(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
     if tokens is not None:
         rows.append(
@@ -94,18 +94,18 @@ def summary_rows(
     return rows
 
 
-def _told(series: Series, smoothed: Smoothed, window: int) -> list[Number]:
+def _metric_rows(series: Series, smoothed: Smoothed, window: int) -> list[Number]:
     """Key metrics, validation before training, then the losses if they are meaningful."""
-    told = []
+    numbers = []
     for one in key_metrics(series):
         if last(series, EVAL_PREFIX + one.name) is not None:
-            told.append(_held_out_row(series, one))
+            numbers.append(_held_out_row(series, one))
         if last(series, one.name) is not None:
-            told.append(_training(series, smoothed, window, one))
+            numbers.append(_training(series, smoothed, window, one))
     if primary_metric(series) == "loss":
-        told += [_training(series, smoothed, window, LOSS)] if last(series, "loss") is not None else []
-        told += [_evaluation(series)] if last(series, EVAL_PREFIX + "loss") is not None else []
-    return told
+        numbers += [_training(series, smoothed, window, LOSS)] if last(series, "loss") is not None else []
+        numbers += [_evaluation(series)] if last(series, EVAL_PREFIX + "loss") is not None else []
+    return numbers
 
 
 def _by_hand(event: dict[str, Any]) -> bool:
@@ -116,7 +116,7 @@ def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -
     """A training metric: last value, with the smoothed and the first one."""
     now, began = last(series, one.name), first(series, one.name)
     if now is None or began is None:
-        return Number(one.label, NONE, note="not logged yet")
+        return Number(one.label, NO_VALUE, note="not logged yet")
     if not math.isfinite(now):
         return Number(one.label, formatting.number(now), note="not a finite number")
     mean = last_finite(smoothed.get(one.name, line(series, one.name)[1]))
@@ -139,20 +139,20 @@ def _held_out_row(series: Series, one: KeyMetric) -> Number:
 
 
 def _write(value: float | None, one: KeyMetric) -> str:
-    return NONE if value is None else formatting.value(value, one.form)
+    return NO_VALUE if value is None else formatting.value(value, one.form)
 
 
 def _evaluation(series: Series) -> Number:
     now, found = last(series, EVAL_PREFIX + "loss"), best(series, EVAL_PREFIX + "loss")
     if now is None:
-        return Number("Evaluation loss", NONE, note="not evaluated yet")
+        return Number("Evaluation loss", NO_VALUE, note="not evaluated yet")
     note = "" if found is None else f"best {formatting.number(found[1])} at step {found[0]:,}"
     return Number("Evaluation loss", formatting.number(now), note=note)
 
 
 def _last(series: Series, name: str, label: str, write: Callable[[float], str], note: str) -> Number:
     value = last(series, name)
-    return Number(label, NONE) if value is None else Number(label, write(value), note=note)
+    return Number(label, NO_VALUE) if value is None else Number(label, write(value), note=note)
 
 
 def _note(word: str, write: Callable[[float], str], value: float | None) -> str:
@@ -160,11 +160,13 @@ def _note(word: str, write: Callable[[float], str], value: float | None) -> str:
 
 
 def _memory(series: Series) -> Number:
-    now, most = last(series, "memory"), highest(series, "memory")
+    now, highest_value = last(series, "memory"), highest(series, "memory")
     if now is None:
-        return Number("Memory", NONE)
+        return Number("Memory", NO_VALUE)
     return Number(
-        "Memory", *formatting.size(now), note="" if most is None else "highest {} {}".format(*formatting.size(most))
+        "Memory",
+        *formatting.size(now),
+        note="" if highest_value is None else "highest {} {}".format(*formatting.size(highest_value)),
     )
 
 

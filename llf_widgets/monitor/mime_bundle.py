@@ -66,7 +66,7 @@ def _summary(tracker: RunTracker) -> Summary:
         name=snapshot.name or snapshot.id,
         state=snapshot.state,
         description=snapshot.description,
-        status_text=" ".join(filter(None, (status_text(snapshot), _so_far(snapshot)))),
+        status_text=" ".join(filter(None, (status_text(snapshot), _progress_when_saved(snapshot)))),
         rows=tracker.summary(),
         png=b"",
         answers=tracker.answers.last(),
@@ -74,12 +74,12 @@ def _summary(tracker: RunTracker) -> Summary:
     )
 
 
-def _so_far(snapshot: RunSnapshot) -> str:
+def _progress_when_saved(snapshot: RunSnapshot) -> str:
     """Progress of a run that may have ended since."""
     if not snapshot.live or not snapshot.step:
         return ""
-    far = f"Step {snapshot.step:,} of {snapshot.total:,}" if snapshot.total else f"Step {snapshot.step:,}"
-    return f"{far} when this was saved, {formatting.clock(snapshot.heartbeat or snapshot.created or 0)}."
+    progress = f"Step {snapshot.step:,} of {snapshot.total:,}" if snapshot.total else f"Step {snapshot.step:,}"
+    return f"{progress} when this was saved, {formatting.clock(snapshot.heartbeat or snapshot.created or 0)}."
 
 
 def _texts(tracker: RunTracker, run: Summary) -> dict[str, object]:

@@ -66,8 +66,8 @@ class MonitorView(FrontEnd):
             return
         try:
             args = request.get("args")
-            ok, said = True, self._handle_request(request["type"], args if isinstance(args, dict) else {})
+            ok, text = True, self._handle_request(request["type"], args if isinstance(args, dict) else {})
         except Exception as error:  # noqa: BLE001 - it is shown where the reader clicked
-            ok, said = False, f"{error}" or type(error).__name__
+            ok, text = False, f"{error}" or type(error).__name__
         if request.get("key") is not None:
-            self.send({"key": request["key"], "ok": ok, "text": said})
+            self.send({"key": request["key"], "ok": ok, "text": text})

@@ -73,7 +73,7 @@ class RunTracker:
         self.series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._reader = RunReader(folder)
         self._unreadable: dict[str, dict[str, Any]] = {}
-        self._marks: dict[str, tuple[int, int, int] | None] = {}
+        self._signatures: dict[str, tuple[int, int, int] | None] = {}
         self._status: Status | None = None
         self._broken = ""
         self._columns: Columns | None = None
@@ -151,8 +151,8 @@ class RunTracker:
             yield
         except UnreadableError as error:
             attempt = 1 if self._status is None else self._status.attempt
-            said = {"type": "warning", "time": self.now, "attempt": attempt, "message": str(error)}
-            self._unreadable[path.name] = before if before and before["message"] == str(error) else said
+            warning = {"type": "warning", "time": self.now, "attempt": attempt, "message": str(error)}
+            self._unreadable[path.name] = before if before and before["message"] == str(error) else warning
         if self._unreadable.get(path.name) != before:
             changed.add("events")
 
@@ -232,13 +232,13 @@ class RunTracker:
         """Whether a file was changed, replaced or created since the last read."""
         try:
             stat = path.stat(follow_symlinks=False)
-            mark = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            signature = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         except OSError:
-            mark = None
-        if path.name in self._marks and self._marks[path.name] == mark:
+            signature = None
+        if path.name in self._signatures and self._signatures[path.name] == signature:
             return False
-        self._marks[path.name] = mark
-        return mark is not None
+        self._signatures[path.name] = signature
+        return signature is not None
 
     def _refresh_status(self) -> set[str]:
         """Read the status every time: a run becomes `lost` without a change of the file."""
@@ -284,8 +284,8 @@ class RunTracker:
             )
         last, value_at, attempt = self.index.last, self.index.changes.value_at, status.attempt
         resumed, saved, data = last("resumed", attempt), last("checkpoint"), last("data")
-        begun = (resumed or {}).get("from_step") or 0
-        phase = _phase(last("phase", attempt), status.step, float(self.times[1].max(initial=0.0)), begun)
+        start_step = (resumed or {}).get("from_step") or 0
+        phase = _phase(last("phase", attempt), status.step, float(self.times[1].max(initial=0.0)), start_step)
         steps = self.config.get("max_steps") or value_at("max_steps", status.step)
         epochs = None if steps else self.config.get("num_train_epochs")
         return RunSnapshot(
@@ -307,7 +307,7 @@ class RunTracker:
             epochs=float(epochs) if isinstance(epochs, int | float) else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
             receipt=last("receipt", attempt),
-            progress=_current_progress(self.index.current_activity(attempt), status.step, begun),
+            progress=_current_progress(self.index.current_activity(attempt), status.step, start_step),
             phase=phase,
             phase_seconds=0.0 if phase is None else max(0.0, self.now - phase["time"]),
             queue=self._queue(status),
@@ -350,36 +350,36 @@ class RunTracker:
         return seconds_per_step(steps[-RECENT:].tolist(), times[-RECENT:].tolist(), status.step_seconds)
 
 
-def _current_progress(at: dict[str, Any] | None, step: int, begun: int) -> dict[str, Any] | None:
+def _current_progress(at: dict[str, Any] | None, step: int, start_step: int) -> dict[str, Any] | None:
     """The current `progress` event before the next step, unless it reports the end.
 
     Args:
         at: the newest event.
         step: the last step.
-        begun: step from which the attempt continues.
+        start_step: step from which the attempt continues.
     """
     if at is None or at.get("type") != "progress" or at.get("rows") == at.get("of", -1):
         return None
-    return at if step <= (_number(at.get("step")) or begun) else None
+    return at if step <= (_number(at.get("step")) or start_step) else None
 
 
-def _phase(phase: dict[str, Any] | None, step: int, logged: float, begun: int) -> dict[str, Any] | None:
+def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: int) -> dict[str, Any] | None:
     """The last `phase` event, until a step is made or logged."""
     since = _number((phase or {}).get("time"))
-    return phase if since is not None and since > logged and step <= begun else None
+    return phase if since is not None and since > logged and step <= start_step else None
 
 
-def queue_text(turn: QueuePosition) -> str:
+def queue_text(position: QueuePosition) -> str:
     """What a queued run waits for, as a sentence.
 
     Raises:
         BrokenRunError: the run's own status cannot be read.
     """
-    ahead = turn.ahead()
+    ahead = position.ahead()
     if not ahead:
         return "Next in the queue."
-    place = sum(one.waits for one in ahead) + 1
-    return f"Waiting for {ahead[0]}. Position {place} of {place + turn.behind()} in the queue."
+    rank = sum(one.waits for one in ahead) + 1
+    return f"Waiting for {ahead[0]}. Position {rank} of {rank + position.behind()} in the queue."
 
 
 def _number(value: object) -> float | None:

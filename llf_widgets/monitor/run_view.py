@@ -69,8 +69,8 @@ class ViewOptions:
         Raises:
             ValueError: a number is negative, too large or not an integer.
         """
-        whole = {name: given.get(name, 0) for name in ("window", "older")}
-        return cls(details=given.get("details") is True, narrow=given.get("narrow") is True, **whole)
+        numbers = {name: given.get(name, 0) for name in ("window", "older")}
+        return cls(details=given.get("details") is True, narrow=given.get("narrow") is True, **numbers)
 
 
 DEFAULT = ViewOptions()

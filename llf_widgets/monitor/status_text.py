@@ -163,12 +163,12 @@ def _progress(snapshot: RunSnapshot) -> str:
     if not isinstance(what, str) or not isinstance(rows, int):
         return ""
     doing, things = PROGRESS_LABELS.get(what, (what.capitalize(), "rows"))
-    far = f"{rows:,} of {of:,} {things}" if isinstance(of, int) and of else f"{rows:,} {things}"
+    amount = f"{rows:,} of {of:,} {things}" if isinstance(of, int) and of else f"{rows:,} {things}"
     tokens = event.get("tokens")
     if isinstance(tokens, int):  # answers end late and together
-        far += f", {tokens:,} tokens so far"
+        amount += f", {tokens:,} tokens so far"
     source = f" of {event['dataset']}" if isinstance(event.get("dataset"), str) else ""
-    return f"{doing}: {far}{source}."
+    return f"{doing}: {amount}{source}."
 
 
 def _running(snapshot: RunSnapshot) -> str:

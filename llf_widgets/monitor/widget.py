@@ -259,9 +259,9 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     def _save_summary(self) -> None:
         """Update the run's summary in every output of this view."""
         if self._displays:
-            whole = mime_bundle(self._run_view.tracker)
+            summary = mime_bundle(self._run_view.tracker)
             for slot, shown in self._displays:
-                slot.update(shown | whole, raw=True)
+                slot.update(shown | summary, raw=True)
 
 
 REQUEST_LABELS = {"checkpoint": "Checkpoint", "evaluate": "Evaluation", "sample": "Sample", "set": "Change"}

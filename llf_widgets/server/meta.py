@@ -66,12 +66,12 @@ def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
     unknown = sorted(set(sent) - {"name", "tags", "note"})
     if unknown or not sent:
         raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}." if unknown else "No change was given.")
-    for field, most in MAX_LENGTHS.items():
+    for field, max_length in MAX_LENGTHS.items():
         text = sent.get(field, "x")
-        if not isinstance(text, str) or len(text) > most or (field == "name" and not text.strip()):
-            raise HTTPError(400, f"{field} is not a string of at most {most:,} characters.")
+        if not isinstance(text, str) or len(text) > max_length or (field == "name" and not text.strip()):
+            raise HTTPError(400, f"{field} is not a string of at most {max_length:,} characters.")
     tags = sent.get("tags", [])
-    good = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= MAX_TAG_LENGTH for tag in tags)
-    if not good or len(tags) > MAX_TAGS:
+    valid = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= MAX_TAG_LENGTH for tag in tags)
+    if not valid or len(tags) > MAX_TAGS:
         raise HTTPError(400, f"tags is not a list of at most {MAX_TAGS} strings of 1 to {MAX_TAG_LENGTH} characters.")
     return revision, sent

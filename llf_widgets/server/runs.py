@@ -90,8 +90,8 @@ class RunHandler(RunsAPIHandler):
             try:
                 return details_json(self._run_details(folder))
             except OSError as error:  # a file that nobody may read, or the folder is just being removed
-                said = f"Some files of the run cannot be read: {os_error_text(error)}"
-                return {"row": read_row(folder).json(), "events": [{"type": "warning", "message": said}]}
+                message = f"Some files of the run cannot be read: {os_error_text(error)}"
+                return {"row": read_row(folder).json(), "events": [{"type": "warning", "message": message}]}
         return {"row": read_row(folder).json()}
 
     def _run_details(self, folder: RunFolder) -> RunDetails:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from llf_widgets.compare.labels import LONGEST, labels, middle, value_of
+from llf_widgets.compare.labels import MAX_LENGTH, labels, middle, value_of
 from llf_widgets.compare.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
 from tests.widgets.drawn_charts import axes_of
@@ -79,7 +79,7 @@ def test_many_differences_are_no_label(called):
     changes = [{f"key{n}": place for n in range(5)} for place in (1, 2)]
     found = called([f"{DEFAULT}-first", f"{DEFAULT}-second"], changes)
     assert len(set(found)) == 2
-    assert all(len(one) <= LONGEST and "…" in one for one in found)
+    assert all(len(one) <= MAX_LENGTH and "…" in one for one in found)
 
 
 @pytest.mark.parametrize(
