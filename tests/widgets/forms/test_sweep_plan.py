@@ -26,7 +26,8 @@ def state() -> FormState:
         ("max_steps", -1, "-1"),
         ("max_samples", None, ""),
         ("learning_rate", "fast", "fast"),
-        ("finetuning_type", "lora", "freeze, full, lora"),
+        ("finetuning_type", "lora", "lora"),  # too many choices to try all
+        ("eval_strategy", "no", "no, steps, epoch"),
         ("use_dora", False, "true, false"),
         ("template", None, ""),
     ],
