@@ -14,12 +14,12 @@ import numpy as np
 from llf_core.runs import decimate
 from llf_core.runs.charts import Chart
 from llf_core.runs.metric_catalog import EVAL_PREFIX, logged_charts, lowercase_label, primary_metric
-from llf_core.runs.smoothing import label
+from llf_core.runs.smoothing import label as smoothing_label
 from llf_core.runs.summary_numbers import line
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.ticks import log_ticks
 from llf_widgets.monitor import formatting
-from llf_widgets.plotting.colors import DASHED, SOLID, TONES
+from llf_widgets.plotting.colors import DASHED, LINE_COLORS, SOLID
 from llf_widgets.plotting.line_labels import LineEnd, end_labels, last_point, value_range
 from llf_widgets.plotting.plotly_layout import (
     CONFIG,
@@ -27,9 +27,9 @@ from llf_widgets.plotting.plotly_layout import (
     TICKS,
     Axes,
     base_layout,
+    escape,
     heading,
     maximum_range,
-    plain,
     plain_axis,
 )
 
@@ -38,42 +38,45 @@ if TYPE_CHECKING:
 
     from llf_widgets.monitor.run_tracker import RunTracker
 
-OVER = {"step": "step", "tokens": "tokens", "time": "minutes"}
-PLACE = {"step": "step %{x:,d}", "tokens": "%{x:,d} tokens", "time": "%{x:.1f} minutes"}
+X_AXES = {"step": "step", "tokens": "tokens", "time": "minutes"}
+X_HOVER = {"step": "step %{x:,d}", "tokens": "%{x:,d} tokens", "time": "%{x:.1f} minutes"}
 """Hover format of the x value."""
 # A dash of its own for each tone: colour is never alone.
-SERIES = tuple(zip(TONES, (SOLID, DASHED, "2px,2px", "8px,3px,2px,3px"), strict=True))
+SERIES = tuple(zip(LINE_COLORS, (SOLID, DASHED, "2px,2px", "8px,3px,2px,3px"), strict=True))
 UPPER, LOWER, WHOLE = (0.58, 1.0), (0.0, 0.42), (0.0, 1.0)
 """Bottom and top of a panel, as shares of the height of all panels."""
 HEIGHT, TOP, BOTTOM = 500, 30, 40  # pixels
-SHOWN = 18  # letters of what a run is called, where its line ends
+LABEL_CHARACTERS = 18  # characters of a run's label at the end of its line
 LETTER = 6.6  # pixels of a letter of a label
 LINE = 14  # pixels between two labels
-LIMIT = 1000  # points a line
+MAX_POINTS = 1000  # points a line
 PAUSE = 20.0
 """A gap of this multiple of the usual time between records counts as a pause, such as between attempts."""
 
 
-def series(number: int) -> tuple[str, str]:
-    """Color and dash style of a run's lines."""
+def run_style(number: int) -> tuple[str, str]:
+    """Color and dash style of a run's lines; the dash differs too, so that color is never the only difference."""
     tones = len(SERIES)
     return SERIES[number % tones][0], SERIES[(number + number // tones) % tones][1]
 
 
-def places(tracker: RunTracker, steps: np.ndarray, over: str) -> np.ndarray:
+def x_values(tracker: RunTracker, steps: np.ndarray, x_axis: str) -> np.ndarray:
     """Convert steps to x values: steps, tokens processed, or minutes of training.
+
+    Runs with other batch sizes can be compared only by tokens or time. Pauses, such as between attempts, do not count:
+    a gap is limited to `PAUSE` times the median gap.
 
     Args:
         tracker: the run.
         steps: `[n]`.
-        over: one of `OVER`.
+        x_axis: one of `X_AXES`.
 
     Returns:
         `[n]`; NaN where unknown.
     """
-    if over == "step":
+    if x_axis == "step":
         return steps.astype(float)
-    if over == "tokens":
+    if x_axis == "tokens":
         known, values = line(tracker.series, "tokens")
     else:
         known, moments = tracker.times
@@ -82,11 +85,11 @@ def places(tracker: RunTracker, steps: np.ndarray, over: str) -> np.ndarray:
         values = np.cumsum(np.clip(gaps, 0, PAUSE * usual)) / 60
     if not len(known):
         return np.full(len(steps), np.nan)
-    return np.interp(steps, known, values, left=0.0)
+    return np.asarray(np.interp(steps, known, values, left=0.0))
 
 
 @dataclass(frozen=True)
-class Choice:
+class CurveChoice:
     """A curve that can be displayed.
 
     Attributes:
@@ -107,64 +110,80 @@ class Choice:
         return f"Held out: {lowercase_label(title)}", title
 
 
-def choices(trackers: Sequence[RunTracker]) -> list[Choice]:
-    """The available curves, by chart.
+def available_curves(trackers: Sequence[RunTracker]) -> list[CurveChoice]:
+    """The curves that a user can choose, by chart: what any of the runs logged.
 
     Args:
-        trackers: the runs, already read.
+        trackers: the runs, already read; at least one.
+
+    Raises:
+        IndexError: there are no runs.
     """
     names = [primary_metric(trackers[0].series), *(name for tracker in trackers for name in tracker.series)]
-    return [Choice(name, label, one.chart) for one in logged_charts(names) for name, label in one.lines.items()]
+    return [CurveChoice(name, label, one.chart) for one in logged_charts(names) for name, label in one.lines.items()]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PlottedLine:
     """A line in a panel.
 
     Attributes:
         run: index of the run.
-        called: label of the run.
+        label: label of the run.
         x: `[n]` x values.
         y: `[n]` y values; NaN if not finite.
         logged: `[n]` values before smoothing, if `y` is smoothed.
     """
 
     run: int
-    called: str
+    label: str
     x: np.ndarray
     y: np.ndarray
     logged: np.ndarray | None = None
 
 
 def figure_json(
-    trackers: Sequence[RunTracker], *, curve: str = "loss", over: str = "step", log: bool = False, every: bool = False
+    trackers: Sequence[RunTracker],
+    *,
+    curve: str = "loss",
+    x_axis: str = "step",
+    log_scale: bool = False,
+    show_raw: bool = False,
 ) -> dict[str, Any]:
     """Build an evaluation panel and a training panel as Plotly JSON with numpy arrays.
 
     Args:
         trackers: the runs, already read and smoothed over the same window.
         curve: the metric; without validation values in any run there is only one panel.
-        over: the x axis, one of `OVER`.
-        log: logarithmic y axis, if the metric supports it.
-        every: show every logged value next to the smoothed line.
+        x_axis: the x axis, one of `X_AXES`.
+        log_scale: logarithmic y axis, if the metric supports it.
+        show_raw: show every logged value next to the smoothed line.
+
+    Returns:
+        `data` (the traces), `layout` and `config`.
+
+    Raises:
+        IndexError: there are no runs.
+        KeyError: `x_axis` is unknown.
     """
     choice = next(
-        (one for one in choices(trackers) if one.name == curve), Choice(curve, curve, Chart(curve, "", {curve: curve}))
+        (one for one in available_curves(trackers) if one.name == curve),
+        CurveChoice(curve, curve, Chart(curve, "", {curve: curve})),
     )
     window = trackers[0].window
     upper, lower = [], []
-    for number, (tracker, called) in enumerate(zip(trackers, labels(trackers), strict=True)):
+    for number, (tracker, label) in enumerate(zip(trackers, labels(trackers), strict=True)):
         steps, values = line(tracker.series, curve)
-        lower.append(_drawn(number, called, tracker, steps, tracker.smoothed.get(curve, values), over, values))
-        upper.append(_drawn(number, called, tracker, *line(tracker.series, EVAL_PREFIX + curve), over))
-    log = log and choice.chart.log
+        lower.append(_drawn(number, label, tracker, steps, tracker.smoothed.get(curve, values), x_axis, values))
+        upper.append(_drawn(number, label, tracker, *line(tracker.series, EVAL_PREFIX + curve), x_axis))
+    log_scale = log_scale and choice.chart.log
     held_out, training = choice.titles()
     training_panel = _Panel(TRAINING, training, WHOLE, lower, window)
     panels = [training_panel]
     if any(one.y.size for one in upper):
         panels = [_Panel(EVALUATION, held_out, UPPER, upper, 0), replace(training_panel, domain=LOWER)]
-    data = [trace for panel in panels for trace in _traces(panel, choice, over, every=every)]
-    return {"data": data, "layout": _layout(panels, choice, over, log=log), "config": CONFIG}
+    data = [trace for panel in panels for trace in _traces(panel, choice, x_axis, show_raw=show_raw)]
+    return {"data": data, "layout": _layout(panels, choice, x_axis, log_scale=log_scale), "config": CONFIG}
 
 
 TRAINING, EVALUATION = Axes.numbered(1), Axes.numbered(2)
@@ -176,7 +195,7 @@ class _Panel:
     axes: Axes
     title: str
     domain: tuple[float, float]
-    lines: list[Drawn]
+    lines: list[PlottedLine]
     window: int  # of steps, where its lines are smoothed
 
     @property
@@ -186,70 +205,73 @@ class _Panel:
 
 
 def _drawn(  # noqa: PLR0913, PLR0917 - a line and where it comes from
-    number: int, called: str, tracker: RunTracker, steps: np.ndarray, values: np.ndarray, over: str,
+    number: int, label: str, tracker: RunTracker, steps: np.ndarray, values: np.ndarray, x_axis: str,
     logged: np.ndarray | None = None,
-) -> Drawn:  # fmt: skip
-    x, y = decimate(steps, values, LIMIT)
+) -> PlottedLine:  # fmt: skip
+    x, y = decimate(steps, values, MAX_POINTS)
     raw = None if logged is None else logged[np.searchsorted(steps, x)]
-    return Drawn(number, called, places(tracker, np.asarray(x), over), np.where(np.isfinite(y), y, np.nan), raw)
+    return PlottedLine(
+        number, label, x_values(tracker, np.asarray(x), x_axis), np.where(np.isfinite(y), y, np.nan), raw
+    )
 
 
-def _traces(panel: _Panel, choice: Choice, over: str, *, every: bool) -> list[dict[str, Any]]:
+def _traces(panel: _Panel, choice: CurveChoice, x_axis: str, *, show_raw: bool) -> list[dict[str, Any]]:
     """Lines of a panel, thin unsmoothed ones first."""
     common = {"type": "scatter", "showlegend": False, "cliponaxis": False, **panel.axes.trace}
     found, form = [], choice.chart.form
     for one in panel.lines:
-        color, dash = series(one.run)
-        look = {"mode": "lines", "line": {"color": color, "width": 1.75, "dash": dash}}
+        color, dash = run_style(one.run)
+        style = {"mode": "lines", "line": {"color": color, "width": 1.75, "dash": dash}}
         if not panel.window:
             dots = {"mode": "lines+markers", "marker": {"size": 5, "color": color}}
-            look |= dots if panel.axes == EVALUATION else {}
-        told = [[formatting.value(float(value), form)] for value in one.y]
-        says = f"{plain(one.called)}<br>{PLACE[over]}: %{{customdata[0]}}"
+            style |= dots if panel.axes == EVALUATION else {}
+        hover_values = [[formatting.value(float(value), form)] for value in one.y]
+        hover_text = f"{escape(one.label)}<br>{X_HOVER[x_axis]}: %{{customdata[0]}}"
         if panel.window and one.logged is not None:
-            told = [
-                [text, formatting.value(float(value), form)] for (text,), value in zip(told, one.logged, strict=True)
+            hover_values = [
+                [text, formatting.value(float(value), form)]
+                for (text,), value in zip(hover_values, one.logged, strict=True)
             ]
-            says += f", {label(panel.window)}<br>logged: %{{customdata[1]}}"
-        if every and panel.window and one.logged is not None:
+            hover_text += f", {smoothing_label(panel.window)}<br>logged: %{{customdata[1]}}"
+        if show_raw and panel.window and one.logged is not None:
             thin = {"mode": "lines", "opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}
             values = np.where(np.isfinite(one.logged), one.logged, np.nan)
-            found.append(common | thin | {"name": f"{one.called}, every step", "x": one.x, "y": values})
-        hover = {"customdata": told, "hovertemplate": f"{says}<extra></extra>"}
-        found.append(common | look | hover | {"name": one.called, "x": one.x, "y": one.y})
+            found.append(common | thin | {"name": f"{one.label}, every step", "x": one.x, "y": values})
+        hover = {"customdata": hover_values, "hovertemplate": f"{hover_text}<extra></extra>"}
+        found.append(common | style | hover | {"name": one.label, "x": one.x, "y": one.y})
     return found
 
 
-def _layout(panels: list[_Panel], choice: Choice, over: str, *, log: bool) -> dict[str, Any]:
-    labels_ = [text for panel in panels for text in _end_labels(panel, choice, log=log)]
+def _layout(panels: list[_Panel], choice: CurveChoice, x_axis: str, *, log_scale: bool) -> dict[str, Any]:
+    labels_ = [text for panel in panels for text in _end_labels(panel, choice, log_scale=log_scale)]
     longest = max((len(text["text"]) for text in labels_), default=0)
     shape = base_layout(
         HEIGHT,
         [panel.axes.described(panel.title) for panel in panels],
         {"r": 12 + round(LETTER * longest), "t": TOP, "b": BOTTOM},
-        uirevision=f"{over}{log}",
+        uirevision=f"{x_axis}{log_scale}",
     )
     shape["annotations"] = [*map(_title, panels), *labels_]
     axis = plain_axis(nticks=6)
     for panel in panels:
         x, y = panel.axes.layout
-        below = {"title": {"text": OVER[over], "font": {"size": 11}}} if panel.axes == TRAINING else {}
-        form = {"tickformat": "~s" if over == "tokens" else ",d" if over == "step" else ""}
+        below = {"title": {"text": X_AXES[x_axis], "font": {"size": 11}}} if panel.axes == TRAINING else {}
+        form = {"tickformat": "~s" if x_axis == "tokens" else ",d" if x_axis == "step" else ""}
         place = {"domain": WHOLE, "anchor": panel.axes.trace["yaxis"], "rangemode": "tozero"}
         shape[x] = axis | place | form | below
-        scale = _log_scale(panel, choice) if log and _positive(panel) else _scale(choice)
+        scale = _log_scale(panel, choice) if log_scale and _positive(panel) else _scale(choice)
         shape[y] = axis | {"domain": panel.domain, "anchor": panel.axes.trace["xaxis"]} | scale
     return shape
 
 
-def _scale(choice: Choice) -> dict[str, Any]:
+def _scale(choice: CurveChoice) -> dict[str, Any]:
     scale = {"type": "linear", "tickformat": TICKS[choice.chart.form], "exponentformat": "e"}
     return scale | maximum_range(choice.chart)
 
 
-def _log_scale(panel: _Panel, choice: Choice) -> dict[str, Any]:
+def _log_scale(panel: _Panel, choice: CurveChoice) -> dict[str, Any]:
     """A logarithmic axis with readable ticks."""
-    ticks, form = log_ticks(*_reach(panel, choice, log=True)), choice.chart.form
+    ticks, form = log_ticks(*_reach(panel, choice, log_scale=True)), choice.chart.form
     texts = [_tick(value) if form == "number" else formatting.value(value, form) for value in ticks]
     return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": texts}
 
@@ -265,29 +287,32 @@ def _positive(panel: _Panel) -> bool:
     return any((one.y > 0).any() for one in panel.lines)
 
 
-def _reach(panel: _Panel, choice: Choice, *, log: bool) -> tuple[float, float]:
+def _reach(panel: _Panel, choice: CurveChoice, *, log_scale: bool) -> tuple[float, float]:
     """Approximate range of a panel's y axis."""
-    if not log and choice.chart.maximum is not None:
+    if not log_scale and choice.chart.maximum is not None:
         return 0.0, MARGIN * choice.chart.maximum
-    return value_range([one.y for one in panel.lines], positive=log)
+    return value_range([one.y for one in panel.lines], positive=log_scale)
 
 
 def _title(panel: _Panel) -> dict[str, Any]:
-    smoothed = f", {label(panel.window)}" if panel.window else ""
-    return heading(f"<b>{plain(panel.title)}</b>{smoothed}", 0, panel.domain[1], 6)
+    smoothed = f", {smoothing_label(panel.window)}" if panel.window else ""
+    return heading(f"<b>{escape(panel.title)}</b>{smoothed}", 0, panel.domain[1], 6)
 
 
-def _end_labels(panel: _Panel, choice: Choice, *, log: bool) -> list[dict[str, Any]]:
+def _end_labels(panel: _Panel, choice: CurveChoice, *, log_scale: bool) -> list[dict[str, Any]]:
     """Labels with name and last value at the end of each line, moved apart if they overlap."""
-    log = log and _positive(panel)
-    scale = math.log10 if log else float
+    log_scale = log_scale and _positive(panel)
+    scale = math.log10 if log_scale else float
     ends = [
         LineEnd(
-            x, scale(y), f"{middle(one.called, SHOWN)} {formatting.value(y, choice.chart.form)}", series(one.run)[0]
+            x,
+            scale(y),
+            f"{middle(one.label, LABEL_CHARACTERS)} {formatting.value(y, choice.chart.form)}",
+            run_style(one.run)[0],
         )
         for one in panel.lines
         for x, y in filter(None, [last_point(one.x, one.y)])
-        if y > 0 or not log
+        if y > 0 or not log_scale
     ]
-    low, high = _reach(panel, choice, log=log)
+    low, high = _reach(panel, choice, log_scale=log_scale)
     return end_labels(ends, panel.axes, panel.pixels, (scale(low), scale(high)), apart=LINE, size=12)

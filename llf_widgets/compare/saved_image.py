@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_widgets.compare.plotly_figure import OVER, figure_json
-from llf_widgets.plotting.colors import hex_of
-from llf_widgets.plotting.image import GRAY, new_figure, plain_axes, png_of, write_label, write_shares
+from llf_widgets.compare.plotly_figure import X_AXES, figure_json
+from llf_widgets.plotting.colors import to_hex
+from llf_widgets.plotting.image import GRAY, draw_label, format_percent, new_figure, plain_axes, to_png
 from llf_widgets.plotting.line_labels import LineEnd
 
 if TYPE_CHECKING:
@@ -22,11 +22,14 @@ POINTS = 0.75  # of a pixel
 
 
 def saved_image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
-    """Draw the figure of `figure_json` as a PNG data URL.
+    """Draw the figure of `figure_json` as a PNG data URL, for saved notebooks and pages without plotly.js.
 
     Args:
         trackers: the runs, already read.
         options: arguments of `figure_json`.
+
+    Raises:
+        KeyError: an option is missing.
     """
     drawn = figure_json(trackers, **options)
     shape = drawn["layout"]
@@ -36,11 +39,12 @@ def saved_image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
     panel_of = {chart["x"]: panel for chart, panel in zip(charts, panels, strict=True)}
     scale_of = {chart["x"]: shape[chart["yaxis"]] for chart in charts}
     for trace in drawn["data"]:
-        style = {"linestyle": _dash(trace["line"].get("dash", "solid")), "markersize": 3}
-        style |= {"marker": "o" if "markers" in trace["mode"] else None, "linewidth": trace["line"]["width"]}
+        line = trace["line"]
         panel_of[trace["xaxis"]].plot(
-            trace["x"], trace["y"], color=hex_of(trace["line"]["color"]), alpha=trace.get("opacity", 1.0), **style
-        )
+            trace["x"], trace["y"], color=to_hex(line["color"]), alpha=trace.get("opacity", 1.0), markersize=3,
+            linestyle=_dash(line.get("dash", "solid")), linewidth=line["width"],
+            marker="o" if "markers" in trace["mode"] else None,
+        )  # fmt: skip
     titles = [text["text"] for text in shape["annotations"] if text["xref"] == "paper"]
     for chart, panel, title in zip(charts, panels, titles, strict=True):
         plain_axes(panel, _text(title))
@@ -49,10 +53,10 @@ def saved_image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
         if text["xref"] != "paper":
             height = 10 ** text["y"] if scale_of[text["xref"]]["type"] == "log" else text["y"]
             end = LineEnd(text["x"], height, _text(text["text"]), text["font"]["color"])
-            write_label(panel_of[text["xref"]], end, (4, POINTS * text["yshift"]), 8)
-    panels[-1].set_xlabel(OVER[options["over"]], fontsize=8, color=GRAY)
+            draw_label(panel_of[text["xref"]], end, (4, POINTS * text["yshift"]), 8)
+    panels[-1].set_xlabel(X_AXES[options["x_axis"]], fontsize=8, color=GRAY)
     figure.subplots_adjust(left=0.08, right=0.76, top=0.94, bottom=0.09, hspace=0.35)
-    return f"data:image/png;base64,{base64.b64encode(png_of(figure)).decode('ascii')}"
+    return f"data:image/png;base64,{base64.b64encode(to_png(figure)).decode('ascii')}"
 
 
 def _dash(dash: str) -> str | tuple[int, tuple[int, ...]]:
@@ -69,7 +73,7 @@ def _scale(axes: Any, scale: dict[str, Any]) -> None:
         axes.set_yticks(np.asarray(scale["tickvals"]), scale["ticktext"])
         axes.yaxis.set_minor_locator(NullLocator())
     elif scale["tickformat"].endswith("%"):
-        write_shares(axes)
+        format_percent(axes)
     if "range" in scale:
         axes.set_ylim(*scale["range"])
 

@@ -10,11 +10,17 @@ STEPS: tuple[tuple[int, ...], ...] = ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Choose 3 to 6 round tick values for a logarithmic axis.
+    """Choose 3 to 6 round tick values for a logarithmic axis. Plotly's own are too many or too few for a small range.
 
     Args:
         low: lower end, above 0.
         high: upper end.
+
+    Returns:
+        The values in ascending order.
+
+    Raises:
+        ValueError: an end is not positive.
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, -(-(last - first) // MOST))  # of many powers of ten only every n-th

@@ -15,11 +15,11 @@ from llf_core.runs.summary_numbers import window_of
 from llf_widgets.close_widgets import close_descendants
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
 from llf_widgets.compare.labels import labels, middle
-from llf_widgets.compare.plotly_figure import OVER, choices, figure_json, series
+from llf_widgets.compare.plotly_figure import X_AXES, available_curves, figure_json, run_style
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
 from llf_widgets.monitor.run_tracker import RunTracker
-from llf_widgets.plotting.packed_arrays import packed
+from llf_widgets.plotting.array_encoding import encode_arrays
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -55,10 +55,10 @@ class CompareView(FrontEnd):
     curves: traitlets.List[dict[str, object]] = traitlets.List(
         help="`title`, `help`, `log` and `lines` ([name, label]) of each chart"
     ).tag(sync=True)
-    over = traitlets.Enum(list(OVER), "step").tag(sync=True)
+    x_axis = traitlets.Enum(list(X_AXES), "step").tag(sync=True)
     smoothing = traitlets.Int(None, allow_none=True, help="Steps; None takes what suits the runs").tag(sync=True)
-    log = traitlets.Bool(default_value=False).tag(sync=True)
-    every = traitlets.Bool(default_value=False).tag(sync=True)
+    log_scale = traitlets.Bool(default_value=False).tag(sync=True)
+    show_raw = traitlets.Bool(default_value=False).tag(sync=True)
     choices = traitlets.List(list(SMOOTHING)).tag(sync=True)
     error = traitlets.Unicode("", help="Why a run could not be added").tag(sync=True)
 
@@ -89,7 +89,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         super().__init__(children=[self._view])
         self.add_class("llf")
         self.add_class("llf-Compare")
-        self._view.observe(lambda _: self._draw(), ["curve", "over", "log", "every"])
+        self._view.observe(lambda _: self._draw(), ["curve", "x_axis", "log_scale", "show_raw"])
         self._view.observe(lambda _: self.refresh(), "smoothing")
         self._view.on_msg(self._on_message)
         self.refresh()
@@ -119,7 +119,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._view.view = {
             "runs": [
                 {"name": tracker.snapshot.name or tracker.snapshot.id, "label": label, "id": tracker.snapshot.id,
-                 "state": tracker.snapshot.state, "tone": number % 4 + 1, "dash": series(number)[1]}
+                 "state": tracker.snapshot.state, "tone": number % 4 + 1, "dash": run_style(number)[1]}
                 for number, (tracker, label) in enumerate(zip(self._trackers, labels(self._trackers), strict=True))
             ],
             "sections": [section.json() for section in self.sections()],
@@ -225,7 +225,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     def _update_curves(self) -> None:
         """Update the available curves, and keep the reader's choice or select the primary metric."""
         offered: dict[str, dict[str, Any]] = {}
-        found = choices(self._trackers)
+        found = available_curves(self._trackers)
         for one in found:
             entry = {"title": one.chart.title, "help": one.chart.help, "log": one.chart.log, "lines": []}
             offered.setdefault(one.chart.title, entry)["lines"].append([one.name, one.label])
@@ -242,13 +242,13 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         view = self._view
         return {
             "curve": view.curve,
-            "over": view.over,
-            "log": view.log,
-            "every": view.every,
+            "x_axis": view.x_axis,
+            "log_scale": view.log_scale,
+            "show_raw": view.show_raw,
         }
 
     def _draw(self) -> None:
-        self._view.figure = packed(figure_json(self._trackers, **self._options()))
+        self._view.figure = encode_arrays(figure_json(self._trackers, **self._options()))
 
     def close(self) -> None:
         """Close the view and free its widgets."""

@@ -21,21 +21,21 @@ from llf_core.runs.metric_catalog import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     Line = tuple[np.ndarray, np.ndarray]
 
-LIMIT = 2000  # points a trace
+MAX_POINTS = 2000  # points a trace
 UNITS: Mapping[str, float] = {"bytes": 1e9}
 """What a drawn value of a form is counted in; 1 for all others."""
-WORTH_A_CLICK = 3  # charts that are left out where they are not asked for
+MIN_HIDDEN_CHARTS = 3  # charts that are left out where they are not asked for
 NOTHING = (np.empty(0, dtype=np.int64), np.empty(0))
 NO_PLAN: Mapping[str, Line] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class ChartData:
-    """Lines by name as (steps `[n]`, values `[n]`), n at most `LIMIT`; NaN if a logged value is not finite.
+    """Lines by name as (steps `[n]`, values `[n]`), n at most `MAX_POINTS`; NaN if a logged value is not finite.
 
     Args:
         window: smoothing window in steps; 0 for none.
@@ -47,10 +47,10 @@ class ChartData:
         bottom: the small charts of every run.
         left_out: titles of diagnostic charts that are not drawn.
         planned: future values by metric, from the last logged one on.
-        kept: steps of existing checkpoints.
-        best: step of the best checkpoint, or empty.
+        kept: steps `[n]` of existing checkpoints.
+        best: step `[1]` of the best checkpoint, or empty `[0]`.
         marks: (step, label) of every resume and live change.
-        broken: steps at which the primary metric was not finite, at most `LIMIT`.
+        broken: steps `[n]` at which the primary metric was not finite, n at most `MAX_POINTS`.
         broken_count: total number of these steps.
     """
 
@@ -71,16 +71,16 @@ class ChartData:
 
     @property
     def primary(self) -> str:
-        """Name of the primary metric."""
+        """Name of the primary metric, shown in the large chart."""
         return next(iter(self.top.lines))
 
     @property
     def points(self) -> int:
-        """Number of points of the longest line, which determines the cost of drawing."""
+        """Number of points of the longest line. The cost of drawing and the rate of updates depend on it."""
         return max((x.size for x, _ in self.lines.values()), default=0)
 
     def line(self, name: str) -> Line:
-        """A line as logged, `[n]` steps and values; empty if there is none."""
+        """A line as logged, `[n]` steps and `[n]` values; empty if there is none, so that every chart can be drawn."""
         return self.lines.get(name, NOTHING)
 
     def held_out(self, name: str) -> bool:
@@ -99,10 +99,12 @@ def chart_data(  # noqa: PLR0913 - what stands beside the lines
     planned: Mapping[str, Line] = NO_PLAN,
     details: bool = True,
 ) -> ChartData:
-    """Downsample the metrics of a run for its charts.
+    """Downsample the metrics of a run for its charts, so that a browser draws a million steps as fast as a thousand.
+
+    Minima, maxima and gaps are kept, see `llf_core.runs.decimate`.
 
     Args:
-        series: (steps, values) by name, steps ascending.
+        series: (steps `[n]`, values `[n]`) by name, steps ascending.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps.
         kept: steps of complete checkpoints.
@@ -113,13 +115,13 @@ def chart_data(  # noqa: PLR0913 - what stands beside the lines
     """
     first = primary_metric(series)
     top, *others = sorted(logged_charts([first, *series]), key=lambda one: first not in one.lines)
-    aside = [one for one in others if one.chart.detail]
-    left_out = [] if details or len(aside) < WORTH_A_CLICK else aside
+    detail_charts = [one for one in others if one.chart.detail]
+    left_out = [] if details or len(detail_charts) < MIN_HIDDEN_CHARTS else detail_charts
     bottom = bottom_charts()
     unit = {name: UNITS.get(one.chart.form, 1) for one in (top, *others, *bottom) for name in one.lines}
 
     def drawn(name: str, line: Line) -> Line:
-        return _thin(line[0], line[1] / unit.get(name.removeprefix(EVAL_PREFIX), 1))
+        return _downsample(line[0], line[1] / unit.get(name.removeprefix(EVAL_PREFIX), 1))
 
     lines = {name: drawn(name, line) for name, line in series.items() if name not in COUNTERS}
     lines |= {name: NOTHING for one in (top, *bottom) for name in one.lines if name not in lines}
@@ -135,16 +137,18 @@ def chart_data(  # noqa: PLR0913 - what stands beside the lines
         middle=tuple(one for one in others if one not in left_out),
         bottom=tuple(bottom),
         left_out=tuple(one.chart.title for one in left_out),
-        planned={name: drawn(name, _from_here_on(line, series.get(name, NOTHING))) for name, line in planned.items()},
+        planned={
+            name: drawn(name, _after_last_logged(line, series.get(name, NOTHING))) for name, line in planned.items()
+        },
         kept=marks[marks != best],
         best=marks[marks == best],
         marks=[mark for event in events if (mark := _mark(event)) is not None],
-        broken=broken[:: max(1, -(-broken.size // LIMIT))],
+        broken=broken[:: max(1, -(-broken.size // MAX_POINTS))],
         broken_count=int(broken.size),
     )
 
 
-def _from_here_on(planned: Line, logged: Line) -> Line:
+def _after_last_logged(planned: Line, logged: Line) -> Line:
     """The plan after the last logged step, connected to it."""
     (steps, later_values), (at, values) = planned, logged
     later = steps > (at[-1] if at.size else 0)
@@ -162,12 +166,15 @@ def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
     change = parse_change(event)
     if change is None:
         return None
-    words = {"learning_rate": lambda to: f"learning rate {rate(to)}", "max_steps": lambda to: f"ends at step {to:,}"}
-    said = [say(change.changes[name]) for name, say in words.items() if name in change.changes]
-    return (change.step, f"{change.step}: {', '.join(said)}") if said else None
+    texts: dict[str, Callable[[Any], str]] = {
+        "learning_rate": lambda to: f"learning rate {rate(to)}",
+        "max_steps": lambda to: f"ends at step {to:,}",
+    }
+    changes = [text(change.changes[name]) for name, text in texts.items() if name in change.changes]
+    return (change.step, f"{change.step}: {', '.join(changes)}") if changes else None
 
 
-def _thin(steps: np.ndarray, values: np.ndarray) -> Line:
-    x, y = decimate(steps, values, LIMIT)
+def _downsample(steps: np.ndarray, values: np.ndarray) -> Line:
+    x, y = decimate(steps, values, MAX_POINTS)
     # As float32 a line that does not move stays flat when it is smoothed, and an axis shows no rounding.
     return np.asarray(x), np.where(np.isfinite(y), y, np.nan).astype(np.float32)

@@ -73,7 +73,7 @@ class PlacedChart:
 
     @property
     def pixels(self) -> int:
-        """Its height."""
+        """Its height in pixels, by which labels are kept apart."""
         return ROWS[self.place].height
 
 

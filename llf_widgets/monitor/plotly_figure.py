@@ -30,12 +30,15 @@ SMALL_TICKS: Mapping[Form, dict[str, object]] = {
 
 
 def figure_json(data: ChartData, total: int, *, narrow: bool = False) -> dict[str, Any]:
-    """Build the complete figure with numpy arrays, for `packed_arrays.packed`.
+    """Build the complete figure with numpy arrays, for `array_encoding.encode_arrays`.
 
     Args:
         data: what the charts show.
         total: planned steps, the right end of every step axis; 0 if unknown.
         narrow: fewer charts in a row, for a view of less than 700 pixels.
+
+    Returns:
+        `data` (the traces) and `layout`, as plotly.js expects them.
     """
     grid = chart_grid(data, narrow=narrow)
     return {
@@ -54,9 +57,9 @@ def figure_json(data: ChartData, total: int, *, narrow: bool = False) -> dict[st
     }
 
 
-def _axes(data: ChartData, total: int, grid: ChartGrid) -> dict[str, object]:
+def _axes(data: ChartData, total: int, grid: ChartGrid) -> dict[str, dict[str, object]]:
     """The axes of all charts; blank until there is data."""
-    found: dict[str, object] = {}
+    found: dict[str, dict[str, object]] = {}
     axis = plain_axis(showticklabels=data.points > 0)
     steps = axis | _step_range(total) | {"rangemode": "tozero"}
     for placed in grid.charts:

@@ -11,9 +11,9 @@ from llf_core.runs.metric_catalog import EVAL_PREFIX
 from llf_core.runs.smoothing import label as smoothing_label
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.chart_data import NOTHING
-from llf_widgets.plotting.colors import QUIET, evaluation_color, line_color
+from llf_widgets.plotting.colors import MUTED, evaluation_color, line_color
 from llf_widgets.plotting.line_labels import LineEnd, end_labels, last_point, value_range
-from llf_widgets.plotting.plotly_layout import LEFT, MARGIN, heading, note, plain
+from llf_widgets.plotting.plotly_layout import LEFT, MARGIN, escape, heading, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ LINE, HELP_LINE, LETTER = 13, 14, 8  # pixels: between two labels, of a line of 
 
 
 def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -> list[Text]:
-    """The annotations of a chart.
+    """The annotations of a chart: title, description, last values and labels, since the figure has no legend.
 
     Args:
         placed: the chart.
@@ -47,7 +47,7 @@ def _large_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Itera
         f"thick: {smoothing_label(data.window)}, thin: every logged step" if data.window else "solid: every logged step"
     )
     legend = smooth if narrow else f"{smooth}, dashed: evaluation, ▲ checkpoint, ★ best"
-    yield heading(f"<b>{plain(title)}</b>", placed.across[0], placed.up[1], 6)
+    yield heading(f"<b>{escape(title)}</b>", placed.across[0], placed.up[1], 6)
     yield note(legend, placed.across[0], placed.up[1], 6) | {"xshift": max(0, LETTER * len(title) - 42)}
 
 
@@ -56,7 +56,7 @@ def _small_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Itera
     (left, right), (_, top) = placed.across, placed.up
     name = next(iter(placed.shown.lines))
     value = formatting.value(data.last[name], placed.chart.form) if name in data.last else ""
-    yield heading(f"<b>{plain(placed.chart.title)}</b>", left, top, 8)
+    yield heading(f"<b>{escape(placed.chart.title)}</b>", left, top, 8)
     yield heading(value, right, top, 8) | {"xanchor": "right", "xshift": 0}
 
 
@@ -65,29 +65,35 @@ def _middle_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iter
     chart, lines = placed.chart, placed.shown.lines
     (left, _), (_, top) = placed.across, placed.up
     held_out = any(data.held_out(name) for name in lines)
-    said = f"{chart.help} Dashed: evaluation set." if held_out and len(lines) > 1 else chart.help
-    told = textwrap.wrap(said, HELP_WIDTH)
-    yield heading(f"<b>{plain(chart.title)}</b>", left, top, 10 + HELP_LINE * len(told))
-    yield note("<br>".join(plain(line) for line in told), left, top, 8) | {"xshift": -LEFT, "align": "left"}
+    help_text = f"{chart.help} Dashed: evaluation set." if held_out and len(lines) > 1 else chart.help
+    help_lines = textwrap.wrap(help_text, HELP_WIDTH)
+    yield heading(f"<b>{escape(chart.title)}</b>", left, top, 10 + HELP_LINE * len(help_lines))
+    yield note("<br>".join(escape(line) for line in help_lines), left, top, 8) | {
+        "xshift": -LEFT,
+        "align": "left",
+    }
     ends, reach = line_ends(placed.shown, data), _reach(placed.shown, data)
     yield from end_labels(ends, placed.axes, placed.pixels, reach, apart=LINE, size=11)
 
 
 def line_ends(shown: LoggedChart, data: ChartData, held_out: str = "held out") -> list[LineEnd]:
-    """Name and last value of each line, of evaluations only beside a single line.
+    """Name and last value of each line, of evaluations only beside a single line, where there is room.
 
     Args:
         shown: the chart.
         data: its lines.
-        held_out: what an evaluation's line is called.
+        held_out: label of an evaluation line.
+
+    Returns:
+        One label for each line with a finite value.
     """
     found = []
     for number, (name, label) in enumerate(shown.lines.items()):
         color, _ = line_color(number)
-        told = [(name, label, color)]
+        labels = [(name, label, color)]
         if len(shown.lines) == 1:
-            told.append((EVAL_PREFIX + name, held_out, evaluation_color(color, 1)))
-        for logged, text, tone in told:
+            labels.append((EVAL_PREFIX + name, held_out, evaluation_color(color, 1)))
+        for logged, text, tone in labels:
             end = last_point(*data.line(logged))
             if end is not None:
                 found.append(LineEnd(*end, f"{text} {formatting.value(data.last[logged], shown.chart.form)}", tone))
@@ -116,6 +122,6 @@ def _level_label(placed: PlacedChart) -> list[Text]:
         note(chart.level_label, 0, chart.level or 0.0, 0)
         | {
             "xref": f"{reference['xref']} domain", "yref": reference["yref"], "xshift": 3, "yanchor": "top",
-            "font": {"color": QUIET, "size": 10},
+            "font": {"color": MUTED, "size": 10},
         }
     ]  # fmt: skip

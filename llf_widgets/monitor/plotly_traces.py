@@ -10,9 +10,18 @@ import numpy as np
 from llf_core.runs.metric_catalog import EVAL_PREFIX, lowercase_label
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.chart_data import NOTHING
-from llf_widgets.plotting.colors import BAD, DASHED, DOTTED, EVALUATION, QUIET, TRAINING, evaluation_color, line_color
+from llf_widgets.plotting.colors import (
+    BAD,
+    DASHED,
+    DOTTED,
+    EVALUATION,
+    MUTED,
+    TRAINING,
+    evaluation_color,
+    line_color,
+)
 from llf_widgets.plotting.line_labels import last_point
-from llf_widgets.plotting.plotly_layout import HOVER, plain
+from llf_widgets.plotting.plotly_layout import HOVER, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +46,7 @@ class LineStyle:
     Attributes:
         opacity: of the logged values, beside the smoothed ones.
         dot: size of the points of an evaluation, in pixels.
-        evaluation: what an evaluation's line is called, beside a single line.
+        evaluation: label of an evaluation line, beside a single line.
         number: hover format of plain numbers.
     """
 
@@ -58,7 +67,7 @@ def chart_traces(placed: PlacedChart, grid: ChartGrid, data: ChartData) -> list[
 
     Args:
         placed: the chart.
-        grid: all charts of the figure.
+        grid: all charts of the figure, for the axes of markers.
         data: what they show.
     """
     if placed.place == "bottom":
@@ -90,18 +99,18 @@ def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: 
     base, (color, dash) = _base(placed.axes), line_color(number)
     tip = "step %{{x}}: {} %{{y:{}}}<extra></extra>".format
     yield base | {
-        "name": plain(name), "line": {"color": color, "width": 1}, "marker": {"color": color, "size": 5},
-        "opacity": style.opacity, "hovertemplate": tip(plain(label), form), **_or_a_dot(data.line(name)),
+        "name": escape(name), "line": {"color": color, "width": 1}, "marker": {"color": color, "size": 5},
+        "opacity": style.opacity, "hovertemplate": tip(escape(label), form), **_line_or_dot(data.line(name)),
     }  # fmt: skip
     yield base | {
-        "name": f"{plain(name)}, smoothed", "line": {"color": color, "width": 1.75, "dash": dash},
+        "name": f"{escape(name)}, smoothed", "line": {"color": color, "width": 1.75, "dash": dash},
         "hoverinfo": "skip", **_points(data.smooth.get(name, NOTHING)),
     }  # fmt: skip
     if placed.place == "top" or data.held_out(name):
         color = evaluation_color(color, len(placed.shown.lines))
-        label = f"{plain(label)}, {style.evaluation}" if several else style.evaluation
+        label = f"{escape(label)}, {style.evaluation}" if several else style.evaluation
         yield base | {
-            "name": EVAL_PREFIX + plain(name), "mode": "lines+markers", "cliponaxis": False,
+            "name": EVAL_PREFIX + escape(name), "mode": "lines+markers", "cliponaxis": False,
             "line": {"color": color, "width": 1.75, "dash": DASHED}, "marker": {"color": color, "size": style.dot},
             "hovertemplate": tip(label, form), **_points(data.line(EVAL_PREFIX + name)),
         }  # fmt: skip
@@ -112,12 +121,13 @@ def _small_traces(name: str, placed: PlacedChart, data: ChartData) -> Iterator[T
     base, title = _base(placed.axes), placed.chart.title
     tip = f"step %{{x}}: %{{y:{HOVER[placed.chart.form]}}}"
     yield base | {
-        "name": plain(title), "line": {"color": QUIET, "width": 1.25}, "marker": {"color": QUIET, "size": 4},
-        "hovertemplate": f"{tip}<extra></extra>", **_or_a_dot(data.line(name)),
+        "name": escape(title), "line": {"color": MUTED, "width": 1.25}, "marker": {"color": MUTED, "size": 4},
+        "hovertemplate": f"{tip}<extra></extra>", **_line_or_dot(data.line(name)),
     }  # fmt: skip
     if name in data.planned:
         yield base | {
-            "name": f"planned {lowercase_label(plain(title))}", "line": {"color": QUIET, "width": 1.25, "dash": DOTTED},
+            "name": f"planned {lowercase_label(escape(title))}",
+            "line": {"color": MUTED, "width": 1.25, "dash": DOTTED},
             "hovertemplate": f"{tip} planned<extra></extra>", **_points(data.planned[name]),
         }  # fmt: skip
 
@@ -133,7 +143,7 @@ def _marks(axes: Axes, data: ChartData) -> list[Trace]:
     heights = np.array([HEIGHTS[number % len(HEIGHTS)] for number in range(steps.size)])
     return [
         base | {
-            "name": "checkpoints", "marker": {"symbol": "triangle-up", "size": 7, "color": QUIET},
+            "name": "checkpoints", "marker": {"symbol": "triangle-up", "size": 7, "color": MUTED},
             "x": data.kept, "y": np.full(data.kept.size, LOW),
         },
         base | {
@@ -142,10 +152,10 @@ def _marks(axes: Axes, data: ChartData) -> list[Trace]:
         },
         base | {
             "name": "changes", "mode": "lines", "hoverinfo": "skip",
-            "line": {"color": QUIET, "width": 1, "dash": "3px,3px"}, **_vertical_lines(steps, heights),
+            "line": {"color": MUTED, "width": 1, "dash": "3px,3px"}, **_vertical_lines(steps, heights),
         },
         text | {
-            "name": "change labels", "textposition": "middle right", "textfont": {"size": 11, "color": QUIET},
+            "name": "change labels", "textposition": "middle right", "textfont": {"size": 11, "color": MUTED},
             "x": steps, "y": heights, "text": [f" {label}" for _, label in data.marks],
         },
         base | {
@@ -165,11 +175,11 @@ def _end_labels(placed: PlacedChart, data: ChartData) -> list[Trace]:
     They are traces, since annotations do not follow an axis that becomes logarithmic.
     """
     name = data.primary
-    told = ((name, placed.shown.lines[name], TRAINING), (EVAL_PREFIX + name, STYLES["top"].evaluation, EVALUATION))
-    ends = [last_point(*data.line(logged)) for logged, _, _ in told]
+    lines = ((name, placed.shown.lines[name], TRAINING), (EVAL_PREFIX + name, STYLES["top"].evaluation, EVALUATION))
+    ends = [last_point(*data.line(logged)) for logged, _, _ in lines]
     positions = ["middle right", "middle right"]
     if all(end is not None for end in ends):
-        every = np.concatenate([data.line(logged)[1] for logged, _, _ in told])
+        every = np.concatenate([data.line(logged)[1] for logged, _, _ in lines])
         span = float(np.ptp(every[np.isfinite(every)]))
         (_, first), (_, second) = (end or (0, 0) for end in ends)
         if abs(first - second) < CLOSE * max(span, 1e-12):
@@ -182,11 +192,11 @@ def _end_labels(placed: PlacedChart, data: ChartData) -> list[Trace]:
             "x": np.array([end[0]] if end else [], dtype=np.int64), "y": np.array([end[1]] if end else []),
             "text": [f" {label} {formatting.value(data.last[logged], placed.chart.form)}"] if end else [],
         }
-        for (logged, label, color), end, position in zip(told, ends, positions, strict=True)
+        for (logged, label, color), end, position in zip(lines, ends, positions, strict=True)
     ]  # fmt: skip
 
 
-def _or_a_dot(line: Line) -> dict[str, object]:
+def _line_or_dot(line: Line) -> dict[str, object]:
     """The points of a line; a single point is drawn as a dot."""
     return _points(line) | {"mode": "markers" if line[0].size == 1 else "lines"}
 

@@ -14,7 +14,7 @@ from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.sample_answers import MAX_PROMPTS
 from llf_widgets.monitor.status_text import header_json
-from llf_widgets.plotting.packed_arrays import packed
+from llf_widgets.plotting.array_encoding import encode_arrays
 from llf_widgets.plotting.plotly_layout import CONFIG
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class RunView:
         # A mean of one step is no mean: the charts draw no second line then.
         data = self.tracker.chart_data(details=options.details, window={0: None, 1: 0}.get(window, window))
         drawn: dict[str, Any] = {
-            "figure": packed(
+            "figure": encode_arrays(
                 figure_json(data, self.tracker.snapshot.last_step, narrow=options.narrow) | {"config": CONFIG}
             ),
             "points": data.points,

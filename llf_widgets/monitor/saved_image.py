@@ -9,8 +9,8 @@ import numpy as np
 from llf_core.runs.metric_catalog import EVAL_PREFIX
 from llf_widgets.monitor.chart_data import NOTHING
 from llf_widgets.monitor.plotly_texts import line_ends
-from llf_widgets.plotting.colors import BAD, EVALUATION, TRAINING, evaluation_color, hex_of, line_color
-from llf_widgets.plotting.image import GRAY, label_ends, new_figure, plain_axes, png_of, write_shares
+from llf_widgets.plotting.colors import BAD, EVALUATION, TRAINING, evaluation_color, line_color, to_hex
+from llf_widgets.plotting.image import GRAY, draw_end_labels, format_percent, new_figure, plain_axes, to_png
 from llf_widgets.plotting.plotly_layout import maximum_range
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ DASHED = (0, (5, 2))
 
 
 def saved_image(data: ChartData, total: int, title: str = "", line: str = "") -> bytes:
-    """Draw the primary metric over the steps, and the first other charts below.
+    """Draw the primary metric over the steps, and the first other charts below, for frontends without plotly.js.
 
     Args:
         data: what the charts show.
@@ -48,14 +48,14 @@ def saved_image(data: ChartData, total: int, title: str = "", line: str = "") ->
         bottom = below - ROW * (row + 1) + 0.32
         box = (0.075 + 0.5 * column, bottom / height, 0.3, (ROW - 0.8) / height)
         _draw_chart(figure.add_axes(box), one, data, total)
-    return png_of(figure)
+    return to_png(figure)
 
 
 def _draw_large(axes: Any, data: ChartData, total: int) -> None:
     """The primary metric, with resumes, live changes and values that are not finite."""
     name = data.primary
-    _draw_line(axes, name, data, (hex_of(TRAINING), hex_of(EVALUATION)), (0.8, 0.5, 1.6, 3), clip_on=False)
-    label_ends(axes, line_ends(data.top, data, "evaluation"), 9)
+    _draw_line(axes, name, data, (to_hex(TRAINING), to_hex(EVALUATION)), (0.8, 0.5, 1.6, 3), clip_on=False)
+    draw_end_labels(axes, line_ends(data.top, data, "evaluation"), 9)
     for number, (step, label) in enumerate(data.marks):
         axes.axvline(step, color=GRAY, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.annotate(
@@ -65,7 +65,7 @@ def _draw_large(axes: Any, data: ChartData, total: int) -> None:
     if data.broken_count:
         height = np.full(data.broken.size, 0.97)
         transform = axes.get_xaxis_transform()
-        axes.plot(data.broken, height, "x", color=hex_of(BAD), markersize=5, transform=transform)
+        axes.plot(data.broken, height, "x", color=to_hex(BAD), markersize=5, transform=transform)
     plain_axes(axes, data.top.chart.title, x=-0.05, outward=4)
     _limit_steps(axes, total)
 
@@ -75,15 +75,15 @@ def _draw_chart(axes: Any, shown: LoggedChart, data: ChartData, total: int) -> N
     for number, name in enumerate(shown.lines):
         color, _ = line_color(number)
         held_out = evaluation_color(color, len(shown.lines))
-        _draw_line(axes, name, data, (hex_of(color), hex_of(held_out)), (0.6, 0.35, 1.3, 2))
+        _draw_line(axes, name, data, (to_hex(color), to_hex(held_out)), (0.6, 0.35, 1.3, 2))
     chart = shown.chart
     if chart.level is not None:
         axes.axhline(chart.level, color=GRAY, linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
     if chart.maximum is not None:
         axes.set_ylim(*maximum_range(chart)["range"])
     if chart.form == "share":
-        write_shares(axes)
-    label_ends(axes, line_ends(shown, data), 8)
+        format_percent(axes)
+    draw_end_labels(axes, line_ends(shown, data), 8)
     plain_axes(axes, chart.title, size=8.5, x=-0.12, outward=4)
     _limit_steps(axes, total)
     axes.locator_params(axis="y", nbins=4)

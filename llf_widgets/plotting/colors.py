@@ -6,21 +6,23 @@ from __future__ import annotations
 # knows it by its exact numbers.
 TRAINING = "rgb(16, 127, 198)"
 EVALUATION = "rgb(194, 93, 10)"
-TONES = (TRAINING, EVALUATION, "rgb(11, 133, 96)", "rgb(158, 89, 176)")
-QUIET = "rgb(122, 122, 122)"
+LINE_COLORS = (TRAINING, EVALUATION, "rgb(11, 133, 96)", "rgb(158, 89, 176)")
+MUTED = "rgb(122, 122, 122)"
 BAD = "rgb(221, 60, 60)"
-INK, AXIS = "rgb(121, 121, 121)", "rgb(123, 123, 123)"  # QUIET to the eye, other tokens to the stylesheet
+INK, AXIS = "rgb(121, 121, 121)", "rgb(123, 123, 123)"  # MUTED to the eye, other tokens to the stylesheet
 
 SOLID, DASHED, DOTTED = "solid", "6px,3px", "1.5px,3px"
 
 
 def line_color(number: int) -> tuple[str, str]:
-    """Color and dash of a line by its index in its chart; colors repeat after four, dotted."""
-    return TONES[number % len(TONES)], SOLID if number < len(TONES) else DOTTED
+    """Color and dash of a line by its index in its chart. Colors repeat after four, dotted, to tell them apart."""
+    return LINE_COLORS[number % len(LINE_COLORS)], SOLID if number < len(LINE_COLORS) else DOTTED
 
 
 def evaluation_color(color: str, lines: int) -> str:
     """Color of an evaluation line: its own beside a single line, else that of its training line.
+
+    In a chart of several metrics, color says which metric a line shows; evaluations differ by their dash.
 
     Args:
         color: color of the training line.
@@ -29,7 +31,11 @@ def evaluation_color(color: str, lines: int) -> str:
     return EVALUATION if lines == 1 else color
 
 
-def hex_of(color: str) -> str:
-    """Convert `rgb(16, 127, 198)` to matplotlib's hexadecimal format."""
+def to_hex(color: str) -> str:
+    """Convert `rgb(16, 127, 198)`, which Plotly and the stylesheet use, to matplotlib's hexadecimal format.
+
+    Raises:
+        ValueError: the color is not of the form `rgb(r, g, b)`.
+    """
     red, green, blue = (int(part) for part in color[4:-1].split(","))
     return f"#{red:02x}{green:02x}{blue:02x}"

@@ -5,24 +5,27 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from llf_widgets.plotting.colors import QUIET, hex_of
-from llf_widgets.plotting.line_labels import moved_apart
+from llf_widgets.plotting.colors import MUTED, to_hex
+from llf_widgets.plotting.line_labels import label_shifts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_widgets.plotting.line_labels import LineEnd
 
-GRAY = hex_of(QUIET)
+GRAY = to_hex(MUTED)
 
 
 def new_figure(width: float, height: float, dpi: int) -> Any:
-    """An empty figure that no matplotlib back end shows.
+    """An empty figure without pyplot, so that no window opens and threads do not share state.
 
     Args:
         width: inches.
         height: inches.
         dpi: pixels per inch.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -32,15 +35,15 @@ def new_figure(width: float, height: float, dpi: int) -> Any:
     return figure
 
 
-def png_of(figure: Any) -> bytes:
-    """The figure as a PNG file with a transparent background."""
+def to_png(figure: Any) -> bytes:
+    """The figure as bytes of a PNG file with a transparent background, for light and dark themes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", transparent=True)
     return buffer.getvalue()
 
 
 def plain_axes(axes: Any, title: str, *, size: float = 9, x: float | None = None, outward: float = 0) -> None:
-    """Remove decoration from axes, and set their title.
+    """Remove decoration from axes, and set their title, to look like the live chart.
 
     Args:
         axes: matplotlib's axes.
@@ -61,13 +64,13 @@ def plain_axes(axes: Any, title: str, *, size: float = 9, x: float | None = None
     axes.tick_params(colors=GRAY, labelsize=8)
 
 
-def write_shares(axes: Any) -> None:
-    """Label the y axis in percent."""
+def format_percent(axes: Any) -> None:
+    """Label the y axis in percent, for charts of shares."""
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
-def label_ends(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
-    """Write labels at line ends, moved apart if they overlap.
+def draw_end_labels(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
+    """Write labels at line ends, moved apart if they overlap. They replace a legend.
 
     Args:
         axes: matplotlib's axes, with their final limits.
@@ -77,11 +80,11 @@ def label_ends(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
     low, high = axes.get_ylim()
     inches = axes.figure.get_figheight() * axes.get_position().height
     points = [72 * inches * (end.y - low) / (high - low) for end in ends]
-    for end, shift in zip(ends, moved_apart(points, size + 1.5), strict=True):
-        write_label(axes, end, (6, shift), size)
+    for end, shift in zip(ends, label_shifts(points, size + 1.5), strict=True):
+        draw_label(axes, end, (6, shift), size)
 
 
-def write_label(axes: Any, end: LineEnd, offset: tuple[float, float], size: float) -> None:
+def draw_label(axes: Any, end: LineEnd, offset: tuple[float, float], size: float) -> None:
     """Write a label beside the end of a line.
 
     Args:
@@ -91,6 +94,6 @@ def write_label(axes: Any, end: LineEnd, offset: tuple[float, float], size: floa
         size: font size in points.
     """
     axes.annotate(
-        end.text, (end.x, end.y), xytext=offset, textcoords="offset points", color=hex_of(end.color), fontsize=size,
+        end.text, (end.x, end.y), xytext=offset, textcoords="offset points", color=to_hex(end.color), fontsize=size,
         va="center", annotation_clip=False, parse_math=False,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_widgets.plotting.plotly_layout import plain
+from llf_widgets.plotting.plotly_layout import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ class LineEnd:
 def end_labels(  # noqa: PLR0913 - the labels, and the axis that they stand at
     ends: Sequence[LineEnd], axes: Axes, pixels: float, reach: tuple[float, float], *, apart: float, size: int
 ) -> list[dict[str, Any]]:
-    """The labels as Plotly annotations.
+    """The labels at line ends as Plotly annotations, in place of a legend.
 
     Args:
         ends: the labels; on a logarithmic axis with the logarithm of `y`, as Plotly expects it.
@@ -44,12 +44,15 @@ def end_labels(  # noqa: PLR0913 - the labels, and the axis that they stand at
         reach: lower and upper end of the y axis, in the units of `ends`.
         apart: minimum distance between two labels, in pixels.
         size: font size in pixels.
+
+    Raises:
+        ZeroDivisionError: both ends of `reach` are equal; `value_range` never returns such a range.
     """
     low, high = reach
-    shifts = moved_apart([pixels * (end.y - low) / (high - low) for end in ends], apart)
+    shifts = label_shifts([pixels * (end.y - low) / (high - low) for end in ends], apart)
     return [
         {
-            "text": plain(end.text), "x": end.x, "y": end.y, **axes.reference, "xanchor": "left", "yanchor": "middle",
+            "text": escape(end.text), "x": end.x, "y": end.y, **axes.reference, "xanchor": "left", "yanchor": "middle",
             "xshift": 5, "yshift": shift, "showarrow": False, "font": {"color": end.color, "size": size},
         }
         for end, shift in zip(ends, shifts, strict=True)
@@ -57,49 +60,58 @@ def end_labels(  # noqa: PLR0913 - the labels, and the axis that they stand at
 
 
 def value_range(lines: Iterable[np.ndarray], *, positive: bool = False) -> tuple[float, float]:
-    """Lowest and highest finite value of all lines, a little apart if they are equal; 0 and 1 if there are none.
+    """Lowest and highest finite value of all lines, a little apart if they are equal, so the range is never 0.
 
     Args:
         lines: the y values `[n]` of each line.
-        positive: whether to ignore what a logarithmic axis cannot show; 0.1 and 1 if nothing remains.
+        positive: whether to ignore what a logarithmic axis cannot show.
+
+    Returns:
+        Low and high; without any value 0 and 1, or 0.1 and 1 if `positive`.
     """
     every = np.concatenate([*lines, np.empty(0)])
-    good = every[np.isfinite(every) & ((every > 0) | (not positive))]
-    if not good.size:
+    finite = every[np.isfinite(every) & ((every > 0) | (not positive))]
+    if not finite.size:
         return (0.1, 1.0) if positive else (0.0, 1.0)
-    low, high = float(good.min()), float(good.max())
+    low, high = float(finite.min()), float(finite.max())
     return low, max(high, low * 1.001 if positive else low + 1e-12)
 
 
 def last_point(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
-    """The last point with finite coordinates; None if there is none.
+    """The last point with finite coordinates, where the label of a line is written; None if there is none.
 
     Args:
         x: `[n]`.
         y: `[n]`.
     """
-    good = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    return (float(x[good[-1]]), float(y[good[-1]])) if good.size else None
+    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    return (float(x[finite[-1]]), float(y[finite[-1]])) if finite.size else None
 
 
-def moved_apart(heights: list[float], least: float) -> list[float]:
-    """Minimal shifts of labels so that neighbors are at least `least` apart.
+def label_shifts(heights: list[float], min_distance: float) -> list[float]:
+    """Minimal shifts of labels so that neighbors are at least `min_distance` apart.
+
+    The shifted heights are the least-squares fit under this constraint: isotonic regression of `heights - min_distance
+    * rank` by pooling adjacent violators (Ayer et al., Ann. Math. Stat. 26, 1955).
 
     Args:
         heights: `[n]`, pixels.
-        least: minimum distance in pixels.
+        min_distance: minimum distance in pixels.
+
+    Returns:
+        `[n]` shifts in pixels, upwards positive.
     """
     order = sorted(range(len(heights)), key=lambda place: heights[place])
     # Heights that touch form a heap, which stands around the mean of what its members want.
     heaps: list[tuple[list[int], float]] = []
     for place in order:
         heap, start = [place], heights[place]
-        while heaps and heaps[-1][1] + least * len(heaps[-1][0]) > start:
+        while heaps and heaps[-1][1] + min_distance * len(heaps[-1][0]) > start:
             heap = heaps.pop()[0] + heap
-            start = sum(heights[one] - least * number for number, one in enumerate(heap)) / len(heap)
+            start = sum(heights[one] - min_distance * number for number, one in enumerate(heap)) / len(heap)
         heaps.append((heap, start))
     moved = [0.0] * len(heights)
     for heap, start in heaps:
         for number, place in enumerate(heap):
-            moved[place] = round(start + least * number - heights[place], 1)
+            moved[place] = round(start + min_distance * number - heights[place], 1)
     return moved

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_widgets.plotting.colors import AXIS, INK, QUIET, TRAINING
+from llf_widgets.plotting.colors import AXIS, INK, MUTED, TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ MARGIN = 1.03
 
 @dataclass(frozen=True)
 class Axes:
-    """The x and the y axis of a chart in a figure. Plotly names axes by numbers; nothing else does.
+    """The x and the y axis of a chart in a figure. Plotly names axes by numbers; only this class knows them.
 
     Attributes:
         x: number of the x axis, from 1.
@@ -43,7 +43,7 @@ class Axes:
 
     @property
     def trace(self) -> dict[str, str]:
-        """The attributes of a trace on these axes."""
+        """The attributes that put a trace on these axes."""
         return {"xaxis": f"x{_suffix(self.x)}", "yaxis": f"y{_suffix(self.y)}"}
 
     @property
@@ -53,13 +53,19 @@ class Axes:
 
     @property
     def layout(self) -> tuple[str, str]:
-        """The names of the x and the y axis in the layout."""
+        """The names of the x and the y axis in the layout, under which their ranges and ticks are set."""
         return f"xaxis{_suffix(self.x)}", f"yaxis{_suffix(self.y)}"
 
     def described(self, title: str) -> dict[str, str]:
         """These axes as an entry of the layout's `meta.charts`, by which a front end or an image finds a chart."""
         x, y = self.layout
-        return {"title": plain(title), "x": self.trace["xaxis"], "y": self.trace["yaxis"], "xaxis": x, "yaxis": y}
+        return {
+            "title": escape(title),
+            "x": self.trace["xaxis"],
+            "y": self.trace["yaxis"],
+            "xaxis": x,
+            "yaxis": y,
+        }
 
 
 def _suffix(number: int) -> str:
@@ -70,7 +76,7 @@ def _suffix(number: int) -> str:
 def base_layout(
     height: float, charts: Iterable[dict[str, str]], margin: Mapping[str, float], uirevision: str
 ) -> dict[str, Any]:
-    """The layout of a figure but for its axes, texts and shapes.
+    """The layout of a figure but for its axes, texts and shapes, the same for all views.
 
     Args:
         height: height of the whole figure in pixels.
@@ -88,15 +94,15 @@ def base_layout(
         "hovermode": "closest",
         "dragmode": "zoom",
         "uirevision": uirevision,
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": TRAINING},
-        "font": {"family": FONT, "size": 11, "color": QUIET},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": TRAINING},
+        "font": {"family": FONT, "size": 11, "color": MUTED},
         "margin": {"l": LEFT, **margin},
         "meta": {"charts": list(charts)},
     }
 
 
 def plain_axis(**more: Any) -> dict[str, Any]:
-    """An axis without grid, with short ticks outside.
+    """An axis without grid, with short ticks outside, so that the lines stand out.
 
     Args:
         more: further attributes of the axis.
@@ -110,18 +116,18 @@ def plain_axis(**more: Any) -> dict[str, Any]:
         "ticks": "outside",
         "ticklen": 4,
         "tickcolor": AXIS,
-        "tickfont": {"size": 11, "color": QUIET},
+        "tickfont": {"size": 11, "color": MUTED},
         **more,
     }
 
 
 def maximum_range(chart: Chart) -> dict[str, Any]:
-    """The range of an axis whose maximum is known; empty for others."""
+    """The range of an axis whose maximum is known, such as that of shares; empty for others (automatic)."""
     return {} if chart.maximum is None else {"range": [0, MARGIN * chart.maximum]}
 
 
-def plain(text: str) -> str:
-    """Escape a name for Plotly's markup."""
+def escape(text: str) -> str:
+    """Escape a name for Plotly's markup, since names of metrics and runs are untrusted."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
@@ -148,5 +154,5 @@ def note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
     """
     return {
         "text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
-        "yshift": up, "showarrow": False, "font": {"color": QUIET, "size": 11},
+        "yshift": up, "showarrow": False, "font": {"color": MUTED, "size": 11},
     }  # fmt: skip

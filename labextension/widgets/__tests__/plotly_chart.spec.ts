@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 
-import { unpacked } from '../shared/plotly_chart.js';
+import { decodeArrays } from '../shared/plotly_chart.js';
 
 const base64 = (bytes: ArrayBuffer): string =>
   btoa(String.fromCharCode(...new Uint8Array(bytes)));
@@ -8,7 +8,7 @@ const base64 = (bytes: ArrayBuffer): string =>
 it('reads packed arrays, and keeps everything else', () => {
   const x = new Int32Array([1, 2 ** 31 - 1]);
   const y = new Float32Array([0.5, NaN]);
-  const figure = unpacked({
+  const figure = decodeArrays({
     data: [
       {
         x: { dtype: 'i4', bdata: base64(x.buffer) },

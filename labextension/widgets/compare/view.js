@@ -44,9 +44,9 @@ function render({ model, el }) {
   const xAxis = h(
     'select',
     {
-      id: `${idPrefix}-over`,
+      id: `${idPrefix}-x-axis`,
       onchange: () => {
-        set('over', xAxis.value);
+        set('x_axis', xAxis.value);
       }
     },
     ...Object.entries(X_AXES).map(([value, label]) =>
@@ -78,13 +78,13 @@ function render({ model, el }) {
   const log = h('input', {
     type: 'checkbox',
     onchange: () => {
-      set('log', log.checked);
+      set('log_scale', log.checked);
     }
   });
   const everyStep = h('input', {
     type: 'checkbox',
     onchange: () => {
-      set('every', everyStep.checked);
+      set('show_raw', everyStep.checked);
     }
   });
   const save = h(
@@ -184,10 +184,10 @@ function render({ model, el }) {
 
   function drawControls() {
     drawCurves();
-    xAxis.value = model.get('over');
+    xAxis.value = model.get('x_axis');
     smoothing.value = String(model.get('smoothing') ?? AUTOMATIC);
-    log.checked = model.get('log');
-    everyStep.checked = model.get('every');
+    log.checked = model.get('log_scale');
+    everyStep.checked = model.get('show_raw');
   }
 
   const drawFigure = () => {
@@ -391,7 +391,7 @@ function render({ model, el }) {
     ['view', draw],
     ['figure', drawFigure],
     ['error', drawError],
-    ...['curves', 'curve', 'over', 'smoothing', 'log', 'every'].map(
+    ...['curves', 'curve', 'x_axis', 'smoothing', 'log_scale', 'show_raw'].map(
       name => /** @type {[string, () => void]} */ ([name, drawControls])
     )
   ];

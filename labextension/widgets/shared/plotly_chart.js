@@ -6,7 +6,7 @@ import { h } from './dom.js';
 
 /** @import { Figure } from 'plotly.js-basic-dist-min' */
 
-/** What `llf_widgets.plotting.packed_arrays` calls an array's numbers. */
+/** What `llf_widgets.plotting.array_encoding` calls an array's numbers. */
 const ARRAYS = { f4: Float32Array, i4: Int32Array };
 
 /**
@@ -14,9 +14,9 @@ const ARRAYS = { f4: Float32Array, i4: Int32Array };
  * @param {any} value
  * @returns {any}
  */
-export function unpacked(value) {
+export function decodeArrays(value) {
   if (Array.isArray(value)) {
-    return value.map(unpacked);
+    return value.map(decodeArrays);
   }
   if (value === null || typeof value !== 'object') {
     return value;
@@ -28,7 +28,7 @@ export function unpacked(value) {
     return new ARRAYS[/** @type {'f4' | 'i4'} */ (value.dtype)](bytes.buffer);
   }
   return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [key, unpacked(inner)])
+    Object.entries(value).map(([key, inner]) => [key, decodeArrays(inner)])
   );
 }
 
@@ -91,9 +91,9 @@ export function plotlyChart(label, onPoint) {
 
   return {
     box,
-    /** @param {Figure} figure as `llf_widgets.plotting.packed_arrays` makes it */
+    /** @param {Figure} figure as `llf_widgets.plotting.array_encoding` makes it */
     show(figure) {
-      pending = unpacked(figure);
+      pending = decodeArrays(figure);
       draw();
     },
     close() {

@@ -8,9 +8,9 @@ import pytest
 from llf_core.runs import update_env
 from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import comparison_sections
-from llf_widgets.compare.plotly_figure import figure_json, places
+from llf_widgets.compare.plotly_figure import figure_json, x_values
 from llf_widgets.monitor.run_tracker import RunTracker
-from llf_widgets.plotting.packed_arrays import packed
+from llf_widgets.plotting.array_encoding import encode_arrays
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 from tests.attempts import data_file, make_run, settings, trained
 from tests.widgets.drawn_charts import traces_of, x_axis, y_axis
@@ -115,15 +115,15 @@ def test_curves_are_drawn_over_steps_tokens_or_time(trainer):
     run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines_))
     (tracker,) = looked(run.folder)
     steps = np.array([1, 2, 3, 4])
-    assert places(tracker, steps, "step").tolist() == [1, 2, 3, 4]
-    assert places(tracker, steps, "tokens").tolist() == [100, 200, 300, 400]
-    assert places(tracker, steps, "time").tolist() == [0, 1, 2, 22]  # a pause counts as 20 steps at most
-    assert np.isnan(places(RunTracker(run.folder), steps, "tokens")).all()
+    assert x_values(tracker, steps, "step").tolist() == [1, 2, 3, 4]
+    assert x_values(tracker, steps, "tokens").tolist() == [100, 200, 300, 400]
+    assert x_values(tracker, steps, "time").tolist() == [0, 1, 2, 22]  # a pause counts as 20 steps at most
+    assert np.isnan(x_values(RunTracker(run.folder), steps, "tokens")).all()
 
 
 def test_the_figure_follows_what_is_chosen(two):
     trackers = looked(*two)
-    plain, chosen = figure_json(trackers), figure_json(trackers, over="tokens", log=True, every=True)
+    plain, chosen = figure_json(trackers), figure_json(trackers, x_axis="tokens", log_scale=True, show_raw=True)
     for title in ("Training loss", "Evaluation loss"):
         assert (y_axis(plain, title)["type"], y_axis(chosen, title)["type"]) == ("linear", "log")
     assert len(chosen["data"]) == len(plain["data"]) + 2
@@ -131,7 +131,7 @@ def test_the_figure_follows_what_is_chosen(two):
     assert len(dashes) == 2  # colour is never alone
     smoothed = next(trace for trace in plain["data"] if trace["mode"] == "lines")["y"]
     raw = next(trace for trace in chosen["data"] if "every step" in trace["name"])["y"]
-    assert smoothed[-1] > raw[-1]  # a mean over what came before of a loss that falls
+    assert smoothed[-1] > raw[-1]  # a mean x_axis what came before of a loss that falls
 
 
 def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):
@@ -144,7 +144,7 @@ def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):
     third.steps(6, 9)
     view.refresh()
     assert figure_json(view._trackers)["data"][-1]["x"].max() == 9
-    assert view._view.figure == packed(figure_json(view._trackers))
+    assert view._view.figure == encode_arrays(figure_json(view._trackers))
     view.show([third.folder])
     assert len(view._view.figure["data"]) == 1
     view.close()
@@ -207,7 +207,7 @@ def test_two_real_runs(trained, tmp_path):
     }  # fmt: skip
     frame = view.frame()
     assert sorted(frame.loc[second.id].index) == [0, 1, 2, 3, 4] or sorted(frame.loc[second.id].index) == [1, 2, 3, 4]
-    view._view.over = "time"
+    view._view.x_axis = "time"
     assert x_axis(view._view.figure, "Training loss")["title"]["text"] == "minutes"
     page = view.html(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == page
@@ -264,7 +264,7 @@ def test_any_curve_that_the_runs_have_can_be_chosen(preferences):
         "<b>Held out: accuracy</b>", "<b>Accuracy</b>, smoothed over 10 steps",
     ]  # fmt: skip
     assert y_axis(view._view.figure, "Held out: accuracy")["tickformat"] == ".0%"
-    view._view.log = True
+    view._view.log_scale = True
     assert y_axis(view._view.figure, "Accuracy")["type"] == "linear"
     view._view.curve = "rewards/margins"  # nothing of it was held out: one panel has all the room
     assert y_axis(view._view.figure, "Rewards: margin")["domain"] == [0, 1]
@@ -280,7 +280,7 @@ def test_a_logarithmic_axis_has_something_to_show_or_is_none(trainer, loss, recw
     run = trainer()
     run.steps(1, 5, loss=loss)
     view = Compare([run.folder])
-    view._view.log = view._view.every = True
+    view._view.log_scale = view._view.show_raw = True
     assert y_axis(view._view.figure, "Training loss")["type"] == ("log" if loss > 0 else "linear")
     view.html()
     assert not [str(one.message) for one in recwarn if issubclass(one.category, UserWarning)]

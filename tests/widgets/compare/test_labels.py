@@ -1,4 +1,4 @@
-"""What runs are called beside each other."""
+"""What runs are label_ beside each other."""
 
 import pytest
 import yaml
@@ -21,8 +21,8 @@ def looked(*folders):
 
 
 @pytest.fixture
-def called(trainer):
-    """`called(names, [changes])`: the labels of runs of these names, whose configs differ in this."""
+def label_(trainer):
+    """`label_(names, [changes])`: the labels of runs of these names, whose configs differ in this."""
 
     def call(names, changes=None):
         made = [trainer(name=name).folder for name in names]
@@ -44,8 +44,8 @@ def called(trainer):
         (["alone it is"], ["alone it is"]),
     ],
 )
-def test_short_names_that_differ_are_the_labels(called, given, shown):
-    assert called(given) == shown
+def test_short_names_that_differ_are_the_labels(label_, given, shown):
+    assert label_(given) == shown
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_short_names_that_differ_are_the_labels(called, given, shown):
         ([{"dataset_dir": "/a/b/one"}, {"dataset_dir": "/a/b/two"}], ["dataset_dir /a/b/one", "dataset_dir /a/b/two"]),
     ],
 )
-def test_runs_of_one_name_are_called_by_what_differs_in_their_configs(called, changes, shown):
-    assert called([DEFAULT, DEFAULT], changes) == shown
+def test_runs_of_one_name_are_called_by_what_differs_in_their_configs(label_, changes, shown):
+    assert label_([DEFAULT, DEFAULT], changes) == shown
 
 
 def test_where_nothing_short_differs_names_are_shortened_in_the_middle():
@@ -68,16 +68,16 @@ def test_where_nothing_short_differs_names_are_shortened_in_the_middle():
     assert middle("short", 24) == "short"
 
 
-def test_only_runs_of_one_name_are_called_by_their_configs(called):
+def test_only_runs_of_one_name_are_called_by_their_configs(label_):
     changes = [{"learning_rate": 1e-3}, {"learning_rate": 3e-3}, {"learning_rate": 1e-3}, {"learning_rate": 1e-3}]
-    assert called([DEFAULT, DEFAULT, "another one", "another one"], changes) == [
+    assert label_([DEFAULT, DEFAULT, "another one", "another one"], changes) == [
         "lr 1e-3", "lr 3e-3", "another one (1)", "another one (2)",
     ]  # fmt: skip
 
 
-def test_many_differences_are_no_label(called):
+def test_many_differences_are_no_label(label_):
     changes = [{f"key{n}": place for n in range(5)} for place in (1, 2)]
-    found = called([f"{DEFAULT}-first", f"{DEFAULT}-second"], changes)
+    found = label_([f"{DEFAULT}-first", f"{DEFAULT}-second"], changes)
     assert len(set(found)) == 2
     assert all(len(one) <= MAX_LENGTH and "…" in one for one in found)
 

@@ -22,7 +22,7 @@ from llf_widgets.monitor.chart_grid import chart_grid
 from llf_widgets.monitor.plotly_figure import figure_json
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.saved_image import saved_image
-from llf_widgets.plotting.packed_arrays import packed
+from llf_widgets.plotting.array_encoding import encode_arrays
 from tests.widgets.drawn_charts import axes_of, texts, trace, traces_of, y_axis
 
 EVIL = "<b>x</b>"
@@ -139,7 +139,7 @@ def test_a_line_that_does_not_move_stays_flat():
 
 def test_names_of_a_run_are_text_in_plotlys_markup():
     shown = chart_data({f"rewards/{EVIL}": line(), "%{y}": line()}, {f"rewards/{EVIL}": line()[1]})
-    drawn = json.dumps(packed(figure_json(shown, 20)))
+    drawn = json.dumps(encode_arrays(figure_json(shown, 20)))
     assert EVIL not in drawn
     assert "%{y}:" not in drawn
     go.Figure(figure_json(shown, 20))
@@ -387,7 +387,7 @@ def test_a_row_of_the_table_is_a_chart(monkeypatch, row, after):
 
 
 def test_a_row_of_the_table_is_a_chart_of_compare_and_of_the_saved_image(monkeypatch, trainer):
-    from llf_widgets.compare.plotly_figure import choices
+    from llf_widgets.compare.plotly_figure import available_curves
     from llf_widgets.compare.plotly_figure import figure_json as compared
 
     run = trainer()
@@ -396,7 +396,8 @@ def test_a_row_of_the_table_is_a_chart_of_compare_and_of_the_saved_image(monkeyp
     monkeypatch.setattr(charts, "CHARTS", (*charts.CHARTS, row))
     tracker = RunTracker(run.folder)
     tracker.refresh()
-    assert [(one.name, one.label, one.chart) for one in choices([tracker])][-1] == ("galore/rank", "mean rank", row)
+    last = available_curves([tracker])[-1]
+    assert (last.name, last.label, last.chart) == ("galore/rank", "mean rank", row)
     drawn = compared([tracker], curve="galore/rank")
     assert y_axis(drawn, "Gradient rank")["range"] == [0, 10.3]
     assert y_axis(drawn, "Gradient rank")["tickformat"] == ",d"

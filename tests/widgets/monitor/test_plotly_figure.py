@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from llf_widgets.monitor.chart_data import LIMIT, chart_data
+from llf_widgets.monitor.chart_data import MAX_POINTS, chart_data
 from llf_widgets.monitor.plotly_figure import figure_json
-from llf_widgets.plotting.packed_arrays import packed
+from llf_widgets.plotting.array_encoding import encode_arrays
 from tests.widgets.drawn_charts import trace, traces_of, x_axis, y_axis
 
 COLORS_CSS = Path(__file__).parents[3] / "labextension" / "widgets" / "shared" / "plotly_colors.css"
@@ -42,7 +42,7 @@ def test_at_most_2000_points_a_trace_and_no_extreme_is_lost():
     values[31_234], values[777], values[20_000] = 9.5, -7.25, math.nan
     shown = some_data(50_000, loss=(np.arange(1, 50_001), values))
     for one in drawn(shown)["data"]:
-        assert len(one["x"]) == len(one["y"]) <= LIMIT
+        assert len(one["x"]) == len(one["y"]) <= MAX_POINTS
     x, y = shown.lines["loss"]
     assert y[x == 31_235] == [9.5]
     assert y[x == 778] == [-7.25]
@@ -53,7 +53,7 @@ def test_at_most_2000_points_a_trace_and_no_extreme_is_lost():
 def test_a_loss_that_is_always_nan_is_told_and_bounded():
     shown = some_data(9000, loss=(np.arange(9000), np.full(9000, math.nan)))
     assert shown.broken_count == 9000
-    assert shown.broken.size <= LIMIT
+    assert shown.broken.size <= MAX_POINTS
     assert trace(drawn(shown), "not finite label")["text"] == ["not a finite number: 9,000 of the logged losses"]
 
 
@@ -117,7 +117,7 @@ def test_nothing_logged_yet_is_a_figure_too():
 def test_the_stylesheet_knows_every_colour_of_the_figure():
     # What it does not know would stay a middle tone in both themes.
     four = {f"odd/{name}": (np.array([1]), np.array([1.0])) for name in "abcd"}
-    drawn = json.dumps(packed(figure_json(some_data(**four), 141)))
+    drawn = json.dumps(encode_arrays(figure_json(some_data(**four), 141)))
     colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", drawn))
     known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", COLORS_CSS.read_text()))
     assert colours == known

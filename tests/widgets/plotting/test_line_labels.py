@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from llf_widgets.plotting.line_labels import LineEnd, end_labels, last_point, moved_apart, value_range
+from llf_widgets.plotting.line_labels import LineEnd, end_labels, label_shifts, last_point, value_range
 from llf_widgets.plotting.plotly_layout import Axes
 
 
@@ -24,7 +24,7 @@ from llf_widgets.plotting.plotly_layout import Axes
     ],
 )
 def test_labels_that_would_touch_are_moved_apart(heights, moved):
-    found = moved_apart([float(one) for one in heights], 10)
+    found = label_shifts([float(one) for one in heights], 10)
     assert found == moved
     after = sorted(one + shift for one, shift in zip(heights, found, strict=True))
     assert all(high - low >= 10 for low, high in pairwise(after))

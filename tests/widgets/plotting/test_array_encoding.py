@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from llf_widgets.plotting.packed_arrays import packed
+from llf_widgets.plotting.array_encoding import encode_arrays
 
 
 def numbers(array):
@@ -20,7 +20,7 @@ def test_arrays_are_packed_and_everything_else_is_kept():
         "data": [{"x": np.array([1, 2**31 - 1]), "y": np.array([0.5, np.nan]), "name": "a"}],
         "layout": {"a": (1,)},
     }
-    found = packed(figure)
+    found = encode_arrays(figure)
     assert json.loads(json.dumps(found)) == found
     assert numbers(found["data"][0]["x"]).tolist() == [1, 2**31 - 1]
     y = numbers(found["data"][0]["y"])
@@ -31,4 +31,4 @@ def test_arrays_are_packed_and_everything_else_is_kept():
 
 
 def test_an_array_that_is_a_view_of_another_is_packed_in_its_own_order():
-    assert numbers(packed(np.arange(6.0)[::-2])).tolist() == [5, 3, 1]
+    assert numbers(encode_arrays(np.arange(6.0)[::-2])).tolist() == [5, 3, 1]
