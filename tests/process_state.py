@@ -41,9 +41,13 @@ class Kept(NamedTuple):
     expected: Callable[[Any, Any], bool] = lambda before, after: False
 
 
+SET_BY_OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
+"""Variables that pytest rewrites in every phase, and that torch's compiler sets once for good."""
+
+
 def environment() -> dict[str, str]:
-    """The environment, but for the line that pytest itself rewrites in every phase."""
-    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    """The environment, but for what libraries set."""
+    return {name: value for name, value in os.environ.items() if name not in SET_BY_OTHERS}
 
 
 def restore_environment(kept: dict[str, str]) -> None:
