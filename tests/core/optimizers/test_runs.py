@@ -92,7 +92,7 @@ def test_a_step_that_does_not_fit_is_not_repeated_with_layerwise_updates(trained
         {"optim": "stable_adamw", "pure_bf16": True},
         {"optim": "adamw_anyprecision", "optim_args": "use_kahan_summation=true", "pure_bf16": True},
     ],
-    ids=lambda options: "-".join(options),
+    ids="-".join,
 )
 def test_a_resume_in_bfloat16_repeats_the_losses(make_run, trained, monkeypatch, options):
     options = FULL | {"max_steps": 6, "save_strategy": "no"} | options
