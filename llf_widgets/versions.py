@@ -36,7 +36,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no problems."""
+        """Whether there are no problems, for scripts."""
         return not self.problems
 
     def __repr__(self) -> str:

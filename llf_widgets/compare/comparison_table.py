@@ -42,7 +42,7 @@ class TableRow:
     code: bool = False
 
     def json(self) -> dict[str, object]:
-        """The row for the front end."""
+        """The row as plain JSON for the front end."""
         return {"label": self.label, "cells": list(self.cells), "best": list(self.best), "code": self.code}
 
 
@@ -55,7 +55,7 @@ class TableSection:
     rows: tuple[TableRow, ...] = ()
 
     def json(self) -> dict[str, object]:
-        """The section for the front end."""
+        """The section as plain JSON for the front end."""
         return {"title": self.title, "note": self.note, "rows": [row.json() for row in self.rows]}
 
 

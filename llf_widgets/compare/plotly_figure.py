@@ -103,7 +103,7 @@ class CurveChoice:
     chart: Chart
 
     def titles(self) -> tuple[str, str]:
-        """Titles of the validation panel and of the training panel."""
+        """Titles of the validation panel and of the training panel, which say what the values were computed on."""
         if self.name == "loss":
             return "Evaluation loss", "Training loss"
         title = self.chart.title if len(self.chart.lines) == 1 else f"{self.chart.title}: {self.label}"

@@ -251,7 +251,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._view.figure = encode_arrays(figure_json(self._trackers, **self._options()))
 
     def close(self) -> None:
-        """Close the view and free its widgets."""
+        """Close the view and free its widgets, which ipywidgets keeps otherwise."""
         close_descendants(self)
         super().close()
 

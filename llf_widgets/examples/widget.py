@@ -142,7 +142,7 @@ class Examples(FrontEnd):
         return data | texts | {VIEW_MIME_TYPE: {"view": "examples"}}, metadata
 
     def close(self) -> None:
-        """Close the view and its child process."""
+        """Close the view and end its child process, which holds a tokenizer in memory."""
         if self._process is not None:
             self._process.close()
         super().close()

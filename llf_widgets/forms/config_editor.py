@@ -50,7 +50,7 @@ class ConfigEditor(FormWidget):
         self._invalid_text = ""
 
     def refresh(self) -> None:
-        """Update the text from the state, with problems of unknown keys."""
+        """Update the text from the state, with problems of unknown keys, which no field can show."""
         if not self._invalid_text:
             self._shown_messages = [
                 Message.from_problem(problem, with_line=True) for problem in self._state.problems("")

@@ -35,7 +35,7 @@ class HubLookup:
 
     @property
     def answers(self) -> Mapping[Question, Answer]:
-        """Answers so far, by question."""
+        """Answers so far, by question; a copy, since the background thread adds to them."""
         with self._lock:
             return {question: answer for question, (answer, _) in self._answers.items()}
 

@@ -51,5 +51,5 @@ class Message:
 
 
 def messages_json(messages: Iterable[Message]) -> list[dict[str, object]]:
-    """Several messages for the front end."""
+    """Several messages for the front end, in the order whose index it sends back with a click."""
     return [message.json() for message in messages]

@@ -86,7 +86,7 @@ class FormSection(FormWidget):
         return any(spec.key == key for spec in self._specs)
 
     def show_help(self, on: bool) -> None:
-        """Show or hide the help text of each field."""
+        """Show or hide the help text of each field, which experienced users do not need."""
         self._show_help = on
 
     def focus_field(self, key: str) -> None:

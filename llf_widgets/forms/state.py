@@ -90,7 +90,7 @@ class FormState:
 
     @property
     def config(self) -> RunConfig | None:
-        """The config; None if there are errors."""
+        """The config, for Start and previews; None if there are errors."""
         return self.report.config if self.report.ok else None
 
     @functools.cached_property
@@ -148,7 +148,7 @@ class FormState:
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
 
     def text(self, key: str) -> str:
-        """Value of a field as displayed text.
+        """Value of a field as displayed text; empty for "not set".
 
         Raises:
             KeyError: there is no such field.
@@ -185,7 +185,7 @@ class FormState:
         )
 
     def changed_keys(self) -> list[str]:
-        """Keys that differ from the preset."""
+        """Keys that differ from the preset, for the count above the form."""
         return [key for key in dict.fromkeys((*self.preset_values, *self.config_values)) if self.is_changed(key)]
 
     def problems(self, key: str) -> tuple[Problem, ...]:
@@ -200,7 +200,7 @@ class FormState:
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
-        """Problems that disable Start."""
+        """Problems that disable Start, which names their fields."""
         return tuple(one for one in self._all_problems() if one.severity == "error")
 
     def _all_problems(self) -> tuple[Problem, ...]:

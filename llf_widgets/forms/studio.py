@@ -119,12 +119,12 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     @property
     def run(self) -> Run | None:
-        """The last started run; None before Start."""
+        """The last started run, for the cells below the form; None before Start."""
         return self._run
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs of the last sweep; empty if there is none."""
+        """The runs of the last sweep, for the cells below the form; empty if there is none."""
         return self._runs
 
     def set(self, **values: Any) -> None:
@@ -207,7 +207,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return self._inspection
 
     def close(self) -> None:
-        """Close the form and the views below it; runs are not affected."""
+        """Close the form and the views below it, to free their widgets; runs are not affected."""
         self._poller.stop()
         close_descendants(self)
         super().close()

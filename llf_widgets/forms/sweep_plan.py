@@ -39,7 +39,7 @@ class SweepPlan:
 
     @property
     def ok(self) -> bool:
-        """Whether the values allow a start."""
+        """Whether the values allow a start; the button is disabled otherwise."""
         return self.runs > 0 and all(message.level != "error" for message in self.messages)
 
 

@@ -66,7 +66,7 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
         self._poller.start()
 
     def close(self) -> None:
-        """Close the view; the runs are not affected."""
+        """Close the view and end its polling; the runs are not affected."""
         self._poller.stop()
         close_descendants(self)
         super().close()

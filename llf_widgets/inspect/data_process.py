@@ -82,7 +82,7 @@ class DataProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Its process id, by which tests check that no process is left behind."""
         return self._process.pid
 
     def request(self, name: str, **arguments: Any) -> Future[Any]:

@@ -38,7 +38,7 @@ class EventIndex:
         self._markers: list[Event] = []
 
     def add(self, events: Iterable[Event]) -> None:
-        """Add new events, in order."""
+        """Add new events, in order, since later ones replace earlier ones of their type."""
         for event in events:
             kind = event.get("type", "")
             self._last[kind] = event

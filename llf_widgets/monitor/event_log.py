@@ -24,7 +24,7 @@ class EventLog:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, events: Iterable[dict[str, Any]]) -> None:
-        """Add new events, in order."""
+        """Add new events, in order, since a checkpoint and an evaluation of one step share a row."""
         for event in events:
             _add(event, self._rows)
 

@@ -10,7 +10,7 @@ __all__ = ["clock", "count", "duration", "number", "rate", "share", "size", "spa
 
 
 def clock(moment: float) -> str:
-    """Format a time of today as `14:36`, of another day as `25 November, 14:36` (local time).
+    """Format a time of today as `14:36`, of another day as `25 November, 14:36` (local time), for live views.
 
     Args:
         moment: Unix seconds.
@@ -23,6 +23,8 @@ def clock(moment: float) -> str:
 
 def span(start: float, end: float) -> str:
     """Format a time span: `24 November 2026, 14:25 to 14:36` (local time).
+
+    With the date, because a saved notebook is read later.
 
     Args:
         start: Unix seconds.

@@ -30,7 +30,7 @@ class RankedMetric:
 
     @property
     def label(self) -> str:
-        """Column heading, which says whether it is the best or the last value."""
+        """Column heading. It says whether values are the best or the last ones, since comparisons use both."""
         if not self.held_out:
             return f"{self.training_label}, last"
         if self.metric.name == "loss":
@@ -39,7 +39,7 @@ class RankedMetric:
 
     @property
     def training_label(self) -> str:
-        """Label of the training value."""
+        """Label of the training value, where both values are shown and "Loss" alone would not say which it is."""
         return "Training loss" if self.metric.name == "loss" else self.metric.label
 
     @property

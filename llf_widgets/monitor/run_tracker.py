@@ -221,7 +221,11 @@ class RunTracker:
             return [*unread.newest(limit), *self._event_log.newest(limit)][:limit]
 
     def log(self, lines: int) -> list[str]:
-        """The last lines of the run's log; the reason instead if it cannot be read."""
+        """The last lines of the run's log, for the view below the charts; the reason instead if it cannot be read.
+
+        Args:
+            lines: maximum number of lines.
+        """
         try:
             text = self._reader.log_tail(lines)
         except UnreadableError as error:

@@ -92,10 +92,13 @@ class RunView:
         self._created: float | None = None
 
     def refresh(self) -> set[str]:
-        """Read new data.
+        """Read new data, without building any section, since most are not requested after each read.
 
         Returns:
             Names of the changed sections; all of them if another run has replaced the folder.
+
+        Raises:
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         with self._lock:
             changed = self.tracker.refresh()

@@ -78,7 +78,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     @property
     def run_id(self) -> str:
-        """Id of the displayed run."""
+        """Id of the displayed run, for `llf.attach` and for the command line."""
         return self._run_view.tracker.folder.id
 
     @property

@@ -38,7 +38,7 @@ class Axes:
 
     @classmethod
     def numbered(cls, number: int) -> Axes:
-        """The axes of the chart with this number, from 1."""
+        """The axes of the chart with this number, from 1; both axes of a chart have the same number."""
         return cls(number, number)
 
     @property

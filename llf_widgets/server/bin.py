@@ -19,7 +19,7 @@ class BinHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"total", "runs"}`, last deleted first.
+        """Return `{"total", "runs"}`, last deleted first, since a user who restores a run has usually just deleted it.
 
         Raises:
             HTTPError: 400 for an invalid query, 503 if the bin could not be read in time.
@@ -37,7 +37,7 @@ class DeleteHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Move the run and return `{"id"}`.
+        """Move the run to the bin and return `{"id"}`; an ended run only, since a trainer would write to its old path.
 
         Raises:
             HTTPError: 404 if the run does not exist, 409 if it has not ended or its files cannot be moved, 503 if the
