@@ -201,6 +201,35 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     return wrapped
 
 
+def can_merge(model: Any) -> bool:
+    """Whether PEFT can merge the adapter of a model into its weights, tried on one layer and undone.
+
+    A result whose base nobody else has is merged, and saved as an adapter where that is impossible.
+
+    Args:
+        model: a `PeftModel`; its weights are the same afterwards, within rounding.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if model.active_peft_config.is_prompt_learning or not hasattr(model.base_model, "merge_and_unload"):
+        return False
+    layer = next((one for one in model.modules() if isinstance(one, BaseTunerLayer)), None)
+    if layer is None:
+        return False
+    weight = getattr(layer.get_base_layer(), "weight", None)
+    if weight is None or not weight.is_floating_point():  # quantized layers are merged after they are loaded again
+        return True
+    begun = weight.detach().clone()
+    try:
+        layer.merge()
+        layer.unmerge()
+    except (NotImplementedError, ValueError, AttributeError, TypeError):
+        return False
+    finally:
+        weight.data.copy_(begun)
+    return True
+
+
 def encoded_prompt(model: Any) -> Any:
     """Find the encoder of a prompt that is computed from other trained weights, as in P-tuning.
 

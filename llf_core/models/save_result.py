@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from llf_core.models.adapter_loading import encoded_prompt
+from llf_core.models.adapter_loading import can_merge, encoded_prompt
 from llf_core.models.card import model_card
 from llf_core.models.checksums import bitwise_equal, checksums, list_first, named_tensors
 from llf_core.models.device import plan_device
@@ -47,7 +47,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
 
     An adapter is saved as such if others can load its base: a hub id, or a path outside `LLF_HOME`. Otherwise (a base
     under `LLF_HOME`, or one into which adapters were merged before training) the adapter is merged and the whole model
-    is saved. A reward model is saved as a sequence classifier with one label.
+    is saved; one that PEFT cannot merge is saved with the path of its base. A reward model is saved as a sequence
+    classifier with one label.
 
     Args:
         model: the trained model, wrapped by PEFT or not. If the whole model is saved, adapters are merged and weights
@@ -73,8 +74,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     words: PreTrainedTokenizerBase = getattr(tokenizer, "tokenizer", tokenizer)
     adapter = hasattr(model, "peft_config")
     if adapter and (source.portable_name is None or getattr(model.get_base_model(), "llf_merged", None)):
-        model = _merged(model, source, config)
-        adapter = False
+        merged = _merged(model, source, config)
+        model, adapter = (model, True) if merged is None else (merged, False)
     with no_progress_bars():
         if adapter:
             _save_adapter(model, folder, source, scores=scores)
@@ -138,7 +139,7 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
 def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool) -> None:
     for settings in model.peft_config.values():
         settings.task_type = "SEQ_CLS" if scores else settings.task_type
-        settings.base_model_name_or_path = source.portable_name
+        settings.base_model_name_or_path = source.portable_name or str(source.folder)
         settings.revision = source.revision if source.kind == "hub" else None
     # By default PEFT would request the base's config from the hub, to see whether the vocabulary has grown.
     # Only the trained adapter: a stage may have others for comparison.
@@ -185,12 +186,17 @@ def _keep_padding(folder: Path, source: ModelSource) -> None:
 
 
 def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
-    """The base with the adapter merged. A quantized base is loaded again, unquantized."""
+    """The base with the adapter merged; None where PEFT cannot merge it, as vectors before each example.
+
+    A quantized base is loaded again, unquantized.
+    """
+    if not can_merge(model):
+        return None
     if not getattr(model.get_base_model(), "is_quantized", False):
         return model.merge_and_unload()
     from peft import PeftModel
 
-    unquantized = config.replace(quantization_bit=None)
+    unquantized = config.replace(quantization_bit=None, lora_init=None)
     base = load_model(source, unquantized, plan_device(unquantized))
     if hasattr(model.get_base_model(), "score"):
         add_reward_head(base)

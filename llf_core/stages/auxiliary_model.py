@@ -46,7 +46,11 @@ def load_auxiliary(
         ConfigError: the name or the number of bits is not valid in a config.
     """
     config = context.config.replace(
-        model_name_or_path=name, adapter_name_or_path=None, create_new_adapter=None, quantization_bit=bits
+        model_name_or_path=name,
+        adapter_name_or_path=None,
+        create_new_adapter=None,
+        quantization_bit=bits,
+        lora_init=None,
     )
     source = resolve_model(name, config)
     check_tokens(context, load_tokenizer(source, config), f"The model {name} of {what}")

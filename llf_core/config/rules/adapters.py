@@ -65,6 +65,18 @@ ADAPTERS = (
         (Fix("Do not pack", {"packing": False}),),
     ),
     Rule(
+        ("adapter_name_or_path", "create_new_adapter", "finetuning_type"),
+        lambda c: (
+            method_of(c).prompts(c)
+            and len(c.model.adapter_name_or_path or ()) > (0 if c.method.create_new_adapter else 1)
+        ),
+        lambda c: (
+            "Adapters that are merged before training are in the result only where it can be merged too, which the "
+            f"vectors of `finetuning_type: {c.method.finetuning_type}` cannot be. Expected one adapter to continue."
+        ),
+        (Fix("Use LoRA", {"finetuning_type": "lora"}),),
+    ),
+    Rule(
         ("shift_attn", "finetuning_type"),
         lambda c: bool(c.get("shift_attn")) and method_of(c).prompts(c),
         lambda c: (

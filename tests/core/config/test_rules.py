@@ -44,6 +44,12 @@ CASES = [
         "trains keys and values",
     ),
     ("packing", "error", {"finetuning_type": "prompt", "packing": True}, "between those of a packed row"),
+    (
+        "adapter_name_or_path",
+        "error",
+        {"finetuning_type": "prompt", "adapter_name_or_path": "a", "create_new_adapter": True},
+        "are in the result only where it can be merged too",
+    ),
     ("shift_attn", "error", {"finetuning_type": "prompt", "shift_attn": True}, "would count among its groups"),
     ("stage", "error", {"finetuning_type": "prompt", "stage": "dpo"}, "which stage dpo does not have"),
     (

@@ -1,6 +1,7 @@
 """Each adapter of PEFT through whole attempts of a tiny real Llama: trained, stopped and resumed, reloaded, merged."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -125,3 +126,25 @@ def test_a_run_continues_an_adapter_of_its_own_kind_only(method, trained, make_r
     third = make_run(finetuning_type=other, max_steps=1, adapter_name_or_path=str(first.output))
     assert session.run_attempt(third, 1) == 2, read_status(third).reason
     assert f"Set finetuning_type: {method}" in read_status(third).reason
+
+
+@pytest.mark.parametrize(
+    ("keys", "merged"),
+    [
+        ({"finetuning_type": "prompt", "prompt_tokens": 4}, False),
+        ({"finetuning_type": "peft", "peft_type": "LILY", "peft_options": {"r": 4}}, False),
+        ({"finetuning_type": "oft", "oft_block_size": 16}, True),
+    ],
+)
+def test_a_base_under_llf_home_gets_the_adapter_merged_where_that_is_possible(
+    keys, merged, trained, tiny_model_dir, llf_home
+):
+    base = llf_home / "models" / "mine"
+    shutil.copytree(tiny_model_dir, base)
+    folder, code = trained(**keys, model_name_or_path=str(base), max_steps=1, learning_rate=RATE.get("prompt"))
+    assert code == 0, read_status(folder).reason
+    assert (folder.output / "model.safetensors").is_file() is merged
+    assert (folder.output / "adapter_model.safetensors").is_file() is not merged
+    if not merged:
+        settings = json.loads((folder.output / "adapter_config.json").read_text())
+        assert settings["base_model_name_or_path"] == str(base)
