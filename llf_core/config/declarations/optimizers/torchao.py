@@ -14,8 +14,8 @@ RULES = (
     Rule(
         ("optim", "use_cpu"),
         lambda config: config.optimizer.optim in NAMES and config.training.use_cpu and not has_compiler(),
-        "torchao compiles its optimizers, which needs a C++ compiler on a CPU, and this machine has none. Expected g++ or "
-        "clang++.",
+        "torchao compiles its optimizers, which needs a C++ compiler on a CPU, and this machine has none. Expected g++ "
+        "or clang++.",
         (Fix("Use 8-bit AdamW of bitsandbytes", {"optim": "adamw_8bit"}),),
         severity="warning",
     ),
