@@ -53,7 +53,7 @@ def open_cold(run_id: str, home: Path) -> dict[str, float]:
         "a = time.perf_counter()\nimport llf_widgets as llf\nllf.Monitor\nb = time.perf_counter()\n"
         f"cpu = time.process_time()\nview = llf.Monitor({run_id!r})\nc = time.perf_counter()\n"
         "cpu = time.process_time() - cpu\n"
-        "points = view._front.charts['points']\n"
+        "points = view._view.charts['points']\n"
         "print(json.dumps({'import_s': b - a, 'open_s': c - b, 'open_cpu_s': cpu, 'points': points}))",
         home,
     )
@@ -81,10 +81,10 @@ def live_share(home: Path, before: int) -> dict[str, float]:
         return in_a_process(
             "import json, time\nimport llf_widgets as llf\n"
             f"view = llf.Monitor({run_id!r})\ntime.sleep(3)\n"
-            "cpu, wall, steps = time.process_time(), time.perf_counter(), view._front.head['step']\n"
+            "cpu, wall, steps = time.process_time(), time.perf_counter(), view._view.head['step']\n"
             f"time.sleep({SECONDS})\n"
             "share = (time.process_time() - cpu) / (time.perf_counter() - wall)\n"
-            "print(json.dumps({'share': share, 'steps': view._front.head['step'] - steps}))",
+            "print(json.dumps({'share': share, 'steps': view._view.head['step'] - steps}))",
             home,
         )
     finally:
