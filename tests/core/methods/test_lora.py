@@ -166,6 +166,7 @@ def trained(model):
     [
         ({"lora_init": "pissa", "quantization_bit": 4}, "lora_init"),
         ({"lora_init": "loftq"}, "lora_init"),
+        ({"lora_init": "orthogonal", "quantization_bit": 4}, "lora_init"),
         ({"lora_init": "olora", "stage": "dpo"}, "lora_init"),
         ({"lora_init": "eva", "stage": "grpo", "reward_functions": "correct"}, "lora_init"),
         ({"lora_init": "pissa", "use_dora": True}, "lora_init"),

@@ -40,7 +40,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 UNMERGED = {"prompt", "prefix"}
 CONVERTED = {"lora, pissa", "lora, exact pissa", "lora, olora", "lora, corda"}
 """Initialisations whose result is converted, so that it equals the trained model within rounding."""
-IN_FOUR_BITS = METHODS.keys() - CONVERTED - {"peft"}
+IN_FOUR_BITS = METHODS.keys() - CONVERTED - {"peft", "lora, orthogonal"}
 PAIRS = [
     pytest.param(method, precision, marks=[] if precision == "fp32" else pytest.mark.long)
     for method in METHODS

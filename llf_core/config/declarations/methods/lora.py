@@ -179,6 +179,13 @@ RULES = (
     ),
     Rule(
         ("lora_init", "quantization_bit"),
+        lambda c: _init(c) == "orthogonal" and bool(c.model.quantization_bit),
+        "PEFT makes `lora_init: orthogonal` in the dtype of the weights, which quantized weights do not have. Expected "
+        "an unquantized model, or another initialization.",
+        PLAIN,
+    ),
+    Rule(
+        ("lora_init", "quantization_bit"),
         lambda c: _init(c) == "loftq" and c.model.quantization_bit != 4,  # noqa: PLR2004 - bits
         "`lora_init: loftq` makes up for what 4-bit weights lack. Expected `quantization_bit: 4`.",
         (Fix("Quantize to 4 bits", {"quantization_bit": 4}), *PLAIN),
