@@ -88,7 +88,7 @@ def test_the_first_loss_is_the_plain_formula(trained, teacher, tiny_model_dir):
 def test_kd_without_a_teacher_is_refused(make_run):
     from llf_core.config import ConfigError
 
-    with pytest.raises(ConfigError, match="learns from another model, and none is named"):
+    with pytest.raises(ConfigError, match="needs a teacher model, and none is set"):
         make_run(stage="kd")
 
 

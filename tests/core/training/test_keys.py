@@ -59,7 +59,7 @@ OF_TRACKERS = {"run_name", "project", "trackio_space_id", "trackio_bucket_id", "
 OF_MANY_MACHINES = {"log_on_each_node"}
 WHEN_MADE = {"tf32", "torch_compile"}
 """Settings of PyTorch: the trainer's arguments set them as they are made."""
-BY_SELECTION = {one.selector for one in all_declared().values()}
+BY_SELECTION = {key for one in all_declared().values() for key in (one.selector, getattr(one, "switch", "")) if key}
 """What selects a plug-in is read where plug-ins are chosen."""
 
 
@@ -156,7 +156,7 @@ def test_what_is_declared_is_read_and_all_else_is_told(stage, reads):
         if is_declared(stage, spec):
             if spec.key not in seen and spec.key not in elsewhere and not told(stage, spec):
                 silent.append(spec.key)
-        elif not told(stage, spec):
+        elif spec.key not in BY_SELECTION and not told(stage, spec):
             silent.append(spec.key)
     assert silent == []
 
