@@ -22,6 +22,8 @@ class NEFTuneOptions(Section):
 NEFTUNE = ModifierDeclaration(
     name="neftune",
     label="NEFTune (noise on the embeddings)",
+    summary="Noise while training. Often better answers of small chat data sets.",
+    paper="arXiv 2310.05914",
     implementation="llf_core.modifiers.neftune:NEFTune",
     options=NEFTuneOptions,
     switch="neftune_noise_alpha",

@@ -20,6 +20,7 @@ class UpcastNormsOptions(Section):
 UPCAST_NORMS = ModifierDeclaration(
     name="upcast_norms",
     label="normalization layers in float32",
+    summary="Norms in float32 inside a model in half precision. For trainings that diverge in it.",
     implementation="llf_core.modifiers.upcast_norms:UpcastNorms",
     options=UpcastNormsOptions,
     switch="upcast_layernorm",
