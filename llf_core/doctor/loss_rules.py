@@ -166,7 +166,7 @@ def diverged(metrics: RunMetrics) -> Finding | None:
 
 
 def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
-    """Find a loss that has hardly decreased by half of the run, with a learning rate far below the usual range.
+    """Find a loss that has hardly decreased by the middle of the run, with a learning rate far below the usual range.
 
     Both are needed: a model that already knows the data has a flat loss at any learning rate.
     """

@@ -64,6 +64,9 @@ class RunMetrics:
 
         Args:
             prefix: `eval_` for that of the evaluations.
+
+        Raises:
+            PluginError: two installed packages declare the same stage.
         """
         return self.line(prefix + ("loss" if self.stage is None else self.stage.likelihood_metric(self.config)))
 

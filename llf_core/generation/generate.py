@@ -59,8 +59,9 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         One completion for each prompt, in order, without special tokens and surrounding whitespace.
 
     Raises:
-        ValueError: a sampling parameter is out of range.
-        jinja2.TemplateError: the chat template refuses the messages.
+        ValueError: a sampling parameter is out of range, or the tokenizer has no padding token.
+        jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
+        Exception: any other error of the template's code, such as a `TypeError`.
         RuntimeError: out of memory, or logits to sample from are NaN.
 
     Source:
@@ -197,7 +198,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
     Padding on the left leaves all prompts ending at one position, where the completions begin.
 
     Args:
-        tokenizer: with or without a chat template.
+        tokenizer: with or without a chat template; with a padding token, as `load_tokenizer` sets it.
         prompts: user messages.
         system: system message of all prompts; None leaves it to the template.
 
@@ -205,7 +206,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
         A `BatchEncoding` with `input_ids` and `attention_mask`, `[prompts, longest]`, int64 each.
 
     Raises:
-        jinja2.TemplateError: the chat template refuses the messages.
+        ValueError: the tokenizer has no padding token.
+        jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
+        Exception: any other error of the template's code, such as a `TypeError`.
     """
     if not tokenizer.chat_template:
         return tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
@@ -38,15 +39,18 @@ COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention
 
 
 def check_sizes(folder: Path) -> None:
-    """Refuse a model whose config does not match the size of its weights.
+    """Refuse a model whose config does not match the size of its weights, or whose files or values cannot be right.
 
-    transformers allocates memory by the config, so a wrong digit in it would exhaust the machine's memory.
+    transformers allocates memory by the config, so a wrong digit in it would exhaust the machine's memory. The files
+    are checked on the way (`check_text_files`, `read_config`, `stored_tensors`), and so are single values.
 
     Args:
         folder: contains `config.json` and the weights.
 
     Raises:
-        ModelError: names the file, the value, and what the weights allow.
+        ModelError: a size exceeds what the weights allow; a value of the config is invalid; weights are integers
+            without a quantization_config; the config names a hub kernel; or a file is damaged, too large or not
+            regular.
         OSError: a file cannot be read.
     """
     check_text_files(folder)
@@ -83,7 +87,8 @@ def _odd_value(config: dict[str, Any]) -> str:
         return f"num_labels is {_shown(labels)}. Expected at most {MAX_LABELS:,}"
     for key, value in config.items():
         if key.endswith(("dropout", "pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
-            return f"{key[:100]} is {value:g}. Expected a number from 0 to 1"
+            shown = f"{value:g}" if isinstance(value, float) else _shown(value)
+            return f"{key[:100]} is {shown}. Expected a number from 0 to 1"
     if not isinstance(config.get("model_type", ""), str):
         return f"model_type is {str(config['model_type'])[:100]}. Expected a string"
     if not isinstance(config.get("quantization_config"), dict | None):
@@ -127,7 +132,10 @@ def _too_large(config: dict[str, Any], numbers: int, tensors: int) -> str:
 
 
 def _shown(value: int) -> str:
-    return f"{value:,}" if abs(value) < 10**15 else f"{value:.3g}"
+    """A number in a message; one beyond the range of a float by the number of its digits."""
+    if abs(value) < 10**300:
+        return f"{value:,}" if abs(value) < 10**15 else f"{value:.3g}"
+    return f"a number of {int(value.bit_length() * math.log10(2)) + 1} digits"
 
 
 def damaged_json(folder: Path) -> str:

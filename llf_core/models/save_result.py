@@ -63,11 +63,13 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         Checksums of the saved tensors, by their names in a loaded model.
 
     Raises:
-        ModelError: the saved weights differ from the trained ones, for example because of a failing disk; or the base
-            of a quantized model cannot be loaded again to merge the adapter.
+        ModelError: the saved weights differ from the trained ones, for example because of a failing disk; the base of
+            a quantized model cannot be loaded again to merge the adapter; or transformers has no sequence classifier
+            for the architecture of a reward model.
         UntrustedCodeError: that base has Python code, and the user has not allowed it.
-        OSError: a file cannot be written, for example on a full disk.
-        MemoryError: out of memory while the base of a quantized model is loaded again.
+        OSError, SafetensorError: a file cannot be written, for example on a full disk; the second is for weights.
+        MemoryError: out of memory while the base of a quantized model is loaded again; on a GPU torch's RuntimeError,
+            also while an adapter is merged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)

@@ -27,7 +27,9 @@ class LLaMAPro(Modifier):
     """Inserts blocks, if the config says so; `freeze` selects them by `expanded_blocks`."""
 
     def before_method(self, model: PreTrainedModel) -> None:
-        """Insert the blocks.
+        """Insert blocks if `llama_pro_insert` is true, as many as `freeze_trainable_layers`; else the model has them.
+
+        This precedes the method, since `freeze` selects the inserted blocks by their place.
 
         Raises:
             ModelError: see `insert_blocks`.

@@ -34,7 +34,7 @@ class Muon(Optimizer):
     """Muon for hidden matrices, AdamW for embeddings, heads, norms and biases."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer.
+        """Build the optimizer: Muon for the matrices that `is_hidden` selects, AdamW for all other parameters.
 
         Args:
             model: the model under training.

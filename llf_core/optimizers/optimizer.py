@@ -92,6 +92,7 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
     Raises:
         OptimizerError: it cannot train this model, or not in several processes, or a package is missing.
+        PluginError: two installed packages declare the same optimizer, or its implementation cannot be imported.
     """
     declaration = optimizer_of(config)
     check_packages(config)

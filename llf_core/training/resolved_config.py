@@ -10,7 +10,7 @@ import yaml
 from llf_core.redaction import redact_nested
 from llf_core.runs import update_env
 from llf_core.runs.files import replace_file
-from llf_core.untrusted import read_text
+from llf_core.untrusted import NotPlainError, read_text
 from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
@@ -87,12 +87,16 @@ def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
         folder: the run.
 
     Raises:
-        UnreadableError, NotPlainError: the file cannot be read or is not plain YAML.
+        OSError: the file cannot be read, is not regular or is too large (all as `UnreadableError`), or too many files
+            are open.
+        NotPlainError: it is not plain YAML, or no mapping.
     """
     try:
-        kept: dict[str, Any] = yaml_value(read_text(folder.resolved))
+        kept = yaml_value(read_text(folder.resolved))
     except FileNotFoundError:
         return None
+    if not isinstance(kept, dict):
+        raise NotPlainError(f"{folder.resolved.name} is no mapping")
     return kept
 
 
@@ -105,9 +109,9 @@ def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str)
         fingerprint: fingerprint of the examples.
 
     Raises:
-        UnreadableError, NotPlainError: `resolved.yaml` cannot be read or is not plain YAML.
-        KeyError: `resolved.yaml` names no data.
-        OSError: the disk is full.
+        OSError: `resolved.yaml` cannot be read, or the disk is full.
+        NotPlainError: it is not plain YAML, or no mapping.
+        KeyError, TypeError: it names no data.
     """
     kept = read_resolved(folder)
     if kept is not None and kept["data"]["fingerprint"] != fingerprint:
@@ -132,8 +136,9 @@ def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
         `plan`, with the previous precision.
 
     Raises:
-        UnreadableError, NotPlainError: `resolved.yaml` cannot be read or is not plain YAML.
-        KeyError: `resolved.yaml` names no device or precision.
+        OSError: `resolved.yaml` cannot be read.
+        NotPlainError: it is not plain YAML, or no mapping.
+        KeyError: it names no device or precision.
     """
     kept = read_resolved(folder)
     if kept is None:

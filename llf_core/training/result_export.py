@@ -59,7 +59,10 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
 
 
 def export_result(config: RunConfig, folder: RunFolder) -> str:
-    """Copy `output/` to `output_dir`, replacing an earlier result: at any time, one of them is complete in its place.
+    """Copy `output/` to `output_dir`, replacing an earlier result; a result is there as a whole or not at all.
+
+    The copy is made beside the folder and renamed. Between the two renames neither result is in its place: a process
+    that is killed then leaves the earlier one as `<name>.previous`, and the new one under a hidden name.
 
     Args:
         config: the run's config, with an `output_dir`.
@@ -69,7 +72,9 @@ def export_result(config: RunConfig, folder: RunFolder) -> str:
         A sentence about what was done.
 
     Raises:
-        ExportError: the folder contains other files by now, or is not writable. Nothing in it was changed.
+        ExportError: the folder contains other files by now, the disk is full, or a file cannot be read or written. The
+            folder is as before; only if the disk fails during or after the renames, or another run took its place, the
+            earlier result is kept as `<name>.previous`.
     """
     target = expanded(str(config.training.output_dir))
     why = refusal(target, config, folder.home, thorough=True)

@@ -34,15 +34,17 @@ class SampleAnswers:
                 answers[step] = text
 
     def view(self, older: int = 0) -> list[dict[str, object]]:
-        """Data for the front end: the newest answers to each prompt, in order of first appearance.
+        """Data for the front end: the newest answers to each of up to `MAX_PROMPTS` prompts, in order of appearance.
 
         A long run has thousands of answers, so older ones are sent only when a user requests those of one prompt.
 
         Args:
-            older: index of the prompt, from 1, whose older answers are requested; 0 for none.
+            older: index of the prompt, from 1, whose older answers are requested, at most `MAX_STEPS` evenly spaced; 0
+                for none.
 
         Returns:
-            `{"prompt", "base", "steps", "texts", "older"}` each; `older` is the number of omitted earlier steps.
+            `{"prompt", "base", "steps", "texts", "older"}` each; `older` is the number of earlier steps that can be
+            requested, 0 for the prompt whose older answers were.
         """
         return [
             _row(prompt, self._base.get(prompt), answers, all_steps=number == older)

@@ -28,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 def inner_optimizer(optimizer: Any) -> Any:
-    """The optimizer inside accelerate's wrapper; itself where it is not wrapped."""
+    """The optimizer inside accelerate's wrapper; itself where it is not wrapped, and None for None.
+
+    The wrapper lacks attributes such as `gradient_norm` and `layerwise`, and has `eval` even where the optimizer has
+    none.
+    """
     return getattr(optimizer, "optimizer", optimizer)
 
 

@@ -34,7 +34,7 @@ def aot(pairs: Pairs, terms: Terms) -> Tensor:
         ValueError: there are no reference log-probabilities.
 
     Source:
-        AOT, paired, arXiv 2406.05882, as TRL's `aot` (formerly `aot_pair`).
+        AOT, paired, arXiv 2406.05882, as TRL's `aot`.
     """
     return _by_rank(pairs.policy_margin, pairs.reference_margin, terms)
 
@@ -56,7 +56,7 @@ def aot_unpaired(pairs: Pairs, terms: Terms) -> Tensor:
         ValueError: there are no reference log-probabilities.
 
     Source:
-        AOT, unpaired, arXiv 2406.05882, as TRL's `aot_unpaired`.
+        AOT, unpaired, arXiv 2406.05882, as TRL's `aot_unpaired` (formerly `aot_pair`).
     """
     return _by_rank(pairs.chosen_ratio, pairs.rejected_ratio, terms)
 

@@ -12,6 +12,7 @@ from llf_core.data.render import choose_template
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, ModelSource, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.architecture import load_architecture
+from llf_core.models.header_check import check_sizes
 from llf_core.training.failures import explain_failure
 from tests.core.models import damage
 from tests.core.models.gguf_file import write_gguf
@@ -109,6 +110,11 @@ def test_every_damaged_folder_is_refused_with_a_sentence(load, part):
         ("model", "config.json num_hidden_layers=1000000000", "num_hidden_layers is 1,000,000,000, and they are"),
         ("model", "config.json intermediate_size=1000000000000000000", "intermediate_size is 1e+18, and they contain"),
         ("model", "config.json max_position_embeddings=1000000000000000000", "max_position_embeddings is 1e+18"),
+        (
+            "model",
+            f"config.json num_hidden_layers=1{'0' * 400}",
+            "num_hidden_layers is a number of 401 digits, and they",
+        ),
         ("model", "model.safetensors with another shape", "model.safetensors is damaged: the size of model.embed_tok"),
         ("model", "model.safetensors cut to 50%", "model.safetensors is truncated: it has"),
         ("model", "tokenizer.json cut to 50%", "tokenizer.json is not valid JSON"),
@@ -176,3 +182,13 @@ def test_a_size_that_is_no_integer_is_left_to_transformers(load):
     failure, folder = load("model", "config.json hidden_size=64")
     check(failure, folder)
     assert "config.json is not a valid llama config" in failure.reason
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "attention_dropout"])
+def test_a_number_beyond_the_range_of_a_float_is_told_by_its_digits(whole, tmp_path, key):
+    folder = tmp_path / "huge"
+    shutil.copytree(whole / "model", folder)
+    config = json.loads((folder / "config.json").read_text()) | {key: 10**400}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=f"{key} is a number of 401 digits"):
+        check_sizes(folder)
