@@ -39,7 +39,11 @@ How the weights are updated. Those below are selected by `optim`, some by a key 
 
 
 def method_page() -> str:
-    """The page as Markdown, so that a test can compare it with the file."""
+    """The page as Markdown, so that a test can compare it with the file.
+
+    Raises:
+        PluginError: two installed packages declare the same name.
+    """
     methods = declared(MethodDeclaration).values()
     rows = [
         (f"`finetuning_type: {one.name}`", _line(one), "frozen" if one.frozen_base else "trained",
@@ -84,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: the arguments; those of the process by default.
 
     Raises:
+        PluginError: two installed packages declare the same name.
         OSError: the file cannot be written.
     """
     arguments = sys.argv[1:] if argv is None else argv

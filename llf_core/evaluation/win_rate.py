@@ -123,12 +123,14 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         FileNotFoundError: the run has no result yet.
         ModelError: the result generates no text, the base no longer exists, or the reward model does not exist, is no
             reward model or gives a score that is not finite.
-        DataError: the run has no evaluation data, and `prompts` is None.
+        DataError: `prompts` is None and the run has no evaluation data to read; the chat template is missing or exceeds
+            its limits; or the tokenizer fails on a text.
+        KeyError: `prompts` is None, and a record of the evaluation data is no longer in its data set.
         ValueError: `prompts` is empty.
         ConfigError: the run's config is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         BadExample: the chat template refuses a prompt.
-        RuntimeError: out of memory.
+        RuntimeError: out of memory, or two installed plug-ins declare the same key or name (`PluginError`).
         OSError, MemoryError: a file of a model cannot be read, or memory does not suffice for it.
     """
     from llf_core.models.reward_model import find_reward_model, load_reward_model

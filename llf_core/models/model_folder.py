@@ -131,8 +131,9 @@ def check_text_files(folder: Path) -> None:
         folder: folder of the model or adapter.
 
     Raises:
-        ModelError: names the file, what it is, and what was expected.
-        OSError: a file cannot be opened, for example without permission.
+        ModelError: a file is not regular, is too large, is a broken link, or may not be read; names the file and what
+            was expected.
+        OSError: the folder does not exist or cannot be listed, or too many files are open.
     """
     for path in sorted(folder.iterdir()):
         if path.name.endswith(TEXT_SUFFIXES) and not path.is_dir():
@@ -146,11 +147,13 @@ def _opened(path: Path) -> int:
     """Open a text file of a model's folder. Links are followed, since a hub's cache consists of links.
 
     Raises:
-        ModelError: it is not a regular file, or too large.
+        ModelError: it is not a regular file, too large, or a link to itself.
     """
     most = MAX_SETTINGS_BYTES if path.name in SETTINGS_FILES else MAX_LIST_BYTES
     try:
         descriptor = open_file(path.resolve())
+    except RuntimeError as error:  # what pathlib raises for a link to itself, up to Python 3.12
+        raise ModelError(f"{path} is a link that leads back to itself. {REDOWNLOAD}") from error
     except UnreadableError as error:
         raise ModelError(f"{path} cannot be read: {error} {REDOWNLOAD}") from error
     size = os.fstat(descriptor).st_size
@@ -167,9 +170,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
         path: the file; a link is followed, since a hub's cache consists of links.
 
     Raises:
-        ModelError: the file contains anything else, is not a regular file, or is too large.
+        ModelError: the file contains anything else, is not a regular file, is too large, or may not be read.
         FileNotFoundError: there is no such file.
-        OSError: it cannot be read, for example without permission.
+        OSError: the disk fails, or too many files are open.
     """
     try:
         with os.fdopen(_opened(path), "rb") as file:

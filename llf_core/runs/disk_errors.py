@@ -98,7 +98,7 @@ def start_message(place: Path, error: BaseException) -> str:
 
     Args:
         place: the folder of runs, or its intended path.
-        error: the error.
+        error: one for which `is_disk_error` is true; any other would be explained as a full disk.
     """
     place = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
     if (number := _number(error)) == errno.EFBIG:

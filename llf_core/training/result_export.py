@@ -42,12 +42,16 @@ class ExportError(UserError):
 def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
     """Check before training that `output_dir` can receive the result, rather than after hours of training.
 
+    Its parent folders are created and stay, since only that shows whether they can be created.
+
     Args:
         config: the run's config.
         folder: the run.
 
     Raises:
-        ConfigError: it contains files that are not an LLF result, is in use, or is not writable.
+        ConfigError: it contains files that are not an unchanged LLF result; is or contains something never replaced
+            (what the config reads, the home or working directory, folders of LLF); is a link or no folder; or cannot be
+            created or written. See `refusal`.
     """
     output_dir = config.training.output_dir
     if not output_dir:

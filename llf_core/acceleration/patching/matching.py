@@ -94,7 +94,8 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
 
     Args:
         module: any module.
-        called: keyword arguments that its model passes to it, including `position_embeddings`.
+        called: keyword arguments that its model passes to it, including `position_embeddings`: cosines and sines,
+            `[1, seq, rotary_dim]` each, with `seq` above 2.
 
     Returns:
         The forward; None if no variant gives the module's own result.

@@ -187,3 +187,12 @@ def test_a_number_beyond_the_range_of_a_float_is_told_by_its_digits(whole, tmp_p
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=f"{key} is a number of 401 digits"):
         check_sizes(folder)
+
+
+def test_a_link_to_itself_is_told(whole, tmp_path):
+    folder = tmp_path / "loop"
+    shutil.copytree(whole / "model", folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("tokenizer.json")
+    with pytest.raises(ModelError, match=r"tokenizer\.json (is a link that leads back to itself|cannot be read)"):
+        check_sizes(folder)
