@@ -145,17 +145,17 @@ def test_a_smoothed_loss_is_labelled_so_and_the_same_in_every_view(folder):
         tracker.smooth(window)
         mean = smooth(columns.steps("loss"), columns.values("loss"), window)[-1]
         assert mean == pytest.approx(columns.values("loss")[-window:].mean())
-        text = f"{number(mean)} smoothed x_axis {window} steps"
+        text = f"{number(mean)} smoothed over {window} steps"
         assert text in {one.label: one for one in tracker.snapshot.numbers}["Training loss"].note
         assert text in {what: note for what, _, note in tracker.summary()}["Training loss"]
-        assert any(f"smoothed x_axis {window} steps" in one for one in texts(tracker))
+        assert any(f"smoothed over {window} steps" in one for one in texts(tracker))
         view = Compare([folder])
         view._view.smoothing = window
-        assert table(view)[f"Training loss, smoothed x_axis {window} steps"] == number(mean)
+        assert table(view)[f"Training loss, smoothed over {window} steps"] == number(mean)
         notes = view._view.figure["layout"]["annotations"]
         (training,) = view._view.figure["layout"]["meta"]["charts"][-1:]
         assert next(one["text"] for one in notes if one["xref"] == training["x"]).endswith(number(mean))
-        assert any(f"<b>Training loss</b>, smoothed x_axis {window} steps" == one["text"] for one in notes)
+        assert any(f"<b>Training loss</b>, smoothed over {window} steps" == one["text"] for one in notes)
         view.close()
     assert "smoothed" in numbers["Training loss"].note
 

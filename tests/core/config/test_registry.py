@@ -111,7 +111,7 @@ def test_an_installed_package_adds_a_method(tmp_path):
         "plugins": sorted([*declared(MethodDeclaration), "lamp"]),
         "field": ["lamp_shine", "method", "Shine", 3, 1],
         "schema": "lamp",
-        "choices": sorted([*declared(MethodDeclaration), "lamp"]),
+        "choices": ["lora", *sorted({*declared(MethodDeclaration), "lamp"} - {"lora"})],
         "selected": "lamp",
         "value": 12,
         "yaml": "model_name_or_path: smollm2-135m-instruct\ndataset: x\nfinetuning_type: lamp\nlamp_shine: 12\n"
