@@ -74,7 +74,7 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
                 vars(module)["layer_idx"] = place
     _lengthen(model, depth, copied)
     difference = 0.0 if before is None else (_logits(model) - before).abs().max().item()
-    if not difference <= 0.0:
+    if difference != 0.0:
         raise ModelError(
             f"{type(model).__name__} cannot be expanded by LLaMA Pro: with inserted blocks its logits differ by "
             f"{difference:.2g}, and expected was no difference. Use another method, such as lora or freeze."

@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.modifiers.llama_pro import expanded_blocks
+from llf_core.methods.decoder_blocks import block_list
 from llf_core.models import ModelError
 from llf_core.modifiers.llama_pro import insert_blocks
 from llf_core.runs import RunReader
@@ -40,7 +41,7 @@ def test_the_model_computes_what_it_did(name):
         cached = model.generate(ids[:, :9], max_new_tokens=6, do_sample=False)
         plain = model.generate(ids[:, :9], max_new_tokens=6, do_sample=False, use_cache=False)
     assert cached.tolist() == plain.tolist()
-    assert len([key for key in model.state_dict() if "o_proj.weight" in key or "c_proj.weight" in key]) != 2
+    assert len(block_list(model)) == 4
     assert model.config.num_hidden_layers == 4
 
 

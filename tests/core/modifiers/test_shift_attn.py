@@ -89,7 +89,7 @@ def test_a_run_with_groups_trains_and_one_group_is_plain_attention(trained):
     assert abs(third[0] - first[0]) > 1e-4
 
 
-def test_a_model_that_needs_padding_is_refused(make_run, tmp_path, tiny_model_dir):
+def test_a_model_that_needs_padding_is_refused():
     from llf_core.models.errors import ModelError
     from llf_core.modifiers.modifier import check_flattened
 
