@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.config.declarations.optimizers.apollo import ApolloOptions
-from llf_core.config.declarations.optimizers.low_rank import projected
-from llf_core.optimizers.galore import find_projections, projected_side, split_groups
 from llf_core.optimizers.moments import adam_direction, adam_ratio, bias_correction, decay_weights
-from llf_core.optimizers.optimizer import Optimizer, ParameterGroup, names_of
+from llf_core.optimizers.optimizer import Optimizer, ParameterGroup
 from llf_core.optimizers.per_parameter import PerParameterOptimizer
+from llf_core.optimizers.projections import find_projections, projected_groups, projected_side
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,9 +38,7 @@ class Apollo(Optimizer):
             model: the model under training.
             groups: its trained parameters.
         """
-        options, names = self.config.options(ApolloOptions), names_of(model)
-        trained = {names[one]: tuple(one.shape) for group in groups for one in group["params"]}
-        chosen = projected(trained, options.apollo_target, options.apollo_rank)
+        options = self.config.options(ApolloOptions)
         settings = {
             "rank": options.apollo_rank,
             "interval": options.apollo_update_interval,
@@ -52,7 +49,7 @@ class Apollo(Optimizer):
             "scale_front": options.apollo_scale_front,
         }
         return ApolloOptimizer(
-            split_groups(groups, {one for one, name in names.items() if name in chosen}, settings),
+            projected_groups(model, groups, options.apollo_target, settings),
             self.adam,
             seed=self.config.training.seed,
             layerwise=self.layerwise,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from llf_core.config.declarations.optimizers.galore import GaLoreOptions
-from llf_core.config.declarations.optimizers.low_rank import projected
 from llf_core.optimizers.moments import adafactor_direction, adam_8bit_direction, adam_direction, decay_weights
-from llf_core.optimizers.optimizer import Optimizer, OptimizerError, ParameterGroup, names_of
+from llf_core.optimizers.optimizer import Optimizer, ParameterGroup
 from llf_core.optimizers.per_parameter import PerParameterOptimizer
+from llf_core.optimizers.projections import find_projections, projected_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from torch import Tensor, nn
 
     from llf_core.optimizers.per_parameter import Group, State
@@ -40,9 +39,7 @@ class GaLore(Optimizer):
             model: the model under training.
             groups: its trained parameters.
         """
-        options, names = self.config.options(GaLoreOptions), names_of(model)
-        trained = {names[one]: tuple(one.shape) for group in groups for one in group["params"]}
-        chosen = projected(trained, options.galore_target, options.galore_rank)
+        options = self.config.options(GaLoreOptions)
         settings = {
             "rank": options.galore_rank,
             "interval": options.galore_update_interval,
@@ -50,7 +47,7 @@ class GaLore(Optimizer):
             "side": options.galore_proj_type,
         }
         return ProjectedOptimizer(
-            split_groups(groups, {one for one, name in names.items() if name in chosen}, settings),
+            projected_groups(model, groups, options.galore_target, settings),
             self.adam,
             direction=DIRECTIONS[self.base],
             layerwise=self.layerwise,
@@ -105,65 +102,3 @@ class ProjectedOptimizer(PerParameterOptimizer):
             large = large if right is None else large @ right
             parameter.add_(large, alpha=-group["lr"] * group["scale"])
         decay_weights(parameter, group)
-
-
-def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor]:
-    """Find the singular vectors that a gradient is projected on (section 3 of the paper).
-
-    Args:
-        gradient: `[..., rows, columns]`.
-        rank: how many.
-        side: `galore_proj_type`.
-
-    Returns:
-        `left` `[..., rows, r]`, `right` `[..., r, columns]`, or both.
-
-    Raises:
-        OptimizerError: the gradient is not finite.
-    """
-    side = projected_side(gradient, side)
-    try:
-        u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
-        raise OptimizerError(
-            "A gradient has values that are not finite, so GaLore finds no projection for it.",
-            "Lower the learning rate, or look for the example with an extreme loss.",
-        ) from error
-    found = {"left": u[..., :rank], "right": v[..., :rank, :]}
-    return {
-        name: matrix.to(gradient.dtype).clone(memory_format=torch.contiguous_format)  # no view of the whole
-        for name, matrix in found.items()
-        if side in {name, "full"}
-    }
-
-
-def projected_side(gradient: Tensor, side: str) -> str:
-    """The side of a matrix that is projected: `left`, `right` or `full`.
-
-    Args:
-        gradient: `[..., rows, columns]`.
-        side: `galore_proj_type`.
-    """
-    rows, columns = gradient.shape[-2:]
-    if side in {"std", "reverse_std"}:
-        return "right" if (rows >= columns) == (side == "std") else "left"
-    return side
-
-
-def split_groups(
-    groups: list[ParameterGroup], chosen: set[nn.Parameter], settings: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Split each group into the parameters that are chosen, with further settings, and the others.
-
-    Args:
-        groups: parameter groups.
-        chosen: some of their parameters.
-        settings: further values of the groups of these.
-    """
-    split: list[dict[str, Any]] = []
-    for group in groups:
-        for own, more in ((False, {}), (True, settings)):
-            members = [one for one in group["params"] if (one in chosen) == own]
-            if members:
-                split.append({**group, "params": members, **more})
-    return split

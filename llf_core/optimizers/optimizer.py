@@ -122,3 +122,22 @@ def check_packages(config: RunConfig) -> None:
 def names_of(model: nn.Module) -> Mapping[nn.Parameter, str]:
     """Name of each parameter of a model."""
     return {parameter: name for name, parameter in model.named_parameters()}
+
+
+def split_groups(
+    groups: list[ParameterGroup], chosen: set[nn.Parameter], settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Split each group into the parameters that are chosen, with further settings, and the others.
+
+    Args:
+        groups: parameter groups.
+        chosen: some of their parameters.
+        settings: further values of the groups of these.
+    """
+    split: list[dict[str, Any]] = []
+    for group in groups:
+        for own, more in ((False, {}), (True, settings)):
+            members = [one for one in group["params"] if (one in chosen) == own]
+            if members:
+                split.append({**group, "params": members, **more})
+    return split

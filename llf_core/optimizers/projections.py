@@ -1,0 +1,73 @@
+"""Projections of gradients to a low rank, for GaLore and APOLLO: which weights, and onto what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.config.declarations.optimizers.low_rank import projected
+from llf_core.optimizers.optimizer import OptimizerError, ParameterGroup, names_of, split_groups
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def projected_groups(
+    model: nn.Module, groups: list[ParameterGroup], targets: tuple[str, ...], settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Split each group into the weights whose gradients are projected, with further settings, and the others.
+
+    Args:
+        model: the model under training.
+        groups: its trained parameters.
+        targets: parts of the names of projected weights, or `all`, see `low_rank.is_target`.
+        settings: further values of the groups of projected weights; `rank` is that of the projections.
+    """
+    names = names_of(model)
+    trained = {names[one]: tuple(one.shape) for group in groups for one in group["params"]}
+    chosen = projected(trained, targets, settings["rank"])
+    return split_groups(groups, {one for one, name in names.items() if name in chosen}, settings)
+
+
+def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor]:
+    """Find the singular vectors that a gradient is projected on (section 3 of the paper).
+
+    Args:
+        gradient: `[..., rows, columns]`.
+        rank: how many.
+        side: `galore_proj_type`.
+
+    Returns:
+        `left` `[..., rows, r]`, `right` `[..., r, columns]`, or both.
+
+    Raises:
+        OptimizerError: the gradient is not finite.
+    """
+    side = projected_side(gradient, side)
+    try:
+        u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
+        raise OptimizerError(
+            "A gradient has values that are not finite, so GaLore finds no projection for it.",
+            "Lower the learning rate, or look for the example with an extreme loss.",
+        ) from error
+    found = {"left": u[..., :rank], "right": v[..., :rank, :]}
+    return {
+        name: matrix.to(gradient.dtype).clone(memory_format=torch.contiguous_format)  # no view of the whole
+        for name, matrix in found.items()
+        if side in {name, "full"}
+    }
+
+
+def projected_side(gradient: Tensor, side: str) -> str:
+    """The side of a matrix that is projected: `left`, `right` or `full`.
+
+    Args:
+        gradient: `[..., rows, columns]`.
+        side: `galore_proj_type`.
+    """
+    rows, columns = gradient.shape[-2:]
+    if side in {"std", "reverse_std"}:
+        return "right" if (rows >= columns) == (side == "std") else "left"
+    return side
