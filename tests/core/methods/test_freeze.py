@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from llf_core.config import RunConfig
+from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.methods.freeze import trained_layers
+from llf_core.config.name_checks import check
 from llf_core.methods.decoder_blocks import block_modules, block_of
 from llf_core.models import ModelError, count_parameters
 
@@ -83,3 +84,21 @@ def test_a_parameter_name_is_split_at_its_block(name, expected):
 
 def test_numbers_of_experts_are_no_module_names():
     assert block_modules(["model.layers.3.mlp.experts.7.up_proj.weight"]) == {"mlp", "experts", "up_proj"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "nearest"),
+    [
+        ({"freeze_trainable_layers": 3}, 2),
+        ({"freeze_trainable_layers": -3}, 2),
+        ({"freeze_trainable_layers": 0}, 1),
+        ({"freeze_trainable_layers": 5, "use_llama_pro": True}, 2),
+    ],
+)
+def test_layers_that_are_not_there_are_told_before_the_start(tiny_model_dir, tmp_path, keys, nearest):
+    keys = {"model_name_or_path": str(tiny_model_dir), "dataset": "llf_demo", "finetuning_type": "freeze"} | keys
+    report = check(validate(keys), runs=[], home=tmp_path, starting=True)
+    (problem,) = (one for one in report.problems if one.severity == "error")
+    assert problem.key == "freeze_trainable_layers"
+    assert "layers" in problem.message
+    assert dict(problem.fixes[0].changes) == {"freeze_trainable_layers": nearest}

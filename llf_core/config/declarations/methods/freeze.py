@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.declaration import MethodDeclaration
 from llf_core.config.declarations.modifiers.llama_pro import expanded_blocks
 from llf_core.config.option import Names, Section, option
+from llf_core.config.problem import Fix, Problem
 from llf_core.config.weight_shapes import LAYER, count
 
 if TYPE_CHECKING:
@@ -64,6 +65,41 @@ def trained_layers(config: ConfigValues, depth: int) -> range:
     return range(depth - number, depth) if number > 0 else range(-number)
 
 
+def layers_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Index of the layer of each weight that belongs to one, by the name of the weight.
+
+    Args:
+        shapes: shape of each weight of the model, by its name.
+    """
+    return {name: int(found.group(1)) for name in shapes if (found := LAYER.search(name))}
+
+
+def check_layers(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+    """Check before the start that the model has the layers that are to be trained.
+
+    Args:
+        config: see `trained_layers`.
+        shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        The problem, with the nearest number that is possible as its fix; None if there are such layers, or if the names
+        of the weights show none.
+    """
+    depth = max(layers_of(shapes).values(), default=-1) + 1
+    if not depth:
+        return None
+    key = "freeze_trainable_layers"
+    number = config.options(FreezeOptions).freeze_trainable_layers
+    try:
+        trained_layers(config, depth)
+    except ValueError as error:
+        possible = [n for n in range(1, depth + 1) if not config.get("use_llama_pro") or depth % n == 0]
+        nearest = min(possible, key=lambda n: abs(n - abs(number)))
+        fix = Fix(f"Set to {nearest}", {key: nearest})
+        return Problem("violation", key, number, str(error), (fix,), keys=(key, "model_name_or_path"))
+    return None
+
+
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the parameters of the trained layers, for the forecast of gradients and optimizer states.
 
@@ -76,7 +112,7 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     Returns:
         Number of trained parameters.
     """
-    layers = {name: int(found.group(1)) for name in shapes if (found := LAYER.search(name))}
+    layers = layers_of(shapes)
     depth = max(layers.values(), default=-1) + 1
     try:
         chosen = trained_layers(config, depth)
@@ -92,5 +128,6 @@ FREEZE = MethodDeclaration(
     implementation="llf_core.methods.freeze:Freeze",
     options=FreezeOptions,
     selects_blocks=True,
+    check_shapes=check_layers,
     trained_parameters=trained_parameters,
 )
