@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import pytest
 
+if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 FILES = (
@@ -77,3 +78,11 @@ def put(folder: RunFolder, name: str, kind: str) -> None:
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     ODD[kind](path)
+
+
+def full_device() -> Path:
+    """The device on which each write fails for lack of room; a test is skipped where the machine has none."""
+    device = Path("/dev/full")
+    if not device.is_char_device():
+        pytest.skip("/dev/full is no device on this machine")
+    return device

@@ -37,7 +37,7 @@ def test_the_texts_of_examples_wait_for_the_readers_leave(
     notice = view.get_by_role("group", name="Code to review")
     expect(notice).to_contain_text("evil.py", timeout=60_000)
     expect(notice).to_contain_text(HTML)
-    expect(view.get_by_role("row", name="#1 ")).to_contain_text("3.000")
+    expect(view.get_by_role("row", name="#1 ")).to_contain_text("3.000", timeout=30_000)
     assert notice.locator("img").count() == 0
     assert page.evaluate("window.llfHacked") is None
     for name in ("Light", "Dark"):

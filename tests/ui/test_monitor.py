@@ -151,8 +151,8 @@ STROKE = (
     "name => { const plot = document.querySelector('.llf-Monitor .js-plotly-plot');"
     " const at = plot.data.findIndex(one => one.name === name);"
     " const trace = plot._fullData[at]; const found = [...plot.querySelectorAll('.scatterlayer .trace')]"
-    ".find(one => one.__data__?.[0]?.trace?.uid === trace.uid);"
-    " return getComputedStyle(found.querySelector('.js-line')).stroke; }"
+    ".find(one => one.__data__?.[0]?.trace?.uid === trace?.uid);"
+    " const line = found?.querySelector('.js-line'); return line ? getComputedStyle(line).stroke : null; }"
 )
 
 
@@ -197,7 +197,8 @@ def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path)
         assert overlapping(labels) == []
     light = page.evaluate(STROKE, "rewards/margins, smoothed")
     lab_theme(page, "JupyterLab Dark")
-    page.wait_for_function(f"light => ({STROKE})('rewards/margins, smoothed') !== light", arg=light, timeout=10_000)
+    other = f"light => {{ const now = ({STROKE})('rewards/margins, smoothed'); return now !== null && now !== light; }}"
+    page.wait_for_function(other, arg=light, timeout=60_000)
     expect(page.locator(".llf-Monitor .llf-Events")).to_contain_text("accuracy")
 
 

@@ -13,7 +13,7 @@ from llf_core import cli, runs
 from llf_core.cli.terminal import out
 from llf_core.data import dump_examples
 from llf_core.user_error import BAD_CONFIG
-from tests.odd_files import put
+from tests.odd_files import full_device, put
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link out", "folder", "huge"])
@@ -70,7 +70,7 @@ def test_texts_that_no_terminal_writes_hide_no_run():
 
 @pytest.mark.parametrize("arguments", [["version"], ["runs", "list"], ["runs", "list", "--json"], ["env"], ["--help"]])
 def test_an_output_without_room_ends_in_a_sentence(monkeypatch, capsys, arguments):
-    with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123 - a device
+    with full_device().open("w", buffering=1) as full:
         monkeypatch.setattr(sys, "stdout", full)
         monkeypatch.setattr(sys, "argv", ["llf", *arguments])
         with pytest.raises(SystemExit) as end:

@@ -18,6 +18,7 @@ from llf_core.runs.disk_errors import is_disk_error
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 from tests.faults.test_bad_input import check_sentence
+from tests.odd_files import full_device
 
 
 def after_step(monkeypatch, step, act):
@@ -197,5 +198,5 @@ def test_what_libraries_say_of_a_full_disk(error, full):
 
 def test_a_line_that_finds_no_room_in_the_log_ends_no_process():
     code = "from llf_core.runs.log_stream import tolerate_a_full_log as t; t(); print('x' * 10**6); raise SystemExit(3)"
-    with Path("/dev/full").open("wb") as full:
+    with full_device().open("wb") as full:
         assert subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full, check=False).returncode == 3
