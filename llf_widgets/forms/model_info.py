@@ -1,4 +1,4 @@
-"""RunSnapshot about a model without loading it: parameters, size, license, and trained share."""
+"""Facts about a model without loading it: parameters, size, license, and trained share."""
 
 from __future__ import annotations
 
