@@ -40,7 +40,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 BROWSER := $(firstword $(foreach name,$(BROWSERS),$(shell command -v $(name) 2>/dev/null)))
 
 PANEL := llf_widgets/labextension/package.json
-PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/* labextension/schema/*) \
+PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/* labextension/schema/*) labextension/widgets/shared/llf.css \
   labextension/package.json labextension/tsconfig.json labextension/version.mjs llf_core/__init__.py
 VIEWS := llf_widgets/static/monitor.js
 VIEW_SOURCES := $(wildcard labextension/widgets/*/*.js labextension/widgets/*/*.css) labextension/src/numbers.ts labextension/package.json

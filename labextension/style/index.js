@@ -1,2 +1,2 @@
-import './base.css';
+import '../widgets/shared/llf.css';
 import './panel.css';
