@@ -84,7 +84,7 @@ class Cgroup:
         """Folders of the process's group and its parents, nearest first."""
         try:
             lines = self.own.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:  # no Linux
+        except OSError:  # no Linux, or a container that hides its groups
             return []
         found: list[Path] = []
         for line in lines:

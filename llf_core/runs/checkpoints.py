@@ -82,7 +82,10 @@ class Checkpoints:
         files = facts.get("files")
         if not isinstance(files, dict) or facts.get("format") != 1 or facts.get("step") != step or not files:
             return False
-        there = _files(path)
+        try:
+            there = _files(path)
+        except OSError:  # of a disk that fails; what cannot be examined cannot be resumed from either
+            return False
         return all(there.get(name) == size for name, size in files.items())
 
     def check(self) -> None:

@@ -49,9 +49,8 @@ def is_disk_error(error: BaseException | None) -> bool:
 
 def is_unwritable(folder: RunFolder) -> bool:
     """Whether a run's disk is full or read-only. Used when a process exited without a message."""
-    try:
-        facts = os.statvfs(folder.path)
-    except OSError:
+    facts = _facts(folder.path)
+    if facts is None:
         return False
     full = facts.f_bavail * facts.f_frsize < FULL_BELOW_BYTES
     return full or _is_read_only(facts) or _has_no_inodes(facts)
@@ -75,9 +74,6 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
 
     Returns:
         What happened, and what to do, as sentences for the user.
-
-    Raises:
-        OSError: the run's folder no longer exists.
     """
     safe = recoverable_message(folder)
     limit = _file_limit(folder, error)
@@ -100,11 +96,12 @@ def start_message(place: Path, error: BaseException) -> str:
         place: the folder of runs, or its intended path.
         error: one for which `is_disk_error` is true; any other would be explained as a full disk.
     """
-    place = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
+    place = _nearest(place)
     if (number := _number(error)) == errno.EFBIG:
         limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
         return f"Runs cannot start in {place}: the file size limit is {limit} (`ulimit -f`). Raise it first."
-    free = 0 if number == errno.EDQUOT else shutil.disk_usage(place).free
+    facts = _facts(place)
+    free = 0 if number == errno.EDQUOT or facts is None else facts.f_bavail * facts.f_frsize
     what, remedy = _describe(place, number, LOG_BYTES if free < LOG_BYTES else free + LOG_BYTES, "A run")
     return f"Runs cannot start. {what} {remedy}, then start it again." if remedy else f"Runs cannot start. {what}"
 
@@ -117,9 +114,6 @@ def command_message(error: OSError, place: Path) -> str:
     Args:
         error: the error, see `is_disk_error`.
         place: a folder on the disk, used if the error names no file.
-
-    Raises:
-        OSError: `place` does not exist.
     """
     what, remedy = _describe(_error_folder(error) or place, _number(error), 0, "")
     return f"{what} {remedy}, then try again." if remedy else f"{what} Try again."
@@ -129,13 +123,16 @@ def _describe(place: Path, number: int | None, needed: int, who: str, purpose: s
     """Describe the problem of a disk, and what to do about it; both empty if the disk accepts writes again.
 
     Args:
-        place: a folder on the disk.
+        place: a folder on the disk; the nearest parent that exists stands in for one that does not.
         number: the error number; None if unknown.
         needed: required bytes.
         who: subject that needs them, for the message.
         purpose: what they are needed for.
     """
-    mount, facts = _mount(place), os.statvfs(place)
+    place = _nearest(place)
+    mount, facts = _mount(place), _facts(place)
+    if facts is None:
+        return f"The disk at {mount} does not answer.", "Check the disk, or the connection to the network drive"
     if number == errno.EROFS or (number is None and _is_read_only(facts)):
         what = f"The disk at {mount} is read-only: files cannot be written."
         return what, "Make it writable (the system remounts a failing disk read-only: see `dmesg`)"
@@ -204,6 +201,14 @@ def _probe(place: Path) -> int | None:
     return None
 
 
+def _facts(place: Path) -> os.statvfs_result | None:
+    """Size and flags of a folder's file system; None where it cannot be asked."""
+    try:
+        return os.statvfs(place)
+    except OSError:
+        return None
+
+
 def _is_read_only(facts: os.statvfs_result) -> bool:
     return bool(facts.f_flag & os.ST_RDONLY)
 
@@ -229,10 +234,10 @@ def _place(folder: RunFolder, error: BaseException | None) -> Path:
     places = [place for place in (folder.path, Path(tempfile.gettempdir()), cache) if place.is_dir()]
     number = _number(error)
     if number is not None and number not in FULL:
-        return next((place for place in places if _is_read_only(os.statvfs(place))), folder.path)
+        return next((place for place in places if (facts := _facts(place)) and _is_read_only(facts)), folder.path)
     if is_unwritable(folder):
         return folder.path
-    return min(places, key=lambda place: shutil.disk_usage(place).free)
+    return min(places, key=lambda place: facts.f_bavail * facts.f_frsize if (facts := _facts(place)) else 0)
 
 
 def _error_folder(error: BaseException | None) -> Path | None:
@@ -245,6 +250,11 @@ def _error_folder(error: BaseException | None) -> Path | None:
     return None
 
 
+def _nearest(place: Path) -> Path:
+    """A folder, or the nearest of its parents that exists."""
+    return next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
+
+
 def _mount(place: Path) -> Path:
     """Mount point of a folder's file system."""
     place = place.resolve()
@@ -253,9 +263,9 @@ def _mount(place: Path) -> Path:
 
 def _bytes_needed(folder: RunFolder) -> int:
     """Estimated bytes until the run's next checkpoint is complete."""
-    latest = Checkpoints(folder).latest()
-    if latest is not None:
-        return LOG_BYTES + sum(file.stat().st_size for file in latest.rglob("*") if file.is_file())
+    with suppress(OSError):  # a disk that fails; the estimate from the parameters then has to do
+        if (latest := Checkpoints(folder).latest()) is not None:
+            return LOG_BYTES + sum(file.stat().st_size for file in latest.rglob("*") if file.is_file())
     return LOG_BYTES + BYTES_PER_PARAMETER * _trained(folder)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from llf_core.redaction import redact_nested
 from llf_core.runs.fault_points import reach
 from llf_core.runs.jsonl import spell_non_finite
-from llf_core.untrusted import open_file
+from llf_core.untrusted import create_file, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +44,7 @@ def replace_file(
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
     try:
         new.unlink(missing_ok=True)  # left by a killed process, or a planted link
-        with os.fdopen(open_file(new, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        with os.fdopen(create_file(new, os.O_WRONLY | os.O_EXCL), "wb") as file:
             file.write(data)
             if sync:
                 file.flush()
@@ -68,7 +68,7 @@ def open_to_append(path: Path) -> BinaryIO:
     Raises:
         OSError: it is not a regular file, or cannot be opened or created.
     """
-    return os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+    return os.fdopen(create_file(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 
 def sync_file(path: Path) -> None:
@@ -134,7 +134,7 @@ def open_lock(path: Path) -> int:
         OSError: the file cannot be opened, or is not a regular file.
     """
     try:
-        return open_file(path, flags=os.O_RDWR | os.O_CREAT)
+        return create_file(path, os.O_RDWR)
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise

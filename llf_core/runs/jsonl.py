@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction import redact_nested
 from llf_core.runs.fault_points import reach
-from llf_core.untrusted import NotPlainError, json_value, open_file
+from llf_core.untrusted import NotPlainError, create_file, json_value, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +115,7 @@ class Appender:
         """
         line = encode(record)
         if self._descriptor is None:
-            self._descriptor = open_file(self._path, flags=os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            self._descriptor = create_file(self._path, os.O_RDWR | os.O_APPEND)
         size = os.fstat(self._descriptor).st_size
         if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line

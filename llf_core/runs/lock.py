@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.runs.files import open_lock
 from llf_core.runs.folder import home
-from llf_core.untrusted import open_file
+from llf_core.untrusted import create_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def lock_path(root: Path, name: str) -> Path:
     path = folder / name
     if not path.exists():
         with suppress(OSError):  # another process created it first; other errors appear on opening
-            descriptor = open_file(path, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            descriptor = create_file(path, os.O_WRONLY | os.O_EXCL)
             os.fchmod(descriptor, root.stat().st_mode & 0o666)
             os.close(descriptor)
     return path

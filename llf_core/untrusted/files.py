@@ -54,8 +54,8 @@ class UnreadableError(UserError, OSError):
         self.message, self.what_to_do, self.name = str(self.strerror), "", name
 
 
-def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int | None = None) -> int:
-    """Open a regular file and return its descriptor. Never blocks, and follows no link below `root`.
+def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int = 0) -> int:
+    """Open an existing regular file and return its descriptor. Never blocks, and follows no link below `root`.
 
     A run folder may come from somebody else: a link in it could lead to any file of the reader, and opening a pipe
     would wait forever.
@@ -65,7 +65,7 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
         root: folder that must contain the file. Links cannot be read in every path component below it. Default: the
             file's own folder.
         flags: flags for `os.open`.
-        mode: permissions of a newly created file. Default: those of a run's files.
+        mode: permissions of a file that the flags create; see `create_file`.
 
     Returns:
         The file descriptor. The caller closes it.
@@ -73,11 +73,9 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
     Raises:
         FileNotFoundError: the file does not exist.
         UnreadableError: it is not a regular file, or the system denies access.
-        OSError: the disk is full, too many files are open, or `LLF_HOME_MODE` is not a mode.
+        OSError: the disk is full, or too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """
-    if mode is None:
-        mode = file_mode() if flags & os.O_CREAT else 0  # a bad setting must not keep anybody from reading
     with _open_parent(path, root) as (folder, name):
         try:
             descriptor = os.open(path.name if folder is not None else path, flags | OPEN_FLAGS, mode, dir_fd=folder)
@@ -92,6 +90,27 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
         os.close(descriptor)
         raise UnreadableError(errno.EINVAL, name, f"is {_kind(kind)}. Expected a regular file: remove it.")
     return descriptor
+
+
+def create_file(path: Path, flags: int) -> int:
+    """Open a regular file, and create it with the permissions of a run's files if it is missing.
+
+    Args:
+        path: the file.
+        flags: flags for `os.open` beside `os.O_CREAT`.
+
+    Returns:
+        The file descriptor. The caller closes it.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: it is not a regular file, it exists and the flags contain `os.O_EXCL`, or the system denies
+            access.
+        OSError: the disk is full, or too many files are open.
+        ValueError: the path holds a NUL character.
+    """
+    return open_file(path, flags=flags | os.O_CREAT, mode=file_mode())
 
 
 def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> bytes:

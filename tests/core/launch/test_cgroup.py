@@ -74,8 +74,9 @@ def test_a_period_of_zero_is_no_limit(system):
     assert system("0::/\n", {"cpu.max": "100 0\n"}).cpu_quota() is None
 
 
-def test_no_linux(tmp_path):
-    cgroup = Cgroup(tmp_path, tmp_path / "none")
+@pytest.mark.parametrize("own", ["none", "."])
+def test_groups_that_cannot_be_read(tmp_path, own):
+    cgroup = Cgroup(tmp_path, tmp_path / own)
     assert (cgroup.cpu_quota(), cgroup.memory_limit(), cgroup.oom_kills()) == (None, None, 0)
 
 

@@ -1,6 +1,7 @@
 """A checkpoint counts when it is whole, and never before or after."""
 
 import json
+import os
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_a_torn_one_never_counts(checkpoints, write, harm):
     assert not checkpoints.complete(5)
     assert checkpoints.list() == [3]
     assert checkpoints.latest() == checkpoints.path(3)
+
+
+def test_one_with_a_file_that_cannot_be_examined_does_not_count(checkpoints, write):
+    path = write(5)
+    inner = os.open(path, os.O_RDONLY)
+    for _ in range((4090 - len(str(path))) // 201):  # the longest path that can be listed
+        os.mkdir("d" * 200, dir_fd=inner)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=inner)
+    os.close(os.open("f" * 250, os.O_WRONLY | os.O_CREAT, dir_fd=inner))
+    assert not checkpoints.complete(5)
+    assert checkpoints.list() == []
 
 
 def test_one_moved_to_another_step_does_not_count(checkpoints, write):

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from llf_core.launch.detach import start_supervisor
-from llf_core.runs import RunReader, RunWriter, create_run, final_status, list_runs, read_status, status
+from llf_core.runs import RunFolder, RunReader, RunWriter, create_run, final_status, list_runs, read_status, status
 from llf_core.runs.disk_errors import failure_message, is_disk_error
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -48,6 +48,12 @@ def lost(folder):
 )
 def test_what_is_said_of_a_disk(error, told):
     assert is_disk_error(error) is told
+
+
+def test_a_run_whose_folder_is_gone_with_its_disk(tmp_path):
+    what, remedy = failure_message(RunFolder(tmp_path / "gone" / "run"), OSError(errno.EIO, "Input/output error"))
+    assert what.startswith("The disk at / failed: Input/output error. There is no checkpoint yet")
+    assert remedy.startswith("Check the disk")
 
 
 def test_a_disk_that_becomes_read_only(disk):

@@ -8,9 +8,9 @@ import pytest
 
 from llf_core.untrusted import (
     UnreadableError,
+    create_file,
     is_folder,
     list_folder,
-    open_file,
     read_bytes,
     read_end,
     read_object,
@@ -105,7 +105,7 @@ def test_nothing_is_written_through_a_link(tmp_path):
     (tmp_path / "mine").write_text("precious")
     (tmp_path / "events.jsonl").symlink_to("mine")
     with pytest.raises(UnreadableError, match="is a link"):
-        open_file(tmp_path / "events.jsonl", flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        create_file(tmp_path / "events.jsonl", os.O_WRONLY | os.O_APPEND)
     assert (tmp_path / "mine").read_text() == "precious"
 
 
