@@ -100,8 +100,7 @@ def start_message(place: Path, error: BaseException) -> str:
     if (number := _number(error)) == errno.EFBIG:
         limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
         return f"Runs cannot start in {place}: the file size limit is {limit} (`ulimit -f`). Raise it first."
-    facts = _facts(place)
-    free = 0 if number == errno.EDQUOT or facts is None else facts.f_bavail * facts.f_frsize
+    free = 0 if number == errno.EDQUOT else _free(place)
     what, remedy = _describe(place, number, LOG_BYTES if free < LOG_BYTES else free + LOG_BYTES, "A run")
     return f"Runs cannot start. {what} {remedy}, then start it again." if remedy else f"Runs cannot start. {what}"
 
@@ -209,6 +208,12 @@ def _facts(place: Path) -> os.statvfs_result | None:
         return None
 
 
+def _free(place: Path) -> int:
+    """Free bytes of a folder's file system; 0 where it cannot be asked."""
+    facts = _facts(place)
+    return 0 if facts is None else facts.f_bavail * facts.f_frsize
+
+
 def _is_read_only(facts: os.statvfs_result) -> bool:
     return bool(facts.f_flag & os.ST_RDONLY)
 
@@ -237,7 +242,7 @@ def _place(folder: RunFolder, error: BaseException | None) -> Path:
         return next((place for place in places if (facts := _facts(place)) and _is_read_only(facts)), folder.path)
     if is_unwritable(folder):
         return folder.path
-    return min(places, key=lambda place: facts.f_bavail * facts.f_frsize if (facts := _facts(place)) else 0)
+    return min(places, key=_free)
 
 
 def _error_folder(error: BaseException | None) -> Path | None:
