@@ -1,4 +1,4 @@
-"""`llf parameters`: shows which parameters of a model a config trains."""
+"""`llf parameters`: shows which parameters of a model a config trains, and which servers load the result."""
 
 from typing import TYPE_CHECKING
 
@@ -11,31 +11,43 @@ if TYPE_CHECKING:
 
 
 def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Show which modules and layers a config trains, and how many parameters. No weights are loaded.
+    """Show which modules and layers a config trains, how many parameters, and which servers load the result.
+
+    No weights are loaded.
 
     Raises:
         Exit: the config has errors.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a weight file of the model cannot be read.
         ModelError: the model's architecture is not known, or the method does not fit it.
     """
+    from llf_core.config.adapter_servers import server_lines, servers_of_config
+    from llf_core.runs import home
+    from llf_core.runs.parameter_grid import share_sentence
+
     checked = load_config(config, overrides)
     with err.status("Reading the model's architecture…"):
         from llf_core.training.parameter_map import map_of_config
 
         found = map_of_config(checked)
+    known = servers_of_config(checked, home())
+    servers = None if known is None else known.json()
     if as_json:
-        print_json(found.json())
+        print_json(found.json() | {"servers": servers})
         return
     from rich.table import Table
 
     table = Table("module", "layers", "parameters", "trained", box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
+    several = len({row.stack for row in found.rows if row.stack}) > 1
     for row in found.rows:
-        table.add_row(row.module, _layers(row), f"{row.parameters:,}", f"{row.trained:,}" if row.trained else "")
+        module = f"{row.stack}: {row.module}" if several and row.stack else row.module
+        table.add_row(module, _layers(row), f"{row.parameters:,}", f"{row.trained:,}" if row.trained else "")
     out.print(table)
-    share = found.trained / max(1, found.parameters)
-    out.print(f"{found.trained:,} of {found.parameters:,} parameters are trained ({share:.2%}).")
+    out.print(share_sentence(found.trained, found.parameters))
+    for line in server_lines(servers):
+        out.print(line, markup=False, highlight=False)
 
 
 def _layers(row: "ModuleRow") -> str:

@@ -529,13 +529,15 @@ class Run:
         A broken run has a summary too: its state is `broken`, and `reason` says why.
 
         Raises:
-            UnreadableError: the metrics file cannot be read.
+            UnreadableError: the metrics or the events cannot be read.
         """
         from llf_core.runs.jsonl import spell_non_finite
         from llf_core.runs.listing import read_row
         from llf_core.runs.metric_catalog import key_values
+        from llf_core.runs.trained import last_model_event, trained_json
 
         row = read_row(self.folder).json()
+        trained = trained_json(self.folder, last_model_event(self.events()))
         columns = self._reader.metrics()
         latest = {name: columns.last(name) for name in columns.names}
         found: dict[str, Any] = spell_non_finite(
@@ -545,6 +547,8 @@ class Run:
                 "folder": str(self.folder.path),
                 "checkpoints": Checkpoints(self.folder).list(),
                 "output": str(self.output) if is_folder(self.output) else None,
+                "trained": trained["grid"],
+                "servers": trained["servers"],
                 "metrics": latest,
                 "bytes": folder_bytes(self.folder.path),
             }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from llf_core.config.declarations.methods.lora import CHANGES_BASE, READS_DATA, LoRAOptions
+from llf_core.config.declarations.methods.lora import CHANGES_BASE, READS_DATA, LoRAOptions, stored_alpha
 from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models.adapter_loading import continues_adapter
 from llf_core.models.errors import ModelError
@@ -146,7 +146,7 @@ class LoRA(PeftTuner):
     @staticmethod
     def _doubled(settings: Any) -> float:
         """The alpha that keeps the scale of an adapter at twice its rank."""
-        return float(settings.lora_alpha * (2**0.5 if settings.use_rslora else 2))
+        return stored_alpha(settings.lora_alpha * (2**0.5 if settings.use_rslora else 2))
 
     @staticmethod
     def _layers_of(wrapped: Any) -> Iterator[tuple[str, Any]]:

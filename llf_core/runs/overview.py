@@ -6,6 +6,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from llf_core.config.adapter_servers import server_lines
 from llf_core.config.number_format import exact
 from llf_core.runs import formatting
 from llf_core.runs.metric_catalog import lowercase_label
@@ -69,6 +70,7 @@ def overview(  # noqa: PLR0913 - what it shows
     tell("Model", facts["model"])
     tell("Data", facts["dataset"])
     tell("Method", ", ".join(str(one) for one in (facts["stage"], facts["method"]) if one))
+    tell("Trained", (facts.get("trained") or {}).get("share"))
     tell(
         "Changed",
         ", ".join(f"{key} {_value(value)}" for key, value in changed.items() if key not in CHANGED_ASIDE),
@@ -76,6 +78,8 @@ def overview(  # noqa: PLR0913 - what it shows
     tell("Numbers", _numbers(facts))
     tell("Checkpoints", _checkpoints(facts))
     tell("Result", facts["output"])
+    for at, line in enumerate(server_lines(facts.get("servers"))):
+        tell("" if at else "Servers", line)
     tell("Folder", f"{facts['folder']} ({' '.join(formatting.size(facts['bytes']))})")
     tell("Tags", ", ".join(facts["tags"]))
     tell("Note", facts["note"])

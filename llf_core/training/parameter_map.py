@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.methods.decoder_blocks import block_of
+from llf_core.methods.decoder_blocks import BLOCK
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.architecture import is_multimodal, load_architecture
@@ -33,6 +33,7 @@ class ModuleRow:
 
     Attributes:
         module: path inside a layer, such as `self_attn.q_proj`; of a module outside the layers its whole path.
+        stack: path of the list that holds the layers, such as `model.layers`; empty outside the layers.
         states: for each state the layers in it; a module outside the layers has the layer -1.
         parameters: number of parameters, those of adapters included.
         trained: number of trained parameters.
@@ -40,6 +41,7 @@ class ModuleRow:
     """
 
     module: str
+    stack: str
     states: dict[State, list[int]]
     parameters: int
     trained: int
@@ -71,6 +73,7 @@ class ParameterMap:
             "rows": [
                 {
                     "module": row.module,
+                    "stack": row.stack,
                     "states": {state: layer_ranges(layers) for state, layers in row.states.items()},
                     "parameters": row.parameters,
                     "trained": row.trained,
@@ -148,17 +151,18 @@ def parameter_map(model: nn.Module, *, quantized: bool = False) -> ParameterMap:
     """
     modules = _modules(model, quantized=quantized)
     adapts = any(one.adapted for one in modules.values())
-    rows: dict[str, _Row] = {}
+    rows: dict[tuple[str, str], _Row] = {}
     for path, one in modules.items():
-        inside = block_of(path)
-        layer, name = (-1, path) if inside is None else inside
-        row = rows.setdefault(name, _Row())
+        inside = BLOCK.match(path)
+        layer, name = (-1, path) if inside is None else (int(inside["index"]), inside["rest"])
+        row = rows.setdefault(("" if inside is None else inside["stack"].rstrip("."), name), _Row())
         row.states[one.state(adapts=adapts, inside=inside is not None)].append(layer)
         row.parameters += one.parameters
         row.trained += one.trained
         row.quantized |= one.quantized
     found = tuple(
-        ModuleRow(name, dict(row.states), row.parameters, row.trained, row.quantized) for name, row in rows.items()
+        ModuleRow(name, stack, dict(row.states), row.parameters, row.trained, row.quantized)
+        for (stack, name), row in rows.items()
     )
     return ParameterMap(found, sum(row.parameters for row in found), sum(row.trained for row in found))
 
@@ -212,7 +216,8 @@ def map_of_config(config: RunConfig) -> ParameterMap:
     """
     model = _on_meta(config)
     change_before_method(model, config)
-    return parameter_map(apply_method(model, config), quantized=config.model.quantization_bit is not None)
+    plain = config.replace(lora_init=None)  # initialisations from weights or data need both, and train the same
+    return parameter_map(apply_method(model, plain), quantized=config.model.quantization_bit is not None)
 
 
 def _on_meta(config: RunConfig) -> PreTrainedModel:

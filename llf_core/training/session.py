@@ -236,6 +236,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         trainable=trainable,
         dtype=plan.dtype,
         device=plan.device,
+        model_type=model.config.get_text_config().model_type,
         map=parameter_map(model).json()["rows"],
     )
     logger.info(f"{trainable:,} of {parameters:,} parameters are trainable.")

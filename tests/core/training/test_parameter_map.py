@@ -5,9 +5,11 @@ import json
 import pytest
 
 from llf_core.config import RunConfig
+from llf_core.config.adapter_servers import servers_of_config
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, count_parameters, load_model, plan_device, resolve_model
 from llf_core.runs import RunReader
+from llf_core.runs.trained import trained_json
 from llf_core.training.parameter_map import layer_ranges, map_of_config, parameter_map
 from tests.core.acceleration.architectures import tiny
 
@@ -19,6 +21,8 @@ METHODS = [
     {"finetuning_type": "oft", "oft_block_size": 8},
     {"lora_target": "q_proj,v_proj"},
     {"additional_target": "norm"},
+    {"use_dora": True, "lora_alpha": 8},
+    {"lora_alpha": 8, "use_rslora": True, "lora_init": "pissa"},
 ]
 
 
@@ -34,13 +38,16 @@ def by_module(found):
 
 
 @pytest.mark.parametrize("keys", METHODS)
-def test_the_map_before_a_start_is_that_of_the_run(config, keys, trained):
+def test_the_map_before_a_start_is_that_of_the_run(config, keys, trained, tmp_path):
     before = map_of_config(config(**keys))
     folder, code = trained(**keys, lora_rank=4, max_steps=1)
     assert code == 0
     (event,) = (event for event in RunReader(folder).events() if event["type"] == "model")
     assert event["map"] == json.loads(json.dumps(before.json()["rows"]))
     assert (event["parameters"], event["trainable"]) == (before.parameters, before.trained)
+    shown = trained_json(folder, event)
+    assert shown["grid"]["share"].startswith(f"{before.trained:,} of {before.parameters:,} parameters")
+    assert shown["servers"] == servers_of_config(config(**keys), tmp_path).json()
 
 
 def test_an_adapter_by_hand(config):

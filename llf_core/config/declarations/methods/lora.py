@@ -141,6 +141,11 @@ def _init(config: ConfigValues) -> str:
     return "" if config.method.finetuning_type != "lora" or continues else str(config.get("lora_init"))
 
 
+def stored_alpha(alpha: float) -> float:
+    """An alpha as `adapter_config.json` gets it: an integer if it is one, since Ollama refuses to read `16.0`."""
+    return int(alpha) if float(alpha).is_integer() else alpha
+
+
 def tuner(config: ConfigValues) -> Tuner:
     """The adapter of PEFT that a config's LoRA options ask for; `PeftTuner` puts it on the model."""
     options = config.options(LoRAOptions)
@@ -148,7 +153,7 @@ def tuner(config: ConfigValues) -> Tuner:
         "LORA",
         {
             "r": options.lora_rank,
-            "lora_alpha": options.lora_alpha or 2 * options.lora_rank,
+            "lora_alpha": stored_alpha(options.lora_alpha or 2 * options.lora_rank),
             "lora_dropout": options.lora_dropout,
             "use_rslora": options.use_rslora,
             "use_dora": options.use_dora,

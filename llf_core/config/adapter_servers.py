@@ -1,0 +1,338 @@
+"""Which inference servers load the result of a config: the rules of `adapter_servers.toml`."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import tomllib
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from llf_core.config.declarations.methods.lora import CHANGES_BASE
+from llf_core.config.model import EMBEDDED
+from llf_core.config.name_checks.known_names import family_of
+from llf_core.config.name_checks.model_folder import folder_of, settings_of
+from llf_core.config.name_checks.models import is_path
+from llf_core.config.number_format import exact
+from llf_core.config.paths import expanded
+from llf_core.config.registry import method_of, stage_of
+from llf_core.untrusted import read_object_or_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llf_core.config.declaration import Tuner
+    from llf_core.config.run_config import RunConfig
+
+Verdict = Literal["yes", "setting", "no"]
+"""Whether a server loads an adapter; `setting`: with what its sentence says."""
+LABELS: Mapping[Verdict, str] = MappingProxyType({"yes": "yes", "setting": "with a setting", "no": "no"})
+WHOLE = "The result is a whole model, which every server loads that knows its architecture."
+WHOLE_REWARD = "The result is a reward model: a sequence classifier, which does not generate text."
+LARGEST_RANK, LONGEST_TYPE = 1 << 20, 40
+"""Limits of what an adapter's config may say: the file may come from anybody."""
+NOT_ON_EXPERTS = ("lora_dropout", "use_dora")
+"""Options that PEFT cannot apply to an adapter of experts, which then get none."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What servers ask of an adapter.
+
+    Attributes:
+        kind: PEFT's type, such as `LORA`.
+        rank: r of its matrices; 0 if it has none.
+        dora: whether it has the magnitudes of DoRA.
+        rslora: whether it is scaled by alpha / √r instead of alpha / r.
+        whole_alpha: whether its alpha is saved as an integer.
+        whole_modules: whether modules that were trained in full are saved with it.
+        experts: whether it has matrices for experts that are stored as one parameter.
+        reward_head: whether it has the head of a reward model.
+        quantized: whether it was trained on a quantized base.
+        base: `model_type` of the base; None if it is unknown.
+    """
+
+    kind: str
+    rank: int = 0
+    dora: bool = False
+    rslora: bool = False
+    whole_alpha: bool = True
+    whole_modules: bool = False
+    experts: bool = False
+    reward_head: bool = False
+    quantized: bool = False
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class ServerVerdict:
+    """Whether a server loads an adapter.
+
+    Attributes:
+        server: its name.
+        verdict: see `Verdict`.
+        reason: one sentence: how to load it, or why it does not load.
+        source: where the rule is from: a file of the server, or a page.
+    """
+
+    server: str
+    verdict: Verdict
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Which servers load a result.
+
+    Attributes:
+        verdicts: of an adapter, one for each server; empty for a whole model.
+        whole: a sentence about a whole model; empty for an adapter.
+    """
+
+    verdicts: tuple[ServerVerdict, ...] = ()
+    whole: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """As plain data for views and `--json`; `label` is the verdict in words."""
+        return {
+            "whole": self.whole,
+            "verdicts": [
+                {
+                    "server": one.server,
+                    "verdict": one.verdict,
+                    "label": LABELS[one.verdict],
+                    "reason": one.reason,
+                    "source": one.source,
+                }
+                for one in self.verdicts
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class _Rule:
+    when: str
+    verdict: Verdict
+    says: str
+    source: str
+
+
+@dataclass(frozen=True)
+class _Server:
+    name: str
+    page: str
+    yes: str
+    rule: tuple[_Rule, ...]
+    ranks: tuple[int, ...] = ()
+    default_rank: int = 0
+    architectures: tuple[str, ...] = ()
+    by_gguf: tuple[str, ...] = ()
+
+
+CONDITIONS: Mapping[str, Callable[[Adapter, _Server], bool]] = MappingProxyType(
+    {
+        "reward head": lambda adapter, _: adapter.reward_head,
+        "other adapter": lambda adapter, _: adapter.kind != "LORA",
+        "dora": lambda adapter, _: adapter.dora,
+        "rslora": lambda adapter, _: adapter.rslora,
+        "alpha with decimals": lambda adapter, _: not adapter.whole_alpha,
+        "whole modules": lambda adapter, _: adapter.whole_modules,
+        "experts": lambda adapter, _: adapter.experts,
+        "quantized base": lambda adapter, _: adapter.quantized,
+        "rank above all": lambda adapter, server: adapter.rank > max(server.ranks),
+        "rank above default": lambda adapter, server: adapter.rank > server.default_rank,
+        "other architecture": lambda adapter, server: adapter.base not in {None, *server.architectures},
+        "unknown architecture": lambda adapter, _: adapter.base is None,
+        "by gguf": lambda adapter, server: adapter.base in server.by_gguf,
+    }
+)
+"""Conditions of the rules, by their names in `adapter_servers.toml`."""
+
+
+def server_lines(servers: Mapping[str, Any] | None) -> list[str]:
+    """One line for each server, for a terminal: `vLLM: yes. Serve the base with …`.
+
+    Args:
+        servers: `Servers.json()`; None if it is not known, which gives no line.
+    """
+    if servers is None:
+        return []
+    found = [f"{one['server']}: {one['label']}. {one['reason'].replace('`', '')}" for one in servers["verdicts"]]
+    return [servers["whole"]] if servers["whole"] else found
+
+
+def servers_for(adapter: Adapter) -> Servers:
+    """Find which servers load an adapter, so that nobody learns it from a server that refuses it.
+
+    Args:
+        adapter: what it is.
+    """
+    return Servers(tuple(_verdict(server, adapter) for server in _servers()))
+
+
+def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | None:
+    """Find which servers will load the result of a config, before its run starts.
+
+    Args:
+        config: the config. Of a local model, its `config.json` is read, and of an adapter that is continued, its own.
+        home: `LLF_HOME`, if known: adapters of a base inside it are merged, since nobody else has this base.
+
+    Returns:
+        None if that is not known: an adapter is continued whose config is not on this machine.
+
+    Raises:
+        PluginError: two installed plug-ins declare the same name.
+    """
+    method, base = method_of(config), base_type(config)
+    continued = config.model.adapter_name_or_path or ()
+    if saves_whole_model(config, home):
+        return _whole(config)
+    if continued and not config.method.create_new_adapter:
+        folder = folder_of(continued[-1], config.model.cache_dir)
+        path = None if folder is None else Path(os.path.realpath(folder / "adapter_config.json"))
+        adapter = None if path is None else _of_file(read_object_or_empty(path))
+    else:
+        adapter = None if method.tuner is None else _of_tuner(method.tuner(config), config, base)
+    return None if adapter is None else servers_for(_beside_base(adapter, config, base))
+
+
+def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None) -> Servers | None:
+    """Find which servers load the result of a run, from its own files alone: they may come from anybody.
+
+    Args:
+        config: config of the run.
+        output: folder of the result, which need not exist yet.
+        home: `LLF_HOME` of the run.
+        base: `model_type` of the base; None if it is unknown.
+
+    Returns:
+        None if that is not known: the adapter of another folder is continued and has not been saved yet, or the saved
+        one is damaged.
+
+    Raises:
+        PluginError: two installed plug-ins declare the same name.
+    """
+    stored = read_object_or_empty(output / "adapter_config.json")
+    method = method_of(config)
+    if stored:
+        adapter = _of_file(stored)
+    elif read_object_or_empty(output / "config.json") or saves_whole_model(config, home):
+        return _whole(config)
+    elif method.tuner is None or (config.model.adapter_name_or_path and not config.method.create_new_adapter):
+        return None
+    else:
+        adapter = _of_tuner(method.tuner(config), config, base)
+    return None if adapter is None else servers_for(_beside_base(adapter, config, base))
+
+
+def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
+    """Whether a whole model is saved: the method makes no adapter, or it is merged since nobody else has its base.
+
+    Args:
+        config: the config.
+        home: `LLF_HOME`, if known.
+
+    Raises:
+        PluginError: two installed plug-ins declare the same name.
+    """
+    method = method_of(config)
+    if not method.adapter:
+        return True
+    name, continued = config.model.model_name_or_path, config.model.adapter_name_or_path or ()
+    merges = len(continued) > (0 if config.method.create_new_adapter else 1)
+    inside = home is not None and is_path(name) and expanded(name).absolute().is_relative_to(home)
+    return (merges or inside) and not method.prompts(config)
+
+
+def base_type(config: RunConfig) -> str | None:
+    """`model_type` of a config's model; None if it is not on this machine."""
+    name = config.model.model_name_or_path
+    if name == EMBEDDED:
+        return "llama"
+    folder = folder_of(name, config.model.cache_dir)
+    return None if folder is None else named_type(settings_of(folder).get("model_type"))
+
+
+def named_type(value: object) -> str | None:
+    """A `model_type` as a file tells it; None if it is none."""
+    return value[:LONGEST_TYPE] if isinstance(value, str) and value else None
+
+
+def _whole(config: RunConfig) -> Servers:
+    return Servers(whole=WHOLE_REWARD if stage_of(config).has_reward_head else WHOLE)
+
+
+def _of_tuner(tuner: Tuner, config: RunConfig, base: str | None) -> Adapter:
+    """The adapter that a config makes."""
+    rank_key = method_of(config).rank_key
+    rank = int(config.get(rank_key)) if rank_key else 0
+    plain = not any(tuner.options.get(name) for name in NOT_ON_EXPERTS)
+    return Adapter(
+        tuner.peft_type,
+        # What takes from the base is saved as a plain LoRA of twice the rank.
+        rank=2 * rank if config.get("lora_init") in CHANGES_BASE else rank,
+        dora=bool(tuner.options.get("use_dora")),
+        rslora=bool(tuner.options.get("use_rslora")),
+        whole_alpha=isinstance(tuner.options.get("lora_alpha", 0), int),
+        whole_modules=bool(config.method.additional_target),
+        experts=plain and _reaches_experts(config, tuner.targets, base),
+    )
+
+
+def _beside_base(adapter: Adapter, config: RunConfig, base: str | None) -> Adapter:
+    """The adapter with what the config says of its base and its stage."""
+    quantized = config.model.quantization_bit is not None
+    return replace(adapter, reward_head=stage_of(config).has_reward_head, quantized=quantized, base=base)
+
+
+def _of_file(stored: Mapping[str, object]) -> Adapter | None:
+    """An adapter as PEFT's `adapter_config.json` describes it; None if it does not."""
+    kind, rank = stored.get("peft_type"), stored.get("r", 0)
+    if not isinstance(kind, str) or type(rank) is not int or not 0 <= rank <= LARGEST_RANK:
+        return None
+    return Adapter(
+        kind[:LONGEST_TYPE],
+        rank=rank,
+        dora=stored.get("use_dora") is True,
+        rslora=stored.get("use_rslora") is True,
+        whole_alpha=isinstance(stored.get("lora_alpha", 0), int),
+        whole_modules=bool(stored.get("modules_to_save")),
+        experts=bool(stored.get("target_parameters")),
+    )
+
+
+def _reaches_experts(config: RunConfig, targets: tuple[str, ...] | None, base: str | None) -> bool:
+    """Whether an adapter of these targets is put on experts, as far as the family of the base is known."""
+    family = family_of(config.model.model_name_or_path, base or "")
+    experts = () if family is None else family.experts
+    wanted = {name.rpartition(".")[2] for name in targets or ()}
+    return bool(experts) and ("all" in wanted or not wanted.isdisjoint(experts))
+
+
+def _verdict(server: _Server, adapter: Adapter) -> ServerVerdict:
+    rule = next((one for one in server.rule if CONDITIONS[one.when](adapter, server)), None)
+    if rule is None:
+        return ServerVerdict(server.name, "yes", server.yes, server.page)
+    reason = rule.says.format(
+        rank=f"{adapter.rank:,}",
+        setting=next((one for one in server.ranks if one >= adapter.rank), max(server.ranks, default=0)),
+        scale=exact(round(math.sqrt(adapter.rank), 4)),
+        kind=adapter.kind,
+        base=adapter.base,
+    )
+    return ServerVerdict(server.name, rule.verdict, reason, rule.source)
+
+
+@functools.cache
+def _servers() -> tuple[_Server, ...]:
+    tables = tomllib.loads(files(__package__).joinpath("adapter_servers.toml").read_text(encoding="utf-8"))["server"]
+    found = []
+    for one in tables:
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
+        found.append(_Server(**values | {"rule": tuple(_Rule(**rule) for rule in one["rule"])}))
+    return tuple(found)

@@ -1,0 +1,198 @@
+"""The map of what is trained as a table of layers and modules, for forms, monitors and the sidebar."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.event_fields import is_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+STATES = ("trained", "adapter", "frozen", "quantized", "not reached")
+"""States of `llf_core.training.parameter_map`, in the order of the legend."""
+LEGEND = {
+    "trained": "its own weights are trained",
+    "adapter": "an adapter beside its weights is trained, and the weights are frozen",
+    "frozen": "its weights stay as they are",
+    "quantized": "its weights are quantized and stay as they are",
+    "not reached": "a matrix of a layer that has no adapter",
+    "mixed": "parts of it are in different states",
+}
+MAX_MODULES, MAX_LAYERS, MAX_NAME = 2_000, 2_000, 200
+"""Limits of an event's map: a file of a run may come from anybody."""
+FEW_RANGES = 4
+"""Runs of layers that a row names; of more it names the first ones and the number of layers."""
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+"""A number in a module's path, such as that of an expert."""
+
+
+@dataclass
+class _Module:
+    """What is known of the modules of one name.
+
+    Attributes:
+        states: for each layer, the texts of its states.
+        parameters: number of parameters.
+        trained: number of trained parameters.
+    """
+
+    states: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    parameters: int = 0
+    trained: int = 0
+
+
+def parameter_grid(rows: object, parameters: object, trained: object) -> dict[str, Any] | None:
+    """Arrange the map of what is trained as tables, so that a view only has to draw their texts.
+
+    Equal layers share a row. Experts and other parts that differ only by their number share a column.
+
+    Args:
+        rows: `map` of the event `model`, or `rows` of `llf parameters --json`.
+        parameters: number of parameters.
+        trained: number of trained parameters.
+
+    Returns:
+        `share`, a sentence; `stacks`, a table for each list of layers with its `name`, its `columns` (`module` and
+        `note`, a sentence about its parameters) and `rows` (`layers`, `short` and `cells`, each the text of a state or
+        None where the layers have no such module); `outside`, the modules outside the layers (`module`, `note`,
+        `state`); `legend`, pairs of a state and its meaning. None if the map is missing or damaged, as in runs of
+        earlier versions.
+    """
+    if not isinstance(rows, list) or not rows or len(rows) > MAX_MODULES:
+        return None
+    if not is_count(parameters) or not is_count(trained):
+        return None
+    stacks: dict[str, dict[str, _Module]] = {}
+    for row in rows:
+        if not _add(row, stacks):
+            return None
+    outside = stacks.pop("", {})
+    texts = {
+        state
+        for modules in (*stacks.values(), outside)
+        for module in modules.values()
+        for at in module.states.values()
+        for state in _words(at)
+    }
+    return {
+        "share": share_sentence(int(str(trained)), int(str(parameters))),
+        "stacks": [_table(name, modules) for name, modules in stacks.items()],
+        "outside": [
+            {"module": name, "note": _note(one), "state": _text(set().union(*one.states.values()))}
+            for name, one in outside.items()
+        ],
+        "legend": [[state, meaning] for state, meaning in LEGEND.items() if state in texts],
+    }
+
+
+def share_sentence(trained: int, parameters: int) -> str:
+    """The share of trained parameters as a sentence: `25 of 1,000 parameters are trained (2.5 %).`, with its period.
+
+    Args:
+        trained: number of trained parameters.
+        parameters: number of all parameters, those of adapters included.
+    """
+    if not parameters:
+        return "The model has no parameters."
+    return f"{trained:,} of {parameters:,} parameters are trained ({100 * trained / parameters:.3g} %)."
+
+
+def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
+    """Name layers by their runs: `0 to 29`, `3`, `0 to 3, 5 to 8`.
+
+    Args:
+        layers: rising numbers.
+        limit: number of runs to name; of more, the number of layers follows. Default: all.
+    """
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and runs[-1][1] == layer - 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    texts = [str(first) if first == last else f"{first} to {last}" for first, last in runs]
+    if limit is None or len(texts) <= limit:
+        return ", ".join(texts)
+    return f"{', '.join(texts[: limit - 1])}, … {texts[-1]} ({len(layers)} layers)"
+
+
+def _add(row: object, stacks: dict[str, dict[str, _Module]]) -> bool:
+    """Add a row of the map to its stack; whether it is one."""
+    if not isinstance(row, dict):
+        return False
+    name, stack, states = row.get("module"), row.get("stack", "model.layers"), row.get("states")
+    parameters, trained = row.get("parameters"), row.get("trained")
+    if not isinstance(name, str) or not isinstance(stack, str) or not isinstance(states, dict):
+        return False
+    if not is_count(parameters) or not is_count(trained):
+        return False
+    found: list[tuple[int, str]] = []
+    for state, runs in states.items():
+        layers = _layers(runs)
+        if state not in STATES or layers is None:
+            return False
+        text = f"{state}, quantized" if row.get("quantized") is True and state in {"adapter", "not reached"} else state
+        found += [(layer, text) for layer in layers]
+    if any(layer < 0 for layer, _ in found):
+        stack = ""
+    module = stacks.setdefault(stack[:MAX_NAME], {}).setdefault(NUMBER.sub("*", name[:MAX_NAME]), _Module())
+    for layer, text in found:
+        module.states[layer].add(text)
+    module.parameters += int(str(parameters))
+    module.trained += int(str(trained))
+    return True
+
+
+def _layers(runs: object) -> list[int] | None:
+    """The layers of runs `[[first, last], …]`; -1 is no layer. None if they are damaged or too many."""
+    found: list[int] = []
+    for run in runs if isinstance(runs, list | tuple) else [None]:
+        if not isinstance(run, list | tuple) or len(run) != 2:  # noqa: PLR2004 - first and last
+            return None
+        first, last = run
+        if not all(type(one) is int and -1 <= one < MAX_LAYERS for one in run) or last < first:
+            return None
+        found += range(first, last + 1)
+    return found if len(found) <= MAX_LAYERS else None
+
+
+def _table(name: str, modules: Mapping[str, _Module]) -> dict[str, Any]:
+    """The table of a list of layers; equal layers share a row."""
+    alike: dict[tuple[str | None, ...], list[int]] = {}
+    for layer in sorted({layer for one in modules.values() for layer in one.states}):
+        cells = tuple(_text(one.states[layer]) if layer in one.states else None for one in modules.values())
+        alike.setdefault(cells, []).append(layer)
+    return {
+        "name": name,
+        "columns": [{"module": module, "note": _note(one)} for module, one in modules.items()],
+        "rows": [
+            {"layers": _row_label(layers), "short": _row_label(layers, limit=FEW_RANGES), "cells": list(cells)}
+            for cells, layers in alike.items()
+        ],
+    }
+
+
+def _row_label(layers: Sequence[int], *, limit: int | None = None) -> str:
+    """The name of a row: `layers 0 to 29, each`, or `layer 3`."""
+    label = layer_label(layers, limit=limit)
+    return f"layer {label}" if len(layers) == 1 else f"layers {label}, each"
+
+
+def _text(states: Iterable[str]) -> str:
+    """The text of a cell: the state of all its parts, or `mixed`."""
+    found = set(states)
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def _words(states: Iterable[str]) -> tuple[str, ...]:
+    """The words of a cell that the legend explains: `adapter, quantized` has two."""
+    return tuple(_text(states).split(", "))
+
+
+def _note(module: _Module) -> str:
+    """A sentence about the parameters of a column."""
+    return share_sentence(module.trained, module.parameters)

@@ -1,0 +1,42 @@
+"""What a run trains and which servers load its result, in the same words for monitor, sidebar and terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.config_file import run_config
+from llf_core.runs.parameter_grid import parameter_grid
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llf_core.runs.folder import RunFolder
+
+
+def trained_json(folder: RunFolder, event: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a run trains, for a view.
+
+    Args:
+        folder: the run.
+        event: its last event `model`; None before the model is loaded.
+
+    Returns:
+        `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if it is not known.
+    """
+    from llf_core.config.adapter_servers import named_type, servers_of_run
+
+    found = event or {}
+    try:
+        servers = servers_of_run(run_config(folder), folder.output, folder.home, named_type(found.get("model_type")))
+    except UserError:  # a config that is no longer valid is no reason not to show the run
+        servers = None
+    return {
+        "grid": parameter_grid(found.get("map"), found.get("parameters"), found.get("trainable")),
+        "servers": None if servers is None else servers.json(),
+    }
+
+
+def last_model_event(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The last event `model` among some, which says what the newest attempt trains; None if there is none."""
+    return next((event for event in reversed(list(events)) if event.get("type") == "model"), None)
