@@ -53,6 +53,8 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *,
     Raises:
         RuntimeError: the run has no result; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     if isinstance(prompts, str):
         prompts = [prompts]
@@ -76,6 +78,8 @@ def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> L
     Raises:
         RuntimeError: the run has no result, or there is no validation data; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
 
     Example:
         >>> llf.losses(run)  # doctest: +SKIP

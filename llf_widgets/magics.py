@@ -66,6 +66,8 @@ class LLFMagics(Magics):
             UsageError: the config has errors, the name is invalid, or a folder cannot be written.
             RuntimeError: the supervisor does not start.
             ValueError: two reward functions have the same name.
+            OSError: too many files are open.
+            TypeError: a reward function is not a function, or has no parameter for the answer.
         """
         from llf_core.config import ConfigError
         from llf_widgets.start import train

@@ -71,6 +71,8 @@ def win_rate(  # noqa: PLR0913 - each of them is named
         RuntimeError: the run has no result or no validation data, or the reward model does not exist; the message has
             the reason.
         UntrustedCodeError: code would run that you have not allowed.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
 
     Example:
         >>> llf.win_rate(run, "20261124-142530-smollm2-rm-lora")  # doctest: +SKIP
@@ -118,6 +120,8 @@ def reward_accuracy(
     Raises:
         RuntimeError: the reward model or data set does not exist, or it holds no pairs; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
 
     Example:
         >>> llf.reward_accuracy("20261124-142530-smollm2-rm-lora", "held_out.jsonl")  # doctest: +SKIP

@@ -27,6 +27,8 @@ def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
     Raises:
         Exit: the config has errors; the exit code is `BAD_CONFIG`.
         OSError: a weight file of the model cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
     """
     from llf_core.config import validate as check
 
@@ -61,6 +63,11 @@ def with_data_checks(report: Report) -> Report:
     """Add the problems found in the first records of the data sets, if the config has no other errors.
 
     Columns that match no format are then reported before a model is loaded.
+
+    Raises:
+        OSError: `dataset_info.json` cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     if not report.ok:
         return report

@@ -28,6 +28,8 @@ def inspect(
         Exit: the config has errors.
         UserError: model or data cannot be loaded, the file cannot be written, or with --strict there are unusable
             records.
+        OSError: a file of the config, the data or the model cannot be read, or the hub's cache or `LLF_HOME` cannot be
+            written.
     """
     from llf_core.data import dump_examples, prepare
     from llf_core.models import load_processor, load_tokenizer, resolve_model

@@ -19,6 +19,7 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
 
     Raises:
         UserError: the file cannot be read or run, defines no reward function, or one that cannot be stored.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
     """
     if path is None:
         return {}
@@ -34,6 +35,9 @@ def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]
     Args:
         source: path of the config.
         overrides: `key=value`.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     from llf_core.config import validate as check
 

@@ -18,6 +18,8 @@ def validate(
     Raises:
         Exit: the config has errors.
         OSError: a weight file of the model cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
     """
     from llf_core.config import validate as check
 

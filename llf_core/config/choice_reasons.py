@@ -24,6 +24,9 @@ def plugins_of(key: str) -> Mapping[str, Declaration]:
 
     Args:
         key: a key of a config.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     kind = next((one for one in (MethodDeclaration, OptimizerDeclaration) if one.key == key), None)
     return {} if kind is None else declared(kind)
@@ -41,6 +44,9 @@ def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
 
     Returns:
         The reasons by the names of the plug-ins that cannot be chosen; empty for any other key.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     offered = plugins_of(key)
     rules = [rule for rule in all_rules() if key in rule.fields] if offered else []

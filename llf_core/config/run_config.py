@@ -55,6 +55,9 @@ class RunConfig(ConfigValues):
         Args:
             defaults: with the defaults of all sections and selected plug-ins, so that the file also means the same in a
                 later version; else only what differs from them, and always model, stage and method.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
         """
         shown = {}
         for spec in fields():
@@ -72,6 +75,7 @@ class RunConfig(ConfigValues):
         Raises:
             yaml.representer.RepresenterError: a mapping such as `lr_scheduler_kwargs` holds a value that is not plain
                 data.
+            PluginError: two installed packages declare the same name or key.
         """
         return dump_yaml(self.flat(defaults))
 
@@ -80,6 +84,9 @@ class RunConfig(ConfigValues):
 
         Args:
             variables: names of notebook variables for keys whose values cannot be written: `{"dataset": "rows"}`.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
         """
         literals = {key: _literal(value) for key, value in self.flat().items()} | dict(variables)
         lines = [f"        {json.dumps(key)}: {literal}," for key, literal in literals.items()]
@@ -91,6 +98,7 @@ class RunConfig(ConfigValues):
 
         Raises:
             ConfigError: the changed config has errors.
+            PluginError: two installed packages declare the same name or key.
         """
         values = self.flat() | changes
         return RunConfig.load({key: value for key, value in values.items() if value is not None or key not in changes})

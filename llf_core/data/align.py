@@ -110,7 +110,11 @@ def roles(name: str, kind: DataKind) -> dict[str, bool]:
 
 
 def wanted_kind(config: RunConfig) -> DataKind:
-    """Kind of data that the stage of a config trains on: it decides how every data set of the config is read."""
+    """Kind of data that the stage of a config trains on: it decides how every data set of the config is read.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
     return stage_of(config).data_kind
 
 

@@ -66,7 +66,11 @@ class EncodingSettings:
 
     @classmethod
     def of(cls, config: RunConfig) -> EncodingSettings:
-        """Take the settings that determine the examples from a config; no other key invalidates the cache."""
+        """Take the settings that determine the examples from a config; no other key invalidates the cache.
+
+        Raises:
+            PluginError: two installed packages declare the same stage.
+        """
         data = config.data
         return cls(
             cutoff_len=data.cutoff_len,
@@ -139,6 +143,8 @@ class Builder:
                 or the chat template exceeds its limits.
             OSError: a file cannot be written, for example on a full disk.
             MemoryError: out of memory.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                plug-in.
         """
         report = DataReport(template=self.template.name)
         digest = hashlib.sha256()
@@ -170,6 +176,8 @@ class Builder:
             DataError: no record can be read, no format matches them, or it has media and the model takes only text.
             OtherKindError: the data set contains another kind of data than the stage trains on.
             OSError: a file cannot be opened, for example without permission.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                plug-in.
         """
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
         return self._decide(opened, list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS)), report)

@@ -161,6 +161,7 @@ class Encoder:
         Raises:
             DataError: the chat template exceeds its limits, or the tokenizer fails on a text: later records would too.
             MemoryError: out of memory.
+            PluginError: the implementation of a format cannot be imported.
         """
         # Garbage collection takes a fifth of the time, and none of the millions of small objects is part of a cycle.
         collecting = gc.isenabled()
@@ -186,6 +187,7 @@ class Encoder:
         Raises:
             DataError: the chat template exceeds its limits.
             MemoryError: out of memory.
+            PluginError: the implementation of a format cannot be imported.
         """
         chunk = Chunk(rows=len(records))
         rendered_rows: RenderedRows = []
@@ -470,6 +472,7 @@ class Encoder:
             BadExample: the record yields no example; the message is the reason.
             DataError: the chat template exceeds its limits, or the tokenizer fails on its text.
             MemoryError: out of memory.
+            PluginError: the implementation of a format cannot be imported.
         """
         conversation = self._with_system(self._align(record.row))
         parts = self._texts(conversation)

@@ -37,6 +37,8 @@ def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
 
     Raises:
         OSError: `dataset_info.json` cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     kind, found = wanted_kind(config), []
     for key in FIELDS:
@@ -82,6 +84,8 @@ def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]
 
     Raises:
         OSError: `dataset_info.json` cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     if config is None:
         return list(names)

@@ -83,6 +83,7 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
     Raises:
         DataError: the chat template exceeds its limits, or the tokenizer fails on a text.
         MemoryError: out of memory.
+        PluginError: the implementation of a format cannot be imported.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())

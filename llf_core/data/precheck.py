@@ -69,6 +69,8 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
 
     Raises:
         OSError: `dataset_info.json` cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     try:
         (source,) = sources_of(config, (name,))
@@ -100,6 +102,8 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
 
     Raises:
         OSError: `dataset_info.json` cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     return quick_check(config, name, kind).error
 

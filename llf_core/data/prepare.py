@@ -128,6 +128,8 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         OSError: a file cannot be read, or the cache cannot be written.
         MemoryError: out of memory.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     data = config.data
     template = template_of(config, tokenizer)
@@ -266,6 +268,7 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
 
     Raises:
         DataError: unknown template, a tokenizer without a chat template, or one without the token that ends an answer.
+        PluginError: two installed packages declare the same stage.
     """
     data = config.data
     if data.template is None and not tokenizer.chat_template and wanted_kind(config) == TEXTS:
@@ -300,6 +303,7 @@ def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, .
     Raises:
         DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
         OSError: `dataset_info.json` cannot be read, for example without permission.
+        PluginError: two installed packages declare the same format.
     """
     data = config.data
     return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)

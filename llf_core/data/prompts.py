@@ -78,6 +78,8 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
         UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
         KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         OSError: a file can no longer be opened.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     data = config.data
     train = _Reader(config, data.dataset or (), folders)

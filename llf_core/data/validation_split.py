@@ -42,6 +42,8 @@ def validation_conversations(
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         OSError: a file cannot be read, or the cache cannot be written.
         KeyError: a record is no longer in its data set.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     data = config.data
     if not (data.eval_dataset or data.val_size):

@@ -48,6 +48,7 @@ class Doctor:
         Raises:
             BrokenRunError: the run has no readable status.
             OSError: a file of the run cannot be read.
+            PluginError: two installed packages declare the same plug-in.
         """
         moment = time.monotonic() if now is None else now
         status = self._reader.status()

@@ -90,6 +90,9 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
     """Find a run that has no tokens in its loss, because a template or column does not match the data set.
 
     Reported if the last step trained on no token, or the loss is exactly 0 in `CONSECUTIVE` logged values.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     _, trained = metrics.line("trained_tokens")
     _, tokens = metrics.line("tokens")
@@ -111,6 +114,9 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
     """Find a gradient norm of 0 in `CONSECUTIVE` logged values: no weight changes, although tokens are in the loss.
 
     Without tokens in the loss it is `nothing_learned` instead, whose fix is another.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     steps, norms = metrics.line("grad_norm")
     if len(norms) < CONSECUTIVE or norms[-CONSECUTIVE:].any() or nothing_learned(metrics):
@@ -140,6 +146,9 @@ def diverged(metrics: RunMetrics) -> Finding | None:
 
     A median of `WINDOW` values must exceed the start by `RISE` and `RISE_LEAST` and by the noise of consecutive losses
     (`NOISE`). Compared with the first loss alone, one batch, the limits are `LEAP` and `LEAP_LEAST`.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     _, loss = metrics.likelihood()
     # A rate that is far too high has spoiled the model by the second step, so that only the first loss is a low one.
@@ -169,6 +178,9 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
     """Find a loss that has hardly decreased by the middle of the run, with a learning rate far below the usual range.
 
     Both are needed: a model that already knows the data has a flat loss at any learning rate.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     steps, loss = metrics.likelihood()
     usual = LOW_RATES.get(str(metrics.config.get("finetuning_type")), LOW_RATE)
@@ -228,6 +240,9 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
 
     Returns:
         The finding, which names the best checkpoint and suggests to stop soon; None if the loss does not rise.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     steps, loss = metrics.likelihood("eval_")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
@@ -330,6 +345,9 @@ def stalled(metrics: RunMetrics) -> Finding | None:
 
     A view can tell a hanging run from a slow one only by its usual speed. The finding no longer applies once the step
     has ended.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     usual = metrics.step_seconds
     if metrics.stage is not None and metrics.stage.completion_limit:  # steps that sample completions are longer

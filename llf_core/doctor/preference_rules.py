@@ -153,6 +153,9 @@ def completions_truncated(metrics: RunMetrics) -> Finding | None:
     """Find completions most of which reach the maximum length: their rewards are of unfinished answers.
 
     The share of truncated completions must exceed `CUT` in the last `WINDOW` logged values.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     steps, cut = metrics.line("completions/clipped_ratio")
     if not len(cut):

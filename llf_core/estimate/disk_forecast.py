@@ -32,6 +32,7 @@ def forecast_disk(config: RunConfig) -> int | None:
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same plug-in.
     """
     weights = weight_shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained_parameters(config, weights)

@@ -20,6 +20,9 @@ def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
 
     Returns:
         The number; None for a method that cannot say without the model.
+
+    Raises:
+        PluginError: two installed packages declare the same method.
     """
     parameters = method_of(config).trained_parameters
     return None if parameters is None else parameters(config, weights)

@@ -67,6 +67,7 @@ def answer(
         RuntimeError: out of memory.
         OSError: the disk is full.
         MemoryError: memory does not suffice for a model.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -143,6 +144,8 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     Raises:
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     options = ["--tokens", str(max_new_tokens), "--", *prompts]
     made = worker_process.run_in_child(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
@@ -155,6 +158,7 @@ def main() -> None:
     Raises:
         SystemExit: the arguments are wrong, or the completions could not be generated.
         ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")

@@ -42,6 +42,8 @@ def stored_answers(run: Run) -> list[Answer]:
 
     Raises:
         KeyError: a stored completion has no prompt, text or model.
+        OSError: too many files are open.
+        UnreadableError: the stored completions are not a regular file, or the system denies access.
     """
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():
@@ -64,6 +66,9 @@ def report_on(run: Run) -> tuple[bool, str]:
         BrokenRunError: the run has no readable status.
         RuntimeError: the process that generates completions failed; the message says why.
         KeyError: a stored completion has no prompt, text or model.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        UnreadableError: the metrics or completions are not a regular file, or the system denies access.
     """
     status = run.status()
     losses = RunReader(run.folder).metrics().values("loss")

@@ -40,6 +40,7 @@ def load_base_and_tuned(
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         RuntimeError: out of memory.
         OSError, MemoryError: a file of a model cannot be read, or memory does not suffice for it.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     if not generates(config):
         raise ModelError(

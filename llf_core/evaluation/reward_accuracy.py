@@ -102,6 +102,7 @@ def reward_accuracy(
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
         RuntimeError: out of memory.
         OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import config_of_run, load_reward_model
@@ -236,6 +237,8 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     Raises:
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]

@@ -70,6 +70,8 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         OSError: the temporary folder cannot be written.
         MemoryError: memory does not suffice for a model.
         TooMuchCodeError: the code of the run's reward functions is too long to be shown.
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
+            or key.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -105,6 +107,9 @@ def with_explicit_reference(config: RunConfig) -> RunConfig:
 
     Args:
         config: the run's config.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     if not stage_of(config).uses_reference(config) or names_reference(config):
         return config
@@ -161,6 +166,8 @@ def losses_in_child(run_id: str, data: str | None = None, home: Path | None = No
     Raises:
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     options = [] if data is None else [f"--data={data}"]
     return Losses(**worker_process.run_in_child(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
@@ -172,6 +179,7 @@ def main() -> None:
     Raises:
         SystemExit: the arguments are wrong, or the losses could not be computed.
         ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")

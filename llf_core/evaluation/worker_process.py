@@ -70,6 +70,8 @@ def run_in_child(
     Raises:
         RuntimeError: the process failed; the message is one sentence.
         UntrustedCodeError: code would run that the user has not allowed.
+        OSError: the process cannot be started.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     # -P: a `datasets.py` beside the notebook must not shadow the library
     command = [sys.executable, "-P", "-m", module, *arguments]

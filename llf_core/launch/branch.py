@@ -65,6 +65,7 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
         TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
         UnreadableError: one of its files cannot be read.
         OSError: the folder cannot be written.
+        PluginError: two installed packages declare the same name or key.
     """
     _check(folder, trust, "replay")
     name = f"{read_meta(folder)['name'] or folder.id} again"
@@ -124,6 +125,7 @@ def branch(
         UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
         UntrustedCodeError: the run was created elsewhere, and its code would run.
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
+        PluginError: two installed packages declare the same name or key.
     """
     _check(folder, trust, "branch")
     step = _checkpoint(folder, step)

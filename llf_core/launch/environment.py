@@ -109,7 +109,7 @@ def cpu_name() -> str:
     """Name of the processor, for `llf env` and the run's record; speeds of different processors cannot be compared."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+    except OSError:  # no Linux
         return platform.processor() or platform.machine()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.machine())

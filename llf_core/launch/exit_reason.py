@@ -54,6 +54,7 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
 
     Raises:
         UnreadableError: the run's events or log cannot be read.
+        OSError: too many files are open.
     """
     at = f"at step {status.step} of {status.total}" if status.total else "before its first step"
     safe = recoverable_message(folder)

@@ -64,6 +64,9 @@ def threads_of(folder: RunFolder) -> int | None:
     """Number of threads of a run as recorded by its launcher; None if unknown.
 
     A resumed attempt uses as many, since another number changes the last bits of sums.
+
+    Raises:
+        OSError: too many files are open.
     """
     threads = read_object_or_empty(folder.env).get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None

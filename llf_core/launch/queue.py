@@ -80,7 +80,11 @@ class MachineLoad:
         self._ended: dict[str, int] = {}  # when the status of an ended run was written
 
     def ahead(self) -> list[RunAhead]:
-        """Runs that a newly queued run would wait for, in order. The form shows them before Start."""
+        """Runs that a newly queued run would wait for, in order. The form shows them before Start.
+
+        Raises:
+            OSError: the folder of runs is not accessible.
+        """
         running, queued = self.running_and_queued()
         return [*running, *(one for _, one in queued)]
 
@@ -94,6 +98,9 @@ class MachineLoad:
 
         Returns:
             The running runs; and for each queued run its position (time of creation, id) and the run.
+
+        Raises:
+            OSError: the folder of runs is not accessible.
         """
         running: list[RunAhead] = []
         queued: list[QueuedRun] = []
@@ -137,6 +144,7 @@ class QueuePosition:
 
         Raises:
             BrokenRunError: the run's own status cannot be read.
+            OSError: the folder of runs is not accessible.
         """
         mine = self._place()
         running, queued = self._machine.running_and_queued(exclude=self._folder.id)
@@ -147,6 +155,7 @@ class QueuePosition:
 
         Raises:
             BrokenRunError: the run's own status cannot be read.
+            OSError: the folder of runs is not accessible.
         """
         mine = self._place()
         return sum(place > mine for place, _ in self._machine.running_and_queued(exclude=self._folder.id)[1])
@@ -156,6 +165,7 @@ class QueuePosition:
 
         Raises:
             BrokenRunError: the run's own status cannot be read.
+            OSError: the folder of runs is not accessible.
         """
         return min(MAX_POLL_SECONDS, POLL_SECONDS * max(1, len(self.ahead())))
 

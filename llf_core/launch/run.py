@@ -53,6 +53,7 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
     Raises:
         ValueError: the id is invalid.
         FileNotFoundError: the run does not exist.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     return Run(open_run(run_id, home))
 
@@ -84,6 +85,7 @@ class Run:
 
         Raises:
             BrokenRunError: the run's status cannot be read.
+            OSError: too many files are open.
         """
         return self.status().state
 
@@ -103,6 +105,7 @@ class Run:
 
         Raises:
             BrokenRunError: the run's status cannot be read.
+            OSError: too many files are open.
         """
         return self._reader.status()
 
@@ -129,6 +132,7 @@ class Run:
             KeyboardInterrupt: Ctrl-C or *Interrupt*, with `interrupt="raise"`.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `progress`, the run's metrics cannot be read.
+            OSError: too many files are open.
         """
         until = None if timeout is None else time.monotonic() + timeout
         watch = ProgressLine(self._reader) if progress else None
@@ -307,6 +311,8 @@ class Run:
             ConfigError: the config is no longer valid.
             ValueError: a stored reward function cannot be parsed.
             UnreadableError: a file of the run cannot be read.
+            OSError: a stored reward function cannot be read.
+            PluginError: two installed packages declare the same name or key.
         """
         from llf_core.rewards import definition_cell
 
@@ -490,6 +496,7 @@ class Run:
         Raises:
             ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
             UnreadableError: the metrics file cannot be read.
+            OSError: too many files are open.
         """
         try:
             import pandas as pd
@@ -509,6 +516,7 @@ class Run:
 
         Raises:
             UnreadableError: the events file cannot be read.
+            OSError: too many files are open.
         """
         return RunReader(self.folder).events()
 
@@ -520,6 +528,7 @@ class Run:
 
         Raises:
             UnreadableError: the log cannot be read.
+            OSError: too many files are open.
         """
         return self._reader.log_tail(lines)
 
@@ -530,6 +539,7 @@ class Run:
 
         Raises:
             UnreadableError: the metrics or the events cannot be read.
+            OSError: too many files are open.
         """
         from llf_core.runs.jsonl import spell_non_finite
         from llf_core.runs.listing import read_row

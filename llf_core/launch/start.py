@@ -107,6 +107,9 @@ def separate_url_secrets(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
     Returns:
         The config with redacted URLs, and the full ones.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     changes, whole = split_url_secrets(config.flat())
     return (config.replace(**changes) if changes else config), whole

@@ -51,6 +51,7 @@ class Supervisor:
 
     Raises:
         BrokenRunError: the run's status cannot be read.
+        OSError: too many files are open.
     """
 
     def __init__(self, folder: RunFolder, command: Sequence[str] | None = None) -> None:

@@ -29,6 +29,9 @@ class AdaLoRA(PeftTuner):
 
         Raises:
             ModelError: see `PeftTuner.apply`.
+            OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
+            PluginError: two installed packages declare the same plug-in.
+            UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         """
         wrapped = super().apply(model)
         for name, parameter in wrapped.named_parameters():

@@ -24,6 +24,7 @@ class Freeze(Method):
 
         Raises:
             ModelError: no such layers or modules; the message lists the choices.
+            PluginError: two installed packages declare the same plug-in.
         """
         options = self.config.options(FreezeOptions)
         try:

@@ -17,7 +17,11 @@ class Full(Method):
     """Full fine-tuning."""
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Make every parameter trainable, in float32 unless `pure_bf16`; vision and audio towers stay frozen."""
+        """Make every parameter trainable, in float32 unless `pure_bf16`; vision and audio towers stay frozen.
+
+        Raises:
+            PluginError: two installed packages declare the same plug-in.
+        """
         model.requires_grad_(requires_grad=True)
         for name in multimodal_towers(model):
             model.get_submodule(name).requires_grad_(requires_grad=False)

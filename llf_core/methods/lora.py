@@ -34,6 +34,10 @@ class LoRA(PeftTuner):
 
         Raises:
             ModelError: an initialisation does not fit the model or the run; and see `PeftTuner.apply`.
+            OSError: a file of the model or of an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be
+                written.
+            PluginError: two installed packages declare the same plug-in.
+            UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         """
         wrapped: Any = super().apply(model)
         init = "" if continues_adapter(self.config) else self.config.options(LoRAOptions).lora_init

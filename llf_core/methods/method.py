@@ -108,5 +108,10 @@ def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel |
 
     Returns:
         The model with its trainable parameters.
+
+    Raises:
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+            method.
+        ModelError: the method does not fit the model.
     """
     return make_method(config).apply(model)

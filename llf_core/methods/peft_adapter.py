@@ -32,6 +32,9 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
 
     Raises:
         ModelError: an adapter that does not fit, or of a type that the method does not continue.
+        OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
+        PluginError: two installed packages declare the same plug-in.
+        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
     """
     from llf_core.models.adapter_loading import (
         adapter_settings,
@@ -72,6 +75,9 @@ def whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
         requested: the names in `additional_target`.
+
+    Raises:
+        ModelError: the model has no module of a name in `additional_target`.
     """
     own = [HEAD_NAME] if hasattr(model, HEAD_NAME) and HEAD_NAME not in requested else []
     return saved_modules(model, requested) + own

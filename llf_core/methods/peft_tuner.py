@@ -41,6 +41,9 @@ class PeftTuner(Method):
         Raises:
             ModelError: a module that the model does not have, options that do not fit its shapes, or an adapter that
                 does not fit.
+            OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
+            PluginError: two installed packages declare the same plug-in.
+            UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         """
         self._model = begin_adapter(model, self.config, self._wrap)
         return self._model

@@ -27,6 +27,11 @@ class PromptTuning(PeftTuner):
 
         Raises:
             ModelError: `prompt_init_text` has no tokens; and see `PeftTuner.apply`.
+            OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
+            PluginError: two installed packages declare the same plug-in.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         """
         wrapped: Any = super().apply(model)
         text = self.config.options(PromptOptions).prompt_init_text

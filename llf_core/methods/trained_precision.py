@@ -21,6 +21,9 @@ def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
     Args:
         model: changed in place; frozen parameters stay as they are.
         config: the run's config.
+
+    Raises:
+        PluginError: two installed packages declare the same optimizer.
     """
     import torch
 

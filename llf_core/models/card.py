@@ -81,6 +81,9 @@ def model_card(  # noqa: PLR0913 - what it tells
 
     Returns:
         Markdown with YAML front matter. Absolute paths are shortened, since a card is often published.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     base = source.portable_name
     front: dict[str, object] = {

@@ -51,6 +51,7 @@ def choose_checkpointing(
 
     Raises:
         ModelError: checkpointing is requested, and the architecture does not support it.
+        PluginError: two installed packages declare the same method.
     """
     requested = config.training.gradient_checkpointing
     off = "as set by disable_gradient_checkpointing" if config.model.disable_gradient_checkpointing else ""

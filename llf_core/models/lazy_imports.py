@@ -57,6 +57,9 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
 
     Args:
         config: config of the run; None if it cannot be read, so that nothing will be trained.
+
+    Raises:
+        PluginError: two installed packages declare the same optimizer.
     """
     collecting = gc.isenabled()
     gc.disable()  # garbage collection during the imports takes half a second and finds nothing
@@ -83,6 +86,9 @@ def needs_bitsandbytes(config: RunConfig) -> bool:
 
     Args:
         config: config of the run.
+
+    Raises:
+        PluginError: two installed packages declare the same optimizer.
     """
     if config.model.quantization_bit is not None or "bitsandbytes" in optimizer_packages(config):
         return True

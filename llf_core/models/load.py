@@ -48,6 +48,8 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         UnreadableError: the model is the result of a run whose `output.json` is not a regular file, or too large.
         MemoryError: out of memory; on a GPU, torch's error for it.
         OSError: a file is missing or cannot be read.
+        PluginError: two installed packages declare the same plug-in.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
@@ -206,6 +208,7 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     Raises:
         ModelError: a weight file is truncated or damaged.
         OSError: a weight file cannot be opened.
+        PluginError: two installed packages declare the same method.
     """
     import torch
 

@@ -229,13 +229,16 @@ def card_license(folder: Path) -> str | None:
         folder: folder of the model.
 
     Returns:
-        The license as its author names it; None if there is no card, or it names none.
+        The license as its author names it; None if no card can be read, or it names none.
     """
     card = folder / "README.md"
     if not card.is_file():
         return None
-    with card.open("rb") as file:
-        text = file.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
+    try:
+        with card.open("rb") as file:
+            text = file.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
+    except OSError:
+        return None
     if not text.startswith("---\n") or "\n---" not in text[4:]:
         return None
     try:

@@ -23,7 +23,11 @@ HEAD_WEIGHT = f"{HEAD_NAME}.weight"
 
 
 def generates(config: RunConfig) -> bool:
-    """Whether the run trains the model to generate; one that scores texts has a reward head and is saved with it."""
+    """Whether the run trains the model to generate; one that scores texts has a reward head and is saved with it.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
     return stage_of(config).generates
 
 

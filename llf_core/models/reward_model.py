@@ -255,6 +255,8 @@ def load_reward_model(
         ConfigError: it is the result of a run whose config can no longer be read.
         OSError: a file cannot be read, or a cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
+        PluginError: two installed packages declare the same name or key.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     alone = _settings(config, quantization_bit)
     folder = find_reward_model(name, alone)
@@ -327,6 +329,7 @@ def config_of_run(name: str) -> RunConfig | None:
     Raises:
         ConfigError: the config can no longer be read.
         OSError: the config cannot be opened, for example without permission.
+        PluginError: two installed packages declare the same name or key.
     """
     folder = _local(name)
     run = RunFolder(folder)
@@ -457,6 +460,7 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
         ModelError: the reward model does not exist or is no adapter, or its base differs and does not exist.
         ConfigError: it is the result of a run whose config can no longer be read.
         OSError: a file cannot be read, or a cache cannot be written.
+        PluginError: two installed packages declare the same name or key.
     """
     folder = find_reward_model(name, _settings(config, None))
     if not (folder / "adapter_config.json").is_file():
@@ -488,6 +492,7 @@ def config_of_result(folder: Path) -> RunConfig | None:
     Raises:
         ConfigError: the config can no longer be read.
         OSError: the config cannot be opened, for example without permission.
+        PluginError: two installed packages declare the same name or key.
     """
     run = RunFolder(folder.parent)
     return run_config(run) if folder == run.output and run.config.is_file() else None
@@ -506,6 +511,7 @@ def adapter_base(folder: Path) -> str:
         ModelError: the adapter does not name its base, or its config is damaged.
         ConfigError: it is the result of a run whose config can no longer be read.
         OSError: a config cannot be read, for example without permission.
+        PluginError: two installed packages declare the same name or key.
     """
     config = config_of_result(folder)
     if config is not None:

@@ -70,6 +70,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         OSError, SafetensorError: a file cannot be written, for example on a full disk; the second is for weights.
         MemoryError: out of memory while the base of a quantized model is loaded again; on a GPU torch's RuntimeError,
             also while an adapter is merged.
+        PluginError: two installed packages declare the same name or key.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)

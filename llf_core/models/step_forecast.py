@@ -41,6 +41,9 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
 
     Returns:
         Both forecasts in bytes; None for a model in which no layers are found.
+
+    Raises:
+        PluginError: two installed packages declare the same optimizer.
     """
     sizes = architecture(base_shapes(model), model.config.to_dict())
     if sizes is None:

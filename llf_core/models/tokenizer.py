@@ -42,6 +42,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         MemoryError: out of memory.
         OSError: `config.json` cannot be read, for example without permission.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     trusted = resolve_trust_remote_code(source, config)
     try:

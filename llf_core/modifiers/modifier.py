@@ -60,6 +60,7 @@ def check_flattened(config: RunConfig, *, flattens: bool, why: str) -> None:
 
     Raises:
         ModelError: the message names the modifier's key and the reason.
+        PluginError: two installed packages declare the same modifier.
     """
     padded = [] if flattens else [one.switch for one in modifiers_of(config) if one.flattened]
     if padded:
@@ -72,6 +73,10 @@ def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:
     Args:
         model: changed in place.
         config: selects the modifiers.
+
+    Raises:
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+            modifier.
     """
     for one in modifiers_of(config):
         one.load(Modifier)(config).before_method(model)
@@ -86,6 +91,10 @@ def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]
 
     Returns:
         The modifiers, so that they can be removed.
+
+    Raises:
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+            modifier.
     """
     modifiers = tuple(one.load(Modifier)(config) for one in modifiers_of(config))
     for modifier in modifiers:

@@ -31,6 +31,9 @@ class AdamMini(Optimizer):
         Args:
             model: the model under training; its config has the sizes of its heads.
             groups: its trained parameters.
+
+        Raises:
+            PluginError: two installed packages declare the same optimizer.
         """
         names, head = names_of(model), _head_size(model)
         split: list[dict[str, Any]] = []

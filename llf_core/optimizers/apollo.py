@@ -37,6 +37,9 @@ class Apollo(Optimizer):
         Args:
             model: the model under training.
             groups: its trained parameters.
+
+        Raises:
+            PluginError: two installed packages declare the same optimizer.
         """
         options = self.config.options(ApolloOptions)
         settings = {
@@ -84,6 +87,9 @@ class ApolloOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: of this parameter.
             group: its group.
+
+        Raises:
+            OptimizerError: the gradient is not finite.
         """
         if "rank" not in group:
             parameter.add_(adam_direction(gradient, state, group), alpha=-group["lr"])

@@ -38,6 +38,9 @@ class GaLore(Optimizer):
         Args:
             model: the model under training.
             groups: its trained parameters.
+
+        Raises:
+            PluginError: two installed packages declare the same optimizer.
         """
         options = self.config.options(GaLoreOptions)
         settings = {
@@ -88,6 +91,9 @@ class ProjectedOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: of this parameter.
             group: its group.
+
+        Raises:
+            OptimizerError: the gradient is not finite.
         """
         if "rank" not in group:
             parameter.add_(self._direction(gradient, state, group), alpha=-group["lr"])

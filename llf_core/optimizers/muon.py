@@ -38,6 +38,9 @@ class Muon(Optimizer):
         Args:
             model: the model under training.
             groups: its trained parameters.
+
+        Raises:
+            PluginError: two installed packages declare the same optimizer.
         """
         hidden = {one for one, name in names_of(model).items() if is_hidden(name, tuple(one.shape))}
         return MuonOptimizer(split_groups(groups, hidden, {"momentum": MOMENTUM}), self.adam, layerwise=self.layerwise)

@@ -60,12 +60,20 @@ class Optimizer(ABC):
 
     @property
     def base(self) -> str:
-        """Name of the optimizer that this one is built on."""
+        """Name of the optimizer that this one is built on.
+
+        Raises:
+            PluginError: two installed packages declare the same optimizer.
+        """
         return base_optimizer_of(self.config).name
 
     @property
     def layerwise(self) -> bool:
-        """Whether each parameter is updated in the backward pass, and its gradient freed."""
+        """Whether each parameter is updated in the backward pass, and its gradient freed.
+
+        Raises:
+            PluginError: two installed packages declare the same optimizer.
+        """
         return optimizer_of(self.config).layerwise(self.config)
 
     @property
@@ -114,6 +122,7 @@ def check_packages(config: RunConfig) -> None:
 
     Raises:
         OptimizerError: one is missing; the message has the command that installs it.
+        PluginError: two installed packages declare the same optimizer.
     """
     if missing := missing_packages(config):
         raise OptimizerError(f"{optimizer_of(config).label} needs {missing[0]}.", install_command(config))

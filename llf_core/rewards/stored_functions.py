@@ -67,6 +67,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     Raises:
         ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that uses
             no rewards.
+        PluginError: two installed packages declare the same name or key.
     """
     spec, stage = field(KEY), config.get("stage")
     if spec is None or stage not in spec.stages:

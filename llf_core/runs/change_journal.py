@@ -119,6 +119,7 @@ def read_changes(folder: RunFolder) -> list[Change]:
 
     Raises:
         UnreadableError: the run's events or `replay.json` cannot be read.
+        OSError: too many files are open.
     """
     changes = ActiveChanges(_planned_changes(folder))
     for event in records(folder.events):

@@ -76,6 +76,9 @@ class Checkpoints:
         """Whether a checkpoint is complete: every listed file exists with its recorded size.
 
         Others are never resumed from.
+
+        Raises:
+            OSError: too many files are open.
         """
         path = self.path(step)
         facts = read_object_or_empty(path / COMPLETE, root=self._run)
@@ -102,11 +105,18 @@ class Checkpoints:
         """Steps of the complete checkpoints, in ascending order; empty if the folder cannot be read.
 
         A run can be resumed or branched from each of them.
+
+        Raises:
+            OSError: too many files are open.
         """
         return [step for step in self._steps() if self.complete(step)]
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint, from which a resume continues; None if there is none."""
+        """The newest complete checkpoint, from which a resume continues; None if there is none.
+
+        Raises:
+            OSError: too many files are open.
+        """
         for step in reversed(self._steps()):
             if self.complete(step):
                 return self.path(step)
@@ -168,7 +178,11 @@ class Checkpoints:
 
 
 def recoverable_message(folder: RunFolder) -> str:
-    """Describe what can be used of an ended run, as the last sentence of its reason."""
+    """Describe what can be used of an ended run, as the last sentence of its reason.
+
+    Raises:
+        OSError: too many files are open.
+    """
     latest = Checkpoints(folder).latest()
     if latest is None:
         return "There is no checkpoint yet: resume starts over."

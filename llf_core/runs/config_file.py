@@ -34,6 +34,7 @@ def run_config(folder: RunFolder) -> RunConfig:
     Raises:
         ConfigError: the config cannot be read or is no longer valid.
         PluginError: two installed plug-ins declare the same key or name.
+        OSError: too many files are open.
     """
     from llf_core.config import ConfigError, Problem, RunConfig
 
@@ -54,6 +55,7 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
 
     Raises:
         PluginError: two installed plug-ins declare the same key or name.
+        OSError: too many files are open.
     """
     from llf_core.config import ConfigError
 
@@ -72,6 +74,7 @@ def formatted_config(folder: RunFolder) -> dict[str, Any]:
 
     Raises:
         PluginError: two installed plug-ins declare the same key or name.
+        OSError: too many files are open.
     """
     from llf_core.config.number_format import exact
 

@@ -121,7 +121,7 @@ class Inbox:
         """Remove an answered request, so that the next attempt does not answer it again.
 
         Raises:
-            PermissionError: the file cannot be removed.
+            OSError: the file cannot be removed.
         """
         remove_request(request)
 
@@ -130,7 +130,7 @@ def remove_request(request: Request) -> None:
     """Remove the file of a request, if it still exists. A folder in its place is left alone.
 
     Raises:
-        PermissionError: the file cannot be removed.
+        OSError: the file cannot be removed.
     """
     try:
         request.path.unlink(missing_ok=True)

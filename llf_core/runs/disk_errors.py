@@ -74,6 +74,9 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
 
     Returns:
         What happened, and what to do, as sentences for the user.
+
+    Raises:
+        OSError: too many files are open.
     """
     safe = recoverable_message(folder)
     limit = _file_limit(folder, error)

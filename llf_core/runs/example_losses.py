@@ -87,6 +87,7 @@ class ExampleLosses:
 
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
+            OSError: too many files are open.
         """
         found = False
         for data, again in self._tail.pieces():

@@ -176,6 +176,7 @@ def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
     Raises:
         TooMuchCodeError: there is more code than a person could review.
         OSError: a JSON file of a model cannot be read.
+        PluginError: two installed packages declare the same name or key.
     """
     from llf_core.config.field_specs import fields
 

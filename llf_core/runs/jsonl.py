@@ -171,6 +171,7 @@ def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.
+        OSError: too many files are open.
     """
     for data, _ in Tail(path, most).pieces():
         yield from (record for record in map(parse, data.splitlines()) if record is not None)
@@ -203,6 +204,7 @@ class Tail:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
+            OSError: too many files are open.
         """
         while True:
             data, again = self.read()
@@ -223,6 +225,7 @@ class Tail:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
+            OSError: too many files are open.
         """
         try:
             descriptor = open_file(self._path)

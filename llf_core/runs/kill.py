@@ -124,6 +124,7 @@ def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
     Raises:
         TimeoutError: the process does not end (for example in a driver call).
         PermissionError: the process belongs to another user.
+        OSError: too many files are open.
     """
     if not process.alive():
         return
@@ -145,5 +146,8 @@ def killed_reason(folder: RunFolder, status: Status) -> str:
     Args:
         folder: the run.
         status: its status.
+
+    Raises:
+        OSError: too many files are open.
     """
     return f"Killed by the user at step {status.step} of {status.total}. {recoverable_message(folder)}"

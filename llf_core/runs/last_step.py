@@ -23,6 +23,9 @@ def last_logged_step(folder: RunFolder, status: Status) -> int:
     Args:
         folder: the run.
         status: as stored; defines the attempt.
+
+    Raises:
+        OSError: too many files are open.
     """
     steps = [status.step, *Checkpoints(folder).list()[-1:]]
     try:

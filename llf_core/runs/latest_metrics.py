@@ -31,6 +31,9 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
     Returns:
         Value by name: everything in the last 64 kB, and those of `names` found before.
+
+    Raises:
+        OSError: too many files are open.
     """
     found: dict[str, float] = {}
     keys = {name: f'"{name}":'.encode() for name in names}
@@ -57,6 +60,9 @@ def last_loss(folder: RunFolder) -> float | None:
     """The last logged loss of a run, by which lists are sorted; None if there is none or the file cannot be read.
 
     See `latest_values`.
+
+    Raises:
+        OSError: too many files are open.
     """
     try:
         descriptor = open_file(folder.metrics)
@@ -105,6 +111,9 @@ def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = N
 
     Yields:
         The objects.
+
+    Raises:
+        OSError: the file cannot be read.
     """
     end = size = os.fstat(descriptor).st_size
     rest = b""  # the end of a line that starts in the previous chunk

@@ -118,6 +118,9 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     Args:
         folder: the run.
         curve: whether to read the metrics too.
+
+    Raises:
+        OSError: too many files are open.
     """
     special = special_file(folder.path)
     if special:

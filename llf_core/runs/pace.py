@@ -62,6 +62,9 @@ def pace(folder: RunFolder, status: Status) -> float | None:
     Args:
         folder: the run.
         status: its effective status.
+
+    Raises:
+        OSError: too many files are open.
     """
     if status.state not in STEPPING_STATES:
         return status.step_seconds

@@ -37,6 +37,7 @@ class ProcessId:
 
         Raises:
             psutil.NoSuchProcess: there is none.
+            OSError: too many files are open.
         """
         return cls(pid, psutil.Process(pid).create_time(), _start_ticks(pid))
 
@@ -45,6 +46,9 @@ class ProcessId:
         """The current process.
 
         Trainer and supervisor store it in the run's status.
+
+        Raises:
+            OSError: too many files are open.
         """
         return cls.of(os.getpid())
 
@@ -70,6 +74,7 @@ class ProcessId:
 
         Raises:
             psutil.AccessDenied: the system hides processes of other users.
+            OSError: too many files are open.
         """
         try:
             process = psutil.Process(self.pid)
@@ -99,7 +104,11 @@ def host() -> str:
 
 @cache
 def boot_id() -> str:
-    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing."""
+    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing.
+
+    Raises:
+        OSError: too many files are open.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:

@@ -43,6 +43,7 @@ class RunReader:
 
         Raises:
             BrokenRunError: there is no readable status.
+            OSError: too many files are open.
         """
         return shown_status(self.folder)
 
@@ -57,6 +58,7 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
+            OSError: too many files are open.
         """
         from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
@@ -76,6 +78,7 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
+            OSError: too many files are open.
         """
         events = [valid_fields(event) for event in self._new("events", self._events)]
         for event in events:
@@ -93,6 +96,7 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
+            OSError: too many files are open.
         """
         return self._new("samples", self._samples)
 
@@ -104,6 +108,7 @@ class RunReader:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
+            OSError: too many files are open.
         """
         return log_tail(self.folder, lines)
 
@@ -139,6 +144,7 @@ def log_tail(folder: RunFolder, lines: int = 20) -> str:
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.
+        OSError: too many files are open.
     """
     if lines <= 0:
         return ""

@@ -182,6 +182,9 @@ class RunIndex:
         """The row of a run, read again if its files have changed.
 
         A list that is refreshed every few seconds then reads only runs that train.
+
+        Raises:
+            OSError: too many files are open.
         """
         return self._row(name)
 

@@ -23,6 +23,7 @@ def shown_status(folder: RunFolder) -> Status:
 
     Raises:
         BrokenRunError: there is no readable status.
+        OSError: too many files are open.
     """
     status = effective_status(read_status(folder))
     if is_never_started(folder, status):

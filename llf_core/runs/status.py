@@ -79,7 +79,11 @@ class Status:
 
     @property
     def is_on_this_host(self) -> bool:
-        """Whether its processes belong to this machine and boot, so that their pids are valid."""
+        """Whether its processes belong to this machine and boot, so that their pids are valid.
+
+        Raises:
+            OSError: too many files are open.
+        """
         return self.host == host() and self.boot_id == boot_id()
 
     def json(self) -> dict[str, object]:
@@ -120,6 +124,7 @@ def read_status(folder: RunFolder) -> Status:
 
     Raises:
         BrokenRunError: the file is missing, invalid or of a newer format.
+        OSError: too many files are open.
     """
     try:
         value = json_value(read_bytes(folder.status))
@@ -161,6 +166,9 @@ def effective_status(status: Status, now: float | None = None) -> Status:
     Args:
         status: as stored.
         now: Unix seconds. Default: the current time.
+
+    Raises:
+        OSError: too many files are open.
     """
     if status.final:
         return status
@@ -200,6 +208,9 @@ def first_status(now: float) -> dict[str, object]:
 
     Args:
         now: Unix seconds.
+
+    Raises:
+        OSError: too many files are open.
     """
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
 

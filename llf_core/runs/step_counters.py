@@ -21,6 +21,7 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
         FileNotFoundError: the checkpoint has none.
         UnreadableError: the file is not a regular file or too large, or the system denies access.
         NotPlainError: it is not valid JSON.
+        OSError: too many files are open.
     """
     counters: dict[str, Any] = json_value(read_bytes(checkpoint / COUNTERS, HISTORY_BYTES))
     return counters

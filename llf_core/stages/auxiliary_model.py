@@ -44,6 +44,8 @@ def load_auxiliary(
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
         ConfigError: the name or the number of bits is not valid in a config.
+        PluginError: two installed packages declare the same name or key.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     config = context.config.replace(
         model_name_or_path=name,
@@ -73,6 +75,9 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
         ModelError: the model or its adapter can no longer be loaded.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+            plug-in.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     with torch.random.fork_rng():
         unchanged = load_model(context.source, context.config, context.plan)

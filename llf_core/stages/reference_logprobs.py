@@ -91,6 +91,12 @@ class Reference:
 
         Raises:
             ModelError, UntrustedCodeError: see `reference_policy`.
+            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+                name or key.
+            ConfigError: the name or the number of bits of the reference model is not valid in a config.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         self._context = context
         self._collate = collator(tokenizer=context.tokenizer, flatten=context.flattens)
@@ -113,6 +119,10 @@ class Reference:
             ModelError: a log-probability is not finite, or the reference model does not exist or fit.
             UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
             OSError: `LLF_HOME/cache` cannot be written.
+            PluginError: two installed packages declare the same name or key.
+            ConfigError: the name or the number of bits of the reference model is not valid in a config.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         if not self.precomputed:
             return examples

@@ -87,6 +87,9 @@ def named_reference(context: TrainingContext) -> PreTrainedModel:
         ModelError: the model or an adapter of it does not exist, or does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
+        PluginError: two installed packages declare the same name or key.
+        ConfigError: the name or the number of bits of the reference model is not valid in a config.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     bits = context.config.get("ref_model_quantization_bit")
     return load_auxiliary(context, "ref_model", model_name(context.config), adapter_names(context.config), bits)

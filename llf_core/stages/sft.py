@@ -109,6 +109,12 @@ class SFT(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
+            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+                name or key.
+            ConfigError: the name or the number of bits of the reference model is not valid in a config.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         super().__init__(context)
         options = SFTOptions() if context is None else context.config.options(SFTOptions)

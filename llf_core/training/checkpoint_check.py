@@ -45,6 +45,7 @@ def check_reloaded(
 
     Raises:
         ModelError: a tensor differs, or was not saved.
+        OSError: too many files are open.
     """
     expected = counters.get(TENSORS)
     name = checkpoints.path(step).name
@@ -115,6 +116,7 @@ def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
     Raises:
         ModelError: a tensor differs.
         UnreadableError, FileNotFoundError, NotPlainError: the counters of the best checkpoint are missing or broken.
+        OSError: too many files are open.
     """
     best = trainer.state.best_model_checkpoint
     if not trainer.args.load_best_model_at_end or not best:

@@ -73,6 +73,10 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
 
     Returns:
         The message and the exit code.
+
+    Raises:
+        OSError: too many files are open.
+        PluginError: two installed packages declare the same plug-in.
     """
     if folder is not None and is_disk_error(error):
         remove_partial_files(folder)

@@ -57,6 +57,7 @@ class LiveChanges:
 
         Raises:
             UnreadableError: the run's events or `replay.json` cannot be read.
+            OSError: too many files are open.
         """
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
@@ -78,6 +79,7 @@ class LiveChanges:
 
         Raises:
             OSError: the disk is full.
+            PluginError: two installed packages declare the same stage.
         """
         due = [change for change in self._plan if change.step == step]
         self._plan = [change for change in self._plan if change.step > step]
@@ -107,6 +109,7 @@ class LiveChanges:
             ValueError: a name is unknown, a value is out of range, or the run cannot make the change now. Nothing was
                 changed.
             OSError: the disk is full.
+            PluginError: two installed packages declare the same stage.
         """
         checked = check_changes(changes)
         said = self._make(checked, step, control)
@@ -210,6 +213,7 @@ def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
 
     Raises:
         UnreadableError, FileNotFoundError, NotPlainError: counters of the checkpoint or events are missing or broken.
+        OSError: too many files are open.
     """
     held: dict[str, Any] = read_counters(checkpoint).get("held", {})
     return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         ValueError: there is not exactly one argument.
         BrokenRunError: the folder has no readable status.
         OSError: the disk is full, and so is the reserve.
+        PluginError: two installed packages declare the same plug-in.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))

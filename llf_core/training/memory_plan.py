@@ -43,6 +43,7 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
         UnreadableError, NotPlainError: the run resumes, and its `resolved.yaml` is broken.
         OSError: the disk is full.
         ValueError: the training set has no example, or the architecture refuses to be checkpointed.
+        PluginError: two installed packages declare the same plug-in.
     """
     config = context.config
     batch = config.training.per_device_train_batch_size

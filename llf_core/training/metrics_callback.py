@@ -64,7 +64,7 @@ def memory_in_use(device: torch.device) -> int:
     try:
         with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read once a logged step
             return int(statm.read().split()[1]) * resource.getpagesize()
-    except FileNotFoundError:
+    except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
@@ -194,6 +194,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             ModelError: a loaded tensor differs from the one that was saved.
             UnreadableError, FileNotFoundError, NotPlainError: the counters of the checkpoint are missing or broken.
             OSError: the disk is full.
+            PluginError: two installed packages declare the same stage.
+            BrokenRunError: there is no readable status.
         """
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
@@ -248,6 +250,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
         Raises:
             OSError: the disk is full.
+            PluginError: two installed packages declare the same stage.
+            BrokenRunError: there is no readable status.
         """
         now = time.perf_counter()
         if self.trainer is not None and len(self.trainer.pending_losses) >= MAX_PENDING_STEPS:
@@ -280,6 +284,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
         Raises:
             OSError: the disk is full.
+            BrokenRunError: there is no readable status.
         """
         logs = logs or {}
         self._write_examples()
@@ -354,6 +359,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
         Raises:
             OSError: the disk is full; the checkpoint stays incomplete and does not count.
+            BrokenRunError: there is no readable status.
         """
         step = state.global_step
         path = self.checkpoints.path(step)
@@ -453,6 +459,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
         Raises:
             OSError: the disk is full.
+            BrokenRunError: there is no readable status.
         """
         if message:
             self.resume_warnings.append(message)

@@ -213,6 +213,10 @@ def map_of_config(config: RunConfig) -> ParameterMap:
     Raises:
         ModelError: the model has no `config.json`, no such architecture can be made, or the method does not fit it.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+            plug-in.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     model = _on_meta(config)
     change_before_method(model, config)

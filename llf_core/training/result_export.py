@@ -52,6 +52,7 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
         ConfigError: it contains files that are not an unchanged LLF result; is or contains something never replaced
             (what the config reads, the home or working directory, folders of LLF); is a link or no folder; or cannot be
             created or written. See `refusal`.
+        PluginError: two installed packages declare the same name or key.
     """
     output_dir = config.training.output_dir
     if not output_dir:
@@ -79,6 +80,7 @@ def export_result(config: RunConfig, folder: RunFolder) -> str:
         ExportError: the folder contains other files by now, the disk is full, or a file cannot be read or written. The
             folder is as before; only if the disk fails during or after the renames, or another run took its place, the
             earlier result is kept as `<name>.previous`.
+        PluginError: two installed packages declare the same name or key.
     """
     target = expanded(str(config.training.output_dir))
     why = refusal(target, config, folder.home, thorough=True)

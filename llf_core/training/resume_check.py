@@ -21,6 +21,10 @@ class ResumeCheck:
         writer: the attempt's writer.
         step: step of the checkpoint.
         tolerance: maximum relative difference explained by the device's rounding.
+
+    Raises:
+        OSError: too many files are open.
+        UnreadableError: the metrics are not a regular file, or the system denies access.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter, step: int, tolerance: float = 0.0) -> None:

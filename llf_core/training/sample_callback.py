@@ -51,6 +51,10 @@ class SamplePrompts:
             model: the model in training.
             tokenizer: its tokenizer.
             added: prompts added in earlier attempts.
+
+        Raises:
+            OSError: too many files are open.
+            UnreadableError: the stored completions are not a regular file, or the system denies access.
         """
         self.added = list(added)
         lines = (config.generation.watched_prompts or "").splitlines()

@@ -95,6 +95,8 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
 
     Raises:
         OSError: the disk is full, and so is the reserve; the reason is kept in memory, see `runs.final_status`.
+        PluginError: two installed packages declare the same plug-in.
+        BrokenRunError: there is no readable status.
     """
     log_to_run()
     writer = RunWriter(folder, attempt)
@@ -202,6 +204,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         PluginError: the method or a modifier of another package cannot be imported.
         OSError: the disk is full.
         MemoryError: memory does not suffice for the data or the model.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+        BrokenRunError: there is no readable status.
     """
     logger.info(plan.reason)
     writer.status(device=plan.device)

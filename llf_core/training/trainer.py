@@ -188,6 +188,7 @@ class RunTrainer(TrainingLoop):
             DoesNotFitError: in evaluation, a single document does not fit into memory, a batch with images does not, or
                 memory ran out in one of several processes whose examples are compared.
             StopTraining: in evaluation, the stage cannot score the completions that it samples.
+            RuntimeError: in training, out of memory; the step is then computed again in smaller parts.
 
         Source:
             transformers' `num_items_in_batch`: sum of losses by the number of items of all micro-batches and ranks.

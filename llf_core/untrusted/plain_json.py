@@ -93,6 +93,7 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
 
     Raises:
         UnreadableError: the file is not a regular file, is larger than `max_bytes`, or the system denies access.
+        OSError: too many files are open.
     """
     try:
         value = json_value(read_bytes(path, max_bytes, root))
@@ -110,6 +111,9 @@ def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | 
         path: the file.
         max_bytes: maximum file size in bytes.
         root: folder below which links are not followed, see `open_file`.
+
+    Raises:
+        OSError: too many files are open.
     """
     try:
         return read_object(path, max_bytes, root)

@@ -76,6 +76,8 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         FileNotFoundError: a run does not exist.
         ValueError: no runs, or more than eight; an id is invalid.
         TypeError: an entry is neither a run nor an id nor a path.
+        OSError: the folder of runs is not accessible.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
 
     Example:
         >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
@@ -101,12 +103,19 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             FileNotFoundError: a run does not exist.
             ValueError: no runs, or more than eight; an id is invalid.
             TypeError: an entry is neither a run nor an id nor a path.
+            OSError: the folder of runs is not accessible.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         self._trackers = self._track(runs)
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the runs again, for live runs; the reader's choice of curve and axes is kept."""
+        """Read the runs again, for live runs; the reader's choice of curve and axes is kept.
+
+        Raises:
+            OSError: the folder of runs is not accessible.
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
+        """
         for tracker in self._trackers:
             tracker.refresh()
         chosen = self._view.smoothing
@@ -133,7 +142,11 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._draw()
 
     def sections(self) -> list[TableSection]:
-        """The table as data, for code that needs the numbers."""
+        """The table as data, for code that needs the numbers.
+
+        Raises:
+            OSError: the output folder of a run is not accessible.
+        """
         return comparison_sections(self._trackers)
 
     def answers(self) -> list[dict[str, Any]]:
@@ -161,6 +174,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         Raises:
             ModuleNotFoundError: pandas is not installed.
             UnreadableError: the metrics of a run cannot be read.
+            OSError: too many files are open.
         """
         import pandas as pd
 

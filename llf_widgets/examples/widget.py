@@ -46,6 +46,9 @@ class Examples(FrontEnd):
         TypeError: it is neither a run nor an id nor a path.
         UnreadableError: `examples.jsonl` cannot be read.
         ConfigError: the run's config is no longer valid.
+        OSError: the process cannot be started.
+        PluginError: two installed packages declare the same name or key.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
 
     Example:
         >>> rows = llf.Examples(run)
@@ -79,6 +82,8 @@ class Examples(FrontEnd):
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
             ConfigError: the run's config is no longer valid.
+            OSError: the process cannot be started.
+            PluginError: two installed packages declare the same name or key.
         """
         self.show_step(step)
         return [one.json() for one in self._losses.at(step)]
@@ -99,6 +104,8 @@ class Examples(FrontEnd):
             ValueError: the kind is unknown.
             UnreadableError: `examples.jsonl` cannot be read.
             ConfigError: the run's config is no longer valid.
+            OSError: the process cannot be started.
+            PluginError: two installed packages declare the same name or key.
         """
         self._losses.refresh()
         found = self._losses.outliers(kind)[:limit]
@@ -116,6 +123,8 @@ class Examples(FrontEnd):
             ValueError: the kind is unknown.
             UnreadableError: `examples.jsonl` cannot be read.
             ConfigError: the run's config is no longer valid.
+            OSError: the process cannot be started.
+            PluginError: two installed packages declare the same name or key.
         """
         self._losses.refresh()
         self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
@@ -130,6 +139,8 @@ class Examples(FrontEnd):
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
             ConfigError: the run's config is no longer valid.
+            OSError: the process cannot be started.
+            PluginError: two installed packages declare the same name or key.
         """
         self._losses.refresh()
         self._show(self._losses.at(step), {"step": step, "offset": offset})

@@ -41,7 +41,13 @@ class ColumnMapping(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Read the current data set; a draft for other columns is discarded, since it would not fit."""
+        """Read the current data set; a draft for other columns is discarded, since it would not fit.
+
+        Raises:
+            OSError: `dataset_info.json` cannot be read, for example without permission.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+        """
         config = self._state.report.config
         found = find_columns(config, (config.data.dataset or ()) if config else ())
         if found != self._columns:

@@ -50,7 +50,13 @@ class ConfigEditor(FormWidget):
         self._invalid_text = ""
 
     def refresh(self) -> None:
-        """Update the text from the state, with problems of unknown keys, which no field can show."""
+        """Update the text from the state, with problems of unknown keys, which no field can show.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+        """
         if not self._invalid_text:
             self._shown_messages = [
                 Message.from_problem(problem, with_line=True) for problem in self._state.problems("")

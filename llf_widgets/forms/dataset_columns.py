@@ -105,6 +105,11 @@ def find_columns(config: RunConfig | None, names: Sequence[str]) -> DatasetColum
 
     Returns:
         None if there is none: hub data sets, entries of `dataset_info.json`, and built-in sets are not configurable.
+
+    Raises:
+        OSError: `dataset_info.json` cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     if config is None:
         return None

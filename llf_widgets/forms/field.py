@@ -28,6 +28,11 @@ def field_json(
 
     Returns:
         `Row` of `labextension/widgets/forms/field.js`.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
     """
     control: str = control_kind(spec)
     text, unset = state.text(spec.key), spec.meaning(state.value)
@@ -78,6 +83,11 @@ def field_messages(key: str, state: FormState) -> list[Message]:
     Args:
         key: the field.
         state: the form's values.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
     """
     return [Message.from_problem(problem) for problem in state.problems(key)]
 

@@ -50,6 +50,7 @@ def trainable_facts(config: RunConfig) -> tuple[str, ...]:
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same method.
     """
     weights = weight_shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained_parameters(config, weights)

@@ -39,6 +39,7 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: the disk cannot be examined, or a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same plug-in.
     """
     folder = home()
     found = [check_packages(), check_writable(folder), check_persistence(folder)]
@@ -62,7 +63,11 @@ def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | Non
 
 
 def check_writable(folder: Path) -> Message | None:
-    """An error if the folder of runs is not writable; None otherwise."""
+    """An error if the folder of runs is not writable; None otherwise.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
     if (message := blocked_path_message(folder)) is not None:
         return Message("error", message)
     place = _existing(folder / "runs")
@@ -145,6 +150,7 @@ def disk_bytes(config: RunConfig) -> int | None:
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same plug-in.
     """
     from llf_core.estimate import forecast_disk
 

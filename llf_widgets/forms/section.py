@@ -65,6 +65,11 @@ class FormSection(FormWidget):
 
         Args:
             facts: short lines beside the title. Default: unchanged.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
         """
         applying = [spec for spec in self._specs if self._state.is_visible(spec.key)]
         shown = [spec for spec in applying if self._expanded or self._always_visible(spec)]

@@ -85,17 +85,31 @@ class FormState:
 
     @functools.cached_property
     def report(self) -> Report:
-        """Result of `validate` for the values, cached until they change; line numbers refer to `yaml()`."""
+        """Result of `validate` for the values, cached until they change; line numbers refer to `yaml()`.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+        """
         return validate(self.yaml())
 
     @property
     def config(self) -> RunConfig | None:
-        """The config, for Start and previews; None if there are errors."""
+        """The config, for Start and previews; None if there are errors.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+        """
         return self.report.config if self.report.ok else None
 
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:
-        """Problems of the chosen data sets, as far as known without reading them completely, which may take minutes."""
+        """Problems of the chosen data sets, as far as known without reading them completely, which may take minutes.
+
+        Raises:
+            OSError: `dataset_info.json` cannot be read, for example without permission.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+        """
         if self.report.config is None:
             return ()
         found = dataset_problems(self.report.config)
@@ -116,6 +130,7 @@ class FormState:
         Raises:
             OSError: a weight file of the model cannot be read.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            PluginError: two installed packages declare the same name or key.
         """
         return check_local(self.report.config, runs=run_ids(), home=home())
 
@@ -124,6 +139,7 @@ class FormState:
 
         Raises:
             OSError: a weight file of the model cannot be read.
+            PluginError: two installed packages declare the same name or key.
         """
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
         from_hub = (
@@ -141,6 +157,7 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
+            PluginError: two installed packages declare the same name or key.
         """
         if key in self.config_values:
             return self.config_values[key]
@@ -152,6 +169,7 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
+            PluginError: two installed packages declare the same name or key.
         """
         spec, value = self.specs[key], self.value(key)
         if value == UNSET and value == spec.default and spec.unset:
@@ -166,6 +184,9 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
+            OSError: a weight file of the model cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
         """
         spec = self.specs[key]
         if any(problem.severity == "error" for problem in self.problems(key)):
@@ -193,6 +214,11 @@ class FormState:
 
         Args:
             key: the field; `""` for problems without a field, such as unknown keys.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
         """
         if key:
             attached = [one for one in self._attached_problems(key) if one.severity != "error"]
@@ -200,7 +226,13 @@ class FormState:
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
-        """Problems that disable Start, which names their fields."""
+        """Problems that disable Start, which names their fields.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+        """
         return tuple(one for one in self._all_problems() if one.severity == "error")
 
     def _all_problems(self) -> tuple[Problem, ...]:
@@ -215,6 +247,9 @@ class FormState:
 
         Args:
             defaults: whether to include default values.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
         """
         values = self.config_values
         if defaults and self.report.config is not None:
@@ -225,7 +260,11 @@ class FormState:
         )
 
     def python(self) -> str:
-        """A notebook cell that trains with the values, so a form can become code; a comment if there are errors."""
+        """A notebook cell that trains with the values, so a form can become code; a comment if there are errors.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+        """
         if self.config is None:
             return NO_PYTHON
         rows = self.cell_rows if self.uses_cell_rows else None
@@ -279,6 +318,7 @@ class FormState:
 
         Raises:
             KeyError: there is no such preset.
+            PluginError: two installed packages declare the same plug-in.
         """
         chosen = preset(preset_name)
         kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
@@ -320,6 +360,9 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
+            OSError: `dataset_info.json` cannot be read, for example without permission.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
         """
         self.set(key, name)
         if any(column in self.config_values for column in FORMAT_KEYS) and any(
@@ -332,6 +375,7 @@ class FormState:
 
         Raises:
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            RowsError: the rows of a cell are not a table of records, or are empty.
         """
         if self.cell_rows is not None:
             with suppress(OSError):  # the run gets the rows themselves

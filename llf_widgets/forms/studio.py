@@ -60,6 +60,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         KeyError: the preset does not exist.
         PluginError: two installed plug-ins declare the same key or name.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: a weight file of the model cannot be read.
 
     Example:
         >>> studio = llf.Studio()
@@ -112,6 +113,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             ConfigError: the form has errors; `.problems` lists them.
+            PluginError: two installed packages declare the same name or key.
         """
         from llf_core.config import RunConfig
 
@@ -134,6 +136,11 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             KeyError: there is no such field.
+            OSError: a weight file of the model cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+            RowsError: the rows of a cell are not a table of records, or are empty.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         for key in values:
             if key not in self.state.specs:
@@ -153,6 +160,8 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 what to do.
             RowsError: the rows of the cell are not a table.
             OSError: the run's folder cannot be written.
+            TypeError: a reward function is not a function, or has no parameter for the answer.
+            ValueError: two reward functions have the same name.
         """
         return self._launch(queue=queue, reveal=False)
 
@@ -171,6 +180,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             RuntimeError: environment or disk do not allow the runs, or a run could not be started; the message says
                 what to do.
             OSError: the first run's folder cannot be written.
+            TypeError: a reward function is not a function, or has no parameter for the answer.
         """
         from llf_widgets.forms.sweep_view import SweepView
         from llf_widgets.start import sweep
@@ -197,6 +207,8 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         Raises:
             ConfigError: the form has errors.
             OSError: the process that reads the data could not be started.
+            PluginError: two installed packages declare the same name or key.
+            RowsError: the rows of a cell are not a table of records, or are empty.
         """
         from llf_widgets.inspect import Inspect
 
@@ -213,7 +225,15 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         super().close()
 
     def refresh(self) -> None:
-        """Update all widgets from the state; needed only after changing `state` in code."""
+        """Update all widgets from the state; needed only after changing `state` in code.
+
+        Raises:
+            OSError: a weight file of the model cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+            RowsError: the rows of a cell are not a table of records, or are empty.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
         self.state.keep_uploads()
         self._presets.refresh()
         for title, section in self._sections.items():

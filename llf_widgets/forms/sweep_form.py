@@ -66,6 +66,12 @@ class SweepForm(FormWidget):
         Args:
             blocked: whether Start is disabled, which also blocks a sweep.
             ahead: running and queued runs on this machine.
+
+        Raises:
+            OSError: a weight file of the model cannot be read, or the disk cannot be examined.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         self._blocked, self._ahead = blocked, ahead
         self._draw()
@@ -75,7 +81,11 @@ class SweepForm(FormWidget):
         self._started, self._failure = 0, []
 
     def plan(self) -> sweep_plan.SweepPlan:
-        """The runs that would be started with the values as typed."""
+        """The runs that would be started with the values as typed.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+        """
         return sweep_plan.plan_sweep(self._state, {key: self._text(key) for key in self._keys})
 
     def _draw(self) -> None:

@@ -46,6 +46,8 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
 
     Raises:
         FileNotFoundError: a run was deleted.
+        OSError: the folder of runs is not accessible.
+        BrokenRunError: the status of a queued run became unreadable during the refresh.
     """
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -76,6 +78,8 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
 
         Raises:
             StopIteration: no run of the sweep has this id.
+            OSError: too many files are open.
+            BrokenRunError: the status of a queued run became unreadable.
         """
         if self._monitor is not None:
             self._monitor.close()

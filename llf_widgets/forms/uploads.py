@@ -81,6 +81,7 @@ class Upload:
 
         Raises:
             UploadError: it cannot be written; the partial file is removed.
+            OSError: the partial file cannot be removed.
         """
         try:
             with self._partial.open("ab") as file:
@@ -207,6 +208,7 @@ class UploadReceiver:
         Raises:
             KeyError: the message lacks an entry.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            OSError: an uploaded file cannot be renamed.
         """
         upload_id, key = str(content["id"]), str(content["key"])
         try:

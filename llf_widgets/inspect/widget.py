@@ -45,6 +45,7 @@ class Inspect(FrontEnd):
         ConfigError: the config has errors.
         RowsError: the rows are not a table.
         OSError: the process cannot be started, or the rows cannot be written.
+        PluginError: two installed packages declare the same name or key.
 
     Example:
         >>> view = llf.Inspect({"dataset": "rows.jsonl", "cutoff_len": 512})
@@ -109,6 +110,7 @@ class Inspect(FrontEnd):
 
         Raises:
             RuntimeError: preparation failed; the message has the reason.
+            TimeoutError: the data is not prepared yet.
         """
         self.wait()
         return dict(self._overview)
@@ -126,6 +128,7 @@ class Inspect(FrontEnd):
             ValueError: there is no such example.
             RuntimeError: preparation failed.
             ProcessExitedError: the process has exited.
+            TimeoutError: the data is not prepared yet.
         """
         found: dict[str, Any] = self._request("example", number=number).result()
         return found
@@ -145,6 +148,7 @@ class Inspect(FrontEnd):
             ValueError: the kind is unknown.
             RuntimeError: preparation failed.
             ProcessExitedError: the process has exited.
+            TimeoutError: the data is not prepared yet.
         """
         found: dict[str, Any] = self._request("notable", kind=kind, offset=offset, limit=limit).result()
         return found
@@ -164,6 +168,7 @@ class Inspect(FrontEnd):
             ValueError: the process refuses the request.
             RuntimeError: preparation failed.
             ProcessExitedError: the process has exited.
+            TimeoutError: the data is not prepared yet.
         """
         found: dict[str, Any] = self._request("search", text=query, start=start, limit=limit).result()
         return found

@@ -38,6 +38,8 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
         FileNotFoundError: the run does not exist.
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     tracker = RunTracker(run_folder(run))
     tracker.refresh()
@@ -45,7 +47,11 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
 
 
 def mime_bundle(tracker: RunTracker) -> dict[str, object]:
-    """The bundle of a tracked run, as of the last read. Drawing the image takes about a second."""
+    """The bundle of a tracked run, as of the last read. Drawing the image takes about a second.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
     run = _summary(tracker)
     drawn = saved_image(
         tracker.chart_data(), tracker.snapshot.last_step, title=f"{run.name}, {run.state}", line=run.key_line
@@ -55,7 +61,11 @@ def mime_bundle(tracker: RunTracker) -> dict[str, object]:
 
 
 def text_bundle(tracker: RunTracker) -> dict[str, object]:
-    """The bundle without the image, whose first drawing takes a second, so that a view appears at once."""
+    """The bundle without the image, whose first drawing takes a second, so that a view appears at once.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
     return _texts(tracker, _summary(tracker))
 
 

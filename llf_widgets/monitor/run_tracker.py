@@ -98,6 +98,7 @@ class RunTracker:
 
         Raises:
             BrokenRunError: the status of a queued run became unreadable during the refresh.
+            OSError: too many files are open.
         """
         with self._lock:
             return self._refresh()
@@ -225,6 +226,9 @@ class RunTracker:
 
         Args:
             lines: maximum number of lines.
+
+        Raises:
+            OSError: too many files are open.
         """
         try:
             text = self._reader.log_tail(lines)
@@ -378,6 +382,7 @@ def queue_text(position: QueuePosition) -> str:
 
     Raises:
         BrokenRunError: the run's own status cannot be read.
+        OSError: the folder of runs is not accessible.
     """
     ahead = position.ahead()
     if not ahead:

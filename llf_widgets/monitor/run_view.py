@@ -99,6 +99,7 @@ class RunView:
 
         Raises:
             BrokenRunError: the status of a queued run became unreadable during the refresh.
+            OSError: too many files are open.
         """
         with self._lock:
             changed = self.tracker.refresh()
@@ -147,6 +148,7 @@ class RunView:
 
         Raises:
             OSError: the run's folder is not accessible.
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         with self._lock:
             self.refresh()

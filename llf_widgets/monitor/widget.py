@@ -48,6 +48,8 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         FileNotFoundError: the run does not exist.
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
 
     Example:
         >>> run = llf.train(config)
@@ -119,6 +121,9 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
+            OSError: the process cannot be started.
+            PluginError: two installed packages declare the same name or key.
+            ConfigError: the run's config is no longer valid.
         """
         if self._examples is None:
             self._examples = Examples(self._run_view.tracker.folder)

@@ -44,6 +44,9 @@ def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:
     Returns:
         `{"total", "adapters"}`: `run`, `name`, `base`, `method`, `rank` (LoRA rank; None for other results), `bytes`
         and `ended` (Unix seconds) of each.
+
+    Raises:
+        OSError: the folder of runs is not accessible.
     """
     names = index.finished()
     found = []

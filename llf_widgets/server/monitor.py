@@ -53,6 +53,7 @@ class MonitorHandler(ViewsHandler):
         Raises:
             HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
                 did not respond in time.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         folder = await self.find_run(run_id)
         options = ViewOptions(
@@ -131,6 +132,7 @@ def summary(view: RunView) -> dict[str, object]:
 
     Raises:
         OSError: a file of the run cannot be read.
+        BrokenRunError: the status of a queued run became unreadable during the refresh.
     """
     view.refresh()
     return mime_bundle(view.tracker)

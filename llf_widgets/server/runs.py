@@ -47,6 +47,7 @@ class RunsHandler(RunsAPIHandler):
 
         Raises:
             HTTPError: 400 for an invalid query, 503 if the list could not be read in time.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
@@ -104,7 +105,11 @@ class RunHandler(RunsAPIHandler):
 
 
 def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Status and meta of a run. If the status is unreadable, the state is `broken`, so that the run is listed."""
+    """Status and meta of a run. If the status is unreadable, the state is `broken`, so that the run is listed.
+
+    Raises:
+        OSError: too many files are open.
+    """
     reader = RunReader(folder)
     try:
         return reader.status().json(), reader.meta()
@@ -139,6 +144,7 @@ class RunDetails:
         Raises:
             OSError: a file of the run is not accessible.
             UnreadableError: a file of the run is not a regular file.
+            PluginError: two installed packages declare the same name or key.
         """
         with self._lock:
             return self._read()
@@ -183,6 +189,7 @@ def details_json(details: RunDetails) -> dict[str, object]:
     Raises:
         OSError: a file of the run is not accessible.
         UnreadableError: a file of the run is not a regular file.
+        PluginError: two installed packages declare the same name or key.
     """
     return {name: strip_bidi_nested(part) for name, part in details.read().items()}
 

@@ -63,6 +63,7 @@ def runs_show(
 
     Raises:
         UserError: no run matches; with --code, its config is no longer valid; a file of it cannot be read.
+        OSError: too many files are open.
     """
     from llf_core.runs.config_file import non_default_config
     from llf_core.runs.find import short_id

@@ -19,6 +19,7 @@ def runs_stop(run: RunId) -> None:
 
     Raises:
         UserError: no run matches, it is lost, or the request cannot be written.
+        OSError: too many files are open.
     """
     found = attach_run(run)
     if not _has_ended(found):
@@ -32,6 +33,7 @@ def runs_kill(run: RunId) -> None:
 
     Raises:
         UserError: no run matches, or it runs on another machine.
+        OSError: too many files are open.
     """
     found = attach_run(run)
     if not _has_ended(found):

@@ -24,6 +24,8 @@ def runs_resume(
     Raises:
         UserError: no run matches, it has not ended or cannot be resumed, or the file has no reward function of it.
         Exit: the run fails, or the command was interrupted.
+        OSError: too many files are open.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
     """
     found = attach_run(run)
     with in_a_sentence():
@@ -58,6 +60,7 @@ def runs_branch(
     Raises:
         UserError: no run matches, it has no such checkpoint, or a change is not KEY=VALUE or not allowed.
         Exit: the new run fails, or the command was interrupted.
+        OSError: too many files are open.
     """
     from llf_core.untrusted import NotPlainError
     from llf_core.untrusted.plain_yaml import yaml_value
@@ -86,6 +89,7 @@ def runs_replay(run: RunId, detach: Detach = False, trust: Trust = False) -> Non
     Raises:
         UserError: no run matches, or its config is no longer valid.
         Exit: the new run fails, or the command was interrupted.
+        OSError: too many files are open.
     """
     found = attach_run(run)
     with in_a_sentence():

@@ -37,6 +37,7 @@ def check_adapters(config: RunConfig) -> CheckResult:
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same plug-in.
     """
     return _check_shapes(config) + _check_type(config)
 

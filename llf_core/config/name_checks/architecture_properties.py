@@ -110,6 +110,9 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
     Returns:
         A problem beside `model_name_or_path` for each property that matters with these settings.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
     """
     batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
     shares = batch > 1 or bool(config.data.packing)
@@ -136,7 +139,12 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
 
 def check_architecture(config: RunConfig) -> CheckResult:
-    """Check the architecture of the config's model, if it is on this machine; otherwise the trainer does."""
+    """Check the architecture of the config's model, if it is on this machine; otherwise the trainer does.
+
+    Raises:
+        OSError: too many files are open.
+        PluginError: two installed packages declare the same stage.
+    """
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     return CheckResult() if folder is None else CheckResult(properties_of(config_of(folder), config))
 

@@ -48,6 +48,7 @@ def check_local(
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same name or key.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
     found = check_output_dir(config, home) + check_architecture(config)
@@ -88,6 +89,7 @@ def check(
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same name or key.
     """
     wrong = {problem.key for problem in report.problems if problem.severity == "error"}
     found = check_local(report.config, report.base, runs, home)

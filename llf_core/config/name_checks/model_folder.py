@@ -25,7 +25,11 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """Read a model's `config.json`; empty if it cannot be read, which the loader reports later."""
+    """Read a model's `config.json`; empty if it cannot be read, which the loader reports later.
+
+    Raises:
+        OSError: too many files are open.
+    """
     return read_object_or_empty(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
 
 
@@ -33,6 +37,9 @@ def settings_of(folder: Path) -> dict[str, Any]:
     """Read a model's `config.json`, of a multimodal model its `text_config`; empty if it cannot be read.
 
     The language model's settings (layers, heads, vocabulary) are in `text_config` there.
+
+    Raises:
+        OSError: too many files are open.
     """
     settings = config_of(folder)
     text = settings.get("text_config")

@@ -41,6 +41,9 @@ def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult
 
     Returns:
         An error with another folder as its fix, or nothing.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     output_dir = config.training.output_dir
     why = refusal(expanded(output_dir), config, home) if output_dir else ""
@@ -61,6 +64,9 @@ def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorou
         home: `LLF_HOME`, whose own folders receive no result.
         thorough: whether each file of an earlier result is compared by its content. A quick check does that only for
             small files whose modification time differs.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     why = "" if home is None else _of_home(target, home)
     why = why or _protected(target, config) or _no_folder(target) or _closed(target)
@@ -169,12 +175,13 @@ def _no_folder(target: Path) -> str:
     """Reason why an existing path cannot be replaced by a folder; empty if it can, or if it does not exist."""
     try:
         facts = target.lstat()
+        named = target.readlink() if stat.S_ISLNK(facts.st_mode) else None
     except FileNotFoundError:
         return ""
     except OSError as error:
         return f"It cannot be created ({error.strerror})."
-    if stat.S_ISLNK(facts.st_mode):
-        return f"It is a link to {target.readlink()}, and links are not followed."
+    if named is not None:
+        return f"It is a link to {named}, and links are not followed."
     if not stat.S_ISDIR(facts.st_mode):
         return "It is not a folder."
     return (

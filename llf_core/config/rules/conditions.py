@@ -31,5 +31,9 @@ def never_evaluated(c: ConfigValues) -> bool:
 
 
 def weights_frozen(c: ConfigValues) -> bool:
-    """Whether the base model's weights are frozen, so that they may be quantized and the learning rate may be high."""
+    """Whether the base model's weights are frozen, so that they may be quantized and the learning rate may be high.
+
+    Raises:
+        PluginError: two installed packages declare the same method.
+    """
     return method_of(c).frozen_base

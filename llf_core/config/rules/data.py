@@ -65,6 +65,9 @@ def has_data_kind(config: ConfigValues, *kinds: DataKind) -> bool:
     Args:
         config: selects the stage.
         *kinds: kinds of data.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
     """
     return stage_of(config).data_kind in kinds
 

@@ -24,6 +24,9 @@ def all_roles(config: RunConfig) -> dict[str, list[str]]:
 
     Returns:
         For each format its roles, as named in `dataset_info.json`, required ones first.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
     """
     kind = wanted_kind(config)
     return {name: list(roles(name, kind)) for name in formats(kind)}
@@ -43,6 +46,8 @@ def readings(config: RunConfig) -> list[dict[str, object]]:
         DataError: a data set is no entry, file, folder or hub id, or its entry cannot be used.
         UnreadableError: a data set of `Dataset.save_to_disk` has a link in place of a file.
         OSError: a file cannot be opened, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     data = config.data
     found = []

@@ -99,6 +99,8 @@ class Inspection:
                 fit.
             UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
             OSError: a file cannot be read, or the cache cannot be written.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
         """
         began = time.monotonic()
         prepared = prepare(config, tokenizer, progress=progress, peek=True, processor=processor)
@@ -109,6 +111,9 @@ class Inspection:
 
         Returns:
             A JSON object; `seconds` is the duration of the preparation, `packing_fill` a fraction.
+
+        Raises:
+            ValueError: packing is off, and an example is longer than `cutoff_len`.
         """
         report = self._prepared.report
         return {
@@ -150,6 +155,7 @@ class Inspection:
 
         Raises:
             OSError: a weight file of the model cannot be read.
+            PluginError: two installed packages declare the same method.
         """
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
         if "rejected_ids" in self._prepared.examples.column_names:
@@ -204,6 +210,8 @@ class Inspection:
             IndexError: there is no example with this number.
             DataError: the chat template exceeds its limits of steps or length.
             OSError: the example's data set can no longer be opened.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                plug-in.
         """
         dataset, record = self._names[number]
         table, base = self._table(number)
@@ -430,6 +438,7 @@ def earlier_speed(config: RunConfig) -> float | None:
 
     Raises:
         OSError: the folder of runs cannot be read.
+        PluginError: two installed packages declare the same name or key.
     """
     for row in list_runs(home(), 0, 50, None, None).rows:
         try:

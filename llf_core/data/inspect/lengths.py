@@ -93,6 +93,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same method.
     """
     learned, whole, learned_cut = (counts[:, column] for column in (1, 2, 3))
     target = learned + learned_cut
@@ -130,6 +131,7 @@ def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) 
 
     Raises:
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same method.
     """
     weights = weight_shapes(config.model.model_name_or_path)
     model = architecture(weights, read_model_config(config.model.model_name_or_path)) if weights else None

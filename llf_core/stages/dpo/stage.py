@@ -38,6 +38,12 @@ class DPO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
+            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+                name or key.
+            ConfigError: the name or the number of bits of the reference model is not valid in a config.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         super().__init__(context)
         config, options = context.config, context.config.options(DPOOptions)
@@ -74,6 +80,10 @@ class DPO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
+            PluginError: two installed packages declare the same name or key.
+            ConfigError: the name or the number of bits of the reference model is not valid in a config.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         return (
             examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)

@@ -49,6 +49,12 @@ class KTO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
+            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+                name or key.
+            ConfigError: the name or the number of bits of the reference model is not valid in a config.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         super().__init__(context)
         options = context.config.options(KTOOptions)
@@ -79,6 +85,10 @@ class KTO(LossStage):
         Raises:
             DataError: all training examples have the same label, or there is only one.
             ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
+            PluginError: two installed packages declare the same name or key.
+            ConfigError: the name or the number of bits of the reference model is not valid in a config.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         if not held_out:
             self._check(examples)

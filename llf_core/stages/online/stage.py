@@ -68,6 +68,11 @@ class OnlineStage(TrainerStage):
             RewardError: a reward function does not exist or cannot be executed.
             re.error: `reward_pattern` is not a regular expression.
             ValueError: TRL refuses an option or a combination of options.
+            OSError: a file of the prompts can no longer be opened, or the disk is full.
+            TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                plug-in.
+            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
         """
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
@@ -196,6 +201,7 @@ def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
 
     Raises:
         DataError: a column is missing, or the reference answers are.
+        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
     """
     from llf_core.data import DataError
 

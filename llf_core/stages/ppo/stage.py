@@ -48,7 +48,19 @@ class PPO(LossStage):
         """Load the models; without `context` only the loss is available.
 
         Raises:
-            ModelError, UntrustedCodeError, DataError, RewardError, re.error: see `build_models`.
+            re.error: `reward_pattern` is not a regular expression.
+            OSError: a file of a model cannot be read, or memory does not suffice for it.
+            TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
+            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+                name or key.
+            ConfigError: a reward model is the result of a run whose config can no longer be read.
+            BadExample: the chat template of the policy cannot render an answer.
+            DataError: no prompt is usable, or the reward functions need a column that is missing or only TRL provides.
+            ModelError: a model does not exist, or does not fit.
+            RewardError: a reward function does not exist or cannot be executed.
+            UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
+            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
+                file.
         """
         super().__init__(context)
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)
@@ -154,6 +166,7 @@ class PPO(LossStage):
             StopTraining: no completion can be scored, a score is not finite, a reward function failed, or the endpoint
                 does not answer.
             RuntimeError, MemoryError: memory does not suffice for a single completion.
+            OSError: the disk is full.
         """
         import numpy as np
 
@@ -197,6 +210,7 @@ class PPO(LossStage):
                 answer.
             RuntimeError, MemoryError: in an evaluation, memory does not suffice for a single completion.
             RuntimeError: out of memory.
+            OSError: the disk is full.
 
         Source:
             arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`.

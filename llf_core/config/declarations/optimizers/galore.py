@@ -107,6 +107,9 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
     Returns:
         Bytes of the state, and the number of gradients that exist at a time.
+
+    Raises:
+        PluginError: two installed packages declare the same optimizer.
     """
     options, base = config.options(GaLoreOptions), base_optimizer_of(config).name
     chosen = projected(shapes, options.galore_target, options.galore_rank)
