@@ -14,12 +14,15 @@ from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_of
 from llf_widgets.monitor import formatting
-from llf_widgets.monitor.ranking import ranked_metric
+from llf_widgets.monitor.ranking import RankedMetric, ranked_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from llf_widgets.compare.run_group import RunGroup
     from llf_widgets.monitor.run_tracker import RunTracker
+
+    Read = Callable[[RunTracker], float | None]
 
 NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
 PACKAGES = ("torch", "transformers", "peft", "llf")
@@ -31,8 +34,8 @@ class TableRow:
 
     Attributes:
         label: what it shows.
-        cells: one text per run.
-        best: indices of the best runs.
+        cells: one text per group of runs.
+        best: indices of the best groups.
         code: whether the label is a config key.
     """
 
@@ -59,81 +62,109 @@ class TableSection:
         return {"title": self.title, "note": self.note, "rows": [row.json() for row in self.rows]}
 
 
-def comparison_sections(trackers: Sequence[RunTracker]) -> list[TableSection]:
+def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
     """All sections of the table, results first, since they are the question that a comparison answers.
 
+    A cell of several runs has the mean of their numbers, and below it the lowest and the highest.
+
     Args:
-        trackers: the runs, already read and smoothed over the same window.
+        groups: the runs, already read and smoothed over the same window.
 
     Raises:
         BrokenRunError: a run has no readable status.
         OSError: the output folder of a run is not accessible.
     """
-    return [_result(trackers), _cost(trackers), _config(trackers), _data(trackers), _environment(trackers)]
+    return [_result(groups), _cost(groups), _config(groups), _data(groups), _environment(groups)]
 
 
-def _result(trackers: Sequence[RunTracker]) -> TableSection:
+def _result(groups: Sequence[RunGroup]) -> TableSection:
+    trackers = [tracker for group in groups for tracker in group.trackers]
     names = {name: None for tracker in trackers for name in tracker.series}
     metrics = key_metrics(names)
     if primary_metric(names) == "loss":
         metrics.append(KeyMetric("loss", "Loss", "number"))
     lines = []
     for one in (ranked_metric(trackers, metric) for metric in metrics):
-        sign = {"more": -1, "less": 1}.get(BETTER_DIRECTION.get(one.metric.name, ""), 0)
+        direction = BETTER_DIRECTION.get(one.metric.name, "")
         if one.held_out or one.metric.name == "loss":
-            best = [one.best(tracker) for tracker in trackers]
             lines.append(
-                _marked(
-                    replace(one, held_out=True).label,
-                    tuple(NONE if found is None else f"{one.format(found[1])} at {found[0]:,}" for found in best),
-                    [None if found is None else sign * found[1] for found in best],
+                _row(
+                    replace(one, held_out=True).label, groups, _best_value(one), one.format, direction, _best_step(one)
                 )
             )
-        last = [one.last(tracker) for tracker in trackers]
-        lines.append(
-            _marked(
-                replace(one, held_out=False).label,
-                tuple(NONE if value is None else one.format(value) for value in last),
-                [None if value is None or not np.isfinite(value) else sign * value for value in last],
-            )
-        )
-        smooth = [last_finite(tracker.smoothed.get(one.metric.name, np.empty(0))) for tracker in trackers]
+        lines.append(_row(replace(one, held_out=False).label, groups, one.last, one.format, direction))
         if trackers[0].window:
-            cells = tuple(NONE if value is None else one.format(value) for value in smooth)
-            lines.append(
-                _marked(
-                    f"{one.training_label}, {label(trackers[0].window)}",
-                    cells,
-                    [None if value is None else sign * value for value in smooth],
-                )
-            )
+            title = f"{one.training_label}, {label(trackers[0].window)}"
+            lines.append(_row(title, groups, _last_smoothed(one.metric.name), one.format, direction))
     return TableSection("Result", "best in bold", tuple(lines))
 
 
-def _cost(trackers: Sequence[RunTracker]) -> TableSection:
-    speed = [median(tracker.series, "tokens_per_second") for tracker in trackers]
-    trained = [_event(tracker, "model").get("trainable") for tracker in trackers]
-    output = [folder_bytes(tracker.folder.output) if tracker.folder.output.is_dir() else None for tracker in trackers]
+def _best_value(metric: RankedMetric) -> Read:
+    def read(tracker: RunTracker) -> float | None:
+        found = metric.best(tracker)
+        return None if found is None else found[1]
+
+    return read
+
+
+def _best_step(metric: RankedMetric) -> Callable[[RunTracker], str]:
+    """Where a run had its best value, which follows the value of a single run."""
+
+    def read(tracker: RunTracker) -> str:
+        found = metric.best(tracker)
+        return "" if found is None else f" at {found[0]:,}"
+
+    return read
+
+
+def _last_smoothed(name: str) -> Read:
+    return lambda tracker: last_finite(tracker.smoothed.get(name, np.empty(0)))
+
+
+def _cost(groups: Sequence[RunGroup]) -> TableSection:
     lines = (
-        _row("Time", [tracker.snapshot.elapsed or None for tracker in trackers], formatting.duration),
-        _row("Tokens per second, median", speed, formatting.count, highest_best=True),
-        _row("Peak memory", [highest(tracker.series, "memory") for tracker in trackers], _size),
-        _row("Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], formatting.count),
-        _row("Output", [None if one is None else float(one) for one in output], _size),
+        _row("Time", groups, lambda tracker: tracker.snapshot.elapsed or None, formatting.duration),
+        _row("Tokens per second, median", groups, _speed, formatting.count, "more"),
+        _row("Peak memory", groups, lambda tracker: highest(tracker.series, "memory"), _size),
+        _row("Trained parameters", groups, _trained_parameters, formatting.count),
+        _row("Output", groups, _output_bytes, _size),
     )
     return TableSection("Cost", "", lines)
 
 
-def _config(trackers: Sequence[RunTracker]) -> TableSection:
-    configs = [tracker.config for tracker in trackers]
+def _speed(tracker: RunTracker) -> float | None:
+    return median(tracker.series, "tokens_per_second")
+
+
+def _trained_parameters(tracker: RunTracker) -> float | None:
+    found = _event(tracker, "model").get("trainable")
+    return float(found) if isinstance(found, int) else None
+
+
+def _output_bytes(tracker: RunTracker) -> float | None:
+    return float(folder_bytes(tracker.folder.output)) if tracker.folder.output.is_dir() else None
+
+
+def _config(groups: Sequence[RunGroup]) -> TableSection:
+    configs = [tracker.config for group in groups for tracker in group.trackers]
     keys = {key for config in configs for key in config} - HIDDEN_KEYS
     found = differing(configs)
-    lines = [TableRow(key, tuple(value_of(config.get(key)) for config in configs), code=True) for key in found]
-    changes = [_live_changes(tracker) for tracker in trackers]
+    lines = [
+        TableRow(
+            key, tuple(_every(value_of(one.config.get(key)) for one in group.trackers) for group in groups), code=True
+        )
+        for key in found
+    ]
+    changes = [_every(map(_live_changes, group.trackers)) for group in groups]
     if any(text != NONE for text in changes):
         lines.append(TableRow("changed while running", tuple(changes)))
     note = f"{len(found):,} of {len(keys):,} keys differ" if found else f"the same: {len(keys):,} keys"
     return TableSection("Config", note, tuple(lines))
+
+
+def _every(texts: Iterable[str]) -> str:
+    """The texts of a group's runs, each once: `1, 2, 3`."""
+    return ", ".join(dict.fromkeys(texts))
 
 
 def _live_changes(tracker: RunTracker) -> str:
@@ -150,44 +181,84 @@ def _live_changes(tracker: RunTracker) -> str:
     return ", ".join(texts_of_changes) or NONE
 
 
-def _data(trackers: Sequence[RunTracker]) -> TableSection:
-    facts = [
-        {
-            "examples": _count(_event(tracker, "data").get("examples")),
-            "held out": _count(_event(tracker, "data").get("eval_examples", 0)),
-            "fingerprint": str((tracker.resolved.get("data") or {}).get("fingerprint") or NONE)[:12],
-        }
-        for tracker in trackers
-    ]
-    return _facts_section("Data", facts, "{examples} examples, {held out} held out, fingerprint {fingerprint}")
+def _data(groups: Sequence[RunGroup]) -> TableSection:
+    return _facts_section(
+        "Data", groups, _data_facts, "{examples} examples, {held out} held out, fingerprint {fingerprint}"
+    )
 
 
-def _environment(trackers: Sequence[RunTracker]) -> TableSection:
-    facts = []
-    for tracker in trackers:
-        packages, device = tracker.env.get("packages") or {}, tracker.env.get("device") or {}
-        found = {name: str(packages.get(name) or NONE) for name in PACKAGES[:-1]}
-        found |= {
-            "llf": str(tracker.env.get("llf") or NONE),
-            "device": str(device.get("name") or tracker.resolved.get("device") or NONE),
-        }
-        found["precision"] = str(tracker.resolved.get("autocast") or tracker.resolved.get("dtype") or NONE)
-        facts.append(found)
-    return _facts_section("Environment", facts, "torch {torch}, transformers {transformers}, {device}, {precision}")
+def _data_facts(tracker: RunTracker) -> dict[str, str]:
+    return {
+        "examples": _count(_event(tracker, "data").get("examples")),
+        "held out": _count(_event(tracker, "data").get("eval_examples", 0)),
+        "fingerprint": str((tracker.resolved.get("data") or {}).get("fingerprint") or NONE)[:12],
+    }
 
 
-def _facts_section(title: str, facts: list[dict[str, str]], same: str) -> TableSection:
-    found = [name for name in facts[0] if len({one[name] for one in facts}) > 1]
+def _environment(groups: Sequence[RunGroup]) -> TableSection:
+    return _facts_section(
+        "Environment", groups, _environment_facts, "torch {torch}, transformers {transformers}, {device}, {precision}"
+    )
+
+
+def _environment_facts(tracker: RunTracker) -> dict[str, str]:
+    packages, device = tracker.env.get("packages") or {}, tracker.env.get("device") or {}
+    found = {name: str(packages.get(name) or NONE) for name in PACKAGES[:-1]}
+    return found | {
+        "llf": str(tracker.env.get("llf") or NONE),
+        "device": str(device.get("name") or tracker.resolved.get("device") or NONE),
+        "precision": str(tracker.resolved.get("autocast") or tracker.resolved.get("dtype") or NONE),
+    }
+
+
+def _facts_section(
+    title: str, groups: Sequence[RunGroup], read: Callable[[RunTracker], dict[str, str]], same: str
+) -> TableSection:
+    facts = [[read(tracker) for tracker in group.trackers] for group in groups]
+    every = [one for several in facts for one in several]
+    found = [name for name in every[0] if len({one[name] for one in every}) > 1]
     if not found:
-        return TableSection(title, f"the same: {same.format(**facts[0])}")
-    return TableSection(title, "", tuple(TableRow(name, tuple(one[name] for one in facts)) for name in found))
+        return TableSection(title, f"the same: {same.format(**every[0])}")
+    rows = (TableRow(name, tuple(_every(one[name] for one in several) for several in facts)) for name in found)
+    return TableSection(title, "", tuple(rows))
 
 
-def _row(
-    label: str, values: Sequence[float | None], write: Callable[[float], str], *, highest_best: bool = False
+def _row(  # noqa: PLR0913, PLR0917 - a row, and how its cells are made
+    title: str,
+    groups: Sequence[RunGroup],
+    read: Read,
+    write: Callable[[float], str],
+    direction: str = "less",
+    suffix: Callable[[RunTracker], str] = lambda _: "",
 ) -> TableRow:
-    shown = tuple(NONE if value is None else write(value) for value in values)
-    return _marked(label, shown, [None if value is None else -value if highest_best else value for value in values])
+    """A row of numbers with the best groups marked.
+
+    Args:
+        title: label of the row.
+        groups: the runs.
+        read: the number of a run, or None.
+        write: formats a number.
+        direction: `less` or `more` is better; anything else marks none.
+        suffix: follows the number of a group with one run.
+    """
+    sign = {"more": -1, "less": 1}.get(direction, 0)
+    cells, values = [], []
+    for group in groups:
+        numbers = [read(tracker) for tracker in group.trackers]
+        known = [number for number in numbers if number is not None]
+        mean = float(np.mean(known)) if known else None
+        values.append(None if mean is None or not np.isfinite(mean) else sign * mean)
+        cells.append(_cell(known, len(numbers), write) + (suffix(group.trackers[0]) if len(numbers) == 1 else ""))
+    return _marked(title, tuple(cells), values)
+
+
+def _cell(known: Sequence[float], runs: int, write: Callable[[float], str]) -> str:
+    """The mean of a group's numbers, and in a second line the lowest and the highest, where they read differently."""
+    if not known:
+        return NONE
+    low, high = write(float(np.min(known))), write(float(np.max(known)))
+    text = write(float(np.mean(known))) + ("" if low == high else f"\n{low} to {high}")
+    return text if len(known) == runs else f"{text}\n{len(known)} of {runs} runs"
 
 
 def _marked(label: str, cells: tuple[str, ...], values: Sequence[float | None]) -> TableRow:

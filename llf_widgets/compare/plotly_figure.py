@@ -1,5 +1,7 @@
 """One chart of several runs as a Plotly figure, by step, tokens or time: evaluations above, training below.
 
+A group of runs is the mean of its runs with a band from the lowest to the highest of them.
+
 The charts to choose from are the rows of `llf_core.runs.charts.CHARTS` that the runs have logged.
 """
 
@@ -16,7 +18,8 @@ from llf_core.runs.charts import Chart
 from llf_core.runs.metric_catalog import EVAL_PREFIX, logged_charts, lowercase_label, primary_metric
 from llf_core.runs.smoothing import label as smoothing_label
 from llf_core.runs.summary_numbers import line
-from llf_widgets.compare.labels import labels, middle
+from llf_widgets.compare.labels import middle
+from llf_widgets.compare.run_group import common_steps
 from llf_widgets.compare.ticks import log_ticks
 from llf_widgets.monitor import formatting
 from llf_widgets.plotting.colors import DASHED, LINE_COLORS, SOLID
@@ -36,6 +39,8 @@ from llf_widgets.plotting.plotly_layout import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llf_core.runs.charts import Form
+    from llf_widgets.compare.run_group import RunGroup
     from llf_widgets.monitor.run_tracker import RunTracker
 
 X_AXES = {"step": "step", "tokens": "tokens", "time": "minutes"}
@@ -50,6 +55,7 @@ LABEL_CHARACTERS = 18  # characters of a run's label at the end of its line
 LETTER = 6.6  # pixels of a letter of a label
 LINE = 14  # pixels between two labels
 MAX_POINTS = 1000  # points a line
+BAND_OPACITY = 0.18
 PAUSE = 20.0
 """A gap of this multiple of the usual time between records counts as a pause, such as between attempts."""
 
@@ -114,7 +120,7 @@ def available_curves(trackers: Sequence[RunTracker]) -> list[CurveChoice]:
     """The curves that a user can choose, by chart: what any of the runs logged.
 
     Args:
-        trackers: the runs, already read; at least one.
+        trackers: all runs, already read; at least one.
 
     Raises:
         IndexError: there are no runs.
@@ -128,22 +134,33 @@ class PlottedLine:
     """A line in a panel.
 
     Attributes:
-        run: index of the run.
-        label: label of the run.
+        number: index of the group.
+        label: label of the group.
         x: `[n]` x values.
-        y: `[n]` y values; NaN if not finite.
+        y: `[n]` y values, of several runs their mean; NaN if not finite.
         logged: `[n]` values before smoothing, if `y` is smoothed.
+        low: `[n]` the lowest values of the runs, if there are several.
+        high: `[n]` the highest values.
+        runs: number of runs.
     """
 
-    run: int
+    number: int
     label: str
     x: np.ndarray
     y: np.ndarray
     logged: np.ndarray | None = None
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    runs: int = 1
+
+    @property
+    def extent(self) -> list[np.ndarray]:
+        """Everything that is drawn of it."""
+        return [one for one in (self.y, self.low, self.high) if one is not None]
 
 
 def figure_json(
-    trackers: Sequence[RunTracker],
+    groups: Sequence[RunGroup],
     *,
     curve: str = "loss",
     x_axis: str = "step",
@@ -153,7 +170,7 @@ def figure_json(
     """Build an evaluation panel and a training panel as Plotly JSON with numpy arrays.
 
     Args:
-        trackers: the runs, already read and smoothed over the same window.
+        groups: the runs, already read and smoothed over the same window.
         curve: the metric; without validation values in any run there is only one panel.
         x_axis: the x axis, one of `X_AXES`.
         log_scale: logarithmic y axis, if the metric supports it.
@@ -166,23 +183,27 @@ def figure_json(
         IndexError: there are no runs.
         KeyError: `x_axis` is unknown.
     """
+    trackers = [tracker for group in groups for tracker in group.trackers]
     choice = next(
         (one for one in available_curves(trackers) if one.name == curve),
         CurveChoice(curve, curve, Chart(curve, "", {curve: curve})),
     )
     window = trackers[0].window
     upper, lower = [], []
-    for number, (tracker, label) in enumerate(zip(trackers, labels(trackers), strict=True)):
-        steps, values = line(tracker.series, curve)
-        lower.append(_drawn(number, label, tracker, steps, tracker.smoothed.get(curve, values), x_axis, values))
-        upper.append(_drawn(number, label, tracker, *line(tracker.series, EVAL_PREFIX + curve), x_axis))
+    for number, group in enumerate(groups):
+        lower.append(_drawn(number, group, curve, x_axis, smoothed=True))
+        upper.append(_drawn(number, group, EVAL_PREFIX + curve, x_axis, smoothed=False))
     log_scale = log_scale and choice.chart.log
     held_out, training = choice.titles()
     training_panel = _Panel(TRAINING, training, WHOLE, lower, window)
     panels = [training_panel]
     if any(one.y.size for one in upper):
         panels = [_Panel(EVALUATION, held_out, UPPER, upper, 0), replace(training_panel, domain=LOWER)]
-    data = [trace for panel in panels for trace in _traces(panel, choice, x_axis, show_raw=show_raw)]
+    data = [
+        trace
+        for panel in panels
+        for trace in [*_bands(panel, log_scale=log_scale), *_traces(panel, choice, x_axis, show_raw=show_raw)]
+    ]
     return {"data": data, "layout": _layout(panels, choice, x_axis, log_scale=log_scale), "config": CONFIG}
 
 
@@ -204,15 +225,71 @@ class _Panel:
         return (self.domain[1] - self.domain[0]) * (HEIGHT - TOP - BOTTOM)
 
 
-def _drawn(  # noqa: PLR0913, PLR0917 - a line and where it comes from
-    number: int, label: str, tracker: RunTracker, steps: np.ndarray, values: np.ndarray, x_axis: str,
-    logged: np.ndarray | None = None,
-) -> PlottedLine:  # fmt: skip
-    x, y = decimate(steps, values, MAX_POINTS)
-    raw = None if logged is None else logged[np.searchsorted(steps, x)]
+def _drawn(number: int, group: RunGroup, name: str, x_axis: str, *, smoothed: bool) -> PlottedLine:
+    """The line of a group, downsampled: where its mean shows every gap, minimum and maximum."""
+    runs, known, values = common_steps(group.trackers, name, smoothed=smoothed)
+    if not runs:
+        return PlottedLine(number, group.label, np.empty(0), np.empty(0), runs=0)
+    with np.errstate(invalid="ignore"):  # infinities of several signs
+        steps, mean = decimate(known, values.mean(axis=0), MAX_POINTS)
+        steps = np.asarray(steps)
+        place = np.searchsorted(known, steps)
+        logged = common_steps(group.trackers, name)[2].mean(axis=0)[place] if smoothed else None
+        x = np.mean([x_values(tracker, steps, x_axis) for tracker in runs], axis=0)
+    several = len(runs) > 1
     return PlottedLine(
-        number, label, x_values(tracker, np.asarray(x), x_axis), np.where(np.isfinite(y), y, np.nan), raw
+        number,
+        group.label,
+        x,
+        _finite(np.asarray(mean)),
+        logged,
+        _finite(values.min(axis=0)[place]) if several else None,
+        _finite(values.max(axis=0)[place]) if several else None,
+        len(runs),
     )
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _bands(panel: _Panel, *, log_scale: bool) -> list[dict[str, Any]]:
+    """The areas between the lowest and the highest run of each group, below all lines."""
+    found = []
+    for one in panel.lines:
+        if one.low is None or one.high is None:
+            continue
+        x, y = outline(one.x, one.low, one.high, positive=log_scale and _positive(panel))
+        color = run_style(one.number)[0]
+        found.append(
+            {"type": "scatter", "mode": "lines", "showlegend": False, "hoverinfo": "skip", **panel.axes.trace}
+            | {"name": f"{one.label}, range", "x": x, "y": y, "fill": "toself", "line": {"width": 0, "color": color}}
+            | {"fillcolor": color.replace("rgb(", "rgba(").replace(")", f", {BAND_OPACITY})")}
+        )
+    return found
+
+
+def outline(
+    x: np.ndarray, low: np.ndarray, high: np.ndarray, *, positive: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outline of the area between two lines: a polygon for each stretch without a gap, separated by NaN.
+
+    Args:
+        x: `[n]`, ascending.
+        low: `[n]` lower line; NaN is a gap.
+        high: `[n]` upper line.
+        positive: treat values that are not above 0 as gaps, for a logarithmic axis.
+
+    Returns:
+        x and y values `[m]`.
+    """
+    known = np.isfinite(x) & np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not positive))
+    places = np.flatnonzero(known)
+    pieces = [one for one in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if one.size]
+    gap = np.array([np.nan])
+    xs = [part for one in pieces for part in (x[one], x[one][::-1], gap)]
+    ys = [part for one in pieces for part in (high[one], low[one][::-1], gap)]
+    return (np.concatenate(xs)[:-1], np.concatenate(ys)[:-1]) if pieces else (np.empty(0), np.empty(0))
 
 
 def _traces(panel: _Panel, choice: CurveChoice, x_axis: str, *, show_raw: bool) -> list[dict[str, Any]]:
@@ -220,26 +297,31 @@ def _traces(panel: _Panel, choice: CurveChoice, x_axis: str, *, show_raw: bool) 
     common = {"type": "scatter", "showlegend": False, "cliponaxis": False, **panel.axes.trace}
     found, form = [], choice.chart.form
     for one in panel.lines:
-        color, dash = run_style(one.run)
+        color, dash = run_style(one.number)
         style = {"mode": "lines", "line": {"color": color, "width": 1.75, "dash": dash}}
         if not panel.window:
             dots = {"mode": "lines+markers", "marker": {"size": 5, "color": color}}
             style |= dots if panel.axes == EVALUATION else {}
-        hover_values = [[formatting.value(float(value), form)] for value in one.y]
-        hover_text = f"{escape(one.label)}<br>{X_HOVER[x_axis]}: %{{customdata[0]}}"
-        if panel.window and one.logged is not None:
-            hover_values = [
-                [text, formatting.value(float(value), form)]
-                for (text,), value in zip(hover_values, one.logged, strict=True)
-            ]
-            hover_text += f", {smoothing_label(panel.window)}<br>logged: %{{customdata[1]}}"
         if show_raw and panel.window and one.logged is not None:
             thin = {"mode": "lines", "opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}
             values = np.where(np.isfinite(one.logged), one.logged, np.nan)
             found.append(common | thin | {"name": f"{one.label}, every step", "x": one.x, "y": values})
-        hover = {"customdata": hover_values, "hovertemplate": f"{hover_text}<extra></extra>"}
-        found.append(common | style | hover | {"name": one.label, "x": one.x, "y": one.y})
+        found.append(common | style | _hover(one, panel, form, x_axis) | {"name": one.label, "x": one.x, "y": one.y})
     return found
+
+
+def _hover(one: PlottedLine, panel: _Panel, form: Form, x_axis: str) -> dict[str, Any]:
+    """The text at a point: the value, what was logged before smoothing, and from where to where the runs reach."""
+    text = f"{escape(one.label)}<br>{X_HOVER[x_axis]}: %{{customdata[0]}}"
+    columns = [[formatting.value(float(value), form) for value in one.y]]
+    if panel.window and one.logged is not None:
+        text += f", {smoothing_label(panel.window)}<br>logged: %{{customdata[1]}}"
+        columns.append([formatting.value(float(value), form) for value in one.logged])
+    if one.low is not None and one.high is not None:
+        text += f"<br>{one.runs} runs: %{{customdata[{len(columns)}]}}"
+        ends = zip(one.low, one.high, strict=True)
+        columns.append([" to ".join(formatting.value(float(end), form) for end in pair) for pair in ends])
+    return {"customdata": [list(row) for row in zip(*columns, strict=True)], "hovertemplate": f"{text}<extra></extra>"}
 
 
 def _layout(panels: list[_Panel], choice: CurveChoice, x_axis: str, *, log_scale: bool) -> dict[str, Any]:
@@ -291,7 +373,7 @@ def _reach(panel: _Panel, choice: CurveChoice, *, log_scale: bool) -> tuple[floa
     """Approximate range of a panel's y axis."""
     if not log_scale and choice.chart.maximum is not None:
         return 0.0, MARGIN * choice.chart.maximum
-    return value_range([one.y for one in panel.lines], positive=log_scale)
+    return value_range([part for one in panel.lines for part in one.extent], positive=log_scale)
 
 
 def _title(panel: _Panel) -> dict[str, Any]:
@@ -308,7 +390,7 @@ def _end_labels(panel: _Panel, choice: CurveChoice, *, log_scale: bool) -> list[
             x,
             scale(y),
             f"{middle(one.label, LABEL_CHARACTERS)} {formatting.value(y, choice.chart.form)}",
-            run_style(one.run)[0],
+            run_style(one.number)[0],
         )
         for one in panel.lines
         for x, y in filter(None, [last_point(one.x, one.y)])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_widgets.compare.plotly_figure import X_AXES, figure_json
+from llf_widgets.compare.plotly_figure import BAND_OPACITY, X_AXES, figure_json
 from llf_widgets.plotting.colors import to_hex
 from llf_widgets.plotting.image import GRAY, draw_label, format_percent, new_figure, plain_axes, to_png
 from llf_widgets.plotting.line_labels import LineEnd
@@ -15,23 +15,23 @@ from llf_widgets.plotting.line_labels import LineEnd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_widgets.monitor.run_tracker import RunTracker
+    from llf_widgets.compare.run_group import RunGroup
 
 SIZE, DPI = (7.4, 5.4), 120
 POINTS = 0.75  # of a pixel
 
 
-def saved_image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
+def saved_image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
     """Draw the figure of `figure_json` as a PNG data URL, for saved notebooks and pages without plotly.js.
 
     Args:
-        trackers: the runs, already read.
+        groups: the runs, already read.
         options: arguments of `figure_json`.
 
     Raises:
         KeyError: an option is missing.
     """
-    drawn = figure_json(trackers, **options)
+    drawn = figure_json(groups, **options)
     shape = drawn["layout"]
     charts = shape["meta"]["charts"]
     figure = new_figure(*SIZE, DPI)
@@ -40,6 +40,9 @@ def saved_image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
     scale_of = {chart["x"]: shape[chart["yaxis"]] for chart in charts}
     for trace in drawn["data"]:
         line = trace["line"]
+        if "fill" in trace:
+            _fill(panel_of[trace["xaxis"]], trace)
+            continue
         panel_of[trace["xaxis"]].plot(
             trace["x"], trace["y"], color=to_hex(line["color"]), alpha=trace.get("opacity", 1.0), markersize=3,
             linestyle=_dash(line.get("dash", "solid")), linewidth=line["width"],
@@ -57,6 +60,15 @@ def saved_image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
     panels[-1].set_xlabel(X_AXES[options["x_axis"]], fontsize=8, color=GRAY)
     figure.subplots_adjust(left=0.08, right=0.76, top=0.94, bottom=0.09, hspace=0.35)
     return f"data:image/png;base64,{base64.b64encode(to_png(figure)).decode('ascii')}"
+
+
+def _fill(panel: Any, trace: dict[str, Any]) -> None:
+    """Fill the polygons of a band, which NaN separates."""
+    for piece in np.split(np.arange(len(trace["x"])), np.flatnonzero(np.isnan(trace["x"]))):
+        points = piece[np.isfinite(trace["x"][piece])]
+        if points.size:
+            color = to_hex(trace["line"]["color"])
+            panel.fill(trace["x"][points], trace["y"][points], color=color, alpha=BAND_OPACITY, linewidth=0)
 
 
 def _dash(dash: str) -> str | tuple[int, tuple[int, ...]]:

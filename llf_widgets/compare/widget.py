@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,9 @@ from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
 from llf_widgets.close_widgets import close_descendants
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
-from llf_widgets.compare.labels import labels, middle
+from llf_widgets.compare.labels import MAX_LENGTH, middle
 from llf_widgets.compare.plotly_figure import X_AXES, available_curves, figure_json, run_style
+from llf_widgets.compare.run_group import RunGroup, named_groups
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
 from llf_widgets.monitor.run_tracker import RunTracker
@@ -32,12 +35,16 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
     AnyRun = Run | RunFolder | Path | str
+    Runs = Sequence[AnyRun] | Mapping[str, AnyRun | Sequence[AnyRun]]
 
 MAX_RUNS = 8
+"""Columns of the table: runs, or groups of runs."""
+MAX_GROUP_RUNS = 20
 MAX_CHOICES = 50  # runs that can be added, the newest ones
 NAME_CHARACTERS = 40  # letters of a run's name in a list
 SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
 """Smoothing windows in steps; 0 disables smoothing."""
+BAND_NOTE = "A line is the mean of the runs of its group, its band reaches from the lowest to the highest run."
 CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 
 
@@ -69,25 +76,30 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     It is read-only. Live runs are shown in their current state; `refresh()` reads them again.
 
     Args:
-        runs: runs, their ids or folders; one to eight.
+        runs: runs, their ids or folders; one to eight. Or groups of runs by name, such as the runs of one method with
+            several seeds: a group is one column and one line. The line is the mean of its runs, with a band from the
+            lowest to the highest; the table has the mean, the lowest and the highest number.
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
         FileNotFoundError: a run does not exist.
-        ValueError: no runs, or more than eight; an id is invalid.
+        ValueError: no runs, or more than eight; a group without a name or without runs, or with more than twenty; an id
+            is invalid.
         TypeError: an entry is neither a run nor an id nor a path.
         OSError: the folder of runs is not accessible.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
 
     Example:
         >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
+        >>> seeds = {"seed": [1, 2, 3]}
+        >>> llf.Compare({name: llf.sweep(config | {"finetuning_type": name}, seeds) for name in ("lora", "full")})
     """
 
-    def __init__(self, runs: Sequence[AnyRun], *, home: Path | str | None = None) -> None:
+    def __init__(self, runs: Runs, *, home: Path | str | None = None) -> None:
         self._home = home
         self._index = RunIndex(home)
         self._view = CompareView()
-        self._trackers = self._track(runs)
+        self._members = self._track(runs)
         super().__init__(children=[self._view])
         self.add_class("llf")
         self.add_class("llf-Compare")
@@ -96,17 +108,21 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._view.on_msg(self._on_message)
         self.refresh()
 
-    def show(self, runs: Sequence[AnyRun]) -> None:
+    def show(self, runs: Runs) -> None:
         """Show other runs in the same view, as a sweep does with its best ones.
+
+        Args:
+            runs: runs, or groups of runs by name.
 
         Raises:
             FileNotFoundError: a run does not exist.
-            ValueError: no runs, or more than eight; an id is invalid.
+            ValueError: no runs, or more than eight; a group without a name or without runs, or with more than twenty;
+                an id is invalid.
             TypeError: an entry is neither a run nor an id nor a path.
             OSError: the folder of runs is not accessible.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
-        self._trackers = self._track(runs)
+        self._members = self._track(runs)
         self.refresh()
 
     def refresh(self) -> None:
@@ -123,23 +139,26 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         for tracker in self._trackers:
             if tracker.window != window:
                 tracker.smooth(window)
+        self._groups = named_groups(self._members)
         self._update_curves()
         shown = {tracker.snapshot.id for tracker in self._trackers}
         self._view.view = {
-            "runs": [
-                {"name": tracker.snapshot.name or tracker.snapshot.id, "label": label, "id": tracker.snapshot.id,
-                 "state": tracker.snapshot.state, "tone": number % 4 + 1, "dash": run_style(number)[1]}
-                for number, (tracker, label) in enumerate(zip(self._trackers, labels(self._trackers), strict=True))
-            ],
+            "runs": [_head(number, group) for number, group in enumerate(self._groups)],
+            "note": BAND_NOTE if any(len(group.trackers) > 1 for group in self._groups) else "",
             "sections": [section.json() for section in self.sections()],
             "answers": self.answers(),
             "available_runs": [
                 {"id": row.id, "name": f"{middle(row.name, NAME_CHARACTERS)}, {row.state}",
                  "title": f"{row.name} ({row.id})"}
                 for row in self._index.page(limit=MAX_CHOICES).rows if row.id not in shown and row.state != "broken"
-            ] if len(self._trackers) < MAX_RUNS else [],
+            ] if len(self._groups) < MAX_RUNS else [],
         }  # fmt: skip
         self._draw()
+
+    @property
+    def _trackers(self) -> list[RunTracker]:
+        """All runs, in the order of the groups."""
+        return [tracker for _, trackers in self._members for tracker in trackers]
 
     def sections(self) -> list[TableSection]:
         """The table as data, for code that needs the numbers.
@@ -147,29 +166,33 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         Raises:
             OSError: the output folder of a run is not accessible.
         """
-        return comparison_sections(self._trackers)
+        return comparison_sections(self._groups)
 
     def answers(self) -> list[dict[str, Any]]:
         """Prompts that several runs answered, since only those can be compared.
 
         Returns:
-            `prompt`, `base` (the base model's answer), and `texts`, the last answer of each run or None.
+            `prompt`, `base` (the base model's answer), and `texts`: the last answer of each run or None. Of a group
+            each different answer, the most frequent first, preceded by its number of runs (`2 of 3: …`) if there are
+            several.
         """
-        by_run = [
-            {prompt: (base, answer) for prompt, base, answer, _ in tracker.answers.last()} for tracker in self._trackers
-        ]
-        prompts = list(dict.fromkeys(prompt for answers in by_run for prompt in answers))
+        found = [[_last_answers(tracker) for tracker in group.trackers] for group in self._groups]
+        every = [answers for several in found for answers in several]
+        prompts = list(dict.fromkeys(prompt for answers in every for prompt in answers))
         rows = []
         for prompt in prompts:
-            found = [answers.get(prompt) for answers in by_run]
-            if len(self._trackers) > 1 and sum(one is not None for one in found) < 2:  # noqa: PLR2004 - side by side
+            if len(every) > 1 and sum(prompt in answers for answers in every) < 2:  # noqa: PLR2004 - side by side
                 continue
-            base = next((one[0] for one in found if one is not None and one[0]), "")
-            rows.append({"prompt": prompt, "base": base, "texts": [None if one is None else one[1] for one in found]})
+            base = next((answers[prompt][0] for answers in every if answers.get(prompt, ("", ""))[0]), "")
+            texts = [_group_answer([one[prompt][1] for one in several if prompt in one]) for several in found]
+            rows.append({"prompt": prompt, "base": base, "texts": texts})
         return rows
 
     def frame(self) -> pd.DataFrame:
         """All metrics of all runs as a DataFrame, for other plots: one row per run and step, one column per metric.
+
+        Returns:
+            The frame, indexed by `run` (its id) and step; of groups by `group` (its name), `run` and step.
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
@@ -180,8 +203,14 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         from llf_core.launch import Run
 
-        frames = {tracker.snapshot.id: Run(tracker.folder).metrics() for tracker in self._trackers}
-        return pd.concat(frames, names=["run"])
+        if not any(label for label, _ in self._members):
+            return pd.concat({one.snapshot.id: Run(one.folder).metrics() for one in self._trackers}, names=["run"])
+        frames = {
+            (group.label, one.snapshot.id): Run(one.folder).metrics()
+            for group in self._groups
+            for one in group.trackers
+        }
+        return pd.concat(frames, names=["group", "run"])
 
     def html(self, path: Path | str | None = None) -> str:
         """Table, curves (as an image) and answers as a standalone HTML page, to share with people without Jupyter.
@@ -203,30 +232,54 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             Path(path).write_text(page, encoding="utf-8")
         return page
 
-    def _track(self, runs: Sequence[AnyRun]) -> list[RunTracker]:
+    def _track(self, runs: Runs) -> list[tuple[str, list[RunTracker]]]:
+        """Label (empty for the label of a run) and runs of each column."""
         if isinstance(runs, str | Path) or not 1 <= len(runs) <= MAX_RUNS:
-            raise ValueError(f"Compare expects a list of 1 to {MAX_RUNS} runs, run ids or run folders.")
-        return [RunTracker(run_folder(run, self._home), self._view.smoothing) for run in runs]
+            raise ValueError(
+                f"Compare expects a list of 1 to {MAX_RUNS} runs, run ids or run folders, or 1 to {MAX_RUNS} groups of "
+                'runs by name: {"a": [run, run], …}.'
+            )
+        if not isinstance(runs, Mapping):
+            return [("", [self._tracker(run)]) for run in runs]
+        members = []
+        for name, given in runs.items():
+            several: Sequence[AnyRun] = given if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
+            label = middle(str(name).strip(), MAX_LENGTH)
+            if not label or not 1 <= len(several) <= MAX_GROUP_RUNS:
+                raise ValueError(
+                    f"The group {name!r} has {len(several)} runs. Compare expects groups with a name and 1 to "
+                    f"{MAX_GROUP_RUNS} runs."
+                )
+            members.append((label, [self._tracker(run) for run in several]))
+        return members
+
+    def _tracker(self, run: AnyRun) -> RunTracker:
+        return RunTracker(run_folder(run, self._home), self._view.smoothing)
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         """Add or remove a run, or answer with the page; errors are shown in the view."""
         kind, run = (message.get("type"), message.get("run")) if isinstance(message, dict) else (None, None)
         ids = [tracker.snapshot.id for tracker in self._trackers]
+        heads = [group.id for group in self._groups]
         self._view.error = ""
         try:
             if kind == "html":
                 self._view.send({"html": self.html()})
             elif kind == "add" and isinstance(run, str) and run not in ids:
-                self.show([*ids, run])
-            elif kind == "remove" and run in ids and len(ids) > 1:
-                self.show([one for one in ids if one != run])
+                if len(heads) < MAX_RUNS:
+                    self._members = [*self._members, ("", [self._tracker(run)])]
+                    self.refresh()
+            elif kind == "remove" and run in heads and len(heads) > 1:
+                pairs = zip(self._members, heads, strict=True)
+                self._members = [member for member, head in pairs if head != run]
+                self.refresh()
         except (OSError, ValueError) as error:
             self._view.error = str(error)
 
     def _html(self) -> str:
         view = self._view.view
         heads = [one["label"] for one in view["runs"]]
-        rows = [_row("th", "", heads), _row("td", "State", [one["state"] for one in view["runs"]])]
+        rows = [_row("th", "", heads), _row("td", "State", [one["status_text"] for one in view["runs"]])]
         for section in view["sections"]:
             note = f" {escape(section['note'])}" if section["note"] else ""
             width = len(heads) + 1
@@ -234,7 +287,8 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             rows.append(f'<tr><td colspan="{width}" style="{style}"><b>{escape(section["title"])}</b>{note}</td></tr>')
             rows += [_row("td", line["label"], line["cells"], line["best"]) for line in section["rows"]]
         table = f'<table style="border-collapse:collapse"><tbody>{"".join(rows)}</tbody></table>'
-        return table + _image(self._trackers, self._options()) + _answers(heads, view["answers"])
+        note = f"<p>{escape(view['note'])}</p>" if view["note"] else ""
+        return table + _image(self._groups, self._options()) + note + _answers(heads, view["answers"])
 
     def _update_curves(self) -> None:
         """Update the available curves, and keep the reader's choice or select the primary metric."""
@@ -262,7 +316,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         }
 
     def _draw(self) -> None:
-        self._view.figure = encode_arrays(figure_json(self._trackers, **self._options()))
+        self._view.figure = encode_arrays(figure_json(self._groups, **self._options()))
 
     def close(self) -> None:
         """Close the view and free its widgets, which ipywidgets keeps otherwise."""
@@ -272,7 +326,9 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget; for hosts without widgets and saved notebooks also table, image and answers."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
-        ids = [tracker.snapshot.id for tracker in self._trackers]
+        ids: object = [tracker.snapshot.id for tracker in self._trackers]
+        if any(label for label, _ in self._members):
+            ids = {group.label: [tracker.snapshot.id for tracker in group.trackers] for group in self._groups}
         return {
             VIEW_MIME_TYPE: {"view": "compare"},
             **shown,
@@ -282,9 +338,45 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
 
 def _row(tag: str, label: str, cells: Sequence[str], best: Sequence[int] = ()) -> str:
-    texts = [f"<b>{escape(cell)}</b>" if place in best else escape(cell) for place, cell in enumerate(cells)]
+    texts = [_mark(*cell.partition("\n")[::2], best=place in best) for place, cell in enumerate(cells)]
     shown = "".join(f'<{tag} style="{CELL.format("right")}">{one}</{tag}>' for one in texts)
     return f'<tr><{tag} style="{CELL.format("left")}">{escape(label)}</{tag}>{shown}</tr>'
+
+
+def _mark(text: str, below: str, *, best: bool) -> str:
+    """A cell: its text, bold if it is the best, and smaller below it from where to where its runs reach."""
+    first = f"<b>{escape(text)}</b>" if best else escape(text)
+    return first + "".join(f"<br><small>{escape(one)}</small>" for one in below.splitlines())
+
+
+def _head(number: int, group: RunGroup) -> dict[str, Any]:
+    """Head of a group's column: label, name (of a group how many runs it has), and a sample of its line."""
+    names = [f"{one.snapshot.name or one.snapshot.id} ({one.snapshot.id})" for one in group.trackers]
+    several = len(group.trackers) > 1
+    first = group.trackers[0].snapshot
+    return {
+        "name": f"{len(names)} runs" if several else first.name or first.id,
+        "label": group.label,
+        "id": group.id,
+        "title": "\n".join(names),
+        "state": group.state,
+        "status_text": group.status_text,
+        "tone": number % 4 + 1,
+        "dash": run_style(number)[1],
+    }
+
+
+def _last_answers(tracker: RunTracker) -> dict[str, tuple[str, str | None]]:
+    """Answer of the base model and last answer of a run, by prompt."""
+    return {prompt: (base, answer) for prompt, base, answer, _ in tracker.answers.last()}
+
+
+def _group_answer(texts: Sequence[str | None]) -> str | None:
+    """The different answers of a group's runs, the most frequent first; None without any."""
+    counts = Counter(text for text in texts if text is not None)
+    if len(counts) < 2:  # noqa: PLR2004 - nothing to count
+        return next(iter(counts), None)
+    return "\n".join(f"{count} of {counts.total()}: {text}" for text, count in counts.most_common())
 
 
 def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
@@ -299,9 +391,9 @@ def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
     return f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _image(trackers: Sequence[RunTracker], options: dict[str, Any]) -> str:
+def _image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
     """The curves as a PNG data URL, since hosts without a kernel draw no charts."""
     from llf_widgets.compare.saved_image import saved_image
 
-    image = saved_image(trackers, options)
+    image = saved_image(groups, options)
     return f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{image}"></p>'

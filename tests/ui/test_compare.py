@@ -213,3 +213,39 @@ def test_a_reloaded_page_shows_what_held(compared: tuple[Any, list[str]], lab: L
     expect(page.locator(".llf-Compare .js-plotly-plot .annotation-text", has_text="another one")).to_have_count(
         2, timeout=60_000
     )
+
+
+def test_a_group_of_runs_is_one_column_and_a_line_with_a_band(
+    page: Any, lab: Lab, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    rates = (1e-3, 2e-3, 3e-3)
+    ids = [written(lab.home, rate, name=f"lora seed={seed}", floor=rate / 10) for seed, rate in enumerate(rates, 1)]
+    other = written(lab.home, 5e-3, name="full", floor=1e-3)
+    lab.notebook("groups.ipynb", f"import llf_widgets as llf\nllf.Compare({ {'LoRA': ids, 'full': other}!r})")
+    lab.open(page, "groups.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Compare")
+    expect(view.locator(".js-plotly-plot .main-svg").first).to_be_visible(timeout=60_000)
+    heads = view.get_by_role("table", name="Runs side by side").get_by_role("columnheader")
+    expect(heads).to_have_count(2)
+    expect(heads.first).to_contain_text("3 runs")
+    row = view.get_by_role("row", name="Evaluation loss, best")
+    expect(row.get_by_role("cell").first).to_contain_text("to")
+    expect(view.locator(".llf-Compare-curves")).to_contain_text("from the lowest to the highest run")
+    tones = {}
+    for name in ("Light", "Dark"):
+        theme(page, name)
+        bands = page.evaluate(
+            "() => [...document.querySelectorAll('.llf-Compare .js-fill')].map(path => {"
+            " const style = getComputedStyle(path); const box = path.getBBox();"
+            " return [style.fill, Number(style.fillOpacity), box.width > 20 && box.height > 5]; })"
+        )
+        assert len(bands) == 2, "a band of the evaluation and one of the training loss"
+        assert all(large and 0.1 < opacity < 0.3 for _, opacity, large in bands), bands
+        tones[name] = bands[0][0]
+        assert page.evaluate(CONTRASTS)["lowest"][0] >= 4.5
+        assert axe(page, ".llf-Compare") == []
+    assert tones["Light"] != tones["Dark"], "the colour of the theme"
+    heads.first.get_by_role("button").click()
+    expect(heads).to_have_count(1)
+    expect(view.locator(".llf-Compare-curves")).not_to_contain_text("lowest")

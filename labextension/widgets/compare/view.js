@@ -12,11 +12,13 @@ import { initialize } from '../shared/initialize.js';
 let viewCount = 0;
 const X_AXES = { step: 'step', tokens: 'tokens', time: 'time' };
 const AUTOMATIC = 'automatic';
+/** Columns of a table that fits beside the chart. */
+const BESIDE = 4;
 
 /** @typedef {{label: string, cells: string[], best: number[], code: boolean}} TableRow */
 /** @typedef {{title: string, note: string, rows: TableRow[]}} TableSection */
 /** @typedef {{title: string, help: string, log: boolean, lines: [string, string][]}} Curves */
-/** @typedef {{name: string, label: string, id: string, state: string, tone: number, dash: string}} ComparedRun */
+/** @typedef {{name: string, label: string, id: string, title: string, state: string, status_text: string, tone: number, dash: string}} ComparedRun a run, or a group of runs */
 
 /** Draws the comparison. The kernel computes table and figure. @param {Context} context */
 function render({ model, el }) {
@@ -115,6 +117,12 @@ function render({ model, el }) {
   });
   const chart = plotlyChart('Curves of the runs');
   const answers = h('div');
+  const sides = h(
+    'div',
+    { class: 'llf-Compare-sides' },
+    table,
+    h('div', { class: 'llf-Compare-curves' }, help, chart.box)
+  );
   el.classList.add('llf-Part');
   el.append(
     h(
@@ -133,12 +141,7 @@ function render({ model, el }) {
       save
     ),
     status,
-    h(
-      'div',
-      { class: 'llf-Compare-sides' },
-      table,
-      h('div', { class: 'llf-Compare-curves' }, help, chart.box)
-    ),
+    sides,
     answers
   );
 
@@ -178,7 +181,10 @@ function render({ model, el }) {
     const group = groups.find(({ lines }) =>
       lines.some(([name]) => name === curve.value)
     );
-    setText(help, group?.help ?? '');
+    setText(
+      help,
+      [group?.help, model.get('view').note].filter(Boolean).join(' ')
+    );
     log.disabled = !group?.log;
   }
 
@@ -218,18 +224,23 @@ function render({ model, el }) {
       )
     ]);
     add.disabled = !available.length;
+    sides.classList.toggle('is-stacked', runs.length > BESIDE);
     const row = (/** @type {TableRow} */ { label, cells, best, code }) =>
       h(
         'tr',
         {},
         h('th', { scope: 'row' }, code ? h('code', {}, label) : label),
-        ...cells.map((cell, place) =>
-          h(
+        ...cells.map((cell, place) => {
+          const [text = '', ...below] = cell.split('\n');
+          return h(
             'td',
-            { class: 'llf-num', title: cell.length > 24 ? cell : null },
-            best.includes(place) ? h('b', {}, cell) : cell
-          )
-        )
+            { class: 'llf-num', title: text.length > 24 ? text : null },
+            best.includes(place) ? h('b', {}, text) : text,
+            ...below.map(one =>
+              h('span', { class: 'llf-Compare-name llf-secondary' }, one)
+            )
+          );
+        })
       );
     table.replaceChildren(
       h(
@@ -261,7 +272,11 @@ function render({ model, el }) {
               h(
                 'td',
                 { class: 'llf-num' },
-                h('span', { class: `llf-State is-${run.state}` }, run.state)
+                h(
+                  'span',
+                  { class: `llf-State is-${run.state}` },
+                  run.status_text
+                )
               )
             )
           )
@@ -332,7 +347,7 @@ function render({ model, el }) {
   ) {
     return h(
       'th',
-      { scope: 'col', class: 'llf-num', title: `${run.name} (${run.id})` },
+      { scope: 'col', class: 'llf-num', title: run.title },
       lineSample(run),
       run.label,
       run.name === run.label
@@ -389,6 +404,7 @@ function render({ model, el }) {
   /** @type {[string, () => void][]} */
   const listeners = [
     ['view', draw],
+    ['view', drawCurves],
     ['figure', drawFigure],
     ['error', drawError],
     ...['curves', 'curve', 'x_axis', 'smoothing', 'log_scale', 'show_raw'].map(

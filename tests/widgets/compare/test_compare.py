@@ -8,7 +8,8 @@ import pytest
 from llf_core.runs import update_env
 from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import comparison_sections
-from llf_widgets.compare.plotly_figure import figure_json, x_values
+from llf_widgets.compare.plotly_figure import figure_json, outline, x_values
+from llf_widgets.compare.run_group import named_groups
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.plotting.array_encoding import encode_arrays
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
@@ -20,15 +21,19 @@ __all__ = ["data_file", "make_run", "settings", "trained", "trainer"]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
+def tracked(folder, window=10):
+    tracker = RunTracker(folder, window)
+    tracker.refresh()
+    return tracker
+
+
 def looked(*folders, window=10):
-    trackers = [RunTracker(folder, window) for folder in folders]
-    for tracker in trackers:
-        tracker.refresh()
-    return trackers
+    """Groups of one run each."""
+    return named_groups([("", [tracked(folder, window)]) for folder in folders])
 
 
-def table(trackers):
-    return {part.title: part for part in comparison_sections(trackers)}
+def table(groups):
+    return {part.title: part for part in comparison_sections(groups)}
 
 
 def lines(part):
@@ -113,7 +118,7 @@ def test_curves_are_drawn_over_steps_tokens_or_time(trainer):
     for line, moment in zip(lines_, (0, 60, 120, 12_000), strict=True):  # the last after a pause
         line["time"] = 1000.0 + moment
     run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines_))
-    (tracker,) = looked(run.folder)
+    tracker = tracked(run.folder)
     steps = np.array([1, 2, 3, 4])
     assert x_values(tracker, steps, "step").tolist() == [1, 2, 3, 4]
     assert x_values(tracker, steps, "tokens").tolist() == [100, 200, 300, 400]
@@ -122,8 +127,8 @@ def test_curves_are_drawn_over_steps_tokens_or_time(trainer):
 
 
 def test_the_figure_follows_what_is_chosen(two):
-    trackers = looked(*two)
-    plain, chosen = figure_json(trackers), figure_json(trackers, x_axis="tokens", log_scale=True, show_raw=True)
+    groups = looked(*two)
+    plain, chosen = figure_json(groups), figure_json(groups, x_axis="tokens", log_scale=True, show_raw=True)
     for title in ("Training loss", "Evaluation loss"):
         assert (y_axis(plain, title)["type"], y_axis(chosen, title)["type"]) == ("linear", "log")
     assert len(chosen["data"]) == len(plain["data"]) + 2
@@ -143,8 +148,8 @@ def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):
     assert {trace["name"] for trace in view._view.figure["data"]} == {"second", "third"}
     third.steps(6, 9)
     view.refresh()
-    assert figure_json(view._trackers)["data"][-1]["x"].max() == 9
-    assert view._view.figure == encode_arrays(figure_json(view._trackers))
+    assert figure_json(view._groups)["data"][-1]["x"].max() == 9
+    assert view._view.figure == encode_arrays(figure_json(view._groups))
     view.show([third.folder])
     assert len(view._view.figure["data"]) == 1
     view.close()
@@ -190,7 +195,7 @@ def test_what_comes_from_a_run_is_never_markup(trainer):
     other = trainer(name="plain")
     view = Compare([run.folder, other.folder])
     assert "<img src=x" not in view.html()
-    assert EVIL not in json.dumps(figure_json(view._trackers), default=str)
+    assert EVIL not in json.dumps(figure_json(view._groups), default=str)
     view.close()
 
 
@@ -299,3 +304,104 @@ def test_runs_with_a_reward_are_compared_by_it(trainer):
     assert result["Reward, last"]["best"] == [1]
     assert "Training loss, last" not in result
     view.close()
+
+
+@pytest.fixture
+def seeds(trainer):
+    """Three runs of one method, the third with a step more than the others, and a single run."""
+    made = [trainer(name=f"lora seed={seed}") for seed in (1, 2, 3)]
+    for seed, one in enumerate(made, 1):
+        for step in (2, 4, 6) if seed < 3 else (2, 4, 6, 8):
+            one.writer.metric(step, {"loss": float(seed * step), "eval_loss": seed / step, "memory": 1e9 * seed})
+        one.writer.flush()
+        one.folder.config.write_text(one.folder.config.read_text() + f"seed: {seed}\n")
+    alone = trainer(name="full")
+    alone.steps(1, 6, loss=1.0, memory=9e9)
+    return [one.folder for one in made], alone.folder
+
+
+def test_a_group_of_runs_is_their_mean_with_a_band(seeds):
+    several, alone = seeds
+    members = [("LoRA", [tracked(folder, 0) for folder in several]), ("", [tracked(alone, 0)])]
+    figure = figure_json(named_groups(members))
+    band, mean = (next(one for one in figure["data"] if one["name"] == name) for name in ("LoRA, range", "LoRA"))
+    assert mean["x"].tolist() == [2, 4, 6]  # the steps that all three have
+    assert mean["y"] == pytest.approx([2 / 2, 2 / 4, 2 / 6])
+    assert band["x"].tolist() == [2, 4, 6, 6, 4, 2]
+    assert band["y"] == pytest.approx([3 / 2, 3 / 4, 3 / 6, 1 / 6, 1 / 4, 1 / 2])
+    assert (band["fill"], band["fillcolor"]) == ("toself", "rgba(16, 127, 198, 0.18)")
+    assert mean["customdata"][0] == ["1.000", "0.5000 to 1.500"]
+    assert "3 runs: %{customdata[1]}" in mean["hovertemplate"]
+    assert figure["data"].index(band) < figure["data"].index(mean)  # lines are drawn over all bands
+    training = traces_of(figure, "Training loss")
+    assert [one["name"] for one in training] == ["LoRA, range", "LoRA", "full"]
+    assert training[1]["y"].tolist() == [4, 8, 12]
+
+
+def test_the_outline_of_a_band_has_gaps_where_its_runs_have(seeds):
+    nan, x = np.nan, np.arange(6.0)
+    low, high = np.array([1, 2, nan, 4, 0, 6]), np.array([2, 3, 9, 5, 6, 7.0])
+    xs, ys = outline(x, low, high)
+    assert xs == pytest.approx([0, 1, 1, 0, nan, 3, 4, 5, 5, 4, 3], nan_ok=True)
+    assert ys == pytest.approx([2, 3, 2, 1, nan, 5, 6, 7, 6, 0, 4], nan_ok=True)
+    assert outline(x, low, high, positive=True)[0] == pytest.approx(
+        [0, 1, 1, 0, nan, 3, 3, nan, 5, 5], nan_ok=True
+    )  # 0 is nowhere on a logarithmic axis
+    assert [one.size for one in outline(x, np.full(6, nan), high)] == [0, 0]
+
+
+def test_the_table_has_mean_lowest_and_highest_of_a_group(seeds, trainer):
+    several, alone = seeds
+    view = Compare({"LoRA": several, "full": alone})
+    cost = {row.label: row for section in view.sections() for row in section.rows}
+    assert cost["Peak memory"].cells == ("2.00 GB\n1.00 GB to 3.00 GB", "9.00 GB")
+    assert cost["Peak memory"].best == (0,)
+    assert cost["Evaluation loss, best"].cells == ("0.2917\n0.1667 to 0.3750", "–")  # noqa: RUF001
+    assert cost["seed"].cells == ("1, 2, 3", "–")  # noqa: RUF001
+    heads = view._view.view["runs"]
+    assert [(one["label"], one["name"]) for one in heads] == [("LoRA", "3 runs"), ("full", "full")]
+    assert "band" in view._view.view["note"]
+    waiting = trainer(name="lora seed=4").folder
+    view.show({"LoRA": [*several, waiting]})
+    cost = {row.label: row for section in view.sections() for row in section.rows}
+    assert cost["Peak memory"].cells == ("2.00 GB\n1.00 GB to 3.00 GB\n3 of 4 runs",)
+    assert view._view.figure["data"][0]["name"] == "LoRA, range"  # a run that has not begun takes nothing away
+    view.close()
+
+
+def test_groups_are_added_removed_saved_and_exported_by_name(seeds):
+    several, alone = seeds
+    view = Compare({"LoRA": several})
+    assert "<br><small>1.00 GB to 3.00 GB</small>" in view.html()
+    view._on_message(None, {"type": "add", "run": alone.id}, [])
+    assert [one["label"] for one in view._view.view["runs"]] == ["LoRA", "full"]
+    assert view.frame().index.names[:2] == ["group", "run"]
+    assert sorted(view.frame().loc["LoRA"].index.get_level_values("run").unique()) == sorted(one.id for one in several)
+    ids = [one.id for one in several]
+    assert view._repr_mimebundle_()["text/plain"] == f"llf.Compare({ {'LoRA': ids, 'full': [alone.id]}!r})"
+    view._on_message(None, {"type": "remove", "run": several[0].id}, [])
+    assert [one["label"] for one in view._view.view["runs"]] == ["full"]
+    assert view._view.view["note"] == ""
+    view.close()
+
+
+def test_a_group_shows_each_different_answer_with_its_number_of_runs(trainer):
+    texts = ["Yes.", "No.", "Yes."]
+    made = [trainer(name=f"seed={seed}") for seed in (1, 2, 3)]
+    for one, text in zip(made, texts, strict=True):
+        one.steps(1, 2)
+        for of, said in (("base", "Hm."), ("tuned", text)):
+            one.writer.sample(step=2, kind="answer", prompt="2 + 2?", text=said, of=of)
+            one.writer.sample(step=2, kind="answer", prompt="1 + 1?", text="2.", of=of)
+    view = Compare({"lora": [one.folder for one in made]})
+    assert view.answers() == [
+        {"prompt": "2 + 2?", "base": "Hm.", "texts": ["2 of 3: Yes.\n1 of 3: No."]},
+        {"prompt": "1 + 1?", "base": "2.", "texts": ["2."]},
+    ]
+    view.close()
+
+
+@pytest.mark.parametrize("groups", [{"lora": []}, {" ": ["a"]}, {"lora": ["a"] * 21}])
+def test_what_is_no_group_of_runs_is_refused(groups):
+    with pytest.raises(ValueError, match="groups with a name and 1 to 20 runs"):
+        Compare(groups)

@@ -5,6 +5,7 @@ import yaml
 
 from llf_widgets.compare.labels import MAX_LENGTH, labels, middle, value_of
 from llf_widgets.compare.plotly_figure import figure_json
+from llf_widgets.compare.run_group import named_groups
 from llf_widgets.monitor.run_tracker import RunTracker
 from tests.widgets.drawn_charts import axes_of
 from tests.widgets.monitor.conftest import trainer
@@ -94,7 +95,7 @@ def test_curves_are_labelled_so_where_they_end(trainer):
     made = [trainer(name=f"tune learning_rate={rate} lora_rank=8") for rate in (0.001, 0.01)]
     for one in made:
         one.steps(1, 4)
-    figure = figure_json(looked(*(one.folder for one in made)))
+    figure = figure_json(named_groups([("", looked(one.folder)) for one in made]))
     axis = axes_of(figure, "Training loss")["x"]
     drawn = [one for one in figure["layout"]["annotations"] if one["xref"] == axis]
     assert [one["text"] for one in drawn] == ["lr 1e-3, rank 8 1.600", "lr 0.01, rank 8 1.600"]

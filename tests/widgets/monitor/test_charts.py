@@ -389,6 +389,7 @@ def test_a_row_of_the_table_is_a_chart(monkeypatch, row, after):
 def test_a_row_of_the_table_is_a_chart_of_compare_and_of_the_saved_image(monkeypatch, trainer):
     from llf_widgets.compare.plotly_figure import available_curves
     from llf_widgets.compare.plotly_figure import figure_json as compared
+    from llf_widgets.compare.run_group import named_groups
 
     run = trainer()
     run.steps(1, 5, **{"galore/rank": 7.0})
@@ -398,7 +399,7 @@ def test_a_row_of_the_table_is_a_chart_of_compare_and_of_the_saved_image(monkeyp
     tracker.refresh()
     last = available_curves([tracker])[-1]
     assert (last.name, last.label, last.chart) == ("galore/rank", "mean rank", row)
-    drawn = compared([tracker], curve="galore/rank")
+    drawn = compared(named_groups([("", [tracker])]), curve="galore/rank")
     assert y_axis(drawn, "Gradient rank")["range"] == [0, 10.3]
     assert y_axis(drawn, "Gradient rank")["tickformat"] == ",d"
     assert any(text.endswith(" 7") for text in texts(drawn))

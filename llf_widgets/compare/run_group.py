@@ -1,0 +1,89 @@
+"""Groups of runs that Compare draws as one line with a band, such as the runs of one method with several seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.runs.summary_numbers import line
+from llf_widgets.compare.labels import labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_widgets.monitor.run_tracker import RunTracker
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that are shown as one column and one line. A single run is a group of one.
+
+    Attributes:
+        label: what tells it from the other groups.
+        trackers: its runs, already read; at least one.
+    """
+
+    label: str
+    trackers: tuple[RunTracker, ...]
+
+    @property
+    def id(self) -> str:
+        """Id of its first run, by which the view names the group."""
+        return self.trackers[0].snapshot.id
+
+    @property
+    def state(self) -> str:
+        """The state of its runs; the first one that has not ended if they differ."""
+        states = [tracker.snapshot.state for tracker in self.trackers]
+        live = (tracker.snapshot.state for tracker in self.trackers if tracker.snapshot.live)
+        return states[0] if len(set(states)) == 1 else next(live, states[0])
+
+    @property
+    def status_text(self) -> str:
+        """The state, or how many runs are in each: `2 finished, 1 running`."""
+        states = [tracker.snapshot.state for tracker in self.trackers]
+        found = list(dict.fromkeys(states))
+        return states[0] if len(found) == 1 else ", ".join(f"{states.count(one)} {one}" for one in found)
+
+
+def named_groups(members: Sequence[tuple[str, Sequence[RunTracker]]]) -> list[RunGroup]:
+    """Make groups, and label those without a label by what distinguishes their first runs.
+
+    Args:
+        members: label, or an empty text, and runs of each group.
+
+    Returns:
+        The groups in the same order.
+    """
+    unnamed = iter(labels([trackers[0] for label, trackers in members if not label]))
+    return [RunGroup(label or next(unnamed), tuple(trackers)) for label, trackers in members]
+
+
+def common_steps(
+    trackers: Sequence[RunTracker], name: str, *, smoothed: bool = False
+) -> tuple[tuple[RunTracker, ...], np.ndarray, np.ndarray]:
+    """The values of a metric at the steps that all runs have, so that every mean is of the same runs.
+
+    Runs that have logged nothing of the metric (queued ones, say) do not count.
+
+    Args:
+        trackers: the runs, already read.
+        name: metric, as logged.
+        smoothed: the smoothed values, if there are any.
+
+    Returns:
+        The runs that have the metric; steps `[n]`; values `[runs, n]`.
+    """
+    found = tuple(tracker for tracker in trackers if line(tracker.series, name)[0].size)
+    if not found:
+        return (), np.empty(0, np.int64), np.empty((0, 0))
+    lines = [line(tracker.series, name) for tracker in found]
+    steps = reduce(np.intersect1d, (steps for steps, _ in lines))
+    values = [
+        (tracker.smoothed.get(name, logged) if smoothed else logged)[np.searchsorted(own, steps)]
+        for tracker, (own, logged) in zip(found, lines, strict=True)
+    ]
+    return found, steps, np.stack(values)
