@@ -14,6 +14,8 @@ LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 """The part of a weight's name that holds the index of its layer."""
 MATRIX = 2
 """Dimensions of the weight of a linear layer."""
+LEFT_OUT = frozenset({"dt_proj", "gate", "router"})
+"""Modules with a matrix that `all` leaves out: routers of experts, and Mamba's, whose weight is read directly."""
 
 
 def count(weights: Mapping[str, tuple[int, ...]]) -> int:
@@ -41,7 +43,8 @@ def targeted(
     found = {}
     for name, shape in weights.items():
         module = name.removesuffix(".weight").rsplit(".", 1)[-1]
-        wanted = LAYER.search(name) if "all" in requested else module in requested
+        inside = LAYER.search(name) and module not in LEFT_OUT
+        wanted = name.endswith(".weight") and (inside if "all" in requested else module in requested)
         if wanted and len(shape) == MATRIX and (experts or "experts" not in name.split(".")):
             found[name] = shape
     return found

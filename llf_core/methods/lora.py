@@ -14,7 +14,7 @@ from llf_core.models.errors import ModelError
 from llf_core.models.resolve import resolve_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from peft import PeftModel
     from torch import Tensor, nn
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llf_core.optimizers.optimizer import ParameterGroup
 
 ADAPTER = "default"
+EVA_PASSES = 5
+"""Passes over the sampled examples after which EVA gives up."""
 
 
 class LoRA(PeftTuner):
@@ -174,11 +176,28 @@ class LoRA(PeftTuner):
         yield from self.sample()
 
     def _init_from_activations(self, wrapped: Any) -> None:
-        """EVA (arXiv 2410.07170): A begins as the principal components of each layer's inputs."""
+        """EVA (arXiv 2410.07170): A begins as the principal components of each layer's inputs.
+
+        Raises:
+            ModelError: the examples have fewer tokens than the rank, or their components do not settle. PEFT would
+                go through the batches without end.
+        """
         from peft import initialize_lora_eva_weights
 
+        rank = self.config.options(LoRAOptions).lora_rank
+        batches = joined(self._batches(), rank)
+        if not batches:
+            raise ModelError(
+                f"lora_init: eva begins with {rank} components of each layer's inputs (lora_rank), and the training "
+                "data has fewer tokens. Expected a lower lora_rank, or another initialization."
+            )
+        dataloader = _Passes(
+            batches,
+            f"lora_init: eva found no {rank} stable components of each layer's inputs (lora_rank) in {EVA_PASSES} "
+            f"passes over {len(batches)} batches. Expected a lower lora_rank, or another initialization.",
+        )
         training = wrapped.training
-        initialize_lora_eva_weights(wrapped, dataloader=list(self._batches()), show_progress_bar=False)
+        initialize_lora_eva_weights(wrapped, dataloader=dataloader, show_progress_bar=False)
         wrapped.train(training)
 
     def _init_from_rounding(self, wrapped: Any) -> None:
@@ -216,3 +235,49 @@ class LoRA(PeftTuner):
             f"lora_init: loftq reads the unquantized weights, and the files of {source.name} have no {name}. Expected "
             "another model, or lora_init: default."
         )
+
+
+def joined(examples: Iterable[dict[str, Tensor]], tokens: int) -> list[dict[str, Tensor]]:
+    """Join examples to batches of a minimum number of tokens, which principal components need as their samples.
+
+    Args:
+        examples: batches of one example, `[1, tokens]`.
+        tokens: minimum number of tokens of a batch, without padding.
+
+    Returns:
+        Batches `[examples, tokens]`, padded at the end; none if all examples together have fewer tokens.
+    """
+    from torch.nn.utils.rnn import pad_sequence
+
+    groups: list[list[dict[str, Tensor]]] = [[]]
+    for example in examples:
+        groups[-1].append(example)
+        if sum(one["input_ids"].numel() for one in groups[-1]) >= tokens:
+            groups.append([])
+    rest = groups.pop()
+    if groups:
+        groups[-1] += rest
+    return [
+        {key: pad_sequence([one[key][0] for one in group], batch_first=True) for key in group[0]} for group in groups
+    ]
+
+
+class _Passes:
+    """Batches that can be read a limited number of times, for a reader that repeats them until it is satisfied.
+
+    Args:
+        batches: of one pass.
+        message: of the error after `EVA_PASSES` passes.
+    """
+
+    def __init__(self, batches: list[dict[str, Tensor]], message: str) -> None:
+        self._batches = batches
+        self._message = message
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for _ in range(EVA_PASSES):
+            yield from self._batches
+        raise ModelError(self._message)

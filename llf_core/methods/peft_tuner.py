@@ -56,7 +56,7 @@ class PeftTuner(Method):
         declared = method_of(config)
         assert declared.tuner is not None, declared.name  # noqa: S101 - declared together with the implementation
         problem = declared.check_shapes(config, layer_shapes(model)) if declared.check_shapes else None
-        if problem is not None:
+        if problem is not None and problem.severity == "error":
             raise ModelError(problem.message)
         tuner = declared.tuner(config)
         settings = self.settings(model, tuner)

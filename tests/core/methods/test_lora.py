@@ -3,6 +3,8 @@ import torch
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.methods.lora import LoRAOptions
+from llf_core.config.name_checks import check
+from llf_core.methods.lora import joined
 from llf_core.models import ModelError, count_parameters
 
 # rank 8 on the tiny Llama's seven linears: q, o 64→64; k, v 64→32; gate, up 64→128; down 128→64; two layers
@@ -186,3 +188,79 @@ def test_keys_of_llama_factory_select_pissa():
     options = RunConfig.load({"dataset": "llf_demo", "pissa_init": True, "pissa_iter": -1}).options(LoRAOptions)
     assert (options.lora_init, options.pissa_iter) == ("pissa", -1)
     assert RunConfig.load({"dataset": "llf_demo", "pissa_init": False}).options(LoRAOptions).lora_init == "default"
+
+
+RANKS = [
+    ({"lora_rank": 96}, "warning", "`lora_rank` is 96, above the shorter side of every target (32 to 64).", 64),
+    ({"lora_rank": 48}, "note", "`lora_rank` is 48, above the shorter side of k_proj and v_proj (32).", 32),
+    ({"lora_rank": 48, "lora_target": "k_proj"}, "warning", "above the shorter side of every target (32).", 32),
+    (
+        {"finetuning_type": "adalora", "adalora_initial_rank": 80}, "warning",
+        "`adalora_initial_rank` is 80, above the shorter side of every target", 64,
+    ),
+    *(
+        ({"lora_rank": 33, "lora_init": init}, "error", f"`lora_init: {init}` begins with as many singular vectors", 32)
+        for init in ("pissa", "olora", "corda", "loftq")
+    ),
+    ({"lora_rank": 65, "lora_init": "eva"}, "error", " x 64) has 64. Expected at most 64.", 64),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "severity", "message", "highest"), RANKS)
+def test_a_rank_above_the_matrix_is_told_before_the_start(keys, severity, message, highest, tuned, tiny_model_dir):
+    keys = keys | ({"quantization_bit": 4} if keys.get("lora_init") == "loftq" else {})
+    asked = {"model_name_or_path": str(tiny_model_dir), "dataset": "llf_demo"} | keys
+    (key,) = {"lora_rank", "adalora_initial_rank"} & keys.keys()
+    (problem,) = [one for one in check(validate(asked), starting=True, seconds=0).problems if one.key == key]
+    assert problem.severity == severity
+    assert message in problem.message
+    assert dict(problem.fixes[0].changes) == {key: highest}
+    again = check(validate(asked | {key: highest}), starting=True, seconds=0)
+    assert {one.severity for one in again.problems if one.key == key} <= {"note"}
+    if severity == "error":
+        with pytest.raises(ModelError, match="begins with as many singular vectors of each target"):
+            tuned(**keys)
+    else:
+        assert trained(tuned(**keys))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"lora_rank": 32},
+        {"lora_rank": 64, "lora_init": "eva", "lora_target": "q_proj"},
+        # Each entry of VeRA's vector scales a random matrix of rank 1: more of them reach more updates.
+        {"finetuning_type": "vera", "vera_rank": 256},
+        # An adapter that is continued has its rank already.
+        {"lora_rank": 96, "adapter_name_or_path": "/an/adapter"},
+    ],
+)
+def test_a_rank_that_fits_is_not_mentioned(keys, tiny_model_dir):
+    asked = {"model_name_or_path": str(tiny_model_dir), "dataset": "llf_demo"} | keys
+    assert not [one for one in check(validate(asked), seconds=0).problems if one.key.endswith("_rank")]
+
+
+def test_narrow_gates_of_experts_do_not_limit_the_rank():
+    """Of Qwen2-MoE's shapes: a gate of one row, and a router, which gets no adapter."""
+    from llf_core.config.declarations.methods.lora import check_shapes
+
+    experts = {f"model.layers.0.mlp.experts.{n}.up_proj.weight": (1408, 2048) for n in range(60)}
+    shapes = experts | {
+        "model.layers.0.mlp.gate.weight": (60, 2048),
+        "model.layers.0.mlp.shared_expert_gate.weight": (1, 2048),
+    }
+    assert check_shapes(RunConfig.load({"dataset": "llf_demo", "lora_rank": 64}), shapes) is None
+    problem = check_shapes(RunConfig.load({"dataset": "llf_demo", "lora_rank": 64, "lora_init": "pissa"}), shapes)
+    assert "shared_expert_gate (1 x 2048) has 1" in problem.message
+
+
+def test_short_examples_are_joined_for_principal_components():
+    def example(first, count):
+        ids = torch.arange(first, first + count)[None]
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    first, second = joined([example(1, 3), example(10, 2), example(20, 6), example(30, 1)], 5)
+    assert first["input_ids"].tolist() == [[1, 2, 3], [10, 11, 0]]
+    assert first["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert second["input_ids"].tolist() == [[20, 21, 22, 23, 24, 25], [30, 0, 0, 0, 0, 0]]
+    assert joined([example(1, 3), example(10, 2)], 6) == []

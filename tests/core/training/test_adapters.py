@@ -113,6 +113,34 @@ def test_loftq_begins_nearer_to_the_unquantized_model(
     assert (begun - exact).norm() < 0.8 * (rounded - exact).norm()
 
 
+def test_principal_components_of_short_examples_and_of_too_few(trained, make_run, tiny_model_dir):
+    """PEFT skips an example with fewer tokens than the rank, and would go on without end."""
+    keys = {"lora_init": "eva", "lora_rank": 40, "lora_target": "q_proj", "max_steps": 1}
+    folder, code = trained(**keys)
+    assert code == 0, read_status(folder).reason
+    PeftModel.from_pretrained(plain_base(tiny_model_dir, "fp32"), folder.output)
+    folder, code = trained(**keys, max_samples=1)
+    assert code == 2
+    assert "begins with 40 components of each layer's inputs (lora_rank), and the training data has fewer tokens" in (
+        read_status(folder).reason
+    )
+
+
+def test_components_that_never_settle_end_in_a_sentence(trained, monkeypatch):
+    from peft.tuners.lora.eva import SVDHook
+
+    original = SVDHook.__call__
+
+    def never(self, *arguments):
+        original(self, *arguments)
+        self.converged[:] = False
+
+    monkeypatch.setattr(SVDHook, "__call__", never)
+    folder, code = trained(lora_init="eva", lora_target="q_proj", max_steps=1)
+    assert code == 2
+    assert "found no 8 stable components of each layer's inputs (lora_rank) in 5 passes" in read_status(folder).reason
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if "lora," not in name])
 def test_a_run_continues_an_adapter_of_its_own_kind_only(method, trained, make_run):
     keys = METHODS[method] | {"max_steps": 1, "save_strategy": "no", "save_steps": None}

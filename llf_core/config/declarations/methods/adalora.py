@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
+from llf_core.config.declarations.methods.matrix_rank import check_rank
 from llf_core.config.option import Names, Section, Steps, option
 from llf_core.config.problem import Fix
 from llf_core.config.registry import optimizer_of, stage_of
@@ -14,6 +15,7 @@ from llf_core.config.weight_shapes import targeted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llf_core.config.problem import Problem
     from llf_core.config.values import ConfigValues
 
 
@@ -117,6 +119,19 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     return options.adalora_initial_rank * sum(sum(shape) + 1 for shape in targets.values())
 
 
+def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+    """Check the initial rank against the shapes of the targets, see `check_rank`.
+
+    Args:
+        config: the options.
+        shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        A warning or a note; None if there is none.
+    """
+    return check_rank(config, "adalora_initial_rank", shapes, config.options(AdaLoRAOptions).adalora_target)
+
+
 RULES = (
     Rule(
         ("optim", "finetuning_type"),
@@ -174,5 +189,6 @@ ADALORA = MethodDeclaration(
     adapter=True,
     rank_key="adalora_initial_rank",
     tuner=tuner,
+    check_shapes=check_shapes,
     trained_parameters=trained_parameters,
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
+from llf_core.config.declarations.methods.matrix_rank import check_rank, modules, new_targets
 from llf_core.config.option import Names, Section, option
-from llf_core.config.problem import Fix
+from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule
 from llf_core.config.weight_shapes import targeted
@@ -125,6 +126,10 @@ NOT_ZERO = CHANGES_BASE | {"orthogonal", "loftq"}
 """Initialisations after which the model without its adapter is not the model before its first step."""
 
 
+FROM_FACTORS = CHANGES_BASE | {"loftq"}
+"""Initialisations that begin with as many singular vectors of each weight as the rank says."""
+
+
 def _peft_init(options: LoRAOptions) -> bool | str:
     """PEFT's `init_lora_weights`."""
     match options.lora_init:
@@ -162,6 +167,37 @@ def tuner(config: ConfigValues) -> Tuner:
         target_key="lora_target",
         targets=options.lora_target,
     )
+
+
+def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
+    """Check the rank against the shapes of the targets.
+
+    An initialisation has no more singular vectors of a weight than its shorter side, and no more components of its
+    inputs (EVA) than there are inputs. PEFT would make smaller matrices, which it cannot load again, or never end.
+
+    Args:
+        config: the options.
+        shapes: shape of each weight of the model, by its name.
+
+    Returns:
+        An error if the initialisation cannot fill the rank; else see `check_rank`.
+    """
+    options = config.options(LoRAOptions)
+    init, rank = _init(config), options.lora_rank
+    if init in FROM_FACTORS | {"eva"}:
+        targets = new_targets(config, shapes, options.lora_target)
+        vectors = {name: shape[1] if init == "eva" else min(shape) for name, shape in targets.items()}
+        name = min(vectors, key=vectors.__getitem__, default="")
+        if vectors and vectors[name] < rank:
+            highest = vectors[name]
+            message = (
+                f"`lora_rank` is {rank}, and `lora_init: {init}` begins with as many singular vectors of each target. "
+                f"{modules((name,))} ({' x '.join(map(str, targets[name]))}) has {highest}. Expected at most {highest}."
+            )
+            fixes = (Fix(f"Set to {highest}", {"lora_rank": highest}), *PLAIN)
+            keys = ("lora_rank", "lora_init", "model_name_or_path")
+            return Problem("violation", "lora_rank", rank, message, fixes, keys=keys)
+    return check_rank(config, "lora_rank", shapes, options.lora_target)
 
 
 PLAIN = (Fix("Use the default", {"lora_init": "default"}),)
@@ -251,5 +287,6 @@ LORA = MethodDeclaration(
     adapter=True,
     rank_key="lora_rank",
     tuner=tuner,
+    check_shapes=check_shapes,
     trained_parameters=trained_parameters,
 )
