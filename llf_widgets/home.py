@@ -37,12 +37,11 @@ def display_runs_path() -> str:
 
 
 def display_path(path: Path) -> str:
-    """A path for display, with `~` for the home directory, so that screenshots and notebooks do not show user names.
-
-    Raises:
-        RuntimeError: the system does not know the user's home directory.
-    """
-    user = Path.home().resolve()
+    """A path for display, with `~` for the home directory, so that screenshots and notebooks do not show user names."""
+    try:
+        user = Path.home().resolve()
+    except RuntimeError:  # a user whom the system does not know, as in some containers
+        return str(path)
     return f"~/{path.relative_to(user)}" if path.is_relative_to(user) else str(path)
 
 

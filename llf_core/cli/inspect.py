@@ -30,6 +30,7 @@ def inspect(
             records.
         OSError: a file of the config, the data or the model cannot be read, or the hub's cache or `LLF_HOME` cannot be
             written.
+        MemoryError: out of memory.
     """
     from llf_core.data import dump_examples, prepare
     from llf_core.models import load_processor, load_tokenizer, resolve_model

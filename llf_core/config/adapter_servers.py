@@ -187,6 +187,7 @@ def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | 
 
     Raises:
         PluginError: two installed plug-ins declare the same name.
+        OSError: too many files are open.
     """
     method, base = method_of(config), base_type(config)
     continued = config.model.adapter_name_or_path or ()
@@ -216,6 +217,7 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
 
     Raises:
         PluginError: two installed plug-ins declare the same name.
+        OSError: too many files are open.
     """
     stored = read_object_or_empty(output / "adapter_config.json")
     method = method_of(config)
@@ -250,7 +252,11 @@ def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
 
 def base_type(config: RunConfig) -> str | None:
-    """`model_type` of a config's model; None if it is not on this machine."""
+    """`model_type` of a config's model; None if it is not on this machine.
+
+    Raises:
+        OSError: too many files are open.
+    """
     name = config.model.model_name_or_path
     if name == EMBEDDED:
         return "llama"

@@ -62,6 +62,9 @@ class Stream:
             config: for the data section and the seed.
             report: updated while examples are read.
             skip: number of examples at the beginning that are skipped, since they are evaluation data.
+
+        Raises:
+            OSError: a file cannot be read.
         """
         self._sets = sets
         self._data = config.data
@@ -101,6 +104,9 @@ class Stream:
         Raises:
             DataError: there is no example; a file cannot be read; or a record is unusable and `stop_on_dropped` is
                 true.
+            OSError: a file cannot be opened, for example without permission.
+            PluginError: the implementation of a format cannot be imported.
+            MemoryError: out of memory.
         """
         first = [counted] * len(self._sets)
 

@@ -44,6 +44,7 @@ def validation_conversations(
         KeyError: a record is no longer in its data set.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
+        MemoryError: out of memory.
     """
     data = config.data
     if not (data.eval_dataset or data.val_size):

@@ -72,6 +72,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         TooMuchCodeError: the code of the run's reward functions is too long to be shown.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.
+        ImportError: a package of an integration in `report_to` is not installed.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")

@@ -32,6 +32,7 @@ class AdaLoRA(PeftTuner):
             OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
             PluginError: two installed packages declare the same plug-in.
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
+            MemoryError: out of memory.
         """
         wrapped = super().apply(model)
         for name, parameter in wrapped.named_parameters():

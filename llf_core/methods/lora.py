@@ -40,6 +40,7 @@ class LoRA(PeftTuner):
                 written.
             PluginError: two installed packages declare the same plug-in.
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
+            MemoryError: out of memory.
         """
         wrapped: Any = super().apply(model)
         init = "" if continues_adapter(self.config) else self.config.options(LoRAOptions).lora_init

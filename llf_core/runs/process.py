@@ -72,8 +72,9 @@ class ProcessId:
     def alive(self) -> bool:
         """Whether this process still runs on this machine; a zombie does not count, since it computes nothing.
 
+        A process of another user that the system hides counts, so that nobody takes over its run.
+
         Raises:
-            psutil.AccessDenied: the system hides processes of other users.
             OSError: too many files are open.
         """
         try:
@@ -85,6 +86,8 @@ class ProcessId:
             return same and process.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
         except psutil.NoSuchProcess:
             return False
+        except (psutil.AccessDenied, PermissionError):
+            return True
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -23,6 +23,9 @@ def trained_json(folder: RunFolder, event: Mapping[str, Any] | None) -> dict[str
 
     Returns:
         `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if it is not known.
+
+    Raises:
+        OSError: too many files are open.
     """
     from llf_core.config.adapter_servers import named_type, servers_of_run
 

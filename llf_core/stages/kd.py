@@ -38,6 +38,7 @@ class KD(LossStage):
             ConfigError: the name or the number of bits of the teacher is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the teacher.
         """
         super().__init__(context)
         options = context.config.options(KDOptions)

@@ -97,6 +97,7 @@ class Reference:
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the reference model.
         """
         self._context = context
         self._collate = collator(tokenizer=context.tokenizer, flatten=context.flattens)
@@ -123,6 +124,7 @@ class Reference:
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the reference model.
         """
         if not self.precomputed:
             return examples

@@ -115,6 +115,7 @@ class SFT(LossStage):
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the reference model.
         """
         super().__init__(context)
         options = SFTOptions() if context is None else context.config.options(SFTOptions)

@@ -341,6 +341,8 @@ def make_trainer(
         ValueError: transformers or TRL refuse a value or a combination of values.
         OSError: the checkpoint or `LLF_HOME/cache` cannot be read or written.
         UnreadableError, NotPlainError: the counters or the state of the checkpoint are broken.
+        ImportError: a package of an integration in `report_to` is not installed.
+        PluginError: two installed packages declare the same name or key.
     """
     folder, config = context.folder, context.config
     callbacks: list[TrainerCallback] = [progress]

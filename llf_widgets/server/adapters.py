@@ -24,8 +24,8 @@ class AdaptersHandler(RunsAPIHandler):
         """Return `{"total", "adapters"}`, newest first, in pages, since each result costs file accesses.
 
         Raises:
-            HTTPError: 400 for an invalid query, 503 if the list could not be read in time.
-            OSError: the folder of runs is not accessible; answered with status 500.
+            HTTPError: 400 for an invalid query, 409 if the folder of runs is not accessible, 503 if the list could not
+                be read in time.
         """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 20, 1, 200)

@@ -14,6 +14,7 @@ from tornado.web import HTTPError
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
+from llf_core.runs.folder import HomeError
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.run_index import RunIndex
 from llf_core.untrusted import UnreadableError
@@ -104,12 +105,15 @@ class RunsAPIHandler(APIHandler):
             seconds: maximum seconds to wait.
 
         Raises:
-            OSError: the folder of runs is not accessible.
+            HTTPError: 409 if the folder of runs is not accessible.
         """
         looking = asyncio.wrap_future(self.index.refresh())
         await asyncio.wait({looking}, timeout=seconds)
         if looking.done():
-            looking.result()
+            try:
+                looking.result()
+            except OSError as error:
+                raise HTTPError(409, "%s", f"The runs cannot be listed: {os_error_text(error)}") from None
 
     async def run_in_list_thread(self, work: Callable[[], Result]) -> Result:
         """Run a function on the list of runs in a thread of its own pool, so that downloads never delay lists.
@@ -124,9 +128,12 @@ class RunsAPIHandler(APIHandler):
         """The server's index of runs, kept between requests; recreated if LLF_HOME has changed.
 
         Raises:
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HTTPError: 409 if `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
-        root = home()
+        try:
+            root = home()
+        except HomeError as error:
+            raise HTTPError(409, "%s", error) from None
         known = self.settings.get("llf_index")
         if known is None or known[0] != root:
             known = self.settings["llf_index"] = (root, RunIndex(root))
@@ -168,7 +175,7 @@ class RunsAPIHandler(APIHandler):
 
         Raises:
             HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
-                unreadable; 503 if the disk did not respond in time.
+                unreadable, or `LLF_HOME` names an unknown user; 503 if the disk did not respond in time.
         """
         found: RunFolder = await self.run_in_thread(self._find_run, run_id, readable=readable)
         return found
@@ -182,7 +189,7 @@ class RunsAPIHandler(APIHandler):
 
         Raises:
             HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
-                unreadable.
+                unreadable, or `LLF_HOME` names an unknown user.
         """
         try:
             folder = open_run(run_id)
@@ -190,6 +197,8 @@ class RunsAPIHandler(APIHandler):
             raise HTTPError(404, "This is not a run id. Expected lower-case letters, digits, '.', '_', '-'.") from None
         except FileNotFoundError:
             folder = None
+        except HomeError as error:
+            raise HTTPError(409, "%s", error) from None
         # A link may lead anywhere, so a linked folder is no run here.
         if folder is None or folder.path.resolve() != folder.path.parent.resolve() / run_id:
             raise self.run_not_found(run_id)

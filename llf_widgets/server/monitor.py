@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
+from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import NotPlainError, json_value
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.mime_bundle import mime_bundle
@@ -70,6 +71,8 @@ class MonitorHandler(ViewsHandler):
             if not await self.run_in_thread(folder.path.exists):
                 raise self.run_not_found(run_id) from None
             raise HTTPError(409, "%s", f"Some files of the run cannot be read: {os_error_text(error)}") from None
+        except BrokenRunError as error:
+            raise HTTPError(409, "%s", error) from None
         self.finish({"home": home_hash(), **updates})
 
 
@@ -92,6 +95,8 @@ class SummaryHandler(ViewsHandler):
             raise self.run_not_found(run_id) from None
         except OSError as error:
             raise HTTPError(409, "%s", f"Some files of the run cannot be read: {os_error_text(error)}") from None
+        except BrokenRunError as error:
+            raise HTTPError(409, "%s", error) from None
         self.finish({"data": data})
 
 

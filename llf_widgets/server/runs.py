@@ -46,8 +46,8 @@ class RunsHandler(RunsAPIHandler):
         panel can show the progress instead of waiting.
 
         Raises:
-            HTTPError: 400 for an invalid query, 503 if the list could not be read in time.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HTTPError: 400 for an invalid query, 409 if the folder of runs is not accessible, 503 if the list could not
+                be read in time.
         """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
@@ -77,6 +77,8 @@ class RunHandler(RunsAPIHandler):
         Raises:
             HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
                 did not respond in time.
+            OSError: too many files are open; answered with status 500.
+            PluginError: two installed packages declare the same name or key; answered with status 500.
         """
         folder = await self.find_run(run_id)
         status, meta = await self.run_in_thread(read_run, folder)

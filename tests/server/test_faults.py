@@ -273,3 +273,18 @@ async def test_a_refusal_says_why(ask, make_run):
     code, answer = await ask("runs", params={"sort": "x" * 5000})
     assert code == 400
     assert len(answer["message"]) < 200
+
+
+async def test_a_home_of_nobody(ask, monkeypatch):
+    monkeypatch.setenv("LLF_HOME", "~nobody-has-this-name/llf")
+    message = "The home folder in ~nobody-has-this-name/llf is unknown. Set LLF_HOME to an absolute path."
+    assert await ask("runs") == (409, {"message": message})
+    assert await ask("runs", "some-id") == (409, {"message": message})
+
+
+async def test_a_folder_of_runs_that_leads_nowhere(ask, llf_home):
+    llf_home.mkdir(exist_ok=True)
+    (llf_home / "runs").symlink_to("runs")
+    told = 409, {"message": "The runs cannot be listed: Too many levels of symbolic links."}
+    assert await ask("runs", params={"query": "x"}) == told
+    assert await ask("adapters") == told

@@ -50,6 +50,7 @@ def tokens_by_turn(
 
     Raises:
         DataError: the chat template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     spans = token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels
@@ -134,6 +135,7 @@ def turn_starts(
 
     Raises:
         DataError: the template exceeds its limits of steps or length.
+        MemoryError: out of memory.
     """
     messages, text = found.conversation.messages, found.rendered.text
     borders = [(0, str(messages[0]["role"]))]

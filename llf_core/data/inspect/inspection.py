@@ -101,6 +101,7 @@ class Inspection:
             OSError: a file cannot be read, or the cache cannot be written.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
+            MemoryError: out of memory.
         """
         began = time.monotonic()
         prepared = prepare(config, tokenizer, progress=progress, peek=True, processor=processor)
@@ -212,6 +213,7 @@ class Inspection:
             OSError: the example's data set can no longer be opened.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
+            MemoryError: out of memory.
         """
         dataset, record = self._names[number]
         table, base = self._table(number)

@@ -44,6 +44,7 @@ class DPO(LossStage):
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the reference model.
         """
         super().__init__(context)
         config, options = context.config, context.config.options(DPOOptions)
@@ -84,6 +85,7 @@ class DPO(LossStage):
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the reference model.
         """
         return (
             examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)

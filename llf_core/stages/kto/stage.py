@@ -55,6 +55,7 @@ class KTO(LossStage):
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the reference model.
         """
         super().__init__(context)
         options = context.config.options(KTOOptions)
@@ -89,6 +90,7 @@ class KTO(LossStage):
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for the reference model.
         """
         if not held_out:
             self._check(examples)

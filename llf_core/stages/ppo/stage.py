@@ -61,6 +61,7 @@ class PPO(LossStage):
             UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
+            MemoryError: memory does not suffice for a model.
         """
         super().__init__(context)
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)

@@ -34,6 +34,11 @@ def test_a_card_that_says_no_licence_is_no_error(copy, card):
     assert resolve_model(str(copy)).license is None
 
 
+def test_a_card_that_cannot_be_read_is_no_error(copy):
+    (copy / "README.md").symlink_to("/proc/self/mem")
+    assert resolve_model(str(copy)).license is None
+
+
 def test_a_folder_under_llf_home_has_no_portable_name(copy, home):
     (home / "runs/r/output").parent.mkdir(parents=True)
     shutil.move(copy, home / "runs/r/output")

@@ -1,0 +1,32 @@
+"""How paths are shown."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llf_widgets.home import display_path
+
+AS_A_NUMBER = """
+import os
+from pathlib import Path
+from llf_widgets.home import display_path
+os.environ.pop("HOME", None)
+os.setuid(54321)
+print(display_path(Path("/data/x")))
+"""
+
+
+def test_the_home_is_not_shown(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert display_path(Path("/home/somebody/.llf/runs")) == "~/.llf/runs"
+    assert display_path(Path("/data/x")) == "/data/x"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_user_without_a_home():
+    """As in a container that runs under a number, which the list of users does not have."""
+    done = subprocess.run([sys.executable, "-c", AS_A_NUMBER], check=True, capture_output=True, text=True)
+    assert done.stdout == "/data/x\n"
