@@ -153,3 +153,41 @@ def test_the_tutorial_on_preferences_shows_reward_going_up(embedded_model: Path,
     assert float(last) > float(first) + 1
     won = re.search(r"Win rate .*: (\d+) won, (\d+) equal, (\d+) lost", shown)
     assert int(won[1]) >= 6
+
+
+METHODS = ("LoRA", "QLoRA", "BAdam", "freeze", "full", "GaLore")
+
+
+def run_methods(book: nbformat.NotebookNode, folder: Path) -> tuple[str, str]:
+    """Executes the tutorial on methods in a folder; what it printed, and the table of all runs as HTML."""
+    NotebookClient(book, timeout=3400, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+    table = next(data["text/html"] for data in bundles(book) if "<th>loss before</th>" in data.get("text/html", ""))
+    return printed, table
+
+
+@pytest.mark.launches
+@pytest.mark.timeout(900)
+def test_every_cell_of_the_tutorial_on_methods_runs(tiny_model_dir: Path, tmp_path: Path):
+    """With a tiny model, two seeds and two steps: the next test has the real one, and takes a quarter of an hour."""
+    book = nbformat.read(REPOSITORY / "notebooks" / "methods.ipynb", 4)
+    smaller = {
+        '"smollm2-135m-instruct"': repr(str(tiny_model_dir)),
+        "seeds = [1, 2, 3]": "seeds = [1, 2]",
+        "steps = 8": "steps = 2",
+        '"cutoff_len": 96': '"cutoff_len": 512',
+        '"galore_rank": 64': '"galore_rank": 8',
+        '"freeze_trainable_layers": 4': '"freeze_trainable_layers": 1',
+    }
+    whole = "".join(cell.source for cell in book.cells)
+    assert [part for part in smaller if whole.count(part) != 1] == []
+    for cell in book.cells:
+        for part, other in smaller.items():
+            cell.source = cell.source.replace(part, other)
+    printed, table = run_methods(book, tmp_path)
+    for name in METHODS:
+        assert re.search(rf"^ *{name}: finished, finished$", printed, re.MULTILINE)
+        assert f'<th rowspan="2" valign="top">{name}</th>' in table
+    last = list(bundles(book))[-1]
+    assert last["text/plain"].startswith("llf.Compare({'LoRA': [")
+    assert "from the lowest to the highest run" in last["text/html"]
