@@ -18,6 +18,7 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
+    from llf_core.data.estimate import estimate
     from llf_core.launch import attach
     from llf_core.rewards import reward
     from llf_widgets.answer_table import answers, losses
@@ -41,6 +42,7 @@ __all__ = [
     "answers",
     "attach",
     "check",
+    "estimate",
     "load_ipython_extension",
     "losses",
     "reward",
@@ -59,6 +61,7 @@ _HOMES = {
     "answers": "llf_widgets.answer_table",
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
+    "estimate": "llf_core.data.estimate",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
     "reward": "llf_core.rewards",

@@ -14,6 +14,7 @@ import typer
 
 from llf_core import NO_WINDOWS
 from llf_core.cli.environment import env, version
+from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
 from llf_core.cli.inspect import inspect
 from llf_core.cli.model_parameters import parameters
@@ -62,6 +63,7 @@ app.command()(train)
 app.command()(validate)
 app.command()(inspect)
 app.command()(parameters)
+app.command()(estimate)
 app.command()(env)
 app.command()(demo)
 app.command()(version)

@@ -3,18 +3,31 @@
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.available import available_memory
+from llf_core.estimate.devices import Device, device_of, find_devices
 from llf_core.estimate.disk_forecast import forecast_disk
+from llf_core.estimate.example_lengths import ExampleLengths
+from llf_core.estimate.fit_check import FitCheck, Forecaster, check_fit
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_shapes import Architecture, architecture, read_model_config
+from llf_core.estimate.model_sizes import ModelSizes, model_sizes
 from llf_core.estimate.weight_count import trained_parameters
 
 __all__ = [
     "Architecture",
+    "Device",
+    "ExampleLengths",
+    "FitCheck",
     "Forecast",
+    "Forecaster",
+    "ModelSizes",
     "TrainingPass",
     "architecture",
     "available_memory",
+    "check_fit",
+    "device_of",
+    "find_devices",
     "forecast_disk",
+    "model_sizes",
     "read_model_config",
     "trained_parameters",
     "training_memory",

@@ -6,6 +6,9 @@ import psutil
 
 from llf_core.launch.cgroup import Cgroup
 
+MEMORY_SHARE = 0.9
+"""Share of the free memory that a forecast may fill, since forecasts are inexact."""
+
 
 def available_memory(cgroup: Cgroup | None = None) -> int:
     """Bytes that this process can still allocate without swapping and within its container's limit.

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, optimizer_of
-from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
+from llf_core.estimate.model_sizes import model_sizes
 from llf_core.estimate.weight_count import trained_parameters
 
 if TYPE_CHECKING:
@@ -27,14 +27,16 @@ def forecast_disk(config: RunConfig) -> int | None:
         config: the run's config.
 
     Returns:
-        Bytes, an upper bound; None if the model's shapes are not known without querying a hub, or the method cannot say
-        how many parameters it trains.
+        Bytes, an upper bound; None if nothing tells the sizes of the model, or the method cannot say how many
+        parameters it trains.
 
     Raises:
+        ModelSizeError: a file of the model has a size that no model has.
         OSError: a weight file of the model cannot be read.
         PluginError: two installed packages declare the same plug-in.
     """
-    weights = weight_shapes(str(config.model.model_name_or_path))
+    sizes = model_sizes(config.model.model_name_or_path, config.model.cache_dir)
+    weights = None if sizes is None else sizes.weights
     learned = None if weights is None else trained_parameters(config, weights)
     if weights is None or learned is None:
         return None

@@ -6,8 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from llf_core.launch.environment import cpu_name
-from llf_core.runs import home
+from llf_core.estimate.bf16_probe import probe_file, probe_key
 from llf_core.runs.files import json_bytes, replace_file
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 MATRIX_SIZE = 512
 ROUNDS = 7
-MIN_SPEEDUP = 1.1
 
 
 def bf16_speedup(threads: int) -> float:
@@ -35,9 +33,7 @@ def bf16_speedup(threads: int) -> float:
     """
     import torch
 
-    path = home() / "cache" / "probe.json"
-    flags = torch.backends.cpu.get_cpu_capability()
-    key = f"{cpu_name()} | {flags} | torch {torch.__version__} | {threads} threads"
+    path, key = probe_file(), probe_key(torch.backends.cpu.get_cpu_capability(), threads)
     known = _read(path)
     if key not in known:
         known[key] = round(time_bf16(), 2)

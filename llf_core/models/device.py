@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from llf_core.estimate.bf16_probe import MIN_SPEEDUP
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.models.bf16_benchmark import MIN_SPEEDUP, bf16_speedup
+from llf_core.models.bf16_benchmark import bf16_speedup
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of
+from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.estimate import Forecast
-
-MEMORY_SHARE = 0.9  # of the free memory that a forecast may fill, since forecasts are inexact
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.method_callback import MethodCallback
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.parameter_map import parameter_map
+from llf_core.training.past_run import add_to_past_runs, write_forecast
+from llf_core.training.peak_memory import reset_peak
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
 from llf_core.training.result_export import ExportError, check_output_dir, export_result
 from llf_core.training.sample_callback import SamplePrompts
@@ -142,12 +144,15 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=checkpoint is not None)
     added = () if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("watch", ())
     progress.watched = SamplePrompts(folder, writer, config, context.model, context.tokenizer, added)
+    write_forecast(context, checkpointing=chosen.on)
+    reset_peak(plan.device)
     begin_phase(writer, "first step")
     trainer = make_trainer(context, stage, progress, checkpoint)
     write_resolved(context, chosen)
 
     with _kept(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    add_to_past_runs(context, checkpointing=chosen.on)
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
     if isinstance(context.data.train, Stream):

@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.config.registry import method_of
 from llf_core.data.packing import pack
-from llf_core.estimate import (
-    TrainingPass,
-    architecture,
-    read_model_config,
-    trained_parameters,
-    training_memory,
-    weight_bytes,
-    weight_shapes,
-)
+from llf_core.estimate import Forecaster, device_of, find_devices
+from llf_core.estimate.example_lengths import of_lengths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +18,6 @@ if TYPE_CHECKING:
 BARS = 24
 STEP = 64  # candidate cutoffs are multiples of it
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
-HALF = 2  # bytes of a bfloat16 value
 MAX_PACKED = 200_000  # examples; of more, a sample of this size is packed
 
 
@@ -117,7 +108,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
 
 def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
-    """Forecast the peak memory of the largest step from the config alone, see `llf_core.estimate.training_memory`.
+    """Forecast the peak memory of the largest step from the config alone, see `llf_core.estimate.fit_check`.
 
     A view shows it for several cutoffs, for which no model is loaded.
 
@@ -133,23 +124,6 @@ def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) 
         OSError: a weight file of the model cannot be read.
         PluginError: two installed packages declare the same method.
     """
-    weights = weight_shapes(config.model.model_name_or_path)
-    model = architecture(weights, read_model_config(config.model.model_name_or_path)) if weights else None
-    numbers = trained_parameters(config, weights) if weights else None
-    if weights is None or model is None or numbers is None:
-        return None
-    batch = config.training.per_device_train_batch_size
-    longest = int(lengths.max())
-    tokens = batch * cutoff if config.data.packing else int(np.sort(lengths)[::-1][:batch].sum())
-    step = TrainingPass(
-        tokens=tokens,
-        longest=longest,
-        width=HALF,
-        autocast=True,
-        trains_base=not method_of(config).frozen_base,
-        rank=config.get(rank) if (rank := method_of(config).rank_key) else 0,
-        checkpointing=bool(config.training.gradient_checkpointing),
-    )
-    parameters = sum(int(np.prod(shape)) for shape in weights.values())
-    held = weight_bytes(model, parameters, width=HALF, bits=config.model.quantization_bit)
-    return training_memory(model, step, weights=held, trained=numbers).total
+    known = of_lengths(lengths, basis="The lengths of the prepared examples.", exact=True)
+    parts, _ = Forecaster(config.replace(cutoff_len=cutoff), known, device_of(config, find_devices())).memory()
+    return None if parts is None else parts.total

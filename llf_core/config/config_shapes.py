@@ -1,0 +1,231 @@
+"""Shapes of a decoder's weights, from its `config.json` alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.user_error import BAD_CONFIG, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.weight_shapes import Shapes
+
+LARGEST: Mapping[str, int] = {
+    "num_hidden_layers": 10_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "moe_intermediate_size": 10_000_000,
+    "shared_expert_intermediate_size": 10_000_000,
+    "num_attention_heads": 100_000,
+    "num_key_value_heads": 100_000,
+    "head_dim": 100_000,
+    "vocab_size": 100_000_000,
+    "num_experts": 100_000,
+    "num_local_experts": 100_000,
+}
+"""Largest values of the sizes, far beyond any published model: a forecast takes no memory for a broken file."""
+MOST_PARAMETERS = 10**15
+"""A thousand times the largest published model: more is a broken file."""
+
+
+class ModelSizeError(UserError, ValueError):
+    """A model's `config.json` has a size that no model has."""
+
+    exit_code = BAD_CONFIG
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a model type of transformers names and shapes the weights of its layers.
+
+    Attributes:
+        attention_bias: whether projections have a bias: of q, k and v always (`qkv`), of none (`no`), or of q, k, v and
+            o where the key `attention_bias` is true (`key`).
+        mlp_bias: whether the key `mlp_bias` gives the MLP's projections a bias.
+        fused: whether q, k and v are one projection, and gate and up another.
+        fused_mlp: whether gate and up are one projection.
+        head_norms: norms of queries and keys: of each head (`head`), of all heads (`all`), or none.
+        norms: names of the norms of a layer.
+        head_dim: width of a head where the file does not tell it; None for `hidden_size / num_attention_heads`.
+        tied: whether the output head is the embedding where the file does not tell it.
+        experts: the key of the number of experts; None for a dense model.
+        expert_size: the key of the width of an expert.
+        shared: whether there is a shared expert beside them.
+    """
+
+    attention_bias: str = "no"
+    mlp_bias: bool = False
+    fused: bool = False
+    fused_mlp: bool = False
+    head_norms: str = ""
+    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    head_dim: int | None = None
+    tied: bool = False
+    experts: str | None = None
+    expert_size: str = "intermediate_size"
+    shared: bool = False
+
+
+_FOUR = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+LAYOUTS: Mapping[str, Layout] = {
+    "llama": Layout(attention_bias="key", mlp_bias=True),
+    "mistral": Layout(),
+    "mixtral": Layout(experts="num_local_experts"),
+    "qwen2": Layout(attention_bias="qkv"),
+    "qwen3": Layout(attention_bias="key", head_norms="head", head_dim=128),
+    "qwen2_moe": Layout(attention_bias="qkv", experts="num_experts", expert_size="moe_intermediate_size", shared=True),
+    "qwen3_moe": Layout(
+        attention_bias="key", head_norms="head", experts="num_experts", expert_size="moe_intermediate_size"
+    ),
+    "gemma": Layout(attention_bias="key", head_dim=256, tied=True),
+    "gemma2": Layout(attention_bias="key", norms=_FOUR, head_dim=256, tied=True),
+    "gemma3_text": Layout(attention_bias="key", head_norms="head", norms=_FOUR, head_dim=256, tied=True),
+    "phi3": Layout(fused=True, fused_mlp=True),
+    "granite": Layout(attention_bias="key", mlp_bias=True),
+    "smollm3": Layout(attention_bias="key", mlp_bias=True, tied=True),
+    "olmo2": Layout(
+        attention_bias="key", head_norms="all", norms=("post_attention_layernorm", "post_feedforward_layernorm")
+    ),
+}
+"""Layout of each model type, as transformers builds it; tests compare them with transformers' own models."""
+
+
+def shapes_from_config(settings: Mapping[str, Any]) -> Shapes | None:
+    """Compute the shape of every weight of a decoder from its `config.json`, before its weights are on this machine.
+
+    The names and shapes are those of transformers' model, so that a forecast counts what will be loaded. A head that is
+    tied to the embedding is left out.
+
+    Args:
+        settings: content of `config.json`; of a multimodal model, its language model is counted.
+
+    Returns:
+        Shapes by name; None for a model type that is not in `LAYOUTS`, or if a size is missing.
+
+    Raises:
+        ModelSizeError: a size is no positive integer, or larger than any model's.
+    """
+    text = settings.get("text_config")
+    settings = text if isinstance(text, dict) else settings
+    layout = LAYOUTS.get(str(settings.get("model_type")))
+    if layout is None:
+        return None
+    hidden, inner, depth, heads, vocabulary = (
+        size_of(settings, key)
+        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    )
+    if hidden is None or depth is None or heads is None or vocabulary is None:
+        return None
+    attention = _attention(layout, settings, hidden, heads)
+    shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    for layer in range(depth):
+        sparse = layout.experts is not None and _has_experts(settings, layer)
+        mlp = _experts(layout, settings, hidden) if sparse else _mlp(layout, settings, "mlp", hidden, inner)
+        if mlp is None:
+            return None
+        for part in (attention, mlp):
+            shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in part.items()}
+    shapes["model.norm.weight"] = (hidden,)
+    tied = settings.get("tie_word_embeddings")
+    if not (layout.tied if tied is None else tied):
+        shapes["lm_head.weight"] = (vocabulary, hidden)
+    return shapes
+
+
+def size_of(settings: Mapping[str, Any], key: str) -> int | None:
+    """Read a size from a `config.json` and check it, since such a file may come from anybody.
+
+    Args:
+        settings: content of the file.
+        key: one of `LARGEST`.
+
+    Returns:
+        The size; None if the file does not have it.
+
+    Raises:
+        ModelSizeError: it is no positive integer, or larger than any model's.
+    """
+    value = settings.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST[key]:
+        shown = str(value) if not isinstance(value, str) else repr(value)
+        shown = shown if len(shown) <= 30 else f"{shown[:30]}…"  # noqa: PLR2004 - characters of a sentence
+        raise ModelSizeError(
+            f"`{key}` in the model's config.json is {shown}. Expected an integer from 1 to {LARGEST[key]:,}.",
+            "Download the model's config.json again.",
+        )
+    return value
+
+
+def _has_experts(settings: Mapping[str, Any], layer: int) -> bool:
+    """Whether a layer of a model with experts has some; a few layers of some models are dense."""
+    dense, apart = settings.get("mlp_only_layers"), settings.get("decoder_sparse_step")
+    if isinstance(dense, list) and layer in dense:
+        return False
+    return not (isinstance(apart, int) and apart > 1) or (layer + 1) % apart == 0
+
+
+def _attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: int) -> Shapes:
+    """Shapes of the attention and the norms of one layer.
+
+    Raises:
+        ModelSizeError: see `size_of`.
+    """
+    width = size_of(settings, "head_dim") or layout.head_dim or hidden // heads
+    queries, keys = heads * width, (size_of(settings, "num_key_value_heads") or heads) * width
+    biased = layout.attention_bias == "key" and bool(settings.get("attention_bias"))
+    inputs = layout.attention_bias == "qkv" or biased
+    linear = {"q_proj": (queries, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden)}
+    if layout.fused:
+        linear = {"qkv_proj": (queries + 2 * keys, hidden)}
+    found: Shapes = {}
+    for name, shape in linear.items():
+        found |= _linear(f"self_attn.{name}", shape, bias=inputs)
+    found |= _linear("self_attn.o_proj", (hidden, queries), bias=biased)
+    if layout.head_norms:
+        own = (width, width) if layout.head_norms == "head" else (queries, keys)
+        found |= {f"self_attn.{name}_norm.weight": (size,) for name, size in zip("qk", own, strict=True)}
+    return found | {f"{name}.weight": (hidden,) for name in layout.norms}
+
+
+def _mlp(layout: Layout, settings: Mapping[str, Any], path: str, hidden: int, inner: int | None) -> Shapes | None:
+    if inner is None:
+        return None
+    sides = {"gate_up_proj": 2 * inner} if layout.fused_mlp else {"gate_proj": inner, "up_proj": inner}
+    bias = layout.mlp_bias and bool(settings.get("mlp_bias"))
+    found: Shapes = {}
+    for name, side in sides.items():
+        found |= _linear(f"{path}.{name}", (side, hidden), bias=bias)
+    return found | _linear(f"{path}.down_proj", (hidden, inner), bias=bias)
+
+
+def _experts(layout: Layout, settings: Mapping[str, Any], hidden: int) -> Shapes | None:
+    """Shapes of the router and of all experts, which transformers keeps together.
+
+    Raises:
+        ModelSizeError: see `size_of`.
+    """
+    number = size_of(settings, layout.experts or "")
+    inner = size_of(settings, layout.expert_size)
+    if number is None or inner is None:
+        return None
+    found: Shapes = {
+        "mlp.gate.weight": (number, hidden),
+        "mlp.experts.gate_up_proj": (number, 2 * inner, hidden),
+        "mlp.experts.down_proj": (number, hidden, inner),
+    }
+    if layout.shared:
+        shared = _mlp(
+            layout, settings, "mlp.shared_expert", hidden, size_of(settings, "shared_expert_intermediate_size")
+        )
+        if shared is None:
+            return None
+        found |= shared | {"mlp.shared_expert_gate.weight": (1, hidden)}
+    return found
+
+
+def _linear(path: str, shape: tuple[int, int], *, bias: bool) -> Shapes:
+    return {f"{path}.weight": shape} | ({f"{path}.bias": (shape[0],)} if bias else {})

@@ -1,0 +1,32 @@
+"""The forecast of a run from its config and the text of its data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config import RunConfig
+from llf_core.data.text_lengths import lengths_from_text
+from llf_core.estimate import check_fit
+
+if TYPE_CHECKING:
+    from llf_core.estimate import FitCheck
+
+
+def estimate(config: object) -> FitCheck:
+    """Forecast memory, disk, time and speed of a run before it starts; no model is loaded and torch is not imported.
+
+    Args:
+        config: a `RunConfig`, dict, YAML text or path.
+
+    Returns:
+        The forecast: `.fits`, `.memory` (bytes by part), `.rooms` (devices), `.disk`, `.duration`, `.changes` that make
+        it fit; `print(found.text())` shows it.
+
+    Raises:
+        ConfigError: the config has errors.
+        ModelSizeError: a file of the model has a size that no model has.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: a file of the model or of the data cannot be read.
+    """
+    loaded = RunConfig.load(config)
+    return check_fit(loaded, lengths_from_text(loaded))

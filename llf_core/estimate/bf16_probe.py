@@ -1,0 +1,59 @@
+"""The cached measurement of how fast this CPU multiplies in bfloat16, read without torch."""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from llf_core.launch.environment import cpu_name
+from llf_core.runs import home
+from llf_core.untrusted import read_object_or_empty
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIN_SPEEDUP = 1.1
+"""Speedup from which a run computes in bfloat16."""
+
+
+def probe_file() -> Path:
+    """File of the measurements, which `llf_core.models.bf16_benchmark` writes.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    return home() / "cache" / "probe.json"
+
+
+@functools.cache
+def probe_key(flags: str, threads: int) -> str:
+    """Name of a measurement: the CPU, its instructions, torch's version and the number of threads.
+
+    Args:
+        flags: the instructions that torch uses, such as `AVX512`.
+        threads: number of compute threads.
+
+    Raises:
+        PackageNotFoundError: torch is not installed.
+    """
+    return f"{cpu_name()} | {flags} | torch {metadata.version('torch')} | {threads} threads"
+
+
+def cached_speedup(threads: int) -> float | None:
+    """Speedup of bfloat16 over float32 as it was measured for the last run on this CPU; None before the first one.
+
+    Args:
+        threads: number of compute threads.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    try:
+        begin, _, end = probe_key("\0", threads).partition("\0")
+    except metadata.PackageNotFoundError:
+        return None
+    for key, value in read_object_or_empty(probe_file()).items():
+        if key.startswith(begin) and key.endswith(end) and isinstance(value, int | float):
+            return float(value)
+    return None

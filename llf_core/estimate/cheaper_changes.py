@@ -1,0 +1,211 @@
+"""The cheapest changes of a config that make a run fit into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.declaration import OptimizerDeclaration
+from llf_core.config.problem import ConfigError
+from llf_core.config.registry import declared, method_of, optimizer_of
+from llf_core.runs.formatting import size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llf_core.config import RunConfig
+
+MOST_CHANGES = 5
+LEAST_CUTOFF = 256
+EIGHT_BIT = "adamw_8bit"
+LARGE_RANK = 8
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a config that saves memory.
+
+    Attributes:
+        label: what it does, as the label of a button.
+        cost: what it costs, as a sentence.
+        changes: values by key.
+        memory: bytes that the run needs with it.
+    """
+
+    label: str
+    cost: str
+    changes: dict[str, Any]
+    memory: int
+
+    def json(self) -> dict[str, Any]:
+        """The change as plain values."""
+        return {"label": self.label, "cost": self.cost, "changes": self.changes, "memory": self.memory}
+
+    def text(self) -> str:
+        """The change as one line of a terminal, with its values as they are written on the command line."""
+        values = " ".join(f"{key}={_plain(value)}" for key, value in self.changes.items())
+        return f"{self.label}: {values}  ({' '.join(size(self.memory))}; {self.cost})"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kind of change, before it is known whether it is possible and enough.
+
+    Attributes:
+        label: what it does.
+        cost: what it costs.
+        values: makes the values by key, the mildest first; none where it does not apply.
+    """
+
+    label: str
+    cost: str
+    values: Callable[[RunConfig], Iterator[dict[str, Any]]]
+
+
+def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None], room: int) -> tuple[Change, ...]:
+    """Find the changes that make a run fit, the cheapest first.
+
+    Each candidate is tried alone, in its mildest form that suffices. If none suffices, the candidates are combined in
+    their order until the run fits. A change that the rules of a config refuse is left out.
+
+    Args:
+        config: the config that does not fit.
+        needed: forecasts the bytes that a config needs; None if they are unknown.
+        room: bytes that are free.
+
+    Returns:
+        Changes that suffice, each alone; empty if nothing does.
+    """
+    found = []
+    for candidate in CANDIDATES:
+        for values in candidate.values(config):
+            change = _try(config, candidate, values, needed)
+            if change is not None and change.memory <= room:
+                found.append(change)
+                break
+    return tuple(found[:MOST_CHANGES]) or _combined(config, needed, room)
+
+
+def _combined(config: RunConfig, needed: Callable[[RunConfig], int | None], room: int) -> tuple[Change, ...]:
+    """One change of several candidates, taken in their order while they save memory, until the run fits."""
+    taken: dict[str, Any] = {}
+    labels: list[str] = []
+    costs: list[str] = []
+    current, least = config, needed(config)
+    for candidate in CANDIDATES:
+        for values in candidate.values(current):
+            change = _try(config, candidate, {**taken, **values}, needed)
+            if change is None or least is None or change.memory >= least:
+                continue
+            if candidate.label not in labels:
+                labels.append(candidate.label)
+                costs.append(candidate.cost)
+            taken, least = change.changes, change.memory
+            current = config.replace(**taken)
+            if least <= room:
+                label = ", ".join([labels[0], *(one[0].lower() + one[1:] for one in labels[1:])])
+                return (Change(label, "; ".join(costs), taken, least),)
+    return ()
+
+
+def _try(
+    config: RunConfig, candidate: Candidate, values: dict[str, Any], needed: Callable[[RunConfig], int | None]
+) -> Change | None:
+    """The change with its memory; None if the rules refuse it, or the memory is unknown."""
+    try:
+        memory = needed(config.replace(**values))
+    except (ConfigError, ValueError):
+        return None
+    return None if memory is None else Change(candidate.label, candidate.cost, values, memory)
+
+
+def _checkpointing(config: RunConfig) -> Iterator[dict[str, Any]]:
+    if config.model.disable_gradient_checkpointing or config.training.gradient_checkpointing is False:
+        values: dict[str, Any] = {"gradient_checkpointing": True}
+        if config.model.disable_gradient_checkpointing:
+            values["disable_gradient_checkpointing"] = False
+        yield values
+
+
+def _smaller_batch(config: RunConfig) -> Iterator[dict[str, Any]]:
+    """Halves of the micro-batch with as many examples in a step."""
+    training = config.training
+    batch, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    while batch > 1 and batch % 2 == 0:
+        batch, steps = batch // 2, steps * 2
+        yield {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
+    if batch > 1:
+        yield {"per_device_train_batch_size": 1, "gradient_accumulation_steps": steps * batch}
+
+
+def _eight_bit(config: RunConfig) -> Iterator[dict[str, Any]]:
+    optimizer = optimizer_of(config)
+    eight_bit = declared(OptimizerDeclaration).get(EIGHT_BIT)
+    if eight_bit is not None and not optimizer.switch and optimizer.state_bytes > eight_bit.state_bytes:
+        yield {"optim": EIGHT_BIT}
+
+
+def _quantized(config: RunConfig) -> Iterator[dict[str, Any]]:
+    if method_of(config).frozen_base:
+        if config.model.quantization_bit is None:
+            yield {"quantization_bit": 8}
+        if config.model.quantization_bit != 4:  # noqa: PLR2004 - bits
+            yield {"quantization_bit": 4}
+
+
+def _shorter(config: RunConfig) -> Iterator[dict[str, Any]]:
+    cutoff = config.data.cutoff_len
+    for parts in (3, 2, 1):
+        shorter = cutoff * parts // 4 // 64 * 64
+        if LEAST_CUTOFF <= shorter < cutoff:
+            yield {"cutoff_len": shorter}
+
+
+def _pure(config: RunConfig) -> Iterator[dict[str, Any]]:
+    if not method_of(config).frozen_base and not config.get("pure_bf16"):
+        yield {"pure_bf16": True, "bf16": False, "fp16": False}
+
+
+def _layerwise(config: RunConfig) -> Iterator[dict[str, Any]]:
+    optimizer = optimizer_of(config)
+    if method_of(config).frozen_base or optimizer.layerwise(config):
+        return
+    if optimizer.name == "galore":
+        yield {"galore_layerwise": True, "gradient_accumulation_steps": 1, "max_grad_norm": 0}
+    yield {"optim": "badam"}
+
+
+def _lora(config: RunConfig) -> Iterator[dict[str, Any]]:
+    if not method_of(config).frozen_base:
+        values = {"finetuning_type": "lora", "optim": "adamw_torch_fused", "pure_bf16": False}
+        switch = optimizer_of(config).switch
+        if switch:
+            values[switch] = False
+        yield values
+        yield {**values, "quantization_bit": 4}
+
+
+def _lower_rank(config: RunConfig) -> Iterator[dict[str, Any]]:
+    key = method_of(config).rank_key
+    rank = int(config.get(key)) if key else 0
+    while key and rank > LARGE_RANK:
+        rank = max(LARGE_RANK, rank // 2)
+        yield {key: rank}
+
+
+CANDIDATES = (
+    Candidate("Use gradient checkpointing", "a step takes about a third longer", _checkpointing),
+    Candidate("Halve the micro-batch", "the same steps in smaller parts, slower on a GPU", _smaller_batch),
+    Candidate("Keep the optimizer's state in 8 bits", "updates are slightly less exact", _eight_bit),
+    Candidate("Quantize the frozen weights", "steps are slower and weights less exact", _quantized),
+    Candidate("Lower the rank", "the adapter can learn less", _lower_rank),
+    Candidate("Shorten examples", "longer examples are truncated", _shorter),
+    Candidate("Train in bfloat16 alone", "updates are less exact", _pure),
+    Candidate("Update one layer at a time", "another optimizer, which learns in blocks", _layerwise),
+    Candidate("Train a LoRA adapter instead", "fewer parameters are trained", _lora),
+)
+"""From the change that costs least to the one that costs most: first time, then exactness, then what is learned."""
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

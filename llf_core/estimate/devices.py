@@ -1,0 +1,217 @@
+"""Devices that a run could use and the precision it would get there, found without importing torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+
+from llf_core.estimate.available import available_memory
+from llf_core.estimate.bf16_probe import MIN_SPEEDUP, cached_speedup
+from llf_core.launch.cgroup import Cgroup, usable_cpus
+from llf_core.launch.environment import cpu_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.config import RunConfig
+
+DeviceKind = Literal["cpu", "cuda", "mps"]
+BF16_CAPABILITY = 8.0
+"""CUDA compute capability from which a GPU computes in bfloat16 (Ampere)."""
+QUERY_SECONDS = 5.0
+FRESH_SECONDS = 10.0
+"""How long the answer of a driver is used again, since a form asks after every key press."""
+_MIB = 1 << 20
+_HALF, _SINGLE = 2, 4
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and its memory.
+
+    Attributes:
+        kind: `cpu`, `cuda` or `mps`.
+        name: its name, for people, and for the table of past runs.
+        total: bytes of memory, limits of a container included.
+        free: bytes that a run could allocate now.
+        bf16: whether it computes in bfloat16; None where only a measurement tells.
+        count: number of equal devices.
+    """
+
+    kind: DeviceKind
+    name: str
+    total: int
+    free: int
+    bf16: bool | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Precision of a run on a device.
+
+    Attributes:
+        width: bytes of a value of the compute dtype: 2 or 4.
+        autocast: whether autocast is used, so that trained weights are float32.
+        reason: one sentence for a person.
+    """
+
+    width: int
+    autocast: bool
+    reason: str
+
+
+def find_devices() -> tuple[Device, ...]:
+    """The devices of this machine, the one that a run would use first, and the CPU last.
+
+    GPUs are asked for by NVIDIA's library or, without it, by `nvidia-smi`; the answer is kept for ten seconds. GPUs
+    that `CUDA_VISIBLE_DEVICES` hides are left out, and all of them if the installed torch is a CPU build.
+    """
+    gpus = _gpus(int(time.monotonic() / FRESH_SECONDS), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return (*gpus, *_apple(), cpu_device())
+
+
+def cpu_device() -> Device:
+    """The CPU with the memory that this process may use."""
+    total, limit = int(psutil.virtual_memory().total), Cgroup().memory_limit()
+    return Device("cpu", _cpu(), total if limit is None else min(total, limit), available_memory())
+
+
+def device_of(config: RunConfig, devices: tuple[Device, ...]) -> Device:
+    """The device that a run would use, as `llf_core.models.device.plan_device` chooses it.
+
+    Args:
+        config: for `use_cpu`.
+        devices: see `find_devices`; at least one.
+    """
+    return devices[-1] if config.get("use_cpu") else devices[0]
+
+
+def precision_of(config: RunConfig, device: Device) -> Precision:
+    """The precision that a run would get on a device, as `llf_core.models.device.plan_device` chooses it.
+
+    On a CPU, where a measurement decides, it is that of the last run with as many threads; before the first run, the
+    processor's instructions decide.
+
+    Args:
+        config: for `pure_bf16`, `bf16`, `fp16` and `threads`.
+        device: the device.
+    """
+    requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
+    if requested is not None:
+        dtype = "float16" if requested == "fp16" else "bfloat16"
+        return Precision(_HALF, requested != "pure_bf16", f"{dtype}, as set by {requested}")
+    if device.kind == "cuda":
+        dtype = "float16" if device.bf16 is False else "bfloat16"
+        return Precision(_HALF, autocast=True, reason=f"{dtype}, which this GPU computes in")
+    if device.kind == "mps":
+        return Precision(_SINGLE, autocast=False, reason="float32")
+    speedup = cached_speedup(config.launch.threads or usable_cpus())
+    if speedup is not None:
+        fast = speedup >= MIN_SPEEDUP
+        reason = f"{'bfloat16' if fast else 'float32'}: bfloat16 was timed {speedup:.1f} times as fast on this CPU"
+    else:
+        fast = has_bf16_instructions()
+        reason = (
+            f"{'bfloat16' if fast else 'float32'}, by the instructions of this CPU; its first run will measure which "
+            "is faster"
+        )
+    return Precision(_HALF if fast else _SINGLE, fast, reason)
+
+
+@functools.cache
+def _cpu() -> str:
+    return cpu_name()
+
+
+@functools.cache
+def has_bf16_instructions() -> bool:
+    """Whether the processor multiplies in bfloat16: AMX or AVX-512 BF16, or the same of an ARM processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in text for flag in (" amx_bf16", " avx512_bf16", " bf16"))
+
+
+@functools.lru_cache(maxsize=4)
+def _gpus(_moment: int, visible: str | None) -> tuple[Device, ...]:
+    if _is_cpu_build() or (visible is not None and not visible.strip()):
+        return ()
+    found = _ask_library()
+    found = _ask_command() if found is None else found
+    chosen = [part.strip() for part in (visible or "").split(",")]
+    if visible is not None and all(part.isdigit() for part in chosen):
+        found = [found[int(part)] for part in chosen if int(part) < len(found)]
+    elif visible is not None and chosen[0].startswith("-"):
+        found = []
+    return tuple(Device(one.kind, one.name, one.total, one.free, one.bf16, len(found)) for one in found)
+
+
+@functools.cache
+def _is_cpu_build() -> bool:
+    """Whether the installed torch cannot use a GPU, by its version. Without torch, a GPU counts."""
+    try:
+        return metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _ask_library() -> list[Device] | None:
+    """The GPUs as NVIDIA's library reports them; None without the library or a driver."""
+    try:
+        import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
+    except ImportError:
+        return None
+    nvml: Any = pynvml
+    try:
+        nvml.nvmlInit()
+        found = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+            name = nvml.nvmlDeviceGetName(handle)
+            bf16 = float(f"{major}.{minor}") >= BF16_CAPABILITY
+            found.append(Device("cuda", str(name), int(memory.total), int(memory.free), bf16))
+    except Exception:  # noqa: BLE001 - a driver may raise anything; a forecast for the CPU is better than none
+        return None
+    return found
+
+
+def _ask_command(run: Callable[..., Any] = subprocess.run) -> list[Device]:
+    """The GPUs as `nvidia-smi` lists them; empty without it."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    query = "--query-gpu=name,memory.total,memory.free,compute_cap"
+    try:
+        told = run(
+            [command, query, "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, timeout=QUERY_SECONDS, check=True,
+        )  # fmt: skip
+        rows = [[part.strip() for part in line.split(",")] for line in told.stdout.splitlines() if line.strip()]
+        return [
+            Device("cuda", name, int(total) * _MIB, int(free) * _MIB, float(capability) >= BF16_CAPABILITY)
+            for name, total, free, capability in rows
+        ]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+
+
+def _apple() -> tuple[Device, ...]:
+    """The GPU of an Apple processor, which shares the memory of the CPU."""
+    if sys.platform != "darwin" or platform.machine() != "arm64":
+        return ()
+    return (Device("mps", "Apple GPU", int(psutil.virtual_memory().total), available_memory()),)

@@ -1,0 +1,86 @@
+"""Lengths of training examples as a forecast knows them: exactly after a run, from the text of records before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from llf_core.config import RunConfig
+
+QUANTILES = 201
+PACKED_FILL = 0.97
+"""Share of the tokens of packed rows that examples fill, by best-fit decreasing."""
+
+
+@dataclass(frozen=True)
+class ExampleLengths:
+    """Lengths of a data set's examples, as a forecast needs them.
+
+    Attributes:
+        lengths: `[n]` int64, ascending, tokens before truncation; a sample or quantiles of all examples.
+        examples: number of training examples; None if unknown.
+        basis: how they are known, as a sentence.
+        exact: whether they were counted by the tokenizer.
+    """
+
+    lengths: NDArray[np.int64]
+    examples: int | None
+    basis: str
+    exact: bool = False
+
+    def mean(self, cutoff: int) -> float:
+        """Mean tokens of an example after truncation to `cutoff` tokens."""
+        return float(np.minimum(self.lengths, cutoff).mean())
+
+    def longest(self, cutoff: int) -> int:
+        """Tokens of the longest example after truncation to `cutoff` tokens."""
+        return int(min(self.lengths[-1], cutoff))
+
+    def largest_batch(self, batch: int, cutoff: int) -> int:
+        """Tokens of the `batch` longest examples after truncation, which a shuffled epoch may put together.
+
+        Of quantiles, each stands for the same number of examples.
+
+        Args:
+            batch: examples of a micro-batch.
+            cutoff: tokens.
+        """
+        each = max(1.0, (self.examples or len(self.lengths)) / len(self.lengths))
+        places = len(self.lengths) - 1 - (np.arange(min(batch, 100_000)) / each).astype(np.int64)
+        chosen = np.minimum(self.lengths[np.maximum(places, 0)], cutoff)
+        return int(chosen.sum() * (batch / len(chosen)))
+
+
+def of_lengths(lengths: NDArray[np.int64], examples: int | None = None, *, basis: str, exact: bool) -> ExampleLengths:
+    """Describe the lengths of a data set by at most 201 quantiles, so that they can be kept and compared cheaply.
+
+    Args:
+        lengths: `[n]` int64, tokens before truncation, in any order; at least one.
+        examples: number of examples; None: `n`.
+        basis: how they are known, as a sentence.
+        exact: whether they were counted by the tokenizer.
+
+    Raises:
+        ValueError: `lengths` is empty.
+    """
+    if not len(lengths):
+        raise ValueError("There is no example.")
+    ordered = np.sort(lengths)
+    if len(ordered) > QUANTILES:
+        places = np.linspace(0, len(ordered) - 1, QUANTILES).round().astype(np.int64)
+        ordered = ordered[places]
+    return ExampleLengths(ordered, len(lengths) if examples is None else examples, basis, exact)
+
+
+def full_length(config: RunConfig) -> ExampleLengths:
+    """Examples that are all as long as `cutoff_len`, which is assumed where nothing of the data is known."""
+    return ExampleLengths(
+        np.array([config.data.cutoff_len]),
+        None,
+        f"Nothing is known of the data: every example is assumed to have {config.data.cutoff_len:,} tokens.",
+    )

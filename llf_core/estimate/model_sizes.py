@@ -1,0 +1,182 @@
+"""Sizes of the model that a config names, without loading or downloading it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, shapes_from_config
+from llf_core.config.model import EMBEDDED
+from llf_core.config.name_checks.model_folder import config_of, folder_of
+from llf_core.config.safetensors_header import read_shapes, weight_files
+from llf_core.config.stored_shapes import weight_shapes
+from llf_core.config.weight_shapes import count
+from llf_core.estimate.model_shapes import architecture, read_model_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.config.weight_shapes import Shapes
+    from llf_core.estimate.model_shapes import Architecture
+
+NAMED_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)([bBmM])(?![A-Za-z0-9])")
+"""The number of parameters in a model's name: `7B`, `0.5b`, `135M`, `8x7B`."""
+LEAST_PARAMETERS = 1e6
+UNITS = {"b": 1e9, "m": 1e6}
+TYPICAL = (
+    (0.135e9, 576, 30, 49_152, True),
+    (0.5e9, 896, 24, 151_936, True),
+    (1.2e9, 2048, 16, 128_256, True),
+    (3e9, 3072, 28, 128_256, True),
+    (7.5e9, 4096, 32, 128_256, False),
+    (14e9, 5120, 40, 151_936, False),
+    (32e9, 5120, 64, 151_936, False),
+    (70e9, 8192, 80, 128_256, False),
+    (405e9, 16_384, 126, 128_256, False),
+)
+"""Parameters, hidden size, layers, vocabulary and whether the head is tied: SmolLM2, Llama 3 and Qwen2.5."""
+HEAD_SIZE, GROUPS = 128, 4
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What a forecast knows of a model.
+
+    Attributes:
+        weights: shape of each weight by name.
+        model: sizes of the decoder.
+        basis: how they are known, as a sentence.
+        exact: whether they are those of the model, not of a typical one of its size.
+    """
+
+    weights: Shapes
+    model: Architecture
+    basis: str
+    exact: bool = True
+
+    @functools.cached_property
+    def parameters(self) -> int:
+        """Number of parameters of the model."""
+        return count(self.weights)
+
+
+def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
+    """Find the sizes of a model: from the headers of its files, from its `config.json`, or from the size in its name.
+
+    Looked for are a folder and the Hugging Face cache; nothing is requested from a hub, so that a form can ask after
+    each key press.
+
+    Args:
+        name: `model_name_or_path`.
+        cache_dir: `cache_dir` of a config. Default: the client's own folder.
+
+    Returns:
+        The sizes; None if nothing tells them.
+
+    Raises:
+        ModelSizeError: a file names a size that no model has.
+        OSError: a weight file of the model cannot be read.
+    """
+    if name == EMBEDDED:
+        return _sizes(weight_shapes(name) or {}, read_model_config(name), "The embedded model's published sizes.")
+    folder = folder_of(name, cache_dir)
+    if folder is not None:
+        found = _of_folder(folder, _state(folder))
+        if found is not None:
+            return found
+    return _typical(named_parameters(name))
+
+
+def named_parameters(name: str) -> float | None:
+    """The number of parameters that the name of a model tells, such as 7e9 of `Llama-2-7b-hf`; None if it tells none.
+
+    Args:
+        name: hub id or path. Of `8x7B`, all experts are counted; they share the rest, which is about a sixth.
+    """
+    found = NAMED_SIZE.search(name.rstrip("/").rpartition("/")[2].replace("_", "-"))
+    if found is None:
+        return None
+    experts, number, unit = found.groups()
+    parameters = float(number) * UNITS[unit.lower()]
+    total = parameters * (int(experts) * 5 / 6 if experts else 1)
+    return total if LEAST_PARAMETERS <= total <= MOST_PARAMETERS else None
+
+
+@functools.lru_cache(maxsize=16)
+def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> ModelSizes | None:
+    """Cached until a file changes, since a form asks after every key press.
+
+    Raises:
+        ModelSizeError: a file names a size that no model has.
+        OSError: a weight file cannot be read.
+    """
+    settings = config_of(folder)
+    if weights := read_shapes(folder):
+        return _sizes(weights, settings, "The headers of the model's weight files.")
+    computed = shapes_from_config(settings)
+    return None if computed is None else _sizes(computed, settings, "The model's config.json.")
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files that tell the sizes."""
+    files = [*weight_files(folder), folder / "config.json"]
+    stats = [(file.name, file.stat()) for file in files if os.path.exists(file)]  # noqa: PTH110 - no error for a path
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _sizes(weights: Shapes, settings: dict[str, Any], basis: str, *, exact: bool = True) -> ModelSizes | None:
+    """Sizes of the weights; None if they show no decoder.
+
+    Raises:
+        ModelSizeError: there are more parameters than in any model, or `settings` names no numbers.
+    """
+    total = count(weights)
+    if total > MOST_PARAMETERS:
+        raise ModelSizeError(
+            f"The model's files name 10^{math.floor(math.log10(total))} parameters. Expected at most 10^15.",
+            "Download the model's config.json and weights again.",
+        )
+    try:
+        model = architecture(weights, settings)
+    except (ValueError, TypeError, OverflowError):
+        raise ModelSizeError(
+            "The model's config.json has a number of heads or experts that is no number.",
+            "Download the model's config.json again.",
+        ) from None
+    return None if model is None else ModelSizes(weights, model, basis, exact)
+
+
+@functools.lru_cache(maxsize=16)
+def _typical(parameters: float | None) -> ModelSizes | None:
+    """A decoder of the proportions that published models of this size have; None if the size is unknown.
+
+    Hidden size, layers and vocabulary are those of the nearest one in `TYPICAL`; the inner size of the MLP gives the
+    number of parameters.
+    """
+    if parameters is None:
+        return None
+    _, hidden, layers, vocabulary, tied = min(TYPICAL, key=lambda row: abs(math.log(row[0] / parameters)))
+    keys = max(HEAD_SIZE, hidden // GROUPS)
+    outer = vocabulary * hidden * (1 if tied else 2)
+    inner = (parameters - outer) / layers / (3 * hidden) - (2 * hidden + 2 * keys) / 3
+    settings = {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(1, hidden // HEAD_SIZE),
+        "num_key_value_heads": max(1, keys // HEAD_SIZE),
+        "head_dim": HEAD_SIZE,
+        "intermediate_size": max(hidden, round(inner)),
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+    }
+    weights = shapes_from_config(settings)
+    basis = (
+        f"Only the name of the model is known here: a typical decoder of {parameters / 1e9:.3g} billion parameters is "
+        "assumed."
+    )
+    return _sizes(weights or {}, settings, basis, exact=False)

@@ -1,0 +1,262 @@
+"""Speed and memory of this machine's past runs, from which forecasts of further runs are corrected."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.estimate.example_lengths import ExampleLengths
+from llf_core.runs import home
+from llf_core.runs.files import json_bytes, locked, replace_file
+from llf_core.untrusted import read_object_or_empty
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+FORMAT = 1
+MOST_RUNS = 200
+"""Runs that the table keeps; older ones are removed."""
+MAX_BYTES = 4_000_000
+LARGEST_RATIO = 100.0
+"""A measured number that differs from its forecast by a larger factor says nothing about other runs."""
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What a run has shown of the speed and the memory of this machine.
+
+    Attributes:
+        time: when it ended, Unix seconds.
+        device: name of the device.
+        method: `finetuning_type`, and the number of bits if the weights were quantized.
+        stage: its stage.
+        parameters: number of parameters of the model.
+        tokens: mean tokens of a step.
+        checkpointing: whether gradient checkpointing was on.
+        uncorrected_seconds: forecast of a step's seconds without this table, of its true number of tokens.
+        seconds: median seconds of a step.
+        uncorrected_memory: forecast of the peak memory without this table, bytes; 0 if unknown.
+        memory: measured peak, bytes; 0 if unknown.
+        data: key of the data set as it was read, see `data_key`.
+        examples: number of training examples.
+        quantiles: lengths of the examples before truncation, ascending, tokens.
+        measured: whether it was a measurement of a few steps, not a whole run.
+    """
+
+    time: float
+    device: str
+    method: str
+    stage: str
+    parameters: int
+    tokens: float
+    checkpointing: bool
+    uncorrected_seconds: float
+    seconds: float
+    uncorrected_memory: int = 0
+    memory: int = 0
+    data: str = ""
+    examples: int = 0
+    quantiles: tuple[int, ...] = ()
+    measured: bool = False
+
+    @property
+    def time_ratio(self) -> float:
+        """Measured seconds divided by forecast seconds."""
+        return self.seconds / self.uncorrected_seconds
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Factor by which a forecast is multiplied.
+
+    Attributes:
+        factor: the factor.
+        spread: factor of uncertainty: the truth is expected between the forecast divided by it and times it.
+        runs: number of runs it is from; 0 if no run says anything.
+    """
+
+    factor: float
+    spread: float
+    runs: int
+
+
+def table_file() -> Path:
+    """File of the table, `LLF_HOME/past_runs.json`.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    return home() / "past_runs.json"
+
+
+def past_runs() -> tuple[PastRun, ...]:
+    """The runs in the table, oldest first. A table that is missing, broken or too large is empty: it only helps.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    path = table_file()
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return _read(path, stat.st_mtime_ns, stat.st_size)
+
+
+def add_past_run(run: PastRun) -> None:
+    """Add a run to the table. The file is replaced as a whole under a lock, so that no run is lost and none is half.
+
+    Args:
+        run: the run.
+
+    Raises:
+        OSError: the disk is full, or `LLF_HOME` is not writable.
+        TimeoutError: another process has held the lock for ten seconds.
+    """
+    path = table_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(".past_runs.lock")):
+        kept = [*past_runs(), run][-MOST_RUNS:]
+        replace_file(path, json_bytes({"format": FORMAT, "runs": [dataclasses.asdict(one) for one in kept]}))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _changed: int, _size: int) -> tuple[PastRun, ...]:
+    """Cached until the file changes, since a form asks after every key press."""
+    value = read_object_or_empty(path, MAX_BYTES)
+    runs = value.get("runs") if value.get("format") == FORMAT else None
+    found = [_run(one) for one in runs if isinstance(one, dict)] if isinstance(runs, list) else []
+    return tuple(one for one in found if one is not None)[-MOST_RUNS:]
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "time": (int, float), "device": str, "method": str, "stage": str, "parameters": int, "tokens": (int, float),
+    "checkpointing": bool, "uncorrected_seconds": (int, float), "seconds": (int, float), "uncorrected_memory": int,
+    "memory": int, "data": str, "examples": int, "quantiles": list, "measured": bool,
+}  # fmt: skip
+
+
+def _run(value: dict[str, Any]) -> PastRun | None:
+    """A run of the file; None if a field is missing, is of another type or makes no sense."""
+    if set(value) != set(_TYPES) or any(not isinstance(value[name], kind) for name, kind in _TYPES.items()):
+        return None
+    numbers = (value["parameters"], value["tokens"], value["uncorrected_seconds"], value["seconds"])
+    if not all(math.isfinite(number) and number > 0 for number in numbers):
+        return None
+    quantiles = value["quantiles"]
+    if not all(isinstance(one, int) and 0 < one < 1 << 40 for one in quantiles) or value["examples"] < 0:
+        return None
+    found = PastRun(**{**value, "quantiles": tuple(sorted(quantiles))})
+    return found if 1 / LARGEST_RATIO < found.time_ratio < LARGEST_RATIO else None
+
+
+def distance(run: PastRun, like: PastRun) -> float | None:
+    """How little a past run says about another one: 0 for the same, about 1 for another method or twice the size.
+
+    Args:
+        run: the past run.
+        like: the run that is forecast; its measured numbers are not used.
+
+    Returns:
+        The distance; None if it says nothing, since it ran on another device.
+    """
+    if run.device != like.device:
+        return None
+    apart = abs(math.log2(run.parameters / like.parameters)) * 0.5 + abs(math.log2(run.tokens / like.tokens)) * 0.4
+    apart += 1.0 * (run.method != like.method) + 0.7 * (run.stage != like.stage)
+    return apart + 0.4 * (run.checkpointing != like.checkpointing)
+
+
+NEAR, FIRST_SPREAD, LEAST_SPREAD = 0.25, 1.8, 1.1
+"""A run nearer than `NEAR` is as good as the same; spreads with no run, and with the same run."""
+
+
+def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
+    """How much longer or shorter than computed a step will take, by the past runs that are most like it.
+
+    The factor is the geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and, among equal
+    runs, by a half for each newer one, since a machine changes.
+
+    Args:
+        like: the run that is forecast.
+        runs: past runs, oldest first. Default: the table.
+    """
+    weighted: list[tuple[float, float, float]] = []
+    age = 0
+    for run in reversed(past_runs() if runs is None else runs):
+        apart = distance(run, like)
+        if apart is None:
+            continue
+        weight = math.exp(-3 * apart) * 0.5**age
+        age += apart < NEAR
+        weighted.append((weight, apart, math.log(run.time_ratio)))
+    if not weighted:
+        return Correction(1.0, FIRST_SPREAD, 0)
+    total = sum(weight for weight, _, _ in weighted)
+    factor = math.exp(sum(weight * ratio for weight, _, ratio in weighted) / total)
+    nearest = min(apart for _, apart, _ in weighted)
+    growth = (FIRST_SPREAD - LEAST_SPREAD) * min(1.0, max(0.0, nearest - NEAR) / 2)
+    return Correction(factor, LEAST_SPREAD + growth, len(weighted))
+
+
+def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
+    """Measured over forecast peak memory of the newest past run that is as good as the same; 1 if there is none.
+
+    Memory is computed from shapes, so runs that are only similar do not change it.
+
+    Args:
+        like: the run that is forecast.
+        runs: past runs, oldest first. Default: the table.
+    """
+    for run in reversed(past_runs() if runs is None else runs):
+        apart = distance(run, like)
+        if apart is not None and apart < NEAR and run.memory > 0 and run.uncorrected_memory > 0:
+            return Correction(run.memory / run.uncorrected_memory, LEAST_SPREAD, 1)
+    return Correction(1.0, FIRST_SPREAD, 0)
+
+
+def data_key(config: RunConfig) -> str:
+    """Key of a config's training examples before truncation: the files as they are, and all settings that read them.
+
+    Args:
+        config: the run's config.
+    """
+    data = config.data.model_dump(mode="json")
+    for name in ("dataset", "cutoff_len", "packing", "eval_dataset", "preprocessing_num_workers", "overwrite_cache"):
+        data.pop(name, None)
+    data["dataset_dir"] = str(Path(config.data.dataset_dir).absolute())
+    places = [Path(name) for name in config.data.dataset or () if isinstance(name, str)]
+    files = []
+    for place in places:
+        try:
+            stat = place.stat()
+            files.append([str(place.absolute()), stat.st_size, stat.st_mtime_ns])
+        except (OSError, ValueError):
+            files.append([str(place)])
+    told = [data, files, config.model.model_name_or_path, config.stage.stage]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) -> ExampleLengths | None:
+    """Lengths of a config's examples as the last run with the same data counted them; None before the first one.
+
+    Args:
+        config: the run's config.
+        runs: past runs, oldest first. Default: the table.
+    """
+    key = data_key(config)
+    for run in reversed(past_runs() if runs is None else runs):
+        if run.data == key and run.quantiles and run.examples:
+            told = time.strftime("%Y-%m-%d", time.localtime(run.time))
+            basis = f"Lengths of the examples as a run of {told} counted them."
+            return ExampleLengths(np.array(run.quantiles), run.examples, basis, exact=True)
+    return None

@@ -1,0 +1,193 @@
+"""The largest step of a run, from its config alone: what `training_memory` needs to know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.config.declarations.methods.freeze import layers_of, trained_layers
+from llf_core.config.registry import method_of, optimizer_of, stage_of
+from llf_core.estimate.activations import TrainingPass
+from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
+from llf_core.estimate.model_sizes import model_sizes
+from llf_core.estimate.weight_count import trained_parameters
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.config.declaration import OptimizerMemory
+    from llf_core.config.weight_shapes import Shapes
+    from llf_core.estimate.devices import Device, Precision
+    from llf_core.estimate.example_lengths import ExampleLengths
+    from llf_core.estimate.model_sizes import ModelSizes
+
+SINGLE = 4
+"""Bytes of a float32 value."""
+CUDA_CONTEXT = 520_000_000
+"""Bytes that a process takes on a GPU before its first tensor: CUDA's context and the workspace of matrix products."""
+PADDING = 8
+"""Padded batches have a multiple of this many tokens."""
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """The largest step of a run and the model it is made with.
+
+    Attributes:
+        sizes: the model.
+        device: where it is made.
+        training: settings of the pass, without gradient checkpointing.
+        base_weights: bytes of the model's own weights as loaded, and of a second model beside it.
+        adapter_weights: bytes of the weights of adapters.
+        trained: number of trained parameters.
+        optimizer: state and gradients of the optimizer.
+        gradient_width: bytes of a value of a gradient.
+    """
+
+    sizes: ModelSizes
+    device: Device
+    training: TrainingPass
+    base_weights: int
+    adapter_weights: int
+    trained: int
+    optimizer: OptimizerMemory
+    gradient_width: int
+
+    def memory(self, *, checkpointing: bool) -> Forecast:
+        """Forecast the peak memory of the step.
+
+        Args:
+            checkpointing: whether gradient checkpointing is on.
+
+        Returns:
+            The parts in bytes. `base` is what the process takes on the device before the model is loaded.
+        """
+        found = training_memory(
+            self.sizes.model,
+            dataclasses.replace(self.training, checkpointing=checkpointing),
+            weights=self.base_weights + self.adapter_weights,
+            trained=self.trained,
+            optimizer=self.optimizer,
+            gradient_width=self.gradient_width,
+            device=self.device.kind,
+        )
+        return dataclasses.replace(found, base=CUDA_CONTEXT) if self.device.kind == "cuda" else found
+
+
+def plan_step(
+    config: RunConfig, sizes: ModelSizes, lengths: ExampleLengths, device: Device, precision: Precision
+) -> PlannedStep | None:
+    """Derive the largest step of a run from its config, so that its memory is known before anything is loaded.
+
+    Args:
+        config: the run's config.
+        sizes: sizes of its model.
+        lengths: lengths of its examples.
+        device: where it would run.
+        precision: in which precision.
+
+    Returns:
+        The step; None for a method that cannot say without the model how many parameters it trains.
+
+    Raises:
+        OSError: a weight file of a second model cannot be read.
+        ModelSizeError: the `config.json` of a second model has a size that no model has.
+    """
+    method, optimizer, stage = method_of(config), optimizer_of(config), stage_of(config)
+    trained = trained_parameters(config, sizes.weights)
+    if trained is None:
+        return None
+    tokens, longest = largest_step(config, lengths)
+    autocast = precision.autocast and not optimizer.keeps_masters
+    width = SINGLE if autocast or precision.width == SINGLE else precision.width
+    own = trained_shapes(config, sizes.weights, trained)
+    fast = config.training.fast_path and not stage.pads and not method.prompts(config)
+    training = TrainingPass(
+        tokens=tokens,
+        longest=longest,
+        width=precision.width,
+        autocast=autocast,
+        trains_base=not method.frozen_base,
+        rank=int(config.get(method.rank_key)) if method.rank_key else 0,
+        fast=bool(fast),
+        on_cpu=device.kind != "cuda",
+        first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
+    )
+    base = weight_bytes(
+        sizes.model, sizes.parameters, width=precision.width, bits=config.model.quantization_bit
+    ) + _second_model(config, sizes, precision.width)
+    if not method.frozen_base:
+        base += trained * (width - precision.width)  # trained weights have their own precision
+    return PlannedStep(
+        sizes=sizes,
+        device=device,
+        training=training,
+        base_weights=base,
+        adapter_weights=trained * width if method.frozen_base else 0,
+        trained=trained,
+        optimizer=optimizer.memory_for(config, own, width),
+        gradient_width=width,
+    )
+
+
+def largest_step(config: RunConfig, lengths: ExampleLengths) -> tuple[int, int]:
+    """Tokens of the largest micro-batch, and of its longest example, as `training.memory_plan` counts prepared data.
+
+    Args:
+        config: for the micro-batch, `cutoff_len`, packing and the stage, which may compare two completions.
+        lengths: lengths of the examples.
+    """
+    batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
+    sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
+    drawn = stage.completion_tokens(config)
+    longest = lengths.longest(cutoff) + drawn
+    if config.data.packing:
+        return batch * cutoff, longest
+    if stage.pads or not config.training.fast_path:
+        return batch * sequences * -(-longest // PADDING) * PADDING, longest
+    return sequences * lengths.largest_batch(batch, cutoff) + batch * drawn, longest
+
+
+def trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
+    """Shape of each trained parameter by name, for the memory of the optimizer.
+
+    Args:
+        config: the run's config.
+        weights: shape of each weight of the model.
+        trained: number of trained parameters.
+
+    Returns:
+        The weights of the model or of its trained layers; one vector of `trained` values where others are trained.
+    """
+    method = method_of(config)
+    if method.selects_blocks:
+        layers = layers_of(weights)
+        try:
+            chosen = trained_layers(config, max(layers.values(), default=-1) + 1)
+        except ValueError:  # no such layers: the config is refused before a run starts
+            return {}
+        found = {name: shape for name, shape in weights.items() if layers.get(name) in chosen}
+        if sum(map(math.prod, found.values())) == trained:
+            return found
+    elif not method.frozen_base and sum(map(math.prod, weights.values())) == trained:
+        return weights
+    return {"trained": (trained,)}
+
+
+def _second_model(config: RunConfig, sizes: ModelSizes, width: int) -> int:
+    """Bytes of a frozen model beside the trained one: a teacher or reference, or a copy of what is trained whole.
+
+    Raises:
+        OSError: a weight file of the model cannot be read.
+        ModelSizeError: its `config.json` has a size that no model has.
+    """
+    stage = stage_of(config)
+    key = stage.second_model(config)
+    named = config.get(key) if key else None
+    if named:
+        second = model_sizes(str(named), config.model.cache_dir)
+        return 0 if second is None else second.parameters * width
+    if stage.uses_reference(config) and not method_of(config).frozen_base:
+        return sizes.parameters * width
+    return 0

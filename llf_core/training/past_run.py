@@ -1,0 +1,136 @@
+"""What a run adds to the table of past runs, and the forecast that is made from the table before its first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.config import ConfigError
+from llf_core.data.streaming import Stream
+from llf_core.estimate import Forecaster, find_devices
+from llf_core.estimate.example_lengths import ExampleLengths, full_length, of_lengths
+from llf_core.estimate.past_runs import add_past_run, data_key
+from llf_core.runs import RunReader
+from llf_core.training.peak_memory import peak_memory
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from llf_core.estimate.past_runs import PastRun
+    from llf_core.stages.base.context import TrainingContext
+
+logger = logging.getLogger(__name__)
+
+WARM_STEPS = 1
+"""First logged steps that are left out, in which kernels are chosen and memory is allocated."""
+LEAST_STEPS = 2
+_WHOLE = 2  # column of the counts: tokens before truncation
+
+
+def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
+    """Write the forecast of time and memory as an event, with which the monitor compares what happens.
+
+    Args:
+        context: the training context with model and data.
+        checkpointing: whether gradient checkpointing is on.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    forecast = _forecaster(context)
+    duration = None if forecast is None else forecast.duration(checkpointing=checkpointing)
+    if forecast is None or duration is None:
+        return
+    parts = forecast.corrected_memory(checkpointing=checkpointing)
+    context.writer.event(
+        "forecast",
+        step_seconds=round(duration.step_seconds, 4),
+        low=round(duration.step_seconds / duration.spread, 4),
+        high=round(duration.step_seconds * duration.spread, 4),
+        memory=None if parts is None else parts.total,
+        reason=duration.basis,
+    )
+
+
+def add_to_past_runs(context: TrainingContext, *, checkpointing: bool, measured: bool = False) -> PastRun | None:
+    """Add the speed and peak memory of the current attempt to the table of past runs, so that forecasts get better.
+
+    Whatever fails here fails quietly: the table only helps.
+
+    Args:
+        context: the training context; its steps are read from the run's metrics.
+        checkpointing: whether gradient checkpointing is on.
+        measured: whether only a few steps were made to measure them, the first with the longest examples.
+
+    Returns:
+        What was added; None if the attempt has too few steps, or several processes train.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+    try:
+        found = _past_run(context, checkpointing=checkpointing, measured=measured)
+        if found is not None:
+            add_past_run(found)
+    except (OSError, UserError, ValueError) as error:
+        logger.info("This run is not in the table of past runs: %s", error)
+        return None
+    return found
+
+
+def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) -> PastRun | None:
+    metrics = RunReader(context.folder).metrics()
+    if "step_seconds" not in metrics.names or "tokens" not in metrics.names:
+        return None
+    own_steps = set(metrics.times(context.writer.attempt)[0].tolist())
+    logged = [(step, seconds) for step, seconds in zip(
+        metrics.steps("step_seconds"), metrics.values("step_seconds"), strict=True
+    ) if step in own_steps]  # fmt: skip
+    seconds = [float(one) for _, one in logged[WARM_STEPS:]]
+    forecast = _forecaster(context)
+    if forecast is None or len(seconds) < LEAST_STEPS:
+        return None
+    steps, tokens = metrics.steps("tokens"), metrics.values("tokens")
+    each = np.diff(tokens) / np.maximum(1, np.diff(steps))
+    like = forecast.like(checkpointing=checkpointing, tokens=float(each.mean()))
+    if like is None:
+        return None
+    own = forecast.lengths
+    return dataclasses.replace(
+        like,
+        time=time.time(),
+        seconds=statistics.median(seconds),
+        memory=peak_memory(context.plan.device),
+        data=data_key(context.config) if own.exact else "",
+        examples=own.examples or 0,
+        quantiles=tuple(int(one) for one in own.lengths) if own.exact else (),
+        measured=measured,
+    )
+
+
+def _forecaster(context: TrainingContext) -> Forecaster | None:
+    """The forecast of the run with the lengths of its prepared examples; None if its device is not found."""
+    device = next((one for one in find_devices() if one.kind == context.plan.device), None)
+    if device is None:
+        return None
+    try:
+        return Forecaster(context.config, prepared_lengths(context), device)
+    except (OSError, UserError, ConfigError) as error:
+        logger.info("No forecast: %s", error)
+        return None
+
+
+def prepared_lengths(context: TrainingContext) -> ExampleLengths:
+    """Lengths of the prepared examples before truncation; of streamed data, `cutoff_len` for each.
+
+    Args:
+        context: the training context.
+    """
+    counts = context.data.counts
+    if isinstance(context.data.train, Stream) or not len(counts):
+        return full_length(context.config)
+    return of_lengths(counts[:, _WHOLE], basis="Lengths of the prepared examples.", exact=True)

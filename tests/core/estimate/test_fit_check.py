@@ -1,0 +1,200 @@
+"""The forecast of a run from its config alone: its parts by hand, its changes, its text; on devices that are given."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llf_core.config import RunConfig
+from llf_core.config.config_shapes import ModelSizeError
+from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit
+from llf_core.estimate.example_lengths import of_lengths
+from llf_core.estimate.planned_step import CUDA_CONTEXT, largest_step
+
+SEVEN_B = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False,
+}  # fmt: skip
+PARAMETERS = 6_738_415_616
+GPU = Device("cuda", "NVIDIA A100-SXM4-40GB", 40 << 30, 39 << 30, bf16=True)
+CPU = Device("cpu", "a CPU", 64 << 30, 60 << 30)
+
+
+@pytest.fixture
+def seven_b(tmp_path: Path) -> str:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(SEVEN_B))
+    return str(folder)
+
+
+def config(model: str, **more: object) -> RunConfig:
+    return RunConfig.load({"model_name_or_path": model, "dataset": "llf_demo", "cutoff_len": 512, **more})
+
+
+def all_long(examples: int = 1000, tokens: int = 512) -> ExampleLengths:
+    return of_lengths(np.full(examples, tokens), basis="Equal ones.", exact=True)
+
+
+def test_parts_of_lora_by_hand(seven_b: str) -> None:
+    found = check_fit(config(seven_b, lora_rank=8, per_device_train_batch_size=1), all_long(), (GPU, CPU))
+    # A and B of q, k, v, o (4096 x 4096) and of gate, up, down (4096 x 11008) in each layer.
+    trained = 8 * 32 * (4 * 8192 + 3 * (4096 + 11008))
+    assert found.memory is not None
+    assert found.memory.weights == 2 * PARAMETERS
+    assert found.memory.adapters == 4 * trained
+    assert found.memory.gradients == 4 * trained
+    assert found.memory.optimizer == 8 * trained
+    assert found.memory.workspace == CUDA_CONTEXT
+    assert found.memory.total == sum(
+        (found.memory.weights, found.memory.adapters, found.memory.gradients, found.memory.optimizer,
+         found.memory.activations, found.memory.logits, found.memory.workspace)
+    )  # fmt: skip
+    assert found.fits
+    assert found.rooms[0].needed == found.memory.total
+    assert found.rooms[1].needed == 0
+    assert found.precision == "bfloat16, which this GPU computes in"
+
+
+def test_parts_of_full_fine_tuning_by_hand(seven_b: str) -> None:
+    pure = check_fit(config(seven_b, finetuning_type="full", pure_bf16=True), all_long(), (GPU,)).memory
+    mixed = check_fit(config(seven_b, finetuning_type="full", bf16=True), all_long(), (GPU,)).memory
+    assert pure is not None
+    assert mixed is not None
+    assert (pure.weights, pure.gradients, pure.optimizer) == (2 * PARAMETERS, 2 * PARAMETERS, 4 * PARAMETERS)
+    # float32 weights and gradients, and autocast's copies in bfloat16 beside the gradients
+    assert (mixed.weights, mixed.gradients, mixed.optimizer) == (4 * PARAMETERS, 6 * PARAMETERS, 8 * PARAMETERS)
+
+
+def test_quantized_layers_and_a_second_model_are_counted(seven_b: str) -> None:
+    quantized = check_fit(config(seven_b, quantization_bit=4, bf16=True), all_long(), (GPU,)).memory
+    outer = 2 * 32000 * 4096 + 4096
+    assert quantized is not None
+    assert quantized.weights == int(2 * outer + 0.52 * (PARAMETERS - outer))
+    dpo = {"stage": "dpo", "dataset": "llf_demo_pairs", "pure_bf16": True}
+    full = check_fit(config(seven_b, finetuning_type="full", **dpo), all_long(), (GPU,)).memory
+    adapter = check_fit(config(seven_b, **dpo), all_long(), (GPU,)).memory
+    assert full is not None
+    assert adapter is not None
+    assert full.weights == 4 * PARAMETERS  # the reference is a copy
+    assert adapter.weights == 2 * PARAMETERS  # the reference is the model without its adapter
+
+
+def test_the_largest_step_counts_the_longest_examples_pairs_and_completions(seven_b: str) -> None:
+    lengths = of_lengths(np.array([10, 20, 700, 300]), basis="", exact=True)
+    two = config(seven_b, per_device_train_batch_size=2)
+    assert largest_step(two, lengths) == (512 + 300, 512)
+    assert largest_step(two.replace(packing=True), lengths) == (2 * 512, 512)
+    pairs = two.replace(stage="dpo", dataset="llf_demo_pairs")
+    assert largest_step(pairs, lengths) == (2 * (512 + 300), 512)
+    assert largest_step(two.replace(fast_path=False), lengths) == (2 * 512, 512)
+    # 200 quantiles of 4,000 examples: each stands for 20
+    many = of_lengths(np.arange(4000) + 1, basis="", exact=True)
+    assert many.largest_batch(20, 10_000) == 20 * 4000
+    assert many.largest_batch(40, 10_000) < 40 * 4000
+
+
+def test_steps_follow_from_examples_batch_epochs_and_packing(seven_b: str) -> None:
+    def steps(lengths: ExampleLengths, **more: object) -> int | None:
+        base = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "num_train_epochs": 3}
+        return Forecaster(config(seven_b, **{**base, **more}), lengths, GPU).steps()
+
+    assert steps(all_long(100)) == 39  # 50 micro-batches, 13 steps an epoch
+    assert steps(all_long(100), max_samples=10) == 6
+    assert steps(all_long(100), val_size=20) == 30
+    assert steps(all_long(100), val_size=0.5) == 21
+    assert steps(all_long(100), max_steps=7) == 7
+    assert steps(all_long(97, 256), packing=True) == 21  # 50 rows of 512 are 97 % full
+
+
+def test_gradient_checkpointing_is_on_where_a_step_would_not_fit_without_it(seven_b: str) -> None:
+    long = config(seven_b, cutoff_len=4096, per_device_train_batch_size=4)
+    open_, off, on = (
+        check_fit(one, all_long(tokens=4096), (GPU,))
+        for one in (long, long.replace(gradient_checkpointing=False), long.replace(gradient_checkpointing=True))
+    )
+    assert open_.memory == on.memory
+    assert open_.checkpointing
+    assert open_.fits
+    assert not off.fits
+    assert off.changes[0].changes == {"gradient_checkpointing": True}
+    assert off.changes[0].memory == on.memory.total if on.memory else False
+
+
+def test_each_change_makes_the_run_fit_and_is_a_config_that_the_rules_accept(seven_b: str) -> None:
+    tight = config(seven_b, cutoff_len=8192, per_device_train_batch_size=8, lora_rank=64)
+    found = check_fit(tight, all_long(tokens=8192), (GPU,))
+    assert not found.fits
+    assert found.changes[0].changes == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 16} or (
+        found.changes[0].changes["per_device_train_batch_size"]
+        * found.changes[0].changes["gradient_accumulation_steps"]
+        == 8 * tight.training.gradient_accumulation_steps
+    )
+    for change in found.changes:
+        again = check_fit(tight.replace(**change.changes), all_long(tokens=8192), (GPU,))
+        assert again.fits, change
+        assert again.memory is not None
+        assert again.memory.total == change.memory
+
+
+def test_where_no_change_alone_is_enough_several_are_combined_in_their_order(seven_b: str) -> None:
+    small = Device("cuda", "NVIDIA A10", 8 << 30, 8 << 30, bf16=True)
+    wish = config(seven_b, cutoff_len=4096, per_device_train_batch_size=8, lora_rank=256, lora_alpha=512)
+    found = check_fit(wish, all_long(tokens=4096), (small,))
+    (change,) = found.changes
+    assert change.label.startswith("Halve the micro-batch, ")
+    assert change.changes["per_device_train_batch_size"] == 1
+    assert change.changes["quantization_bit"] == 4
+    assert check_fit(wish.replace(**change.changes), all_long(tokens=4096), (small,)).fits
+
+
+def test_where_nothing_makes_it_fit_the_text_says_so(seven_b: str) -> None:
+    tiny = Device("cuda", "NVIDIA T4", 1 << 30, 1 << 30, bf16=False)
+    found = check_fit(config(seven_b), all_long(), (tiny,))
+    assert found.changes == ()
+    assert "No change of the settings makes it fit" in found.text()
+    assert found.precision == "float16, which this GPU computes in"
+
+
+def test_the_name_alone_gives_a_typical_decoder_and_says_so() -> None:
+    found = check_fit(config("someone/Unknown-7B-chat", bf16=True), all_long(), (GPU,))
+    assert found.memory is not None
+    assert found.memory.weights == pytest.approx(14e9, rel=0.02)
+    assert not found.exact
+    assert "typical decoder of 7 billion parameters" in found.text()
+    nothing = check_fit(config("someone/unknown"), all_long(), (GPU,))
+    assert nothing.memory is None
+    assert nothing.fits is None
+    assert "Memory  unknown" in nothing.text()
+    assert nothing.json()["memory"] is None
+
+
+def test_a_config_json_with_absurd_sizes_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**SEVEN_B, "hidden_size": 10**12}))
+    with pytest.raises(ModelSizeError, match=r"`hidden_size` in the model's config.json is 1000000000000\. Expected"):
+        check_fit(config(str(tmp_path)), all_long(), (GPU,))
+
+
+def test_a_70_b_config_without_torch(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_key_value_heads": 8}
+    (tmp_path / "config.json").write_text(json.dumps({**SEVEN_B, **sizes, "num_attention_heads": 64}))
+    (tmp_path / "run.yaml").write_text(f"model_name_or_path: {tmp_path}\ndataset: llf_demo\n")
+    program = (
+        "import sys, time, llf_core.cli.application as cli\n"
+        "start = time.process_time()\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print({'torch', 'transformers', 'datasets'} & set(sys.modules), time.process_time(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, "estimate", str(tmp_path / "run.yaml"), "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = json.loads(ran.stdout)
+    assert told["memory"]["weights"] == 2 * 68_976_648_192 or told["memory"]["weights"] == 4 * 68_976_648_192
+    assert told["time"]["steps"] > 0
+    assert told["disk"]["needed"] > 0
+    modules, seconds = ran.stderr.strip().splitlines()[-1].rsplit(" ", 1)
+    assert modules == "set()"
+    assert float(seconds) < 3  # its processor time; 0.7 s where the machine is not busy
