@@ -26,8 +26,21 @@ def read_shapes(folder: Path) -> Shapes:
     """
     found: Shapes = {}
     for file in weight_files(folder):
-        found |= _header(file)
+        entries = {name: _shape(entry) for name, entry in _header(file).items()}
+        found |= {name: shape for name, shape in entries.items() if shape is not None}
     return found
+
+
+def read_dtypes(folder: Path) -> set[str]:
+    """Dtypes of the weights in the safetensors files of a folder, such as `BF16`; empty without such files.
+
+    Trained weights are loaded in the precision in which they are stored, which determines their memory.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    entries = (entry for file in weight_files(folder) for entry in _header(file).values())
+    return {str(entry["dtype"]) for entry in entries if isinstance(entry, dict) and "dtype" in entry}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -39,8 +52,8 @@ def weight_files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
 
 
-def _header(file: Path) -> Shapes:
-    """Shapes in one file; empty if its header cannot be read."""
+def _header(file: Path) -> dict[str, object]:
+    """Entries of the weights in one file, by name; empty if its header cannot be read."""
     with file.open("rb") as stream:
         start = stream.read(_LENGTH.size)
         length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else _LARGEST_HEADER + 1
@@ -52,8 +65,7 @@ def _header(file: Path) -> Shapes:
             return {}
     if not isinstance(header, dict):
         return {}
-    shapes = {name: _shape(entry) for name, entry in header.items() if name != "__metadata__"}
-    return {name: shape for name, shape in shapes.items() if shape is not None}
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
 def _shape(entry: object) -> tuple[int, ...] | None:

@@ -62,14 +62,19 @@ class Precision:
     """Precision of a run on a device.
 
     Attributes:
-        width: bytes of a value of the compute dtype: 2 or 4.
+        dtype: compute dtype, `float32`, `bfloat16` or `float16`.
         autocast: whether autocast is used, so that trained weights are float32.
         reason: one sentence for a person.
     """
 
-    width: int
+    dtype: str
     autocast: bool
     reason: str
+
+    @property
+    def width(self) -> int:
+        """Bytes of a value of the compute dtype: 2 or 4."""
+        return _SINGLE if self.dtype == "float32" else _HALF
 
 
 def find_devices() -> tuple[Device, ...]:
@@ -111,12 +116,12 @@ def precision_of(config: RunConfig, device: Device) -> Precision:
     requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
     if requested is not None:
         dtype = "float16" if requested == "fp16" else "bfloat16"
-        return Precision(_HALF, requested != "pure_bf16", f"{dtype}, as set by {requested}")
+        return Precision(dtype, requested != "pure_bf16", f"{dtype}, as set by {requested}")
     if device.kind == "cuda":
         dtype = "float16" if device.bf16 is False else "bfloat16"
-        return Precision(_HALF, autocast=True, reason=f"{dtype}, which this GPU computes in")
+        return Precision(dtype, autocast=True, reason=f"{dtype}, which this GPU computes in")
     if device.kind == "mps":
-        return Precision(_SINGLE, autocast=False, reason="float32")
+        return Precision("float32", autocast=False, reason="float32")
     speedup = cached_speedup(config.launch.threads or usable_cpus())
     if speedup is not None:
         fast = speedup >= MIN_SPEEDUP
@@ -127,7 +132,7 @@ def precision_of(config: RunConfig, device: Device) -> Precision:
             f"{'bfloat16' if fast else 'float32'}, by the instructions of this CPU; its first run will measure which "
             "is faster"
         )
-    return Precision(_HALF if fast else _SINGLE, fast, reason)
+    return Precision("bfloat16" if fast else "float32", fast, reason)
 
 
 @functools.cache

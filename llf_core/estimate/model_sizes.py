@@ -6,13 +6,13 @@ import functools
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, shapes_from_config
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import config_of, folder_of
-from llf_core.config.safetensors_header import read_shapes, weight_files
+from llf_core.config.safetensors_header import read_dtypes, read_shapes, weight_files
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
 from llf_core.estimate.model_shapes import architecture, read_model_config
@@ -51,12 +51,14 @@ class ModelSizes:
         model: sizes of the decoder.
         basis: how they are known, as a sentence.
         exact: whether they are those of the model, not of a typical one of its size.
+        float32: whether weights are stored in float32, in which trained ones then are loaded.
     """
 
     weights: Shapes
     model: Architecture
     basis: str
     exact: bool = True
+    float32: bool = False
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -116,9 +118,13 @@ def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> Mode
     """
     settings = config_of(folder)
     if weights := read_shapes(folder):
-        return _sizes(weights, settings, "The headers of the model's weight files.")
-    computed = shapes_from_config(settings)
-    return None if computed is None else _sizes(computed, settings, "The model's config.json.")
+        found = _sizes(weights, settings, "The headers of the model's weight files.")
+        float32 = "F32" in read_dtypes(folder)
+    else:
+        weights = shapes_from_config(settings) or {}
+        found = _sizes(weights, settings, "The model's config.json.")
+        float32 = "float32" in {settings.get("dtype"), settings.get("torch_dtype")}
+    return None if found is None else replace(found, float32=float32)
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -155,8 +155,7 @@ def _run(value: dict[str, Any]) -> PastRun | None:
     quantiles = value["quantiles"]
     if not all(isinstance(one, int) and 0 < one < 1 << 40 for one in quantiles) or value["examples"] < 0:
         return None
-    found = PastRun(**{**value, "quantiles": tuple(sorted(quantiles))})
-    return found if 1 / LARGEST_RATIO < found.time_ratio < LARGEST_RATIO else None
+    return PastRun(**{**value, "quantiles": tuple(sorted(quantiles))})
 
 
 def distance(run: PastRun, like: PastRun) -> float | None:
@@ -194,7 +193,7 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
     age = 0
     for run in reversed(past_runs() if runs is None else runs):
         apart = distance(run, like)
-        if apart is None:
+        if apart is None or not 1 / LARGEST_RATIO < run.time_ratio < LARGEST_RATIO:
             continue
         weight = math.exp(-3 * apart) * 0.5**age
         age += apart < NEAR

@@ -100,7 +100,8 @@ def plan_step(
         return None
     tokens, longest = largest_step(config, lengths)
     autocast = precision.autocast and not optimizer.keeps_masters
-    width = SINGLE if autocast or precision.width == SINGLE else precision.width
+    loaded = _loaded_width(config, sizes, precision)
+    width = loaded if optimizer.keeps_masters else precision.width if config.get("pure_bf16") else SINGLE
     own = trained_shapes(config, sizes.weights, trained)
     fast = config.training.fast_path and not stage.pads and not method.prompts(config)
     training = TrainingPass(
@@ -115,10 +116,10 @@ def plan_step(
         first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
     )
     base = weight_bytes(
-        sizes.model, sizes.parameters, width=precision.width, bits=config.model.quantization_bit
+        sizes.model, sizes.parameters, width=loaded, bits=config.model.quantization_bit
     ) + _second_model(config, sizes, precision.width)
     if not method.frozen_base:
-        base += trained * (width - precision.width)  # trained weights have their own precision
+        base += trained * (width - loaded)  # trained weights have their own precision
     return PlannedStep(
         sizes=sizes,
         device=device,
@@ -173,6 +174,16 @@ def trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
     elif not method.frozen_base and sum(map(math.prod, weights.values())) == trained:
         return weights
     return {"trained": (trained,)}
+
+
+def _loaded_width(config: RunConfig, sizes: ModelSizes, precision: Precision) -> int:
+    """Bytes of a weight as it is loaded, see `llf_core.models.load.loading_dtype`."""
+    if config.get("pure_bf16"):
+        return precision.width
+    exact = sizes.float32 or precision.dtype == "float16"
+    if config.model.train_from_scratch or (exact and not method_of(config).frozen_base):
+        return SINGLE
+    return precision.width
 
 
 def _second_model(config: RunConfig, sizes: ModelSizes, width: int) -> int:
