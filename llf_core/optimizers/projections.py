@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,8 @@ from llf_core.config.declarations.optimizers.low_rank import projected
 from llf_core.optimizers.optimizer import OptimizerError, ParameterGroup, names_of, split_groups
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
 
@@ -46,7 +49,8 @@ def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor
     """
     side = projected_side(gradient, side)
     try:
-        u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
+        with single_thread(gradient.device):
+            u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
         raise OptimizerError(
             "A gradient has values that are not finite, so GaLore finds no projection for it.",
@@ -58,6 +62,27 @@ def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor
         for name, matrix in found.items()
         if side in {name, "full"}
     }
+
+
+@contextmanager
+def single_thread(device: torch.device) -> Iterator[None]:
+    """Compute on a CPU with one thread, so that a decomposition does not wait for a busy core at each small product.
+
+    LAPACK makes thousands of products for one matrix. Several threads hardly speed them up, and where other processes
+    use the cores, each product waits for the slowest thread.
+
+    Args:
+        device: where is computed; other devices than a CPU are left alone.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def projected_side(gradient: Tensor, side: str) -> str:

@@ -10,6 +10,8 @@ from llf_core.optimizers.apollo import ApolloOptimizer
 from llf_core.optimizers.badam import BlockOptimizer
 from llf_core.optimizers.galore import DIRECTIONS, ProjectedOptimizer
 from llf_core.optimizers.kahan import add_exactly
+from llf_core.optimizers.optimizer import OptimizerError
+from llf_core.optimizers.projections import find_projections
 from llf_core.optimizers.schedule_free import ScheduleFreeOptimizer
 from llf_core.optimizers.stable_adamw import unbiased_decay
 
@@ -197,3 +199,21 @@ def test_the_decay_of_stable_adamw_has_no_bias():
     assert unbiased_decay(0.5, 1) == 0
     decay = unbiased_decay(0.5, 2)
     assert decay * mean + (1 - decay) * 3 == pytest.approx((0.5 * 1 + 3) / 1.5)
+
+
+def test_a_decomposition_takes_one_thread_and_gives_the_others_back(monkeypatch):
+    """Threads that wait for busy cores at each of its small products made it twenty times as slow."""
+    before = torch.get_num_threads()
+    used = []
+    svd = torch.linalg.svd
+    monkeypatch.setattr(torch.linalg, "svd", lambda *a, **k: used.append(torch.get_num_threads()) or svd(*a, **k))
+    torch.set_num_threads(2)
+    try:
+        find_projections(torch.randn(8, 16), 2, "std")
+        assert torch.get_num_threads() == 2
+        with pytest.raises(OptimizerError, match="not finite"):
+            find_projections(torch.full((8, 16), torch.nan), 2, "std")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1, 1]
