@@ -22,7 +22,7 @@ NOTEBOOK = WIDGETS | {"jupyter_server", "jupyterlab", "IPython", "ipykernel", "l
 # A package imports only what stands before it, or beside it without a circle.
 RANKS = (
     {"lazy_exports", "redaction", "user_error"},
-    {"untrusted"},
+    {"untrusted", "model_catalog"},
     {"config"},
     {"runs"},
     {"rewards"},
@@ -40,6 +40,7 @@ LIGHT = {
     "redaction",
     "user_error",
     "untrusted",
+    "model_catalog",
     "config",
     "runs",
     "rewards",

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from llf_core.redaction.secret_patterns import EMBEDDED, SECRET_NAMES, SERVICE_KEYS, VARIABLE, split_words
+from llf_core.redaction.secret_patterns import (
+    EMBEDDED,
+    SECRET_NAMES,
+    SERVICE_KEYS,
+    VARIABLE,
+    compiled,
+    split_words,
+)
 
 MARK = "***"
 """Replacement for a secret."""
@@ -110,7 +117,7 @@ def _replace_secrets(text: str, known: tuple[str, ...]) -> str:
             text = pattern.sub(_kept, text)
     for mark, pattern in SERVICE_KEYS:
         if mark in text:
-            text = pattern.sub(MARK, text)
+            text = compiled(pattern).sub(MARK, text)
     for value in known:
         if value in text:
             text = text.replace(value, MARK)

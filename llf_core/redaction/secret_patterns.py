@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 SECRET_NAMES = re.compile(
     r"(?:^|_)(?:api_?keys?|access_?keys?(?:_id)?|secret_?(?:access_?)?keys?|private_?keys?|account_?keys?|auth_?keys?"
@@ -59,21 +60,21 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("AGE-SECRET-KEY-1", "[A-Z0-9]{20,}"),
 )  # fmt: skip
 """Prefixes of keys that well-known services issue, and the pattern that follows."""
-SERVICE_KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
+SERVICE_KEYS: tuple[tuple[str, str], ...] = (
     (
         "PRIVATE KEY",
-        re.compile(
-            r"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY[A-Z ]*)-----(?:.*?-----END (?P=kind)-----|.*\Z)", re.DOTALL
-        ),
+        r"(?s)-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY[A-Z ]*)-----(?:.*?-----END (?P=kind)-----|.*\Z)",
     ),
-    ("hooks.slack.com/", re.compile(r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{16,}")),
+    ("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{16,}"),
     # A literal prefix lets the regular expression engine skip long texts without it quickly.
-    *(
-        (prefix, re.compile(f"{re.escape(prefix)}(?<![A-Za-z0-9_-]{re.escape(prefix)}){rest}"))
-        for prefix, rest in _PREFIXES
-    ),
+    *((prefix, f"{re.escape(prefix)}(?<![A-Za-z0-9_-]{re.escape(prefix)}){rest}") for prefix, rest in _PREFIXES),
 )
-"""Key formats of well-known services: a substring that every key contains, and the full pattern."""
+"""Key formats of well-known services: a substring that every key contains, and the full pattern.
+
+The patterns are texts, compiled by `compiled` when their substring occurs: a command that starts does not wait for
+seventy of them.
+"""
+compiled = cache(re.compile)
 _NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "PWD")
 EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
     (marks, re.compile(pattern, re.IGNORECASE))

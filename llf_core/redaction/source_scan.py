@@ -19,6 +19,7 @@ from llf_core.redaction.secret_patterns import (
     PUBLIC_NAMES,
     SECRET_NAMES,
     SERVICE_KEYS,
+    compiled,
     split_words,
 )
 
@@ -147,7 +148,7 @@ def is_secret(name: str, value: object) -> bool:
 
 def _text_secret_kind(name: str, plain: str, value: str) -> str | None:
     """Describe why a string is a secret, most certain reason first."""
-    if any(pattern.search(value) for _, pattern in SERVICE_KEYS):
+    if any(mark in value and compiled(pattern).search(value) for mark, pattern in SERVICE_KEYS):
         return "a text has the shape of a key that a service has issued"
     if any(pattern.search(value) for _, pattern in EMBEDDED):
         return "a text holds a password or a key"

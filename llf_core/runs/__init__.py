@@ -11,15 +11,8 @@ from llf_core.lazy_exports import lazy_exports
 if sys.platform == "win32":
     raise ImportError(NO_WINDOWS)
 
-from llf_core.runs import status
-from llf_core.runs.checkpoints import Checkpoints
-from llf_core.runs.control import Inbox, Request, send_request
-from llf_core.runs.folder import RunFolder, home, open_run
-from llf_core.runs.meta import read_meta, update_env, update_meta
-from llf_core.runs.status import FINAL, Status, read_status
-from llf_core.runs.writer import RunWriter
-
 if TYPE_CHECKING:
+    from llf_core.runs import status
     from llf_core.runs.bin import (
         DeletedRun,
         RemovedItems,
@@ -31,16 +24,36 @@ if TYPE_CHECKING:
         remove_from_bin,
         restore_run,
     )
+    from llf_core.runs.checkpoints import Checkpoints
+    from llf_core.runs.control import Inbox, Request, send_request
     from llf_core.runs.creation import create_run
     from llf_core.runs.downsample import decimate
+    from llf_core.runs.folder import RunFolder, home, open_run
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, free_bytes
+    from llf_core.runs.meta import read_meta, update_env, update_meta
     from llf_core.runs.metric_columns import Columns
     from llf_core.runs.reader import RunReader
     from llf_core.runs.run_index import active_runs, list_runs
+    from llf_core.runs.status import FINAL, Status, read_status
+    from llf_core.runs.writer import RunWriter
 
-# Modules for readers are imported on first use, so that trainer and supervisor start without numpy.
+# Imported on first use: each process needs only a few modules, and trainer and supervisor start without numpy.
 _LAZY = {
+    "FINAL": ".status",
+    "Checkpoints": ".checkpoints",
+    "Inbox": ".control",
+    "Request": ".control",
+    "RunFolder": ".folder",
+    "RunWriter": ".writer",
+    "Status": ".status",
+    "home": ".folder",
+    "open_run": ".folder",
+    "read_meta": ".meta",
+    "read_status": ".status",
+    "send_request": ".control",
+    "update_env": ".meta",
+    "update_meta": ".meta",
     "DeletedRun": ".bin",
     "Columns": ".metric_columns",
     "RemovedItems": ".bin",

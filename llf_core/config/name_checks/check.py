@@ -12,6 +12,7 @@ from llf_core.config.name_checks.architecture_properties import check_architectu
 from llf_core.config.name_checks.data_sets import check_datasets
 from llf_core.config.name_checks.hub import SECONDS, query_hub
 from llf_core.config.name_checks.hub_question import problem_from_answer
+from llf_core.config.name_checks.model_terms import check_model_terms
 from llf_core.config.name_checks.models import check_models
 from llf_core.config.name_checks.modules import KEYS, check_modules
 from llf_core.config.name_checks.optimizer import check_optimizer
@@ -57,7 +58,7 @@ def check_local(
         if spec.path in {"model", "adapters", "data"}:
             found += check_paths(config, spec)
         if spec.path in {"model", "adapters"}:
-            found += check_models(config, spec, folders, runs)
+            found += check_models(config, spec, folders, runs) + check_model_terms(config, spec)
         elif spec.path == "data":
             found += check_datasets(config, spec, folders)
         elif spec.key in KEYS:

@@ -1,4 +1,4 @@
-"""Content of the local Hugging Face cache."""
+"""Content of the local Hugging Face cache, and whether a token is stored."""
 
 from __future__ import annotations
 
@@ -60,7 +60,24 @@ def _cache(cache_dir: str | None) -> Path:
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(name):
             return Path(os.environ[name]).expanduser()
+    return _client_home() / "hub"
+
+
+def has_token() -> bool:
+    """Whether the hub's client has a token, in the environment or in the file that a login writes."""
+    if any((os.environ.get(name) or "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
+        return True
+    path = os.environ.get("HF_TOKEN_PATH")
+    file = Path(path).expanduser() if path else _client_home() / "token"
+    try:
+        return bool(file.read_text(encoding="utf-8").strip())
+    except (OSError, ValueError):
+        return False
+
+
+def _client_home() -> Path:
+    """The client's own folder, from the variables that it reads itself."""
     home = os.environ.get("HF_HOME")
     if not home:
         home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    return Path(home).expanduser() / "hub"
+    return Path(home).expanduser()

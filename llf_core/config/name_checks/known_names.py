@@ -1,4 +1,4 @@
-"""Well-known models and data sets, from `known.toml`."""
+"""Well-known architectures and data sets, from `known.toml`, and models, from the catalog."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from llf_core.model_catalog import find_model, known_models
+
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models with the same modules.
+    """Architectures with the same modules.
 
     Attributes:
         types: their `model_type`s.
         linear: linear layers that an adapter can be put on.
         inside: modules inside a block.
         outside: modules outside the blocks.
-        models: hub ids.
         experts: parameters of experts that an adapter can be put on.
     """
 
@@ -26,20 +27,19 @@ class Family:
     linear: tuple[str, ...]
     inside: tuple[str, ...]
     outside: tuple[str, ...]
-    models: tuple[str, ...]
     experts: tuple[str, ...] = ()
 
 
 @functools.cache
 def families() -> tuple[Family, ...]:
-    """All families of models whose modules are known, so that module names are checked before a model is downloaded."""
+    """All architectures whose modules are known, so that module names are checked before a model is downloaded."""
     return tuple(Family(**{key: tuple(value) for key, value in one.items()}) for one in _data()["family"])
 
 
 @functools.cache
 def models() -> tuple[str, ...]:
-    """Hub ids of well-known models: they need no query of the hub, and are suggested for a misspelled id."""
-    return (*(name for family in families() for name in family.models), *_data()["others"])
+    """Hub ids of the catalog: they need no query of the hub, and are suggested for a misspelled id."""
+    return tuple(one.id for one in known_models())
 
 
 def family_of(model: str = "", model_type: str = "") -> Family | None:
@@ -54,7 +54,9 @@ def family_of(model: str = "", model_type: str = "") -> Family | None:
     Returns:
         The family, or None if neither is known.
     """
-    return next((one for one in families() if model in one.models or model_type in one.types), None)
+    known = find_model(model)
+    types = {model_type, "" if known is None else known.type} - {""}
+    return next((one for one in families() if types.intersection(one.types)), None)
 
 
 def datasets() -> tuple[str, ...]:

@@ -29,8 +29,15 @@ def test_what_is_here_or_known_passes(machine, found, tiny_model_dir):
     store(machine, "somebody/their-model")
     (machine / "mine").mkdir()
     (machine / "mine" / "config.json").write_text("{}")
-    for name in ("smollm2-135m-instruct", "somebody/their-model", "mine", "./mine", str(tiny_model_dir), *models()):
+    for name in ("smollm2-135m-instruct", "somebody/their-model", "mine", "./mine", str(tiny_model_dir)):
         assert found(model_name_or_path=name) == CheckResult(), name
+
+
+def test_no_known_model_is_asked_about(found):
+    for name in models():
+        told = found(model_name_or_path=name)
+        assert told.questions == (), name
+        assert all(one.severity != "error" for one in told.problems), name
 
 
 def test_a_cache_elsewhere_counts(machine, found):

@@ -1,0 +1,15 @@
+"""The catalog of known models, and the search in it. Imports the standard library only: `llf models` answers at once."""
+
+from llf_core.model_catalog.licenses import License, license_conditions
+from llf_core.model_catalog.models import CatalogModel, find_model, known_models
+from llf_core.model_catalog.search import search_models, unmatched_words
+
+__all__ = [
+    "CatalogModel",
+    "License",
+    "find_model",
+    "known_models",
+    "license_conditions",
+    "search_models",
+    "unmatched_words",
+]
