@@ -1,4 +1,4 @@
-"""The catalog of known models, and the search in it. Imports the standard library only: `llf models` answers at once."""
+"""The catalog of known models, and a search in it. Imports only the standard library: `llf models` answers at once."""
 
 from llf_core.model_catalog.licenses import License, license_conditions
 from llf_core.model_catalog.models import CatalogModel, find_model, known_models
