@@ -115,9 +115,9 @@ def _replace_secrets(text: str, known: tuple[str, ...]) -> str:
     for marks, pattern in EMBEDDED:
         if all(any(mark in text for mark in group) for group in marks):
             text = pattern.sub(_kept, text)
-    for mark, pattern in SERVICE_KEYS:
+    for mark, key_format in SERVICE_KEYS:
         if mark in text:
-            text = compiled(pattern).sub(MARK, text)
+            text = compiled(key_format).sub(MARK, text)
     for value in known:
         if value in text:
             text = text.replace(value, MARK)
