@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config import RunConfig
 from llf_core.data.text_lengths import lengths_from_text
 from llf_core.estimate import check_fit
+from llf_core.estimate.past_runs import known_lengths
 
 if TYPE_CHECKING:
     from llf_core.estimate import FitCheck
@@ -29,4 +30,4 @@ def estimate(config: object) -> FitCheck:
         OSError: a file of the model or of the data cannot be read.
     """
     loaded = RunConfig.load(config)
-    return check_fit(loaded, lengths_from_text(loaded))
+    return check_fit(loaded, known_lengths(loaded) or lengths_from_text(loaded))

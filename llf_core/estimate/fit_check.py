@@ -217,7 +217,7 @@ def check_fit(
     """
     found = find_devices() if devices is None else devices
     device = device_of(config, found)
-    known = known_lengths(config) or lengths or full_length(config)
+    known = lengths or known_lengths(config) or full_length(config)
     forecast = Forecaster(config, known, device)
     parts, checkpointing = forecast.memory()
     disk, free = forecast_disk(config), free_bytes(home())

@@ -1,0 +1,188 @@
+"""The memory forecast against the figures that LLaMA-Factory's paper prints, without a GPU and without torch.
+
+    python -m benchmarks.estimate
+
+Forecasts each cell of Table 4 (arXiv 2403.13372v4) from a config alone, on a GPU of 40 GB that need not be there.
+Prints the table and writes `results/estimate.json` and `docs/estimate.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.config import RunConfig
+from llf_core.estimate import Device, check_fit
+from llf_core.estimate.example_lengths import of_lengths
+
+if TYPE_CHECKING:
+    from llf_core.estimate.fit_check import MemoryParts
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "estimate.md"
+STORED = HERE / "results" / "estimate.json"
+GIB = 1 << 30
+"""The unit of the paper's column: full fine-tuning of Llama2-7B has 40.4e9 bytes of weights, gradients and state."""
+A100 = Device("cuda", "NVIDIA A100-SXM4-40GB", 40 * GIB, int(39.4 * GIB), bf16=True)
+GOAL = 0.15
+PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "workspace")
+LENGTHS = of_lengths(np.array([512]), 1000, basis="512 tokens a step.", exact=True)
+MODELS: dict[str, dict[str, Any]] = {
+    "Gemma-2B": {
+        "model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18,
+        "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256000,
+    },
+    "Llama2-7B": {
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False,
+    },
+    "Llama2-13B": {
+        "model_type": "llama", "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
+        "num_attention_heads": 40, "vocab_size": 32000, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+"""What the models' `config.json` say of their sizes."""
+COMMON = {
+    "stage": "pt", "dataset": "llf_demo", "cutoff_len": 512, "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1, "gradient_checkpointing": True, "learning_rate": 1e-5, "optim": "adamw_8bit",
+    "max_steps": 100, "fast_path": False,
+}  # fmt: skip
+"""Settings of the paper's section 4.1; the fast path is off, since LLaMA-Factory computes all logits at once."""
+WHOLE = {"pure_bf16": True, "finetuning_type": "full"}
+ADAPTER = {"bf16": True, "finetuning_type": "lora", "lora_rank": 128, "lora_alpha": 256}
+METHODS: dict[str, dict[str, object]] = {
+    "Full": WHOLE,
+    "Freeze": {**WHOLE, "finetuning_type": "freeze", "freeze_trainable_layers": 3},
+    "GaLore": {**WHOLE, "use_galore": True, "galore_rank": 128, "galore_layerwise": True, "max_grad_norm": 0},
+    "LoRA": ADAPTER,
+    "QLoRA": {**ADAPTER, "quantization_bit": 4},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the paper's table.
+
+    Attributes:
+        model: name of the model.
+        method: name of the method.
+        paper: GiB that the paper prints; None where it prints that memory did not suffice.
+        parts: the forecast by part, in bytes.
+        fits: whether the forecast is that it fits the GPU.
+    """
+
+    model: str
+    method: str
+    paper: float | None
+    parts: MemoryParts
+    fits: bool
+
+    @property
+    def forecast(self) -> float:
+        """The forecast in GiB."""
+        return self.parts.total / GIB
+
+    @property
+    def error(self) -> float | None:
+        """Forecast divided by the paper's figure, less 1; None without a figure."""
+        return None if self.paper is None else self.forecast / self.paper - 1
+
+
+def forecast(model: str, method: str, folder: Path) -> tuple[MemoryParts, bool]:
+    """Forecast a cell from its config and the model's `config.json`.
+
+    Args:
+        model: one of `MODELS`.
+        method: one of `METHODS`.
+        folder: an empty folder.
+    """
+    (folder / "config.json").write_text(json.dumps(MODELS[model]))
+    config = RunConfig.load({**COMMON, **METHODS[method], "model_name_or_path": str(folder)})
+    found = check_fit(config, LENGTHS, (A100,))
+    assert found.memory is not None
+    return found.memory, found.rooms[0].fits
+
+
+def cells() -> list[Cell]:
+    """Every cell of the table: 14 with a figure, and full fine-tuning of 13 B, which the paper could not run."""
+    with (HERE / "table4.toml").open("rb") as file:
+        printed = tomllib.load(file)
+    found = []
+    for model in MODELS:
+        figures = {name: gib for name, gib, _ in printed[model]}
+        for method in METHODS:
+            with tempfile.TemporaryDirectory() as folder:
+                parts, fits = forecast(model, method, Path(folder))
+            found.append(Cell(model, method, figures.get(method), parts, fits))
+    return found
+
+
+def page(found: list[Cell]) -> str:
+    """The page of the documentation."""
+    errors = [abs(cell.error) for cell in found if cell.error is not None]
+    rows = [
+        f"| model | method | paper | forecast | | {' | '.join(PARTS)} |",
+        "|---" * (5 + len(PARTS)) + "|",
+    ]
+    for cell in found:
+        paper = "out of memory" if cell.paper is None else f"{cell.paper:.2f}"
+        error = ("does not fit" if not cell.fits else "fits") if cell.error is None else f"{cell.error:+.1%}"
+        parts = vars(cell.parts).values()
+        sizes = " | ".join(f"{size / GIB:.2f}" for size in parts)
+        rows.append(f"| {cell.model} | {cell.method} | {paper} | {cell.forecast:.2f} | {error} | {sizes} |")
+    within = sum(error <= GOAL for error in errors)
+    largest, mean = max(errors), sum(errors) / len(errors)
+    return f"""# Forecasts
+
+<!-- Generated by `python -m benchmarks.estimate`. -->
+
+`llf estimate CONFIG`, `llf.estimate(config)` and the strip of the form forecast memory, disk and time of a run before
+it starts. Nothing is downloaded and torch is not imported.
+
+## Memory
+
+The figures of Table 4 of LLaMA-Factory's paper (arXiv 2403.13372v4, one A100 of 40 GB) are the largest public set of
+memory measurements with known settings. Each is forecast from a config and the model's `config.json`: 512 tokens,
+bfloat16, 8-bit AdamW, activation checkpointing. The fast path is off, since LLaMA-Factory computes all logits at once.
+Sizes are GiB.
+
+{chr(10).join(rows)}
+
+{within} of {len(errors)} figures are within {GOAL:.0%}; the largest error is {largest:.1%}, the mean {mean:.1%}.
+Full fine-tuning of 13 B ran out of memory in the paper, and is forecast not to fit. The paper does not say in which
+precision each method trains its weights; the forecasts assume bfloat16 alone (`pure_bf16`) for Full, Freeze and GaLore,
+and float32 adapters for LoRA and QLoRA.
+
+A run of the same settings corrects the forecast of the next one, since each run keeps its measured peak.
+
+## Time
+
+Before the first run on a machine, the time of a step is its arithmetic divided by the speed of matrix products, with a
+wide range. Each run adds its median step to `LLF_HOME/past_runs.json`; the next forecast multiplies by how much similar
+runs differed from their arithmetic. Similar means: the same device, and near in method, size of the model, tokens of a
+step and stage.
+"""
+
+
+def main() -> None:
+    """Print the table, and write the figures and the page."""
+    found = cells()
+    for cell in found:
+        error = "" if cell.error is None else f"{cell.error:+.1%}"
+        print(f"{cell.model:12}{cell.method:8}{cell.paper or float('nan'):8.2f}{cell.forecast:8.2f} {error}")
+    rows = [
+        {"model": cell.model, "method": cell.method, "paper": cell.paper, "fits": cell.fits, **vars(cell.parts)}
+        for cell in found
+    ]
+    STORED.write_text(json.dumps({"format": 1, "unit": "bytes", "cells": rows}, indent=1) + "\n")
+    PAGE.write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()

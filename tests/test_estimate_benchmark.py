@@ -1,0 +1,31 @@
+"""The forecasts in docs/estimate.md are those of the code, and within the goal of the paper's figures."""
+
+import json
+
+import pytest
+
+from benchmarks import estimate
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[estimate.Cell]:
+    return estimate.cells()
+
+
+def test_every_figure_of_table_4_is_forecast_within_the_goal(cells: list[estimate.Cell]) -> None:
+    errors = {(cell.model, cell.method): cell.error for cell in cells if cell.error is not None}
+    assert len(errors) == 14
+    assert {name: error for name, error in errors.items() if abs(error) > estimate.GOAL} == {}
+
+
+def test_full_fine_tuning_of_13_b_does_not_fit(cells: list[estimate.Cell]) -> None:
+    (cell,) = (cell for cell in cells if cell.paper is None)
+    assert (cell.model, cell.method, cell.fits) == ("Llama2-13B", "Full", False)
+
+
+def test_page_and_stored_figures_are_those_of_the_code(cells: list[estimate.Cell]) -> None:
+    assert estimate.PAGE.read_text() == estimate.page(cells)
+    stored = json.loads(estimate.STORED.read_text())["cells"]
+    assert [(row["model"], row["method"], row["weights"]) for row in stored] == [
+        (cell.model, cell.method, cell.parts.weights) for cell in cells
+    ]
