@@ -1,0 +1,313 @@
+"""Public functions name under `Raises:` each exception that they can raise, also those that pass through.
+
+`tests/raised_errors` says how the exceptions are found. A base class may stand for a class, except for `Exception`. The
+errors of an `__init__` may stand in the docstring of its class. A method without a docstring has that of the method it
+overrides.
+
+Where the source does not show that an exception cannot come, `RULED_OUT` says why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.raised_errors.project import Project
+
+ROOT = Path(__file__).parent.parent
+RULED_OUT: dict[str, dict[str, str]] = {
+    "llf_core.cli.train.demo": {
+        "KeyError": "the preset is one of this package",
+        "TypeError": "it has no reward functions",
+        "ValueError": "it has no reward functions",
+    },
+    "llf_core.config.peft_tuners._parsed": {"OSError": "reads files of the installed PEFT"},
+    "llf_core.config.peft_tuners._read": {"OSError": "reads files of the installed PEFT"},
+    "llf_core.config.peft_tuners._registered": {"OSError": "reads files of the installed PEFT"},
+    "llf_core.config.peft_tuners.tuner": {"OSError": "reads files of the installed PEFT"},
+    "llf_core.config.values.ConfigValues.options": {"KeyError": "a plug-in asks for its own options"},
+    "llf_core.data.hub._probe": {"TimeoutError": "it has no error number, so that it is no error of a file"},
+    "llf_core.data.inspect.inspection.earlier_speed": {"ValueError": "the sort order is a constant"},
+    "llf_core.data.inspect.lengths.cost": {"ValueError": "examples are cut to the capacity before"},
+    "llf_core.data.packed_dataset.PackedRows.of": {"ValueError": "examples are cut to the capacity before"},
+    "llf_core.data.render.choose_template": {"OSError": "a config admits no other tool formats"},
+    "llf_core.data.templates._made": {"OSError": "reads a file of this package"},
+    "llf_core.data.templates._maker": {"OSError": "reads a file of this package"},
+    "llf_core.data.word_cache._encoding_errors": {"PanicError": "`is_tokenizer_error` recognizes it"},
+    "llf_core.evaluation.demo_report.newest_demo": {"ValueError": "the sort order is a constant"},
+    "llf_core.evaluation.run_losses.with_explicit_reference": {
+        "ConfigError": "a model that is valid as the base is valid as the reference"
+    },
+    "llf_core.evaluation.worker_process.print_result": {
+        "OSError": "it explains an error without the run's folder",
+        "PluginError": "it explains an error without the config",
+    },
+    "llf_core.launch.cell_rows.write_rows": {"ArrowException": "it reads a file that it has just written"},
+    "llf_core.launch.run.Run.checkpoint": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.run.Run.evaluate": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.run.Run.sample": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.run.Run.stop": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.start.separate_url_secrets": {"ConfigError": "a redacted URL is as valid as the full one"},
+    "llf_core.models.bounded_tokenizers.check_tokenizer": {"PanicError": "`is_tokenizer_error` recognizes it"},
+    "llf_core.models.embedded_model._make": {"PanicError": "reads a tokenizer of this package"},
+    "llf_core.models.gguf_conversion.convert_gguf": {"ImportError": "gguf is installed where torch is"},
+    "llf_core.models.hub._snapshot": {"TimeoutError": "it has no error number, so that it is no error of a file"},
+    "llf_core.models.save_result._merged": {"ConfigError": "an unquantized base is always valid"},
+    "llf_core.runs.downsample.decimate": {"ValueError": "the number of points is a constant"},
+    "llf_core.runs.kill.kill_run": {"ValueError": "the type of the request is a constant"},
+    "llf_core.runs.process.ProcessId.own": {"NoSuchProcess": "this process exists"},
+    "llf_core.runs.run_index.list_runs": {"QueryCancelledError": "it cancels no query"},
+    "llf_core.runs.smoothing.smooth": {"ValueError": "callers ask for no smoothing where the window is 0"},
+    "llf_core.runs.status.update": {"TypeError": "the names of the fields are constants"},
+    "llf_core.stages.base.stage.Stage.context": {"RuntimeError": "a stage that trains has a context"},
+    "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
+    "llf_core.training.parameter_map.map_of_config": {"ConfigError": "a config without an initialisation is valid"},
+    "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
+    "llf_widgets.compare.widget.Compare.refresh": {
+        "QueryCancelledError": "it cancels no query",
+        "ValueError": "the sort order is a constant",
+    },
+    "llf_widgets.forms.sweep_view.SweepView.__init__": dict.fromkeys(
+        ("HomeError", "TypeError", "ValueError"), "the runs are some that were started"
+    ),
+    "llf_widgets.forms.sweep_view.SweepView.show_monitor": dict.fromkeys(
+        ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is one that was started"
+    ),
+    "llf_widgets.magics._monitor": dict.fromkeys(
+        ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is one that was started"
+    ),
+    "llf_widgets.monitor.widget.Monitor.examples": dict.fromkeys(
+        ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is there"
+    ),
+    "llf_widgets.server.bin.DeleteHandler.post": {
+        "FileExistsError": "it moves nothing onto something",
+        "ValueError": "the run was found by its id",
+    },
+    "llf_widgets.server.bin.RemoveHandler.delete": {"FileExistsError": "it moves nothing"},
+    "llf_widgets.server.monitor.MonitorHandler.get": {"ValueError": "the numbers are checked before"},
+    "llf_widgets.server.output.OutputHandler.get": dict.fromkeys(
+        ("FileNotFoundError", "OSError", "UnreadableError"), "a generator, read in a `try` below"
+    ),
+}
+"""By function, the exceptions that it cannot raise, or that its callers cannot meet, and why."""
+
+
+def is_public(name: str) -> bool:
+    parts = name.split(".")
+    return "<locals>" not in parts and all(not part.startswith("_") or part == "__init__" for part in parts)
+
+
+def problems(project: Project) -> list[str]:
+    """What public functions do not name, one line each."""
+    found = []
+    for function in project.functions.values():
+        documented = project.documented(function) if is_public(function.name) else None
+        if documented is None or "Exception" in documented:
+            continue
+        for name in sorted(function.raises):
+            if not (project.family(name) - {"Exception", "BaseException", "object"}) & documented:
+                way = " → ".join(project.chain(function, name))
+                found.append(f"{function.name}: {name.rpartition('.')[2]} is not named under Raises: {way}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def project():
+    return Project(ROOT, ("llf_core", "llf_widgets"), RULED_OUT)
+
+
+def test_every_error_is_named(project):
+    found = problems(project)
+    assert not found, "\n".join(found)
+
+
+def test_what_is_ruled_out_would_be_found_otherwise(project):
+    assert project.applied == {(name, error) for name, errors in RULED_OUT.items() for error in errors}
+
+
+BASE = """
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class Bad(ValueError):
+    pass
+
+
+class Worse(Bad):
+    pass
+
+
+def bad():
+    '''What it is.
+
+    Raises:
+        Bad: always.
+    '''
+    raise Bad
+
+
+def worse() -> int:
+    '''What it is.
+
+    Raises:
+        Worse: always.
+    '''
+    raise Worse(1)
+
+
+@contextmanager
+def guarded():
+    try:
+        yield
+    except Bad:
+        pass
+
+
+class Base:
+    def __init__(self, place: Path) -> None:
+        '''What it is.
+
+        Raises:
+            Bad: always.
+        '''
+        self.place = place
+        bad()
+
+    @property
+    def value(self) -> int:
+        '''What it is.
+
+        Raises:
+            Worse: always.
+        '''
+        return worse()
+
+    def run(self):
+        '''What it is.
+
+        Raises:
+            Bad: in some subclass.
+        '''
+        raise NotImplementedError
+
+"""
+
+
+HEAD = """
+from __future__ import annotations
+import os
+import p
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from p.base import Bad, Base, Worse, bad, guarded, worse
+"""
+
+
+@pytest.fixture
+def errors_of(tmp_path):
+    """Names of the exceptions that the function `f` of a source can raise."""
+
+    def inner(source, ruled_out=()):
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "base.py").write_text(BASE)
+        (tmp_path / "p" / "__init__.py").write_text("from p.base import Base as Shown")
+        (tmp_path / "p" / "m.py").write_text(HEAD + source)
+        found = Project(tmp_path, ["p"], {"p.m.f": ruled_out}).functions["p.m.f"].raises
+        return " ".join(sorted(name.rpartition(".")[2] for name in found))
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def f(): bad()", "Bad"),
+        ("def f():\n for one in worse(), bad(): pass", "Bad Worse"),
+        ("def f():\n def g(): bad()\n g()", "Bad"),
+        ("def f(): return map(bad, [1])", "Bad"),
+        ("def f():\n later = partial(bad, 1)\n later()", "Bad"),
+        ("async def f(): await bad()", "Bad"),
+        ("def g():\n f()\ndef f():\n g()\n bad()", "Bad"),
+        # what a type is known of
+        ("def f(one: Base): return one.value", "Worse"),
+        ("def f(one: Base | None): return one.value", "Worse"),
+        ("def f(some: list[Base]): return [one.value for one in some]", "Worse"),
+        ("def f(some: dict[str, Base]): return some['a'].value", "Worse"),
+        ("def f(): return p.Shown(1).value", "Bad Worse"),
+        ("def g() -> Base: pass\ndef f(): return g().value", "Worse"),
+        ("class A:\n def __init__(self, one: Base): self.one = one\ndef f(a: A): a.one.value", "Worse"),
+        ("class A(Base):\n def run(self): worse()\ndef f(a: A): a.run()", "Worse"),
+        ("class A(Base):\n def __init__(self): super().__init__(1)\ndef f(): A()", "Bad"),
+        ("def g(): return Bad()\ndef f() -> None: raise g()", ""),
+        ("def g() -> Bad: return Bad()\ndef f() -> None: raise g()", "Bad"),
+        # what docstrings say
+        ("def f(one: Base): one.run()", "Bad"),
+        (
+            "def g():\n '''G.\n\n Raises:\n     MemoryError, x.Odd: full.\n     KeyError: none.\n '''\ndef f(): g()",
+            "MemoryError Odd",
+        ),
+        # files
+        ("def f(one: Base): one.place.parent.stat()", "OSError"),
+        ("def f(x): x.read_text()", "OSError"),
+        ("def f(): open('x')", "OSError"),
+        ("def f(): os.replace('x', 'y')", "OSError"),
+        # handlers
+        ("def f():\n try: bad()\n except Bad: raise", "Bad"),
+        ("def f():\n try: bad()\n except Bad as error: raise error from None", "Bad"),
+        ("def f():\n try: bad()\n except Worse: pass", "Bad"),
+        ("def f():\n try: bad()\n except Bad as error: raise KeyError from error", "KeyError"),
+        ("def f():\n try: worse()\n except Worse as error:\n  if isinstance(error, Bad): raise", "Worse"),
+        ("def f():\n try: pass\n except Bad: pass\n else: bad()", "Bad"),
+        ("def f():\n with guarded(): raise KeyError", "KeyError"),
+    ],
+)
+def test_what_can_be_raised_is_found(errors_of, source, expected):
+    assert errors_of(source) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f():\n try: bad()\n except ValueError: pass",
+        "MANY = (KeyError, ValueError)\ndef f():\n try: bad()\n except MANY: pass",
+        "def f():\n try: bad()\n except (x(), Bad): pass",
+        "def f():\n try: worse()\n except Worse: pass\n except ValueError: raise",
+        "def f():\n try: worse()\n except Worse as error:\n  if isinstance(error, OSError): raise",
+        "def f():\n with suppress(Bad): worse()",
+        "def f():\n with guarded(): worse()",
+        "def f():\n def g(): bad()\n return g",
+        "def f(x): x(bad)",
+        "def f(x): return lambda: bad()",
+        "def f(x): x.stat()",
+        "def f(x): x.value",
+        "def f(one: Base | os.PathLike): one.value",
+        "def f(): raise NotImplementedError",
+        "def f(): files(__package__).joinpath('x').read_text()",
+    ],
+)
+def test_what_is_caught_or_unknown_is_not_found(errors_of, source):
+    assert errors_of(source) == ""
+
+
+def test_what_is_ruled_out_is_not_found(errors_of):
+    assert errors_of("def f():\n bad()\n raise KeyError", ("Bad",)) == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("docstring", "is_named"),
+    [
+        ("F.", False),
+        ("F.\n\n Raises:\n     KeyError: never.\n ", False),
+        ("F.\n\n Raises:\n     Worse: rarely.\n ", False),
+        ("F.\n\n Raises:\n     Bad: always.\n ", True),
+        ("F.\n\n Raises:\n     KeyError, ValueError: always.\n ", True),
+    ],
+)
+def test_what_names_an_error(tmp_path, docstring, is_named):
+    (tmp_path / "m.py").write_text(f"{BASE}def f():\n '''{docstring}'''\n bad()")
+    found = [problem for problem in problems(Project(tmp_path, ["."], {})) if problem.startswith("m.f")]
+    assert [problem.partition(" → ")[2].partition(":")[0] for problem in found] == ([] if is_named else ["m.bad"])
