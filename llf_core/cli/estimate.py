@@ -12,6 +12,8 @@ def estimate(config: ConfigFile, overrides: Overrides = None, as_json: Json = Fa
         Exit: the config has errors.
         ModelSizeError: a file of the model has a size that no model has.
         OSError: a file of the model or of the data cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
     """
     from llf_core.data.estimate import estimate as forecast
 

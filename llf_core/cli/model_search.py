@@ -27,7 +27,7 @@ def models(
 ) -> None:
     """Search the known models: size, context length, license, whether access is gated, and chat template.
 
-    Any other hub id, folder or GGUF file can be trained too. Nothing is asked of a hub.
+    Any other hub id, folder or GGUF file can be trained too. No request is sent to a hub.
 
     Raises:
         UsageError: a word is in no name, or no model has all words.

@@ -28,6 +28,7 @@ def estimate(config: object) -> FitCheck:
         ModelSizeError: a file of the model has a size that no model has.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a file of the model or of the data cannot be read.
+        PluginError: two installed packages declare the same method.
     """
     loaded = RunConfig.load(config)
     return check_fit(loaded, known_lengths(loaded) or lengths_from_text(loaded))

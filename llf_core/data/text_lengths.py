@@ -68,6 +68,7 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
 
     Raises:
         OSError: `dataset_info.json` cannot be read.
+        PluginError: two installed packages declare the same format.
     """
     found: list[_Texts] = []
     names = config.data.dataset or ()

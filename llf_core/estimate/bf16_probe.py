@@ -48,6 +48,7 @@ def cached_speedup(threads: int) -> float | None:
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: too many files are open.
     """
     try:
         begin, _, end = probe_key("\0", threads).partition("\0")

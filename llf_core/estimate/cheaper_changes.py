@@ -75,6 +75,9 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
 
     Returns:
         Changes that suffice, each alone; empty if nothing does.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
     found = []
     for candidate in CANDIDATES:

@@ -112,6 +112,10 @@ def precision_of(config: RunConfig, device: Device) -> Precision:
     Args:
         config: for `pure_bf16`, `bf16`, `fp16` and `threads`.
         device: the device.
+
+    Raises:
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
     if requested is not None:

@@ -214,6 +214,7 @@ def check_fit(
         ModelSizeError: a file of the model has a size that no model has.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same method.
     """
     found = find_devices() if devices is None else devices
     device = device_of(config, found)
@@ -277,6 +278,7 @@ class Forecaster:
             ModelSizeError: a file of the model has a size that no model has.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
             OSError: a weight file of the model cannot be read.
+            PluginError: two installed packages declare the same method.
         """
         self.config, self.lengths, self.device = config, lengths, device
         self.precision: Precision = precision_of(config, device)
@@ -319,6 +321,11 @@ class Forecaster:
 
         Returns:
             None and False if the memory is unknown.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         training, model = self.config.training, self.config.model
         requested = training.gradient_checkpointing
@@ -334,6 +341,11 @@ class Forecaster:
 
         Args:
             checkpointing: whether gradient checkpointing is on.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         found, like = self.uncorrected_memory(checkpointing=checkpointing), self.like(checkpointing=checkpointing)
         if found is None or like is None:
@@ -350,7 +362,11 @@ class Forecaster:
         )
 
     def mean_tokens(self) -> float:
-        """Tokens of an optimizer step on average, sampled completions included."""
+        """Tokens of an optimizer step on average, sampled completions included.
+
+        Raises:
+            PluginError: two installed packages declare the same stage.
+        """
         config, stage = self.config, stage_of(self.config)
         rows = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
         if config.data.packing:
@@ -383,6 +399,11 @@ class Forecaster:
 
         Returns:
             The entry, with `seconds` and `memory` as they are computed; None if the sizes are unknown.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         if self.step is None or self.sizes is None:
             return None
@@ -410,6 +431,11 @@ class Forecaster:
 
         Args:
             checkpointing: whether gradient checkpointing is on.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         like = self.like(checkpointing=checkpointing)
         if like is None or self.step is None:

@@ -42,6 +42,10 @@ def products_per_second(device: Device) -> tuple[float, str]:
 
     Returns:
         The number, in float32 on a CPU and in half precision elsewhere; and what it is from, as a part of a sentence.
+
+    Raises:
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     if device.kind == "cpu":
         return cpu_flops(), "matrix products timed on this CPU"
@@ -62,6 +66,7 @@ def cpu_flops() -> float:
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: too many files are open.
     """
     path = home() / "cache" / "matmul.json"
     key = f"{cpu_name()} | numpy {np.__version__} | {usable_cpus()} threads"

@@ -103,6 +103,7 @@ def past_runs() -> tuple[PastRun, ...]:
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: too many files are open.
     """
     path = table_file()
     try:
@@ -188,6 +189,10 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
     Args:
         like: the run that is forecast.
         runs: past runs, oldest first. Default: the table.
+
+    Raises:
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     weighted: list[tuple[float, float, float]] = []
     age = 0
@@ -215,6 +220,10 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
     Args:
         like: the run that is forecast.
         runs: past runs, oldest first. Default: the table.
+
+    Raises:
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     for run in reversed(past_runs() if runs is None else runs):
         apart = distance(run, like)
@@ -251,6 +260,10 @@ def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) ->
     Args:
         config: the run's config.
         runs: past runs, oldest first. Default: the table.
+
+    Raises:
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     key = data_key(config)
     for run in reversed(past_runs() if runs is None else runs):

@@ -93,6 +93,7 @@ def plan_step(
     Raises:
         OSError: a weight file of a second model cannot be read.
         ModelSizeError: the `config.json` of a second model has a size that no model has.
+        PluginError: two installed packages declare the same method.
     """
     method, optimizer, stage = method_of(config), optimizer_of(config), stage_of(config)
     trained = trained_parameters(config, sizes.weights)
@@ -138,6 +139,9 @@ def largest_step(config: RunConfig, lengths: ExampleLengths) -> tuple[int, int]:
     Args:
         config: for the micro-batch, `cutoff_len`, packing and the stage, which may compare two completions.
         lengths: lengths of the examples.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
     """
     batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
     sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
@@ -160,6 +164,9 @@ def trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
 
     Returns:
         The weights of the model or of its trained layers; one vector of `trained` values where others are trained.
+
+    Raises:
+        PluginError: two installed packages declare the same method.
     """
     method = method_of(config)
     if method.selects_blocks:

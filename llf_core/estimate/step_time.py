@@ -65,6 +65,9 @@ def step_operations(
         tokens: tokens of the step.
         longest: tokens of an example that a query sees at most.
         checkpointing: whether gradient checkpointing is on.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
     """
     model, training = step.sizes.model, step.training
     matrices = model.layers * model.inner * model.hidden
@@ -96,6 +99,8 @@ def step_seconds(
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: too many files are open.
+        PluginError: two installed packages declare the same stage.
     """
     kind = step.device.kind
     speed, basis = products_per_second(step.device)

@@ -41,6 +41,7 @@ def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
 
     Raises:
         OSError: the disk is full.
+        PluginError: two installed packages declare the same stage.
     """
     forecast = _forecaster(context)
     duration = None if forecast is None else forecast.duration(checkpointing=checkpointing)

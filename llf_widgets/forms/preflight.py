@@ -148,13 +148,19 @@ def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
 def disk_bytes(config: RunConfig) -> int | None:
     """Bytes that a run will write; None if the model's size is unknown. Imports the forecast only when it is needed.
 
+    A size that no model has counts as unknown here, since the loader reports it.
+
     Raises:
         OSError: a weight file of the model cannot be read.
         PluginError: two installed packages declare the same plug-in.
     """
+    from llf_core.config.config_shapes import ModelSizeError
     from llf_core.estimate import forecast_disk
 
-    return forecast_disk(config)
+    try:
+        return forecast_disk(config)
+    except ModelSizeError:
+        return None
 
 
 def _existing(folder: Path) -> Path:

@@ -157,6 +157,8 @@ class Inspection:
         Raises:
             OSError: a weight file of the model cannot be read.
             PluginError: two installed packages declare the same method.
+            ModelSizeError: a file of the model has a size that no model has.
+            ConfigError: the config does not allow the cutoff.
         """
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
         if "rejected_ids" in self._prepared.examples.column_names:

@@ -85,6 +85,8 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
     Raises:
         OSError: a weight file of the model cannot be read.
         PluginError: two installed packages declare the same method.
+        ModelSizeError: a file of the model has a size that no model has.
+        ConfigError: the config does not allow the cutoff.
     """
     learned, whole, learned_cut = (counts[:, column] for column in (1, 2, 3))
     target = learned + learned_cut
@@ -123,6 +125,9 @@ def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) 
     Raises:
         OSError: a weight file of the model cannot be read.
         PluginError: two installed packages declare the same method.
+        ValueError: `lengths` is empty.
+        ModelSizeError: a file of the model has a size that no model has.
+        ConfigError: the config does not allow the cutoff.
     """
     known = of_lengths(lengths, basis="The lengths of the prepared examples.", exact=True)
     parts, _ = Forecaster(config.replace(cutoff_len=cutoff), known, device_of(config, find_devices())).memory()

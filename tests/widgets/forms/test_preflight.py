@@ -77,6 +77,11 @@ def test_unknown_size_says_nothing(tmp_path: Path) -> None:
     assert preflight.check_disk(None, tmp_path) is None
 
 
+def test_a_model_of_a_size_that_none_has_does_not_break_the_form(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": {}}')
+    assert preflight.disk_bytes(RunConfig.load({"model_name_or_path": str(tmp_path), "dataset": "demo"})) is None
+
+
 def test_other_runs_are_named_with_the_time_they_have_left() -> None:
     one = RunAhead("20261124-1-a", "smollm2-dpo", waits=False, step=40, total=60, remaining=180.0)
     message = preflight.check_machine_load([one])
