@@ -5,50 +5,18 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from llf_core.runs import Checkpoints, RunReader, read_status, status
+from tests.core.training.forked_trainer import losses
 
 SEED = int(os.environ.get("LLF_TEST_SEED", time.time_ns() % 1_000_000))
 POINTS = (
     "status.written", "status.renamed", "events.append", "events.appended", "metrics.append", "metrics.appended",
     "complete.written", "complete.renamed", "checkpoint.flushed", "checkpoint.uncounted", "checkpoint.removed",
 )  # fmt: skip
-
-
-class Preloaded:
-    """Forks trainers, see `preloaded.py`."""
-
-    expected = None
-
-    def __init__(self, python):
-        self.process = subprocess.Popen(
-            [python, Path(__file__).with_name("preloaded.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, bufsize=1, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def start(self, folder, fault=""):
-        print(f"{folder.path} {fault}", file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline().split()[1])
-
-    def wait(self):
-        return int(self.process.stdout.readline().split()[1])
-
-    def run(self, folder, fault=""):
-        self.start(folder, fault)
-        return self.wait()
-
-
-@pytest.fixture(scope="module")
-def trainer(fork_server):
-    one = Preloaded(fork_server.python)
-    yield one
-    one.process.stdin.close()
-    one.process.wait(timeout=30)
 
 
 @pytest.fixture(autouse=True)
@@ -71,14 +39,6 @@ def expected(trainer, job):
         assert trainer.run(folder) == 0
         trainer.expected = losses(folder), time.monotonic() - start
     return trainer.expected
-
-
-def losses(folder):
-    columns = RunReader(folder).metrics()
-    return {
-        name: dict(zip(columns.steps(name).tolist(), [v.hex() for v in columns.values(name).tolist()], strict=True))
-        for name in ("loss", "eval_loss")
-    }
 
 
 def check_killed(folder, before):

@@ -1,0 +1,78 @@
+"""kill -9 of the real trainer with each optimizer, method and modifier: a resume repeats the losses bit by bit.
+
+The trainer dies between two checkpoints: BAdam in the middle of a block, GaLore and APOLLO between two projections.
+"""
+
+import signal
+from importlib.util import find_spec
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llf_core.config import RunConfig
+from llf_core.config.declaration import OptimizerDeclaration
+from llf_core.config.registry import declared, optimizer_of
+from llf_core.runs import Checkpoints, status
+from tests.core.optimizers.test_training import CASES
+from tests.core.training.forked_trainer import losses
+from tests.core.training.test_adapters import METHODS
+
+KEYS = {
+    "gradient_accumulation_steps": 1, "max_steps": 7, "save_steps": 2, "use_cpu": True, "val_size": 0.25,
+    "eval_strategy": "steps", "eval_steps": 2,
+}  # fmt: skip
+FAULT = "metrics.append:5"
+"""Step 4 is done, and is the fifth entry of the metrics after three steps and an evaluation."""
+FULL = {"finetuning_type": "full"}
+OPTIMIZERS = {name: FULL | keys for name, keys in CASES.items()}
+BY_NAME = declared(OptimizerDeclaration).keys() - {
+    optimizer_of(RunConfig.load({"dataset": "llf_demo"} | keys)).name for keys in OPTIMIZERS.values()
+}
+MODIFIERS = {
+    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
+    "LLaMA Pro": {
+        "finetuning_type": "freeze", "use_llama_pro": True, "llama_pro_insert": True, "freeze_trainable_layers": 2,
+    },
+    "random weights": FULL | {"train_from_scratch": True},
+    "noise": {"neftune_noise_alpha": 5.0},
+    "shifted attention": {"shift_attn": True, "shift_attn_group": 8},
+    "norms in float32": FULL | {"upcast_layernorm": True, "pure_bf16": True},
+    "lora in 4 bits": {"quantization_bit": 4},
+    "lora in 8 bits": {"quantization_bit": 8},
+    "LoftQ": {"lora_init": "loftq", "quantization_bit": 4},
+}  # fmt: skip
+SLICE = {"badam", "galore layerwise", "schedule_free_adamw", "muon"}
+EVERY = {
+    **OPTIMIZERS,
+    **{name: FULL | {"optim": name} for name in sorted(BY_NAME)},
+    **{f"method {name}": keys for name, keys in METHODS.items()},
+    **MODIFIERS,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SLICE else pytest.param(name, marks=pytest.mark.long) for name in EVERY]
+)
+def test_a_killed_run_repeats_the_losses_bit_by_bit(trainer, make_run, name):
+    keys = {**KEYS, **EVERY[name]}
+    missing = [one for one in optimizer_of(RunConfig.load({"dataset": "x"} | keys)).packages if find_spec(one) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    whole = make_run(**keys)
+    assert trainer.run(whole) == 0, whole.log.read_text()[-2000:]
+
+    killed = make_run(**keys)
+    assert trainer.run(killed, FAULT) == -signal.SIGKILL, killed.log.read_text()[-2000:]
+    assert Checkpoints(killed).list() == [2]
+    before = losses(killed)
+    assert (sorted(before["loss"]), sorted(before["eval_loss"])) == ([1, 2, 3], [2])
+
+    status.begin_attempt(killed, 2)
+    assert trainer.run(killed) == 0, killed.log.read_text()[-2000:]
+    assert sorted(losses(whole)["loss"]) == [1, 2, 3, 4, 5, 6, 7]
+    assert losses(killed) == losses(whole)
+    (file,) = (path.name for path in whole.output.glob("*model.safetensors"))
+    first, second = (load_file(run.output / file) for run in (whole, killed))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
