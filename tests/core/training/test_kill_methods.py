@@ -16,7 +16,7 @@ from llf_core.config.registry import declared, optimizer_of
 from llf_core.runs import Checkpoints, status
 from tests.core.optimizers.test_training import CASES
 from tests.core.training.forked_trainer import losses
-from tests.core.training.test_adapters import METHODS
+from tests.core.training.test_method_matrix import METHODS
 
 KEYS = {
     "gradient_accumulation_steps": 1, "max_steps": 7, "save_steps": 2, "use_cpu": True, "val_size": 0.25,
@@ -29,25 +29,17 @@ OPTIMIZERS = {name: FULL | keys for name, keys in CASES.items()}
 BY_NAME = declared(OptimizerDeclaration).keys() - {
     optimizer_of(RunConfig.load({"dataset": "llf_demo"} | keys)).name for keys in OPTIMIZERS.values()
 }
-MODIFIERS = {
-    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
-    "LLaMA Pro": {
-        "finetuning_type": "freeze", "use_llama_pro": True, "llama_pro_insert": True, "freeze_trainable_layers": 2,
-    },
-    "random weights": FULL | {"train_from_scratch": True},
-    "noise": {"neftune_noise_alpha": 5.0},
-    "shifted attention": {"shift_attn": True, "shift_attn_group": 8},
-    "norms in float32": FULL | {"upcast_layernorm": True, "pure_bf16": True},
+QUANTIZED = {
     "lora in 4 bits": {"quantization_bit": 4},
     "lora in 8 bits": {"quantization_bit": 8},
     "LoftQ": {"lora_init": "loftq", "quantization_bit": 4},
-}  # fmt: skip
+}
 SLICE = {"badam", "galore layerwise", "schedule_free_adamw", "muon"}
 EVERY = {
     **OPTIMIZERS,
     **{name: FULL | {"optim": name} for name in sorted(BY_NAME)},
     **{f"method {name}": keys for name, keys in METHODS.items()},
-    **MODIFIERS,
+    **QUANTIZED,
 }
 
 
