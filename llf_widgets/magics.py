@@ -68,6 +68,9 @@ class LLFMagics(Magics):
             ValueError: two reward functions have the same name.
             OSError: too many files are open.
             TypeError: a reward function is not a function, or has no parameter for the answer.
+            PluginError: two installed packages declare the same name or key.
+            RowsError: the rows are not a table.
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         from llf_core.config import ConfigError
         from llf_widgets.start import train

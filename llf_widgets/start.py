@@ -42,6 +42,7 @@ def train(
         OSError: the run's folder cannot be written.
         RuntimeError: the supervisor does not start.
         PluginError: two installed plug-ins declare the same key or name.
+        BrokenRunError: the run's status cannot be read.
 
     Example:
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
@@ -76,6 +77,8 @@ def sweep(
         TypeError: a reward function is not a function, or has no parameter for the answer.
         OSError: the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
+        PluginError: two installed packages declare the same name or key.
+        BrokenRunError: the run's status cannot be read.
 
     Example:
         >>> runs = llf.sweep(config, {"learning_rate": [1e-4, 3e-4, 1e-3]})  # doctest: +SKIP

@@ -146,6 +146,7 @@ def size_of(settings: Mapping[str, Any], key: str) -> int | None:
 
     Raises:
         ModelSizeError: it is no positive integer, or larger than any model's.
+        KeyError: `key` is none of `LARGEST`.
     """
     value = settings.get(key)
     if value is None:

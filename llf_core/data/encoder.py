@@ -231,6 +231,7 @@ class Encoder:
         Raises:
             DataError: the chat template exceeds its limits, or the tokenizer fails on a text that is shortened.
             MemoryError: out of memory.
+            ValueError: `rendered_rows` and `tokens` differ in length.
         """
         texts = zip(rendered_rows, tokens, strict=True)
         for (index, conversation, rendered), found in texts:

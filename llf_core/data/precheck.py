@@ -68,7 +68,7 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
         What is known. A data set that is missing, remote or slow to read has no rows and no error.
 
     Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
+        OSError: `dataset_info.json` or the data file cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """

@@ -125,6 +125,7 @@ class FastTokenizer:
 
         Raises:
             DataError: the tokenizer fails on a text.
+            ValueError: `texts` and `cuts` differ in length.
         """
         whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
         return concatenate(self._encode(whole))
@@ -157,6 +158,7 @@ class FastTokenizer:
 
         Raises:
             DataError: the tokenizer fails on a text.
+            ValueError: `texts` and `parts` differ in length.
         """
         return [
             (ids, tuple(token_range(spans, first, last) for first, last in wanted))

@@ -193,6 +193,9 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
     Raises:
         OSError: too many files are open.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+
+    Source:
+        Kernel regression (Nadaraya 1964), here of the logarithm of the ratio; distance and kernel are LLF's own.
     """
     weighted: list[tuple[float, float, float]] = []
     age = 0

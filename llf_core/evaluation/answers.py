@@ -68,6 +68,7 @@ def answer(
         OSError: the disk is full.
         MemoryError: memory does not suffice for a model.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+        PluginError: two installed packages declare the same name or key.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")

@@ -69,6 +69,7 @@ def report_on(run: Run) -> tuple[bool, str]:
         OSError: the process cannot be started.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         UnreadableError: the metrics or completions are not a regular file, or the system denies access.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     status = run.status()
     losses = RunReader(run.folder).metrics().values("loss")

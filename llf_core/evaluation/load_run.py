@@ -41,6 +41,7 @@ def load_base_and_tuned(
         RuntimeError: out of memory.
         OSError, MemoryError: a file of a model cannot be read, or memory does not suffice for it.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+        PluginError: two installed packages declare the same plug-in.
     """
     if not generates(config):
         raise ModelError(

@@ -103,6 +103,7 @@ def reward_accuracy(
         RuntimeError: out of memory.
         OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+        PluginError: two installed packages declare the same name or key.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import config_of_run, load_reward_model

@@ -73,6 +73,8 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.
         ImportError: a package of an integration in `report_to` is not installed.
+        BrokenRunError: there is no readable status.
+        NotPlainError: a settings file of the run is not plain YAML.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")

@@ -132,6 +132,9 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         BadExample: the chat template refuses a prompt.
         RuntimeError: out of memory, or two installed plug-ins declare the same key or name (`PluginError`).
         OSError, MemoryError: a file of a model cannot be read, or memory does not suffice for it.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     from llf_core.models.reward_model import find_reward_model, load_reward_model
 

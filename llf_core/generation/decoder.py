@@ -62,6 +62,7 @@ class Decoder:
 
         Raises:
             RuntimeError: out of memory.
+            ValueError: there is no prompt.
         """
         longest = max(map(len, prompts))
         self._cache = growing_cache(self._layers, longest + room)

@@ -44,6 +44,8 @@ def sweep(
         RowsError: the rows are not a table.
         OSError: the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
+        PluginError: two installed packages declare the same name or key.
+        BrokenRunError: the run's status cannot be read.
     """
     from llf_core.config import RunConfig
     from llf_core.config.name_checks.data_set_location import DEMO

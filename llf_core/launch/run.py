@@ -353,6 +353,8 @@ class Run:
             UnreadableError: one of its files cannot be read.
             OSError: the new folder cannot be written.
             RuntimeError: the supervisor does not start.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the run's status cannot be read.
         """
         new = replay(self.folder, trust)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
@@ -391,6 +393,8 @@ class Run:
             UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
             UntrustedCodeError: the run was created elsewhere, and its code would run.
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the run's status cannot be read.
 
         Example:
             >>> lower = run.branch(100, learning_rate=5e-5)
@@ -451,6 +455,7 @@ class Run:
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
             BrokenRunError: the run's status cannot be read.
             OSError: a file of the run cannot be read or cannot be written.
+            PluginError: two installed packages declare the same name or key.
         """
         now = self.status()
         if now.state == "finished":

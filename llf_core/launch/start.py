@@ -68,6 +68,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         OSError: the folder cannot be written.
         RuntimeError: the supervisor does not start.
         PluginError: two installed plug-ins declare the same key or name.
+        BrokenRunError: the run's status cannot be read.
     """
     from llf_core.rewards.stored_functions import KEY, functions_by_name
 

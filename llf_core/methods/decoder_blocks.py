@@ -65,7 +65,10 @@ def block_modules(parameters: Iterable[str]) -> set[str]:
 
 
 def outer_modules(parameters: Iterable[str]) -> set[str]:
-    """Names of modules outside the blocks that hold parameters, e.g. `embed_tokens`, `norm`, `lm_head`."""
+    """Names of modules outside the blocks that hold parameters, e.g. `embed_tokens`, `norm`, `lm_head`.
+
+    They are what `freeze_extra_modules` can name.
+    """
     return {parameter.split(".")[-2] for parameter in parameters if block_of(parameter) is None and "." in parameter}
 
 

@@ -63,6 +63,9 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
         UntrustedCodeError: Python code of the named model would run, and the user has not allowed it.
         OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for a second model.
         ValueError, RuntimeError: PEFT does not load the policy's own adapter a second time.
+        PluginError: two installed packages declare the same name or key.
+        ConfigError: the name or the number of bits of the reference model is not valid in a config.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     policy: PeftModel = context.model
     if names_reference(context.config):

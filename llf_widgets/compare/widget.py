@@ -88,6 +88,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         TypeError: an entry is neither a run nor an id nor a path.
         OSError: the folder of runs is not accessible.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        BrokenRunError: the status of a queued run became unreadable during the refresh.
 
     Example:
         >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
@@ -121,6 +122,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             TypeError: an entry is neither a run nor an id nor a path.
             OSError: the folder of runs is not accessible.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         self._members = self._track(runs)
         self.refresh()

@@ -61,6 +61,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         PluginError: two installed plug-ins declare the same key or name.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a weight file of the model cannot be read.
+        RowsError: the rows of a cell are not a table of records, or are empty.
 
     Example:
         >>> studio = llf.Studio()
@@ -162,6 +163,9 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             OSError: the run's folder cannot be written.
             TypeError: a reward function is not a function, or has no parameter for the answer.
             ValueError: two reward functions have the same name.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         return self._launch(queue=queue, reveal=False)
 
@@ -181,6 +185,10 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 what to do.
             OSError: the first run's folder cannot be written.
             TypeError: a reward function is not a function, or has no parameter for the answer.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+            RowsError: the rows are not a table.
+            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         from llf_widgets.forms.sweep_view import SweepView
         from llf_widgets.start import sweep

@@ -40,6 +40,7 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
         TypeError: it is neither a run nor an id nor a path.
         OSError: too many files are open.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        BrokenRunError: the status of a queued run became unreadable during the refresh.
     """
     tracker = RunTracker(run_folder(run))
     tracker.refresh()

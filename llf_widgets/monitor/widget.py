@@ -50,6 +50,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         TypeError: it is neither a run nor an id nor a path.
         OSError: too many files are open.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        BrokenRunError: the status of a queued run became unreadable during the refresh.
 
     Example:
         >>> run = llf.train(config)

@@ -104,6 +104,9 @@ def leaks(
 
     Yields:
         One entry per evaluation example; the reason names its copy.
+
+    Raises:
+        ValueError: `names` and `hashes`, or those of the evaluation, differ in length.
     """
     trained: dict[int, tuple[str, int]] = {}
     for digest, name in zip(hashes.tolist(), names, strict=True):

@@ -223,6 +223,7 @@ def check_finite(
 
     Raises:
         StopTraining: a score is NaN or infinite.
+        ValueError: `scores` and `completions` differ in length.
     """
     for score, one in zip(scores, completions, strict=True):
         if score.total is not None and not math.isfinite(score.total):

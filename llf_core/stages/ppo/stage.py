@@ -168,6 +168,8 @@ class PPO(LossStage):
                 does not answer.
             RuntimeError, MemoryError: memory does not suffice for a single completion.
             OSError: the disk is full.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                plug-in.
         """
         import numpy as np
 
