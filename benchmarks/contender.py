@@ -9,13 +9,16 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from benchmarks.processes import Done, module, our_environment, plain_environment, run
 from benchmarks.ratios import MEASURES
 from benchmarks.rows import MODEL
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder
 
 HERE = Path(__file__).parent
 SETTINGS = HERE / "contenders"
@@ -131,19 +134,8 @@ def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str, tim
     done = run(trainer_command(folder), our_environment(bench.home), folder.log, timeout)
     events = list(RunReader(folder).events())
     (started,) = [event["time"] for event in events if event.get("state") == "running"]
-    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    steps, measures, before = [], [], (0, 0)
-    for record in records:
-        values = record["values"]
-        if "loss" not in values:
-            continue
-        seen = int(values["tokens"]), int(values["trained_tokens"])
-        steps.append([record["time"], seen[0] - before[0], seen[1] - before[1], float(values["loss"])])
-        before = seen
-        if MEASURES[0] in values:
-            measures.append([round(float(values[name]), 5) for name in MEASURES])
+    steps, measures = read_steps(folder)
     device = read_status(folder).device
-    memory = max(int(record["values"].get("memory", 0)) for record in records)
     asking = re.search(r"Asked the reference about [\d,]+ examples in ([\d.]+) s", folder.log.read_text())
     more = {
         "measures": measures,
@@ -153,12 +145,32 @@ def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str, tim
         warned = {event.get("key") for event in events if event["type"] == "warning"}
         forecast = [event for event in events if event["type"] == "memory"]
         more |= {
-            "peak_cuda_bytes": memory,
+            "peak_cuda_bytes": max(int(values.get("memory", 0)) for _, values in metrics(folder)),
             "forecast_bytes": forecast[-1]["forecast"] if forecast else 0,
             "checkpointing": bool(forecast and forecast[-1]["gradient_checkpointing"]),
             "halved": "per_device_train_batch_size" in warned,
         }
     return done, started, steps, folder.output, more
+
+
+def metrics(folder: RunFolder) -> list[tuple[float, dict[str, Any]]]:
+    """Time and values of each line of a run's metrics."""
+    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [(record["time"], record["values"]) for record in records]
+
+
+def read_steps(folder: RunFolder) -> tuple[list[list[float]], list[list[float]]]:
+    """The steps of a run of LLF that logs each one: end, tokens, trained tokens, loss; of pairs the `MEASURES` too."""
+    steps, measures, before = [], [], (0, 0)
+    for time, values in metrics(folder):
+        if "loss" not in values:
+            continue
+        seen = int(values["tokens"]), int(values["trained_tokens"])
+        steps.append([time, seen[0] - before[0], seen[1] - before[1], float(values["loss"])])
+        before = seen
+        if MEASURES[0] in values:
+            measures.append([round(float(values[name]), 5) for name in MEASURES])
+    return steps, measures
 
 
 def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str, timeout: float | None) -> Trained:

@@ -14,11 +14,10 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.processes import module, our_environment
+from benchmarks.tensors import stored
 from llf_core.stages.base.stage import make_stage
 
 GOAL = 0.45
@@ -59,12 +58,6 @@ def reward_adapter(folder: Path) -> Path:
     get_peft_model(model, settings).save_pretrained(folder)
     load_tokenizer(source, config).save_pretrained(folder)
     return folder
-
-
-def stored(tensors: Iterable[Any]) -> int:
-    """Bytes of the storages of tensors, each counted once."""
-    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
-    return sum(storages.values())
 
 
 def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
