@@ -55,7 +55,13 @@ COMMON: dict[str, Any] = {
 }
 WHOLE = {"finetuning_type": "full", "pure_bf16": True, "learning_rate": 2e-5}
 ADAPTER = {"bf16": True, "learning_rate": 2e-4, "lora_rank": 8, "lora_target": "all"}
-GALORE = WHOLE | {"use_galore": True, "galore_rank": 128, "galore_scale": 0.25, "learning_rate": 2e-4}
+GALORE = WHOLE | {
+    "use_galore": True,
+    "galore_rank": 128,
+    "galore_scale": 0.25,
+    "galore_svd": "randomized",
+    "learning_rate": 2e-4,
+}
 METHODS: dict[str, dict[str, Any]] = {
     "full": WHOLE | {"optim": "adamw_torch"},
     "full-float32": WHOLE | {"optim": "adamw_torch", "pure_bf16": False, "bf16": True},

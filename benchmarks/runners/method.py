@@ -71,13 +71,14 @@ def main() -> int:
                     hook.remove()
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """The peak before the first step is that of loading."""
+            """The peak so far is that of loading; from here on it is counted anew (proc(5), `clear_refs`)."""
             found["peak_loaded"] = own_memory("VmHWM")
+            found["loaded"], found["file_pages"] = own_memory("VmRSS"), own_memory("RssFile")
+            Path("/proc/self/clear_refs").write_text("5")
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """The peak so far is that of training; evaluating and saving come later."""
-            found["peak_trained"] = own_memory("VmHWM")
-            found["file_pages"] = own_memory("RssFile")
+            """The peak so far is that of training. Saving maps the written files to compare them, and comes later."""
+            found["peak"] = own_memory("VmHWM")
 
     make = session.make_trainer
 
@@ -88,7 +89,7 @@ def main() -> int:
 
     session.make_trainer = counting
     code = session.run_attempt(folder, read_status(folder).attempt)
-    out.write_text(json.dumps(found | {"peak": own_memory("VmHWM")}))
+    out.write_text(json.dumps(found | {"peak_saved": own_memory("VmHWM")}))
     return code
 
 

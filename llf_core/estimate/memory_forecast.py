@@ -19,6 +19,8 @@ PROCESS_BYTES = {"cpu": 760_000_000, "mps": 900_000_000, "cuda": 0}
 The resident set also includes pages of mapped weight files, which the kernel drops when memory is short. The memory of
 the CUDA context is already missing from the device's free memory.
 """
+QUANTIZED_PROCESS_BYTES = 130_000_000
+"""Bytes of bitsandbytes with the compiler that it imports, measured."""
 ADAM_BYTES = 8.0
 """Bytes of optimizer state for each trained parameter: two moments in float32."""
 HEAD_BYTES = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
@@ -73,6 +75,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     optimizer: OptimizerMemory | None = None,
     gradient_width: int = FLOAT32_BYTES,
     device: str = "cpu",
+    quantized: bool = False,
 ) -> Forecast:
     """Forecast the peak memory of a training step, before it can run out of memory.
 
@@ -87,6 +90,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         optimizer: state and gradients of the optimizer; unset, those of Adam.
         gradient_width: bytes of a value of a gradient.
         device: `cpu`, `mps` or `cuda`.
+        quantized: whether weights are quantized.
 
     Returns:
         The parts in bytes. Not included: 8-bit matrix products, and attention that stores the whole attention matrix.
@@ -97,7 +101,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     optimizer = optimizer or OptimizerMemory(trained * ADAM_BYTES, trained)
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
     return Forecast(
-        base=PROCESS_BYTES[device],
+        base=PROCESS_BYTES[device] + (QUANTIZED_PROCESS_BYTES if quantized and device != "cuda" else 0),
         weights=weights,
         gradients=optimizer.gradients * gradient_width + copies,
         optimizer=int(optimizer.state_bytes),

@@ -15,7 +15,7 @@ from llf_core.models.gguf import gguf_arguments
 from llf_core.models.header_check import damaged_json
 from llf_core.models.model_folder import weight_files
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.quantize import keep_differentiable, quantization_config
+from llf_core.models.quantize import keep_differentiable, quantization_config, release_files
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import generates, unused_lm_head
 from llf_core.models.stored_tensors import stored_dtypes
@@ -101,6 +101,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         check_checksums(model, source.folder)
     else:
         keep_differentiable(model)
+        release_files(model)
     fix_generation_config(model)
     return model if bits is not None else model.to(plan.device)
 

@@ -70,6 +70,19 @@ def keep_differentiable(model: nn.Module) -> None:
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_relevant)
 
 
+def release_files(model: nn.Module) -> None:
+    """Copy what stays unquantized on a CPU, so that the weight files are no longer mapped into memory.
+
+    transformers maps the files, and an embedding that is a view of them would keep all their pages in the resident set.
+
+    Args:
+        model: as quantized by `from_pretrained`; changed in place.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.is_floating_point() and getattr(tensor, "quant_state", None) is None:
+            tensor.data = tensor.data.clone()
+
+
 def unquantized_notice(model: nn.Module) -> str | None:
     """Sentence about experts that are not quantized, so that the memory they take is no surprise.
 

@@ -74,6 +74,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             optimizer=optimizer,
             gradient_width=width,
             device=plan.device,
+            quantized=bool(getattr(model, "is_quantized", False)),
         )
         for checkpointing in (False, True)
     )

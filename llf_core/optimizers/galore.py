@@ -48,6 +48,7 @@ class GaLore(Optimizer):
             "interval": options.galore_update_interval,
             "scale": options.galore_scale,
             "side": options.galore_proj_type,
+            "randomized": options.galore_svd == "randomized",
         }
         return ProjectedOptimizer(
             projected_groups(model, groups, options.galore_target, settings),
@@ -75,7 +76,7 @@ class ProjectedOptimizer(PerParameterOptimizer):
         """Create the optimizer.
 
         Args:
-            groups: with `rank`, `interval`, `scale` and `side` where gradients are projected.
+            groups: with `rank`, `interval`, `scale`, `side` and `randomized` where gradients are projected.
             defaults: of all groups: `lr`, `betas`, `eps`.
             direction: computes the update of a projected gradient.
             layerwise: see `PerParameterOptimizer`.
@@ -99,7 +100,9 @@ class ProjectedOptimizer(PerParameterOptimizer):
             parameter.add_(self._direction(gradient, state, group), alpha=-group["lr"])
         else:
             if ("left" not in state and "right" not in state) or state["step"] % group["interval"] == 0:
-                state |= find_projections(gradient, group["rank"], group["side"])
+                state |= find_projections(
+                    gradient, group["rank"], group["side"], randomized=group.get("randomized", False)
+                )
             left, right = state.get("left"), state.get("right")
             small = gradient if left is None else left.mT @ gradient
             small = small if right is None else small @ right.mT

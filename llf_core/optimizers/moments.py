@@ -85,8 +85,7 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     first = state["exp_avg"].lerp_(gradient, 1.0 - beta1)
     second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
     denominator = second.sqrt().div_(math.sqrt(1.0 - beta2 ** state["step"])).add_(group["eps"])
-    direction: Tensor = (first / denominator).div_(1.0 - beta1 ** state["step"])
-    return direction
+    return torch.div(first, denominator, out=denominator).div_(1.0 - beta1 ** state["step"])
 
 
 def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
@@ -196,7 +195,8 @@ def _direction(gradient: Tensor, first: Tensor, second: Tensor, group: Group) ->
     beta1, beta2 = group["betas"]
     first.mul_(beta1).add_(gradient, alpha=1.0 - beta1)
     second.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
-    return first / second.sqrt().add_(group["eps"])
+    denominator = second.sqrt().add_(group["eps"])
+    return torch.div(first, denominator, out=denominator)
 
 
 def _codes(device: torch.device, *, signed: bool) -> Any:

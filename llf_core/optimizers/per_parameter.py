@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 Group = dict[str, Any]
+PART = 1 << 22
+"""Values that are converted to float32 at a time."""
 
 
 class PerParameterOptimizer(torch.optim.Optimizer):
@@ -91,7 +93,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
     def _update_in_backward(self, parameter: Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None  # noqa: S101 - torch calls this when it is there
-        self._squares.append(gradient.float().square().sum())
+        self._squares.append(sum_of_squares(gradient))
         self._update(parameter, gradient, self._place[parameter])
 
     def _update(self, parameter: Any, gradient: Tensor, place: int) -> None:
@@ -112,6 +114,16 @@ class PerParameterOptimizer(torch.optim.Optimizer):
             for index, parameter in zip(saved["params"], group["params"], strict=True):
                 if index in state_dict["state"]:
                     self.state[parameter] = _moved(state_dict["state"][index], parameter.device)
+
+
+def sum_of_squares(tensor: Tensor) -> Tensor:
+    """Sum of the squares of all values in float32, a scalar; without a float32 copy of a large tensor.
+
+    Args:
+        tensor: of any shape.
+    """
+    parts = [torch.linalg.vector_norm(part.float()) for part in tensor.reshape(-1).split(PART)]
+    return torch.stack(parts).square().sum()
 
 
 def _moved(state: Mapping[str, Any], device: torch.device) -> State:

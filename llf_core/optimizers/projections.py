@@ -33,13 +33,19 @@ def projected_groups(
     return split_groups(groups, {one for one, name in names.items() if name in chosen}, settings)
 
 
-def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor]:
+OVERSAMPLING = 16
+"""Vectors that a randomized SVD finds beyond the rank."""
+POWER_ITERATIONS = 2
+
+
+def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool = False) -> dict[str, Tensor]:
     """Find the singular vectors that a gradient is projected on (section 3 of the paper).
 
     Args:
         gradient: `[..., rows, columns]`.
         rank: how many.
         side: `galore_proj_type`.
+        randomized: whether they are approximated, see `randomized_svd`.
 
     Returns:
         `left` `[..., rows, r]`, `right` `[..., r, columns]`, or both.
@@ -49,8 +55,11 @@ def find_projections(gradient: Tensor, rank: int, side: str) -> dict[str, Tensor
     """
     side = projected_side(gradient, side)
     try:
-        with single_thread(gradient.device):
-            u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
+        if randomized:
+            u, v = randomized_svd(gradient.float(), rank)
+        else:
+            with single_thread(gradient.device):
+                u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
         raise OptimizerError(
             "A gradient has values that are not finite, so GaLore finds no projection for it.",
@@ -83,6 +92,32 @@ def single_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Approximate the top singular vectors by products with a few random vectors (arXiv 0909.4061, algorithm 4.4).
+
+    A full SVD of a matrix of a large model takes a CPU many seconds, and a step that renews its projections minutes.
+
+    Args:
+        matrix: float32, `[..., rows, columns]`.
+        rank: r, how many.
+
+    Returns:
+        Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, the same for the same matrix.
+
+    Raises:
+        torch.linalg.LinAlgError: the matrix is not finite.
+    """
+    *outer, rows, columns = matrix.shape
+    generator = torch.Generator(matrix.device).manual_seed(0)
+    size = (*outer, columns, min(rank + OVERSAMPLING, rows, columns))
+    image = matrix @ torch.randn(size, generator=generator, device=matrix.device)
+    for _ in range(POWER_ITERATIONS):
+        image = matrix @ torch.linalg.qr(matrix.mT @ torch.linalg.qr(image).Q).Q
+    basis = torch.linalg.qr(image).Q
+    u, _, v = torch.linalg.svd(basis.mT @ matrix, full_matrices=False)
+    return (basis @ u)[..., :rank], v[..., :rank, :]
 
 
 def projected_side(gradient: Tensor, side: str) -> str:

@@ -96,6 +96,29 @@ def test_galore_of_full_rank_is_adamw_in_another_basis_and_of_experts_expert_by_
     assert (together - torch.stack(list(apart))).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("shape", [(120, 60), (60, 120), (2, 40, 80)])
+def test_a_randomized_svd_finds_the_top_singular_vectors(shape):
+    """Singular values fall as 1/n, so that the space of the first 8 is well defined."""
+    torch.manual_seed(3)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = (u / torch.arange(1, u.shape[-1] + 1)) @ v
+    exact, found = (find_projections(matrix, 8, "full", randomized=one) for one in (False, True))
+    for side, overlap in (
+        ("left", exact["left"].mT @ found["left"]),
+        ("right", exact["right"] @ found["right"].mT),
+    ):
+        assert found[side].shape == exact[side].shape
+        assert ((torch.linalg.matrix_norm(overlap).square() / 8 - 1).abs() < 1e-3).all()
+    assert (found["left"].mT @ found["left"] - torch.eye(8)).abs().max() < 1e-5
+    again = find_projections(matrix, 8, "full", randomized=True)
+    assert torch.equal(found["left"], again["left"])
+
+
+def test_a_randomized_svd_refuses_what_is_not_finite():
+    with pytest.raises(OptimizerError, match="not finite"):
+        find_projections(torch.full((40, 40), torch.nan), 8, "std", randomized=True)
+
+
 def blocks_of(mode, dtype=torch.float32, interval=2, start=None, count=4):
     blocks = [{f"model.layers.{number}.weight": nn.Parameter(torch.ones(4, dtype=dtype))} for number in range(count)]
     parameters = [one for block in blocks for one in block.values()]

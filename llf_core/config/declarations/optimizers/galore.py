@@ -66,6 +66,12 @@ class GaLoreOptions(Section):
         choices=("std", "reverse_std", "right", "left", "full"),
         source="LLaMA-Factory",
     )
+    galore_svd: Literal["exact", "randomized"] = option(
+        "exact",
+        label="GaLore SVD",
+        help="`randomized` finds nearly the same projections, and is much faster on large matrices (arXiv 2504.20437).",
+        choices=("exact", "randomized"),
+    )
     galore_layerwise: bool = option(
         False,
         label="Layer-wise updates",
