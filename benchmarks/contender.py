@@ -189,7 +189,8 @@ def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str, t
         settings |= {"adapter": bench.facts.get("adapter")}
     file.write_text(yaml.safe_dump(settings))
     record.unlink(missing_ok=True)
-    python = bench.peer_python if kind == "llamafactory" else Path(os.sys.executable)
+    of_peer = kind == "llamafactory" or bool({"galore", "badam"} & settings.keys())  # their packages are there
+    python = bench.peer_python if of_peer else Path(os.sys.executable)
     runner = next(runner for start, runner in RUNNERS.items() if name.startswith(start))
     done = run(module(f"benchmarks.runners.{runner}", file, record, python=python), plain_environment(), log, timeout)
     found = json.loads(record.read_text())

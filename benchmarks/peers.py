@@ -1,7 +1,8 @@
 """LLaMA-Factory in an environment of its own: made on first use, shared by every benchmark that runs it.
 
 0.9.5 is installed without its dependencies, then those less torchaudio, whose CUDA build cannot load beside a CPU
-build of torch; a stub module of that name stands in, since LLaMA-Factory imports it whether or not there is audio.
+build of torch; a stub module of that name stands in, since LLaMA-Factory imports it whether or not there is audio. The
+authors' packages of GaLore and BAdam are there too.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import sys
 from pathlib import Path
 
 LLAMA_FACTORY = "llamafactory==0.9.5"
+OPTIMIZERS = ("galore-torch", "badam", "bitsandbytes")
 FOLDER = Path.home() / ".cache" / "llf-peers" / "llamafactory"
 STUB = {
     "torchaudio/__init__.py": '__version__ = "2.11.0"\n',
     "torchaudio-2.11.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.11.0\n",
 }
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "llamafactory", "llf")
+PACKAGES += ("galore-torch", "badam")
 
 
 def peer_environment(folder: Path = FOLDER) -> Path:
@@ -36,7 +39,7 @@ def peer_environment(folder: Path = FOLDER) -> Path:
         for line in metadata.read_text().splitlines()
         if line.startswith("Requires-Dist: ") and "extra ==" not in line and "torchaudio" not in line
     ]
-    subprocess.run([*pip, *needs], check=True)
+    subprocess.run([*pip, *needs, *OPTIMIZERS], check=True)
     for name, text in STUB.items():
         (site / name).parent.mkdir(exist_ok=True)
         (site / name).write_text(text)

@@ -1,4 +1,7 @@
-"""Plain `transformers.Trainer`, with PEFT where the settings have `lora`: `SETTINGS.yaml RECORD.json`."""
+"""Plain `transformers.Trainer`: `SETTINGS.yaml RECORD.json`.
+
+With PEFT where the settings have `lora` or `oft`, and with the authors' optimizers where they have `galore` or `badam`.
+"""
 
 import json
 import sys
@@ -7,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, OFTConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -34,18 +37,38 @@ def rows(file: str) -> list[dict[str, list[int]]]:
     return [json.loads(line) for line in Path(file).read_text().splitlines()]
 
 
+def optimizer(model: Any, settings: dict[str, Any]) -> Any:
+    """The optimizer of `galore-torch` or `badam` as their read-me files build it; None for the Trainer's own."""
+    rate = settings["arguments"]["learning_rate"]
+    if "galore" in settings:
+        from galore_torch import GaLoreAdamW
+
+        matrices = [one for name, one in model.named_parameters() if one.dim() == 2 and ".layers." in name]
+        others = [one for name, one in model.named_parameters() if one.dim() != 2 or ".layers." not in name]
+        return GaLoreAdamW([{"params": others}, {"params": matrices, **settings["galore"]}], lr=rate)
+    if "badam" in settings:
+        from badam import BlockOptimizer
+
+        base = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+        return BlockOptimizer(base, list(model.named_parameters()), verbose=0, **settings["badam"])
+    return None
+
+
 def main() -> None:
     settings = yaml.safe_load(Path(sys.argv[1]).read_text())
     torch.manual_seed(settings["arguments"]["seed"])
     model, tokenizer = load(settings), AutoTokenizer.from_pretrained(settings["folder"])
     if "lora" in settings:
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings["lora"]))
+    if "oft" in settings:
+        model = get_peft_model(model, OFTConfig(task_type="CAUSAL_LM", **settings["oft"]))
     trainer = Trainer(
         model=model,
         args=TrainingArguments(output_dir=settings["output"], **settings["arguments"]),
         train_dataset=rows(settings["rows"]),
         data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
         callbacks=[Recorder(sys.argv[2])],
+        optimizers=(optimizer(model, settings), None),
     )
     trainer.train()
     trainer.save_model(settings["output"])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llf_core.estimate.activations import TrainingPass
     from llf_core.estimate.model_shapes import Architecture
 
-PROCESS_BYTES = {"cpu": 760_000_000, "mps": 900_000_000, "cuda": 0}
+PROCESS_BYTES = {"cpu": 600_000_000, "mps": 900_000_000, "cuda": 0}
 """Bytes of the process with its libraries and data, without a model.
 
 The resident set also includes pages of mapped weight files, which the kernel drops when memory is short. The memory of
