@@ -43,11 +43,13 @@ class Bench:
         work: a folder for everything that they write.
         facts: what `benchmarks.rows` wrote down about the rows and the model.
         peer_python: the interpreter that has LLaMA-Factory.
+        threads: of the others' trainers, whose processor time is told then; None for as many as they take.
     """
 
     work: Path
     facts: dict[str, Any]
     peer_python: Path
+    threads: int | None = None
 
     @property
     def rows(self) -> Path:
@@ -192,7 +194,9 @@ def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str, t
     of_peer = kind == "llamafactory" or bool({"galore", "badam"} & settings.keys())  # their packages are there
     python = bench.peer_python if of_peer else Path(os.sys.executable)
     runner = next(runner for start, runner in RUNNERS.items() if name.startswith(start))
-    done = run(module(f"benchmarks.runners.{runner}", file, record, python=python), plain_environment(), log, timeout)
+    environment = plain_environment() | ({"OMP_NUM_THREADS": str(bench.threads)} if bench.threads else {})
+    done = run(module(f"benchmarks.runners.{runner}", file, record, python=python), environment, log, timeout)
     found = json.loads(record.read_text())
-    more = {key: found.get(key) for key in ("measures", "reference_s", "peak_cuda_bytes")}
+    cpu = ("cpu",) if bench.threads else ()
+    more = {key: found.get(key) for key in ("measures", "reference_s", "peak_cuda_bytes", *cpu)}
     return done, found["began"], found["steps"], output, more

@@ -3,7 +3,8 @@
     python -m benchmarks.method_speed [--rounds 2] [--only lora,oft]
 
 The embedded model, one row of 512 tokens a step, no gradient checkpointing, trained weights in float32 with bfloat16
-products. All contenders of a method run in turns, each in a process of its own; rounds are added to those that are
+products. All contenders of a method run in turns, each in a process of its own with one thread, whose processor time
+is compared: it hardly depends on what else the machine does. Rounds are added to those that are
 stored in `results/methods.json`, unless `--fresh` is given.
 """
 
@@ -16,14 +17,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
-from benchmarks.contender import Bench, train
+import yaml
+
+from benchmarks import contender, methods, results
+from benchmarks.contender import Bench
+from benchmarks.method_claims import cpu_seconds
 from benchmarks.methods import LENGTH, RESULTS, write, write_rows
 from benchmarks.peers import FOLDER, peer_environment, versions
-from benchmarks.ratios import step_seconds
 from benchmarks.rows import MODEL, examples
 
-STEPS = 10
+STEPS, THREADS = 6, 1
 RATE = 1e-4
 SHARED = {
     "cutoff_len": LENGTH,
@@ -33,7 +36,7 @@ SHARED = {
     "lr_scheduler_type": "constant",
     "learning_rate": RATE,
 }
-OURS = {"gradient_checkpointing": False, "use_cpu": True}
+OURS = {"gradient_checkpointing": False, "use_cpu": True, "threads": THREADS}
 FACTORY = {"disable_gradient_checkpointing": True}
 GALORE = {"galore_rank": 128, "galore_update_interval": 200, "galore_scale": 0.25}
 BADAM = {"badam_mode": "layer", "badam_switch_mode": "ascending", "badam_switch_interval": 50}
@@ -76,7 +79,13 @@ def prepare(work: Path, peer: Path) -> Bench:
     (work / "home").mkdir()
     model = resolve_model(MODEL).path
     (work / "home" / "models").symlink_to(model.parent)
-    return Bench(work, {"model": str(model)}, peer / "bin" / "python")
+    return Bench(work, {"model": str(model)}, peer / "bin" / "python", THREADS)
+
+
+def counted(bench: Bench, file: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """One run of LLF."""
+    settings = yaml.safe_load(contender.settings_file(file).read_text()) | changes
+    return methods.train("speed", settings | {"dataset": "train", "dataset_dir": str(bench.rows)}, bench.work)
 
 
 def measure(method: str, number: int, bench: Bench) -> list[dict[str, Any]]:
@@ -86,10 +95,13 @@ def measure(method: str, number: int, bench: Bench) -> list[dict[str, Any]]:
     runs = []
     for name, (file, changes) in every[turn:] + every[:turn]:
         load = os.getloadavg()[0]
-        found = train(file, bench, changes)
-        del found["output"]
+        if name == "llf":
+            found = counted(bench, file, changes)
+        else:
+            found = contender.train(file, bench, changes)
+            del found["output"]
         runs.append({"contender": name, "method": method, "round": number, "load": round(load, 1)} | found)
-        print(f"  round {number + 1}  {method:8}{name:14}{step_seconds(found):7.3f} s a step", flush=True)
+        print(f"  round {number + 1}  {method:8}{name:14}{cpu_seconds(found):7.3f} s a step", flush=True)
     return runs
 
 
@@ -102,14 +114,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--peer-env", type=Path, default=FOLDER)
     asked = parser.parse_args()
-    methods = asked.only.split(",")
-    if unknown := set(methods) - set(KEYS):
+    chosen = asked.only.split(",")
+    if unknown := set(chosen) - set(KEYS):
         parser.error(f"There is no method {', '.join(sorted(unknown))}. Choose from {', '.join(KEYS)}.")
     peer_environment(asked.peer_env)
     with tempfile.TemporaryDirectory(prefix="llf-method-speed-") as scratch:
         bench = prepare(Path(scratch), asked.peer_env)
         for _ in range(asked.rounds):
-            for method in methods:
+            for method in chosen:
                 group = results.read(asked.results)["groups"].get("speed", {"runs": []})
                 if asked.fresh:
                     group["runs"] = [one for one in group["runs"] if one["method"] != method]

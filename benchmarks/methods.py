@@ -5,8 +5,9 @@
     python -m benchmarks.methods --quick                           a tiny model and two steps, stored elsewhere
 
 Each run is a trainer's process of its own (`benchmarks/runners/method.py`), on the same rows of 512 tokens, one a
-step, with gradient checkpointing. Runs of a method and a model are added to those in `results/methods.json`;
-`--fresh` removes them first. `python -m benchmarks.report` makes the tables of them.
+step, with gradient checkpointing and one thread, whose processor time does not depend on other work on the machine.
+Runs of a method and a model are added to those in `results/methods.json`; `--fresh` removes them first.
+`python -m benchmarks.report` makes the tables of them.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ COMMON: dict[str, Any] = {
     "logging_steps": 1,
     "save_strategy": "no",
     "use_cpu": True,
+    "threads": 1,
     "seed": 42,
 }
 WHOLE = {"finetuning_type": "full", "pure_bf16": True, "learning_rate": 2e-5}
@@ -94,38 +96,33 @@ def write_rows(folder: Path, count: int) -> None:
     (folder / "dataset_info.json").write_text(json.dumps({name: {"file_name": f"{name}.json"} for name in parts}))
 
 
-def measure(model: str, method: str, folder: Path, work: Path, steps: int) -> dict[str, Any]:
-    """Trains a method once.
+def train(name: str, settings: dict[str, Any], work: Path) -> dict[str, Any]:
+    """Trains once, in a process that counts its tensors.
 
     Args:
-        model: its name here.
-        method: its name here.
-        folder: of the model.
-        work: a folder with rows and `home`, the `LLF_HOME` of the runs.
-        steps: optimizer steps.
+        name: of the run.
+        settings: its config.
+        work: a folder with `home`, the `LLF_HOME` of the runs.
 
     Returns:
         Bytes (`weights`, `gradients`, `optimizer`, `base`, the process without a model, `peak` and the `forecast`),
-        `steps` (`[seconds, tokens, trained tokens, loss]`) and the held-out loss.
+        `steps` (`[seconds, tokens, trained tokens, loss]`), `cpu` (seconds of processor time of each step), and the
+        held-out loss where there are held-out rows.
     """
     from llf_core.config import RunConfig
     from llf_core.runs import RunReader, create_run
 
-    settings = COMMON | METHODS[method] | {"max_steps": steps, "model_name_or_path": str(folder)}
-    settings |= {"dataset": "train", "eval_dataset": "held_out", "dataset_dir": str(work / "rows")}
-    made = create_run(RunConfig.load(settings).yaml(defaults=True), f"{model}-{method}", work / "home")
+    made = create_run(RunConfig.load(settings).yaml(defaults=True), name, work / "home")
     out = work / "counted.json"
     load = os.getloadavg()[0]
     done = run(module("benchmarks.runners.method", made.path, out), our_environment(work / "home"), made.log)
     events = list(RunReader(made).events())
     (memory,) = [event for event in events if event["type"] == "memory"]
     (started,) = [event["time"] for event in events if event.get("state") == "running"]
-    made_steps, _ = read_steps(made)
-    ends = [started, *(step[0] for step in made_steps)]
-    (loss,) = [values["eval_loss"] for _, values in metrics(made) if "eval_loss" in values]
+    steps, _ = read_steps(made)
+    ends = [started, *(step[0] for step in steps)]
+    losses = [round(values["eval_loss"], 5) for _, values in metrics(made) if "eval_loss" in values]
     return {
-        "contender": method,
-        "model": model,
         "load": round(load, 1),
         **json.loads(out.read_text()),
         "forecast": memory["forecast"],
@@ -133,29 +130,35 @@ def measure(model: str, method: str, folder: Path, work: Path, steps: int) -> di
         "tokens": memory["tokens"],
         "steps": [
             [round(step[0] - before, 4), *step[1:3], round(step[3], 5)]
-            for before, step in zip(ends, made_steps, strict=False)
+            for before, step in zip(ends, steps, strict=False)
         ],
-        "held_out": round(loss, 5),
+        **({"held_out": losses[-1]} if losses else {}),
         "wall_s": round(done.seconds, 1),
     }
 
 
-def model_folder(model: str, work: Path) -> Path:
-    """The folder of a model; one of random weights is made."""
-    from llf_core.models import resolve_model
+def measure(model: str, method: str, folder: Path, work: Path, steps: int) -> dict[str, Any]:
+    """Trains a method once.
 
-    base = resolve_model(MODEL).path
+    Args:
+        model: its name here.
+        method: its name here.
+        folder: of the model.
+        work: a folder with rows and `home`.
+        steps: optimizer steps.
+
+    Returns:
+        See `train`.
+    """
+    settings = COMMON | METHODS[method] | {"max_steps": steps, "model_name_or_path": str(folder)}
+    settings |= {"dataset": "train", "eval_dataset": "held_out", "dataset_dir": str(work / "rows")}
+    return {"contender": method, "model": model} | train(f"{model}-{method}", settings, work)
+
+
+def model_folder(model: str, work: Path, base: Path) -> Path:
+    """The folder of a model; one of random weights is made, with the tokenizer of the base."""
     made = work / model
     return made if made.exists() else random_model(made, base, SHAPES[model]) if SHAPES[model] else base
-
-
-def prepare(work: Path) -> None:
-    """Rows and `LLF_HOME` of all runs."""
-    from llf_core.runs import home
-
-    write_rows(work / "rows", max(STEPS.values()))
-    (work / "home").mkdir()
-    (work / "home" / "models").symlink_to(home() / "models")
 
 
 def add(file: Path, found: dict[str, Any]) -> None:
@@ -176,7 +179,7 @@ def write(file: Path, stored: dict[str, Any]) -> None:
 def tell(found: dict[str, Any]) -> None:
     """Prints a run's figures."""
     parts = "".join(f"{found[name] / 1e9:9.3f}" for name in ("base", "weights", "gradients", "optimizer", "peak"))
-    step = statistics.median(one[0] for one in found["steps"][1:] or found["steps"])
+    step = statistics.median(found["cpu"][1:])
     print(
         f"{found['model']:24}{found['contender']:18}{parts}{found['forecast'] / found['peak'] - 1:+8.1%}{step:9.2f} s"
         f"{found['held_out']:9.4f}",
@@ -186,6 +189,8 @@ def tell(found: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measures what is asked for."""
+    from llf_core.models import resolve_model
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=f"{MODEL},llama-0.5b,llama-1b", help="separated by commas")
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
@@ -193,6 +198,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps; default: 40 of the embedded model, fewer of others")
     parser.add_argument("--fresh", action="store_true", help="forget the stored runs of these models and methods")
     parser.add_argument("--quick", action="store_true", help="a tiny model, full and BAdam, stored in build/")
+    parser.add_argument("--base", type=Path, help="a model's folder, in place of the embedded model")
     parser.add_argument("--work", type=Path, help="a folder that keeps models and runs; default: a temporary one")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
@@ -212,10 +218,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="llf-methods-") as scratch:
         work = asked.work or Path(scratch)
         if not (work / "rows").exists():
-            prepare(work)
+            write_rows(work / "rows", max(STEPS.values()))
+            (work / "home").mkdir()
         print(f"{'GB':42}" + "".join(f"{name:>9}" for name in ("base", "weights", "gradients", "state", "peak")))
         for model in models:
-            folder = model_folder(model, work)
+            folder = model_folder(model, work, asked.base or resolve_model(MODEL).path)
             for _ in range(asked.rounds):
                 for method in methods:
                     found = measure(model, method, folder, work, asked.steps or STEPS[model])

@@ -17,7 +17,7 @@ from benchmarks.ratios import summary
 
 RESULTS = Path(__file__).parent / "results" / "sft.json"
 PAIRS = RESULTS.with_name("dpo.json")
-PPO = ("ppo", "ppo_memory")
+OTHERS = ("ppo", "ppo_memory", "methods")
 
 
 def read(file: Path = RESULTS) -> dict[str, Any]:
@@ -29,11 +29,11 @@ def read(file: Path = RESULTS) -> dict[str, Any]:
 
 
 def everything() -> dict[str, Any]:
-    """What is stored in both files, as one result, and what was measured of PPO."""
+    """What is stored in both files, as one result, and what was measured of PPO and of the methods."""
     groups = read(RESULTS)["groups"] | read(PAIRS)["groups"]
     ratios, ranges = summary(groups)
     result = {"format": 1, "groups": groups, "ratios": ratios, "ranges": ranges}
-    files = {name: RESULTS.with_name(f"{name}.json") for name in PPO}
+    files = {name: RESULTS.with_name(f"{name}.json") for name in OTHERS}
     return result | {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,13 @@ def main() -> int:
     from benchmarks.tensors import model_tensors, nested, quantized, stored
     from llf_core.stages.base.loop import inner_optimizer
 
-    found: dict[str, Any] = {"base": own_memory("VmRSS"), "gradients": 0, "optimizer": 0}
+    found: dict[str, Any] = {"base": own_memory("VmRSS"), "gradients": 0, "optimizer": 0, "cpu": []}
 
     class Counter(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
         """Keeps the largest sums."""
 
         def __init__(self, trainer: Any) -> None:
-            self.trainer = trainer
+            self.trainer, self.began = trainer, 0.0
             self.parameters = list(trainer.model.parameters())
             trained = [one for one in self.parameters if one.requires_grad]
             found["trained"] = sum(one.numel() for one in trained)
@@ -59,7 +60,9 @@ def main() -> int:
             found["gradients"] = max(found["gradients"], there)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """Counts weights and optimizer state."""
+            """Counts weights and optimizer state, and the processor time of the step."""
+            found["cpu"].append(round(time.process_time() - self.began, 4))
+            self.began = time.process_time()
             if state.global_step > COUNTED:
                 return
             states = stored(nested(list(inner_optimizer(self.trainer.optimizer).state.values())))
@@ -75,6 +78,7 @@ def main() -> int:
             found["peak_loaded"] = own_memory("VmHWM")
             found["loaded"], found["file_pages"] = own_memory("VmRSS"), own_memory("RssFile")
             Path("/proc/self/clear_refs").write_text("5")
+            self.began = time.process_time()
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """The peak so far is that of training. Saving maps the written files to compare them, and comes later."""

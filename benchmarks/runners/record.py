@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Recorder(TrainerCallback):
         self.more: dict[str, float] = {}
         self.batches: list[tuple[int, int]] = []
         self.ends: list[float] = []
+        self.cpu: list[float] = []
         self.losses: list[float] = []
         self.measures: list[list[float]] = []
         self.began = 0.0
@@ -53,12 +55,14 @@ class Recorder(TrainerCallback):
 
         loader.collate_fn = counting
         self.began = time.time()
+        self.cpu = [time.process_time()]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The optimizer has stepped, on a card too."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.time())
+        self.cpu.append(time.process_time())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """The loss of the step that has ended."""
@@ -68,7 +72,10 @@ class Recorder(TrainerCallback):
                 self.measures.append([round(float(logs[name]), 5) for name in MEASURES])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Writes the record: `began`, `steps` of `[end, tokens, trained tokens, loss]`, of pairs the `MEASURES` too."""
+        """Writes the record: `began`, `steps` of `[end, tokens, trained tokens, loss]`, of pairs the `MEASURES` too.
+
+        `cpu` has the seconds of processor time of each step.
+        """
         size = args.gradient_accumulation_steps
         steps = []
         for index, (end, loss) in enumerate(zip(self.ends, self.losses, strict=True)):
@@ -76,6 +83,7 @@ class Recorder(TrainerCallback):
             steps.append([end, sum(one[0] for one in batches), sum(one[1] for one in batches), loss])
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         record = {"began": self.began, "steps": steps, "measures": self.measures, "peak_cuda_bytes": peak}
+        record["cpu"] = [round(after - before, 4) for before, after in pairwise(self.cpu)]
         self.path.write_text(json.dumps(record | self.more))
 
 

@@ -122,7 +122,7 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
     Args:
         tensor: of any shape.
     """
-    parts = [torch.linalg.vector_norm(part.float()) for part in tensor.reshape(-1).split(PART)]
+    parts = [torch.linalg.vector_norm(part.float()) for part in torch.split(tensor.reshape(-1), PART)]
     return torch.stack(parts).square().sum()
 
 

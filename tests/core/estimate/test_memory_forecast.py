@@ -82,14 +82,22 @@ def test_names_without_layers_tell_nothing() -> None:
 
 def test_the_parts_of_a_lora_step_by_hand() -> None:
     found = training_memory(ONE, dataclasses.replace(STEP, on_cpu=False), weights=1000, trained=70)
-    assert found.base == 760_000_000
+    assert found.base == 600_000_000
     assert (found.weights, found.gradients, found.optimizer) == (1000, 280, 560)
     kept = (60 + 4 * 10) * 2 + 7 * 1 * 4  # a layer and token
     passing = (60 + 4 * 10) * 2 + 2 * 10 * 4
     assert found.activations == int(1.1 * 8 * (3 * kept + passing))
     assert found.head == 8 * 50 * 10
     assert found.total == sum(dataclasses.astuple(found))
-    assert found.step == found.total - 760_000_000 - 1000
+    assert found.step == found.total - 600_000_000 - 1000
+
+
+def test_bitsandbytes_takes_memory_of_the_process_but_not_of_a_card() -> None:
+    for device, more in (("cpu", 130_000_000), ("cuda", 0)):
+        plain, quantized = (
+            training_memory(ONE, STEP, weights=1000, trained=70, device=device, quantized=one) for one in (False, True)
+        )
+        assert quantized.total - plain.total == quantized.base - plain.base == more
 
 
 def test_checkpointing_keeps_the_inputs_of_layers_and_one_layer() -> None:

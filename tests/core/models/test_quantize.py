@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +43,15 @@ def test_an_evaluation_in_between_changes_no_gradient(config, loaded, keys):
     again, after = step(model)
     assert again == loss
     assert all(torch.equal(after[name], gradients[name]) for name in gradients)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the kernel tells no mapped files")
+@pytest.mark.parametrize("keys", KINDS)
+def test_the_weight_files_are_not_kept_in_memory(config, loaded, tiny_model_dir, keys):
+    """The embedding stays unquantized; as a view of the file it would keep all of it mapped."""
+    _, _, model = loaded(config(bf16=True, **keys))
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert str(tiny_model_dir / "model.safetensors") not in Path("/proc/self/maps").read_text()
 
 
 @pytest.mark.parametrize("keys", KINDS)

@@ -5,12 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from llf_core.optimizers import per_parameter
 from llf_core.optimizers.any_precision import AnyPrecisionOptimizer
 from llf_core.optimizers.apollo import ApolloOptimizer
 from llf_core.optimizers.badam import BlockOptimizer
 from llf_core.optimizers.galore import DIRECTIONS, ProjectedOptimizer
 from llf_core.optimizers.kahan import add_exactly
 from llf_core.optimizers.optimizer import OptimizerError
+from llf_core.optimizers.per_parameter import sum_of_squares
 from llf_core.optimizers.projections import find_projections
 from llf_core.optimizers.schedule_free import ScheduleFreeOptimizer
 from llf_core.optimizers.stable_adamw import unbiased_decay
@@ -112,6 +114,12 @@ def test_a_randomized_svd_finds_the_top_singular_vectors(shape):
     assert (found["left"].mT @ found["left"] - torch.eye(8)).abs().max() < 1e-5
     again = find_projections(matrix, 8, "full", randomized=True)
     assert torch.equal(found["left"], again["left"])
+
+
+def test_squares_are_summed_in_float32_part_by_part(monkeypatch):
+    monkeypatch.setattr(per_parameter, "PART", 100)
+    tensor = torch.randn(33, 30).bfloat16()
+    assert sum_of_squares(tensor).item() == pytest.approx(tensor.double().square().sum().item(), rel=1e-5)
 
 
 def test_a_randomized_svd_refuses_what_is_not_finite():
