@@ -179,7 +179,8 @@ def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str, t
     """By the contender's own trainer, in its own environment, with a recorder among its callbacks."""
     kind = name.partition("-")[0]
     output = bench.work / "out" / name
-    output.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(output, ignore_errors=True)  # LLaMA-Factory trips over the result of another method
+    output.mkdir(parents=True)
     file, record, log = (bench.work / f"{name}.{ending}" for ending in ("yaml", "json", "log"))
     if kind == "llamafactory":
         settings |= {"model_name_or_path": bench.facts["model"], "dataset": data, "dataset_dir": str(bench.rows)}
