@@ -43,6 +43,7 @@ class PlannedStep:
         trained: number of trained parameters.
         optimizer: state and gradients of the optimizer.
         gradient_width: bytes of a value of a gradient.
+        quantized: whether weights are quantized.
     """
 
     sizes: ModelSizes
@@ -53,6 +54,7 @@ class PlannedStep:
     trained: int
     optimizer: OptimizerMemory
     gradient_width: int
+    quantized: bool = False
 
     def memory(self, *, checkpointing: bool) -> Forecast:
         """Forecast the peak memory of the step.
@@ -71,6 +73,7 @@ class PlannedStep:
             optimizer=self.optimizer,
             gradient_width=self.gradient_width,
             device=self.device.kind,
+            quantized=self.quantized,
         )
         return dataclasses.replace(found, base=CUDA_CONTEXT) if self.device.kind == "cuda" else found
 
@@ -130,6 +133,7 @@ def plan_step(
         trained=trained,
         optimizer=optimizer.memory_for(config, own, width),
         gradient_width=width,
+        quantized=config.model.quantization_bit is not None,
     )
 
 
