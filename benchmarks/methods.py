@@ -40,7 +40,7 @@ SHAPES: dict[str, dict[str, int]] = {
                      "num_key_value_heads": 1},
 }  # fmt: skip
 """Models: the embedded one, and Llamas of random weights with its tokenizer and tied embedding. `tiny` is for tests."""
-STEPS = {MODEL: 40, "llama-0.5b": 6, "llama-1b": 4, "tiny": 2}
+STEPS = {MODEL: 16, "llama-0.5b": 3, "llama-1b": 2, "tiny": 2}
 COMMON: dict[str, Any] = {
     "stage": "sft",
     "template": "chatml",
@@ -113,7 +113,7 @@ def train(name: str, settings: dict[str, Any], work: Path) -> dict[str, Any]:
     from llf_core.runs import RunReader, create_run
 
     made = create_run(RunConfig.load(settings).yaml(defaults=True), name, work / "home")
-    out = work / "counted.json"
+    out = made.path / "counted.json"
     load = os.getloadavg()[0]
     done = run(module("benchmarks.runners.method", made.path, out), our_environment(work / "home"), made.log)
     events = list(RunReader(made).events())
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--models", default=f"{MODEL},llama-0.5b,llama-1b", help="separated by commas")
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="optimizer steps; default: 40 of the embedded model, fewer of others")
+    parser.add_argument("--steps", type=int, help="optimizer steps; default: 16 of the embedded model, fewer of others")
     parser.add_argument("--fresh", action="store_true", help="forget the stored runs of these models and methods")
     parser.add_argument("--quick", action="store_true", help="a tiny model, full and BAdam, stored in build/")
     parser.add_argument("--base", type=Path, help="a model's folder, in place of the embedded model")
