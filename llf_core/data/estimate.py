@@ -30,5 +30,5 @@ def estimate(config: object) -> FitCheck:
         OSError: a file of the model or of the data cannot be read.
         PluginError: two installed packages declare the same method.
     """
-    loaded = RunConfig.load(config)
+    loaded = config if isinstance(config, RunConfig) else RunConfig.load(config)
     return check_fit(loaded, known_lengths(loaded) or lengths_from_text(loaded))

@@ -6,6 +6,7 @@ import functools
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.environment import cpu_name
 from llf_core.runs import home
 from llf_core.untrusted import read_object_or_empty
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 MIN_SPEEDUP = 1.1
 """Speedup from which a run computes in bfloat16."""
+
+
+@functools.cache
+def default_threads() -> int:
+    """Number of compute threads of a run that sets none: the cores that this process may use, read once."""
+    return usable_cpus()
 
 
 def probe_file() -> Path:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from llf_core.estimate.available import available_memory
-from llf_core.estimate.bf16_probe import MIN_SPEEDUP, cached_speedup
-from llf_core.launch.cgroup import Cgroup, usable_cpus
+from llf_core.estimate.bf16_probe import MIN_SPEEDUP, cached_speedup, default_threads
+from llf_core.launch.cgroup import Cgroup
 from llf_core.launch.environment import cpu_name
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def precision_of(config: RunConfig, device: Device) -> Precision:
         return Precision(dtype, autocast=True, reason=f"{dtype}, which this GPU computes in")
     if device.kind == "mps":
         return Precision("float32", autocast=False, reason="float32")
-    speedup = cached_speedup(config.launch.threads or usable_cpus())
+    speedup = cached_speedup(config.launch.threads or default_threads())
     if speedup is not None:
         fast = speedup >= MIN_SPEEDUP
         reason = f"{'bfloat16' if fast else 'float32'}: bfloat16 was timed {speedup:.1f} times as fast on this CPU"

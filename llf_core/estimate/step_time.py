@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, stage_of
-from llf_core.estimate.bf16_probe import cached_speedup
+from llf_core.estimate.bf16_probe import cached_speedup, default_threads
 from llf_core.estimate.devices import has_bf16_instructions
 from llf_core.estimate.matmul_probe import products_per_second
-from llf_core.launch.cgroup import usable_cpus
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -108,7 +107,7 @@ def step_seconds(
         speed *= CPU_SHARE
         if step.training.width == 2:  # noqa: PLR2004 - bytes of bfloat16
             usual = USUAL_SPEEDUP if has_bf16_instructions() else 1.0
-            speed *= max(1.0, BF16_SHARE * (cached_speedup(config.launch.threads or usable_cpus()) or usual))
+            speed *= max(1.0, BF16_SHARE * (cached_speedup(config.launch.threads or default_threads()) or usual))
     operations = step_operations(config, step, tokens, longest, checkpointing=checkpointing)
     passes = config.training.gradient_accumulation_steps
     seconds = operations / speed * UNQUANTIZE.get(config.model.quantization_bit or 0, 1.0)

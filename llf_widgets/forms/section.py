@@ -29,6 +29,7 @@ class FormSection(FormWidget):
         groups: headings of fields from another config section.
         suggestions: functions that return suggestions for a text field, by key.
         on_change: called after the state has changed.
+        on_type: called with key and text at each key press in a text field, before it is left.
     """
 
     _component = traitlets.Unicode("section").tag(sync=True)
@@ -49,7 +50,9 @@ class FormSection(FormWidget):
         groups: Mapping[str, str],
         suggestions: Mapping[str, Callable[[], Sequence[str]]],
         on_change: Callable[[], None],
+        on_type: Callable[[str, str], None] = lambda _key, _text: None,
     ) -> None:
+        self._on_type = on_type
         self._specs = tuple(specs)
         self._state = state
         self._groups = groups
@@ -114,6 +117,9 @@ class FormSection(FormWidget):
     def _receive(self, _widget: object, content: dict[str, Any], buffers: Sequence[Any]) -> None:
         if content["type"] == "upload":
             self._uploads.receive(content, buffers)
+            return
+        if content["type"] == "type":
+            self._on_type(content["key"], content["text"])
             return
         if content["type"] == "edit":
             self._state.edit(content["key"], content["text"])

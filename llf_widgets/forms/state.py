@@ -288,6 +288,28 @@ class FormState:
             key, parse_value(self.specs[key], text.replace("\0", ""))
         )  # which no keyboard writes and no config holds
 
+    def while_typing(self, key: str, text: str) -> RunConfig | None:
+        """The config with a field as it is being typed, for a forecast that follows each key press.
+
+        Args:
+            key: the field.
+            text: the text so far.
+
+        Returns:
+            The config; None if it would have errors, as a half typed value may. Nothing of the form changes.
+
+        Raises:
+            KeyError: there is no such field.
+        """
+        if self.config is None:
+            return None
+        if self.cell_rows is not None and key in DATASET_KEYS:
+            text = self.cell_rows.from_display(text)
+        try:
+            return self.config.replace(**{key: parse_value(self.specs[key], text.replace("\0", ""))})
+        except ValueError:  # a `ConfigError` is one
+            return None
+
     def set(self, key: str, value: object) -> None:
         """Set a field; None means "not set".
 

@@ -16,6 +16,7 @@ from llf_widgets.forms import model_info, preflight, static_config, suggestions
 from llf_widgets.forms.background_imports import preload
 from llf_widgets.forms.column_mapping import ColumnMapping
 from llf_widgets.forms.config_editor import ConfigEditor
+from llf_widgets.forms.fit_strip import FitStrip
 from llf_widgets.forms.hub_lookup import HubLookup
 from llf_widgets.forms.layout import GROUPS, assign_sections
 from llf_widgets.forms.messages import Message
@@ -88,7 +89,15 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             "eval_dataset": self._datasets,
         }
         self._sections = {
-            title: FormSection(title, specs, self.state, groups=GROUPS, suggestions=proposals, on_change=self._edited)
+            title: FormSection(
+                title,
+                specs,
+                self.state,
+                groups=GROUPS,
+                suggestions=proposals,
+                on_change=self._edited,
+                on_type=self._typed,
+            )
             for title, specs in assign_sections(tuple(self.state.specs.values())).items()
         }
         self._preview = DataPreview(
@@ -99,6 +108,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._below: dict[str, widgets.Widget] = {}
         self._runs: tuple[Run, ...] = ()
         self._sweep = SweepForm(self.state, assign_sections(tuple(self.state.specs.values())), self._sweep_pressed)
+        self._fit = FitStrip(self._apply_fix, lambda: self.state.config_values)
         self._start = StartControls(on_start=self._pressed, on_focus_field=self._focus_field, on_fix=self._apply_fix)
         self._text = ConfigEditor(self.state, self.refresh)
         self._grid = self._build_grid()
@@ -248,6 +258,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             section.refresh(self._facts(title))
         self._columns.refresh()
         self._text.refresh()
+        self._fit.show(self.state.config)
         self._refresh_start()
         self._hub.request(self.state.name_check.questions)
 
@@ -259,6 +270,12 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._sweep.clear_result()
         self._text.discard_invalid_text()
         self.refresh()
+
+    def _typed(self, key: str, text: str) -> None:
+        """Show the forecast of a value while it is typed; a half typed one that is no config leaves it as it is."""
+        config = self.state.while_typing(key, text)
+        if config is not None:
+            self._fit.show(config)
 
     def _answered(self) -> None:
         """Handle a hub's answer about names."""
@@ -343,7 +360,10 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             parts.append(section)
             if title == "Data":
                 parts += [self._columns, self._preview]
-        form, side = widgets.VBox(parts), widgets.VBox([widgets.VBox([self._start, self._sweep]), self._text])
+        form, side = (
+            widgets.VBox(parts),
+            widgets.VBox([widgets.VBox([self._start, self._fit, self._sweep]), self._text]),
+        )
         form.add_class("llf-Form")
         side.add_class("llf-Side")
         grid = widgets.Box([form, side])

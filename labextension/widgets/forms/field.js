@@ -40,8 +40,9 @@ export class Field {
    * @param {(key: string, text: string) => void} onEdit
    * @param {(key: string, message: number, fix: number) => void} onFix
    * @param {Model} model sends the pieces of an upload
+   * @param {(key: string, text: string) => void} onType called with each key press in a text field
    */
-  constructor(row, onEdit, onFix, model) {
+  constructor(row, onEdit, onFix, model, onType) {
     this.key = row.key;
     this.kind = row.kind;
     this.onFix = onFix;
@@ -67,6 +68,11 @@ export class Field {
     this.control.addEventListener('change', () => {
       this.sent = this.value();
       onEdit(this.key, this.sent);
+    });
+    this.control.addEventListener('input', () => {
+      if (row.kind !== 'check' && row.kind !== 'choice') {
+        onType(this.key, this.value());
+      }
     });
   }
 

@@ -36,6 +36,8 @@ export function formSection({ model, el }) {
   const headings = new Map();
   const edit = (/** @type {string} */ key, /** @type {string} */ text) =>
     model.send({ type: 'edit', key, text });
+  const type = (/** @type {string} */ key, /** @type {string} */ text) =>
+    model.send({ type: 'type', key, text });
   const fix = (
     /** @type {string} */ key,
     /** @type {number} */ message,
@@ -59,7 +61,7 @@ export function formSection({ model, el }) {
       }
       let field = fields.get(row.key);
       if (!field || field.kind !== row.kind) {
-        field = new Field(row, edit, fix, model);
+        field = new Field(row, edit, fix, model, type);
         fields.set(row.key, field);
       }
       field.update(row, explain);

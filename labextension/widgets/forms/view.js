@@ -4,6 +4,7 @@ import '../shared/llf.css';
 import './forms.css';
 import { initialize } from '../shared/initialize.js';
 import { columnMapping } from './column_mapping.js';
+import { fitStrip } from './fit_strip.js';
 import { presetSelector } from './presets.js';
 import { dataPreview } from './preview.js';
 import { formSection } from './section.js';
@@ -17,6 +18,7 @@ import { configEditor } from './config_editor.js';
 /** @type {Record<string, (context: Context) => () => void>} */
 const COMPONENTS = {
   column_mapping: columnMapping,
+  fit_strip: fitStrip,
   presets: presetSelector,
   preview: dataPreview,
   section: formSection,

@@ -1,0 +1,232 @@
+import { h, setText } from '../shared/dom.js';
+import { createButton, setDisabled } from './messages.js';
+import { formatBytes, formatCount, formatDuration } from '../../src/numbers';
+
+/** @import { Context } from '../shared/model' */
+
+/**
+ * @typedef {{ device: string, kind: string, free: number, total: number, needed: number, fits: boolean }} Room
+ * @typedef {{ step_seconds: number, tokens_per_second: number, steps: number | null, seconds: number | null,
+ *   low: number | null, high: number | null, basis: string }} Duration
+ * @typedef {{ label: string, cost: string, memory: number }} Change
+ * @typedef {{ fits: boolean | null, memory: Record<string, number> | null, devices: Room[],
+ *   disk: { needed: number | null, free: number }, time: Duration | null, gradient_checkpointing: boolean,
+ *   basis: string[], changes: Change[] }} Fit
+ */
+
+const PARTS = [
+  'weights',
+  'adapters',
+  'gradients',
+  'optimizer',
+  'activations',
+  'logits',
+  'workspace'
+];
+
+/**
+ * Draws the forecast of the run: memory by part against what is free, disk and time, and what would make it fit.
+ * @param {Context} context
+ */
+export function fitStrip({ model, el }) {
+  const verdict = h('p', { class: 'llf-Fit-verdict', role: 'status' });
+  const bar = h('div', { class: 'llf-Fit-bar', role: 'img' });
+  const key = h('ul', { class: 'llf-Fit-key' });
+  const facts = h('div', { class: 'llf-Fit-facts' });
+  const basis = h('ul', { class: 'llf-small llf-secondary' });
+  const changes = h('div', { class: 'llf-Fit-changes' });
+  const undo = createButton('Undo', () => model.send({ type: 'undo' }));
+  const measure = createButton('Measure', () =>
+    model.send({ type: 'measure' })
+  );
+  measure.title =
+    'Makes three real steps in a process of its own, and corrects memory and time.';
+  const cancel = createButton('Cancel', () => model.send({ type: 'cancel' }));
+  const note = h('span', { class: 'llf-secondary', role: 'status' });
+  el.replaceChildren(
+    h(
+      'section',
+      { class: 'llf-Fit', 'aria-label': 'Forecast' },
+      h('h3', {}, 'Forecast'),
+      verdict,
+      bar,
+      key,
+      facts,
+      changes,
+      h('div', { class: 'llf-row' }, measure, cancel, undo, note),
+      h(
+        'details',
+        {},
+        h('summary', { class: 'llf-secondary' }, 'What it is from'),
+        basis
+      )
+    )
+  );
+
+  const draw = () => {
+    /** @type {Fit | Record<string, never>} */
+    const fit = model.get('_fit');
+    const message = model.get('_message');
+    const measuring = model.get('_measuring');
+    undo.hidden = !model.get('_undo');
+    setText(undo, model.get('_undo') || 'Undo');
+    measure.hidden = measuring;
+    setDisabled(measure, !model.get('_ready'));
+    cancel.hidden = !measuring;
+    setText(note, model.get('_note'));
+    const known = !message && 'memory' in fit;
+    for (const node of [bar, key, facts, changes]) {
+      node.hidden = !known;
+    }
+    if (!known) {
+      setText(verdict, message);
+      verdict.classList.toggle('is-over', false);
+      basis.replaceChildren();
+      return;
+    }
+    drawFit(/** @type {Fit} */ (fit));
+  };
+
+  const drawFit = (/** @type {Fit} */ fit) => {
+    const room = fit.devices[0];
+    bar.hidden = key.hidden = fit.memory === null;
+    setText(verdict, sentence(fit, room));
+    verdict.classList.toggle('is-over', fit.fits === false);
+    if (fit.memory !== null) {
+      drawBar(bar, fit.memory, room);
+      drawKey(key, fit.memory);
+    }
+    replaceTexts(facts, factLines(fit), line => h('p', {}, line));
+    replaceTexts(basis, fit.basis, line => h('li', {}, line));
+    const labels = fit.changes.map(
+      one => `${one.label}\n${formatBytes(one.memory)}: ${one.cost}`
+    );
+    replaceTexts(changes, labels, (line, index) => {
+      const [label, cost] = line.split('\n');
+      return h(
+        'p',
+        {},
+        createButton(label, () => model.send({ type: 'apply', index })),
+        h('span', { class: 'llf-small llf-secondary' }, ` ${cost}`)
+      );
+    });
+  };
+  model.on('change', draw);
+  draw();
+  return () => model.off('change', draw);
+}
+
+/**
+ * Replaces the children of a list only if their texts differ, so that a button keeps the focus.
+ * @param {HTMLElement} node
+ * @param {string[]} texts
+ * @param {(text: string, index: number) => HTMLElement} make
+ */
+function replaceTexts(node, texts, make) {
+  const drawn = JSON.stringify(texts);
+  if (node.dataset.drawn !== drawn) {
+    node.dataset.drawn = drawn;
+    node.replaceChildren(...texts.map(make));
+  }
+}
+
+/** @param {Fit} fit @param {Room} room */
+function sentence(fit, room) {
+  if (fit.memory === null) {
+    return 'The memory is not known before the model is on this machine.';
+  }
+  const needed = `${formatBytes(fit.memory.total)} of ${formatBytes(room.free)} free on ${room.device}`;
+  if (room.fits) {
+    return `Fits: ${needed}`;
+  }
+  const none = fit.changes.length
+    ? ''
+    : '. No change of the settings is enough';
+  return `Does not fit: ${needed}${none}`;
+}
+
+/** @param {Fit} fit */
+function factLines(fit) {
+  const lines = [];
+  const time = fit.time;
+  if (
+    time &&
+    time.seconds !== null &&
+    time.low !== null &&
+    time.high !== null
+  ) {
+    const span = `${formatDuration(time.low)} to ${formatDuration(time.high)}`;
+    lines.push(
+      `Time ${formatDuration(time.seconds)} (${span}) for ${formatCount(time.steps ?? 0)} steps`
+    );
+  }
+  if (time) {
+    lines.push(`${formatCount(time.tokens_per_second)} tokens per second`);
+  }
+  const { needed, free } = fit.disk;
+  if (needed !== null) {
+    lines.push(`Disk ${formatBytes(needed)} of ${formatBytes(free)} free`);
+  }
+  if (fit.gradient_checkpointing) {
+    lines.push('Gradient checkpointing is on');
+  }
+  for (const room of fit.devices.slice(1)) {
+    lines.push(`${room.device}: ${formatBytes(room.free)} free`);
+  }
+  return lines;
+}
+
+/**
+ * Draws the parts side by side; the line is the free memory.
+ * @param {HTMLElement} bar
+ * @param {Record<string, number>} memory
+ * @param {Room} room
+ */
+function drawBar(bar, memory, room) {
+  const whole = Math.max(memory.total, room.free) || 1;
+  const share = (/** @type {number} */ bytes) => `${(100 * bytes) / whole}%`;
+  while (bar.children.length < PARTS.length + 1) {
+    bar.append(h('i'));
+  }
+  PARTS.forEach((name, index) => {
+    const part = /** @type {HTMLElement} */ (bar.children[index]);
+    part.className = `m${index + 1}`;
+    part.style.width = share(memory[name]);
+    part.title = `${name} ${formatBytes(memory[name])}`;
+  });
+  const limit = /** @type {HTMLElement} */ (bar.children[PARTS.length]);
+  limit.className = 'llf-Fit-limit';
+  limit.style.left = share(room.free);
+  limit.title = `${formatBytes(room.free)} free`;
+  const parts = PARTS.map(name => `${name} ${formatBytes(memory[name])}`);
+  bar.setAttribute(
+    'aria-label',
+    `Memory ${formatBytes(memory.total)} of ${formatBytes(room.free)} free: ${parts.join(', ')}`
+  );
+}
+
+/**
+ * Lists the parts that are not empty, with their sizes.
+ * @param {HTMLElement} key
+ * @param {Record<string, number>} memory
+ */
+function drawKey(key, memory) {
+  const shown = PARTS.map((name, index) => ({ name, index })).filter(
+    ({ name }) => memory[name] > 0
+  );
+  replaceTexts(
+    key,
+    shown.map(
+      ({ name, index }) => `${index + 1}\n${name} ${formatBytes(memory[name])}`
+    ),
+    line => {
+      const [index, text] = line.split('\n');
+      return h(
+        'li',
+        {},
+        h('span', { class: `llf-key m${index}`, 'aria-hidden': 'true' }),
+        text
+      );
+    }
+  );
+}

@@ -1,0 +1,149 @@
+"""`python -m llf_core.training.measure CONFIG`: makes three real steps of a config, and keeps their speed and memory.
+
+Prints one JSON object a line: `{"phase"}` while it works, then `{"seconds", "memory"}`, or `{"error"}`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import RunConfig
+from llf_core.models.lazy_imports import deferred_imports, prepare_imports
+from llf_core.runs import RunWriter, create_run
+from llf_core.runs.log_handler import log_to
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from llf_core.data import Prepared
+    from llf_core.estimate.past_runs import PastRun
+    from llf_core.runs import RunFolder
+
+logger = logging.getLogger(__name__)
+
+STEPS = 3
+"""Steps of a measurement: the first warms up and has the longest examples, the others are timed."""
+SETTINGS: dict[str, Any] = {
+    "max_steps": STEPS,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "load_best_model_at_end": False,
+    "early_stopping_steps": None,
+    "output_dir": None,
+    "train_sampling_strategy": "sequential",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the config whose file is the only argument.
+
+    Args:
+        argv: command line arguments. Default: `sys.argv`.
+
+    Returns:
+        Exit code: 0 measured, 1 failed; the reason is printed.
+
+    Raises:
+        ValueError: there is not exactly one argument.
+    """
+    (path,) = sys.argv[1:] if argv is None else argv
+    log_to("stderr")
+    try:
+        config = RunConfig.load(Path(path))
+        with tempfile.TemporaryDirectory(prefix="llf-measure-") as home:
+            found = measure(config, Path(home))
+    except (UserError, OSError, ImportError, RuntimeError, ValueError, MemoryError) as error:
+        logger.exception("The measurement failed.")
+        _tell(error=str(error).splitlines()[0] if str(error) else type(error).__name__)
+        return 1
+    if found is None:
+        _tell(error="the steps could not be timed. Expected data for at least three steps.")
+        return 1
+    _tell(seconds=found.seconds, memory=found.memory)
+    return 0
+
+
+def measure(config: RunConfig, home: Path) -> PastRun | None:
+    """Make three steps of a config, and add what they show to the table of past runs.
+
+    Args:
+        config: the config.
+        home: an empty folder for the run, which the caller removes.
+
+    Returns:
+        What was added to the table; None if there were too few steps to time.
+
+    Raises:
+        UserError: model, data or config do not allow a run; the message says what to do.
+        OSError: a file cannot be read, or the disk is full.
+        RuntimeError: a device is out of memory, or a library fails.
+        ValueError: transformers refuses a value or a combination of values.
+        MemoryError: memory does not suffice for the data or the model.
+    """
+    short = config.replace(**SETTINGS)
+    folder = create_run(short.yaml(defaults=True), "measurement", home)
+    _tell(phase="importing")
+    prepare_imports()
+    with deferred_imports(short):
+        from llf_core.models import plan_device
+        from llf_core.stages.base.stage import make_stage
+        from llf_core.training import session
+        from llf_core.training.memory_plan import decide_checkpointing
+        from llf_core.training.past_run import add_to_past_runs
+        from llf_core.training.peak_memory import reset_peak
+    writer = RunWriter(folder, 1)
+    plan = plan_device(short)
+    _tell(phase="reading the data and the model")
+    context = session.load(folder, short, writer, plan)
+    stage = make_stage(short, context)
+    context = dataclasses.replace(context, data=_longest_first(context.data, short))
+    chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=False)
+    trainer = session.make_trainer(context, stage, _progress(folder, writer))
+    reset_peak(plan.device)
+    _tell(phase=f"making {STEPS} steps")
+    trainer.train()
+    original = dataclasses.replace(context, config=config)
+    return add_to_past_runs(original, checkpointing=chosen.on, measured=True)
+
+
+def _progress(folder: RunFolder, writer: RunWriter) -> Any:
+    from llf_core.training.metrics_callback import MetricsCallback
+
+    return MetricsCallback(folder, writer, keep=1)
+
+
+def _longest_first(data: Prepared, config: RunConfig) -> Prepared:
+    """The examples of three steps: the longest micro-batch, which needs the most memory, then some at random.
+
+    Packed and streamed rows stay as they are: each micro-batch has about as many tokens.
+    """
+    import numpy as np
+
+    from llf_core.data import PackedRows
+    from llf_core.data.example_store import lengths
+    from llf_core.data.streaming import Stream
+
+    if isinstance(data.train, PackedRows | Stream):
+        return data
+    batch = config.training.per_device_train_batch_size
+    own = lengths(data.train)
+    first = np.argsort(own)[::-1][:batch]
+    others = np.setdiff1d(np.arange(len(own)), first)
+    np.random.default_rng(config.training.seed).shuffle(others)
+    wanted = STEPS * batch * config.training.gradient_accumulation_steps
+    return dataclasses.replace(data, train=data.train.select([*first.tolist(), *others.tolist()][:wanted]))
+
+
+def _tell(**values: object) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
