@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -158,12 +159,11 @@ def test_the_tutorial_on_preferences_shows_reward_going_up(embedded_model: Path,
 METHODS = ("LoRA", "QLoRA", "BAdam", "freeze", "full", "GaLore")
 
 
-def run_methods(book: nbformat.NotebookNode, folder: Path) -> tuple[str, str]:
-    """Executes the tutorial on methods in a folder; what it printed, and the table of all runs as HTML."""
+def run_methods(book: nbformat.NotebookNode, folder: Path) -> list[dict[str, float]]:
+    """Executes the tutorial on methods in a folder; its figures of each run."""
+    book.cells.append(nbformat.v4.new_code_cell("print(every_run.reset_index().to_json(orient='records'))"))
     NotebookClient(book, timeout=3400, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
-    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
-    table = next(data["text/html"] for data in bundles(book) if "<th>loss before</th>" in data.get("text/html", ""))
-    return printed, table
+    return json.loads(book.cells.pop().outputs[0].text)
 
 
 @pytest.mark.launches
@@ -184,10 +184,35 @@ def test_every_cell_of_the_tutorial_on_methods_runs(tiny_model_dir: Path, tmp_pa
     for cell in book.cells:
         for part, other in smaller.items():
             cell.source = cell.source.replace(part, other)
-    printed, table = run_methods(book, tmp_path)
-    for name in METHODS:
-        assert re.search(rf"^ *{name}: finished, finished$", printed, re.MULTILINE)
-        assert f'<th rowspan="2" valign="top">{name}</th>' in table
+    runs = run_methods(book, tmp_path)
+    assert [(run["method"], run["seed"]) for run in runs] == [(name, seed) for name in METHODS for seed in (1, 2)]
+    assert all(run["loss after"] != run["loss before"] and run["seconds"] > 0 for run in runs)
     last = list(bundles(book))[-1]
     assert last["text/plain"].startswith("llf.Compare({'LoRA': [")
     assert "from the lowest to the highest run" in last["text/html"]
+
+
+@pytest.mark.long
+@pytest.mark.launches
+@pytest.mark.timeout(3600)
+def test_the_tutorial_on_methods_says_what_its_runs_show(
+    embedded_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LLF_HOME", str(embedded_model))
+    book = nbformat.read(REPOSITORY / "notebooks" / "methods.ipynb", 4)
+    runs = run_methods(book, tmp_path)
+    assert len(runs) == 18
+    assert all(run["loss after"] < 0.75 * run["loss before"] for run in runs)
+    assert all(run["exact before"] == 0 for run in runs)
+
+    def mean(name: str, figure: str) -> float:
+        return statistics.mean(run[figure] for run in runs if run["method"] == name)
+
+    assert all(mean(name, "exact after") > 0.3 for name in ("LoRA", "QLoRA", "GaLore"))
+    before = {name: mean(name, "loss before") for name in METHODS}
+    quantized = before.pop("QLoRA")
+    assert max(before.values()) - min(before.values()) < 0.01, "frozen weights are bfloat16, trained ones float32"
+    assert min(abs(quantized - one) for one in before.values()) > 0.01, "4 bits change the base"
+    memory = {name: mean(name, "memory, GB") for name in METHODS}
+    assert max(memory, key=memory.get) == "full"
+    assert max(memory[name] for name in ("LoRA", "QLoRA", "BAdam", "freeze")) < min(memory["full"], memory["GaLore"])

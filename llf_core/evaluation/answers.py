@@ -80,7 +80,14 @@ def answer(
     progress("Loading the base model", 0, 0)
     for of, model, tokenizer in load_base_and_tuned(folder, config):
         counter = TokenProgress(f"Answers of the {of} model, tokens", len(prompts) * max_new_tokens, progress)
-        texts[of] = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_text=counter)
+        texts[of] = generate(
+            model,
+            tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            system=config.data.default_system,
+            on_text=counter,
+        )
         if of == "base":
             progress("Loading the tuned model", 0, 0)
     answers = [Answer(*row) for row in zip(prompts, texts["base"], texts["tuned"], strict=True)]

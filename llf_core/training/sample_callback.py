@@ -60,6 +60,7 @@ class SamplePrompts:
         lines = (config.generation.watched_prompts or "").splitlines()
         self._configured = [line.strip() for line in lines if line.strip()]
         self._max_tokens = config.generation.watched_tokens
+        self._system = config.data.default_system
         self._continues = continues_adapter(config)
         self._model, self._tokenizer, self._writer = model, tokenizer, writer
         self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
@@ -141,7 +142,9 @@ class SamplePrompts:
         if not prompts:
             return
         with without_accelerate(self._model):
-            answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._max_tokens)
+            answers = generate(
+                self._model, self._tokenizer, prompts, max_new_tokens=self._max_tokens, system=self._system
+            )
         for prompt, text in zip(prompts, answers, strict=True):
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
 

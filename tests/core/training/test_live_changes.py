@@ -379,6 +379,25 @@ def test_the_base_of_a_lora_run_answers_as_the_untrained_model(trained):
     assert "base" not in [s["of"] for s in RunReader(one).samples()][1:]
 
 
+def test_watched_prompts_and_answers_have_the_system_prompt_of_the_training_data(trained, monkeypatch):
+    """Otherwise they would show the model on prompts that it was not trained for."""
+    import llf_core.generation
+    from llf_core.evaluation.answers import answer
+
+    whole, asked = llf_core.generation.generate, []
+
+    def record(model, tokenizer, prompts, **options):
+        asked.append((list(prompts), options["system"]))
+        return whole(model, tokenizer, prompts, **options)
+
+    monkeypatch.setattr("llf_core.training.sample_callback.generate", record)
+    monkeypatch.setattr("llf_core.generation.generate", record)
+    folder, _ = trained(watched_prompts="Say hi.", watched_tokens=4, max_steps=2, default_system="Add.")
+    assert asked == [(["Say hi."], "Add.")] * 2  # of the base, and at the end
+    answer(folder, ["Say ho."], 4)
+    assert asked[2:] == [(["Say ho."], "Add.")] * 2
+
+
 # -- the journal ----------------------------------------------------------------------------------------
 def test_a_change_of_a_later_version_is_left_out(make_run):
     folder = make_run()
