@@ -38,7 +38,14 @@ SHARED = {
 }
 OURS = {"gradient_checkpointing": False, "use_cpu": True, "threads": THREADS}
 FACTORY = {"disable_gradient_checkpointing": True}
-GALORE = {"galore_rank": 128, "galore_update_interval": 200, "galore_scale": 0.25}
+PROJECTED = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""Weights that GaLore projects: the SVDs of all would take minutes of processor time in each contender's first step."""
+GALORE = {
+    "galore_target": ",".join(PROJECTED),
+    "galore_rank": 128,
+    "galore_update_interval": 200,
+    "galore_scale": 0.25,
+}
 BADAM = {"badam_mode": "layer", "badam_switch_mode": "ascending", "badam_switch_interval": 50}
 KEYS: dict[str, dict[str, Any]] = {
     "lora": {"finetuning_type": "lora"},
@@ -51,8 +58,10 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("peft", {}),
     "oft": ("trainer-full", {"model": {"dtype": "bfloat16"},
                              "oft": {"oft_block_size": 32, "target_modules": "all-linear"}}),
-    "galore": ("trainer-full", {"galore": {"rank": 128, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}}),
-    "badam": ("trainer-full", {"badam": {"switch_block_every": 50, "switch_mode": "ascending"}}),
+    "galore": ("trainer-full", {"galore": {"targets": list(PROJECTED), "rank": 128, "update_proj_gap": 200,
+                                           "scale": 0.25, "proj_type": "std"}}),
+    "badam": ("trainer-full", {"model": {"dtype": "bfloat16"},
+                               "badam": {"switch_block_every": 50, "switch_mode": "ascending"}}),
 }  # fmt: skip
 """Settings file of transformers' Trainer with PEFT or with the authors' package, and what is changed in it."""
 

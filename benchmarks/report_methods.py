@@ -43,7 +43,7 @@ def text(result: dict[str, Any]) -> str:
 SPEED = """The embedded model, one row of 512 tokens a step, no gradient checkpointing, bfloat16 products; all
 contenders of a method run in turns on the same rows, with one thread each. Seconds are processor time of the median
 step, the first two left out, since the machine had other work meanwhile; a ratio compares runs of one round. GaLore
-finds its projections in the first step, with a full SVD for all."""
+projects the weights of attention, for all contenders, and finds its projections in the first step."""
 
 
 def about(group: dict[str, Any], command: str) -> str:

@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
-from benchmarks import method_claims, report_methods
+from benchmarks import method_claims, method_speed, report_methods, results
+from benchmarks.methods import COMMON, METHODS, RESULTS, SHAPES
 from benchmarks.processes import ROOT
+
+STORED = results.read(RESULTS)["groups"]
 
 
 def run(method, peak, forecast=1.0, model="llama-1b", **more):
@@ -47,6 +50,35 @@ def test_the_tables_have_a_line_for_each_method_and_contender():
     ]
     (line,) = report_methods.speed_table([speed("llf", 0, 1.0), speed("plain", 0, 2.0)]).splitlines()[2:]
     assert line == "| badam | badam | 1.000 | 2.000 | **0.50** | 0.50 to 0.50 |"
+
+
+def test_stored_runs_have_the_settings_that_lie_here_and_equal_tokens():
+    memory = STORED["memory"]
+    assert memory["common"] == COMMON
+    assert memory["settings"] == METHODS
+    for model, methods in method_claims.by_model(memory["runs"]).items():
+        assert model in SHAPES
+        tokens = {tuple(tuple(step[1:3]) for step in one["steps"]) for runs in methods.values() for one in runs}
+        assert len(tokens) == 1, f"the methods of {model} were trained on different tokens"
+        for runs in methods.values():
+            for one in runs:
+                assert one["checkpointing"]
+                assert method_claims.rest(one) > 0
+                assert one["trained"] <= one["weights"]
+
+
+def test_stored_runs_reach_what_the_methods_are_taken_for():
+    """BAdam and layer-wise GaLore in 0.45 of full fine-tuning's peak, 4 bits in 0.6 bytes, forecasts within 10 %."""
+    found = method_claims.claims({"memory": STORED["memory"]})
+    assert {one.must for one in found} == {0.45, 0.6, 0.1}
+    assert [one.work for one in found if not one.reached] == []
+
+
+def test_stored_speeds_are_of_the_settings_that_lie_here():
+    for method, settings in STORED["speed"]["settings"].items():
+        own = {name: {"file": file, "changes": changes} for name, (file, changes) in
+               method_speed.contenders(method).items()}  # fmt: skip
+        assert settings == json.loads(json.dumps(own))
 
 
 def test_a_run_counts_its_weights_gradients_and_state(tmp_path, tiny_model_dir):

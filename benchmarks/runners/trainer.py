@@ -43,9 +43,12 @@ def optimizer(model: Any, settings: dict[str, Any]) -> Any:
     if "galore" in settings:
         from galore_torch import GaLoreAdamW
 
-        matrices = [one for name, one in model.named_parameters() if one.dim() == 2 and ".layers." in name]
-        others = [one for name, one in model.named_parameters() if one.dim() != 2 or ".layers." not in name]
-        return GaLoreAdamW([{"params": others}, {"params": matrices, **settings["galore"]}], lr=rate)
+        options = dict(settings["galore"])
+        targets = options.pop("targets")
+        chosen = {name for name, _ in model.named_parameters() if any(part in name for part in targets)}
+        matrices = [one for name, one in model.named_parameters() if name in chosen]
+        others = [one for name, one in model.named_parameters() if name not in chosen]
+        return GaLoreAdamW([{"params": others}, {"params": matrices, **options}], lr=rate)
     if "badam" in settings:
         from badam import BlockOptimizer
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +73,11 @@ def keep_differentiable(model: nn.Module) -> None:
 
 
 def release_files(model: nn.Module) -> None:
-    """Copy what stays unquantized on a CPU, so that the weight files are no longer mapped into memory.
+    """Give back the memory of the weights as they were before a CPU quantized them.
 
-    transformers maps the files, and an embedding that is a view of them would keep all their pages in the resident set.
+    transformers maps the weight files, and an embedding that is a view of them would keep all their pages in the
+    resident set; so what stays unquantized is copied. The unquantized copies of weights are freed by then, but a
+    trainer's allocator keeps what is freed (see `launch.local_process.RUNTIME_VARIABLES`) until it is told to trim.
 
     Args:
         model: as quantized by `from_pretrained`; changed in place.
@@ -81,6 +85,9 @@ def release_files(model: nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu" and tensor.is_floating_point() and getattr(tensor, "quant_state", None) is None:
             tensor.data = tensor.data.clone()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc alone has it
+    if trim is not None:
+        trim(0)
 
 
 def unquantized_notice(model: nn.Module) -> str | None:
