@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.runs.metric_catalog import EVAL_PREFIX, held_out_label, key_metrics, lowercase_label
 from llf_core.runs.plain_text import without_escapes
 from llf_widgets.monitor import formatting
+from llf_widgets.monitor.forecast_comparison import forecast_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -158,6 +159,7 @@ FORMATTERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "receipt": _receipt,
     "data": _data,
     "model": _model,
+    "forecast": forecast_line,
     "request": _request,
     "answer": _answer,
     "steered": lambda event: f"{event['says']} (again)" if event.get("again") else str(event["says"]),

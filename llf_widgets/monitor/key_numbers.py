@@ -9,6 +9,7 @@ from llf_core.runs.metric_catalog import EVAL_PREFIX, KeyMetric, held_out_label,
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
 from llf_widgets.monitor import formatting
+from llf_widgets.monitor.forecast_comparison import memory_note, step_row
 from llf_widgets.monitor.snapshot import Number
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ NO_VALUE = "–"  # noqa: RUF001 - a dash as wide as a digit
 LOSS = KeyMetric("loss", "Training loss", "number")
 
 
-def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number, ...]:
+def key_numbers(
+    series: Series, smoothed: Smoothed, window: int, forecast: Mapping[str, Any] | None = None
+) -> tuple[Number, ...]:
     """The six numbers at the top of the view: key metrics first, speed and memory last.
 
     Six fit into one row of a notebook cell; which metrics come first depends on what the run logs, not on its stage.
@@ -33,6 +36,7 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
         series: steps `[n]` and values `[n]` by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
+        forecast: the event `forecast`, with which the memory is compared; None without one.
     """
     numbers = [
         _training(series, smoothed, window, one)
@@ -51,7 +55,7 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
             _last(series, "grad_norm", "Gradient norm", formatting.number, _note("median", formatting.number, norm)),
         ][:4],
         _last(series, "tokens_per_second", "Tokens per second", formatting.count, _trained_share(series)),
-        _memory(series),
+        _memory(series, forecast),
     )  # fmt: skip
 
 
@@ -77,10 +81,13 @@ def summary_rows(
             ("Tokens", formatting.count(tokens), "" if trained is None else f"{formatting.count(trained)} trained")
         )
     speed, memory = median(series, "tokens_per_second"), highest(series, "memory")
+    forecast = next((event for event in reversed(events) if event.get("type") == "forecast"), None)
     if speed is not None:
         rows.append(("Tokens per second, median", formatting.count(speed), ""))
     if memory is not None:
-        rows.append(("Peak memory", " ".join(formatting.size(memory)), ""))
+        rows.append(("Peak memory", " ".join(formatting.size(memory)), memory_note(series, forecast)))
+    row = step_row(series, forecast)
+    rows += [] if row is None else [row]
     rows.append(("Time", formatting.duration(elapsed), ""))
     for event in reversed(events):
         if event.get("type") == "model" and isinstance(event.get("trainable"), int):
@@ -159,15 +166,13 @@ def _note(word: str, write: Callable[[float], str], value: float | None) -> str:
     return "" if value is None else f"{word} {write(value)}"
 
 
-def _memory(series: Series) -> Number:
+def _memory(series: Series, forecast: Mapping[str, Any] | None) -> Number:
     now, highest_value = last(series, "memory"), highest(series, "memory")
     if now is None:
         return Number("Memory", NO_VALUE)
-    return Number(
-        "Memory",
-        *formatting.size(now),
-        note="" if highest_value is None else "highest {} {}".format(*formatting.size(highest_value)),
-    )
+    peak = "" if highest_value is None else "highest {} {}".format(*formatting.size(highest_value))
+    notes = [note for note in (peak, memory_note(series, forecast)) if note]
+    return Number("Memory", *formatting.size(now), note="; ".join(notes))
 
 
 def _trained_share(series: Series) -> str:

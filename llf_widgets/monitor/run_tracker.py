@@ -273,7 +273,8 @@ class RunTracker:
             window_of(self.series, self._smoothed_for) if self._requested_window is None else self._requested_window
         )
         self.smoothed = smoothed(self.series, self.window)
-        self._numbers = key_numbers(self.series, self.smoothed, self.window)
+        forecast = self.index.last("forecast")
+        self._numbers = key_numbers(self.series, self.smoothed, self.window, forecast)
 
     def _total(self) -> int:
         return 0 if self._status is None else self._status.total
