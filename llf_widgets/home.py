@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core import __version__
+from llf_core.config.paths import expanded
 from llf_core.runs import RunFolder, home, open_run
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
         return inner if isinstance(inner, RunFolder) else RunFolder(Path(inner))
     if not isinstance(run, str | Path):
         raise TypeError(f"{run!r} is not a run. Expected what llf.train returned, a run id, or a run's folder.")
-    path = Path(run).expanduser()
+    path = expanded(run)
     if isinstance(run, Path) or len(path.parts) > 1:
         if not path.is_dir():
             raise FileNotFoundError(f"No run folder {run}. `llf runs list` shows all runs.")

@@ -262,6 +262,7 @@ def errors_of(tmp_path):
         ("def f(one: Base): one.place.parent.stat()", "OSError"),
         ("def f(x): x.read_text()", "OSError"),
         ("def f(): open('x')", "OSError"),
+        ("def f(x): return Path.home(), x.expanduser()", "RuntimeError"),
         ("def f(): os.replace('x', 'y')", "OSError"),
         # handlers
         ("def f():\n try: bad()\n except Bad: raise", "Bad"),

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.paths import expanded
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Medium
 from llf_core.data.label_mask import Encoded, Turn, build_labels
@@ -235,7 +236,7 @@ def _medium(kind: str, value: object, folder: Path) -> Medium:
         return Medium(kind, INLINE + value.partition(",")[2])
     if "://" in value:
         raise BadExample(f"its {kind} {value} is not on this disk, and LLF does not download media: download it first")
-    path = Path(value).expanduser()
+    path = expanded(value)
     return Medium(kind, str(path if path.is_absolute() else folder / path))
 
 

@@ -271,6 +271,7 @@ class CachedTokenizer(FastTokenizer):
 
         Raises:
             DataError: the tokenizer fails on a text.
+            ValueError: `texts` and `cuts` differ in length.
         """
         places = _in_bytes(texts, cuts)
         borders = np.fromiter(chain.from_iterable(places), np.int64)
@@ -293,6 +294,7 @@ class CachedTokenizer(FastTokenizer):
 
         Raises:
             DataError: the tokenizer fails on a text.
+            ValueError: `texts` and `parts` differ in length.
         """
         places = _in_bytes(texts, [tuple(chain.from_iterable(own)) for own in parts])
         starts = np.array([own[0] for own in places], np.int64)

@@ -102,7 +102,7 @@ def read_model_config(name: str) -> dict[str, Any]:
         return {"num_attention_heads": 9}
     try:
         value = json.loads((expanded(name) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

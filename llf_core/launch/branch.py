@@ -7,9 +7,9 @@ import secrets
 import shutil
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.paths import expanded
 from llf_core.launch.environment import start_facts
 from llf_core.launch.stored_config import check_stored
 from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
@@ -25,6 +25,7 @@ from llf_core.untrusted import HISTORY_BYTES, read_object, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from llf_core.runs.folder import RunFolder
 
@@ -192,7 +193,7 @@ def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
                 f"{key} is {value:g}. Expected a number of steps: a branch does not support a share of all steps."
             )
     if changed.get("output_dir"):
-        changed["output_dir"] = str(Path(changed["output_dir"]).expanduser().absolute())
+        changed["output_dir"] = str(expanded(changed["output_dir"]).absolute())
     return changed
 
 

@@ -177,5 +177,5 @@ def _may_be_secret(value: str) -> bool:
     ):
         return False
     if value[0] in "/~.":
-        return not Path(value).expanduser().exists()
+        return not Path(os.path.expanduser(value)).exists()  # noqa: PTH111 - it takes unknown users as they are
     return not value.isalpha() or len(value) > 2 * MIN_SECRET_CHARACTERS or not value.islower()

@@ -238,7 +238,7 @@ def _place(folder: RunFolder, error: BaseException | None) -> Path:
     """A folder on the affected disk: from the error, else the fullest of the disks that the run writes to."""
     if (named := _error_folder(error)) is not None:
         return named
-    cache = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    cache = Path(os.path.expanduser(os.environ.get("HF_HOME") or "~/.cache/huggingface"))  # noqa: PTH111 - it takes unknown users as they are
     places = [place for place in (folder.path, Path(tempfile.gettempdir()), cache) if place.is_dir()]
     number = _number(error)
     if number is not None and number not in FULL:

@@ -85,6 +85,8 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
         RuntimeError: a device is out of memory, or a library fails.
         ValueError: transformers refuses a value or a combination of values.
         MemoryError: memory does not suffice for the data or the model.
+        ImportError: a package of an integration in `report_to` is not installed.
+        NotPlainError: the `resolved.yaml` of a resumed run is broken.
     """
     short = config.replace(**SETTINGS)
     folder = create_run(short.yaml(defaults=True), "measurement", home)

@@ -82,7 +82,11 @@ class FitStrip(FormWidget):
             self._on_apply(before)
 
     def measure(self) -> None:
-        """Make three steps of the shown config in a child process, and correct the forecast by them."""
+        """Make three steps of the shown config in a child process, and correct the forecast by them.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+        """
         if self._config is None or self._measurement.running:
             return
         self._measuring = True

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
+from llf_core.config.paths import expanded
 from llf_core.config.weight_shapes import count
 from llf_core.estimate import trained_parameters, weight_shapes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llf_core.config import RunConfig
 
 _LICENSE = re.compile(r"\A---\n.*?^license:[ \t]*(\S[^\n]*)$", re.DOTALL | re.MULTILINE)
@@ -35,7 +37,7 @@ def model_facts(name: str) -> tuple[str, ...]:
     parameters = count(weights)
     if name == EMBEDDED:
         return (f"{format_parameters(parameters)} parameters", f"{2 * parameters / 1e9:.2f} GB in bf16", "Apache-2.0")
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     lines = (f"{format_parameters(parameters)} parameters", f"{size / 1e9:.2f} GB on disk")
     named = _license(folder / "README.md")

@@ -300,6 +300,7 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
+            PluginError: two installed packages declare the same name or key.
         """
         if self.config is None:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from llf_core.config.paths import expanded
 from llf_core.data.sources import DEMO_FILES
 
 _DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
@@ -24,7 +25,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
     Raises:
         OSError: a folder cannot be listed.
     """
-    folder = Path(dataset_dir).expanduser()
+    folder = expanded(dataset_dir)
     here = here or Path.cwd()
     names = [*DEMO_FILES, *_named(folder / "dataset_info.json")]
     for place in dict.fromkeys((here, folder)):
@@ -59,6 +60,6 @@ def models(here: Path | None = None) -> list[str]:
 def _named(info: Path) -> list[str]:
     try:
         named = json.loads(info.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return list(named) if isinstance(named, dict) else []

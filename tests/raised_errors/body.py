@@ -344,6 +344,8 @@ class Body(ast.NodeVisitor):
             self._call(kind, node.lineno)
         if _opens_file(node, callee):
             self._raise("OSError", node.lineno)
+        if _expands_home(node, callee):
+            self._raise("RuntimeError", node.lineno)
         if last_name(node) == "super" and self.function.owner:
             return Type("super", self.function.owner)
         return None if callee is None else self._called(callee, kinds[0] if node.args else None, node.lineno)
@@ -398,6 +400,12 @@ def _of_container(method: str, kind: Type) -> Type | None:
             method
         )
     return inside if kind.kind == "items" and method == "pop" else None
+
+
+def _expands_home(node: ast.Call, callee: Type | None) -> bool:
+    """Whether a call looks up the home of a user, who may be unknown. `os.path.expanduser` then does nothing."""
+    known = callee is not None and callee.kind != "path"
+    return callee.name == "pathlib.Path.home" if known else last_name(node) == "expanduser"
 
 
 def _opens_file(node: ast.Call, callee: Type | None) -> bool:

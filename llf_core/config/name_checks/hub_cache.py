@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from llf_core.config.paths import expanded
+
 
 def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
     """Ids of the repositories that have a snapshot in the cache, which need no query of the hub.
@@ -59,7 +61,7 @@ def _cache(cache_dir: str | None) -> Path:
         return Path(cache_dir)
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(name):
-            return Path(os.environ[name]).expanduser()
+            return expanded(os.environ[name])
     return _client_home() / "hub"
 
 
@@ -68,7 +70,7 @@ def has_token() -> bool:
     if any((os.environ.get(name) or "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return True
     path = os.environ.get("HF_TOKEN_PATH")
-    file = Path(path).expanduser() if path else _client_home() / "token"
+    file = expanded(path) if path else _client_home() / "token"
     try:
         return bool(file.read_text(encoding="utf-8").strip())
     except (OSError, ValueError):
@@ -80,4 +82,4 @@ def _client_home() -> Path:
     home = os.environ.get("HF_HOME")
     if not home:
         home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    return Path(home).expanduser()
+    return expanded(home)

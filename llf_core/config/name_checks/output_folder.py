@@ -235,7 +235,7 @@ def _kept(config: RunConfig) -> Iterator[tuple[str, Path]]:
             for name in value if isinstance(value, tuple) else (value,):
                 if name and is_there(expanded(name)):
                     yield f"what {spec.key} names", expanded(name)
-    yield "your home directory", Path("~").expanduser()
+    yield "your home directory", expanded("~")
     try:
         yield "the working directory", Path.cwd()
     except FileNotFoundError:  # removed meanwhile

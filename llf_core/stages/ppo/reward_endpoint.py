@@ -114,7 +114,7 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
     what = ""
     try:
         found = json.loads(body)["scores"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         found, what = None, "not a JSON object with scores"
     if not what and (not isinstance(found, list) or len(found) != count):
         what = f"{len(found)} scores" if isinstance(found, list) else f"scores of type {type(found).__name__}"

@@ -82,10 +82,12 @@ def test_values_of_the_environment_are_secret_by_their_names(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "https://me:tr0ub4dor@hub.example.org")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "disabled")
     monkeypatch.setenv("SORT_KEY", "python")
+    monkeypatch.setenv("OTHER_TOKEN", "~nobody-has-this-name/0a1b")
     monkeypatch.setenv("SSL_KEY", str(os.path.abspath(__file__)))  # noqa: PTH100
     assert redact("is 0a1b2c3d4e5f here") == "is *** here"
     assert redact('as JSON: "a\\"b\\\\c d!"') == 'as JSON: "***"'
     assert redact("with tr0ub4dor in it") == "with *** in it"
+    assert redact("with ~nobody-has-this-name/0a1b") == "with ***"
     assert redact("https://me:tr0ub4dor@hub.example.org/api") == "https://***@hub.example.org/api"
     for text in ("disabled", "python", __file__, "PWD"):
         assert redact(f"so {text} stays") == f"so {text} stays"

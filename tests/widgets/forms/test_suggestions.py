@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from llf_widgets.forms import suggestions
 
 
@@ -21,13 +23,15 @@ def test_data_sets_are_shipped_named_and_found(tmp_path: Path) -> None:
     ]
 
 
-def test_broken_list_of_data_sets_leaves_the_others(tmp_path: Path) -> None:
-    (tmp_path / "dataset_info.json").write_text("{not json")
+@pytest.mark.parametrize("text", ["{not json", "[" * 100_000])
+def test_broken_list_of_data_sets_leaves_the_others(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dataset_info.json").write_text(text)
     assert suggestions.datasets(str(tmp_path), tmp_path) == ["llf_demo", "llf_demo_pairs"]
 
 
 def test_missing_folder_offers_what_ships(tmp_path: Path) -> None:
-    assert suggestions.datasets(str(tmp_path / "none"), tmp_path) == ["llf_demo", "llf_demo_pairs"]
+    for folder in (str(tmp_path / "none"), "~nobody-has-this-name/data"):
+        assert suggestions.datasets(folder, tmp_path) == ["llf_demo", "llf_demo_pairs"]
 
 
 def test_models_are_the_embedded_one_folders_and_gguf_files(tmp_path: Path) -> None:

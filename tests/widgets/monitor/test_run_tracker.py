@@ -22,7 +22,7 @@ def test_a_run_is_named_by_id_folder_path_or_handle(trainer, llf_home):
     assert run_folder(folder.id, llf_home).path == folder.path
 
 
-@pytest.mark.parametrize("given", ["20200101-000000-none", "/nowhere/at/all"])
+@pytest.mark.parametrize("given", ["20200101-000000-none", "/nowhere/at/all", "~nobody-has-this-name/run"])
 def test_a_run_that_is_not_there_is_said(given, llf_home):
     with pytest.raises(FileNotFoundError, match="No run"):
         run_folder(given)

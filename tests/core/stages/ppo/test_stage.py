@@ -386,6 +386,7 @@ def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endp
         ('{"scores": ["good", 1]}', 'the score "good"'),
         ('{"scores": 3}', "scores of type int"),
         ("<html>", "not a JSON object with scores"),
+        ("[" * 100_000, "not a JSON object with scores"),
     ],
 )
 def test_what_is_no_score_is_told(body, said):
