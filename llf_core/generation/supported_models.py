@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from llf_core.models.mixture_of_depths import routing_of
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -51,16 +53,25 @@ def unsupported(model: PreTrainedModel | PeftModel) -> str | None:
         return f"{name} is not a decoder-only model of transformers."
     if type(causal).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation:
         return f"{name} has its own `prepare_inputs_for_generation`."
-    kinds = {type(layer) for layer in DynamicCache(config=causal.config).layers} or {DynamicLayer}
-    other = sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer)
-    if other:
-        return f"The cache of {name} has layers of type {', '.join(other)} (a sliding window or a state)."
+    if other_cache := _other_cache(causal):
+        return other_cache
     if getattr(model, "peft_config", None) and getattr(model.active_peft_config, "is_prompt_learning", False):
         return "Its adapter prepends virtual tokens to each prompt."
     configured = _configured(causal.generation_config)
     if configured:
         return f"Its generation config sets {', '.join(configured)}."
     return None
+
+
+def _other_cache(causal: PreTrainedModel) -> str | None:
+    name = type(causal).__name__
+    if routing_of(causal) is not None:
+        return f"{name} has routed blocks (Mixture-of-Depths), which keep no cache of keys and values."
+    kinds = {type(layer) for layer in DynamicCache(config=causal.config).layers} or {DynamicLayer}
+    other = sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer)
+    return (
+        f"The cache of {name} has layers of type {', '.join(other)} (a sliding window or a state)." if other else None
+    )
 
 
 def _configured(config: GenerationConfig) -> list[str]:

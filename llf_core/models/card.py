@@ -31,6 +31,11 @@ folder = "."  # where this file lies
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)"""
 
+ROUTED_SNIPPET = """
+from llf_core.models.mixture_of_depths import restore_routers
+
+restore_routers(model, folder)  # plain transformers would send each token through each block"""
+
 SCORE_SNIPPET = """
 messages = [
     {"role": "user", "content": "What is the capital of France?"},
@@ -64,6 +69,7 @@ def model_card(  # noqa: PLR0913 - what it tells
     chat: bool,
     multimodal: bool = False,
     classifier_arguments: str | None = None,
+    routed: bool = False,
 ) -> str:
     """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
 
@@ -78,6 +84,7 @@ def model_card(  # noqa: PLR0913 - what it tells
         multimodal: whether the model is multimodal.
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
+        routed: whether blocks of the model have routers of Mixture-of-Depths.
 
     Returns:
         Markdown with YAML front matter. Absolute paths are shortened, since a card is often published.
@@ -107,10 +114,15 @@ def model_card(  # noqa: PLR0913 - what it tells
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {_title(source, config)}",
-        _what(source, config, adapter=adapter, scores=bool(classifier_arguments)),
+        _what(source, config, adapter=adapter, scores=bool(classifier_arguments), routed=routed),
         "```python\n"
         + load_snippet(
-            source, adapter=adapter, chat=chat, multimodal=multimodal, classifier_arguments=classifier_arguments
+            source,
+            adapter=adapter,
+            chat=chat,
+            multimodal=multimodal,
+            classifier_arguments=classifier_arguments,
+            routed=routed,
         )
         + "\n```",
         _numbers(metrics),
@@ -119,10 +131,18 @@ def model_card(  # noqa: PLR0913 - what it tells
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def load_snippet(
-    source: ModelSource, *, adapter: bool, chat: bool, multimodal: bool = False, classifier_arguments: str | None = None
+def load_snippet(  # noqa: PLR0913 - what it tells
+    source: ModelSource,
+    *,
+    adapter: bool,
+    chat: bool,
+    multimodal: bool = False,
+    classifier_arguments: str | None = None,
+    routed: bool = False,
 ) -> str:
     """Python code that loads the result with plain transformers (and peft), so that nobody needs LLF to use it.
+
+    Only the routers of Mixture-of-Depths need LLF, since transformers does not know them.
 
     Args:
         source: the base model.
@@ -131,6 +151,7 @@ def load_snippet(
         multimodal: whether the model is multimodal.
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
+        routed: whether blocks of the model have routers of Mixture-of-Depths.
 
     Returns:
         A script for the folder of the result, which generates, or scores, a text.
@@ -147,6 +168,8 @@ def load_snippet(
         return head + "\n" + (SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET)
     if multimodal:
         head = head.replace("AutoModelForCausalLM", "AutoModelForImageTextToText")
+    if routed:
+        head += "\n" + ROUTED_SNIPPET
     return head + "\n" + (GENERATE_SNIPPET if chat else GENERATE_PLAIN_SNIPPET)
 
 
@@ -178,7 +201,7 @@ def _title(source: ModelSource, config: RunConfig) -> str:
     return f"{display_name(source.name)}, tuned ({config.stage.stage}, {config.method.finetuning_type})"
 
 
-def _what(source: ModelSource, config: RunConfig, *, adapter: bool, scores: bool) -> str:
+def _what(source: ModelSource, config: RunConfig, *, adapter: bool, scores: bool, routed: bool) -> str:
     base = source.portable_name or display_name(source.name)
     text = f"{'An adapter for' if adapter else 'A whole model, tuned from'} `{base}`"
     if scores:
@@ -186,6 +209,11 @@ def _what(source: ModelSource, config: RunConfig, *, adapter: bool, scores: bool
     if config.data.dataset:
         names = ", ".join(display_name(name) for name in config.data.dataset)
         text += f", trained on {names}"
+    if routed:
+        return (
+            f"{text}. Its routers (Mixture-of-Depths, arXiv 2404.02258) send some of the tokens through some of its "
+            "blocks. LLF restores them; without them, plain transformers computes another model:"
+        )
     text += ". It loads with plain transformers" + (" and peft:" if adapter else ":")
     if source.kind == "embedded" and adapter:
         text = text.removesuffix(":") + (

@@ -13,6 +13,7 @@ from llf_core.models.checksums import check_checksums
 from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.gguf import gguf_arguments
 from llf_core.models.header_check import damaged_json
+from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.models.model_folder import weight_files
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import keep_differentiable, quantization_config, release_files
@@ -97,6 +98,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             f"{source.name} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}; they "
             "would start at random. Expected the weights of a causal language model."
         )
+    restore_routers(model, source.folder)
     if bits is None:
         check_checksums(model, source.folder)
     else:

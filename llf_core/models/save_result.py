@@ -14,6 +14,7 @@ from llf_core.models.checksums import bitwise_equal, checksums, list_first, name
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.load import fix_generation_config, load_model
+from llf_core.models.mixture_of_depths import routing_of
 from llf_core.models.model_folder import read_config
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.reward_head import add_reward_head, build_classifier, classifier_pad_token_id, generates
@@ -99,6 +100,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         chat=bool(tokenizer.chat_template),
         multimodal=hasattr(tokenizer, "tokenizer"),
         classifier_arguments=_labels(words) if scores else None,
+        routed=routing_of(model) is not None,
     )
     (folder / "README.md").write_text(redact(text), encoding="utf-8")
     return written

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import modifiers_of
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
+
+
+@dataclass(frozen=True)
+class ExtraLoss:
+    """What a modifier adds to the loss of a training step.
+
+    Attributes:
+        total: scalar with a graph, summed over the tokens of the micro-batch.
+        measures: by name of a metric, its sum and the number of values, detached scalars.
+    """
+
+    total: Tensor
+    measures: Mapping[str, tuple[Tensor, Tensor]]
 
 
 class Modifier(ABC):
@@ -45,6 +61,13 @@ class Modifier(ABC):
         Args:
             model: a causal language model, perhaps wrapped by PEFT.
         """
+
+    def extra_loss(self) -> ExtraLoss | None:
+        """What to add to the loss of the last training forward pass; called before its backward pass. Default: None.
+
+        The trainer divides it by the tokens of the whole optimizer step. The logged loss does not include it.
+        """
+        return None
 
     def remove(self, model: nn.Module) -> None:  # noqa: B027 - a hook that not all need
         """Undo what must not be saved with the model, before the result is written. Default: nothing."""

@@ -201,6 +201,8 @@ class RunTrainer(TrainingLoop):
             loss = (
                 total * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
             )
+            tokens = token_count(inputs) if num_items_in_batch is None else self._tokens[0]
+            loss = self._with_extra_losses(loss, tokens)
         else:
             sums = self.eval_parts.run(
                 [inputs], lambda part, _: self.stage.loss_sum(model, part, 0.0), undo=self._measure_again(inputs)
@@ -210,6 +212,23 @@ class RunTrainer(TrainingLoop):
             loss = total / count
             self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
         return (loss, {}) if return_outputs else loss
+
+    def _with_extra_losses(self, loss: Tensor, tokens: Tensor) -> Tensor:
+        """Add what modifiers add to the loss: its gradient, not its value, so that the logged loss is the stage's.
+
+        Args:
+            loss: of the stage, a scalar.
+            tokens: of the whole optimizer step on all ranks.
+        """
+        for modifier in self.stage.modifiers:
+            extra = modifier.extra_loss()
+            if extra is None:
+                continue
+            share = extra.total * self.accelerator.num_processes / tokens.to(loss.device)
+            loss = loss + (share - share.detach())
+            for name, (total, number) in extra.measures.items():
+                self.stage.measures.add(name, total, number)
+        return loss
 
     def _count(self, batch: Batch) -> Tensor:
         """Number of units (tokens, pairs, answers) that the stage's loss of a batch is averaged over, a scalar."""

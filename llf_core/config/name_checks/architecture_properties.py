@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.name_checks.results import CheckResult
+from llf_core.config.name_checks.routers import check_routers
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import stage_of
 
@@ -109,7 +110,8 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
         config: of the run.
 
     Returns:
-        A problem beside `model_name_or_path` for each property that matters with these settings.
+        A problem beside `model_name_or_path` for each property that matters with these settings, and one beside
+        `mixture_of_depths` if its routers do not fit it.
 
     Raises:
         PluginError: two installed packages declare the same stage.
@@ -135,7 +137,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
         keys = (KEY, "cutoff_len") if one.above else (KEY,)
         message = one.message(part)
         found.append(Problem("violation", KEY, config.get(KEY), message, tuple(fixes), one.severity, keys=keys))
-    return tuple(found)
+    return (*found, *check_routers(settings, config))
 
 
 def check_architecture(config: RunConfig) -> CheckResult:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.methods.method import Method
+    from llf_core.modifiers.modifier import Modifier
     from llf_core.stages.base.context import TrainingContext
 
     Batch = dict[str, Any]
@@ -68,6 +69,11 @@ class Stage:
     def method(self) -> Method | None:
         """The method that adapted the run's model, which the trainer calls; None where there is no context."""
         return None if self._context is None else self._context.method
+
+    @property
+    def modifiers(self) -> tuple[Modifier, ...]:
+        """The modifiers of the run's model, which may add to the loss; none where there is no context."""
+        return () if self._context is None else self._context.modifiers
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
         """Models that are trained beside the run's model: the memory forecast and the checksums include them."""

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llf_core.config.declaration import MethodDeclaration, ModifierDeclaration
 from llf_core.config.registry import declared
+from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.runs import read_status
 from llf_core.training import session
 from tests.core.training.adapted import ADAPTERS, RATES, answer_loss, logits, plain_base
@@ -21,6 +22,7 @@ METHODS = ADAPTERS | {
     "full": FULL,
     "full, norms in float32": FULL | {"upcast_layernorm": True},
     "full, random weights": FULL | {"train_from_scratch": True},
+    "full, Mixture-of-Depths": FULL | {"mixture_of_depths": "convert", "mod_capacity": 0.5},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "freeze, LLaMA Pro": {
         "finetuning_type": "freeze", "use_llama_pro": True, "llama_pro_insert": True, "freeze_trainable_layers": 2,
@@ -56,7 +58,9 @@ def plain_result(folder, base, precision):
     """The result as plain transformers loads it, over the base as plain transformers and PEFT load it."""
     if (folder / "adapter_config.json").is_file():
         return PeftModel.from_pretrained(plain_base(base, precision), folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    restore_routers(model, folder)
+    return model
 
 
 @pytest.mark.parametrize(("method", "precision"), PAIRS)
