@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import ModelError, first_line
 from llf_core.models.token_routing import BATCH, Documents, documents_of, highest_of_each, pass_chosen, real_tokens
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Routing:
             return None
         totals, agreeing = zip(*losses, strict=True)
         count = self.documents.real.sum()
-        return RouterLoss(torch.stack(totals).mean(), torch.stack(agreeing).double().mean(), count)
+        return RouterLoss(torch.stack(totals).mean(), torch.stack(agreeing).float().mean(), count)
 
 
 def routing_of(model: nn.Module) -> Routing | None:
@@ -234,8 +234,8 @@ def restore_routers(model: PreTrainedModel, folder: Path | str) -> bool:
         Whether the model has routers.
 
     Raises:
-        ModelError: the config names routers whose weights are missing or do not fit.
-        OSError, SafetensorError: a file cannot be read.
+        ModelError: the config names routers whose weights are missing, damaged or do not fit.
+        OSError: a file cannot be opened.
     """
     import torch
 
@@ -273,13 +273,16 @@ def _stored_routers(folder: Path | str) -> dict[str, Tensor]:
     """Tensors of routers by name, from the safetensors of a folder."""
     from pathlib import Path
 
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     found: dict[str, Tensor] = {}
     for path in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if STORED.fullmatch(name)]  # noqa: SIM118 - no mapping
-            found |= {name: file.get_tensor(name) for name in names}
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if STORED.fullmatch(name)]  # noqa: SIM118 - no mapping
+                found |= {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise ModelError(f"{path} cannot be read: {first_line(error)} Copy the model again.") from error
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 BATCH = ("cu_seq_lens_q", "attention_mask", "position_ids")
 """Arguments of a decoder that tell documents and padding apart."""
-ROUNDING = 1e-9
-"""Added to a product of capacity and length before it is rounded down, so that 0.29 of 100 tokens are 29."""
+DENOMINATOR = 1_000_000
+"""Largest denominator of the fraction that a capacity is read as, so that 0.29 of 100 tokens are 29."""
 FLAT_MASK = 4
 """Axes of a mask `[batch, heads, seq, seq]`."""
 
@@ -95,7 +96,8 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
         count = int(numbers[-1, -1]) + 1
     numbers = numbers.masked_fill(~real, count)
     lengths = torch.bincount(numbers.flatten(), minlength=count + 1)
-    passing = (lengths.double() * capacity + ROUNDING).floor().to(torch.int64).clamp(min=1)
+    share = Fraction(capacity).limit_denominator(DENOMINATOR)
+    passing = (lengths * share.numerator // share.denominator).clamp(min=1)
     passing[count] = 0
     return Documents(numbers, passing, real)
 

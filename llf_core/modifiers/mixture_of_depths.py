@@ -62,7 +62,11 @@ class MixtureOfDepths(Modifier):
         _check_windows(model, settings, self.config)
 
     def apply(self, model: nn.Module) -> None:
-        """Train all routers, whichever layers the method selects: a router that is not trained chooses at random."""
+        """Train all routers, whichever layers the method selects.
+
+        Raises:
+            PluginError: two installed packages declare the same optimizer.
+        """
         for router in routers_of(model):
             router.requires_grad_(requires_grad=True)
         keep_trained_weights_exact(model, self.config)

@@ -28,6 +28,7 @@ class MixtureOfDepthsOptions(Section):
             "Routes only some tokens through a part of the blocks; the others skip them. convert gives the model "
             "routers, load continues a model that was converted."
         ),
+        choices=("convert", "load"),
         source="LLaMA-Factory",
     )
     mod_capacity: float = option(
