@@ -13,7 +13,7 @@ from llf_core.models.architecture import is_multimodal, load_architecture
 from llf_core.models.errors import first_line
 from llf_core.models.parameter_count import parameter_size
 from llf_core.models.remote_code import resolve_trust_remote_code
-from llf_core.modifiers.modifier import change_before_method
+from llf_core.modifiers.modifier import apply_modifiers, change_before_method
 
 if TYPE_CHECKING:
     from torch import nn
@@ -211,7 +211,8 @@ def map_of_config(config: RunConfig) -> ParameterMap:
         config: the run's config.
 
     Raises:
-        ModelError: the model has no `config.json`, no such architecture can be made, or the method does not fit it.
+        ModelError: the model has no `config.json`, no such architecture can be made, or the method or a modifier does
+            not fit it.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
@@ -221,7 +222,9 @@ def map_of_config(config: RunConfig) -> ParameterMap:
     model = _on_meta(config)
     change_before_method(model, config)
     plain = config.replace(lora_init=None)  # initialisations from weights or data need both, and train the same
-    return parameter_map(apply_method(model, plain), quantized=config.model.quantization_bit is not None)
+    tuned = apply_method(model, plain)
+    apply_modifiers(tuned, config)  # one may train more than the method selects
+    return parameter_map(tuned, quantized=config.model.quantization_bit is not None)
 
 
 def _on_meta(config: RunConfig) -> PreTrainedModel:

@@ -18,6 +18,8 @@ METHODS = [
     {"finetuning_type": "full"},
     {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     {"finetuning_type": "freeze", "use_llama_pro": True, "llama_pro_insert": True, "freeze_trainable_layers": 1},
+    {"finetuning_type": "full", "mixture_of_depths": "convert"},
+    {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "mixture_of_depths": "convert", "mod_every": 1},
     {"finetuning_type": "oft", "oft_block_size": 8},
     {"lora_target": "q_proj,v_proj"},
     {"additional_target": "norm"},
