@@ -50,7 +50,7 @@ BADAM = {"badam_mode": "layer", "badam_switch_mode": "ascending", "badam_switch_
 KEYS: dict[str, dict[str, Any]] = {
     "lora": {"finetuning_type": "lora"},
     "oft": {"finetuning_type": "oft", "oft_block_size": 32},
-    "galore": {"finetuning_type": "full", "use_galore": True, **GALORE},
+    "galore": {"finetuning_type": "full", "use_galore": True, "optim": "adamw_torch", **GALORE},
     "badam": {"finetuning_type": "full", "use_badam": True, **BADAM},
 }
 """Keys that LLF and LLaMA-Factory share."""

@@ -1,8 +1,10 @@
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from llf_core.generation import generate
 from llf_core.models import ModelError, count_parameters, quantize
@@ -47,11 +49,13 @@ def test_an_evaluation_in_between_changes_no_gradient(config, loaded, keys):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the kernel tells no mapped files")
 @pytest.mark.parametrize("keys", KINDS)
-def test_the_weight_files_are_not_kept_in_memory(config, loaded, tiny_model_dir, keys):
-    """The embedding stays unquantized; as a view of the file it would keep all of it mapped."""
-    _, _, model = loaded(config(bf16=True, **keys))
+def test_the_weight_files_are_not_kept_in_memory(config, loaded, tiny_model_dir, tmp_path, keys):
+    """The embedding stays unquantized; as a view of a file in bfloat16 it would keep all of it mapped."""
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.bfloat16).save_pretrained(folder)
+    _, _, model = loaded(config(bf16=True, model_name_or_path=str(folder), **keys))
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
-    assert str(tiny_model_dir / "model.safetensors") not in Path("/proc/self/maps").read_text()
+    assert str(folder / "model.safetensors") not in Path("/proc/self/maps").read_text()
 
 
 @pytest.mark.parametrize("keys", KINDS)
