@@ -68,7 +68,8 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
 
     Raises:
         OSError: `dataset_info.json` cannot be read.
-        PluginError: two installed packages declare the same format.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
     """
     found: list[_Texts] = []
     names = config.data.dataset or ()

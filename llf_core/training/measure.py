@@ -86,7 +86,6 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
         ValueError: transformers refuses a value or a combination of values.
         MemoryError: memory does not suffice for the data or the model.
         ImportError: a package of an integration in `report_to` is not installed.
-        NotPlainError: the `resolved.yaml` of a resumed run is broken.
     """
     short = config.replace(**SETTINGS)
     folder = create_run(short.yaml(defaults=True), "measurement", home)

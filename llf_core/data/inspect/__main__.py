@@ -68,6 +68,12 @@ def answer(inspection: Inspection, line: str) -> dict[str, object]:
 
     Returns:
         Object with `id` and `answer`, or `id` and `error`, a sentence.
+
+    Raises:
+        OSError: a file of the data or of the model cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
+        MemoryError: out of memory.
     """
     number = None
     try:
