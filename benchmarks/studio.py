@@ -1,5 +1,7 @@
 """Time until the form stands: `import llf_widgets` and `Studio()` in a fresh interpreter, and the time of one edit.
 
+`complete` is the kernel's part of one completion of a model's name, over all names.
+
 python benchmarks/studio.py [--runs 7]
 """
 
@@ -26,9 +28,17 @@ opened, cpu = time.perf_counter(), time.process_time() - started
 for rank in range(1, 51):
     studio.set(lora_rank=rank)
 edited = time.perf_counter()
+from llf_widgets.forms.suggestions import complete_model
+texts = ("q", "qwen", "qwen 7b", "llama 3 8b instruct", "no such model")
+complete_model("")
+begun = time.perf_counter()
+for text in texts * 10:
+    complete_model(text)
+completed = time.perf_counter()
 print(json.dumps({{
     "import": imported - began, "studio": opened - imported, "together": opened - began, "processor": cpu,
-    "edit": (edited - opened) / 50, "heavy": [name for name in {HEAVY!r} if name in sys.modules],
+    "edit": (edited - opened) / 50, "complete": (completed - begun) / (10 * len(texts)),
+    "heavy": [name for name in {HEAVY!r} if name in sys.modules],
 }}))
 """
 
@@ -45,7 +55,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     cold, *warm = [measure() for _ in range(runs + 1)]
     rows = {}
-    for name in ("import", "studio", "together", "processor", "edit"):
+    for name in ("import", "studio", "together", "processor", "edit", "complete"):
         values = [float(one[name]) for one in warm]
         rows[name] = {"median": statistics.median(values), "slowest": max(values), "first": cold[name]}
     print(f"{'seconds':10} {'median':>8} {'slowest':>8} {'first':>8}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def field_json(
-    spec: FieldSpec, state: FormState, *, group: str = "", suggestions: Sequence[str] = ()
+    spec: FieldSpec, state: FormState, *, group: str = "", suggestions: Sequence[str] = (), completes: bool = False
 ) -> dict[str, object]:
     """A field as its section displays it: label, control, value and messages.
 
@@ -25,6 +25,7 @@ def field_json(
         state: the form's values.
         group: heading of the field.
         suggestions: suggestions for a text field.
+        completes: whether its section completes what is typed.
 
     Returns:
         `Row` of `labextension/widgets/forms/field.js`.
@@ -50,6 +51,7 @@ def field_json(
         "placeholder": unset,
         "choices": _choices(spec, state, text, unset) if control == "choice" else [],
         "suggestions": list(suggestions or map(str, spec.choices or ())) if control == "text" else [],
+        "completes": completes and control == "text",
         "group": group,
         "wide": wide,
         "long": spec.path is not None and control == "text",

@@ -9,6 +9,7 @@ from llf_core.config.model import EMBEDDED
 from llf_core.config.paths import expanded
 from llf_core.config.weight_shapes import count
 from llf_core.estimate import trained_parameters, weight_shapes
+from llf_core.model_catalog import find_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,20 +21,21 @@ _CARD_CHARACTERS, _LICENSE_CHARACTERS = 10_000, 40
 
 
 def model_facts(name: str) -> tuple[str, ...]:
-    """Two or three short lines about a model, from its files' headers; nothing is downloaded or loaded.
+    """Some short lines about a model, from its files' headers or the catalog; nothing is downloaded or loaded.
 
     Args:
-        name: name of the embedded model, or a folder with safetensors files.
+        name: name of the embedded model, a folder with safetensors files, or a hub id.
 
     Returns:
-        Parameters, size, and license if the model card names one; empty if nothing is known locally.
+        Parameters, size, and license if the model card names one; of a hub id what the catalog says. Empty if nothing
+        is known.
 
     Raises:
         OSError: a weight file or the model card cannot be read.
     """
     weights = weight_shapes(name)
     if weights is None:
-        return ()
+        return _catalog_facts(name)
     parameters = count(weights)
     if name == EMBEDDED:
         return (f"{format_parameters(parameters)} parameters", f"{2 * parameters / 1e9:.2f} GB in bf16", "Apache-2.0")
@@ -42,6 +44,16 @@ def model_facts(name: str) -> tuple[str, ...]:
     lines = (f"{format_parameters(parameters)} parameters", f"{size / 1e9:.2f} GB on disk")
     named = _license(folder / "README.md")
     return (*lines, named) if named else lines
+
+
+def _catalog_facts(name: str) -> tuple[str, ...]:
+    """Parameters, context length and license of a model of the catalog, as far as it knows them."""
+    known = find_model(name)
+    if known is None:
+        return ()
+    parameters = f"{known.size} parameters" if known.size else ""
+    context = f"{known.context:,} tokens" if known.context else ""
+    return tuple(one for one in (parameters, context, known.license) if one)
 
 
 def trainable_facts(config: RunConfig) -> tuple[str, ...]:

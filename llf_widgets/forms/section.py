@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from llf_core.config import FieldSpec
     from llf_widgets.forms.messages import Message
     from llf_widgets.forms.state import FormState
+    from llf_widgets.forms.suggestions import Completions
 
 
 class FormSection(FormWidget):
@@ -28,6 +30,7 @@ class FormSection(FormWidget):
         state: the form's values.
         groups: headings of fields from another config section.
         suggestions: functions that return suggestions for a text field, by key.
+        completions: functions that complete a text while it is typed, by key.
         on_change: called after the state has changed.
         on_type: called with key and text at each key press in a text field, before it is left.
     """
@@ -49,6 +52,7 @@ class FormSection(FormWidget):
         *,
         groups: Mapping[str, str],
         suggestions: Mapping[str, Callable[[], Sequence[str]]],
+        completions: Mapping[str, Callable[[str], Completions]],
         on_change: Callable[[], None],
         on_type: Callable[[str, str], None] = lambda _key, _text: None,
     ) -> None:
@@ -57,6 +61,7 @@ class FormSection(FormWidget):
         self._state = state
         self._groups = groups
         self._suggestions = suggestions
+        self._completions = completions
         self._on_change = on_change
         super().__init__(_title=title)
         self._uploads = UploadReceiver(self.send, self._uploaded)
@@ -82,7 +87,7 @@ class FormSection(FormWidget):
         with self.hold_sync():
             self._rows = [
                 field_json(spec, self._state, group=self._groups.get(spec.section, "") if spec.level != "basic" else "",
-                    suggestions=suggested.get(spec.key, ()))
+                    suggestions=suggested.get(spec.key, ()), completes=spec.key in self._completions)
                 for spec in shown
             ]  # fmt: skip
             self._hidden_count = len(applying) - sum(self._always_visible(spec) for spec in applying)
@@ -121,6 +126,9 @@ class FormSection(FormWidget):
         if content["type"] == "type":
             self._on_type(content["key"], content["text"])
             return
+        if content["type"] == "complete":
+            self._complete(content["key"], content["text"], content["serial"])
+            return
         if content["type"] == "edit":
             self._state.edit(content["key"], content["text"])
         elif content["type"] == "fix":
@@ -128,3 +136,10 @@ class FormSection(FormWidget):
             if content["message"] < len(messages):
                 self._state.apply(messages[content["message"]].fixes[content["fix"]][1])
         self._on_change()
+
+    def _complete(self, key: str, text: str, serial: int) -> None:
+        """Answer a request for completions. A folder that cannot be listed has none."""
+        with suppress(OSError):
+            found = self._completions[key](text)
+            answer = {"options": found.options, "more": found.more}
+            self.send({"type": "completions", "key": key, "serial": serial, **answer})

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config import Problem, RunConfig, fields, preset, validate
+from llf_core.config import Fix, Problem, RunConfig, fields, preset, validate
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
 from llf_core.config.name_checks import check_local, problem_from_answer, required_for_start
@@ -17,6 +17,7 @@ from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
 from llf_core.launch.cell_rows import RowsError
+from llf_core.model_catalog import find_model
 from llf_core.runs.folder import home, run_ids
 from llf_core.runs.uploads import mark_used
 from llf_widgets.forms.cell_rows import CellRows
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 KEPT_KEYS = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
 """Keys that a preset without a value for them leaves unchanged: the chosen model and data."""
 
+MODEL = "model_name_or_path"
 DATASET_KEYS = ("dataset", "eval_dataset")
 """Fields that can refer to the rows of the cell."""
 
@@ -74,6 +76,7 @@ class FormState:
         self.notes: tuple[Problem, ...] = ()
         self.cell_rows: CellRows | None = None
         self._attached: dict[str, tuple[Any, Problem]] = {}
+        self._template: str | None = None
         self.hub_answers: Mapping[Question, Answer] = {}
         if source is not None:
             source, rows = split_rows(source.flat() if isinstance(source, RunConfig) else source)
@@ -321,18 +324,23 @@ class FormState:
         Raises:
             KeyError: there is no such field.
         """
-        spec = self.specs[key]
+        spec, model = self.specs[key], self.config_values.get(MODEL)
         if value is None and spec.optional and spec.default is not None:
             self.config_values[key] = None
         else:
             self._put(key, value)
         self._invalidate()
+        if self.config_values.get(MODEL) != model:
+            self._set_template()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Set several fields at once, as a fix does; None removes a key. Unknown keys are reported, not refused."""
+        model = self.config_values.get(MODEL)
         for key, value in changes.items():
             self._put(key, value)
         self._invalidate()
+        if self.config_values.get(MODEL) != model and "template" not in changes:
+            self._set_template()
 
     def select_preset(self, preset_name: str) -> None:
         """Start from a preset: all fields take its values; the chosen model and data are kept.
@@ -347,6 +355,10 @@ class FormState:
         kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
         shipped = demo_for_stage(_plain(kept.get("dataset")), str(chosen.get("stage", "sft")))
         kept |= {"dataset": shipped} if shipped else {}
+        if MODEL not in kept:
+            self._attached.pop("template", None)
+        elif self._template is not None and self.config_values.get("template") == self._template:
+            kept |= {"template": chosen.get("template", self._template)}
         self.preset_values = chosen | kept
         self.preset_name = preset_name
         self.reset()
@@ -417,6 +429,28 @@ class FormState:
             problem: the problem.
         """
         self._attached[key] = (_plain(self.config_values.get(key)), problem)
+
+    def _set_template(self) -> None:
+        """Set the chat template of a chosen model that the catalog knows, and say so in a note that can undo it.
+
+        A template that somebody chose stays. One that was set for the model before is replaced, or removed.
+        """
+        if self.config_values.get("template") not in {None, self._template}:
+            return
+        model = find_model(str(self.value(MODEL)))
+        self._template = (model.template or None) if model else None
+        self.apply({"template": self._template})
+        self._attached.pop("template", None)
+        fixes: tuple[Fix, ...] = ()
+        if model is None or (self._template is None and model.tuning != "chat"):
+            return
+        if self._template is None:
+            said = f"No named template is known for {model.id}: its tokenizer's own is used."
+        else:
+            said = f"The template of {model.id}. It was set when the model was chosen."
+            fixes = (Fix("Use the tokenizer's own", {"template": None}),)
+        note = Problem("violation", "template", self._template, said, fixes, "note", keys=("template",))
+        self.attach_problem("template", note)
 
     def _attached_problems(self, key: str) -> tuple[Problem, ...]:
         """Problems attached to the field's current value."""

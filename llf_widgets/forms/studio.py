@@ -84,9 +84,11 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._hub = HubLookup(self._answered)
         self._presets = PresetSelector([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
         proposals = {
-            "model_name_or_path": suggestions.models,
             "dataset": self._datasets,
             "eval_dataset": self._datasets,
+        }
+        completions = {
+            key: suggestions.complete_model for key, spec in self.state.specs.items() if spec.path == "model"
         }
         self._sections = {
             title: FormSection(
@@ -95,6 +97,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 self.state,
                 groups=GROUPS,
                 suggestions=proposals,
+                completions=completions,
                 on_change=self._edited,
                 on_type=self._typed,
             )

@@ -1,15 +1,33 @@
-"""Suggestions for models and data sets from this machine, without querying a hub."""
+"""Suggestions for data sets of this machine, and for models of this machine and of the catalog. No hub is queried."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llf_core.config.paths import expanded
 from llf_core.data.sources import DEMO_FILES
 
+if TYPE_CHECKING:
+    from llf_core.model_catalog import CatalogModel
+
 _DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _MOST = 50
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Values that complete a text.
+
+    Attributes:
+        options: value, and what is known of it in some words.
+        more: how many others match, as a sentence; empty if none.
+    """
+
+    options: tuple[tuple[str, str], ...]
+    more: str = ""
 
 
 def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
@@ -55,6 +73,38 @@ def models(here: Path | None = None) -> list[str]:
         entry.name for entry in sorted(here.iterdir()) if entry.suffix == ".gguf" or (entry / "config.json").is_file()
     ]
     return [EMBEDDED, *(f"./{name}" for name in found)][:_MOST]
+
+
+def complete_model(text: str, here: Path | None = None) -> Completions:
+    """Complete the name of a model: those of this machine first, then those of the catalog.
+
+    Args:
+        text: what is typed: parts of a name, in any order. Without text, only models of this machine are listed.
+        here: folder to look in. Default: the working directory.
+
+    Returns:
+        At most 50 models in which every word occurs; nothing for the whole name of one.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    from llf_core.model_catalog import find_model, search_models
+
+    words = text.lower().split()
+    local = [one for one in models(here) if all(word in one.lower() for word in words)]
+    if not words:
+        return Completions(tuple((one, "on this machine") for one in local))
+    if text in local or find_model(text) is not None:
+        return Completions(())
+    known = search_models(words)
+    options = [*((one, "on this machine") for one in local), *((one.id, _facts(one)) for one in known)]
+    more = len(options) - _MOST
+    return Completions(tuple(options[:_MOST]), f"{more} more: type another part of the name." if more > 0 else "")
+
+
+def _facts(model: CatalogModel) -> str:
+    """What the list says beside a model: size, license, and whether access is gated."""
+    return " · ".join(one for one in (model.size, model.license, "gated" if model.gated else "") if one)
 
 
 def _named(info: Path) -> list[str]:

@@ -175,6 +175,44 @@ def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) 
 ODD = "[{'q': f'{n}?', 'gold_reply': f'{n}!', 'lang': '<b>en</b>'} for n in range(40)]"
 
 
+def test_a_model_is_completed_by_keys_and_brings_its_template(page: Any, lab: Lab, axe: Any) -> None:
+    form = open_studio(page, lab, "completion.ipynb")
+    field = form.get_by_role("combobox", name="Model", exact=True)
+    options = form.get_by_role("listbox", name="Known values of Model").get_by_role("option")
+    yaml = form.get_by_label("Configuration as YAML")
+    field.fill("")
+    field.press_sequentially("qwen2.5 7b ins")
+    expect(options.first).to_contain_text("Qwen/Qwen2.5-7B-Instruct")
+    expect(options.first).to_contain_text("7B · Apache-2.0")
+    expect(field).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    expect(field).to_have_attribute("aria-activedescendant", options.first.get_attribute("id"))
+    assert axe(page, ".llf-Studio") == []
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("Qwen/Qwen2.5-7B-Instruct")
+    expect(options).to_have_count(0)
+    expect(yaml).to_have_value(re.compile(r"model_name_or_path: Qwen/Qwen2.5-7B-Instruct\n"))
+    expect(form.get_by_label("Chat template", exact=True)).to_have_value("qwen")
+    form.get_by_role("button", name="Use the tokenizer's own").click()
+    expect(yaml).not_to_have_value(re.compile("template:"))
+
+    field.fill("llama 3.3")
+    expect(options.first).to_contain_text("gated")
+    page.keyboard.press("Escape")
+    expect(options).to_have_count(0)
+    expect(field).to_have_attribute("aria-expanded", "false")
+    field.fill("llama 3.3 70b")
+    options.first.click()
+    expect(field).to_have_value("meta-llama/Llama-3.3-70B-Instruct")
+    expect(form.get_by_text("is gated: its owner gives access", exact=False)).to_be_visible()
+    expect(form.get_by_text("The license of meta-llama/Llama-3.3-70B-Instruct", exact=False)).to_be_visible()
+
+    fill(page, form, "Model", "./a-folder-of-mine")  # any other name is taken as it is typed
+    expect(options).to_have_count(0)
+    expect(yaml).to_have_value(re.compile(r"model_name_or_path: ./a-folder-of-mine\n"))
+
+
 def test_letters_typed_into_a_list_or_on_a_button_never_reach_the_notebook(page: Any, lab: Lab) -> None:
     form = open_studio(page, lab, "letters.ipynb")
     cells = page.locator(".jp-Notebook .jp-Cell")

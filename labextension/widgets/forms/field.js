@@ -1,4 +1,5 @@
 import { h } from '../shared/dom.js';
+import { Completion } from './completion.js';
 import {
   createButton,
   drawMessages,
@@ -22,6 +23,7 @@ import { upload, ACCEPTED_TYPES } from './upload.js';
  * @property {string} placeholder
  * @property {[string, string, string][]} choices value, label, and why it cannot be chosen, or nothing
  * @property {string[]} suggestions for a text field
+ * @property {boolean} completes whether the kernel completes what is typed
  * @property {string} group heading above the field
  * @property {boolean} wide whether the control also takes the column of the unit
  * @property {boolean} long whether the field takes a whole row, for a name or path
@@ -63,6 +65,14 @@ export class Field {
     this.node.title = row.tooltip;
     if (row.upload) {
       this.addUpload(row, model);
+    }
+    if (row.completes) {
+      const input = /** @type {HTMLInputElement} */ (this.control);
+      this.control.after(
+        new Completion(input, row.key, `Known values of ${row.label}`, model)
+          .list
+      );
+      this.node.classList.add('has-completion');
     }
     this.sent = row.text;
     this.control.addEventListener('change', () => {

@@ -49,6 +49,8 @@ PAGE = """# Architectures
 
 This page lists every architecture that transformers {transformers} maps to a causal language model. Each was trained as a tiny model with random weights, by LoRA (`lora_target: all`) and by full fine-tuning (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` runs the same trials. {packages}
 
+`llf models qwen 7b` searches the known models by parts of their names: size, context length, license, whether access is gated, and chat template; `--json` adds the names in LLaMA-Factory, the ModelScope id, the `type` of this table and more. The form completes the field *Model* from them. An empty cell means that no source says it, and any other hub id or folder can be trained too. The sources are in the head of `llf_core/model_catalog/models.csv`.
+
 - **trained**: two steps in float32. The first loss equals the loss computed from the logits of plain transformers, one example at a time. Plain PEFT and transformers load the result and give the logits of the trained model; an adapter also if it is merged. All of this holds to a relative 1e-4. Later tokens change no prediction.
 - **refused**: the run ends before its first step, with the error below the table.
 - **failed**: the error is below the table.

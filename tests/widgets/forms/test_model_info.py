@@ -56,3 +56,13 @@ def test_cut_file_counts_nothing(tmp_path: Path) -> None:
 
 def test_counts_in_words() -> None:
     assert [model_info.format_parameters(n) for n in (960, 134_515_008, 7_615_616_512)] == ["960", "134.5 M", "7.62 B"]
+
+
+def test_a_hub_id_has_the_facts_of_the_catalog() -> None:
+    assert model_info.model_facts("Qwen/Qwen3-30B-A3B-Instruct-2507") == (
+        "30B-A3B parameters",
+        "262,144 tokens",
+        "Apache-2.0",
+    )
+    assert model_info.model_facts("gpt2") == ("1,024 tokens",) or model_info.model_facts("gpt2") == ()
+    assert model_info.model_facts("somebody/their-model") == ()

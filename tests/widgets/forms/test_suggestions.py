@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from llf_core.model_catalog import search_models
 from llf_widgets.forms import suggestions
 
 
@@ -40,3 +41,32 @@ def test_models_are_the_embedded_one_folders_and_gguf_files(tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     assert suggestions.models(tmp_path) == ["smollm2-135m-instruct", "./qwen", "./tiny.gguf"]
+
+
+def test_models_of_this_machine_come_before_those_of_the_catalog(tmp_path: Path) -> None:
+    (tmp_path / "my-qwen-7b").mkdir()
+    (tmp_path / "my-qwen-7b" / "config.json").write_text("{}")
+    found = suggestions.complete_model("7B Qwen", tmp_path)
+    names = [value for value, _ in found.options]
+    assert names == ["./my-qwen-7b", *(one.id for one in search_models(["qwen", "7b"]))]
+    assert dict(found.options)["./my-qwen-7b"] == "on this machine"
+    assert dict(found.options)["Qwen/Qwen2.5-7B-Instruct"] == "7B · Apache-2.0"
+    assert found.more == ""
+
+
+def test_a_gated_model_says_so(tmp_path: Path) -> None:
+    found = dict(suggestions.complete_model("llama 3.3 70b", tmp_path).options)
+    assert found["meta-llama/Llama-3.3-70B-Instruct"] == "70B · llama3.3 · gated"
+
+
+def test_a_long_list_is_cut_and_the_rest_is_counted(tmp_path: Path) -> None:
+    found = suggestions.complete_model("qwen", tmp_path)
+    assert len(found.options) == 50
+    assert found.more == f"{len(search_models(['qwen'])) - 50} more: type another part of the name."
+
+
+def test_nothing_typed_lists_this_machine_and_a_whole_name_needs_no_list(tmp_path: Path) -> None:
+    assert suggestions.complete_model(" ", tmp_path).options == (("smollm2-135m-instruct", "on this machine"),)
+    assert suggestions.complete_model("qwen/qwen3-8b", tmp_path).options == ()
+    assert suggestions.complete_model("smollm2-135m-instruct", tmp_path).options == ()
+    assert suggestions.complete_model("no such model", tmp_path).options == ()
