@@ -43,7 +43,7 @@ export class Completion {
     input.addEventListener('keydown', event => this.press(event));
     input.addEventListener('blur', () => this.close());
     this.close();
-    model.on('msg:custom', (/** @type {Reply} */ reply) => {
+    this.receive = (/** @type {Reply} */ reply) => {
       if (
         reply.type === 'completions' &&
         reply.key === key &&
@@ -51,7 +51,13 @@ export class Completion {
       ) {
         this.show(reply);
       }
-    });
+    };
+    model.on('msg:custom', this.receive);
+  }
+
+  /** Ends listening to the kernel, when the field is no longer shown. */
+  dispose() {
+    this.model.off('msg:custom', this.receive);
   }
 
   /** Asks the kernel for completions of the text. */

@@ -66,12 +66,17 @@ export class Field {
     if (row.upload) {
       this.addUpload(row, model);
     }
+    /** @type {Completion | null} */
+    this.completion = null;
     if (row.completes) {
       const input = /** @type {HTMLInputElement} */ (this.control);
-      this.control.after(
-        new Completion(input, row.key, `Known values of ${row.label}`, model)
-          .list
+      this.completion = new Completion(
+        input,
+        row.key,
+        `Known values of ${row.label}`,
+        model
       );
+      this.control.after(this.completion.list);
       this.node.classList.add('has-completion');
     }
     this.sent = row.text;
@@ -84,6 +89,11 @@ export class Field {
         onType(this.key, this.value());
       }
     });
+  }
+
+  /** Ends what listens to the kernel. */
+  dispose() {
+    this.completion?.dispose();
   }
 
   /** Creates the control that fits the kind of the field. @param {Row} row @param {string} id */

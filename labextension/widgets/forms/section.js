@@ -61,6 +61,7 @@ export function formSection({ model, el }) {
       }
       let field = fields.get(row.key);
       if (!field || field.kind !== row.kind) {
+        field?.dispose();
         field = new Field(row, edit, fix, model, type);
         fields.set(row.key, field);
       }
@@ -105,6 +106,7 @@ export function formSection({ model, el }) {
       draw
     );
     model.off('change:_focus', focus);
+    fields.forEach(field => field.dispose());
   };
 }
 
