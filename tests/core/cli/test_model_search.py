@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.cli.model_search import table
+from llf_core.cli.model_table import table
 from llf_core.model_catalog import find_model, known_models, search_models
 
 LLF = str(Path(sys.executable).with_name("llf"))
+LARGE = {"torch", "transformers", "numpy", "typer", "llf_core.config"}
 
 
 def test_a_table_of_what_matches(llf):
@@ -61,6 +62,31 @@ def test_words_that_match_nothing_are_a_sentence(words, said):
 
 def test_neither_torch_nor_the_config_is_imported():
     code = "import sys; sys.argv = ['llf', 'models', 'qwen', '7b']\nfrom llf_core.cli import main\ntry:\n    main()\n"
-    code += "finally:\n    print(sorted({'torch', 'transformers', 'numpy', 'llf_core.config'} & set(sys.modules)))"
+    code += (
+        "finally:\n    print(sorted({'torch', 'transformers', 'numpy', 'typer', 'llf_core.config'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [["qwen", "7b"], ["gemma", "--json"], ["--json", "llama", "8b"], []])
+def test_the_quick_answer_is_that_of_the_command_line(llf, words):
+    quick = subprocess.run([LLF, "models", *words], capture_output=True, text=True, check=False)
+    whole = llf("models", *words)
+    assert (quick.returncode, quick.stdout) == (whole.exit_code, whole.stdout) == (0, whole.stdout)
+
+
+def test_help_and_other_options_are_those_of_the_command_line():
+    done = subprocess.run([LLF, "models", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "[WORDS]" in done.stdout
+    done = subprocess.run([LLF, "models", "qwen", "--jsn"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--jsn" in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_a_sentence():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([LLF, "models", "qwen"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "The output cannot be written: No space left on device." in done.stderr

@@ -1,0 +1,43 @@
+"""Entry point of `llf`. It answers `llf models` itself, since building the command line takes three times as long."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, see `application.main`.
+
+    Raises:
+        SystemExit: as that of `application.main`; not after an answer of `llf models`.
+        OSError: a system error that no file or disk explains, which is a bug.
+    """
+    if sys.argv[1:2] == ["models"] and _answered(sys.argv[2:]):
+        return
+    from llf_core.cli.application import main as run
+
+    run()
+
+
+def _answered(arguments: list[str]) -> bool:
+    """Print the models that words find.
+
+    Args:
+        arguments: of `llf models`.
+
+    Returns:
+        False for other options, and where nothing is found or the output cannot be written: the command line says why.
+    """
+    words = [one for one in arguments if one != "--json"]
+    if any(one.startswith("-") for one in words) or sys.platform == "win32":
+        return False
+    from llf_core.cli.model_table import answer
+    from llf_core.model_catalog import search_models
+
+    found = search_models(words)
+    try:
+        if found:
+            print(answer(found, "--json" in arguments), flush=True)  # noqa: T201 - the result
+    except (OSError, ValueError):  # a closed or full output, or a terminal that lacks a sign
+        return False
+    return bool(found)
