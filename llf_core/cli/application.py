@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from llf_core import NO_WINDOWS
 from llf_core.cli.environment import env, version
 from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
@@ -95,8 +94,6 @@ def main() -> None:
         SystemExit: always; with 0, the exit code of the error, or 2 for wrong arguments.
         OSError: a system error that no file or disk explains, which is a bug.
     """
-    if sys.platform == "win32":
-        sys.exit(NO_WINDOWS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign, or a file name that is no text
             stream.reconfigure(errors="backslashreplace")

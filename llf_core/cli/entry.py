@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from llf_core import NO_WINDOWS
+
 
 def main() -> None:
     """Run the command line, see `application.main`.
@@ -12,6 +14,8 @@ def main() -> None:
         SystemExit: as that of `application.main`; not after an answer of `llf models`.
         OSError: a system error that no file or disk explains, which is a bug.
     """
+    if sys.platform == "win32":
+        sys.exit(NO_WINDOWS)
     if sys.argv[1:2] == ["models"] and _answered(sys.argv[2:]):
         return
     from llf_core.cli.application import main as run
@@ -29,7 +33,7 @@ def _answered(arguments: list[str]) -> bool:
         False for other options, and where nothing is found or the output cannot be written: the command line says why.
     """
     words = [one for one in arguments if one != "--json"]
-    if any(one.startswith("-") for one in words) or sys.platform == "win32":
+    if any(one.startswith("-") for one in words):
         return False
     from llf_core.cli.model_table import answer
     from llf_core.model_catalog import search_models
