@@ -66,6 +66,7 @@ class Supervisor:
         self._kill: Request | None = None
         self._term_sent = False  # the trainer has had its SIGTERM
         self._term_received = False  # this process has had its own
+        self._last_failure = ""
         self._doctor: Doctor | None = None
         self._next_checkup = time.monotonic() + DOCTOR_SECONDS
 
@@ -180,18 +181,28 @@ class Supervisor:
     def _wait(self, trainer: Trainer) -> int:
         """Supervise the trainer until it ends; returns its exit code."""
         while (code := trainer.wait(POLL_SECONDS)) is None:
-            for request in self._inbox.scan():
-                self._handle_request(request)
-            if self._kill is not None:
-                trainer.signal(signal.SIGKILL, group=True)
-            elif not self._term_sent and (self._term_received or self._stop_is_overdue()):
-                self._term_sent = True
-                trainer.signal(signal.SIGTERM)
-            self._write_heartbeat()
-            if time.monotonic() >= self._next_checkup:
-                self._run_doctor()
+            self._look_after(trainer)
         self._run_doctor()
         return code
+
+    def _look_after(self, trainer: Trainer) -> None:
+        """Pass requests on, keep the heartbeat, run the doctor; nothing that fails here leaves the trainer alone."""
+        try:
+            for request in self._inbox.scan():
+                self._handle_request(request)
+            self._write_heartbeat()
+        except Exception as error:  # noqa: BLE001 - a folder that was taken apart, an LLF that was upgraded meanwhile
+            failure = f"{type(error).__name__}: {error}"
+            if failure != self._last_failure:
+                self._last_failure = failure
+                logger.warning(f"The run is not fully supervised: {failure}")
+        if self._kill is not None:
+            trainer.signal(signal.SIGKILL, group=True)
+        elif not self._term_sent and (self._term_received or self._stop_is_overdue()):
+            self._term_sent = True
+            trainer.signal(signal.SIGTERM)
+        if time.monotonic() >= self._next_checkup:
+            self._run_doctor()
 
     def _run_doctor(self) -> None:
         """Run the doctor and record its findings. A finding never ends a run."""

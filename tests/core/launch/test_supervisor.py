@@ -73,6 +73,21 @@ def test_curves_that_cannot_be_read_end_no_run(command):
     assert "The metrics could not be checked: " in run.log()
 
 
+def test_a_status_that_cannot_be_read_leaves_the_trainer_supervised(started, until):
+    run = started("silent")
+    now = until(lambda: run.status().pid and run.status())
+    whole = run.folder.status.read_bytes()
+    run.folder.status.write_bytes(b"{")
+    until(lambda: "The run is not fully supervised: " in run.log())
+    assert now.trainer.alive()
+    assert now.supervisor_process.alive()
+    run.folder.status.write_bytes(whole)
+    run.stop(grace=0)
+    assert ended(run).state == "failed"
+    assert not now.trainer.alive()
+    assert run.log().count("not fully supervised") == 1
+
+
 def test_it_belongs_to_nobody(started, until):
     run = started("train")
     trainer = until(lambda: run.status().pid)
