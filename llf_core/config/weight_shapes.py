@@ -48,3 +48,24 @@ def targeted(
         if wanted and len(shape) == MATRIX and (experts or "experts" not in name.split(".")):
             found[name] = shape
     return found
+
+
+def expert_weights(
+    weights: Mapping[str, tuple[int, ...]], requested: Collection[str]
+) -> dict[str, tuple[int, int, int]]:
+    """Select the parameters that hold all experts of a layer and get an adapter, as transformers' models have them.
+
+    Args:
+        weights: shape of each weight of a model, by its name.
+        requested: names of parameters, or `all`.
+
+    Returns:
+        Shape `(experts, out, in)` of each parameter, by its name.
+    """
+    found = {}
+    for name, shape in weights.items():
+        *path, last = name.split(".")
+        if len(shape) == MATRIX + 1 and "experts" in path and ("all" in requested or last in requested):
+            number, out, inputs = shape
+            found[name] = (number, out, inputs)
+    return found

@@ -16,6 +16,7 @@ from llf_core.config.safetensors_header import read_dtypes, read_shapes, weight_
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
 from llf_core.estimate.model_shapes import architecture, read_model_config
+from llf_core.model_catalog import find_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,9 @@ class ModelSizes:
 
 
 def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
-    """Find the sizes of a model: from the headers of its files, from its `config.json`, or from the size in its name.
+    """Find the sizes of a model: from the headers of its files, from its `config.json`, or by its number of parameters.
+
+    That number is in the catalog of models or in the model's name.
 
     Looked for are a folder and the Hugging Face cache; nothing is requested from a hub, so that a form can ask after
     each key press.
@@ -90,7 +93,9 @@ def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
         found = _of_folder(folder, _state(folder))
         if found is not None:
             return found
-    return _typical(named_parameters(name))
+    listed = find_model(name)
+    known = listed.parameters * 1e9 if listed is not None and listed.parameters else named_parameters(name)
+    return _typical(known)
 
 
 def named_parameters(name: str) -> float | None:
@@ -182,7 +187,7 @@ def _typical(parameters: float | None) -> ModelSizes | None:
     }
     weights = shapes_from_config(settings)
     basis = (
-        f"Only the name of the model is known here: a typical decoder of {parameters / 1e9:.3g} billion parameters is "
-        "assumed."
+        f"Only the name and size of the model are known here: a typical decoder of {parameters / 1e9:.3g} billion "
+        "parameters is assumed."
     )
     return _sizes(weights or {}, settings, basis, exact=False)

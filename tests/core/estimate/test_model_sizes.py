@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llf_core.config import RunConfig
 from llf_core.config.config_shapes import ModelSizeError
+from llf_core.estimate import trained_parameters
 from llf_core.estimate.model_shapes import architecture
 from llf_core.estimate.model_sizes import TYPICAL, model_sizes, named_parameters
+from llf_core.model_catalog import known_models
 
 
 @pytest.fixture
@@ -73,6 +76,16 @@ def test_the_size_in_a_name(name: str, parameters: float | None) -> None:
     assert named_parameters(name) == (None if parameters is None else pytest.approx(parameters))
 
 
+def test_the_catalog_tells_a_size_that_the_name_does_not() -> None:
+    listed = [one for one in known_models() if one.parameters and one.parameters > 1 and not named_parameters(one.id)]
+    assert listed
+    for model in listed[:5]:
+        found = model_sizes(model.id)
+        assert found is not None
+        assert found.parameters == pytest.approx((model.parameters or 0) * 1e9, rel=0.1), model.id
+        assert not found.exact
+
+
 @pytest.mark.parametrize("parameters", [0.135, 0.5, 1.2, 3, 7, 8, 14, 32, 70, 405])
 def test_a_typical_decoder_has_the_named_number_of_parameters(parameters: float) -> None:
     found = model_sizes(f"x/y-{parameters:g}b" if parameters >= 0.5 else f"x/y-{parameters * 1000:g}m")
@@ -97,6 +110,21 @@ def test_experts_that_files_store_apart_count_as_those_that_are_kept_together() 
     assert one is not None
     assert other is not None
     assert one.inner == other.inner == 2 * 192
+
+
+def test_an_adapter_of_experts_is_counted_as_peft_makes_it(tmp_path: Path) -> None:
+    settings = {
+        "model_type": "mixtral", "vocab_size": 352, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    found = model_sizes(str(tmp_path))
+    assert found is not None
+    config = RunConfig.load({"model_name_or_path": str(tmp_path), "dataset": "llf_demo", "lora_rank": 4})
+    # q, o: 32 + 32; k, v: 32 + 16; of each of 4 experts, gate and up together 32 + 96, down 48 + 32
+    assert trained_parameters(config, found.weights) == 2 * 4 * (2 * 64 + 2 * 48 + 4 * (128 + 80))
+    only = config.replace(lora_target="down_proj")
+    assert trained_parameters(only, found.weights) == 2 * 4 * 4 * 80
 
 
 def test_absurd_files_are_a_sentence(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule
-from llf_core.config.weight_shapes import targeted
+from llf_core.config.weight_shapes import expert_weights, targeted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +105,8 @@ class LoRAOptions(Section):
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the parameters of the LoRA matrices, for the forecast of gradients and optimizer states.
 
-    `rank * (in + out)` for each targeted linear layer (LoRA, arXiv 2106.09685, section 5.1).
+    `rank * (in + out)` for each targeted linear layer (LoRA, arXiv 2106.09685, section 5.1), and as much for each
+    expert of a parameter that holds all experts of a layer. Routers get no adapter.
 
     Args:
         config: `lora_rank` and `lora_target`.
@@ -115,7 +116,12 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
         Number of trained parameters, without modules that are trained in full (`additional_target`).
     """
     options = config.options(LoRAOptions)
-    return options.lora_rank * sum(sum(shape) for shape in targeted(shapes, options.lora_target).values())
+    experts = expert_weights(shapes, options.lora_target)
+    routers = {f"{name.partition('.experts.')[0]}.gate.weight" for name in experts}
+    linear = (shape for name, shape in targeted(shapes, options.lora_target).items() if name not in routers)
+    return options.lora_rank * (
+        sum(map(sum, linear)) + sum(number * (out + inputs) for number, out, inputs in experts.values())
+    )
 
 
 CHANGES_BASE = frozenset({"pissa", "olora", "corda"})
