@@ -99,7 +99,8 @@ def adapter_targets(
         model: a `PreTrainedModel`, not yet wrapped.
         requested: names of modules or of experts' parameters (last part or whole path), or `all`.
         key: the config key that names them, for messages.
-        plain: whether the adapter has neither dropout nor DoRA, which PEFT cannot apply to a parameter.
+        plain: whether the adapter has neither dropout, DoRA nor an initialization from the weights, which PEFT cannot
+            apply to a parameter.
         parameters: whether PEFT can put this kind of adapter on a parameter at all.
 
     Raises:
@@ -145,11 +146,13 @@ def adapter_targets(
         if not whole and experts:
             raise ModelError(
                 f"{key}: {_listed(experts)} are parameters and no modules, to which PEFT applies neither "
-                "lora_dropout nor use_dora. Expected lora_dropout: 0 and use_dora: false, or other names."
+                "lora_dropout, use_dora nor an initialization from the weights. Expected lora_dropout: 0, "
+                "use_dora: false and lora_init: default, or other names."
             )
         notes.append(
-            f"{_listed(reached_parameters)} get no adapter: PEFT applies neither lora_dropout nor use_dora to "
-            "parameters. With lora_dropout: 0 and use_dora: false they get one."
+            f"{_listed(reached_parameters)} get no adapter: PEFT applies neither lora_dropout, use_dora nor an "
+            "initialization from the weights to parameters. With lora_dropout: 0, use_dora: false and lora_init: "
+            "default they get one."
         )
         reached_parameters = set()
     if quantized:

@@ -209,7 +209,7 @@ class LoRA(PeftTuner):
         with torch.no_grad():
             for path, layer in self._layers_of(wrapped):
                 base, rank = layer.get_base_layer(), layer.r[ADAPTER]
-                if base.weight.is_floating_point():
+                if not hasattr(base, "weight") or base.weight.is_floating_point():  # experts stay unquantized
                     continue
                 lost = self._stored_weight(path, wrapped).to(base.weight.device).float()
                 lost -= dequantize_module_weight(base).float()

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 NOT_ON_PARAMETERS = ("lora_dropout", "use_dora")
 """Options that PEFT cannot apply to an adapter on a parameter."""
+RANDOM = (True, "gaussian")
+"""Initialisations that PEFT can apply to it."""
+HEADS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads")
+"""Keys by which PEFT reads the number of attention heads, which vectors before each example need."""
 
 
 class PeftTuner(Method):
@@ -60,6 +64,11 @@ class PeftTuner(Method):
         if problem is not None and problem.severity == "error":
             raise ModelError(problem.message)
         tuner = declared.tuner(config)
+        if declared.prompts(config) and not any(model.config.get_text_config().to_dict().get(key) for key in HEADS):
+            raise ModelError(
+                f"{type(model).__name__} has no attention heads, and PEFT's {tuner.peft_type} trains vectors that they "
+                "attend to. Expected another method, such as lora."
+            )
         settings = self.settings(model, tuner)
         keep_from_compiling(settings)
         try:
@@ -99,7 +108,8 @@ class PeftTuner(Method):
                 model,
                 tuner.targets,
                 key=tuner.target_key,
-                plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS),
+                plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS)
+                and arguments.get("init_lora_weights", True) in RANDOM,
                 parameters="target_parameters" in known,
             )
             model.llf_notes = targets.notes

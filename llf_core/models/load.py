@@ -56,9 +56,11 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     trusted = resolve_trust_remote_code(source, config)
-    multimodal = source.kind != "gguf" and is_multimodal(load_architecture(source, trust_remote_code=trusted))
+    architecture = None if source.kind == "gguf" else load_architecture(source, trust_remote_code=trusted)
+    multimodal = architecture is not None and is_multimodal(architecture)
     kind: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
     bits = quantization_config(config, plan)
+    quantized = bits is not None or getattr(architecture, "quantization_config", None) is not None
     arguments: dict[str, Any] = {
         "dtype": loading_dtype(source, config, plan),
         "trust_remote_code": trusted,
@@ -67,7 +69,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     }
     if config.model.train_from_scratch:
         return _random_model(kind, source, config, arguments).to(plan.device)
-    arguments |= _file_arguments(source, bits, plan)
+    arguments |= _file_arguments(source, bits) | ({"device_map": {"": plan.place}} if quantized else {})
     try:
         with no_progress_bars():
             # Weights of the wrong shape are reported below, with their names.
@@ -99,22 +101,22 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             "would start at random. Expected the weights of a causal language model."
         )
     restore_routers(model, source.folder)
-    if bits is None:
-        check_checksums(model, source.folder)
-    else:
+    if quantized:
         keep_differentiable(model)
         release_files(model)
+    else:
+        check_checksums(model, source.folder)
     fix_generation_config(model)
-    return model if bits is not None else model.to(plan.device)
+    return model if quantized else model.to(plan.device)
 
 
-def _file_arguments(source: ModelSource, bits: Any, plan: DevicePlan) -> dict[str, Any]:
+def _file_arguments(source: ModelSource, bits: Any) -> dict[str, Any]:
     """Arguments of `from_pretrained` that depend on the files of a model and on its quantization."""
     arguments: dict[str, Any] = {}
     if source.kind == "gguf":
         arguments |= gguf_arguments(source.path.name)
     if bits is not None:
-        arguments |= {"quantization_config": bits, "device_map": {"": plan.place}}
+        arguments["quantization_config"] = bits
     if source.kind != "gguf":
         safe, _, _ = weight_files(file.name for file in source.folder.iterdir())
         arguments["use_safetensors"] = bool(safe)

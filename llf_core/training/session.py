@@ -18,6 +18,7 @@ from llf_core.acceleration.patching.install import Accelerated, accelerate
 from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
+from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import Collator, PackedRows, check_packing, prepare
 from llf_core.data.prepare import write_report_events
 from llf_core.data.streaming import Stream
@@ -217,7 +218,11 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     begin_phase(writer, "model", "find")
     source = resolve_model(config.model.model_name_or_path, config)
     if source.kind != "gguf":
-        _tell_properties(read_config(source.folder), config, writer)
+        settings = read_config(source.folder)
+        _tell_properties(settings, config, writer)
+        packed = check_stored_quantization(config, settings)
+        if packed is not None and packed.severity == "error":
+            raise ModelError(packed.message)
     tokenizer = load_tokenizer(source, config)
     processor = load_processor(source, config, tokenizer)
     begin_phase(writer, "data")

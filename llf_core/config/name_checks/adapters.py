@@ -13,6 +13,7 @@ from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.registry import method_of
 from llf_core.config.safetensors_header import read_shapes, weight_files
+from llf_core.config.stored_quantization import check_stored_quantization, is_quantized
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.untrusted import read_object_or_empty
 
@@ -25,9 +26,9 @@ TOWERS = ("vision_config", "audio_config")
 
 
 def check_adapters(config: RunConfig) -> CheckResult:
-    """Check the method against the shapes of the model, and its type against that of the adapter it continues.
+    """Check the method against the model's quantization and shapes, and its type against the adapter it continues.
 
-    PEFT would report both only after the model is loaded.
+    PEFT would report them only after the model is loaded.
 
     Args:
         config: names method, model and adapters.
@@ -39,7 +40,14 @@ def check_adapters(config: RunConfig) -> CheckResult:
         OSError: a weight file of the model cannot be read.
         PluginError: two installed packages declare the same plug-in.
     """
-    return _check_shapes(config) + _check_type(config)
+    return _check_quantization(config) + _check_shapes(config) + _check_type(config)
+
+
+def _check_quantization(config: RunConfig) -> CheckResult:
+    """An error where the method would train the quantized weights of a model on this machine."""
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    problem = None if folder is None else check_stored_quantization(config, config_of(folder))
+    return CheckResult((problem,) if problem else ())
 
 
 def _check_type(config: RunConfig) -> CheckResult:
@@ -76,8 +84,8 @@ def model_shapes(config: RunConfig) -> Shapes | None:
         config: names the model.
 
     Returns:
-        The shapes; None if they are not known on this machine, or some belong to vision or audio towers, which are not
-        trained.
+        The shapes; None if they are not known on this machine, if they are those of packed integers, or if some belong
+        to vision or audio towers, which are not trained.
 
     Raises:
         OSError: a weight file cannot be read.
@@ -86,7 +94,7 @@ def model_shapes(config: RunConfig) -> Shapes | None:
     if model == EMBEDDED:
         return weight_shapes(model)
     folder = folder_of(model, config.model.cache_dir)
-    if folder is None or any(key in config_of(folder) for key in TOWERS):
+    if folder is None or any(key in config_of(folder) for key in TOWERS) or is_quantized(config_of(folder)):
         return None
     return _read(folder, tuple((file.name, file.stat().st_mtime_ns) for file in weight_files(folder)))
 

@@ -148,11 +148,11 @@ def test_experts_are_found_by_the_name_of_their_parameter():
         adapter_targets(tiny("mixtral"), ["w1"])
 
 
-def test_experts_get_no_adapter_with_dropout_or_dora():
+def test_experts_get_no_adapter_with_dropout_dora_or_an_initialization():
     model = tiny("mixtral")
     targets = adapter_targets(model, ["all"], plain=False)
     assert targets.parameters == []
-    assert "neither lora_dropout nor use_dora" in targets.notes[0]
+    assert "neither lora_dropout, use_dora nor an initialization from the weights" in targets.notes[0]
     with pytest.raises(ModelError, match="Expected lora_dropout: 0"):
         adapter_targets(model, ["gate_up_proj"], plain=False)
 

@@ -6,12 +6,14 @@ from enum import Enum
 import pytest
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.peft_tuners import check_options, tuner, tuner_names
 from llf_core.estimate import trained_parameters, weight_shapes
 from llf_core.models import ModelError, count_parameters
+from tests.core.models.tiny_configs import tiny_config
 
 # inputs of the tiny Llama's seven linears of two layers: 6 of 64 and one of 128; their outputs: 64, 32, 32, 64, 128,
 # 128, 64
@@ -113,6 +115,22 @@ def test_options_of_peft_are_checked_before_the_start(tuned):
     assert not problems(**keys, **problem.fixes[0].changes)
     with pytest.raises(ModelError, match=r"cannot put C3A on .* block size should be a factor"):
         tuned(finetuning_type="peft", peft_type="C3A", peft_options={"block_size": 24})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"finetuning_type": "prompt"},
+        {"finetuning_type": "prefix"},
+        {"finetuning_type": "peft", "peft_type": "P_TUNING"},
+    ],
+)
+def test_vectors_before_each_example_need_attention(keys, tuned, tiny_tokenizer, tmp_path):
+    with torch.random.fork_rng():
+        AutoModelForCausalLM.from_config(tiny_config("mamba")).save_pretrained(tmp_path / "mamba")
+    tiny_tokenizer.save_pretrained(tmp_path / "mamba")
+    with pytest.raises(ModelError, match=r"MambaForCausalLM has no attention heads.* Expected another method, such as"):
+        tuned(model_name_or_path=str(tmp_path / "mamba"), **keys)
 
 
 def test_a_type_that_peft_does_not_have_is_refused_with_its_names():

@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llf_core.runs import read_status
 from llf_core.training import session
+from tests.core.models.tiny_configs import tiny_config
 from tests.core.training.adapted import ADAPTERS, RATES, logits, plain_base
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -25,6 +27,18 @@ def test_loftq_begins_nearer_to_the_unquantized_model(
     rounded = logits(plain_base(tiny_model_dir, "nf4"), tokenizer)
     begun = logits(PeftModel.from_pretrained(plain_base(tiny_model_dir, "nf4"), folder.output), tokenizer)
     assert (begun - exact).norm() < 0.8 * (rounded - exact).norm()
+
+
+@pytest.mark.parametrize("init", ["pissa", pytest.param("corda", marks=pytest.mark.long), "loftq"])
+def test_experts_do_not_stop_an_initialization_from_the_weights(init, trained, tiny_tokenizer, tmp_path):
+    """PEFT has it for linear layers alone."""
+    with torch.random.fork_rng():
+        AutoModelForCausalLM.from_config(tiny_config("mixtral")).save_pretrained(tmp_path / "moe")
+    tiny_tokenizer.save_pretrained(tmp_path / "moe")
+    keys = {"lora_init": init, "max_steps": 1} | ({"quantization_bit": 4} if init == "loftq" else {})
+    folder, code = trained(model_name_or_path=str(tmp_path / "moe"), **keys)
+    assert code == 0, read_status(folder).reason
+    PeftModel.from_pretrained(plain_base(tmp_path / "moe", "fp32"), folder.output)
 
 
 def test_principal_components_of_short_examples_and_of_too_few(trained, make_run, tiny_model_dir):
