@@ -180,7 +180,8 @@ class RotaryAttention:
             x: hidden states `[1, tokens, hidden]`.
 
         Returns:
-            q `[tokens, query_heads, dim]`, k and v `[tokens, key_heads, dim]`, all in the dtype of v.
+            q `[tokens, query_heads, dim]`, k and v `[tokens, key_heads, dim]`, all in autocast's
+            dtype, or in that of v without it.
         """
         parts = project(x, [getattr(module, name) for name in self.inputs])
         if len(parts) == 1:
@@ -193,5 +194,6 @@ class RotaryAttention:
         q, k, v = (part.reshape(x.shape[:-1].numel(), -1, self.dim) for part in (q, k, v))
         if norms and not self.whole:
             q, k = norms[0](q), norms[1](k)
-        # Under autocast a norm gives float32.
-        return q.to(v.dtype), k.to(v.dtype), v
+        # Under autocast a norm gives float32, and so does AdaLoRA beside weights in 8 bits.
+        dtype = computing_dtype(v)
+        return q.to(dtype), k.to(dtype), v.to(dtype)

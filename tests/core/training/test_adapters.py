@@ -29,6 +29,12 @@ def test_loftq_begins_nearer_to_the_unquantized_model(
     assert (begun - exact).norm() < 0.8 * (rounded - exact).norm()
 
 
+def test_attention_computes_in_the_precision_of_the_run_where_adapters_give_float32(trained):
+    """PEFT's AdaLoRA does beside weights in 8 bits."""
+    folder, code = trained(finetuning_type="adalora", quantization_bit=8, bf16=True, max_steps=2)
+    assert code == 0, read_status(folder).reason
+
+
 @pytest.mark.parametrize("init", ["pissa", pytest.param("corda", marks=pytest.mark.long), "loftq"])
 def test_experts_do_not_stop_an_initialization_from_the_weights(init, trained, tiny_tokenizer, tmp_path):
     """PEFT has it for linear layers alone."""
