@@ -30,7 +30,8 @@ BY_NAME = [
     name for name, one in declared(OptimizerDeclaration).items() if name not in NAMED and "torchao" not in one.packages
 ]
 """Optimizers that transformers builds; for torchao's see `test_torchao.py`."""
-QUANTIZED = {
+OTHERS = {
+    "Mixture-of-Depths": FULL | {"mixture_of_depths": "convert"},
     "lora in 4 bits": {"quantization_bit": 4},
     "lora in 8 bits": {"quantization_bit": 8},
     "LoftQ": {"lora_init": "loftq", "quantization_bit": 4},
@@ -40,7 +41,7 @@ EVERY = {
     **OPTIMIZERS,
     **{name: FULL | {"optim": name} for name in BY_NAME},
     **{f"method {name}": keys for name, keys in METHODS.items()},
-    **QUANTIZED,
+    **OTHERS,
 }
 
 
