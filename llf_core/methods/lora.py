@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from llf_core.config.declarations.methods.lora import CHANGES_BASE, READS_DATA, LoRAOptions, stored_alpha
+from llf_core.config.declarations.methods.lora import (
+    CHANGES_BASE,
+    READS_DATA,
+    LoRAOptions,
+    stored_alpha,
+)
 from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models.adapter_loading import continues_adapter
 from llf_core.models.errors import ModelError

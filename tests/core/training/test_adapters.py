@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llf_core.config import validate
 from llf_core.runs import read_status
 from llf_core.training import session
 from tests.core.models.tiny_configs import tiny_config
@@ -27,6 +28,18 @@ def test_loftq_begins_nearer_to_the_unquantized_model(
     rounded = logits(plain_base(tiny_model_dir, "nf4"), tokenizer)
     begun = logits(PeftModel.from_pretrained(plain_base(tiny_model_dir, "nf4"), folder.output), tokenizer)
     assert (begun - exact).norm() < 0.8 * (rounded - exact).norm()
+
+
+def test_dora_in_8_bits_is_refused_on_a_cpu(trained):
+    keys = {"use_dora": True, "quantization_bit": 8}
+    folder, code = trained(**keys, max_steps=1)
+    assert code == 2
+    assert "DoRA cannot be trained beside weights in 8 bits on a CPU" in read_status(folder).reason
+    asked = {"dataset": "llf_demo", "use_cpu": True} | keys
+    (problem,) = [one for one in validate(asked).violations if one.severity == "error"]
+    assert problem.message in read_status(folder).reason
+    for fix in problem.fixes:
+        assert problem.message not in {one.message for one in validate(asked | dict(fix.changes)).violations}
 
 
 def test_attention_computes_in_the_precision_of_the_run_where_adapters_give_float32(trained):

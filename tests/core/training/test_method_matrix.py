@@ -41,19 +41,18 @@ CONVERTED = {"lora, pissa", "lora, exact pissa", "lora, olora", "lora, corda"}
 WHOLE = {name for name in METHODS if name.startswith(("full", "freeze"))}
 """Methods whose result is a model."""
 UNQUANTIZED = WHOLE | CONVERTED | {"peft", "lora, orthogonal"}
-OUT_OF_AUTOCAST = ("lora, embeddings too", "bf16")
-"""PEFT trains the embeddings in float32, with which a bfloat16 model computes under autocast alone."""
-BROKEN = pytest.mark.xfail(strict=True, reason="DoRA in 8 bits: bitsandbytes loses the scales of the weights on a CPU")
-MARKS = {("lora, DoRA", "int8"): (BROKEN,)}
+NOT_BY_PEFT = {
+    # The embeddings are trained in float32, with which a bfloat16 model computes under autocast alone.
+    ("lora, embeddings too", "bf16"),
+    # Refused, see `test_dora_in_8_bits_is_refused_on_a_cpu`.
+    ("lora, DoRA", "int8"),
+}
 PAIRS = [
-    pytest.param(
-        method, precision,
-        marks=[*([] if precision == "fp32" else [pytest.mark.long]), *MARKS.get((method, precision), ())],
-    )
+    pytest.param(method, precision, marks=[] if precision == "fp32" else pytest.mark.long)
     for method in METHODS
     for precision in PRECISIONS
-    if (method not in UNQUANTIZED or precision in {"fp32", "bf16"}) and (method, precision) != OUT_OF_AUTOCAST
-]  # fmt: skip
+    if (method not in UNQUANTIZED or precision in {"fp32", "bf16"}) and (method, precision) not in NOT_BY_PEFT
+]
 
 
 def test_every_method_and_modifier_is_in_the_matrix():

@@ -206,6 +206,11 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     return check_rank(config, "lora_rank", shapes, options.lora_target)
 
 
+EIGHT_BITS = 8
+DORA_IN_8_BITS = (
+    "DoRA cannot be trained beside weights in 8 bits on a CPU: PEFT and bitsandbytes lose their scales with the first "
+    "step. Expected `quantization_bit: 4`, or LoRA without DoRA."
+)
 PLAIN = (Fix("Use the default", {"lora_init": "default"}),)
 RULES = (
     Rule(
@@ -257,6 +262,17 @@ RULES = (
         lambda c: _init(c) in CHANGES_BASE and bool(c.get("use_dora")),
         "The result of these initialisations is converted to a plain LoRA, which DoRA's lengths do not allow.",
         (Fix("Turn DoRA off", {"use_dora": False}), *PLAIN),
+    ),
+    Rule(
+        ("use_dora", "quantization_bit", "use_cpu"),
+        lambda c: (
+            c.method.finetuning_type == "lora"
+            and bool(c.get("use_dora"))
+            and c.model.quantization_bit == EIGHT_BITS
+            and bool(c.training.use_cpu)
+        ),
+        DORA_IN_8_BITS,
+        (Fix("Quantize to 4 bits", {"quantization_bit": 4}), Fix("Turn DoRA off", {"use_dora": False})),
     ),
     Rule(
         ("loraplus_lr_ratio", "optim"),
