@@ -218,7 +218,8 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
 def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
     """Measured over forecast peak memory of the newest past run that is as good as the same; 1 if there is none.
 
-    Memory is computed from shapes, so runs that are only similar do not change it.
+    Memory is computed from shapes, so runs that are only similar do not change it. Three measured steps show only the
+    least that a run will need, so they never lower a forecast.
 
     Args:
         like: the run that is forecast.
@@ -231,7 +232,8 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
     for run in reversed(past_runs() if runs is None else runs):
         apart = distance(run, like)
         if apart is not None and apart < NEAR and run.memory > 0 and run.uncorrected_memory > 0:
-            return Correction(run.memory / run.uncorrected_memory, LEAST_SPREAD, 1)
+            ratio = run.memory / run.uncorrected_memory
+            return Correction(max(1.0, ratio) if run.measured else ratio, LEAST_SPREAD, 1)
     return Correction(1.0, FIRST_SPREAD, 0)
 
 

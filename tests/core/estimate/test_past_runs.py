@@ -126,3 +126,9 @@ def test_memory_is_corrected_by_the_newest_equal_run_alone() -> None:
     assert correct_memory(RUN, (RUN, replace(RUN, memory=120))).factor == pytest.approx(1.2)
     assert correct_memory(RUN, (replace(RUN, parameters=4 * 10**9),)).factor == 1
     assert correct_memory(RUN, (replace(RUN, memory=0),)).factor == 1
+
+
+def test_three_measured_steps_raise_a_forecast_of_memory_and_never_lower_it() -> None:
+    assert correct_memory(RUN, (replace(RUN, memory=90),)).factor == pytest.approx(0.9)
+    assert correct_memory(RUN, (replace(RUN, memory=90, measured=True),)).factor == 1
+    assert correct_memory(RUN, (replace(RUN, memory=120, measured=True),)).factor == pytest.approx(1.2)
