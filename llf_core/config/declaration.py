@@ -171,6 +171,7 @@ class ModifierDeclaration(Declaration):
     Attributes:
         switch: the key, usually one of its options, that selects it where its value is neither empty, 0 nor false.
         flattened: whether it works with flattened batches alone, so that a model that needs padding is refused.
+        continued: options that differ in a run that starts from its result, so that the model is not changed twice.
     """
 
     kind: ClassVar[str] = "modifier"
@@ -179,6 +180,7 @@ class ModifierDeclaration(Declaration):
 
     switch: str
     flattened: bool = False
+    continued: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def selector(self) -> str:

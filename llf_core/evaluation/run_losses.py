@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llf_core.config.reference_model import names_reference
-from llf_core.config.registry import stage_of
+from llf_core.config.registry import modifiers_of, stage_of
 from llf_core.evaluation import worker_process
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.runs import create_run, open_run
@@ -96,7 +96,9 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
     """Config of a run that starts from the result of this one and uses this run's base as the reference model."""
     config = with_explicit_reference(config)
     if not (folder.output / "adapter_config.json").is_file():
-        return config.replace(model_name_or_path=str(folder.output))
+        changed = [one.continued for one in modifiers_of(config)]
+        continued = {key: value for one in changed for key, value in one.items()}
+        return config.replace(model_name_or_path=str(folder.output), train_from_scratch=False, **continued)
     merged = list(config.model.adapter_name_or_path or ())
     if not config.get("create_new_adapter"):
         merged = merged[:-1]  # the last one is the trained one

@@ -110,4 +110,5 @@ LLAMA_PRO = ModifierDeclaration(
     options=LLaMAProOptions,
     rules=RULES,
     switch="use_llama_pro",
+    continued={"llama_pro_insert": False},
 )

@@ -129,4 +129,5 @@ MIXTURE_OF_DEPTHS = ModifierDeclaration(
     options=MixtureOfDepthsOptions,
     rules=RULES,
     switch="mixture_of_depths",
+    continued={"mixture_of_depths": "load"},
 )
