@@ -19,7 +19,15 @@ NARROW = 10
 
 
 def answer(found: Sequence[CatalogModel], as_json: bool) -> str:
-    """Format the answer of `llf models`: a table with what its star means and the number of models, or JSON."""
+    """Format the answer of `llf models`.
+
+    Args:
+        found: the models that were found, at least one.
+        as_json: whether to format them as JSON with all columns.
+
+    Returns:
+        A table with what its star means and the number of models, or JSON.
+    """
     if as_json:
         return json.dumps([one.json() for one in found], ensure_ascii=False, indent=2)
     lines = table(found)
@@ -34,6 +42,12 @@ def table(found: Sequence[CatalogModel]) -> list[str]:
 
     Each column is as wide as its content. If that is too much, license and template are shortened; if ids leave little
     room, the template is left out. An id is never cut, since it is what is copied.
+
+    Args:
+        found: the models.
+
+    Returns:
+        The lines, with the names of the columns first.
     """
     rows = [("model", "size", "context", "license", "template")]
     rows += [

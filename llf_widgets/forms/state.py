@@ -437,7 +437,7 @@ class FormState:
         """
         if self.config_values.get("template") not in {None, self._template}:
             return
-        model = find_model(str(self.value(MODEL)))
+        model = find_model(str(self.config_values.get(MODEL) or ""))
         self._template = (model.template or None) if model else None
         self.apply({"template": self._template})
         self._attached.pop("template", None)
