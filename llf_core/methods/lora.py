@@ -9,6 +9,8 @@ from safetensors import safe_open
 
 from llf_core.config.declarations.methods.lora import (
     CHANGES_BASE,
+    DORA_IN_8_BITS,
+    EIGHT_BITS,
     READS_DATA,
     LoRAOptions,
     stored_alpha,
@@ -40,13 +42,17 @@ class LoRA(PeftTuner):
         """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`, see `PeftTuner.apply`.
 
         Raises:
-            ModelError: an initialisation does not fit the model or the run; and see `PeftTuner.apply`.
+            ModelError: an initialisation does not fit the model or the run, DoRA beside weights in 8 bits on a CPU; and
+                see `PeftTuner.apply`.
             OSError: a file of the model or of an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be
                 written.
             PluginError: two installed packages declare the same plug-in.
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
             MemoryError: out of memory.
         """
+        eight = self.config.model.quantization_bit == EIGHT_BITS
+        if eight and self.config.options(LoRAOptions).use_dora and model.device.type == "cpu":
+            raise ModelError(DORA_IN_8_BITS)
         wrapped: Any = super().apply(model)
         init = "" if continues_adapter(self.config) else self.config.options(LoRAOptions).lora_init
         if init == "eva":
