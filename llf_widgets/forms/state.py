@@ -284,6 +284,7 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
+            PluginError: two installed packages declare the same name or key.
         """
         if self.cell_rows is not None and key in DATASET_KEYS:
             text = self.cell_rows.from_display(text)
@@ -323,6 +324,7 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
+            PluginError: two installed packages declare the same name or key.
         """
         spec, model = self.specs[key], self.config_values.get(MODEL)
         if value is None and spec.optional and spec.default is not None:
@@ -334,7 +336,11 @@ class FormState:
             self._set_template()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
-        """Set several fields at once, as a fix does; None removes a key. Unknown keys are reported, not refused."""
+        """Set several fields at once, as a fix does; None removes a key. Unknown keys are reported, not refused.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+        """
         model = self.config_values.get(MODEL)
         for key, value in changes.items():
             self._put(key, value)
