@@ -17,7 +17,7 @@ def test_a_table_with_the_layers_of_each_module(llf, tmp_path, tiny_model_dir):
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("self_attn.q_proj"))
     assert line.split()[1:] == ["adapter", "0-1", "9,216", "1,024"]  # 2 · (64 · 64 + 4 · 128), and 2 · 4 · 128
     assert "not reached 0-1" in done.stdout
-    assert "1,024 of 97,600 parameters are trained (1.05%)." in done.stdout
+    assert "1,024 of 97,600 parameters are trained (1.05 %)." in done.stdout
 
 
 def test_json(llf, tmp_path, tiny_model_dir):
