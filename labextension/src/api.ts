@@ -1,6 +1,8 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
+import type { IParameterGrid, IServers } from './trained';
+
 /** State of a run; `broken` means that the run folder cannot be read. */
 export type RunState =
   | 'created'
@@ -132,6 +134,8 @@ export interface IDetails {
   environment?: Record<string, string>;
   events?: { type: string; message?: string; fix?: string; says?: string }[];
   answers?: { prompt: string; step: number; text: string }[];
+  /** What the run trains, and which servers load its result; null where it is not known. */
+  trained?: { grid: IParameterGrid | null; servers: IServers | null };
   log?: string[];
 }
 

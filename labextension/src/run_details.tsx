@@ -5,6 +5,7 @@ import type { IChart, IKeyMetric, IDetails } from './api';
 import { Breadcrumbs } from './breadcrumbs';
 import { LIVE_STATES } from './model';
 import { stripControlCharacters, stateLabel, formatMetric } from './format';
+import { drawServers, drawTrained, shareOf } from './trained';
 import {
   formatBytes,
   formatCount,
@@ -110,6 +111,19 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
           />
         </Section>
       )}
+      {(details.trained?.grid || details.trained?.servers) && (
+        <Section title={trans.__('What is trained')}>
+          {details.trained.grid && (
+            <details>
+              <summary>{shareOf(details.trained.grid)}</summary>
+              <Drawn data={details.trained.grid} draw={drawTrained} />
+            </details>
+          )}
+          {details.trained.servers && (
+            <Drawn data={details.trained.servers} draw={drawServers} />
+          )}
+        </Section>
+      )}
       {meta.note && (
         <Section title={trans.__('Note')}>
           <p className="llf-RunsPanel-text">{meta.note}</p>
@@ -174,6 +188,24 @@ function Section(props: {
       {props.children}
     </section>
   );
+}
+
+/** An element that the notebook views share. It is drawn again only if its data has changed, and stays open then. */
+function Drawn<Data>(props: {
+  data: Data;
+  draw: (data: Data) => HTMLElement;
+}): React.JSX.Element {
+  const box = React.useRef<HTMLDivElement>(null);
+  const text = JSON.stringify(props.data);
+  React.useEffect(() => {
+    const wasOpen = box.current?.querySelector('details')?.open ?? false;
+    const drawn = props.draw(JSON.parse(text) as Data);
+    if (drawn instanceof HTMLDetailsElement) {
+      drawn.open = wasOpen;
+    }
+    box.current?.replaceChildren(drawn);
+  }, [text]);
+  return <div ref={box} />;
 }
 
 /** The checkpoints, last one first, each with the evaluation loss that was measured at its step, if any. */

@@ -56,7 +56,9 @@ def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
         candidate = replace(config, **{one.section: section.model_copy(update={key: name})})
         for rule in rules:
             own = any(
-                (spec := field(other)) is not None and spec.owner == f"{one.kind}.{name}" for other in rule.fields
+                (spec := field(other)) is not None and spec.owner == f"{one.kind}.{name}"
+                for other in rule.fields
+                if other != getattr(one, "switch", "")  # it selects the plug-in, and is not needed beside its name
             )
             problem = None if own else rule.check(candidate)
             if problem is not None and problem.severity == "error":

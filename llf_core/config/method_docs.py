@@ -26,7 +26,8 @@ METHODS = """
 ## Methods
 
 Which parameters are trained. A frozen base may be quantized (`quantization_bit`); an adapter is saved apart from its
-base, can be continued (`adapter_name_or_path`) and loads with plain PEFT.
+base, can be continued (`adapter_name_or_path`) and loads with plain PEFT. Of the servers, vLLM, llama.cpp and Ollama
+load adapters of LoRA; the form and `llf parameters` say which of its options they refuse, and what to set.
 """
 MODIFIERS = """
 ## Modifiers

@@ -27,10 +27,11 @@ logger = logging.getLogger(__name__)
 PROBE_SECONDS = 3.0
 INVALID_RESPONSE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """Exceptions that the hub's client raises on a response that is an HTML page or unexpected JSON."""
+WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 FILE_TYPES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".md")
 
 
-def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
+def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = True) -> ModelSource:
     """Find a hub's model in the cache, or download its config, safetensors and tokenizer.
 
     Files are checked by name before the download, which may take long, and by content after it.
@@ -38,6 +39,7 @@ def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
     Args:
         name: hub id, `owner/name`.
         config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
+        weights: whether the weights are needed; without them the download takes a second.
 
     Returns:
         The source, with the commit as its revision.
@@ -52,12 +54,14 @@ def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
     def choose(files: Iterable[str]) -> list[str]:
         files = list(files)
         check_files(name, files, allow_pickle=pickle_allowed)
-        return files_to_download(files, code=bool(config and config.model.trust_remote_code))
+        wanted = files_to_download(files, code=bool(config and config.model.trust_remote_code))
+        return [file for file in wanted if weights or not file.endswith(WEIGHT_SUFFIXES)]
 
     folder, commit, license_ = _snapshot(name, revision, config, choose)
-    check_files(name, [file.name for file in folder.iterdir()], allow_pickle=pickle_allowed)
-    check_shards(folder)
-    check_sizes(folder)
+    check_files(name, [file.name for file in folder.iterdir()], allow_pickle=pickle_allowed, weights=weights)
+    if weights:
+        check_shards(folder)
+        check_sizes(folder)
     return ModelSource(name, folder, "hub", commit, None, license_ or card_license(folder), name)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 
-def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
+def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool = True) -> ModelSource:
     """Find a model, and download it if it is not on this machine.
 
     Its files are checked by their headers, so that a damaged or unsupported model is refused before it is loaded.
@@ -28,6 +28,7 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
     Args:
         name: name of the embedded model, a folder, a `.gguf` file, or a hub id.
         config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
+        weights: whether its weights are needed; if not, those of a hub are not downloaded.
 
     Returns:
         The source. A model under `LLF_HOME` has no portable name, except for the embedded model.
@@ -42,7 +43,8 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
     path = expanded(name)
     if name.strip() and is_there(path):
         allow_pickle = bool(config and config.model.allow_pickle)
-        return _local(name, path.absolute(), allow_pickle=allow_pickle, weights=not (config and from_scratch(config)))
+        needs_weights = weights and not (config and from_scratch(config))
+        return _local(name, path.absolute(), allow_pickle=allow_pickle, weights=needs_weights)
     if is_path(name) or not may_be_hub_id(name):
         raise ModelError(
             f"No model at {shown_name(name)}. Expected a folder with config.json and *.safetensors, a .gguf "
@@ -51,7 +53,7 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
         )
     from llf_core.models.hub import hub_model
 
-    return hub_model(name, config)
+    return hub_model(name, config, weights=weights)
 
 
 def portable_path(path: Path) -> str | None:

@@ -231,7 +231,7 @@ def _on_meta(config: RunConfig) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    source = resolve_model(config.model.model_name_or_path, config)
+    source = resolve_model(config.model.model_name_or_path, config, weights=False)
     if source.kind == "gguf":
         raise ModelError(f"{source.name} is a GGUF file, whose parameters are known once it is loaded.")
     trusted = resolve_trust_remote_code(source, config)

@@ -45,6 +45,7 @@ def field_json(
         "label": spec.label,
         "unit": "" if wide else spec.unit or "",
         "help": _help(spec, text),
+        "explained": bool(plugins_of(spec.key)),
         "tooltip": _tooltip(spec),
         "kind": control,
         "text": text,
@@ -61,12 +62,18 @@ def field_json(
     }
 
 
-def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list[tuple[str, str, str]]:
-    """Value, label, and why it cannot be chosen beside the other values; empty where it can, and of the chosen one."""
-    config = state.report.config if plugins_of(spec.key) else None
+def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list[tuple[str, str, str, str]]:
+    """The options of a list, see `Row`; the chosen one has no reason against it."""
+    plugins = plugins_of(spec.key)
+    config = state.report.config if plugins else None
     reasons = {} if config is None else choice_reasons(config, spec.key)
     return [
-        (value, label, "" if value == chosen else reasons.get(value, ""))
+        (
+            value,
+            label,
+            "" if value == chosen else reasons.get(value, ""),
+            plugins[value].label if value in plugins else label,
+        )
         for value, label in choice_options(spec, unset)
     ]
 

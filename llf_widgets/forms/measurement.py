@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
 from llf_core.runs.plain_text import without_escapes
-from llf_widgets.forms.preview import error_message
+from llf_widgets.forms.json_command import error_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable

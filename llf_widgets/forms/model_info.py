@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
 from llf_core.config.paths import expanded
+from llf_core.config.registry import method_of
 from llf_core.config.weight_shapes import count
 from llf_core.estimate import trained_parameters, weight_shapes
 from llf_core.model_catalog import find_model
@@ -59,6 +60,8 @@ def _catalog_facts(name: str) -> tuple[str, ...]:
 def trainable_facts(config: RunConfig) -> tuple[str, ...]:
     """Number of trained parameters and their share of the model, so that the effect of a LoRA rank is visible at once.
 
+    An adapter counts as a part of the model, as in the table of what is trained and in PEFT.
+
     Returns:
         Two short lines; empty if unknown.
 
@@ -70,7 +73,8 @@ def trainable_facts(config: RunConfig) -> tuple[str, ...]:
     learned = None if weights is None else trained_parameters(config, weights)
     if weights is None or not learned:
         return ()
-    return (f"{format_parameters(learned)} parameters", f"{100 * learned / count(weights):.3g} % of the model")
+    whole = count(weights) + (learned if method_of(config).adapter else 0)
+    return (f"{format_parameters(learned)} parameters", f"{100 * learned / whole:.3g} % of the model")
 
 
 def format_parameters(parameters: int) -> str:

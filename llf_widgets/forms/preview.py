@@ -5,31 +5,21 @@ It needs a tokenizer, so it runs in a child process and can be cancelled.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.launch.local_process import computing_environment
 from llf_core.runs.duplicate_examples import duplicates_warning
-from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
-from llf_core.runs.plain_text import without_escapes
 from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.json_command import JsonCommand
 from llf_widgets.forms.messages import Message, messages_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_POLL_SECONDS = 0.25
+    from llf_widgets.forms.json_command import CommandResult
+
 _LISTED_RECORDS = 5
-_COMMAND = "from llf_core.cli import main; main()"
 
 
 class DataPreview(FormWidget):
@@ -49,9 +39,7 @@ class DataPreview(FormWidget):
     def __init__(self, config_yaml: Callable[[], str | None], on_inspect: Callable[[], object] = lambda: None) -> None:
         self._config_yaml = config_yaml
         self._on_inspect = on_inspect
-        self._process: subprocess.Popen[bytes] | None = None
-        self._thread: threading.Thread | None = None
-        self._cancelled = False
+        self._process: JsonCommand | None = None
         super().__init__()
         self.on_msg(self._receive)
 
@@ -65,10 +53,15 @@ class DataPreview(FormWidget):
         config = self._valid_config()
         if config is None:
             return
-        self._cancelled = False
         self._show("running", note="Starting…")
-        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
-        self._thread.start()
+        self._process = JsonCommand(
+            "inspect",
+            config,
+            on_note=self._tell,
+            on_end=self._show_result,
+            waiting="Reading the tokenizer and the data…",
+        )
+        self._process.start()
 
     def inspect(self) -> None:
         """Open the token view, unless the form has errors."""
@@ -86,50 +79,24 @@ class DataPreview(FormWidget):
 
     def cancel(self) -> None:
         """End the process, for example if a large data set was chosen by mistake."""
-        self._cancelled = True
         if self._process is not None:
-            self._process.terminate()
+            self._process.cancel()
 
     def wait(self) -> None:
         """Wait until the process has ended and its result is shown, for tests and scripts."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._process is not None:
+            self._process.wait()
 
-    def _run(self, config: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="llf-preview-") as folder:
-            file, out, err = (Path(folder) / name for name in ("config.yaml", "out.json", "err.txt"))
-            file.write_text(config, encoding="utf-8")
-            command = [sys.executable, "-P", "-c", _COMMAND, "inspect", str(file), "--json"]
-            with out.open("wb") as stdout, err.open("wb") as stderr:
-                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stdout,
-                    stderr=stderr,
-                    start_new_session=True,
-                    env=computing_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
-                )
-                self._follow(self._process, (out, err))
-            self._show_result(self._process.returncode, *(_read(path) for path in (out, err)))
+    def _tell(self, text: str) -> None:
+        self._note = text
 
-    def _follow(self, process: subprocess.Popen[bytes], written: Sequence[Path]) -> None:
-        began = time.monotonic()
-        while process.poll() is None:
-            message = last_message("".join(_read(path) for path in written))
-            self._note = f"{message or 'Reading the tokenizer and the data…'} {time.monotonic() - began:.0f} s"
-            if self._cancelled:
-                process.terminate()
-            time.sleep(_POLL_SECONDS)
-
-    def _show_result(self, code: int, out: str, err: str) -> None:
-        report = parse_report(out) if code == 0 else None
-        if self._cancelled:
+    def _show_result(self, result: CommandResult) -> None:
+        if result.cancelled:
             self._show("idle", note="Cancelled.")
-        elif report is not None:
-            self._finish(report)
+        elif result.report is not None:
+            self._finish(result.report)
         else:
-            advice = " Use “Inspect tokens” to review and allow it." if NOT_ALLOWED in err else ""
-            self._show("idle", messages=[Message("error", error_message(err) + advice)])
+            self._show("idle", messages=[Message("error", result.error)])
 
     def _finish(self, report: Mapping[str, Any]) -> None:
         self._show("done", note=counts_text(report), messages=data_messages(report), examples=example_rows(report))
@@ -151,30 +118,6 @@ class DataPreview(FormWidget):
             "hide": lambda: self._show("idle"),
         }
         handlers[content["type"]]()
-
-
-def _read(path: Path) -> str:
-    return without_escapes(path.read_text("utf-8", "replace"))
-
-
-def last_message(written: str) -> str:
-    """The last line that a process wrote for people, e.g. about a download; progress bars and JSON are skipped."""
-    lines = [line for line in written.splitlines() if line[:1].isupper() and "|" not in line]
-    return lines[-1] if lines else ""
-
-
-def parse_report(out: str) -> dict[str, Any] | None:
-    """The JSON object at the end of a process's output. Libraries may print other lines before it.
-
-    Returns:
-        The report; None if there is no complete object.
-    """
-    start = 0 if out.startswith("{") else out.find("\n{") + 1
-    try:
-        value = json.loads(out[start:])
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def counts_text(report: Mapping[str, Any]) -> str:
@@ -244,12 +187,3 @@ def _first(entries: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> st
     unit = units.get(dataset, "record").capitalize()
     more = f" and {len(entries) - len(own):,} more" if len(entries) > len(own) else ""
     return f"{unit}{'s' if len(own) > 1 else ''} {', '.join(map(str, own))} of {dataset}{more}."
-
-
-def error_message(errors: str) -> str:
-    """The message of a failed process: its last `Error …` line on stderr, else its last line; no traceback."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
-    if marked:
-        return marked[-1]
-    return lines[-1] if lines else "The process that reads the data exited without an error message. Try again."

@@ -26,6 +26,7 @@ from llf_widgets.forms.section import FormSection
 from llf_widgets.forms.start_controls import StartControls, blocked_sentence
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.sweep_form import SweepForm
+from llf_widgets.forms.trained_parameters import TrainedParameters
 from llf_widgets.monitor.poller import Poller
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -107,6 +108,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             lambda: None if self.state.config is None else self.state.config.yaml(), on_inspect=self.inspect
         )
         self._columns = ColumnMapping(self.state, self._edited)
+        self._trained = TrainedParameters()
         self._inspection: Inspect | None = None
         self._below: dict[str, widgets.Widget] = {}
         self._runs: tuple[Run, ...] = ()
@@ -260,6 +262,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         for title, section in self._sections.items():
             section.refresh(self._facts(title))
         self._columns.refresh()
+        self._trained.refresh(self.state.config)
         self._text.refresh()
         self._fit.show(self.state.config)
         self._refresh_start()
@@ -363,6 +366,8 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             parts.append(section)
             if title == "Data":
                 parts += [self._columns, self._preview]
+            if title == "Method":
+                parts.append(self._trained)
         form, side = (
             widgets.VBox(parts),
             widgets.VBox([widgets.VBox([self._start, self._fit, self._sweep]), self._text]),

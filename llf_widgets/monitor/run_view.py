@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.plain_text import strip_bidi_nested
+from llf_core.runs.trained import trained_json
 from llf_widgets.home import display_path
 from llf_widgets.monitor.event_log import log_lines
 from llf_widgets.monitor.plotly_figure import figure_json
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunFolder
 
-SECTIONS = ("head", "charts", "answers", "completions", "events", "log")
+SECTIONS = ("head", "charts", "answers", "completions", "trained", "events", "log")
 MAX_EVENT_ROWS, MAX_LOG_LINES = 200, 200
 MAX_WINDOW, MAX_OLDER = 100_000, MAX_PROMPTS  # steps of a smoothing window; number of a sample prompt
 SOURCES = {
@@ -30,6 +31,7 @@ SOURCES = {
     "charts": {"status", "metrics", "events"},
     "answers": {"answers"},
     "completions": {"answers"},
+    "trained": {"events"},
     "events": {"events"},
     "log": {"log"},
 }
@@ -185,6 +187,7 @@ BUILDERS: dict[str, Callable[[RunTracker, ViewOptions], object]] = {
     "head": lambda tracker, _: header_json(tracker.snapshot, tracker.now),
     "answers": lambda tracker, options: tracker.answers.view(options.older),
     "completions": lambda tracker, _: tracker.completions.view(),
+    "trained": lambda tracker, _: trained_json(tracker.folder, tracker.index.last("model")),
     "events": lambda tracker, _: tracker.rows(MAX_EVENT_ROWS),
     "log": lambda tracker, _: {
         "lines": log_lines(tracker.log(MAX_LOG_LINES)),

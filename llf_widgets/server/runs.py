@@ -18,6 +18,7 @@ from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, logged_charts,
 from llf_core.runs.plain_text import strip_bidi_nested
 from llf_core.runs.run_index import QueryCancelledError, RunQuery
 from llf_core.runs.status import BrokenRunError
+from llf_core.runs.trained import trained_json
 from llf_core.untrusted import read_object_or_empty
 from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
 
@@ -131,6 +132,8 @@ class RunDetails:
         self._reader = RunReader(folder)
         self._answers: dict[str, dict[str, Any]] = {}
         self._notices: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
+        self._model: dict[str, Any] | None = None
+        self._trained: dict[str, Any] | None = None
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, object]:
@@ -140,8 +143,8 @@ class RunDetails:
             `row` (as in the list), `numbers` (last values; non-finite ones as strings), `counted` (key metrics with
             labels), `chart` (the large chart: `title`, `form` and `lines`, name -> `[steps, values]` of training and
             evaluations, at most 200 points each), `checkpoints` (steps), `config` (non-default settings, floats as
-            displayed text), `environment`, `events` (the last warnings, findings, errors and changes), `answers` (the
-            last of each prompt) and `log` (the last lines).
+            displayed text), `trained` (see `runs.trained.trained_json`), `environment`, `events` (the last warnings,
+            findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
 
         Raises:
             OSError: a file of the run is not accessible.
@@ -158,9 +161,14 @@ class RunDetails:
             if sample.get("kind") == "answer" and sample.get("of") != "base":
                 answer = {"step": sample.get("step"), "text": _short(sample.get("text"))}
                 self._answers[str(sample.get("prompt"))[:MAX_TEXT]] = answer
-        for event in reader.events():
+        events = reader.events()
+        for event in events:
+            if event["type"] == "model":
+                self._model = event
             if event["type"] in SHOWN_TYPES:
                 self._notices.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
+        if events or self._trained is None:  # whether there is a result changes with an event too
+            self._trained = trained_json(folder, self._model)
         last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
         first = primary_metric(columns.names)
         top = logged_charts([first])[0].chart
@@ -178,6 +186,7 @@ class RunDetails:
             },
             "checkpoints": Checkpoints(folder).list(),
             "config": formatted_config(folder),
+            "trained": self._trained,
             "environment": _environment(folder),
             "events": [_shown(event, row.state) for event in self._notices if is_active(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],

@@ -13,7 +13,7 @@ from llf_core.launch.local_process import RUNTIME_VARIABLES, THREAD_VARIABLES, c
 from llf_core.launch.supervisor import Supervisor
 from llf_core.runs import create_run, update_env
 from llf_core.runs.foreign_code import VARIABLE
-from llf_widgets.forms.preview import DataPreview
+from llf_widgets.forms.json_command import JsonCommand
 from llf_widgets.inspect.data_process import DataProcess
 
 
@@ -47,7 +47,7 @@ STARTS = {
     "win rate": lambda folder: win_rate_in_child(folder.id, "reward"),
     "reward accuracy": lambda _: reward_accuracy_in_child("reward", "data"),
     "inspect": lambda _: DataProcess("stage: sft\n", *[lambda *_: None] * 4),
-    "preview": lambda _: DataPreview(lambda *_: None)._run("stage: sft\n"),
+    "form": lambda _: JsonCommand("inspect", "stage: sft\n", on_note=print, on_end=print, waiting="")._run(),
 }
 
 

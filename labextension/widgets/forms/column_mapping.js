@@ -1,5 +1,6 @@
+import { textWithCode } from '../../src/text_with_code';
 import { h, setText } from '../shared/dom.js';
-import { createButton, renderText, setDisabled } from './messages.js';
+import { createButton, setDisabled } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -117,7 +118,7 @@ export function columnMapping({ model, el }) {
     const drawn = JSON.stringify(view.summary);
     if (summary.dataset.drawn !== drawn) {
       summary.dataset.drawn = drawn;
-      summary.replaceChildren(...renderText(view.summary));
+      summary.replaceChildren(...textWithCode(view.summary));
     }
     toggle.textContent = open ? 'Close' : 'Change columns…';
     toggle.setAttribute('aria-expanded', String(open));

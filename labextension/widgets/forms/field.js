@@ -1,11 +1,7 @@
+import { textWithCode } from '../../src/text_with_code';
 import { h } from '../shared/dom.js';
 import { Completion } from './completion.js';
-import {
-  createButton,
-  drawMessages,
-  renderText,
-  setDisabled
-} from './messages.js';
+import { createButton, drawMessages, setDisabled } from './messages.js';
 import { upload, ACCEPTED_TYPES } from './upload.js';
 
 /** @import { Model } from '../shared/model' */
@@ -21,7 +17,9 @@ import { upload, ACCEPTED_TYPES } from './upload.js';
  * @property {'number' | 'text' | 'lines' | 'choice' | 'check'} kind
  * @property {string} text
  * @property {string} placeholder
- * @property {[string, string, string][]} choices value, label, and why it cannot be chosen, or nothing
+ * @property {[string, string, string, string][]} choices value, line in the list, why it cannot be chosen, or nothing,
+ *   and the label while the list is closed
+ * @property {boolean} explained whether the help is always shown
  * @property {string[]} suggestions for a text field
  * @property {boolean} completes whether the kernel completes what is typed
  * @property {string} group heading above the field
@@ -34,6 +32,7 @@ import { upload, ACCEPTED_TYPES } from './upload.js';
 
 let serial = 0;
 const MAX_NUMBER_LENGTH = 11; // characters that fit into the box of a number
+const OPENING_KEYS = [' ', 'Enter', 'ArrowDown', 'ArrowUp', 'F4']; // those that open a list in some browser
 
 /** One field: label, control, unit, help, and the messages below. It is updated in place, so it keeps the focus. */
 export class Field {
@@ -55,7 +54,7 @@ export class Field {
     this.help = h(
       'div',
       { class: 'llf-Field-help', id: `${id}-help` },
-      ...renderText(row.help)
+      ...textWithCode(row.help)
     );
     this.messages = h('div', {
       class: 'llf-Field-messages',
@@ -100,7 +99,16 @@ export class Field {
   makeControl(row, id) {
     const common = { id, 'data-llf-key': row.key };
     if (row.kind === 'choice') {
-      return h('select', common);
+      const select = h('select', common);
+      select.addEventListener('pointerdown', () => showLines(select, true));
+      select.addEventListener(
+        'keydown',
+        event => OPENING_KEYS.includes(event.key) && showLines(select, true)
+      );
+      for (const closing of ['change', 'blur']) {
+        select.addEventListener(closing, () => showLines(select, false));
+      }
+      return select;
     }
     if (row.kind === 'check') {
       return h('input', { ...common, type: 'checkbox' });
@@ -203,14 +211,15 @@ export class Field {
     this.node.classList.toggle('is-changed', row.changed);
     this.node.classList.toggle('has-error', worst === 'error');
     this.node.classList.toggle('has-warn', worst === 'warning');
-    this.help.hidden = !explain;
+    const explained = explain || row.explained;
+    this.help.hidden = !explained;
     drawMessages(this.messages, row.messages, (message, fix) =>
       this.onFix(this.key, message, fix)
     );
     this.control.setAttribute('aria-invalid', String(worst === 'error'));
     const described = [
       row.unit && !row.wide ? this.unit.id : '',
-      explain ? this.help.id : '',
+      explained ? this.help.id : '',
       row.messages.length ? this.messages.id : ''
     ];
     const ids = described.filter(Boolean).join(' ');
@@ -226,25 +235,29 @@ export class Field {
     const control = this.control;
     if (this.help.dataset.drawn !== row.help) {
       this.help.dataset.drawn = row.help;
-      this.help.replaceChildren(...renderText(row.help));
+      this.help.replaceChildren(...textWithCode(row.help));
     }
     if (this.kind === 'choice') {
       const known = row.choices.some(([value]) => value === row.text);
       const choices = known
         ? row.choices
-        : [...row.choices, [row.text, row.text, '']];
+        : [...row.choices, [row.text, row.text, '', row.text]];
       const drawn = JSON.stringify(choices);
       if (control.dataset.drawn !== drawn) {
         control.dataset.drawn = drawn;
         control.replaceChildren(
-          ...choices.map(([value, label, reason]) =>
+          ...choices.map(([value, line, reason, label]) =>
             reason
               ? h(
                   'option',
                   { value, title: reason, disabled: '' },
                   `${label}: not with these settings. ${reason}`
                 )
-              : h('option', { value }, label)
+              : h(
+                  'option',
+                  { value, 'data-line': line, 'data-label': label },
+                  line
+                )
           )
         );
       }
@@ -265,6 +278,24 @@ export class Field {
         control.value = row.text;
       }
       this.sent = row.text;
+    }
+    if (this.kind === 'choice') {
+      showLines(/** @type {HTMLSelectElement} */ (control), false);
+    }
+  }
+}
+
+/**
+ * Shows what a closed list has room for: the label of the chosen option instead of its line, which would be cut.
+ * @param {HTMLSelectElement} select
+ * @param {boolean} open whether the list is about to open
+ */
+function showLines(select, open) {
+  for (const option of select.options) {
+    const { line, label } = option.dataset;
+    const text = open || !option.selected ? line : label;
+    if (text && option.textContent !== text) {
+      option.textContent = text;
     }
   }
 }

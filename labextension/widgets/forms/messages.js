@@ -1,5 +1,6 @@
 // Buttons, copying, and the error, warning and note messages of the form.
 
+import { textWithCode } from '../../src/text_with_code';
 import { h } from '../shared/dom.js';
 
 /** @import { Model } from '../shared/model' */
@@ -29,19 +30,6 @@ export function setDisabled(node, disabled) {
   if ((node.getAttribute('aria-disabled') === 'true') !== disabled) {
     node.setAttribute('aria-disabled', String(disabled));
   }
-}
-
-/**
- * Returns a sentence as nodes, with the parts in backticks as code.
- * @param {string} text
- * @returns {Node[]}
- */
-export function renderText(text) {
-  return text
-    .split('`')
-    .map((part, i) =>
-      i % 2 ? h('code', {}, part) : document.createTextNode(part)
-    );
 }
 
 const SLOW_KERNEL_MS = 2000;
@@ -120,7 +108,7 @@ export function drawMessages(el, messages, onFix) {
   el.replaceChildren(
     ...messages.map((message, index) => {
       const levelText = message.level[0].toUpperCase() + message.level.slice(1);
-      const body = h('div', {}, ...renderText(message.text));
+      const body = h('div', {}, ...textWithCode(message.text));
       const fixes = message.fixes.map((label, fix) =>
         createButton(label, () => onFix(index, fix))
       );

@@ -1,8 +1,8 @@
+import { textWithCode } from '../../src/text_with_code';
 import { h, scrollToWhenReady, setText } from '../shared/dom.js';
 import {
   createButton,
   drawMessages,
-  renderText,
   pendingStart,
   setDisabled
 } from './messages.js';
@@ -84,7 +84,7 @@ export function startControls({ model, el }) {
                     'llf-link'
                   )
                 ]
-              : renderText(part.text)
+              : textWithCode(part.text)
           );
     status.replaceChildren(...parts.flat());
     const list = alive ? model.get('_messages') : [KERNEL_LOST];

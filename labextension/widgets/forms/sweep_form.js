@@ -1,8 +1,8 @@
+import { textWithCode } from '../../src/text_with_code';
 import { h, setText } from '../shared/dom.js';
 import {
   createButton,
   drawMessages,
-  renderText,
   pendingStart,
   setDisabled
 } from './messages.js';
@@ -238,7 +238,7 @@ class VariedRow {
     }
     this.key = row.key;
     this.values.setAttribute('aria-label', `Values of ${row.label}`);
-    this.hint.replaceChildren(...renderText(`\`${row.key}\`: ${row.hint}`));
+    this.hint.replaceChildren(...textWithCode(`\`${row.key}\`: ${row.hint}`));
     this.remove.setAttribute('aria-label', `Remove ${row.label}`);
   }
 }

@@ -12,6 +12,7 @@ import { startControls } from './start_controls.js';
 import { sweepForm } from './sweep_form.js';
 import { sweepRunTable } from './sweep_runs.js';
 import { configEditor } from './config_editor.js';
+import { trainedParameters } from './trained_parameters.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -25,6 +26,7 @@ const COMPONENTS = {
   start_controls: startControls,
   sweep_form: sweepForm,
   sweep_runs: sweepRunTable,
+  trained_parameters: trainedParameters,
   config_editor: configEditor
 };
 

@@ -5,7 +5,15 @@ import { requestServer, jupyterServer } from '../shared/server.js';
 /** @import { Model } from '../shared/model' */
 /** @typedef {ReturnType<typeof runFeed>} Feed */
 
-const SECTIONS = ['head', 'charts', 'answers', 'completions', 'events', 'log'];
+const SECTIONS = [
+  'head',
+  'charts',
+  'answers',
+  'completions',
+  'trained',
+  'events',
+  'log'
+];
 const LIVE_INTERVAL = 500; // ms between two requests to the server for a live run
 const ENDED_INTERVAL = 4000; // for an ended run, which another view may resume
 const RETRY_INTERVAL = 2000; // after a failed request

@@ -10,6 +10,7 @@ import { eventsSection } from './events.js';
 import { runFeed } from './feed.js';
 import { headSection } from './head.js';
 import { completionsSection } from './completions.js';
+import { trainedSection } from './trained.js';
 
 /** @import { Model } from '../shared/model' */
 /** @import { Host } from './feed.js' */
@@ -39,6 +40,7 @@ function render({
     chartsSection(feed),
     completionsSection(feed),
     answersSection(feed),
+    trainedSection(feed),
     eventsSection(feed)
   ];
   el.classList.add('llf-Part');

@@ -38,6 +38,14 @@ def test_what_cannot_be_chosen_has_the_reason():
     assert reasons("stage") == {}
 
 
+def test_optimizers_of_whole_models_cannot_be_chosen_for_an_adapter():
+    """They have a switch, `use_galore`, which is no choice that they would still need."""
+    whole = {"galore", "apollo", "badam"}
+    assert whole <= set(reasons("optim"))
+    assert "trains an adapter" in reasons("optim")["galore"]
+    assert whole.isdisjoint(reasons("optim", finetuning_type="full"))
+
+
 def test_a_method_that_needs_a_choice_of_its_own_can_be_chosen():
     assert "peft" in plugins_of("finetuning_type")
     assert "peft" not in reasons("finetuning_type", quantization_bit=4)

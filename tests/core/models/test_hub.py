@@ -14,6 +14,7 @@ from llf_core.data.hub import download_file
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapter_loading import find_adapter
 from llf_core.runs.log_handler import log_to
+from llf_core.training.parameter_map import map_of_config
 
 from .hub_server import COMMIT, Hub, serve
 
@@ -67,6 +68,20 @@ def test_only_what_loading_reads_is_fetched(server, ask, tiny_model_dir, tmp_pat
     files = {path.name for path in ask("owner/full").path.rglob("*")}
     assert files >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert not files & {"pytorch_model.bin", "model.onnx", "consolidated.safetensors", "run.py", "photo.png"}
+
+
+def test_weights_that_are_not_needed_are_not_fetched(server, config, tmp_path):
+    """As for the map of what is trained; the weights are fetched once they are needed."""
+    settings = config(model_name_or_path="owner/tiny", cache_dir=str(tmp_path / "cache"))
+    source = resolve_model("owner/tiny", settings, weights=False)
+    assert {path.name for path in source.path.iterdir()} >= {"config.json", "tokenizer.json"}
+    assert not list(source.path.glob("*.safetensors"))
+    found = map_of_config(settings)
+    assert {row.module for row in found.rows} >= {"self_attn.q_proj", "model.embed_tokens"}
+    assert not list(source.path.glob("*.safetensors"))
+    whole = resolve_model("owner/tiny", settings)
+    assert whole.path == source.path
+    assert list(whole.path.glob("*.safetensors"))
 
 
 def test_a_second_time_the_weights_come_from_the_cache(server, ask):

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llf_widgets.forms.preview import (
-    DataPreview,
-    counts_text,
-    data_messages,
-    error_message,
-    example_rows,
-    last_message,
-    parse_report,
-)
+from llf_widgets.forms.json_command import error_message, last_message, parse_report
+from llf_widgets.forms.preview import DataPreview, counts_text, data_messages, example_rows
 from tests.hostile import evil_model
 
 if TYPE_CHECKING:
@@ -72,7 +65,7 @@ def test_examples_are_stretches_of_plain_text() -> None:
         ("Error   The file a.jsonl does not exist.\n", "The file a.jsonl does not exist."),
         ("warning: x\nError The column `b` is not there.\nbye\n", "The column `b` is not there."),
         ("Traceback\n  File\nMemoryError\n", "MemoryError"),
-        ("", "The process that reads the data exited without an error message. Try again."),
+        ("", "The process exited without an error message. Try again."),
     ],
 )
 def test_reason_is_the_sentence_of_the_process(errors: str, said: str) -> None:

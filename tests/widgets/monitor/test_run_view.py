@@ -34,6 +34,29 @@ def test_a_part_is_new_when_what_it_is_made_of_changed(trainer):
     assert view.refresh() == set()
 
 
+def test_what_is_trained_is_the_same_in_monitor_and_sidebar(trainer):
+    run = trainer()
+    view, details = RunView(run.folder), RunDetails(run.folder)
+    view.refresh()
+    before = view.section("trained")
+    assert before["grid"] is None
+    assert before == details.read()["trained"]
+    row = {"module": "q_proj", "stack": "layers", "states": {"adapter": [[0, 1]]}, "parameters": 9, "trained": 1}
+    run.writer.event("model", parameters=9, trainable=1, model_type="qwen3", map=[row])
+    assert "trained" in view.refresh()
+    shown = view.section("trained")
+    assert shown["grid"]["share"] == "1 of 9 parameters are trained (11.1 %)."
+    assert {one["server"]: one["verdict"] for one in shown["servers"]["verdicts"]}["Ollama"] == "no"  # of qwen3
+    assert shown == details_json(details)["trained"]
+    run.steps(1, 2)
+    assert "trained" not in view.refresh()
+    run.folder.output.mkdir()  # the result counts as soon as its event is there
+    (run.folder.output / "config.json").write_text('{"model_type": "qwen3"}')
+    run.writer.event("output", path="output", bytes=1)
+    view.refresh()
+    assert view.section("trained")["servers"]["whole"] == details.read()["trained"]["servers"]["whole"] != ""
+
+
 def test_the_step_axis_of_a_run_that_was_stopped_ends_where_it_did(trainer):
     run = trainer(total=100)
     run.steps(1, 4)

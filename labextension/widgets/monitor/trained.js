@@ -1,0 +1,50 @@
+// What the run trains and which servers load its result, in one line that opens.
+
+import { drawServers, drawTrained, shareOf } from '../../src/trained';
+import { h, setText } from '../shared/dom.js';
+
+/** @import { Feed } from './feed.js' */
+/** @import { IParameterGrid, IServers } from '../../src/trained' */
+
+/** Draws what the run trains. @param {Feed} feed */
+export function trainedSection(feed) {
+  const share = h('span', {});
+  const grid = h('div');
+  const servers = h('div');
+  const details = h(
+    'details',
+    {},
+    h('summary', {}, h('h3', {}, 'What is trained'), ' ', share),
+    grid
+  );
+  const box = h(
+    'section',
+    { class: 'llf-Monitor-trained', 'aria-label': 'What is trained' },
+    details,
+    servers
+  );
+  let drawn = '';
+
+  function draw() {
+    /** @type {{grid?: IParameterGrid | null, servers?: IServers | null}} */
+    const data = feed.get('trained') ?? {};
+    const text = JSON.stringify(data);
+    if (drawn === text) {
+      return;
+    }
+    drawn = text;
+    const wasOpen = servers.querySelector('details')?.open ?? false;
+    box.hidden = !data.grid && !data.servers;
+    details.hidden = !data.grid;
+    setText(share, data.grid ? shareOf(data.grid) : '');
+    grid.replaceChildren(...(data.grid ? [drawTrained(data.grid)] : []));
+    servers.replaceChildren(
+      ...(data.servers ? [drawServers(data.servers)] : [])
+    );
+    servers.querySelector('details')?.toggleAttribute('open', wasOpen);
+  }
+
+  feed.on('trained', draw);
+  draw();
+  return { box };
+}

@@ -1,0 +1,170 @@
+"""What the form's values will train, and which servers will load the result, before anything starts.
+
+The table of layers and modules needs the model's architecture, so a child process makes it, on request.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from llf_core.config import fields
+from llf_core.config.adapter_servers import servers_of_config
+from llf_core.runs import home
+from llf_core.runs.parameter_grid import parameter_grid
+from llf_core.runs.plain_text import strip_bidi_nested
+from llf_widgets.forms.form_widget import FormWidget
+from llf_widgets.forms.json_command import JsonCommand
+from llf_widgets.forms.messages import Message, messages_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config import RunConfig
+    from llf_widgets.forms.json_command import CommandResult
+
+MAX_CACHED = 16
+"""Tables that are kept, so that going back to earlier values shows them at once."""
+SECTIONS, OWNERS = {"model", "method"}, ("method.", "modifier.")
+"""Sections of the config, and plug-ins whose options decide what is trained."""
+
+
+class TrainedParameters(FormWidget):
+    """A button that shows the table of layers and modules, and a line with the servers that load the result."""
+
+    _component = traitlets.Unicode("trained_parameters").tag(sync=True)
+    _state = traitlets.Enum(["idle", "running", "done"], "idle").tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
+    _messages: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
+    _grid = traitlets.Dict(help="What `parameter_grid` makes").tag(sync=True)
+    _servers = traitlets.Dict(help="What `Servers.json` makes").tag(sync=True)
+
+    def __init__(self) -> None:
+        self._config: RunConfig | None = None
+        self._key = ""
+        self._shown = False
+        self._tables: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._process: JsonCommand | None = None
+        self._request: object = None  # of the process whose result is awaited
+        super().__init__()
+        self.on_msg(self._receive)
+
+    def refresh(self, config: RunConfig | None) -> None:
+        """Follow the form: the servers at once, the table if it is known for these values; an old one is hidden.
+
+        Args:
+            config: the form's config; None if it has errors.
+
+        Raises:
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            OSError: a file that describes the model or a continued adapter cannot be read.
+            PluginError: two installed plug-ins declare the same key or name.
+        """
+        servers = None if config is None else servers_of_config(config, home())
+        self._config = config
+        self._servers = {} if servers is None else servers.json()
+        key = "" if config is None else _deciding_values(config)
+        if key == self._key:
+            return
+        self._key, self._request = key, None
+        self.cancel()
+        if self._shown and key in self._tables:
+            self._show("done", grid=self._tables[key])
+        elif self._state != "idle" or self._messages:
+            self._show("idle", note="The settings have changed." if self._shown else "")
+
+    def start(self) -> None:
+        """Show the table of layers and modules; unless it is known, a process makes it, since that imports torch.
+
+        Raises:
+            PluginError: two installed plug-ins declare the same key or name.
+        """
+        if self._state == "running":
+            return
+        self._shown = True
+        if self._config is None:
+            self._show("idle", messages=[Message("error", "Fix the errors in the form first.")])
+        elif self._key in self._tables:
+            self._show("done", grid=self._tables[self._key])
+        else:
+            key, request = self._key, object()
+            self._request = request
+            self._show("running", note="Starting…")
+            self._process = JsonCommand(
+                "parameters",
+                self._config.yaml(),
+                on_note=lambda text: self._tell(request, text),
+                on_end=lambda result: self._finish(request, key, result),
+                waiting="Reading the model's architecture…",
+            )
+            self._process.start()
+
+    def cancel(self) -> None:
+        """End the process, for example if the model would have to be fetched from a slow hub."""
+        if self._process is not None:
+            self._process.cancel()
+
+    def wait(self) -> None:
+        """Wait until the process has ended and its result is shown, for tests and scripts."""
+        if self._process is not None:
+            self._process.wait()
+
+    def close(self) -> None:
+        """End the process and close the widget."""
+        self.cancel()
+        super().close()
+
+    def _tell(self, request: object, text: str) -> None:
+        if request is self._request:
+            self._note = text
+
+    def _finish(self, request: object, key: str, result: CommandResult) -> None:
+        """Show the result, unless the values that decide have changed in the meantime."""
+        report = result.report or {}
+        grid = parameter_grid(report.get("rows"), report.get("parameters"), report.get("trained"))
+        if grid is not None:
+            self._tables[key] = strip_bidi_nested(grid)
+            while len(self._tables) > MAX_CACHED:
+                self._tables.popitem(last=False)
+        if request is not self._request:
+            return
+        self._request = None
+        if result.cancelled:
+            self._show("idle", note="Cancelled.")
+        elif grid is None:
+            error = result.error or "The process has returned no table. Try again."
+            self._show("idle", messages=[Message("error", error)])
+        else:
+            self._show("done", grid=self._tables[key])
+
+    def _show(
+        self,
+        state: str,
+        *,
+        note: str = "",
+        messages: list[Message] | None = None,
+        grid: Mapping[str, Any] | None = None,
+    ) -> None:
+        with self.hold_sync():
+            self._state, self._note = state, note
+            self._messages = messages_json(messages or ())
+            self._grid = dict(grid or {})
+
+    def _hide(self) -> None:
+        self._shown = False
+        self._show("idle")
+
+    def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+        {"show": self.start, "cancel": self.cancel, "hide": self._hide}[content["type"]]()
+
+
+def _deciding_values(config: RunConfig) -> str:
+    """The values that decide what is trained, as the key of a table."""
+    found = [
+        (spec.key, config.get(spec.key))
+        for spec in fields()
+        if (spec.owner or "").startswith(OWNERS) or (spec.owner is None and spec.section in SECTIONS)
+    ]
+    return repr(found)
