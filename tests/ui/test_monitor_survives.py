@@ -159,6 +159,7 @@ def test_a_server_that_restarts(page, tmp_path, browser):
         expect(page.locator(".llf-Monitor")).to_contain_text(f'llf.Monitor("{folder.name}")')
         server.start(int(url.split(":")[2].split("/")[0]))
         expect(gone).to_be_hidden(timeout=30_000)
+        page.wait_for_function(f"step => ({LAST})() >= step", arg=logged(folder), timeout=30_000)  # caught up
         follows(page, folder)
     finally:
         toy.kill()

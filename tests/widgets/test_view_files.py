@@ -14,12 +14,14 @@ from llf_widgets import view_files
 from llf_widgets.forms import (
     column_mapping,
     config_editor,
+    fit_strip,
     presets,
     preview,
     section,
     start_controls,
     sweep_form,
     sweep_view,
+    trained_parameters,
 )
 from llf_widgets.forms.form_widget import FormWidget
 
@@ -33,6 +35,8 @@ COMPONENTS = (
     sweep_form.SweepForm,
     sweep_view.SweepRunTable,
     config_editor.ConfigEditor,
+    fit_strip.FitStrip,
+    trained_parameters.TrainedParameters,
 )
 
 
