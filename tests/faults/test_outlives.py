@@ -84,7 +84,7 @@ def test_a_run_outlives_cell_kernel_and_server(jupyter, settings, tmp_path):
     assert 0 <= step < STEPS
     assert server.ask(f"llf/api/runs/{run.id}")["status"]["state"] == "running"
 
-    print(f"{wait_for_step(run, 1)} of {STEPS} steps were made by the last fault; attached in {seconds:.3f} s of computing")
+    print(f"{wait_for_step(run, 1)} of {STEPS} steps were made by the last fault; attaching took {seconds:.3f} s")
     final = run.wait(240, progress=False)
     check_whole(run)
     assert (final.attempt, final.supervisor) == (1, still)

@@ -121,8 +121,9 @@ class Server:
         self._data, self._log, config, share = base / "data", base / "lab.log", base / "config", base / "share"
         for folder in (self.root, self.home, self._data, config):
             folder.mkdir()
+        self.settings = config / "lab" / "user-settings"
         for name, text in SETTINGS.items():
-            path = config / "lab" / "user-settings" / name
+            path = self.settings / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         if (PANEL / "package.json").is_file():  # the panel of this tree, whichever one is installed
@@ -133,7 +134,7 @@ class Server:
             "JUPYTER_PATH": str(share),
             "JUPYTER_CONFIG_DIR": str(config),
             "JUPYTER_RUNTIME_DIR": str(self._data),
-            "JUPYTERLAB_SETTINGS_DIR": str(config / "lab" / "user-settings"),
+            "JUPYTERLAB_SETTINGS_DIR": str(self.settings),
             "IPYTHONDIR": str(self._data),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
@@ -215,6 +216,14 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(autouse=True)
+def default_theme(request: pytest.FixtureRequest) -> None:
+    """Forgets the theme that an earlier test chose: JupyterLab keeps it in the user's settings."""
+    if "lab" in request.fixturenames:
+        settings = request.getfixturevalue("lab").server.settings / "@jupyterlab" / "apputils-extension"
+        (settings / "themes.jupyterlab-settings").unlink(missing_ok=True)
 
 
 @pytest.fixture
