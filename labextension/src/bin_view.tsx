@@ -21,7 +21,7 @@ interface IBinProps {
 export function BinView(props: IBinProps): React.JSX.Element {
   const { page, trans } = props;
   const backButton = React.useRef<HTMLButtonElement>(null);
-  React.useEffect(() => {
+  React.useLayoutEffect(() => {
     // When the view opens, and when the focused button has been removed.
     if (
       !backButton.current?.closest('.llf-Bin')?.contains(document.activeElement)

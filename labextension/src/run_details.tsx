@@ -37,7 +37,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
   const [showAll, setShowAll] = React.useState(false);
   const configEntries = Object.entries(details.config ?? {});
   const backButton = React.useRef<HTMLButtonElement>(null);
-  React.useEffect(() => backButton.current?.focus(), [details.id]);
+  React.useLayoutEffect(() => backButton.current?.focus(), [details.id]);
   return (
     <article className="llf-Details" aria-label={meta.name}>
       <header>
