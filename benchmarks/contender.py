@@ -43,7 +43,7 @@ class Bench:
         work: a folder for everything that they write.
         facts: what `benchmarks.rows` wrote down about the rows and the model.
         peer_python: the interpreter that has LLaMA-Factory.
-        threads: of the others' trainers, whose processor time is told then; None for as many as they take.
+        threads: threads of the other trainers, whose processor time is then reported. None: their own default.
     """
 
     work: Path

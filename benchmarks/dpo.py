@@ -80,7 +80,7 @@ def measure(asked: argparse.Namespace, bench: Bench) -> None:
 
 
 def main() -> None:
-    """Measures what is asked for."""
+    """Run the measurements that the options select."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--add", action="store_true", help="add the rounds to those that are stored")

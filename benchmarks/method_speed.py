@@ -115,7 +115,7 @@ def measure(method: str, number: int, bench: Bench) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures what is asked for."""
+    """Run the measurements that the options select."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(KEYS), help=f"methods, separated by commas: {', '.join(KEYS)}")
     parser.add_argument("--rounds", type=int, default=1)

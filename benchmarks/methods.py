@@ -188,7 +188,7 @@ def tell(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measures what is asked for."""
+    """Run the measurements that the options select."""
     from llf_core.models import resolve_model
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

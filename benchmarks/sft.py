@@ -202,7 +202,7 @@ def tell(stored: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measures what is asked for."""
+    """Run the measurements that the options select."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"groups, separated by commas: {', '.join(GROUPS)}")
     parser.add_argument("--rounds", type=int, default=ROUNDS)

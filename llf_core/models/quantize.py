@@ -77,7 +77,7 @@ def release_files(model: nn.Module) -> None:
 
     transformers maps the weight files, and an embedding that is a view of them would keep all their pages in the
     resident set; so what stays unquantized is copied. The unquantized copies of weights are freed by then, but a
-    trainer's allocator keeps what is freed (see `launch.local_process.RUNTIME_VARIABLES`) until it is told to trim.
+    trainer's allocator keeps freed memory (see `launch.local_process.RUNTIME_VARIABLES`) until `malloc_trim` is called.
 
     Args:
         model: as quantized by `from_pretrained`; changed in place.

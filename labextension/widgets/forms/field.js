@@ -90,7 +90,7 @@ export class Field {
     });
   }
 
-  /** Ends what listens to the kernel. */
+  /** Removes the listeners for kernel messages. */
   dispose() {
     this.completion?.dispose();
   }

@@ -57,7 +57,7 @@ export function fitStrip({ model, el }) {
       h(
         'details',
         {},
-        h('summary', { class: 'llf-secondary' }, 'What it is from'),
+        h('summary', { class: 'llf-secondary' }, 'How it was computed'),
         basis
       )
     )

@@ -1,4 +1,4 @@
-"""Models whose files are quantized: LoRA trains beside their weights, and what cannot be trained is told."""
+"""Models whose files are quantized: LoRA trains beside their weights, and what cannot be trained is refused."""
 
 import pytest
 import torch
