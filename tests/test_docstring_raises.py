@@ -25,9 +25,15 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "it has no reward functions",
     },
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},
-    "llf_core.config.peft_tuners._parsed": {"OSError": "reads files of the installed PEFT"},
-    "llf_core.config.peft_tuners._read": {"OSError": "reads files of the installed PEFT"},
-    "llf_core.config.peft_tuners._registered": {"OSError": "reads files of the installed PEFT"},
+    "llf_core.config.peft_tuners._parsed": dict.fromkeys(
+        ("OSError", "SyntaxError", "UnicodeDecodeError", "ValueError"), "reads files of the installed PEFT"
+    ),
+    "llf_core.config.peft_tuners._read": dict.fromkeys(
+        ("OSError", "UnicodeDecodeError"), "reads files of the installed PEFT"
+    ),
+    "llf_core.config.peft_tuners._registered": dict.fromkeys(
+        ("OSError", "UnicodeDecodeError"), "reads files of the installed PEFT"
+    ),
     "llf_core.config.peft_tuners.tuner": {"OSError": "reads files of the installed PEFT"},
     "llf_core.config.values.ConfigValues.options": {"KeyError": "a plug-in asks for its own options"},
     "llf_core.data.hub._probe": {"TimeoutError": "it has no error number, so that it is no error of a file"},
@@ -35,9 +41,12 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.data.inspect.lengths.cost": {"ValueError": "there are examples, cut to the capacity before"},
     "llf_core.data.packed_dataset.PackedRows.of": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.data.render.choose_template": {"OSError": "a config admits no other tool formats"},
-    "llf_core.data.templates._made": {"OSError": "reads a file of this package"},
+    "llf_core.data.templates._made": dict.fromkeys(("OSError", "UnicodeDecodeError"), "reads a file of this package"),
     "llf_core.data.templates._maker": {"OSError": "reads a file of this package"},
     "llf_core.data.word_cache._encoding_errors": {"PanicError": "`is_tokenizer_error` recognizes it"},
+    "llf_core.data.word_cache._splits_before_blanks": dict.fromkeys(
+        ("JSONDecodeError", "RecursionError"), "the library has just written the text"
+    ),
     "llf_core.data.text_lengths.lengths_from_text": {"ValueError": "there is a length"},
     "llf_core.estimate.cheaper_changes._combined": {"ConfigError": "the values were tried before"},
     "llf_core.evaluation.demo_report.newest_demo": {"ValueError": "the sort order is a constant"},
@@ -55,10 +64,29 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.launch.run.Run.stop": {"ValueError": "the type of the request is a constant"},
     "llf_core.launch.start.separate_url_secrets": {"ConfigError": "a redacted URL is as valid as the full one"},
     "llf_core.models.bf16_benchmark.bf16_speedup": {"PackageNotFoundError": "torch is imported"},
-    "llf_core.models.bounded_tokenizers.check_tokenizer": {"PanicError": "`is_tokenizer_error` recognizes it"},
+    "llf_core.models.bounded_tokenizers.check_tokenizer": {
+        "PanicError": "`is_tokenizer_error` recognizes it",
+        "JSONDecodeError": "the library has just written the text",
+        "RecursionError": "the library has just written the text",
+    },
+    "llf_core.models.deferred_modules._stand_in": {"ImportError": "torch is imported"},
+    "llf_core.models.embedded_wheel.extract_gguf": {"BadZipFile": "its checksum was verified"},
     "llf_core.models.embedded_model._make": {"PanicError": "reads a tokenizer of this package"},
     "llf_core.models.gguf_conversion.convert_gguf": {"ImportError": "gguf is installed where torch is"},
     "llf_core.models.hub._snapshot": {"TimeoutError": "it has no error number, so that it is no error of a file"},
+    "llf_core.models.reward_head.stored_reward_head": {"SafetensorError": "`stored_tensors` has checked the files"},
+    "llf_core.methods.lora.LoRA._stored_weight": {"SafetensorError": "the model was loaded from these files"},
+    "llf_core.rewards.function_source._Definition.names": dict.fromkeys(
+        ("SyntaxError", "ValueError"), "the text was parsed before"
+    ),
+    "llf_core.rewards.function_source._check_secrets": dict.fromkeys(
+        ("SyntaxError", "ValueError"), "the text was parsed before"
+    ),
+    "llf_core.rewards.stored_functions._bound": {"SyntaxError": "the text was parsed before"},
+    "llf_core.rewards.stored_functions._read": {"SyntaxError": "the text was parsed before"},
+    "llf_core.rewards.stored_functions._scope": {"SyntaxError": "the name is an identifier"},
+    "llf_core.runs.fault_points.reach": {"OSError": "a process may end itself"},
+    "llf_core.runs.process.boot_id": {"UnicodeDecodeError": "the kernel writes ASCII"},
     "llf_core.models.save_result._merged": {"ConfigError": "an unquantized base is always valid"},
     "llf_core.runs.downsample.decimate": {"ValueError": "the number of points is a constant"},
     "llf_core.runs.kill.kill_run": {"ValueError": "the type of the request is a constant"},
@@ -67,6 +95,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.runs.smoothing.smooth": {"ValueError": "callers ask for no smoothing where the window is 0"},
     "llf_core.runs.status.update": {"TypeError": "the names of the fields are constants"},
     "llf_core.stages.base.stage.Stage.context": {"RuntimeError": "a stage that trains has a context"},
+    "llf_core.stages.online.trl_trainers.OnlineTrainer.sample_completions": {
+        "ValueError": "a config admits only settings in range"
+    },
     "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
     "llf_core.training.measure.measure": {"NotPlainError": "its run is new, so that it has no broken files"},
     "llf_core.training.parameter_map.map_of_config": {"ConfigError": "a config without an initialisation is valid"},
@@ -82,6 +113,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_widgets.forms.sweep_view.SweepView.show_monitor": dict.fromkeys(
         ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is one that was started"
     ),
+    "llf_widgets.server.output.zip_chunks": {"BadZipFile": "it writes a file"},
+    "llf_widgets.view_files.text": {"UnicodeDecodeError": "reads a file of this package"},
     "llf_widgets.magics._monitor": dict.fromkeys(
         ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is one that was started"
     ),
@@ -261,7 +294,10 @@ def errors_of(tmp_path):
         ),
         # files
         ("def f(one: Base): one.place.parent.stat()", "OSError"),
-        ("def f(x): x.read_text()", "OSError"),
+        ("def f(x): x.read_text()", "OSError UnicodeDecodeError"),
+        ("def f(x): x.read_text('utf-8', 'replace')", "OSError"),
+        ("import json\ndef f(x): json.loads(x)", "JSONDecodeError RecursionError"),
+        ("import numpy as np\ndef f(x):\n try: np.load(x)\n except OSError: pass", "EOFError ValueError"),
         ("def f(): open('x')", "OSError"),
         ("def f(x): return Path.home(), x.expanduser()", "RuntimeError"),
         ("def f(): os.replace('x', 'y')", "OSError"),

@@ -26,7 +26,7 @@ def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
 
     Raises:
         Exit: the config has errors; the exit code is `BAD_CONFIG`.
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """

@@ -29,7 +29,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     Raises:
         Exit: the config has errors, the run fails, or the command was interrupted.
         UserError: the reward functions cannot be loaded, or the run cannot be started.
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
         TypeError: a reward function is not a function, or has no parameter for the answer.
     """
     from llf_core.launch import active_runs, launch

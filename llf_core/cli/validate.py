@@ -17,7 +17,7 @@ def validate(
 
     Raises:
         Exit: the config has errors.
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """

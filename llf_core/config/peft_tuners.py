@@ -276,7 +276,10 @@ def _generic(outer: str, inner: ast.expr) -> Any:
         case "optional" | "union":
             return _union((*parts, *([ast.Constant(None)] if outer == "Optional" else ())))
         case "literal":
-            return Literal[ast.literal_eval(inner)]
+            try:
+                return Literal[ast.literal_eval(inner)]
+            except (ValueError, SyntaxError):  # an enumeration's member
+                raise LookupError(outer) from None
         case "list":
             return list[_type(inner)]  # type: ignore[misc]
         case "tuple":

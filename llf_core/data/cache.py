@@ -22,11 +22,25 @@ DONE_FILE = "report.json"
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of everything that determines how a tokenizer splits text, as part of the cache key."""
+    """SHA-256 of everything that determines how a tokenizer splits text, as part of the cache key.
+
+    A tokenizer written in Python is known by the files that it saves, such as the merges beside its vocabulary.
+
+    Raises:
+        OSError: the files of a tokenizer written in Python cannot be written to a temporary folder.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    core = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    core = backend.to_str() if backend is not None else _saved_vocabulary(tokenizer)
     rest = [type(tokenizer).__name__, repr(sorted(tokenizer.special_tokens_map.items()))]
     return hashlib.sha256("\0".join([core, *rest]).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _saved_vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Vocabulary of a tokenizer, and the hashes of the files that it saves."""
+    with tempfile.TemporaryDirectory(prefix="llf-tokenizer-") as folder:
+        paths = sorted(Path(path) for path in tokenizer.save_vocabulary(folder))
+        saved = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
+    return json.dumps([tokenizer.get_vocab(), saved], sort_keys=True)
 
 
 def cache_key(parts: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from llf_core.data.errors import DataError
 from llf_core.data.formats.conversation import ANSWERS, PAIRS, UNPAIRED
+from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,10 +191,30 @@ def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
 
     Raises:
         OSError: a file is missing or cannot be read.
+        DataError: a file is damaged, for example cut off by a copy of the cache.
     """
     from datasets import Dataset
 
-    return Dataset.from_file(str(path)), np.load(path.with_suffix(".npy"))
+    reading = path
+    try:
+        examples = Dataset.from_file(str(path))
+        reading = path.with_suffix(".npy")
+        return examples, np.load(reading)
+    except (ValueError, EOFError) as error:
+        raise damaged_cache(reading, error) from None
+
+
+def damaged_cache(path: Path, error: Exception) -> DataError:
+    """The error about a file of prepared data that is not as it was written; says how to prepare the data again.
+
+    Args:
+        path: the file.
+        error: error of the library that read it.
+    """
+    reason = brief(str(error)).rstrip(".")
+    return DataError(
+        f"{path} is damaged: {reason}. Set `overwrite_cache: true` to prepare the data again, or remove {path.parent}."
+    )
 
 
 def split_validation(hashes: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,6 +20,7 @@ from llf_core.data.example_store import (
     COUNT_COLUMNS,
     HASH_COLUMN,
     SET_COLUMN,
+    damaged_cache,
     drop_duplicates,
     open_examples,
     split_validation,
@@ -194,7 +195,10 @@ def _built(
         }
     )
     folder, cached = cached_folder(key, lambda empty: builder.build(empty, train, evaluation), rebuild=rebuild)
-    report = DataReport.from_json(json.loads((folder / DONE_FILE).read_text(encoding="utf-8")))
+    try:
+        report = DataReport.from_json(json.loads((folder / DONE_FILE).read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise damaged_cache(folder / DONE_FILE, error) from None
     return folder, replace(report, cached=cached)
 
 

@@ -111,9 +111,9 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
 
 
 def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
-    """Find a gradient norm of 0 in `CONSECUTIVE` logged values: no weight changes, although tokens are in the loss.
+    """Find a gradient norm of 0 in the last `CONSECUTIVE` values: no weight changes, although tokens are in the loss.
 
-    Without tokens in the loss it is `nothing_learned` instead, whose fix is another.
+    Without tokens in the loss, `nothing_learned` is reported instead, since it needs another fix.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment, threads_of
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
@@ -23,6 +23,7 @@ from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE, UntrustedCodeError
 from llf_core.runs.log_handler import log_to
 from llf_core.runs.plain_text import without_escapes
+from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,8 +86,8 @@ def run_in_child(
         assert child.stdout is not None  # noqa: S101 - for the type checker
         try:
             for line in child.stdout:
-                if line.startswith('{"progress"'):
-                    progress(*json.loads(line)["progress"])
+                if line.startswith('{"progress"') and (message := _object(line)) is not None:
+                    progress(*message["progress"])
                 else:
                     said = line.strip() or said
             child.wait()
@@ -96,14 +97,26 @@ def run_in_child(
         errors.seek(0)
         complaints = without_escapes(errors.read()).strip().splitlines()
     if child.returncode == 0:
-        return json.loads(said)
+        try:
+            return json.loads(said)
+        except ValueError:
+            raise RuntimeError(f"The child process printed no result, but {brief(said) or 'nothing'}.") from None
     if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
+        name = signal_name(-child.returncode)
         raise RuntimeError(f"The process with the model was terminated by {name}. Check that enough memory is free.")
-    if said.startswith('{"error"'):
-        failure = json.loads(said)
+    failure = _object(said) if said.startswith('{"error"') else None
+    if failure is not None:
         raise UntrustedCodeError(failure["error"]) if failure.get("untrusted") else RuntimeError(failure["error"])
     raise RuntimeError((complaints or ["The child process exited without output."])[-1])
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    """An object of JSON in a line of the process; None if it was killed within the line."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _threads(run_id: str | None, home: Path | None) -> int | None:

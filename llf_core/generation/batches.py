@@ -106,18 +106,21 @@ class BatchGenerator:
         Args:
             prompts: token ids of each prompt, none empty.
             sampling: sampling parameters.
-            limits: maximum number of tokens of each completion.
+            limits: maximum number of tokens of each completion, at least 1; as many as prompts.
             batch_size: prompts per batch, at least 1.
             on_token: called after each token with the number of completed prompts and the length of the token's
                 completion.
 
         Returns:
-            Token ids of each completion, in order, including the end-of-sequence token.
+            Token ids of each completion, in order, including the end-of-sequence token; fewer after `cancelled`.
 
         Raises:
-            ValueError: a sampling parameter is out of range, or `batch_size` is 0.
+            ValueError: a sampling parameter or a limit is out of range, `batch_size` is 0, or there are more or fewer
+                limits than prompts.
             RuntimeError: out of memory, or logits to sample from are NaN.
         """
+        if len(limits) != len(prompts) or min(limits, default=1) < 1:
+            raise ValueError(f"limits is {list(limits)}. Expected {len(prompts)} integers of at least 1.")
         found: list[list[int]] = [[] for _ in prompts]
         ends = set(self._ends)
         done = 0

@@ -158,7 +158,7 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
         Token ids of each completion, at least one, including the end-of-sequence token.
 
     Raises:
-        ValueError: a sampling parameter is out of range.
+        ValueError: a sampling parameter, `max_new_tokens` or `batch_size` is out of range.
         RuntimeError: out of memory, or logits to sample from are NaN.
     """
     from llf_core.generation.batches import BatchGenerator

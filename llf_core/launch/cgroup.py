@@ -83,7 +83,7 @@ class Cgroup:
     def _folders(self, controller: str) -> list[Path]:
         """Folders of the process's group and its parents, nearest first."""
         try:
-            lines = self.own.read_text(encoding="utf-8").splitlines()
+            lines = self.own.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except OSError:  # no Linux, or a container that hides its groups
             return []
         found: list[Path] = []
@@ -117,7 +117,7 @@ def usable_cpus(cgroup: Cgroup | None = None) -> int:
 
 def _words(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="ascii").split()
+        return path.read_text(encoding="ascii", errors="replace").split()
     except OSError:  # not there, or not ours to read
         return []
 

@@ -128,7 +128,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         `commit` and `dirty`; None outside a repository or without git.
 
     Raises:
-        PermissionError: the folder is not accessible.
+        OSError: the folder is not accessible, or no process can be started.
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
@@ -156,7 +156,8 @@ def _git(folder: Path, *arguments: str) -> str:
         ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the user's own git
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # a config may hold names in any encoding
         check=True,
         timeout=GIT_SECONDS,
         env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},

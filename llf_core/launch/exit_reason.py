@@ -84,8 +84,17 @@ def _sudden_end(ending: ProcessEnd) -> str:
             return f"was killed by the system, which ran out of memory ({remedy}),"
         return f"was killed by the memory limit of {ending.memory_limit / 1e9:.1f} GB ({remedy}),"
     number = -ending.exit_code
-    name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+    name = signal_name(number)
     return f"was terminated by {name}" if number in EXTERNAL_SIGNALS else f"crashed with {name} (see log.txt)"
+
+
+def signal_name(number: int) -> str:
+    """Name of a signal for a sentence, such as `SIGKILL`; `signal 35` for one that has no name, as real-time signals.
+
+    Args:
+        number: signal number, from 1.
+    """
+    return next((one.name for one in signal.Signals if one == number), f"signal {number}")
 
 
 def _last_error(folder: RunFolder, attempt: int) -> str | None:

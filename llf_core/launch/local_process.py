@@ -81,6 +81,9 @@ class Trainer:
         command: program and arguments.
         environment: complete environment.
         log: destination of stdout and stderr.
+
+    Raises:
+        OSError: no process can be started, for example because the system has too many.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
@@ -119,6 +122,9 @@ class Trainer:
         Args:
             number: signal number.
             group: whether to signal the whole process group.
+
+        Raises:
+            OSError: the system refuses the signal, for example to a process of another user.
         """
         if self._process.returncode is None:
             (os.killpg if group else os.kill)(self.pid, number)
@@ -131,6 +137,9 @@ class Trainer:
 
         Returns:
             Exit code (negative for a signal), or None while it is alive.
+
+        Raises:
+            OSError: too many files are open.
         """
         if not self._has_ended(seconds):
             return None

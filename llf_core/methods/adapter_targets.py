@@ -295,7 +295,7 @@ def _weights_computed_with(kind: Any) -> frozenset[str]:
             continue
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(one)))
-        except (OSError, TypeError, SyntaxError):  # code that has no source is not known to do it
+        except (OSError, TypeError, SyntaxError, ValueError):  # code that has no source is not known to do it
             continue
         for node in ast.walk(tree):
             operands: list[ast.expr] = []

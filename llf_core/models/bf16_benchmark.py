@@ -67,7 +67,7 @@ def time_bf16() -> float:
 def _read(path: Path) -> dict[str, float]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}  # an unreadable cache is measured again
     if not isinstance(value, dict):
         return {}

@@ -57,9 +57,9 @@ def _is_whole(folder: Path) -> bool:
     """Whether the folder is complete and was made from the expected wheel."""
     try:
         made = json.loads((folder / "llf.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
-    return bool(made.get("sha256") == SHA256)
+    return isinstance(made, dict) and made.get("sha256") == SHA256
 
 
 def _make(folder: Path) -> None:

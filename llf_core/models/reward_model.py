@@ -15,7 +15,7 @@ from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.load import load_model
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
-from llf_core.models.model_folder import read_config
+from llf_core.models.model_folder import REDOWNLOAD, read_config
 from llf_core.models.model_source import ModelSource
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import quantization_config
@@ -369,6 +369,7 @@ def _settings(config: RunConfig | None, quantization_bit: int | None) -> RunConf
 def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
     """Load a reward model that is not an adapter."""
     import torch
+    from safetensors import SafetensorError
     from torch import nn
     from transformers import AutoModelForSequenceClassification
 
@@ -387,7 +388,7 @@ def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, **arguments
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded: {first_line(error)} {EXPECTED}") from error
     if info.get("missing_keys"):
         raise ModelError(
@@ -421,9 +422,13 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
 
 
 def _value_head(name: str, folder: Path) -> nn.Linear:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    stored = load_file(folder / VALUE_HEAD)
+    try:
+        stored = load_file(folder / VALUE_HEAD)
+    except SafetensorError as error:
+        raise ModelError(f"{VALUE_HEAD} of {name} is damaged: {first_line(error)}. {REDOWNLOAD}") from error
     if "v_head.summary.weight" not in stored:
         raise ModelError(f"{VALUE_HEAD} of {name} has no v_head.summary.weight. {EXPECTED}")
     return _linear(name, stored["v_head.summary.weight"], stored.get("v_head.summary.bias"))

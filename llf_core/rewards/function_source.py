@@ -52,6 +52,7 @@ def source_of(function: RewardFunction, name: str | None = None) -> str:
     Raises:
         SourceError: the source is not available, or the function uses an undefined name, a module that the trainer
             cannot import, a value that cannot be copied, or one that looks like a secret.
+        OSError: no process can be started to look for a module.
     """
     module = _Module()
     module.add_function(name or function.__name__, function, ())
@@ -205,7 +206,7 @@ class _Definition:
         inside = text[:1].isspace()
         try:
             tree: Any = ast.parse(f"if True:\n{text}" if inside else text)
-        except SyntaxError:  # a lambda in the middle of a call
+        except (SyntaxError, ValueError):  # a lambda in the middle of a call
             tree = ast.Module([], [])
         _check_secrets(f"if True:\n{text}" if inside else text, 1 if inside else 0, tree, users)
         (statement,) = (tree.body[0].body if inside and tree.body else tree.body) or (None,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import field
@@ -68,6 +69,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
         ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that uses
             no rewards.
         PluginError: two installed packages declare the same name or key.
+        OSError: no process can be started to look for a module that a function imports.
     """
     spec, stage = field(KEY), config.get("stage")
     if spec is None or stage not in spec.stages:
@@ -103,6 +105,7 @@ def function_sources(functions: Mapping[str, RewardFunction]) -> dict[str, str]:
 
     Raises:
         ConfigError: the source of one cannot be extracted.
+        OSError: no process can be started to look for a module that a function imports.
     """
     found = {}
     for name, function in functions.items():
@@ -190,7 +193,7 @@ def definition_cell(folder: RunFolder) -> str:
         Python source; empty if all functions are built in.
 
     Raises:
-        ValueError: a stored module cannot be parsed.
+        ValueError: a stored module cannot be parsed, or its name is no identifier.
         UnreadableError: a stored module is a link, no regular file, too large, or not UTF-8.
         OSError: a stored module cannot be read.
     """
@@ -199,6 +202,8 @@ def definition_cell(folder: RunFolder) -> str:
         return ""
     texts = {path.stem: read_text(path, root=folder.path).removeprefix(HEAD).strip("\n") for path in paths}
     for name, text in texts.items():
+        if not name.isidentifier() or iskeyword(name):
+            raise ValueError(f"code/{name}.py of {folder.id} has a name that no function has. Expected an identifier.")
         try:
             ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -40,6 +40,9 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
             args: the Trainer's arguments.
             state: the Trainer's state.
             control: the Trainer's control object.
+
+        Raises:
+            OSError, SafetensorError: the file of the state cannot be read, or is damaged.
         """
         del args, state, control
         if self._resumed is not None and (self._resumed / FILE).is_file():
@@ -48,7 +51,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Call the method after the weights have changed, while the gradients are still there.
+        """Call the method after the weights have changed, while the gradients are still there, as AdaLoRA needs them.
 
         Args:
             args: the Trainer's arguments.
@@ -65,6 +68,9 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
             args: the Trainer's arguments.
             state: the Trainer's state.
             control: the Trainer's control object.
+
+        Raises:
+            OSError, SafetensorError: the disk is full or cannot be written.
         """
         del args, control
         if found := self._method.state():

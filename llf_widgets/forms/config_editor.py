@@ -53,7 +53,7 @@ class ConfigEditor(FormWidget):
         """Update the text from the state, with problems of unknown keys, which no field can show.
 
         Raises:
-            OSError: a weight file of the model cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """

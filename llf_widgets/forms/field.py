@@ -31,7 +31,7 @@ def field_json(
         `Row` of `labextension/widgets/forms/field.js`.
 
     Raises:
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """
@@ -94,7 +94,7 @@ def field_messages(key: str, state: FormState) -> list[Message]:
         state: the form's values.
 
     Raises:
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """

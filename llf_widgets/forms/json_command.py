@@ -140,7 +140,7 @@ def parse_report(out: str) -> dict[str, Any] | None:
     start = 0 if out.startswith("{") else out.find("\n{") + 1
     try:
         value = json.loads(out[start:])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -187,7 +187,7 @@ class FormState:
 
         Raises:
             KeyError: there is no such field.
-            OSError: a weight file of the model cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """
@@ -219,7 +219,7 @@ class FormState:
             key: the field; `""` for problems without a field, such as unknown keys.
 
         Raises:
-            OSError: a weight file of the model cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """
@@ -232,7 +232,7 @@ class FormState:
         """Problems that disable Start, which names their fields.
 
         Raises:
-            OSError: a weight file of the model cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """

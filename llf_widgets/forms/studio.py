@@ -62,7 +62,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         KeyError: the preset does not exist.
         PluginError: two installed plug-ins declare the same key or name.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
         RowsError: the rows of a cell are not a table of records, or are empty.
 
     Example:
@@ -152,7 +152,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             KeyError: there is no such field.
-            OSError: a weight file of the model cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
             RowsError: the rows of a cell are not a table of records, or are empty.
@@ -251,7 +251,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Update all widgets from the state; needed only after changing `state` in code.
 
         Raises:
-            OSError: a weight file of the model cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
             RowsError: the rows of a cell are not a table of records, or are empty.

@@ -77,7 +77,8 @@ class Completions:
 
         Returns:
             `functions` (their names) and `steps`, each `{"step", "count", "mean", "rows"}`: number of completions, mean
-            reward, and rows `[reward, [by function], prompt, text]`, highest reward first.
+            reward, and rows `[reward, [by function], prompt, text]`, highest reward first. A reward that is unknown or
+            not finite is None, and so is the mean where all are.
         """
         functions = list(self._functions)[:MAX_FUNCTIONS]
         return {

@@ -70,6 +70,7 @@ def submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) 
 
     Raises:
         ValueError: the type is unknown, or the arguments are too large.
+        TypeError: an argument is not JSON.
         RuntimeError: kill: the run is on another machine that does not respond, or its status names a foreign process.
         TimeoutError: kill: a process does not end.
         BrokenRunError: kill: the run's status cannot be read.

@@ -36,6 +36,40 @@ FILE_CALLS = {
     "tempfile.": "mkstemp mkdtemp NamedTemporaryFile TemporaryDirectory TemporaryFile",
 }
 FILE_FUNCTIONS = frozenset(module + name for module, names in FILE_CALLS.items() for name in names.split())
+OUTSIDE_ERRORS = {
+    "ast.literal_eval": ("ValueError", "SyntaxError"),
+    "ast.parse": ("SyntaxError", "ValueError"),
+    "base64.b64decode": ("binascii.Error",),
+    "datasets.Dataset.from_file": ("OSError", "ValueError"),
+    "importlib.import_module": ("ImportError",),
+    "json.load": ("json.JSONDecodeError", "RecursionError"),
+    "json.loads": ("json.JSONDecodeError", "RecursionError"),
+    "inspect.getsource": ("OSError", "TypeError"),
+    "numpy.load": ("OSError", "ValueError", "EOFError"),
+    "numpy.save": ("OSError",),
+    "os.getpgid": ("OSError",),
+    "os.kill": ("OSError",),
+    "os.killpg": ("OSError",),
+    "os.pidfd_open": ("OSError",),
+    "psutil.Process": ("psutil.NoSuchProcess",),
+    "pyarrow.ipc.open_file": ("OSError", "pyarrow.ArrowException"),
+    "pyarrow.ipc.open_stream": ("OSError", "pyarrow.ArrowException"),
+    "pyarrow.parquet.ParquetFile": ("OSError", "pyarrow.ArrowException"),
+    "pyarrow.parquet.read_table": ("OSError", "pyarrow.ArrowException"),
+    "pyarrow.parquet.write_table": ("OSError", "pyarrow.ArrowException"),
+    "safetensors.safe_open": ("OSError", "safetensors.SafetensorError"),
+    "safetensors.torch.load_file": ("OSError", "safetensors.SafetensorError"),
+    "safetensors.torch.save_file": ("OSError", "safetensors.SafetensorError"),
+    "signal.Signals": ("ValueError",),
+    "subprocess.Popen": ("OSError",),
+    "subprocess.run": ("OSError",),
+    "torch.load": ("OSError", "RuntimeError", "pickle.UnpicklingError"),
+    "torch.save": ("OSError", "RuntimeError"),
+    "urllib.request.urlopen": ("OSError",),
+    "yaml.load": ("yaml.YAMLError",),
+    "zipfile.ZipFile": ("OSError", "zipfile.BadZipFile"),
+}
+"""What functions of other packages raise for a file or a text that is not as it should be."""
 CALLERS = frozenset({"map", "filter", "run_in_thread", "run_in_list_thread"})
 """Functions that call the function they are given, at once."""
 EVERY = ("BaseException",)
@@ -344,6 +378,10 @@ class Body(ast.NodeVisitor):
             self._call(kind, node.lineno)
         if _opens_file(node, callee):
             self._raise("OSError", node.lineno)
+        for name in OUTSIDE_ERRORS.get(callee.name, ()) if callee is not None else ():
+            self._raise(name, node.lineno)
+        if _decodes_file(node, callee):
+            self._raise("UnicodeDecodeError", node.lineno)
         if _expands_home(node, callee):
             self._raise("RuntimeError", node.lineno)
         if last_name(node) == "super" and self.function.owner:
@@ -406,6 +444,14 @@ def _expands_home(node: ast.Call, callee: Type | None) -> bool:
     """Whether a call looks up the home of a user, who may be unknown. `os.path.expanduser` then does nothing."""
     known = callee is not None and callee.kind != "path"
     return callee.name == "pathlib.Path.home" if known else last_name(node) == "expanduser"
+
+
+def _decodes_file(node: ast.Call, callee: Type | None) -> bool:
+    """Whether a call decodes a file, which may hold bytes that are no text. Files of an installed package are text."""
+    method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    if method != "read_text" or not _opens_file(node, callee):
+        return False
+    return len(node.args) < 2 and not any(one.arg == "errors" for one in node.keywords)
 
 
 def _opens_file(node: ast.Call, callee: Type | None) -> bool:

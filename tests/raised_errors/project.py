@@ -4,6 +4,7 @@ Read from the source alone (`ast`), to a fixpoint over the calls. A function's s
 
 - the classes of its `raise` statements: of Python, of the project and of other packages;
 - `OSError` where it calls a function of the file system (`open`, `Path.read_text`, `os.replace`, `shutil.copy`, …);
+- what `OUTSIDE_ERRORS` names of a function of another package (`json.loads`, `numpy.load`, `subprocess.Popen`, …);
 - the set of each function of the project that it calls, each property that it reads and each class that it creates;
 - what its docstring names, such as errors of other packages. Of `ARGUMENT_ERRORS` only an abstract method passes them
   on, whose docstring holds for all overrides;

@@ -152,7 +152,8 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
         limit: maximum number of records.
 
     Returns:
-        `total` (of this kind), `kinds` (number of records of each kind) and `rows`.
+        `total` (of this kind), `kinds` (number of records of each kind) and `rows`, each a dictionary of the attributes
+        of a `Notable`.
     """
     groups = {name: [one for one in found if one.kind == name] for name in (*KINDS, "longest")}
     groups["unanswered"] = [one for one in groups["dropped"] if is_unanswered(one)]

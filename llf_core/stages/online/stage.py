@@ -183,7 +183,7 @@ class OnlineStage(TrainerStage):
             checkpoint: folder of the checkpoint.
 
         Raises:
-            OSError, RuntimeError: the file cannot be read.
+            OSError, RuntimeError, pickle.UnpicklingError: the file cannot be read, or is damaged.
         """
         import torch
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,11 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
+from transformers import CTRLTokenizer
 
 from llf_core.data import DataError, DataReport, dump_examples, prepare
 from llf_core.data import cache as caches
+from llf_core.data.cache import tokenizer_hash
 from llf_core.data.example_store import split_validation
 from llf_core.data.report import Broken, Dropped, SetCounts, SplitRecord, Truncated, decode_example
 from llf_core.runs import RunWriter, create_run
@@ -255,6 +258,8 @@ def test_a_run_hears_of_the_data_and_finds_rows_in_its_own_folder(make_config, t
 
 # -- what is kept ------------------------------------------------------------------------------------------
 
+PYTHON_VOCABULARY = {"a</w>": 0, "b</w>": 1, "a": 2, "b": 3, "ab</w>": 4, "<unk>": 5}
+
 
 def kept(llf_home):
     return sorted(path.name for path in (llf_home / "cache" / "data").iterdir())
@@ -287,6 +292,27 @@ def test_another_setting_is_another_preparation(make_config, write, tokenizer, v
     write(GOOD)
     prepare(make_config(), tokenizer)
     assert prepare(make_config(**values), tokenizer).report.cached is False
+
+
+@pytest.mark.parametrize("name", ["train.arrow", "train.npy", "report.json"])
+@pytest.mark.parametrize("left", [0, 90])
+def test_a_damaged_file_of_the_cache_is_named_with_what_to_do(make_config, write, tokenizer, llf_home, name, left):
+    write(GOOD)
+    prepare(make_config(), tokenizer)
+    (path,) = (llf_home / "cache" / "data").glob(f"*/{name}")
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(DataError, match=rf"{re.escape(str(path))} is damaged: .* Set `overwrite_cache: true`"):
+        prepare(make_config(), tokenizer)
+    assert prepare(make_config(overwrite_cache=True), tokenizer).report.cached is False
+
+
+def test_python_tokenizers_of_other_merges_are_told_apart(tmp_path):
+    found = []
+    (tmp_path / "vocab.json").write_text(json.dumps(PYTHON_VOCABULARY))
+    for merges in ("a b</w>", "b a</w>", "a b</w>"):
+        (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+        found.append(tokenizer_hash(CTRLTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))))
+    assert found[0] == found[2] != found[1]
 
 
 def test_another_byte_or_another_tokenizer_is_another_preparation(make_config, write, tokenizer):

@@ -51,6 +51,21 @@ def test_a_process_with_a_model_has_a_trainers_environment(tmp_path, monkeypatch
     assert run_in_child("told")["GOMP_SPINCOUNT"] == "7"
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.kill(os.getpid(), 40)", "terminated by signal 40"),
+        ("print('{\"progress\": [1', end='', flush=True); import os; os.kill(os.getpid(), 9)", "terminated by SIGKILL"),
+        ("print('Loading')", "printed no result, but Loading"),
+    ],
+)
+def test_a_process_without_a_result_is_one_sentence(tmp_path, monkeypatch, code, message):
+    (tmp_path / "silent.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match=message):
+        run_in_child("silent")
+
+
 def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):
     heard, clock = [], [0.0]
     monkeypatch.setattr("llf_core.evaluation.answers.time.monotonic", lambda: clock[0])

@@ -171,3 +171,6 @@ def test_continuations_are_the_ids_of_the_answers_with_their_end(pair):
     assert (len(done), done[-1]) == (sum(map(len, ended)), len(prompts))
     assert sorted(length for _, length in told) == sorted(n + 1 for one in ended for n in range(len(one)))
     assert ended[0] == ids[0][: ids[0].index(ids[0][3]) + 1]
+    for limits in ([0, 9, 9, 9], [9]):
+        with pytest.raises(ValueError, match="Expected 4 integers of at least 1"):
+            continuations(model, tokenizer, prompts, **{**settings, "max_new_tokens": limits})

@@ -12,7 +12,7 @@ def system(tmp_path):
     """`system(own, {path: text}) -> Cgroup`."""
 
     def make(own, files):
-        (tmp_path / "own").write_text(own)
+        (tmp_path / "own").write_bytes(os.fsencode(own))
         for path, text in files.items():
             file = tmp_path / "fs" / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +35,11 @@ def test_version_2_takes_the_strictest_of_all_parents(system):
     assert cgroup.memory_limit() == 8_000_000_000
     assert cgroup.oom_kills() == 2
     assert usable_cpus(cgroup) == 1
+
+
+def test_a_group_may_have_a_name_in_any_encoding(system):
+    cgroup = system("0::/\udce9\n", {"\udce9/cpu.max": "150000 100000\n"})
+    assert cgroup.cpu_quota() == 1.5
 
 
 def test_version_2_in_a_container_whose_mount_is_its_own_group(system):

@@ -32,6 +32,12 @@ def test_git_state(repository, tmp_path_factory):
     assert git_state(tmp_path_factory.mktemp("outside")) is None
 
 
+def test_a_git_config_in_another_encoding_is_read(repository):
+    with (repository / ".git" / "config").open("ab") as file:
+        file.write(b'[user]\n\tname = "Andr\xe9"\n')
+    assert git_state(repository)["dirty"] is False
+
+
 def test_no_git(repository, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert git_state(repository) is None

@@ -146,6 +146,9 @@ def test_what_llama_factory_saved_scores_as_there(tmp_path):
     shutil.copy(GOLDENS / "rm_adapter" / "value_head.safetensors", tmp_path / "model")
     found = load_reward_model(str(tmp_path / "model")).scores(list(wanted))
     assert found == pytest.approx(list(wanted.values()), rel=1e-4)
+    (adapter / "value_head.safetensors").write_bytes(bytes(9))
+    with pytest.raises(ModelError, match=r"value_head.safetensors.* Copy or download the model again"):
+        load_reward_model(str(adapter))
 
 
 def test_a_score_that_is_no_number_is_refused(adapter):

@@ -110,6 +110,15 @@ def test_a_cell_keeps_apart_what_functions_call_by_one_name(tmp_path: Path) -> N
     assert judged(again) == expected
 
 
+def test_a_file_whose_name_no_function_has_gives_no_cell(tmp_path: Path) -> None:
+    """The name would become code of the cell."""
+    run = RunFolder(tmp_path)
+    run.code.mkdir()
+    (run.code / 'x") or print("x.py').write_text("pass")
+    with pytest.raises(ValueError, match="has a name that no function has"):
+        definition_cell(run)
+
+
 @pytest.mark.usefixtures("no_start")
 def test_a_recorded_function_is_found_by_its_name() -> None:
     assert reward(brief) is brief
