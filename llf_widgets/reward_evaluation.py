@@ -109,7 +109,7 @@ def reward_accuracy(
     Args:
         reward_model: a run of stage rm or its id, a folder, or a hub id.
         data: a preference data set in the format of `dataset`, ideally one that was not used for training.
-        dataset_dir: folder of named data sets.
+        dataset_dir: folder of named data sets; None for `data`.
         max_pairs: maximum number of pairs. Default: all.
         trust: allow Python code that comes with the reward model, permanently.
 

@@ -64,8 +64,8 @@ def sweep(
     Args:
         config: as for `train`.
         values: values by config key.
-        rewards: as for `train`.
-        name: prefix of each run's name, followed by its values.
+        rewards: see `train`.
+        name: prefix of each run's name, followed by its values; None for the default name of a run.
 
     Returns:
         The runs in order of execution; `llf.Compare` compares them.

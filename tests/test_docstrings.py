@@ -14,6 +14,8 @@ methods that their base class documents (`@override`).
   `Args:`; a returned `Tensor` has one under `Returns:`, or in the docstring where there is no `Returns:`. A shape is
   a list of axes in square brackets (`[batch, seq]`, `[N]`, `[..., hidden]`, `[]`), the word scalar, or a phrase with
   "shape" (same shape as, any shape). Tensors in containers (`dict[str, Tensor]`) are not checked.
+- The entry of a parameter or attribute that may be None says what None means, by the word, its default, a condition
+  ("if known"), or with "see" another place.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ PENDING: frozenset[str] = frozenset()
 """Packages and modules whose docstrings are still to be completed. Remove an entry, never add one."""
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes|Example|Examples|Note):\s*$")
 SHAPE = re.compile(r"\[(?:|[\w.*+/ -]+(?:, ?[\w.*+/ -]+)*)\]|\bscalars?\b|\bshapes?\b", re.IGNORECASE)
+MEANING_OF_NONE = re.compile(
+    r"\b(?:None|[Dd]efaults?|[Ww]ithout|[Uu]nset)\b|\bif (?:any|there|it|known|given)\b|, if |\bsee (?:`|[A-Z])"
+    r"|\bnot (?:used|called|needed)\b"
+)
 UNDOCUMENTED = frozenset(("overload", "override", "setter", "deleter"))
 UNCALLED = frozenset(("property", "cached_property", "field_validator", "model_validator", "field_serializer"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -109,6 +115,30 @@ def is_tensor(annotation: ast.expr | None) -> bool:
     return getattr(annotation, "attr", getattr(annotation, "id", "")) == "Tensor"
 
 
+def may_be_none(annotation: ast.expr | None) -> bool:
+    """Whether an annotation is a union with None, not one of a container's items."""
+    if isinstance(annotation, ast.BinOp):
+        return may_be_none(annotation.left) or may_be_none(annotation.right)
+    return isinstance(annotation, ast.Constant) and annotation.value is None
+
+
+def problems_of_class(name: str, node: ast.ClassDef) -> Iterator[str]:
+    """What a class's docstring lacks."""
+    text = ast.get_docstring(node)
+    if not text:
+        yield f"{name}: no docstring"
+        return
+    parts = sections(text)
+    arguments, attributes = (entries(parts.get(section, "")) for section in ("Args", "Attributes"))
+    made = [one for one in node.body if isinstance(one, Function) and one.name == "__init__"]
+    found = [(one.arg, one.annotation, arguments) for init in made for one in (*init.args.args, *init.args.kwonlyargs)]
+    fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
+    found += [(one.target.id, one.annotation, arguments | attributes) for one in fields]
+    for arg, annotation, documented in found:
+        if arg in documented and may_be_none(annotation) and not MEANING_OF_NONE.search(documented[arg]):
+            yield f"{name}: what None means for {arg}"
+
+
 def problems_of_function(name: str, node: Function) -> Iterator[str]:
     """What a function's docstring lacks."""
     text = ast.get_docstring(node)
@@ -125,6 +155,10 @@ def problems_of_function(name: str, node: Function) -> Iterator[str]:
         missing = [one.arg for one in arguments if one.arg not in documented and not one.arg.startswith("_")]
         if missing:
             yield f"{name}: no entry under Args for {', '.join(missing)}"
+    for one in () if is_command or decorators(node) & UNCALLED else arguments:
+        entry = documented.get(one.arg, "" if "Args" in parts else text)
+        if may_be_none(one.annotation) and not MEANING_OF_NONE.search(entry):
+            yield f"{name}: what None means for {one.arg}"
     for one in arguments:
         if is_tensor(one.annotation) and not SHAPE.search(documented.get(one.arg, "" if "Args" in parts else text)):
             yield f"{name}: no shape of {one.arg}"
@@ -137,8 +171,7 @@ def problems(source: str, module: str) -> list[str]:
     found = []
     for name, node in definitions(ast.parse(source).body):
         if isinstance(node, ast.ClassDef):
-            if not ast.get_docstring(node):
-                found.append(f"{module}.{name}: no docstring")
+            found += problems_of_class(f"{module}.{name}", node)
         elif not decorators(node) & UNDOCUMENTED:
             found += problems_of_function(f"{module}.{name}", node)
     return found
@@ -172,7 +205,9 @@ def test_pending_packages_are_there() -> None:
         ("def f(a, b):\n '''F.'''", "m.f: no entry under Args for a, b"),
         ("def f(a, b):\n '''F.\n\n Args:\n     a: it.\n '''", "m.f: no entry under Args for b"),
         ("def f(x: Tensor):\n '''F.'''", "m.f: no shape of x"),
-        ("def f(x: Tensor | None):\n '''F.\n\n Args:\n     x: rows.\n '''", "m.f: no shape of x"),
+        ("def f(x: Tensor | None):\n '''F.\n\n Args:\n     x: rows, or None.\n '''", "m.f: no shape of x"),
+        ("def f(x: int | None):\n '''F.\n\n Args:\n     x: rows.\n '''", "m.f: what None means for x"),
+        ("class A:\n '''F.\n\n Attributes:\n     x: rows.\n '''\n x: int | None", "m.A: what None means for x"),
         ("def f() -> tuple[Tensor, int]:\n '''F.'''", "m.f: no shape of what it returns"),
     ],
 )

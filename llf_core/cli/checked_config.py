@@ -22,7 +22,7 @@ def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
 
     Args:
         source: path of a YAML or JSON file.
-        overrides: `key=value`.
+        overrides: `key=value`; None for none.
 
     Raises:
         Exit: the config has errors; the exit code is `BAD_CONFIG`.

@@ -34,7 +34,7 @@ def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]
 
     Args:
         source: path of the config.
-        overrides: `key=value`.
+        overrides: `key=value`; None for none.
 
     Raises:
         PluginError: two installed packages declare the same name or key.

@@ -138,12 +138,13 @@ class MethodDeclaration(Declaration):
         adapter: whether the result is an adapter of PEFT, which a run can continue (`adapter_name_or_path`) and
             `llf runs loss` can load.
         tuner: of a method that `llf_core.methods.peft_tuner.PeftTuner` implements: which adapter of PEFT a config asks
-            for.
+            for; None for others.
         prompts: whether a config trains vectors that are put before each example instead of changing layers.
         trains_cache: whether a config trains keys and values in attention's cache, which gradient checkpointing drops.
         check_shapes: why the options do not fit a model, from the config and the shape of each weight by name; None if
             they do. Checked before the start where the shapes are known, and again when the model is loaded.
-        rank_key: the option that holds the rank of its matrices, which less memory can lower.
+        rank_key: the option that holds the rank of its matrices, which less memory can lower; None for a method without
+            one.
         selects_blocks: whether it trains some transformer blocks whole (`freeze_trainable_layers`).
         trained_parameters: estimates how many parameters it trains, from the config and the shape of each weight by
             name; None where it cannot say without the model, as its answer may be too.
@@ -215,7 +216,7 @@ class OptimizerDeclaration(Declaration):
         bases: values of `optim` that can stand beside its switch; the first is meant where `optim` names it itself.
         state_bytes: bytes of state for each trained parameter, for the memory forecast; Adam keeps 8.
         memory: computes the memory from the config, the shape of each trained parameter by name and the bytes of one of
-            their values, where `state_bytes` does not tell it.
+            their values, where `state_bytes` does not tell it; else None.
         layerwise: whether a config has it update each parameter in the backward pass and free its gradient at once.
         trains_adapters: whether it can train the matrices of an adapter.
         keeps_masters: whether it keeps float32 copies of what it updates, so that trained weights stay in the dtype of

@@ -52,20 +52,20 @@ class FieldSpec:
         key: its name in a file.
         section: the section of `RunConfig` that it is shown in.
         plugin: the name of the plug-in that brings it; None where the section itself holds it.
-        owner: that plug-in as `kind.name`.
+        owner: that plug-in as `kind.name`; None for a field of a section.
         label: two or three words.
         help: one sentence.
-        unit: shown behind the value.
+        unit: shown behind the value; None for none.
         default: the value of a config that does not name it, as plain data.
         annotation: its Python type.
         type: `bool`, `int`, `float`, `text`, `names` (a comma list) or `object` (a mapping).
         optional: whether it may be unset (null).
         choices: every value that it can take; None where any is fine.
-        choice_labels: what a form shows for each choice.
-        minimum: smallest value, itself allowed.
-        maximum: largest value, itself allowed.
-        above: the value is larger than this.
-        below: the value is smaller than this.
+        choice_labels: what a form shows for each choice; None for the choices themselves.
+        minimum: smallest value, itself allowed; None for no bound.
+        maximum: largest value, itself allowed; None for no bound.
+        above: the value is larger than this; None for no bound.
+        below: the value is smaller than this; None for no bound.
         level: `basic` is shown at once, `more` behind a button.
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.

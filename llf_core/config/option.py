@@ -49,13 +49,14 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         default: the value of a config that does not name the key.
         label: its name in a form, two or three words.
         help: one sentence.
-        unit: shown after the value, e.g. `tokens`.
+        unit: shown after the value, e.g. `tokens`. None for a number without one.
         choices: all allowed values; None if any value is allowed.
-        choices_from: a kind of plug-in whose names are the choices, e.g. `method`.
-        minimum: smallest value, inclusive.
-        maximum: largest value, inclusive.
-        above: exclusive lower bound.
-        below: exclusive upper bound.
+        choices_from: a kind of plug-in whose names are the choices, e.g. `method`. None if the choices are given or
+            free.
+        minimum: smallest value, inclusive; None for no bound.
+        maximum: largest value, inclusive; None for no bound.
+        above: exclusive lower bound; None for no bound.
+        below: exclusive upper bound; None for no bound.
         level: `basic` fields are shown at once, the others behind "more".
         source: project that introduced the key.
         path: how a relative path in it is resolved; None if it is not a path.

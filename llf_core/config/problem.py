@@ -46,7 +46,7 @@ class Problem:
         message: one or two sentences: what is wrong, with which value, what was expected.
         fixes: what can be done at once.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.
-        line: the line of the file, counted from 1, where it is known.
+        line: the line of the file, counted from 1, where it is known; else None.
         keys: all keys that take part, `key` first.
     """
 

@@ -48,10 +48,10 @@ class EncodingSettings:
         train_on_prompt: whether the loss includes the prompt.
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one.
-        max_samples: maximum number of records of each data set.
+        max_samples: maximum number of records of each data set; None for all.
         seed: random seed.
         kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-        workers: number of processes.
+        workers: number of processes; None for one per usable core.
     """
 
     cutoff_len: int
@@ -90,7 +90,12 @@ class EncodingSettings:
 
 
 class ProgressReporter:
-    """Reports the progress of a preparation every two seconds, as events of the run and to a callback."""
+    """Reports the progress of a preparation every two seconds, as events of the run and to a callback.
+
+    Args:
+        run: the run; None outside one.
+        progress: called with a data set's name and its number of rows; None if nobody watches.
+    """
 
     def __init__(self, run: RunWriter | None, progress: Callable[[str, int], None] | None) -> None:
         self._under_way = ProgressEvents(run, "data")

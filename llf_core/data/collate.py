@@ -49,7 +49,7 @@ class Collator:
 
     Attributes:
         tokenizer: its padding token is used, else its end of sequence, else 0; attention never sees it.
-        processor: processor of a multimodal model; it makes the batches that have media.
+        processor: processor of a multimodal model; it makes the batches that have media. None for a model of text.
         flatten: whether batches are flattened.
         fill: flattened rows are padded to a multiple of this number of tokens. Rows of similar length then have equal
             length: on a CPU every new length costs memory for products that are compiled for it.

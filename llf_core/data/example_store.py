@@ -156,7 +156,7 @@ def content_hash(ids: array[int], labels: array[int], more: Mapping[str, object]
     Args:
         ids: token ids `[seq]`.
         labels: labels `[seq]`.
-        more: further columns of the example, which are hashed too.
+        more: further columns of the example, which are hashed too; None for none.
 
     Returns:
         A signed integer, as it fits in an int64 column.

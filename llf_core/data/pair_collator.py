@@ -45,7 +45,7 @@ class PairCollator:
 
     Attributes:
         tokenizer: see `Collator`.
-        processor: processor of a multimodal model; pairs do not support media yet.
+        processor: processor of a multimodal model; pairs do not support media yet. None for a model of text.
         flatten: see `Collator`.
         fill: not used.
         fork: whether the common prefix of a group may occur once.

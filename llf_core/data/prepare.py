@@ -115,8 +115,10 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     Args:
         config: for the data section; the seed determines the held-out examples.
         tokenizer: tokenizer of the model.
-        run: receives an event `data`, and an event `progress` every two seconds during the preparation.
-        progress: called with a data set's name and the number of rows read so far, at most every two seconds.
+        run: receives an event `data`, and an event `progress` every two seconds during the preparation; None outside a
+            run.
+        progress: called with a data set's name and the number of rows read so far, at most every two seconds; None if
+            nobody watches.
         peek: for streamed data sets, prepare the first `buffer_size` records of each, for inspection.
         processor: processor of a multimodal model; else None.
 

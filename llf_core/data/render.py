@@ -138,7 +138,7 @@ class ChatTemplate:
         Args:
             tokenizer: for its special tokens.
             messages: the messages.
-            tools: functions that may be called, as JSON schemas.
+            tools: functions that may be called, as JSON schemas; None for none.
             add_generation_prompt: whether to append the header of an answer.
             markers: whether to keep the markers of `llf_core.data.templates` in the text.
 

@@ -90,8 +90,8 @@ class Duration:
         tokens_per_second: tokens of the data that are trained on in a second.
         steps: number of optimizer steps; None if the number of examples is unknown.
         seconds: seconds of all steps, without loading, evaluation and checkpoints; None if the steps are unknown.
-        low: seconds that are expected at least.
-        high: seconds that are expected at most.
+        low: seconds that are expected at least; None if unknown.
+        high: seconds that are expected at most; None if unknown.
         spread: factor between the forecast and either end of the range.
         basis: what it is from, as a sentence.
     """

@@ -91,8 +91,8 @@ def reward_accuracy(
     Args:
         reward_model: see `llf_core.models.reward_model.load_reward_model`.
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
-        dataset_dir: folder of named data sets.
-        most: maximum number of pairs, taken from the beginning.
+        dataset_dir: folder of named data sets; None for `data`.
+        most: maximum number of pairs, taken from the beginning; None for all.
         progress: called with a description, the number of scored completions and the total.
 
     Raises:

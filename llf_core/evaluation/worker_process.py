@@ -63,7 +63,8 @@ def run_in_child(
         progress: progress callback. An exception in it, such as an interrupt, ends the process and is raised.
         trust: whether to allow Python code of models and runs that has not been allowed yet, and to remember it as
             allowed.
-        of: id of the run whose models are loaded; the process uses that run's number of threads.
+        of: id of the run whose models are loaded; the process uses that run's number of threads. None for one per
+            usable core.
 
     Returns:
         The value, as JSON.

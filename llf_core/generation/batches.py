@@ -27,7 +27,7 @@ class BatchGenerator:
         tokenizer: its tokenizer.
         ends: end-of-sequence token ids.
         stops: stop strings.
-        on_text: called with the index of a prompt and each new piece of its completion.
+        on_text: called with the index of a prompt and each new piece of its completion; None if nobody watches.
         cancelled: polled after each token; true ends generation.
 
     Attributes:

@@ -80,7 +80,7 @@ class Conversation:
             sampling: sampling parameters.
             max_new_tokens: maximum number of tokens of the reply.
             stop: stop strings; the reply ends before them.
-            on_text: called with each new piece of the reply.
+            on_text: called with each new piece of the reply; None if nobody watches.
             cancelled: polled after each token; true ends the reply.
 
         Raises:

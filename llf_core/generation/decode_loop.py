@@ -36,7 +36,7 @@ def decode(  # noqa: PLR0913 - the settings of a completion
         max_new_tokens: maximum number of tokens of a row.
         put: called with a row and its new token; returns whether the row ends with it.
         cancelled: polled after each step; true ends generation.
-        numbers: index of each row among all prompts, which selects its random seed.
+        numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
 
     Raises:
         ValueError: a sampling parameter is out of range.

@@ -52,7 +52,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         stop: stop strings; a completion ends before them.
         system: system message of all prompts; None leaves it to the template.
         batch_size: prompts per batch, at least 1.
-        on_text: called with the index of a prompt and each new piece of its completion.
+        on_text: called with the index of a prompt and each new piece of its completion; None if nobody watches.
         cancelled: polled after each token; true ends all completions.
 
     Returns:

@@ -21,7 +21,7 @@ class TextStream:
         tokenizer: decodes the tokens; special tokens are skipped.
         ends: end-of-sequence token ids.
         stops: stop strings; the completion ends before them.
-        on_text: called with each new piece; the concatenated pieces are `text`.
+        on_text: called with each new piece; the concatenated pieces are `text`. None if nobody watches.
 
     Attributes:
         text: the completion so far.

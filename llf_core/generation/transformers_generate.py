@@ -52,10 +52,10 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         sampling: sampling parameters. Sampled rows are computed one by one, each with its own seed.
         max_new_tokens: maximum number of tokens of a row.
         pad: token id of padding.
-        ends: end-of-sequence token ids.
+        ends: end-of-sequence token ids; None for those of the model's generation config.
         put: called with a row and its new token; returns whether the row ends with it.
         cancelled: polled after each step; true ends generation.
-        numbers: index of each row among all prompts, which selects its random seed.
+        numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
 
     Raises:
         ValueError: a sampling parameter is out of range, or the model does not generate.

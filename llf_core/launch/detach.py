@@ -32,8 +32,8 @@ def start_supervisor(
 
     Args:
         folder: the run, in the state `created`.
-        env: additional environment variables, for example tokens. They are not stored.
-        command: program to start instead of the trainer.
+        env: additional environment variables, for example tokens. They are not stored. None for none.
+        command: program to start instead of the trainer; None for the trainer.
 
     Raises:
         RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` has the cause.

@@ -59,8 +59,8 @@ def start_facts(
 
     Args:
         config: the run's config.
-        notebook: `path` of the notebook and id of the `cell` that starts the run.
-        fingerprint: fingerprint of rows from a cell.
+        notebook: `path` of the notebook and id of the `cell` that starts the run; None outside a notebook.
+        fingerprint: fingerprint of rows from a cell; None for other data.
 
     Raises:
         OSError: the working directory was removed or is not accessible.

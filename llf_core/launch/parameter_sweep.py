@@ -29,7 +29,7 @@ def sweep(
     Args:
         config: anything `RunConfig.load` accepts.
         values: values by key, e.g. `{"learning_rate": [1e-4, 3e-4], "lora_rank": [8, 32]}`.
-        name: prefix of each run's name, followed by its values.
+        name: prefix of each run's name, followed by its values; None for the default name of a run.
         rows: training data, see `launch`.
         rewards: reward functions, see `launch`.
         options: further arguments of `launch`.

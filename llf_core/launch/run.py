@@ -121,7 +121,7 @@ class Run:
         A cell or script can then go on with the result.
 
         Args:
-            timeout: maximum seconds to wait; the returned status may then be live.
+            timeout: maximum seconds to wait; the returned status may then be live. None for no limit.
             progress: whether to show progress.
             interrupt: `leave` prints how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
 
@@ -270,7 +270,7 @@ class Run:
 
         Args:
             type: one of `llf_core.runs.control.REQUEST_TYPES`.
-            args: arguments of the type, for example `grace` in seconds for `stop`.
+            args: arguments of the type, for example `grace` in seconds for `stop`; None for none.
             wait: whether to wait for the trainer's answer.
             by: who requested it.
 
@@ -336,8 +336,8 @@ class Run:
         The curve of a run that was changed while it ran can only be repeated in this way.
 
         Args:
-            env: additional environment variables.
-            command: program to start instead of the trainer.
+            env: additional environment variables; None for none.
+            command: program to start instead of the trainer; None for the trainer.
             trust: see `resume`.
 
         Returns:
@@ -374,10 +374,10 @@ class Run:
 
         Args:
             step: step of the checkpoint. Default: the newest.
-            name: display name of the new run.
+            name: display name of the new run; None for that of this run with the step.
             changes: `learning_rate` (peak of the schedule), `max_steps`, or keys that control saving, evaluation,
                 sampling and early stopping; see `llf_core.launch.branch.BRANCH_KEYS`.
-            env: additional environment variables.
+            env: additional environment variables; None for none.
             trust: see `resume`.
             more: changes as keyword arguments.
 
@@ -434,9 +434,9 @@ class Run:
         Without a checkpoint (after an early failure) it starts from the beginning.
 
         Args:
-            env: additional environment variables.
-            command: program to start instead of the trainer.
-            rewards: fixed reward functions, which replace those of the same names.
+            env: additional environment variables; None for none.
+            command: program to start instead of the trainer; None for the trainer.
+            rewards: fixed reward functions, which replace those of the same names; None to keep all.
             trust: allow the code of a run that was created elsewhere or changed since: its reward functions, and the
                 Python code of its models if `trust_remote_code` is set. A string allows only code whose hash starts
                 with it, as shown by a view.

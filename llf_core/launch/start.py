@@ -51,9 +51,9 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones. Replaces
             `reward_functions`.
         home: `LLF_HOME`. Default: from the environment.
-        notebook: `path` and `cell` of the notebook that starts it, for `env.json`.
-        env: additional environment variables, for example `HF_TOKEN`. They are not stored.
-        command: program to start instead of the trainer.
+        notebook: `path` and `cell` of the notebook that starts it, for `env.json`; None outside a notebook.
+        env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
+        command: program to start instead of the trainer; None for the trainer.
         queue: wait until no other run is active on this machine and none has waited longer.
 
     Returns:

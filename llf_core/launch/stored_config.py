@@ -23,7 +23,7 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
     Args:
         folder: the run.
         what: verb for the message: `resume`.
-        env: additional environment variables.
+        env: additional environment variables; None for none.
 
     Raises:
         ConfigError: the config has errors; it holds each with file, line and fix.

@@ -21,9 +21,9 @@ class CatalogModel:
         family: family of models.
         modelscope: id on ModelScope.
         type: architecture, `model_type` of transformers.
-        parameters: number of parameters in billions.
-        active: parameters that compute one token, in billions, of a mixture of experts.
-        context: maximum number of tokens.
+        parameters: number of parameters in billions; None if unknown.
+        active: parameters that compute one token, in billions, of a mixture of experts; None for other models.
+        context: maximum number of tokens; None if unknown.
         license: SPDX id, or a name in `licenses.toml`.
         gated: whether its owner gives access on the hub after conditions are accepted; False if that is not known.
         modality: what it reads, as in `text+image`.

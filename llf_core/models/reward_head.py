@@ -39,7 +39,7 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
     Args:
         causal: causal language model, not wrapped yet; changed in place.
         folder: folder of its weights. A head that they contain is loaded; otherwise the head is initialized as in
-            transformers.
+            transformers. None to initialize it in any case.
 
     Raises:
         ModelError: transformers has no sequence classifier for the architecture, or the stored head has several labels.

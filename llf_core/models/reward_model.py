@@ -61,7 +61,8 @@ class RewardModel:
         tokenizer: tokenizer of the reward model.
         head: linear layer from hidden states `[H]` to a scalar; None if the model is a classifier.
         adapter: adapter that computes scores, where the model is shared; else None.
-        ignored_token_id: padding token id that the reward model was trained with; a score is never read at it.
+        ignored_token_id: padding token id that the reward model was trained with; a score is never read at it. None for
+            none.
         flattens: whether the model takes flattened batches, see `acceleration.patching.install`.
     """
 
@@ -239,7 +240,7 @@ def load_reward_model(
 
     Args:
         name: run of stage rm, its `output/`, another folder, or a hub id.
-        config: for the device, precision, `cache_dir`, `trust_remote_code` and similar keys.
+        config: for the device, precision, `cache_dir`, `trust_remote_code` and similar keys; None for the defaults.
         shared_model: PEFT model with the adapter's base (such as the policy). The reward model is loaded as another
             adapter of it, which saves the memory of a second base, and its head is kept separate. The active adapter
             does not change.

@@ -81,7 +81,7 @@ def single_thread(device: torch.device) -> Iterator[None]:
     use the cores, each product waits for the slowest thread.
 
     Args:
-        device: where is computed; other devices than a CPU are left alone.
+        device: device of the matrix; with any other than a CPU, the number of threads is not changed.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:

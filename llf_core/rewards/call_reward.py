@@ -110,7 +110,8 @@ class Reward:
 
         Args:
             completions: the completions; one call each, or one call for all with TRL's interface.
-            trainer_values: further arguments for functions with TRL's interface, by name: `trainer_state` and the like.
+            trainer_values: further arguments for functions with TRL's interface, by name: `trainer_state` and the like;
+                None for none.
 
         Returns:
             One finite number per completion; None if the function does not apply.

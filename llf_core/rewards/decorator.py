@@ -42,7 +42,7 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
     constants and imports that it uses. Running the cell again replaces the registered function.
 
     Args:
-        function: the decorated function.
+        function: the decorated function; None where the decorator is called with options.
         name: name to register, a Python identifier. Default: the function's name.
 
     Returns:

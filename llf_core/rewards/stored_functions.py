@@ -60,7 +60,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
 
     Args:
         config: names them in `reward_functions`.
-        given: functions passed by the caller; others are looked up in the registry.
+        given: functions passed by the caller; others are looked up in the registry. None for none.
 
     Returns:
         Module source by function name; empty for a stage that uses no rewards.

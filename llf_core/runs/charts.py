@@ -33,7 +33,7 @@ class Chart:
             in a row, with `help`, smoothed lines and labels. `bottom`: small, four in a row, with the last value; in
             every run, also before it has logged anything. Rows at the top and at the bottom have one metric.
         log: whether a logarithmic axis is useful.
-        level: reference value marked in the chart, in the units of its axis.
+        level: reference value marked in the chart, in the units of its axis; None for none.
         level_label: label of the reference value.
         maximum: maximum possible value, in the units of its axis, if the axis should always reach it.
         aside: replaces `help` if another metric is the primary one.

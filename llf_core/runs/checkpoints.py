@@ -127,7 +127,7 @@ class Checkpoints:
 
         Args:
             keep: number of newest checkpoints to keep; None keeps all. At least one is always kept.
-            best: step of one more checkpoint to keep.
+            best: step of one more checkpoint to keep; None for none.
 
         Returns:
             Steps of the complete checkpoints that were removed.

@@ -52,7 +52,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
     Args:
         folder: the run.
         type: one of `REQUEST_TYPES`.
-        args: JSON values.
+        args: JSON values; None for none.
         by: sender, for example `monitor`.
 
     Returns:

@@ -36,7 +36,7 @@ def create_run(
         config_yaml: the config as YAML, with defaults.
         name: display name of the run; part of its id.
         home: `LLF_HOME`. Default: from the environment.
-        fill: writes more files before the folder becomes visible. If it fails, nothing is left.
+        fill: writes more files before the folder becomes visible. If it fails, nothing is left. None for nothing more.
 
     Returns:
         The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … appended if taken.

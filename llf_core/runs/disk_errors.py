@@ -43,6 +43,9 @@ def is_disk_error(error: BaseException | None) -> bool:
     """Whether an error or one of its causes means that a disk is full, read-only or failing.
 
     torch, safetensors and tokenizers raise errors of their own, so messages are searched too.
+
+    Args:
+        error: the error; None gives False.
     """
     return any(_number_of(one) is not None or _is_disk_error(one) for one in _chain(error))
 

@@ -33,7 +33,7 @@ def replace_file(
         path: the file to create or replace.
         data: the complete content.
         sync: whether to flush file and folder to disk before returning.
-        temporary: name of the temporary file, used by no other writer at the same time.
+        temporary: name of the temporary file, used by no other writer at the same time; None for one of this process.
         point: name of the fault point. Default: the file name without its suffix.
 
     Raises:

@@ -374,7 +374,7 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
     Args:
         code: code that would run.
         home: `LLF_HOME`.
-        run: run that contains the code; code of a signed run needs no permission.
+        run: run that contains the code; code of a signed run needs no permission. None for code outside a run.
 
     Raises:
         UntrustedCodeError: the code is not allowed.

@@ -35,11 +35,11 @@ class Row:
     """One run in a list. Times are Unix seconds; `state` is the effective state, or `broken` with the reason.
 
     Attributes:
-        step_seconds: duration of the last step.
-        per_step: current seconds per step, evaluations and checkpoints included.
+        step_seconds: duration of the last step; None before the first.
+        per_step: current seconds per step, evaluations and checkpoints included; None while unknown.
         spark: a few values of the primary metric, from first to last.
         loss: last logged training loss; NaN if it is not finite.
-        eval_loss: last evaluation loss.
+        eval_loss: last evaluation loss; None before the first.
         counted: key metrics other than the loss, as `{"name", "label", "form", "value"}`, most important first.
     """
 
@@ -92,7 +92,7 @@ class Page:
     Attributes:
         total: number of matching runs.
         rows: the selected rows.
-        reading: number of indexed runs and of all runs, until all are indexed.
+        reading: number of indexed runs and of all runs, until all are indexed; None once they are.
     """
 
     total: int
@@ -190,6 +190,9 @@ def free_bytes(given: Path | str | None = None) -> int:
     """Free bytes on the disk of `LLF_HOME`, or of another folder, which need not exist yet.
 
     `llf env` shows it, since a run that fills the disk fails.
+
+    Args:
+        given: the folder; None for `LLF_HOME`.
 
     Raises:
         OSError: the disk cannot be examined.

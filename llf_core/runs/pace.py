@@ -27,7 +27,7 @@ def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: flo
     Args:
         steps: `[n]` logged steps of the current attempt, ascending; only the last 50 are used.
         times: `[n]` their Unix times.
-        fallback: the trainer's own `step_seconds`, for an attempt with fewer than two records.
+        fallback: the trainer's own `step_seconds`, for an attempt with fewer than two records; None if it is not known.
 
     Returns:
         Seconds per step, or None if unknown.

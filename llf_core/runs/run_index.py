@@ -118,8 +118,8 @@ class RunIndex:
         Args:
             offset: number of runs to skip.
             limit: maximum number of runs to return.
-            state: only runs in this state.
-            query: only runs that contain these words.
+            state: only runs in this state; None for any.
+            query: only runs that contain these words; None for all.
             sort: sort order, see `list_runs`.
             is_cancelled: called now and then; True cancels the query.
 
@@ -355,8 +355,8 @@ class RunQuery:
     """Filter and sort order of a list of runs.
 
     Args:
-        state: only runs in this state.
-        query: only runs that contain these words.
+        state: only runs in this state; None for any.
+        query: only runs that contain these words; None for all.
         sort: sort order, see `list_runs`.
 
     Raises:
@@ -393,7 +393,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
         home: `LLF_HOME`. Default: from the environment.
         offset: number of runs to skip.
         limit: maximum number of runs to return.
-        state: only runs in this state.
+        state: only runs in this state; None for any.
         query: only runs that contain these words, see `Search`.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
             failed runs.

@@ -222,7 +222,7 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
 
     Args:
         folder: the run.
-        of_attempt: the caller's attempt; if a later one has started, nothing is changed.
+        of_attempt: the caller's attempt; if a later one has started, nothing is changed. None to change it in any case.
         changes: fields by name. A final `state` also sets `ended`.
 
     Returns:

@@ -52,7 +52,7 @@ class RunWriter:
 
         Args:
             step: optimizer step.
-            values: values by name; non-finite ones are stored as such.
+            values: values by name; non-finite ones are stored as the texts `NaN`, `Infinity` and `-Infinity`.
 
         Raises:
             OSError: the disk is full. Earlier records are intact.
@@ -83,7 +83,9 @@ class RunWriter:
         """Append one generated text, without secrets; views show how the responses to a prompt change.
 
         Args:
-            fields: `step`, `kind`, `prompt`, `text`, `of`, and for completions `reward` and `rewards`.
+            fields: `step`; `kind`, `answer` for a response to a sample prompt, or `completion` for one that a stage
+                learns from; `prompt` and `text`; `of` an answer, the model that gave it (`base` or `tuned`); of a
+                completion `reward` and `rewards`, the latter by function.
 
         Raises:
             OSError: the disk is full. Earlier records are intact.
@@ -180,7 +182,7 @@ class RunWriter:
 
         Args:
             state: `finished`, `stopped` or `failed`.
-            reason: one sentence: what happened, what is safe, what to do.
+            reason: one sentence: what happened, what is safe, what to do; None if the state says enough.
 
         Raises:
             ValueError: the state is not final.

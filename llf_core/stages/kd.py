@@ -63,7 +63,8 @@ class KD(LossStage):
             model: see `LossStage.loss_sum`.
             batch: see `llf_core.data.Collator`.
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
-            record_losses: called with the loss of each document and its tokens, `[examples]` each.
+            record_losses: called with the loss of each document and its tokens, `[examples]` each; None if nobody needs
+                them.
 
         Returns:
             A float32 scalar with a graph.

@@ -86,7 +86,7 @@ class RM(LossStage):
             batch: of `llf_core.data.pair_collator.PairCollator`.
             label_smoothing: not used; a rule refuses it.
             record_losses: called with the loss of each pair, `[pairs]`, and ones `[pairs]`, since it is the loss of a
-                pair and not a sum over tokens.
+                pair and not a sum over tokens; None if nobody needs them.
 
         Returns:
             A float32 scalar with a graph.

@@ -78,7 +78,8 @@ def nll_of_batch(
         model: a causal language model, perhaps wrapped.
         batch: flattened or padded, see `llf_core.data.Collator`.
         label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
-        record_losses: called with the loss of each document and its tokens, `[documents]` each.
+        record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody needs
+            them.
         weights: weight of each token; None for 1.
 
     Returns:
@@ -140,7 +141,8 @@ class SFT(LossStage):
             model: a causal language model, perhaps wrapped.
             batch: flattened or padded, see `llf_core.data.Collator`.
             label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
-            record_losses: called with the loss of each document and its tokens, `[documents]` each.
+            record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody
+                needs them.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over

@@ -280,7 +280,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             args: the Trainer's arguments.
             state: the Trainer's state.
             control: the Trainer's control object.
-            logs: metrics by name.
+            logs: metrics by name; None for none.
 
         Raises:
             OSError: the disk is full.
@@ -334,7 +334,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             args: the Trainer's arguments.
             state: the Trainer's state.
             control: the Trainer's control object.
-            metrics: evaluation metrics by name.
+            metrics: evaluation metrics by name; None for none.
 
         Raises:
             OSError: the disk is full.

@@ -100,7 +100,7 @@ class SamplePrompts:
 
         Args:
             step: completed steps.
-            only: sample just this prompt.
+            only: sample just this prompt; None for all that are due.
 
         Returns:
             Number of prompts that were sampled.

@@ -42,7 +42,7 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] 
 
     Args:
         data: the JSON text.
-        pairs: builds an object from its key-value pairs, like `object_pairs_hook` of `json.loads`.
+        pairs: builds an object from its key-value pairs, like `object_pairs_hook` of `json.loads`; None for a dict.
 
     Returns:
         The parsed value.

@@ -140,7 +140,7 @@ class PlottedLine:
         y: `[n]` y values, of several runs their mean; NaN if not finite.
         logged: `[n]` values before smoothing, if `y` is smoothed.
         low: `[n]` the lowest values of the runs, if there are several.
-        high: `[n]` the highest values.
+        high: `[n]` the highest values; None for a line without a band.
         runs: number of runs.
     """
 

@@ -100,7 +100,7 @@ def find_columns(config: RunConfig | None, names: Sequence[str]) -> DatasetColum
     """Columns of the first data set with configurable columns; unreadable ones come first, since they need the mapping.
 
     Args:
-        config: the form's config, valid or not.
+        config: the form's config, valid or not; None if it cannot be read.
         names: its data sets.
 
     Returns:

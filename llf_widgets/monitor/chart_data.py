@@ -108,7 +108,7 @@ def chart_data(  # noqa: PLR0913 - what stands beside the lines
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps.
         kept: steps of complete checkpoints.
-        best: step of the best checkpoint.
+        best: step of the best checkpoint; None if there is none.
         events: events of the run, for markers.
         planned: future values by metric, such as the schedule's learning rates; drawn from the last logged one on.
         details: whether to include diagnostic charts; if there are only a few, they are always included.

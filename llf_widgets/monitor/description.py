@@ -14,7 +14,7 @@ def describe_run(config: dict[str, Any], data_event: dict[str, Any] | None) -> s
 
     Args:
         config: flat keys.
-        data_event: the run's `data` event, once the data was prepared.
+        data_event: the run's `data` event, once the data was prepared; None before.
     """
     parts = []
     model = config.get("model_name_or_path")

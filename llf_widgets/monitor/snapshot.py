@@ -31,15 +31,15 @@ class RunSnapshot:
 
     Attributes:
         description: model, method and data.
-        reason: why the run is in this state, as the trainer wrote it.
-        per_step: seconds per step of the current attempt.
-        step_seconds: duration of the last step.
+        reason: why the run is in this state, as the trainer wrote it; None if it gave none.
+        per_step: seconds per step of the current attempt; None while unknown.
+        step_seconds: duration of the last step; None before the first.
         queue: what a queued run waits for, as a sentence.
         receipt: comparison of the first steps of a resumed attempt with the log; None if there is none.
         progress: the current `progress` event before the first step; None if there is none.
         phase: the current `phase` event before the first step; None if there is none.
         phase_seconds: duration of the current phase.
-        peak_learning_rate: current peak of the learning rate schedule.
+        peak_learning_rate: current peak of the learning rate schedule; None if unknown.
         held_out: whether there are validation examples.
         watched: whether there are sample prompts.
         events: warnings, findings, answers to requests and errors, in order.

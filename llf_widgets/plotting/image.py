@@ -49,7 +49,7 @@ def plain_axes(axes: Any, title: str, *, size: float = 9, x: float | None = None
         axes: matplotlib's axes.
         title: plain text.
         size: font size of the title, in points.
-        x: left end of the title, as a share of the width of the axes.
+        x: left end of the title, as a share of the width of the axes; None for that of the axes.
         outward: distance of the axes from the lines, in points.
     """
     at = {} if x is None else {"x": x}

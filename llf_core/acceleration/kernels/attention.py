@@ -322,10 +322,10 @@ def document_attention(
         v: values `[tokens, key_heads, value_dim]`.
         layout: documents, scale, window, soft cap.
         cos: `[tokens, 1, rotary_dim]`, to apply the rotary embedding to q and k here; it rotates the first `rotary_dim`
-            of `dim`.
+            of `dim`. None if q and k have it already.
         sin: `[tokens, 1, rotary_dim]` with its first half negated, see `signed_sin`.
         sinks: attention sinks `[heads]`: a score per head that takes part in the softmax of every query and has no
-            value.
+            value; None for a model without them.
 
     Returns:
         `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as in transformers' eager

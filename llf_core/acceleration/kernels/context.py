@@ -27,5 +27,5 @@ class Context(Protocol):
         Tensors that are attributes of the context instead would stay in memory and escape checks of in-place changes.
 
         Args:
-            *tensors: any shapes.
+            *tensors: any shapes; None keeps a place free.
         """

@@ -44,7 +44,7 @@ class Terms:
 
     Attributes:
         scale: factor of the logits.
-        softcap: logits become `softcap * tanh(logits / softcap)`.
+        softcap: logits become `softcap * tanh(logits / softcap)`; None for none.
         smoothing: label smoothing, in [0, 1].
         dtype: dtype of the matrix products.
         weights: weights of the tokens; None for 1.
@@ -72,9 +72,9 @@ class Gradients:
     """Gradients, accumulated over the chunks; None where not needed. Scaled by `GRADIENT_SCALE`.
 
     Attributes:
-        rows: `[N, H]`, in the dtype of the products.
+        rows: `[N, H]`, in the dtype of the products; None if not needed.
         weight: `[V, H]`; float32 (or float64) if there are several chunks, else in the dtype of the products.
-        bias: `[V]`, float32 (or float64).
+        bias: `[V]`, float32 (or float64); None for a head without one.
     """
 
     rows: Tensor | None
@@ -138,7 +138,14 @@ def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor |
 
 
 class Chunks:
-    """Buffers of a pass over the rows, allocated once and used for every chunk."""
+    """Buffers of a pass over the rows, allocated once and used for every chunk.
+
+    Args:
+        rows: hidden states `[N, H]`, or logits `[N, V]`.
+        weight: of the output head, `[V, H]`; None if `rows` are logits.
+        bias: of the output head, `[V]`; None for a head without one.
+        terms: parameters of the loss.
+    """
 
     def __init__(self, rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms) -> None:
         self.rows, self.weight, self.bias, self.terms = rows, weight, bias, terms

@@ -35,7 +35,7 @@ class Operand:
     Attributes:
         weight: `[out, in]`, or packed by bitsandbytes.
         bias: `[out]` or None; frozen.
-        quant_state: bitsandbytes' state of a 4-bit weight.
+        quant_state: bitsandbytes' state of a 4-bit weight; None for other weights.
         transposed: whether the weight is stored as `[in, out]` (GPT-2's Conv1D).
         adapter: `(A [rank, in], B [out, rank])` or None.
         scale: scaling of the adapter.

@@ -79,7 +79,7 @@ def nll_sum(
         targets: `[...]`, int64: token after each position; -100 for positions without a loss.
         label_smoothing: probability mass that is spread evenly over the vocabulary, in [0, 1].
         record_losses: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses
-            `[N]`, detached; takes no additional computation.
+            `[N]`, detached; takes no additional computation. None if nobody needs them.
         weights: weight of each token from its distribution, see `kernels.cross_entropy.TokenWeights`; None for 1.
 
     Returns:

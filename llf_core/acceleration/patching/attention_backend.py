@@ -45,7 +45,8 @@ class AttentionCall:
         window: see `Layout`.
         softcap: see `Layout`.
         flattened: whether it received the documents' lengths.
-        masked: window of its mask; "unknown" if the mask is not the one that `marked_mask` created.
+        masked: window of its mask; "unknown" if the mask is not the one that `marked_mask` created. None for no window
+            or no mask.
         unusual: names of arguments that `llf` does not support.
     """
 
@@ -87,7 +88,7 @@ def marked_mask(
 
     Args:
         *args: arguments of `sdpa_mask`.
-        local_size: size of its window or of its chunks.
+        local_size: size of its window or of its chunks; None for a layer without one.
         use_vmap: set where a model has masking rules of its own; the window is then "unknown".
         allow_is_causal_skip: not used.
         **kwargs: arguments of `sdpa_mask`.
@@ -131,14 +132,14 @@ def attention(
         attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; not used for flattened batches.
         dropout: dropout probability of the attention probabilities.
         scaling: factor of the attention scores; None for `1 / √dim`.
-        sliding_window: number of tokens that a token attends to, including itself.
+        sliding_window: number of tokens that a token attends to, including itself; None for all.
         softcap: see `Layout`.
         cu_seq_lens_q: bounds of the documents of a flattened batch, `[documents + 1]`, int32; tokens after the last
-            document get zeros.
-        max_length_q: length of the longest document.
+            document get zeros. None for a batch that is not flattened.
+        max_length_q: length of the longest document; None for a batch that is not flattened.
         forks: start of the branches of each document, `[documents, 2]`, see `Layout`.
         s_aux: attention sinks `[heads]`, see `document_attention`.
-        record: list to which the arguments of each call are added.
+        record: list to which the arguments of each call are added; None in training.
         **kwargs: arguments of other attention implementations.
 
     Returns:

@@ -34,7 +34,7 @@ class Property:
         severity: `note`, `warning`, or `error` with which nothing right can be learned.
         types: values of `model_type` that have it.
         rope: kinds of rotary embedding that have it.
-        above: the key of the model's config that `cutoff_len` must exceed for it to matter.
+        above: the key of the model's config that `cutoff_len` must exceed for it to matter; None if it always matters.
         shared: whether it matters only where examples share a micro-batch.
         predicts: whether it matters only where next tokens are learned.
         unless: keys of the model's config and the values with which it does not matter.

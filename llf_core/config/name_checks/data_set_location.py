@@ -26,7 +26,7 @@ class Place:
 
     Attributes:
         kind: what its name is; `nowhere` where it is none of all.
-        path: of `path`, the file or folder.
+        path: of `path`, the file or folder; None for other places.
     """
 
     kind: Literal["entry", "shipped", "url", "path", "hub", "nowhere"]

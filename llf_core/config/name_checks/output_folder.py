@@ -61,7 +61,7 @@ def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorou
     Args:
         target: the folder that `output_dir` names.
         config: the run's config: what it reads is not overwritten.
-        home: `LLF_HOME`, whose own folders receive no result.
+        home: `LLF_HOME`, whose own folders receive no result; None if it is not known.
         thorough: whether each file of an earlier result is compared by its content. A quick check does that only for
             small files whose modification time differs.
 

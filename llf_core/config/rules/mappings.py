@@ -87,7 +87,7 @@ def rejected_options(key: str, given: Mapping[str, object] | None, accepted: Acc
 
     Args:
         key: the key that holds the options.
-        given: the options.
+        given: the options; None for none.
         accepted: what each may be: `NUMBER`, `FLAG`, `WHOLE`, "a mapping", or one of several words.
         who: takes the options, as the subject of a sentence.
     """
@@ -103,7 +103,11 @@ def rejected_options(key: str, given: Mapping[str, object] | None, accepted: Acc
 
 
 def optimizer_options(text: str | None) -> dict[str, Any]:
-    """Parse `optim_args`: numbers and flags by name, other values as text, which a rule then rejects."""
+    """Parse `optim_args`: numbers and flags by name, other values as text, which a rule then rejects.
+
+    Args:
+        text: such as `beta1=0.9,amsgrad=true`; None for no options.
+    """
     parts = [part.partition("=") for part in (text or "").replace(" ", "").split(",") if part]
     return {name: _parsed(value) for name, _, value in parts}
 

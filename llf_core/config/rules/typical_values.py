@@ -28,8 +28,8 @@ class TypicalValue:
         key: the field.
         typical: the typical values, in words.
         when: values of other fields under which it applies.
-        least: smaller values, except 0, get a warning.
-        most: larger values get a warning.
+        least: smaller values, except 0, get a warning; None for no bound.
+        most: larger values get a warning; None for no bound.
         set: value that the fix sets; None where no value is always right.
     """
 

@@ -116,9 +116,9 @@ def checked(
 
     Args:
         messages: the messages, a system prompt first if there is one.
-        tools: functions that may be called, as JSON schemas.
-        rejected: in a preference pair, the worse answer.
-        good: in an unpaired preference, whether the answer is good.
+        tools: functions that may be called, as JSON schemas; None for none.
+        rejected: in a preference pair, the worse answer; None elsewhere.
+        good: in an unpaired preference, whether the answer is good; None elsewhere.
         prompt: whether it ends before an answer.
 
     Returns:

@@ -51,7 +51,8 @@ class Inspection:
         tokenizer: tokenizer of the model.
         prepared: the prepared data.
         seconds: duration of the preparation.
-        speed: tokens per second of an earlier run of the same model on this machine, to estimate the time of an epoch.
+        speed: tokens per second of an earlier run of the same model on this machine, to estimate the time of an epoch;
+            None if there is none.
         processor: processor of a multimodal model; else None.
     """
 
@@ -88,7 +89,8 @@ class Inspection:
         Args:
             config: as for a run.
             tokenizer: tokenizer of the model.
-            progress: called with a data set's name and the number of rows read so far, at most every two seconds.
+            progress: called with a data set's name and the number of rows read so far, at most every two seconds; None
+                if nobody watches.
             processor: processor of a multimodal model; else None.
 
         Returns:

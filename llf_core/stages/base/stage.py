@@ -201,7 +201,7 @@ class LossStage(Stage, ABC):
             batch: the collator's tensors.
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
             record_losses: called with the loss of each of the batch's examples and the tokens that it is the sum over,
-                `[examples]` each, by stages that know them.
+                `[examples]` each, by stages that know them; None if nobody needs them.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean.

@@ -114,7 +114,8 @@ class DPO(LossStage):
             model: see `LossStage.loss_sum`.
             batch: of `PairCollator`.
             label_smoothing: not used: a rule refuses it.
-            record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each.
+            record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each; None if
+                nobody needs them.
 
         Returns:
             A float32 scalar with a graph.

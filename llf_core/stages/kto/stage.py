@@ -131,7 +131,8 @@ class KTO(LossStage):
             model: see `LossStage.loss_sum`.
             batch: of `PairCollator`.
             label_smoothing: not used: a rule refuses it.
-            record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each.
+            record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each; None if
+                nobody needs them.
 
         Returns:
             A float32 scalar with a graph.

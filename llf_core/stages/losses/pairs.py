@@ -18,7 +18,7 @@ class Pairs:
             tokens.
         rejected: `[P]`, the same of the rejected completions.
         reference_chosen: `[P]`, `log π_ref(y|x)` of the chosen completions; None without a reference model.
-        reference_rejected: `[P]`, the same of the rejected completions.
+        reference_rejected: `[P]`, the same of the rejected completions; None without a reference.
         chosen_tokens: `[P]`, int64: tokens of the chosen completions.
         rejected_tokens: `[P]`, int64: tokens of the rejected completions.
     """

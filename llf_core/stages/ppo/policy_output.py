@@ -51,7 +51,8 @@ def compute_policy(
         model: a causal language model, perhaps wrapped; called once.
         batch: of `answer_batch`.
         temperature: temperature of the sampling, above 0.
-        value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass.
+        value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass. None for
+            no values.
         entropy: whether to compute the entropies.
 
     Raises:

@@ -25,7 +25,7 @@ class ValueHead(nn.Module):
         Args:
             width: size of the hidden states.
             device: device of the parameters.
-            weight: `[1, width]` to begin with, such as a reward model's head.
+            weight: `[1, width]` to begin with, such as a reward model's head; None for zeros.
         """
         super().__init__()
         self.linear = nn.Linear(width, 1, device=device, dtype=torch.float32)
