@@ -94,6 +94,22 @@ class Lab:
         page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save').then(() => null)")
 
 
+def set_theme(page: Any, theme: str) -> None:
+    """Changes JupyterLab's theme, and waits until the page can be used again.
+
+    JupyterLab hides its whole shell while it loads a theme, and shows it again below a splash screen some frames after
+    the page says that the theme has changed. A click in between can reach the splash instead of its button.
+
+    Args:
+        page: a page with JupyterLab.
+        theme: `JupyterLab Light` or `JupyterLab Dark`.
+    """
+    page.evaluate("theme => { window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }", theme)
+    light = str(theme == "JupyterLab Light").lower()
+    page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=60_000)
+    page.wait_for_function("() => !document.querySelector('#main.lm-mod-hidden, #jupyterlab-splash')", timeout=60_000)
+
+
 def browser_path() -> str:
     """The browser of these tests.
 

@@ -82,11 +82,6 @@ def written(home: Path, rate: float, *, name: str = NAME, floor: float = 1e-4) -
     return folder.id
 
 
-def theme(page: Any, name: str) -> None:
-    page.evaluate(f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {name}'}})")
-    page.wait_for_selector(f"body[data-jp-theme-light='{str(name == 'Light').lower()}']", state="attached")
-
-
 @pytest.fixture
 def compared(page: Any, lab: Lab) -> tuple[Any, list[str]]:
     """A notebook that compares two runs of one name, with a third one to add."""
@@ -105,7 +100,7 @@ def test_it_can_be_read_in_both_themes(
     for checkbox in ("log scale", "every step"):
         view.get_by_label(checkbox).check()
     for name in ("Light", "Dark"):
-        theme(page, name)
+        set_theme(page, f"JupyterLab {name}")
         found = page.evaluate(CONTRASTS)
         assert found["count"] > 20
         assert found["lowest"][0] >= 4.5, found["lowest"]
@@ -234,7 +229,7 @@ def test_a_group_of_runs_is_one_column_and_a_line_with_a_band(
     expect(view.locator(".llf-Compare-curves")).to_contain_text("from the lowest to the highest run")
     tones = {}
     for name in ("Light", "Dark"):
-        theme(page, name)
+        set_theme(page, f"JupyterLab {name}")
         bands = page.evaluate(
             "() => [...document.querySelectorAll('.llf-Compare .js-fill')].map(path => {"
             " const style = getComputedStyle(path); const box = path.getBBox();"

@@ -10,7 +10,7 @@ import yaml
 from playwright.sync_api import expect
 
 from llf_core.runs import RunWriter, create_run, status
-from tests.ui.test_compare import theme
+from tests.ui.conftest import set_theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,5 +41,5 @@ def test_rows_are_named_by_their_lines_and_can_be_read_in_both_themes(
     expect(view).to_contain_text("It is 1.", timeout=60_000)
     expect(view.get_by_role("row", name="line 2 ")).to_contain_text("3.000")
     for name in ("Light", "Dark"):
-        theme(page, name)
+        set_theme(page, f"JupyterLab {name}")
         assert axe(page, ".llf-Examples") == []

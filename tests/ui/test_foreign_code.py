@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from llf_core.runs import read_status
 from tests.hostile import evil_run
-from tests.ui.test_compare import theme
+from tests.ui.conftest import set_theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_the_texts_of_examples_wait_for_the_readers_leave(
     assert notice.locator("img").count() == 0
     assert page.evaluate("window.llfHacked") is None
     for name in ("Light", "Dark"):
-        theme(page, name)
+        set_theme(page, f"JupyterLab {name}")
         assert axe(page, ".llf-Examples") == []
     assert not mark.exists()
     notice.get_by_role("button", name="Allow this code and show the texts").click()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.test_compare import theme
+from tests.ui.conftest import set_theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,9 +71,9 @@ def test_the_data_is_looked_at_token_by_token(
     expect(view.get_by_role("region", name="Packed rows")).to_contain_text("% full")
 
     for name in ("Light", "Dark"):
-        theme(page, name)
+        set_theme(page, f"JupyterLab {name}")
         assert axe(page, ".llf-Inspect") == []
-    theme(page, "Light")
+    set_theme(page, "JupyterLab Light")
     lengths = view.get_by_role("region", name="Lengths")
     lengths.get_by_role("button", name="Use 384").click()
     expect(lengths.get_by_role("row", name="384")).to_contain_text("now", timeout=60_000)

@@ -196,16 +196,10 @@ def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path)
         assert any(text.startswith("held out") and text.endswith("%") for text in texts)
         assert overlapping(labels) == []
     light = page.evaluate(STROKE, "rewards/margins, smoothed")
-    lab_theme(page, "JupyterLab Dark")
+    set_theme(page, "JupyterLab Dark")
     other = f"light => {{ const now = ({STROKE})('rewards/margins, smoothed'); return now !== null && now !== light; }}"
     page.wait_for_function(other, arg=light, timeout=60_000)
     expect(page.locator(".llf-Monitor .llf-Events")).to_contain_text("accuracy")
-
-
-def lab_theme(page, name):
-    page.evaluate(
-        "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme }).then(() => null)", name
-    )
 
 
 def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
@@ -326,7 +320,7 @@ def test_another_curve_is_compared(page, lab):
 def test_nobody_is_shut_out(page, lab, live, axe):
     show(page, lab, live)
     assert axe(page, ".llf-Monitor") == []
-    lab_theme(page, "JupyterLab Dark")
+    set_theme(page, "JupyterLab Dark")
     page.wait_for_timeout(500)
     assert axe(page, ".llf-Monitor") == []
 

@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import expect
 
 from llf_core.runs import RunWriter, create_run
-from tests.ui.test_monitor import TOY, lab_theme
+from tests.ui.conftest import set_theme
+from tests.ui.test_monitor import TOY
 
 pytestmark = pytest.mark.browser
 
@@ -103,7 +104,7 @@ def test_twenty_reloads_in_the_middle_of_a_real_run(page, lab, real, app):
     folder = real(max_steps=200_000).folder.path
     open_monitor(page, lab, folder, app)
     if app == "lab":  # Notebook 7 lends its commands to nobody
-        lab_theme(page, "JupyterLab Dark")
+        set_theme(page, "JupyterLab Dark")
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1000)
     page.on("dialog", lambda dialog: dialog.accept())

@@ -232,10 +232,8 @@ def picture(page: Any, name: str) -> None:
 def test_text_can_be_read_in_both_themes(page: Any, lab: Any, some_runs: Any, theme: str, tmp_path: Path) -> None:
     panel = open_panel(page, lab)
     panel.locator("[data-run]").nth(2).wait_for(timeout=20000)
-    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    set_theme(page, theme)
     light = str(theme == "JupyterLab Light").lower()
-    page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=20000)
-    page.wait_for_timeout(500)
     assert page.evaluate(CONTRAST, PANEL) >= 4.5
     picture(page, f"panel-{light}")
 

@@ -42,13 +42,6 @@ selector => {
 """
 
 
-def set_theme(page: Any, theme: str) -> None:
-    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
-    light = str(theme == "JupyterLab Light").lower()
-    page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=SEEN)
-    page.wait_for_timeout(500)  # the sheet of the other theme is taken away
-
-
 def narrow(page: Any, width: int) -> None:
     """Makes the left sidebar so wide, as dragging its edge does."""
     page.evaluate(

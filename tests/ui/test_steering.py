@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import EVIL
+from tests.ui.conftest import EVIL, set_theme
 from tests.ui.test_monitor import head, show, state
 
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
@@ -26,11 +26,6 @@ def picture(view, name):
         view.page.set_viewport_size({"width": 1280, "height": 2400})
         view.page.wait_for_timeout(1500)
         view.screenshot(path=str(Path(folder) / f"{name}.png"))
-
-
-def theme(page, name):
-    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
-    page.wait_for_timeout(500)
 
 
 def test_a_live_run_does_what_it_is_told(page, lab, real):
@@ -81,7 +76,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     step.press("Enter")
     expect(rows.get_by_role("row")).to_have_count(5, timeout=20_000)  # a head and four rows
     picture(view, "steering-light")
-    theme(page, "JupyterLab Dark")
+    set_theme(page, "JupyterLab Dark")
     picture(view, "steering-dark")
 
     last = run.status().step + 600
@@ -110,5 +105,5 @@ def test_runs_are_compared(page, lab, real):
     page.wait_for_function(f"() => {axis('Evaluation loss', 'yaxis')}.type === 'log'", timeout=20_000)
     expect(page.get_by_text("Completions of the same prompts")).to_be_visible()
     picture(view, "compare-light")
-    theme(page, "JupyterLab Dark")
+    set_theme(page, "JupyterLab Dark")
     picture(view, "compare-dark")

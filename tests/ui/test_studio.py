@@ -336,9 +336,7 @@ def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(
     cell = CELL.replace("Studio()", f"Studio({given})")
     lab.notebook("axe.ipynb", cell)
     lab.open(page, "axe.ipynb")
-    page.evaluate(
-        "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme }).then(() => null)", theme
-    )
+    set_theme(page, theme)
     lab.run_all(page)
     form = page.locator(".llf-Studio")
     form.get_by_role("region", name="First rows of the data set").wait_for(timeout=60_000)

@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 
 from llf_core.launch import launch
 from llf_core.runs import list_runs
-from tests.ui.test_steering import picture, theme
+from tests.ui.conftest import set_theme
+from tests.ui.test_steering import picture
 from tests.ui.test_studio import open_studio
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settin
     ]  # fmt: skip
     picture(form, "sweep-light")
     assert axe(page, ".llf-Studio") == []
-    theme(page, "JupyterLab Dark")
+    set_theme(page, "JupyterLab Dark")
     picture(form, "sweep-dark")
     assert axe(page, ".llf-Studio") == []
-    theme(page, "JupyterLab Light")
+    set_theme(page, "JupyterLab Light")
 
     form.get_by_role("button", name="Monitor of learning_rate 0.01").click()
     expect(form.locator(".llf-Monitor")).to_contain_text("tune learning_rate=0.01", timeout=30_000)
@@ -129,9 +130,9 @@ def test_queue_says_what_it_waits_for_and_a_sweep_is_taken_out_of_it(
     sweep = form.get_by_role("region", name="Sweep", exact=True)
     expect(sweep).to_contain_text("They start after goes already")
     picture(form, "queue-light")
-    theme(page, "JupyterLab Dark")
+    set_theme(page, "JupyterLab Dark")
     picture(form, "queue-dark")
-    theme(page, "JupyterLab Light")
+    set_theme(page, "JupyterLab Light")
     sweep.get_by_role("button", name="Start 3 runs").click()
     lines = form.get_by_role("table", name="Runs of the sweep")
     expect(lines.get_by_text("queued")).to_have_count(3, timeout=30_000)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import EVIL
+from tests.ui.conftest import EVIL, set_theme
 from tests.ui.test_panel import PANEL
-from tests.ui.test_panel_look import set_theme
 from tests.ui.test_studio import CELL
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 import '../shared/llf.css';
 import './examples.css';
-import { h, setText } from '../shared/dom.js';
-import { foreignCodeNotice } from '../shared/foreign_code.js';
+import { createButton, setDisabled } from '../shared/buttons.js';
+import { drawKeyed, h, setText } from '../shared/dom.js';
+import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { formatNumber } from '../../src/numbers';
 
@@ -72,19 +73,17 @@ function render({ model, el }) {
     ),
     body
   );
-  const previous = h(
-    'button',
-    { type: 'button', onclick: () => turnPage(-1) },
-    'Previous'
-  );
-  const next = h(
-    'button',
-    { type: 'button', onclick: () => turnPage(1) },
-    'Next'
-  );
+  const previous = createButton('Previous', () => turnPage(-1));
+  const next = createButton('Next', () => turnPage(1));
   const range = h('span', { class: 'llf-secondary llf-small' });
   el.classList.add('llf', 'llf-Examples');
-  const codeBox = h('div');
+  const notice = codeNotice({
+    purpose: 'The tokenizer needs it to show the texts.',
+    label: 'Allow this code and show the texts',
+    progress: 'Reading the data…',
+    onAllow: () => model.send({ type: 'allow' }),
+    fallback: () => kinds
+  });
   el.append(
     h(
       'div',
@@ -97,7 +96,7 @@ function render({ model, el }) {
       h('button', { type: 'button', onclick: showStep }, 'Show examples'),
       note
     ),
-    codeBox,
+    notice.box,
     table,
     h('div', { class: 'llf-row' }, previous, next, range)
   );
@@ -135,52 +134,17 @@ function render({ model, el }) {
     if (query.step !== undefined && document.activeElement !== step) {
       step.value = String(query.step);
     }
-    body.replaceChildren(
-      ...rows.map(row =>
-        h(
-          'tr',
-          {},
-          h(
-            'td',
-            { class: 'llf-num', title: row.dataset },
-            row.where ??
-              (model.get('_code').length ? `#${row.number + 1}` : '…')
-          ),
-          h('td', { class: 'llf-num' }, formatLoss(row.last)),
-          h(
-            'td',
-            { class: 'llf-num llf-secondary' },
-            row.seen > 1 ? formatLoss(row.first) : ''
-          ),
-          h(
-            'td',
-            { class: 'llf-num' },
-            row.excess === null
-              ? ''
-              : `${row.excess >= 0 ? '+' : '−'}${formatNumber(Math.abs(row.excess))}`
-          ),
-          h('td', { class: 'llf-num llf-secondary' }, String(row.seen)),
-          h(
-            'td',
-            {},
-            h(
-              'div',
-              { class: 'llf-Examples-text', tabindex: '0' },
-              ...(row.segments ?? []).map(([text, trained]) =>
-                h(
-                  'span',
-                  { class: trained ? 'is-trained' : 'llf-secondary' },
-                  text
-                )
-              )
-            )
-          )
-        )
-      )
+    const label = (/** @type {Row} */ row) =>
+      row.where ?? (model.get('_code').length ? `#${row.number + 1}` : '…');
+    drawKeyed(
+      body,
+      rows.map(row => ({ ...row, where: label(row) })),
+      JSON.stringify,
+      rowOf
     );
     table.hidden = !rows.length;
-    previous.disabled = query.offset <= 0;
-    next.disabled = query.offset + PAGE_ROWS >= total;
+    setDisabled(previous, query.offset <= 0);
+    setDisabled(next, query.offset + PAGE_ROWS >= total);
     setText(
       range,
       rows.length
@@ -190,6 +154,40 @@ function render({ model, el }) {
     for (const button of [previous, next]) {
       button.hidden = total <= PAGE_ROWS;
     }
+  }
+
+  /** Draws the losses and the text of one example. */
+  function rowOf(/** @type {Row} */ row) {
+    return h(
+      'tr',
+      {},
+      h('td', { class: 'llf-num', title: row.dataset }, row.where),
+      h('td', { class: 'llf-num' }, formatLoss(row.last)),
+      h(
+        'td',
+        { class: 'llf-num llf-secondary' },
+        row.seen > 1 ? formatLoss(row.first) : ''
+      ),
+      h(
+        'td',
+        { class: 'llf-num' },
+        row.excess === null
+          ? ''
+          : `${row.excess >= 0 ? '+' : '−'}${formatNumber(Math.abs(row.excess))}`
+      ),
+      h('td', { class: 'llf-num llf-secondary' }, String(row.seen)),
+      h(
+        'td',
+        {},
+        h(
+          'div',
+          { class: 'llf-Examples-text', tabindex: '0' },
+          ...(row.segments ?? []).map(([text, trained]) =>
+            h('span', { class: trained ? 'is-trained' : 'llf-secondary' }, text)
+          )
+        )
+      )
+    );
   }
 
   function formatLoss(/** @type {number | null} */ loss) {
@@ -205,31 +203,16 @@ function render({ model, el }) {
       : `No example losses were recorded for step ${query.step}.`;
   }
 
-  const drawNote = () => setText(note, model.get('_note'));
+  function drawNote() {
+    setText(note, model.get('_note'));
+    notice.enable();
+  }
+
   function drawCode() {
-    const found = model.get('_code');
-    codeBox.replaceChildren(
-      ...(found.length
-        ? [
-            foreignCodeNotice(
-              found,
-              'The tokenizer needs it to show the texts.',
-              [
-                h(
-                  'button',
-                  {
-                    type: 'button',
-                    onclick: () => model.send({ type: 'allow' })
-                  },
-                  'Allow this code and show the texts'
-                )
-              ]
-            )
-          ]
-        : [])
-    );
+    notice.show(model.get('_code'));
     draw();
   }
+
   const listeners = {
     'change:_page': draw,
     'change:_note': drawNote,
@@ -241,6 +224,7 @@ function render({ model, el }) {
   drawNote();
   drawCode();
   return () => {
+    notice.close();
     for (const [event, act] of Object.entries(listeners)) {
       model.off(event, act);
     }

@@ -1,6 +1,6 @@
 import { textWithCode } from '../../src/text_with_code';
+import { createButton, setDisabled } from '../shared/buttons.js';
 import { h, setText } from '../shared/dom.js';
-import { createButton, setDisabled } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 

@@ -1,5 +1,6 @@
+import { createButton } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
-import { createButton, copyText, drawMessages } from './messages.js';
+import { copyText, drawMessages } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 

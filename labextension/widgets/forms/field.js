@@ -1,7 +1,8 @@
 import { textWithCode } from '../../src/text_with_code';
+import { createButton, setDisabled } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
 import { Completion } from './completion.js';
-import { createButton, drawMessages, setDisabled } from './messages.js';
+import { drawMessages } from './messages.js';
 import { upload, ACCEPTED_TYPES } from './upload.js';
 
 /** @import { Model } from '../shared/model' */

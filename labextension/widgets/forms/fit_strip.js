@@ -1,5 +1,5 @@
+import { createButton, setDisabled } from '../shared/buttons.js';
 import { h, setText } from '../shared/dom.js';
-import { createButton, setDisabled } from './messages.js';
 import { formatBytes, formatCount, formatDuration } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */

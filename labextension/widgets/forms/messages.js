@@ -1,36 +1,10 @@
-// Buttons, copying, and the error, warning and note messages of the form.
+// Waiting for Start, copying, and the error, warning and note messages of the form.
 
 import { textWithCode } from '../../src/text_with_code';
-import { h } from '../shared/dom.js';
+import { createButton } from '../shared/buttons.js';
+import { drawIfChanged, h } from '../shared/dom.js';
 
 /** @import { Model } from '../shared/model' */
-
-/**
- * Creates a button that `setDisabled` can disable.
- * @param {string} label
- * @param {() => void} act
- * @param {string} [className]
- * @returns {HTMLButtonElement}
- */
-export function createButton(label, act, className) {
-  const node = h('button', { type: 'button', class: className }, label);
-  node.addEventListener(
-    'click',
-    () => node.getAttribute('aria-disabled') !== 'true' && act()
-  );
-  return node;
-}
-
-/**
- * Disables or enables a button by `aria-disabled`, so that it keeps the focus; the attribute `disabled` would lose it.
- * @param {HTMLButtonElement} node made by `createButton`
- * @param {boolean} disabled
- */
-export function setDisabled(node, disabled) {
-  if ((node.getAttribute('aria-disabled') === 'true') !== disabled) {
-    node.setAttribute('aria-disabled', String(disabled));
-  }
-}
 
 const SLOW_KERNEL_MS = 2000;
 
@@ -100,13 +74,8 @@ export async function copyText(text) {
  * @param {(message: number, fix: number) => void} onFix
  */
 export function drawMessages(el, messages, onFix) {
-  const drawn = JSON.stringify(messages);
-  if (el.dataset.drawn === drawn) {
-    return;
-  }
-  el.dataset.drawn = drawn;
-  el.replaceChildren(
-    ...messages.map((message, index) => {
+  drawIfChanged(el, messages, () =>
+    messages.map((message, index) => {
       const levelText = message.level[0].toUpperCase() + message.level.slice(1);
       const body = h('div', {}, ...textWithCode(message.text));
       const fixes = message.fixes.map((label, fix) =>

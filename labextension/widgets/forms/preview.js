@@ -1,5 +1,6 @@
+import { createButton, setDisabled } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
-import { createButton, drawMessages, setDisabled } from './messages.js';
+import { drawMessages } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 

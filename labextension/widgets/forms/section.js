@@ -1,6 +1,6 @@
+import { createButton } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
 import { Field } from './field.js';
-import { createButton } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 /** @import { Row } from './field.js' */

@@ -1,11 +1,7 @@
 import { textWithCode } from '../../src/text_with_code';
+import { createButton, setDisabled } from '../shared/buttons.js';
 import { h, setText } from '../shared/dom.js';
-import {
-  createButton,
-  drawMessages,
-  pendingStart,
-  setDisabled
-} from './messages.js';
+import { drawMessages, pendingStart } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 

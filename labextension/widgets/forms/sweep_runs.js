@@ -1,5 +1,5 @@
+import { createButton } from '../shared/buttons.js';
 import { h, setText } from '../shared/dom.js';
-import { createButton } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 

@@ -3,7 +3,7 @@
 import '../shared/llf.css';
 import './inspect.css';
 import { h } from '../shared/dom.js';
-import { foreignCodeNotice } from '../shared/foreign_code.js';
+import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { formatBytes, formatDuration } from '../../src/numbers';
 
@@ -948,9 +948,15 @@ function packedRowsSection(
 /** Draws the view; each section is drawn again when its trait changes. @param {Context} context */
 function render({ model, el }) {
   el.classList.add('llf', 'llf-Inspect');
-  const status = h('div', { class: 'llf-row', role: 'status' });
+  const status = h('div', { class: 'llf-row', role: 'status', tabindex: '-1' });
   const formatBox = h('div', {});
-  const codeBox = h('div', {});
+  const notice = codeNotice({
+    purpose: 'The tokenizer needs it to show the tokens.',
+    label: 'Allow this code and inspect again',
+    progress: 'Reading the data…',
+    onAllow: () => model.send({ type: 'allow' }),
+    fallback: () => status
+  });
   const parts = {
     totals: h('div', {}),
     lengths: h('div', {}),
@@ -965,7 +971,7 @@ function render({ model, el }) {
     h('div', {}, parts.lengths, parts.tokens),
     parts.packed
   );
-  el.replaceChildren(status, codeBox, grid);
+  el.replaceChildren(status, notice.box, grid);
   /** @type {any} */
   const actions = {
     kinds: null,
@@ -1063,33 +1069,14 @@ function render({ model, el }) {
       );
     }
     grid.hidden = now === 'preparing' || now === 'failed';
-    const found = model.get('_code');
-    codeBox.replaceChildren(
-      ...(found.length
-        ? [
-            foreignCodeNotice(
-              found,
-              'The tokenizer needs it to show the tokens.',
-              [
-                h(
-                  'button',
-                  {
-                    type: 'button',
-                    onclick: () => model.send({ type: 'allow' })
-                  },
-                  'Allow this code and inspect again'
-                )
-              ]
-            )
-          ]
-        : [])
-    );
+    notice.show(model.get('_code'));
   };
   /** @type {[string, () => void][]} */
   const listeners = [
     ['change:_state', drawState],
     ['change:_state', drawSection._readings],
     ['change:_note', drawState],
+    ['change:_note', notice.enable],
     ['change:_code', drawState]
   ];
   for (const [name, draw] of Object.entries(drawSection)) {
@@ -1103,6 +1090,7 @@ function render({ model, el }) {
   }
   drawState();
   return () => {
+    notice.close();
     for (const [event, draw] of listeners) {
       model.off(event, draw);
     }

@@ -160,6 +160,7 @@ export function chartsSection(feed) {
 export async function showExamples(feed, status, step) {
   const code = `llf.Examples(${JSON.stringify(feed.run)})${step === undefined ? '' : `.show_step(${step})`}`;
   if (feed.hasKernel) {
+    setText(status, 'Requesting the rows…');
     const { text } = await feed.requestKernel(
       'examples',
       step === undefined ? {} : { step },

@@ -1,16 +1,106 @@
 // Shows foreign Python code before it runs with the user's permissions.
 
-import { h } from './dom.js';
+import { createButton, setDisabled } from './buttons.js';
+import { h, keepFocus, setText } from './dom.js';
 
 /** @typedef {{owner: string, folder: string, sha256: string, files: {name: string, path: string, lines: string[]}[], more: number, references: string[]}} ForeignCode what `llf_core.runs.foreign_code.ForeignCode.json` makes */
+
+const SLOW_KERNEL_MS = 5000;
+
+/**
+ * Creates the notice that shows code before it may run, with the button that allows it. While the code stays the same,
+ * the notice stays in place. A click shows at once that it was received. If the notice is still there after some
+ * seconds, the button can be clicked again, because a message to a kernel can be lost.
+ * @param {object} options
+ * @param {string} options.purpose a sentence that says why the code would run
+ * @param {string} options.label of the button that allows the code
+ * @param {string} options.progress shown after a click on it
+ * @param {() => void} options.onAllow
+ * @param {() => void} [options.onCancel] called by a *Cancel* button; without it, there is none
+ * @param {() => HTMLElement} [options.fallback] gets the focus when the notice disappears
+ */
+export function codeNotice({
+  purpose,
+  label,
+  progress,
+  onAllow,
+  onCancel,
+  fallback
+}) {
+  const box = h('div');
+  const allow = createButton(
+    label,
+    () => {
+      setWaiting(true);
+      onAllow();
+    },
+    onCancel ? 'llf-danger' : undefined
+  );
+  const cancel = onCancel ? createButton('Cancel', onCancel) : null;
+  const status = h('span', {
+    class: 'llf-secondary llf-small',
+    role: 'status'
+  });
+  let drawn = '[]';
+  let timer = 0;
+
+  function setWaiting(/** @type {boolean} */ on) {
+    clearTimeout(timer);
+    setDisabled(allow, on);
+    setText(status, on ? progress : '');
+    if (on) {
+      timer = setTimeout(() => {
+        setDisabled(allow, false);
+        setText(
+          status,
+          'The kernel has not answered yet. If no cell is running, click again.'
+        );
+      }, SLOW_KERNEL_MS);
+    }
+  }
+
+  return {
+    box,
+    /** Shows the code; without code the notice disappears. @param {ForeignCode[]} code */
+    show(code) {
+      const text = JSON.stringify(code);
+      if (drawn === text) {
+        return;
+      }
+      drawn = text;
+      setWaiting(false);
+      keepFocus(
+        box,
+        () =>
+          box.replaceChildren(
+            ...(code.length
+              ? [
+                  noticeSection(code, purpose, [
+                    allow,
+                    ...(cancel ? [cancel] : []),
+                    status
+                  ])
+                ]
+              : [])
+          ),
+        fallback
+      );
+    },
+    /** Lets the button be clicked again, after the kernel has answered that the code could not be allowed. */
+    enable: () => setWaiting(false),
+    /** Moves the focus to the button that refuses the code. */
+    focus: () => (cancel ?? allow).focus(),
+    close: () => clearTimeout(timer)
+  };
+}
 
 /**
  * Draws the source of the code, as text, with the buttons that allow or refuse it.
  * @param {ForeignCode[]} code
  * @param {string} purpose a sentence that says why the code would run
- * @param {HTMLElement[]} buttons
+ * @param {HTMLElement[]} controls
  */
-export function foreignCodeNotice(code, purpose, buttons) {
+function noticeSection(code, purpose, controls) {
   return h(
     'section',
     {
@@ -58,6 +148,6 @@ export function foreignCodeNotice(code, purpose, buttons) {
           : null
       )
     ),
-    h('div', { class: 'llf-row' }, ...buttons)
+    h('div', { class: 'llf-row' }, ...controls)
   );
 }

@@ -1,0 +1,30 @@
+// Buttons that keep the focus while they are disabled.
+
+import { h } from './dom.js';
+
+/**
+ * Creates a button that `setDisabled` can disable.
+ * @param {string} label
+ * @param {() => void} act
+ * @param {string} [className]
+ * @returns {HTMLButtonElement}
+ */
+export function createButton(label, act, className) {
+  const node = h('button', { type: 'button', class: className }, label);
+  node.addEventListener(
+    'click',
+    () => node.getAttribute('aria-disabled') !== 'true' && act()
+  );
+  return node;
+}
+
+/**
+ * Disables or enables a button by `aria-disabled`, so that it keeps the focus; the attribute `disabled` would lose it.
+ * @param {HTMLButtonElement} node made by `createButton`
+ * @param {boolean} disabled
+ */
+export function setDisabled(node, disabled) {
+  if ((node.getAttribute('aria-disabled') === 'true') !== disabled) {
+    node.setAttribute('aria-disabled', String(disabled));
+  }
+}
