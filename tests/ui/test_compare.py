@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from llf_core.runs import create_run, status
 from llf_core.runs.jsonl import encode
+from tests.ui.conftest import set_theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable

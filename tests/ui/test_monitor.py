@@ -14,6 +14,8 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
+from tests.ui.conftest import set_theme
+
 pytestmark = pytest.mark.browser
 
 VIEW_MIME_TYPE = "application/vnd.llf.view+json"
@@ -63,9 +65,12 @@ def state(page):
 def test_without_the_server_the_kernel_is_asked(page, lab, live):
     page.route("**/llf/api/runs/**", lambda route: route.fulfill(status=404, body="{}"))
     show(page, lab, live)
+    page.get_by_role("button", name="Kill…").click()
+    kill = page.get_by_role("button", name="Kill now").element_handle()
     page.get_by_role("button", name="Save checkpoint").click()
     said = "Checkpoint requested through the kernel; the Jupyter server answered 404"
     expect(head(page)).to_contain_text(said, timeout=10_000)
+    assert kill.is_visible()  # the confirmation stays while the header changes
     page.get_by_role("button", name="Stop with checkpoint").click()
     expect(state(page)).to_have_text("stopped", timeout=10_000)
 

@@ -12,6 +12,7 @@ import pytest
 
 from llf_core import runs
 from llf_core.launch import attach, launch
+from tests.ui.conftest import set_theme
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from llf_core import runs
+from tests.ui.conftest import set_theme
 from tests.ui.test_panel import PANEL, menu, open_panel, picture
 from tests.ui.test_panel_faults import EVIL, NAMES, SEEN, STICKS_OUT, made, no_other_runs, row_of
 

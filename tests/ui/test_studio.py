@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.ui.conftest import set_theme
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -4,7 +4,7 @@ import '../shared/llf.css';
 import '../shared/plotly_colors.css';
 import './compare.css';
 import { plotlyChart } from '../shared/plotly_chart.js';
-import { h, setText } from '../shared/dom.js';
+import { drawIfChanged, h, placeChildren, setText } from '../shared/dom.js';
 import { initialize } from '../shared/initialize.js';
 
 /** @import { Context } from '../shared/model' */
@@ -109,12 +109,25 @@ function render({ model, el }) {
       control
     );
   const status = h('p', { role: 'status' });
-  const table = h('div', {
-    class: 'llf-Compare-scroll',
-    tabindex: '0',
-    role: 'group',
-    'aria-label': 'Table of the runs'
+  const columns = h('tr');
+  const states = h('tr');
+  /** @type {HTMLElement[]} */
+  const parts = []; // of the table, one for each section
+  const rows = h('table', {
+    class: 'llf-Table llf-Compare-table',
+    'aria-label': 'Runs side by side'
   });
+  const [head, stateRows] = [h('thead', {}, columns), h('tbody', {}, states)];
+  const table = h(
+    'div',
+    {
+      class: 'llf-Compare-scroll',
+      tabindex: '0',
+      role: 'group',
+      'aria-label': 'Table of the runs'
+    },
+    rows
+  );
   const chart = plotlyChart('Curves of the runs');
   const answers = h('div');
   const sides = h(
@@ -145,24 +158,10 @@ function render({ model, el }) {
     answers
   );
 
-  /** Fills a list only if its options have changed, so that an open list stays open. */
-  function setOptions(
-    /** @type {HTMLElement} */ select,
-    /** @type {unknown} */ what,
-    /** @type {() => HTMLElement[]} */ options
-  ) {
-    const text = JSON.stringify(what);
-    if (select.dataset.text === text) {
-      return;
-    }
-    select.dataset.text = text;
-    select.replaceChildren(...options());
-  }
-
   function drawCurves() {
     /** @type {Curves[]} */
     const groups = model.get('curves');
-    setOptions(curve, groups, () =>
+    drawIfChanged(curve, groups, () =>
       groups.map(({ title, lines }) =>
         h(
           'optgroup',
@@ -213,7 +212,7 @@ function render({ model, el }) {
     if (!runs) {
       return;
     }
-    setOptions(add, available, () => [
+    drawIfChanged(add, available, () => [
       h(
         'option',
         { value: '' },
@@ -223,121 +222,55 @@ function render({ model, el }) {
         h('option', { value: one.id, title: one.title }, one.name)
       )
     ]);
-    add.disabled = !available.length;
     sides.classList.toggle('is-stacked', runs.length > BESIDE);
-    const row = (/** @type {TableRow} */ { label, cells, best, code }) =>
-      h(
-        'tr',
-        {},
-        h('th', { scope: 'row' }, code ? h('code', {}, label) : label),
-        ...cells.map((cell, place) => {
-          const [text = '', ...below] = cell.split('\n');
-          return h(
+    drawTable(runs, sections);
+    drawIfChanged(answers, [runs.map(labelOf), given], () =>
+      given.length ? answerTable(runs.map(labelOf), given) : []
+    );
+  }
+
+  /** Draws the parts of the table whose data has changed, so that values of a live run take no click from a reader. */
+  function drawTable(
+    /** @type {ComparedRun[]} */ runs,
+    /** @type {TableSection[]} */ sections
+  ) {
+    const heads = runs.map(({ tone, dash, label, name, id, title }) => [
+      tone,
+      dash,
+      label,
+      name,
+      id,
+      title
+    ]);
+    drawIfChanged(
+      columns,
+      heads,
+      () => [h('td'), ...runs.map(run => columnHead(run, runs.length > 1))],
+      () => table
+    );
+    drawIfChanged(
+      states,
+      runs.map(({ state, status_text }) => [state, status_text]),
+      () => [
+        h('th', { scope: 'row' }, 'State'),
+        ...runs.map(({ state, status_text }) =>
+          h(
             'td',
-            { class: 'llf-num', title: text.length > 24 ? text : null },
-            best.includes(place) ? h('b', {}, text) : text,
-            ...below.map(one =>
-              h('span', { class: 'llf-Compare-name llf-secondary' }, one)
-            )
-          );
-        })
-      );
-    table.replaceChildren(
-      h(
-        'table',
-        {
-          class: 'llf-Table llf-Compare-table',
-          'aria-label': 'Runs side by side'
-        },
-        h(
-          'thead',
-          {},
-          h(
-            'tr',
-            {},
-            h('td'),
-            ...runs.map((/** @type {ComparedRun} */ run) =>
-              columnHead(run, runs.length > 1)
-            )
-          )
-        ),
-        h(
-          'tbody',
-          {},
-          h(
-            'tr',
-            {},
-            h('th', { scope: 'row' }, 'State'),
-            ...runs.map((/** @type {ComparedRun} */ run) =>
-              h(
-                'td',
-                { class: 'llf-num' },
-                h(
-                  'span',
-                  { class: `llf-State is-${run.state}` },
-                  run.status_text
-                )
-              )
-            )
-          )
-        ),
-        ...sections.map((/** @type {TableSection} */ section) =>
-          h(
-            'tbody',
-            {},
-            h(
-              'tr',
-              {},
-              h(
-                'td',
-                { colspan: String(runs.length + 1), class: 'llf-Compare-part' },
-                h('b', {}, section.title),
-                ' ',
-                h('span', { class: 'llf-secondary' }, section.note)
-              )
-            ),
-            ...section.rows.map(row)
+            { class: 'llf-num' },
+            h('span', { class: `llf-State is-${state}` }, status_text)
           )
         )
+      ]
+    );
+    while (parts.length < sections.length) {
+      parts.push(h('tbody'));
+    }
+    sections.forEach((section, index) =>
+      drawIfChanged(parts[index], [section, runs.length], () =>
+        sectionRows(section, runs.length)
       )
     );
-    answers.replaceChildren(
-      ...(given.length
-        ? [
-            h('h3', {}, 'Completions of the same prompts'),
-            h(
-              'table',
-              { class: 'llf-Table llf-Compare-answers' },
-              h(
-                'thead',
-                {},
-                h(
-                  'tr',
-                  {},
-                  ...[
-                    'Prompt',
-                    'Base',
-                    ...runs.map((/** @type {ComparedRun} */ run) => run.label)
-                  ].map(text => h('th', { scope: 'col' }, text))
-                )
-              ),
-              h(
-                'tbody',
-                {},
-                ...given.map((/** @type {any} */ row) =>
-                  h(
-                    'tr',
-                    {},
-                    ...[row.prompt, row.base, ...row.texts].map(text =>
-                      h('td', {}, text ?? '–')
-                    )
-                  )
-                )
-              )
-            )
-          ]
-        : [])
-    );
+    placeChildren(rows, [head, stateRows, ...parts.slice(0, sections.length)]);
   }
 
   /** Draws the head of a run's column: a sample of its line, its label, and its name if that differs. */
@@ -425,6 +358,86 @@ function render({ model, el }) {
       model.off(`change:${name}`, act);
     }
   };
+}
+
+/** Returns the label of a run. @param {ComparedRun} run */
+function labelOf({ label }) {
+  return label;
+}
+
+/** Draws a section of the table: its title, and a row for each value. @param {TableSection} section @param {number} count number of runs */
+function sectionRows({ title, note, rows }, count) {
+  return [
+    h(
+      'tr',
+      {},
+      h(
+        'td',
+        { colspan: String(count + 1), class: 'llf-Compare-part' },
+        h('b', {}, title),
+        ' ',
+        h('span', { class: 'llf-secondary' }, note)
+      )
+    ),
+    ...rows.map(valueRow)
+  ];
+}
+
+/** Draws a value of all runs. @param {TableRow} row */
+function valueRow({ label, cells, best, code }) {
+  return h(
+    'tr',
+    {},
+    h('th', { scope: 'row' }, code ? h('code', {}, label) : label),
+    ...cells.map((cell, place) => {
+      const [text = '', ...below] = cell.split('\n');
+      return h(
+        'td',
+        { class: 'llf-num', title: text.length > 24 ? text : null },
+        best.includes(place) ? h('b', {}, text) : text,
+        ...below.map(one =>
+          h('span', { class: 'llf-Compare-name llf-secondary' }, one)
+        )
+      );
+    })
+  );
+}
+
+/**
+ * Draws the completions of the same prompts.
+ * @param {string[]} labels of the runs
+ * @param {{prompt: string, base: string | null, texts: (string | null)[]}[]} answers
+ */
+function answerTable(labels, answers) {
+  return [
+    h('h3', {}, 'Completions of the same prompts'),
+    h(
+      'table',
+      { class: 'llf-Table llf-Compare-answers' },
+      h(
+        'thead',
+        {},
+        h(
+          'tr',
+          {},
+          ...['Prompt', 'Base', ...labels].map(text =>
+            h('th', { scope: 'col' }, text)
+          )
+        )
+      ),
+      h(
+        'tbody',
+        {},
+        ...answers.map(({ prompt, base, texts }) =>
+          h(
+            'tr',
+            {},
+            ...[prompt, base, ...texts].map(text => h('td', {}, text ?? '–'))
+          )
+        )
+      )
+    )
+  ];
 }
 
 export default { initialize, render };

@@ -1,6 +1,6 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { h, setText } from '../shared/dom.js';
+import { drawIfChanged, h, placeChildren, setText } from '../shared/dom.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -94,15 +94,9 @@ export function columnMapping({ model, el }) {
     const { select } = one;
     select.onchange = () => act(select.value);
     setText(one.label, caption);
-    const drawn = JSON.stringify(options);
-    if (select.dataset.drawn !== drawn) {
-      select.dataset.drawn = drawn;
-      select.replaceChildren(
-        ...options.map(([option, label]) =>
-          h('option', { value: option }, label)
-        )
-      );
-    }
+    drawIfChanged(select, options, () =>
+      options.map(([option, label]) => h('option', { value: option }, label))
+    );
     select.value = value;
     return one.field;
   };
@@ -115,12 +109,8 @@ export function columnMapping({ model, el }) {
       return;
     }
     const open = model.get('_expanded');
-    const drawn = JSON.stringify(view.summary);
-    if (summary.dataset.drawn !== drawn) {
-      summary.dataset.drawn = drawn;
-      summary.replaceChildren(...textWithCode(view.summary));
-    }
-    toggle.textContent = open ? 'Close' : 'Change columns…';
+    drawIfChanged(summary, view.summary, () => textWithCode(view.summary));
+    setText(toggle, open ? 'Close' : 'Change columns…');
     toggle.setAttribute('aria-expanded', String(open));
     panel.hidden = !open;
     const used = new Map(
@@ -128,8 +118,8 @@ export function columnMapping({ model, el }) {
         .filter(role => role[3])
         .map(([, words, , column]) => [column, words])
     );
-    head.replaceChildren(
-      ...view.names.map(name =>
+    drawIfChanged(head, [view.names, [...used]], () =>
+      view.names.map(name =>
         h(
           'th',
           { scope: 'col' },
@@ -138,18 +128,15 @@ export function columnMapping({ model, el }) {
         )
       )
     );
-    body.replaceChildren(
-      ...view.rows.map(row =>
+    const looks = view.names.map(name =>
+      used.has(name) ? null : 'llf-secondary'
+    );
+    drawIfChanged(body, [view.rows, looks], () =>
+      view.rows.map(row =>
         h(
           'tr',
           {},
-          ...row.map((cell, place) =>
-            h(
-              'td',
-              { class: used.has(view.names[place]) ? null : 'llf-secondary' },
-              cell
-            )
-          )
+          ...row.map((cell, place) => h('td', { class: looks[place] }, cell))
         )
       )
     );
@@ -172,16 +159,7 @@ export function columnMapping({ model, el }) {
         )
       )
     ];
-    for (const child of [...roleFields.children]) {
-      if (!wanted.includes(/** @type {HTMLElement} */ (child))) {
-        child.remove();
-      }
-    }
-    wanted.forEach(
-      (field, place) =>
-        roleFields.children[place] !== field &&
-        roleFields.insertBefore(field, roleFields.children[place] ?? null)
-    );
+    placeChildren(roleFields, wanted);
     setDisabled(apply, view.missing.length > 0 || view.applied);
     reset.hidden = !view.configured;
     setText(

@@ -1,5 +1,5 @@
 import { createButton } from '../shared/buttons.js';
-import { h } from '../shared/dom.js';
+import { h, setText } from '../shared/dom.js';
 import { copyText, drawMessages } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
@@ -137,7 +137,7 @@ export function configEditor({ model, el }) {
     area.hidden = !isYaml;
     python.hidden = isYaml;
     note.hidden = !isYaml;
-    python.textContent = model.get('_python');
+    setText(python, model.get('_python'));
     defaults.checked = model.get('_defaults');
     // do not overwrite text that is being edited, nor an invalid text, so that it can be corrected
     if (!dirty && document.activeElement !== area) {

@@ -1,6 +1,6 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { h } from '../shared/dom.js';
+import { drawIfChanged, h } from '../shared/dom.js';
 import { Completion } from './completion.js';
 import { drawMessages } from './messages.js';
 import { upload, ACCEPTED_TYPES } from './upload.js';
@@ -214,8 +214,11 @@ export class Field {
     this.node.classList.toggle('has-warn', worst === 'warning');
     const explained = explain || row.explained;
     this.help.hidden = !explained;
-    drawMessages(this.messages, row.messages, (message, fix) =>
-      this.onFix(this.key, message, fix)
+    drawMessages(
+      this.messages,
+      row.messages,
+      (message, fix) => this.onFix(this.key, message, fix),
+      () => this.control
     );
     this.control.setAttribute('aria-invalid', String(worst === 'error'));
     const described = [
@@ -234,34 +237,27 @@ export class Field {
   /** Shows the kernel's value, unless the user is typing another one. @param {Row} row */
   setValue(row) {
     const control = this.control;
-    if (this.help.dataset.drawn !== row.help) {
-      this.help.dataset.drawn = row.help;
-      this.help.replaceChildren(...textWithCode(row.help));
-    }
+    drawIfChanged(this.help, row.help, () => textWithCode(row.help));
     if (this.kind === 'choice') {
       const known = row.choices.some(([value]) => value === row.text);
       const choices = known
         ? row.choices
         : [...row.choices, [row.text, row.text, '', row.text]];
-      const drawn = JSON.stringify(choices);
-      if (control.dataset.drawn !== drawn) {
-        control.dataset.drawn = drawn;
-        control.replaceChildren(
-          ...choices.map(([value, line, reason, label]) =>
-            reason
-              ? h(
-                  'option',
-                  { value, title: reason, disabled: '' },
-                  `${label}: not with these settings. ${reason}`
-                )
-              : h(
-                  'option',
-                  { value, 'data-line': line, 'data-label': label },
-                  line
-                )
-          )
-        );
-      }
+      drawIfChanged(control, choices, () =>
+        choices.map(([value, line, reason, label]) =>
+          reason
+            ? h(
+                'option',
+                { value, title: reason, disabled: '' },
+                `${label}: not with these settings. ${reason}`
+              )
+            : h(
+                'option',
+                { value, 'data-line': line, 'data-label': label },
+                line
+              )
+        )
+      );
     } else if (this.kind === 'check') {
       /** @type {HTMLInputElement} */ (control).checked = row.text === 'true';
       return;

@@ -1,5 +1,5 @@
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { h, setText } from '../shared/dom.js';
+import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
 import { formatBytes, formatCount, formatDuration } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
@@ -43,6 +43,7 @@ export function fitStrip({ model, el }) {
     'Makes three real steps in a process of its own, and corrects memory and time.';
   const cancel = createButton('Cancel', () => model.send({ type: 'cancel' }));
   const note = h('span', { class: 'llf-secondary', role: 'status' });
+  const actions = h('div', { class: 'llf-row' }, measure, cancel, undo, note);
   el.replaceChildren(
     h(
       'section',
@@ -53,7 +54,7 @@ export function fitStrip({ model, el }) {
       key,
       facts,
       changes,
-      h('div', { class: 'llf-row' }, measure, cancel, undo, note),
+      actions,
       h(
         'details',
         {},
@@ -68,11 +69,17 @@ export function fitStrip({ model, el }) {
     const fit = model.get('_fit');
     const message = model.get('_message');
     const measuring = model.get('_measuring');
-    undo.hidden = !model.get('_undo');
     setText(undo, model.get('_undo') || 'Undo');
-    measure.hidden = measuring;
     setDisabled(measure, !model.get('_ready'));
-    cancel.hidden = !measuring;
+    keepFocus(
+      actions,
+      () => {
+        undo.hidden = !model.get('_undo');
+        measure.hidden = measuring;
+        cancel.hidden = !measuring;
+      },
+      () => (measuring ? cancel : measure)
+    );
     setText(note, model.get('_note'));
     const known = !message && 'memory' in fit;
     for (const node of [bar, key, facts, changes]) {
@@ -81,7 +88,7 @@ export function fitStrip({ model, el }) {
     if (!known) {
       setText(verdict, message);
       verdict.classList.toggle('is-over', false);
-      basis.replaceChildren();
+      drawTexts(basis, [], line => h('li', {}, line));
       return;
     }
     drawFit(/** @type {Fit} */ (fit));
@@ -96,20 +103,25 @@ export function fitStrip({ model, el }) {
       drawBar(bar, fit.memory, room);
       drawKey(key, fit.memory);
     }
-    replaceTexts(facts, factLines(fit), line => h('p', {}, line));
-    replaceTexts(basis, fit.basis, line => h('li', {}, line));
+    drawTexts(facts, factLines(fit), line => h('p', {}, line));
+    drawTexts(basis, fit.basis, line => h('li', {}, line));
     const labels = fit.changes.map(
       one => `${one.label}\n${formatBytes(one.memory)}: ${one.cost}`
     );
-    replaceTexts(changes, labels, (line, index) => {
-      const [label, cost] = line.split('\n');
-      return h(
-        'p',
-        {},
-        createButton(label, () => model.send({ type: 'apply', index })),
-        h('span', { class: 'llf-small llf-secondary' }, ` ${cost}`)
-      );
-    });
+    drawTexts(
+      changes,
+      labels,
+      (line, index) => {
+        const [label, cost] = line.split('\n');
+        return h(
+          'p',
+          {},
+          createButton(label, () => model.send({ type: 'apply', index })),
+          h('span', { class: 'llf-small llf-secondary' }, ` ${cost}`)
+        );
+      },
+      () => (undo.hidden ? measure : undo)
+    );
   };
   model.on('change', draw);
   draw();
@@ -117,17 +129,14 @@ export function fitStrip({ model, el }) {
 }
 
 /**
- * Replaces the children of a list only if their texts differ, so that a button keeps the focus.
+ * Draws a list of texts again only if they differ, so that its buttons stay.
  * @param {HTMLElement} node
  * @param {string[]} texts
  * @param {(text: string, index: number) => HTMLElement} make
+ * @param {() => HTMLElement} [fallback] gets the focus if its button is gone
  */
-function replaceTexts(node, texts, make) {
-  const drawn = JSON.stringify(texts);
-  if (node.dataset.drawn !== drawn) {
-    node.dataset.drawn = drawn;
-    node.replaceChildren(...texts.map(make));
-  }
+function drawTexts(node, texts, make, fallback) {
+  drawIfChanged(node, texts, () => texts.map(make), fallback);
 }
 
 /** @param {Fit} fit @param {Room} room */
@@ -161,7 +170,8 @@ function factLines(fit) {
     );
   }
   if (time) {
-    lines.push(`${formatCount(time.tokens_per_second)} tokens per second`);
+    const speed = formatCount(time.tokens_per_second);
+    lines.push(`${speed} ${speed === '1' ? 'token' : 'tokens'} per second`);
   }
   const { needed, free } = fit.disk;
   if (needed !== null) {
@@ -214,7 +224,7 @@ function drawKey(key, memory) {
   const shown = PARTS.map((name, index) => ({ name, index })).filter(
     ({ name }) => memory[name] > 0
   );
-  replaceTexts(
+  drawTexts(
     key,
     shown.map(
       ({ name, index }) => `${index + 1}\n${name} ${formatBytes(memory[name])}`

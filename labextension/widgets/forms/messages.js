@@ -72,9 +72,10 @@ export async function copyText(text) {
  * @param {HTMLElement} el
  * @param {Message[]} messages
  * @param {(message: number, fix: number) => void} onFix
+ * @param {() => HTMLElement} [fallback] gets the focus if the button of a fix is gone
  */
-export function drawMessages(el, messages, onFix) {
-  drawIfChanged(el, messages, () =>
+export function drawMessages(el, messages, onFix, fallback) {
+  const make = () =>
     messages.map((message, index) => {
       const levelText = message.level[0].toUpperCase() + message.level.slice(1);
       const body = h('div', {}, ...textWithCode(message.text));
@@ -103,7 +104,7 @@ export function drawMessages(el, messages, onFix) {
         h('b', {}, levelText),
         body
       );
-    })
-  );
+    });
+  drawIfChanged(el, messages, make, fallback);
   el.hidden = messages.length === 0;
 }

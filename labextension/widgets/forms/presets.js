@@ -1,5 +1,5 @@
 import { createButton } from '../shared/buttons.js';
-import { h } from '../shared/dom.js';
+import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -53,6 +53,12 @@ export function presetSelector({ model, el }) {
     role: 'status'
   });
 
+  const undo = createButton(
+    'Undo changes',
+    () => model.send({ type: 'reset' }),
+    'llf-link'
+  );
+
   const draw = () => {
     for (const [name, node] of buttons) {
       node.setAttribute('aria-pressed', String(name === model.get('_current')));
@@ -62,45 +68,32 @@ export function presetSelector({ model, el }) {
     runs.hidden = list === null;
     if (list !== null) {
       const first = list.length ? 'Choose a run…' : 'no run yet';
-      runs.replaceChildren(
-        ...[['', first], ...list].map(([value, label]) =>
+      drawIfChanged(runs, [first, list], () =>
+        [['', first], ...list].map(([value, label]) =>
           h('option', { value }, label)
         )
       );
     }
     const count = model.get('_changes');
     const name = model.get('_label');
-    const undo = createButton(
-      'Undo changes',
-      () => model.send({ type: 'reset' }),
-      'llf-link'
+    const current = model.get('_current');
+    // a cell's config or an earlier run has no preset to return to
+    const [before, unit, after] = current
+      ? [`${name} with `, 'change', ' (bold labels) ']
+      : ['', 'difference', ` from ${name} (bold labels)`];
+    setText(undo, count === 1 ? 'Undo change' : 'Undo changes');
+    drawIfChanged(changes, [current, count, name], () =>
+      count
+        ? [before, h('b', {}, `${count} ${unit}${count > 1 ? 's' : ''}`), after]
+        : []
     );
-    const several = count > 1 ? 's' : '';
-    if (count === 1) {
-      undo.textContent = 'Undo change';
-    }
-    if (model.get('_current')) {
-      changes.replaceChildren(
-        ...(count
-          ? [
-              `${name} with `,
-              h('b', {}, `${count} change${several}`),
-              ' (bold labels) ',
-              undo
-            ]
-          : [])
-      );
-    } else {
-      // a cell's config or an earlier run: there is no preset to return to
-      changes.replaceChildren(
-        ...(count
-          ? [
-              h('b', {}, `${count} difference${several}`),
-              ` from ${name} (bold labels)`
-            ]
-          : [])
-      );
-    }
+    keepFocus(
+      row,
+      () => {
+        undo.hidden = !count || !current;
+      },
+      () => buttons.get(current) ?? explain
+    );
     explain.checked = model.get('_show_help');
   };
   row.append(
@@ -109,6 +102,7 @@ export function presetSelector({ model, el }) {
     earlier,
     runs,
     changes,
+    undo,
     explainLabel
   );
   model.on('change', draw);

@@ -1,6 +1,6 @@
-import { createButton, setDisabled } from '../shared/buttons.js';
-import { h } from '../shared/dom.js';
-import { drawMessages } from './messages.js';
+import { createButton } from '../shared/buttons.js';
+import { drawIfChanged, h } from '../shared/dom.js';
+import { resultControls } from './result_controls.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -9,38 +9,20 @@ import { drawMessages } from './messages.js';
  * @param {Context} context
  */
 export function dataPreview({ model, el }) {
-  const grid = h('div', { class: 'llf-Preview' });
-  el.replaceChildren(grid);
-  const start = createButton('Preview data', () =>
-    model.send({ type: 'preview' })
-  );
   const inspect = createButton('Inspect tokens', () =>
     model.send({ type: 'inspect' })
   );
-  const cancel = createButton('Cancel', () => model.send({ type: 'cancel' }));
-  const hide = createButton(
-    'Hide',
-    () => model.send({ type: 'hide' }),
-    'llf-link'
-  );
-  const note = h('span', { class: 'llf-secondary', role: 'status' });
-  const messages = h('div', {});
+  const controls = resultControls(model, 'Preview data', 'preview', [inspect]);
   const body = h('div', { class: 'llf-Preview-body' });
-  grid.append(
-    h('div', { class: 'llf-row' }, start, inspect, cancel, hide, note),
-    messages,
-    body
+  el.replaceChildren(
+    h('div', { class: 'llf-Preview' }, ...controls.nodes, body)
   );
 
   const draw = () => {
-    const state = model.get('_state');
-    setDisabled(start, state === 'running');
-    cancel.hidden = state !== 'running';
-    hide.hidden = state !== 'done';
-    note.textContent = model.get('_note');
-    drawMessages(messages, model.get('_messages'), () => undefined);
-    body.replaceChildren(...model.get('_examples').map(example));
-    body.hidden = state !== 'done';
+    controls.draw();
+    const examples = model.get('_examples');
+    drawIfChanged(body, examples, () => examples.map(example));
+    body.hidden = model.get('_state') !== 'done';
   };
   model.on('change', draw);
   draw();

@@ -1,5 +1,5 @@
 import { createButton } from '../shared/buttons.js';
-import { h } from '../shared/dom.js';
+import { drawIfChanged, h, placeChildren, setText } from '../shared/dom.js';
 import { Field } from './field.js';
 
 /** @import { Context } from '../shared/model' */
@@ -68,11 +68,11 @@ export function formSection({ model, el }) {
       field.update(row, explain);
       wanted.push(field.node, field.messages);
     }
-    place(grid, wanted);
+    placeChildren(grid, wanted);
     const count = model.get('_hidden_count');
     more.hidden = count === 0;
     const hidden = `${count} more ${count === 1 ? 'field' : 'fields'}`;
-    more.textContent = model.get('_expanded') ? 'Fewer fields' : hidden;
+    setText(more, model.get('_expanded') ? 'Fewer fields' : hidden);
     more.setAttribute('aria-expanded', String(model.get('_expanded')));
     more.setAttribute(
       'aria-label',
@@ -80,11 +80,9 @@ export function formSection({ model, el }) {
         ? `Fewer fields in ${model.get('_title')}`
         : `${hidden} in ${model.get('_title')}`
     );
-    facts.replaceChildren(
-      ...model
-        .get('_facts')
-        .map((/** @type {string} */ fact) => h('p', {}, fact))
-    );
+    /** @type {string[]} */
+    const lines = model.get('_facts');
+    drawIfChanged(facts, lines, () => lines.map(line => h('p', {}, line)));
   };
   const focus = () => {
     const field = fields.get(model.get('_focus').key);
@@ -108,25 +106,4 @@ export function formSection({ model, el }) {
     model.off('change:_focus', focus);
     fields.forEach(field => field.dispose());
   };
-}
-
-/**
- * Puts the elements of `wanted` into `grid` in their order, and leaves those in place that are there already, because
- * an input that is moved loses the focus.
- * @param {HTMLElement} grid
- * @param {HTMLElement[]} wanted
- */
-function place(grid, wanted) {
-  /** @type {Set<Element>} */
-  const kept = new Set(wanted);
-  for (const child of [...grid.children]) {
-    if (!kept.has(child)) {
-      child.remove();
-    }
-  }
-  wanted.forEach((node, index) => {
-    if (grid.children[index] !== node) {
-      grid.insertBefore(node, grid.children[index] ?? null);
-    }
-  });
 }

@@ -1,6 +1,6 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { h, scrollToWhenReady, setText } from '../shared/dom.js';
+import { drawIfChanged, h, scrollToWhenReady, setText } from '../shared/dom.js';
 import { drawMessages, pendingStart } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
@@ -67,22 +67,27 @@ export function startControls({ model, el }) {
       name.value = model.get('_name');
     }
     name.placeholder = model.get('_suggested');
-    const parts = waiting
-      ? [[pending.text()]]
-      : model
-          .get('_sentence')
-          .map((/** @type {{ text: string, key?: string }} */ part) =>
-            part.key
-              ? [
-                  createButton(
-                    part.text,
-                    () => model.send({ type: 'focus_field', key: part.key }),
-                    'llf-link'
-                  )
-                ]
-              : textWithCode(part.text)
-          );
-    status.replaceChildren(...parts.flat());
+    /** @type {{ text: string, key?: string }[]} */
+    const sentence = waiting
+      ? [{ text: pending.text() }]
+      : model.get('_sentence');
+    drawIfChanged(
+      status,
+      sentence,
+      () =>
+        sentence.flatMap(part =>
+          part.key
+            ? [
+                createButton(
+                  part.text,
+                  () => model.send({ type: 'focus_field', key: part.key }),
+                  'llf-link'
+                )
+              ]
+            : textWithCode(part.text)
+        ),
+      () => start
+    );
     const list = alive ? model.get('_messages') : [KERNEL_LOST];
     drawMessages(messages, list, (message, fix) =>
       model.send({ type: 'fix', message, fix })

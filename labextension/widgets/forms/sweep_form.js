@@ -1,6 +1,6 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { h, setText } from '../shared/dom.js';
+import { drawIfChanged, h, setText } from '../shared/dom.js';
 import { drawMessages, pendingStart } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
@@ -116,11 +116,14 @@ export function sweepForm({ model, el }) {
     }
     const count = model.get('_runs');
     const waiting = pending.state.waiting;
-    start.textContent = waiting
-      ? 'Starting…'
-      : count
-        ? `Start ${count} run${count > 1 ? 's' : ''}`
-        : 'Start';
+    setText(
+      start,
+      waiting
+        ? 'Starting…'
+        : count
+          ? `Start ${count} run${count > 1 ? 's' : ''}`
+          : 'Start'
+    );
     setDisabled(start, waiting || !alive || !model.get('_ready'));
     setText(status, waiting ? pending.text() : model.get('_sentence'));
     again.hidden = !model.get('_again');
@@ -208,19 +211,15 @@ class VariedRow {
       title,
       pairs.filter(([key]) => key === row.key || !taken.includes(key))
     ]);
-    const drawn = JSON.stringify(groups);
-    if (this.field.dataset.drawn !== drawn) {
-      this.field.dataset.drawn = drawn;
-      this.field.replaceChildren(
-        .../** @type {Offered} */ (groups).map(([title, pairs]) =>
-          h(
-            'optgroup',
-            { label: title },
-            ...pairs.map(([value, label]) => h('option', { value }, label))
-          )
+    drawIfChanged(this.field, groups, () =>
+      /** @type {Offered} */ (groups).map(([title, pairs]) =>
+        h(
+          'optgroup',
+          { label: title },
+          ...pairs.map(([value, label]) => h('option', { value }, label))
         )
-      );
-    }
+      )
+    );
     this.field.value = row.key;
     const typing =
       this.key === row.key &&
@@ -234,7 +233,8 @@ class VariedRow {
     }
     this.key = row.key;
     this.values.setAttribute('aria-label', `Values of ${row.label}`);
-    this.hint.replaceChildren(...textWithCode(`\`${row.key}\`: ${row.hint}`));
+    const hint = `\`${row.key}\`: ${row.hint}`;
+    drawIfChanged(this.hint, hint, () => textWithCode(hint));
     this.remove.setAttribute('aria-label', `Remove ${row.label}`);
   }
 }

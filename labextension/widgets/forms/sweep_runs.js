@@ -1,5 +1,5 @@
 import { createButton } from '../shared/buttons.js';
-import { h, setText } from '../shared/dom.js';
+import { drawIfChanged, drawKeyed, h, setText } from '../shared/dom.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -34,9 +34,6 @@ export function sweepRunTable({ model, el }) {
       note
     )
   );
-  /** @type {Map<string, HTMLElement>} */
-  const buttons = new Map();
-
   const draw = () => {
     /** @type {Lines} */
     const view = model.get('view');
@@ -52,7 +49,7 @@ export function sweepRunTable({ model, el }) {
       /** @type {Node | string} */ text,
       /** @type {string} */ name = ''
     ) => h('th', { scope: 'col', class: name }, text);
-    head.replaceChildren(
+    drawIfChanged(head, [view.keys, view.metric], () => [
       h(
         'tr',
         {},
@@ -62,61 +59,67 @@ export function sweepRunTable({ model, el }) {
         title(view.metric, 'llf-num'),
         h('td', {})
       )
+    ]);
+    drawKeyed(
+      body,
+      view.rows,
+      row => row.id,
+      row => runRow(row, view.keys),
+      updateRow
     );
-    const lines = view.rows.map(row => {
-      if (!buttons.has(row.id)) {
-        const node = createButton(
-          'Monitor',
-          () => model.send({ type: 'monitor', id: row.id }),
-          'llf-link'
-        );
-        node.setAttribute(
-          'aria-label',
-          `Monitor of ${view.keys.map((key, place) => `${key} ${row.values[place]}`).join(', ')}`
-        );
-        buttons.set(row.id, h('td', {}, node));
-      }
-      const cells = [
-        ...row.values.map((value, place) =>
-          h(
-            place ? 'td' : 'th',
-            { scope: place ? null : 'row', class: 'llf-num' },
-            value
-          )
-        ),
-        h(
-          'td',
-          {},
-          h(
-            'span',
-            { class: `llf-State is-${row.state}` },
-            row.state === 'created' ? 'queued' : row.state
-          )
-        ),
-        h('td', { class: 'llf-num' }, row.step),
-        h(
-          'td',
-          { class: 'llf-num' },
-          row.best ? h('b', {}, row.result) : row.result
-        )
-      ];
-      const last = /** @type {HTMLElement} */ (buttons.get(row.id));
-      last.firstElementChild?.setAttribute(
-        'aria-expanded',
-        String(row.id === model.get('open_run'))
-      );
-      return { cells, last };
-    });
-    lines.forEach(({ cells, last }, index) => {
-      const line = body.children[index] ?? body.appendChild(h('tr', {}, last));
-      while (line.firstChild !== last) {
-        line.firstChild?.remove();
-      }
-      last.before(...cells);
-    });
     setText(note, model.get('note'));
     note.hidden = !model.get('note');
   };
+
+  /** Creates the row of a run: its values, and a button that opens its monitor. */
+  function runRow(
+    /** @type {Line} */ { id, values },
+    /** @type {string[]} */ keys
+  ) {
+    const monitor = createButton(
+      'Monitor',
+      () => model.send({ type: 'monitor', id }),
+      'llf-link'
+    );
+    monitor.setAttribute(
+      'aria-label',
+      `Monitor of ${keys.map((key, place) => `${key} ${values[place]}`).join(', ')}`
+    );
+    return h(
+      'tr',
+      {},
+      ...values.map((value, place) =>
+        h(
+          place ? 'td' : 'th',
+          { scope: place ? null : 'row', class: 'llf-num' },
+          value
+        )
+      ),
+      h('td', {}, h('span', {})),
+      h('td', { class: 'llf-num' }),
+      h('td', { class: 'llf-num' }),
+      h('td', {}, monitor)
+    );
+  }
+
+  /** Shows how far a run is. */
+  function updateRow(
+    /** @type {HTMLElement} */ node,
+    /** @type {Line} */ { id, state, step, result, best }
+  ) {
+    const cells = /** @type {HTMLElement[]} */ ([...node.children]).slice(-4);
+    const [name, , , monitor] = cells.map(
+      cell => /** @type {HTMLElement} */ (cell.firstElementChild)
+    );
+    name.className = `llf-State is-${state}`;
+    setText(name, state === 'created' ? 'queued' : state);
+    setText(cells[1], step);
+    drawIfChanged(cells[2], [result, best], () => [
+      best ? h('b', {}, result) : result
+    ]);
+    monitor.setAttribute('aria-expanded', String(id === model.get('open_run')));
+  }
+
   model.on('change', draw);
   draw();
   return () => model.off('change', draw);

@@ -1,7 +1,6 @@
 import { drawServers, drawTrained, shareOf } from '../../src/trained';
-import { createButton, setDisabled } from '../shared/buttons.js';
-import { h } from '../shared/dom.js';
-import { drawMessages } from './messages.js';
+import { drawIfChanged, h } from '../shared/dom.js';
+import { resultControls } from './result_controls.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -11,62 +10,33 @@ import { drawMessages } from './messages.js';
  * @param {Context} context
  */
 export function trainedParameters({ model, el }) {
-  const start = createButton('Show what is trained', () =>
-    model.send({ type: 'show' })
-  );
-  const cancel = createButton('Cancel', () => model.send({ type: 'cancel' }));
-  const hide = createButton(
-    'Hide',
-    () => model.send({ type: 'hide' }),
-    'llf-link'
-  );
-  const note = h('span', { class: 'llf-secondary', role: 'status' });
-  const messages = h('div', {});
+  const controls = resultControls(model, 'Show what is trained', 'show');
   const servers = h('div', {});
   const body = h('div', {});
   el.replaceChildren(
-    h(
-      'div',
-      { class: 'llf-Preview' },
-      servers,
-      h('div', { class: 'llf-row' }, start, cancel, hide, note),
-      messages,
-      body
-    )
+    h('div', { class: 'llf-Preview' }, servers, ...controls.nodes, body)
   );
 
-  /** Draws a part again only if its data has changed, so that what the reader has opened stays open. */
+  /** Draws a part, or nothing if there is no data. */
   const drawPart = (
     /** @type {HTMLElement} */ part,
     /** @type {any} */ data,
-    /** @type {(data: any) => HTMLElement} */ drawData
-  ) => {
-    const text = JSON.stringify(data);
-    if (part.dataset.drawn !== text) {
-      const wasOpen = part.querySelector('details')?.open ?? false;
-      part.dataset.drawn = text;
-      part.replaceChildren(
-        ...(Object.keys(data).length ? [drawData(data)] : [])
-      );
-      part.querySelector('details')?.toggleAttribute('open', wasOpen);
-    }
-  };
+    /** @type {(data: any) => HTMLElement[]} */ drawData
+  ) =>
+    drawIfChanged(part, data, () =>
+      Object.keys(data).length ? drawData(data) : []
+    );
+
   const draw = () => {
-    const state = model.get('_state');
-    setDisabled(start, state === 'running');
-    start.hidden = state === 'done';
-    cancel.hidden = state !== 'running';
-    hide.hidden = state !== 'done';
-    note.textContent = model.get('_note');
-    drawMessages(messages, model.get('_messages'), () => undefined);
-    drawPart(servers, model.get('_servers'), drawServers);
-    drawPart(body, state === 'done' ? model.get('_grid') : {}, grid =>
-      h(
-        'div',
-        {},
+    controls.draw(false);
+    drawPart(servers, model.get('_servers'), data => [drawServers(data)]);
+    drawPart(
+      body,
+      model.get('_state') === 'done' ? model.get('_grid') : {},
+      grid => [
         h('p', { class: 'llf-Trained-share' }, shareOf(grid)),
         drawTrained(grid)
-      )
+      ]
     );
   };
   model.on('change', draw);

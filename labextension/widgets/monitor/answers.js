@@ -1,6 +1,12 @@
 // Watched prompts on a timeline: the completions of the base model and of the model in training at each step.
 
-import { copyButton, h, setText } from '../shared/dom.js';
+import {
+  copyButton,
+  drawIfChanged,
+  h,
+  placeChildren,
+  setText
+} from '../shared/dom.js';
 import { requestServer } from '../shared/server.js';
 import { stepSlider } from '../shared/step_slider.js';
 
@@ -36,6 +42,11 @@ export function answersSection(feed) {
       (slider.box.querySelector('input') ?? prompts).focus(); // the button disappears
     }
   });
+  const baseName = h('dt', { class: 'llf-secondary' }, 'base');
+  const baseText = h('dd');
+  const stepName = h('b');
+  const stepTerm = h('dt', {}, stepName);
+  const stepText = h('dd');
   const rows = h('dl', { class: 'llf-Answers-rows' });
   const unchangedSince = h('p', { class: 'llf-secondary llf-small' });
   const announcement = h('span', { class: 'llf-sr', role: 'status' });
@@ -148,14 +159,11 @@ export function answersSection(feed) {
     const names = all.map(
       (prompt, number) => `${number + 1} of ${all.length}: ${prompt.prompt}`
     );
-    if (JSON.stringify(names) !== prompts.dataset.names) {
-      prompts.dataset.names = JSON.stringify(names);
-      prompts.replaceChildren(
-        ...all.map((prompt, number) =>
-          h('option', { value: prompt.prompt }, names[number])
-        )
-      );
-    }
+    drawIfChanged(prompts, names, () =>
+      all.map((prompt, number) =>
+        h('option', { value: prompt.prompt }, names[number])
+      )
+    );
     const prompt = all[index];
     prompts.value = prompt.prompt;
     const count = prompt.steps.length;
@@ -165,24 +173,16 @@ export function answersSection(feed) {
       older,
       `Show ${prompt.older.toLocaleString('en')} older completion${prompt.older === 1 ? '' : 's'}`
     );
-    const entries = [];
-    if (prompt.base !== null) {
-      entries.push(
-        h('dt', { class: 'llf-secondary' }, 'base'),
-        h('dd', {}, prompt.base || '(empty)')
-      );
-    }
-    if (count) {
-      entries.push(
-        h(
-          'dt',
-          {},
-          h('b', {}, `step ${prompt.steps[slot].toLocaleString('en')}`)
-        ),
-        h('dd', {}, prompt.texts[slot] || '(empty)')
-      );
-    }
-    rows.replaceChildren(...entries);
+    setText(baseText, prompt.base || '(empty)');
+    setText(
+      stepName,
+      count ? `step ${prompt.steps[slot].toLocaleString('en')}` : ''
+    );
+    setText(stepText, (count && prompt.texts[slot]) || '(empty)');
+    placeChildren(rows, [
+      ...(prompt.base === null ? [] : [baseName, baseText]),
+      ...(count ? [stepTerm, stepText] : [])
+    ]);
     let firstSame = slot;
     while (
       firstSame > 0 &&

@@ -1,6 +1,6 @@
 // Completions that were sampled for training: a table for each step, with their rewards.
 
-import { h, setText } from '../shared/dom.js';
+import { drawIfChanged, drawKeyed, h, setText } from '../shared/dom.js';
 import { stepSlider } from '../shared/step_slider.js';
 import { formatNumber } from '../../src/numbers';
 
@@ -68,43 +68,42 @@ export function completionsSection(feed) {
       note,
       `step ${step.toLocaleString('en')}: ${count.toLocaleString('en')} completion${count === 1 ? '' : 's'}${shown}; mean reward ${formatReward(mean)}`
     );
-    const text = JSON.stringify([functions, rows, sortColumn]);
-    if (body.dataset.text === text) {
-      return;
-    } // unchanged: keep scroll position and selection
-    body.dataset.text = text;
     const sortValue = (/** @type {Completion} */ row) =>
       (sortColumn < 0 ? row[0] : row[1][sortColumn]) ?? -Infinity;
-    body.replaceChildren(
-      ...[...rows]
-        .sort((one, other) => sortValue(other) - sortValue(one) || 0)
-        .map(([whole, each, prompt, answer]) =>
-          h(
-            'tr',
-            {},
-            h('td', { class: 'llf-num' }, h('b', {}, formatReward(whole))),
-            ...functions.map((_, place) =>
-              h(
-                'td',
-                { class: 'llf-num llf-secondary' },
-                formatReward(each[place] ?? null)
-              )
-            ),
-            h('td', {}, scrollableText(prompt, 'llf-secondary')),
-            h('td', {}, scrollableText(answer, ''))
-          )
+    const sorted = [...rows].sort(
+      (one, other) => sortValue(other) - sortValue(one) || 0
+    );
+    drawKeyed(
+      body,
+      sorted,
+      row => JSON.stringify([functions, row]),
+      row => completionRow(row, functions)
+    );
+  }
+
+  /** Draws a completion with its rewards. */
+  function completionRow(
+    /** @type {Completion} */ [whole, each, prompt, answer],
+    /** @type {string[]} */ functions
+  ) {
+    return h(
+      'tr',
+      {},
+      h('td', { class: 'llf-num' }, h('b', {}, formatReward(whole))),
+      ...functions.map((_, place) =>
+        h(
+          'td',
+          { class: 'llf-num llf-secondary' },
+          formatReward(each[place] ?? null)
         )
+      ),
+      h('td', {}, scrollableText(prompt, 'llf-secondary')),
+      h('td', {}, scrollableText(answer, ''))
     );
   }
 
   /** Draws the names of the columns; those of rewards are buttons that sort. */
   function drawHead(/** @type {string[]} */ functions) {
-    const text = JSON.stringify([functions, sortColumn]);
-    if (head.dataset.text === text) {
-      return;
-    }
-    const hadFocus = head.contains(document.activeElement);
-    head.dataset.text = text;
     const column = (/** @type {string} */ name, /** @type {number} */ place) =>
       h(
         'th',
@@ -120,6 +119,7 @@ export function completionsSection(feed) {
                 type: 'button',
                 class: 'llf-link',
                 title: `Sort by ${name}`,
+                'aria-label': name,
                 onclick: () => {
                   sortColumn = place;
                   draw();
@@ -130,15 +130,12 @@ export function completionsSection(feed) {
             )
           : name
       );
-    head.replaceChildren(
+    drawIfChanged(head, [functions, sortColumn], () => [
       column('reward', -1),
       ...functions.map(column),
       h('th', { scope: 'col' }, 'Prompt'),
       h('th', { scope: 'col' }, 'Completion')
-    );
-    if (hadFocus) {
-      head.querySelectorAll('button')[sortColumn + 1]?.focus();
-    }
+    ]);
   }
 
   /** Returns a text in a box that scrolls if the text is long, with the keyboard too. */

@@ -1,6 +1,6 @@
 // The events of a run and the last lines of its log, below the charts.
 
-import { formatTime, h } from '../shared/dom.js';
+import { drawKeyed, formatTime, h, setText } from '../shared/dom.js';
 
 /** @import { Feed } from './feed.js' */
 
@@ -11,6 +11,8 @@ const FEW_EVENTS = 8; // events shown until a click on "All N events"
 /** Draws the events and the log. @param {Feed} feed */
 export function eventsSection(feed) {
   let showAll = false;
+  /** @type {string[]} */
+  let drawnLines = [];
   const title = h('h3', {}, 'Events');
   const more = h('button', {
     type: 'button',
@@ -52,46 +54,38 @@ export function eventsSection(feed) {
   function drawEvents() {
     /** @type {Row[]} */
     const rows = feed.get('events') ?? [];
-    more.textContent = showAll
-      ? `Last ${FEW_EVENTS} events`
-      : `All ${rows.length} events`;
+    setText(
+      more,
+      showAll ? `Last ${FEW_EVENTS} events` : `All ${rows.length} events`
+    );
     more.hidden = rows.length <= FEW_EVENTS;
     more.setAttribute('aria-expanded', String(showAll));
-    body.replaceChildren(
-      ...(showAll ? rows : rows.slice(0, FEW_EVENTS)).map(row =>
-        h(
-          'tr',
-          {},
-          h(
-            'td',
-            { class: 'llf-num' },
-            row.step === null
-              ? row.time === null
-                ? ''
-                : formatTime(row.time)
-              : row.step.toLocaleString('en')
-          ),
-          h('td', {}, row.text)
-        )
-      )
+    drawKeyed(
+      body,
+      showAll ? rows : rows.slice(0, FEW_EVENTS),
+      JSON.stringify,
+      eventRow
     );
   }
 
+  /** Draws the log. Lines that stay are not touched, so that a selection and the reader's place are kept. */
   function drawLog() {
     /** @type {{lines?: string[], path?: string}} */
     const { lines = [], path = '' } = feed.get('log') ?? {};
-    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
     const last =
       lines.length === 1 ? 'last line' : `last ${lines.length} lines`;
-    count.textContent = lines.length ? `${last} of ${path}` : 'empty so far';
-    log.replaceChildren(
-      ...lines.flatMap(line => {
-        const time = line.match(/^\d\d:\d\d:\d\d/);
-        return time
-          ? [h('i', {}, time[0]), `${line.slice(8)}\n`]
-          : [`${line}\n`];
-      })
-    );
+    setText(count, lines.length ? `${last} of ${path}` : 'empty so far');
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
+    const height = log.scrollHeight;
+    const gone = droppedLines(drawnLines, lines);
+    for (let index = 0; index < gone; index += 1) {
+      log.firstChild?.remove();
+    }
+    if (!atEnd) {
+      log.scrollTop -= height - log.scrollHeight;
+    }
+    log.append(...lines.slice(drawnLines.length - gone).map(logLine));
+    drawnLines = lines;
     if (atEnd) {
       log.scrollTop = log.scrollHeight;
     }
@@ -105,4 +99,42 @@ export function eventsSection(feed) {
     log.scrollTop = log.scrollHeight;
   });
   return { box };
+}
+
+/** Draws an event: its step, or else its time, and what happened. @param {Row} row */
+function eventRow({ step, time, text }) {
+  const when =
+    step === null
+      ? time === null
+        ? ''
+        : formatTime(time)
+      : step.toLocaleString('en');
+  return h('tr', {}, h('td', { class: 'llf-num' }, when), h('td', {}, text));
+}
+
+/** Draws a line of the log; the time at its beginning looks secondary. @param {string} line */
+function logLine(line) {
+  const time = line.match(/^\d\d:\d\d:\d\d/);
+  return time
+    ? h('span', {}, h('i', {}, time[0]), `${line.slice(8)}\n`)
+    : h('span', {}, `${line}\n`);
+}
+
+/**
+ * Returns how many lines at the beginning of `before` are no longer in `after`, which continues the rest of it.
+ * @param {string[]} before
+ * @param {string[]} after
+ */
+export function droppedLines(before, after) {
+  for (let gone = 0; gone < before.length; gone += 1) {
+    if (
+      before.length - gone <= after.length &&
+      before.every(
+        (line, index) => index < gone || line === after[index - gone]
+      )
+    ) {
+      return gone;
+    }
+  }
+  return before.length;
 }

@@ -4,6 +4,7 @@ import {
   copyButton,
   drawIfChanged,
   drawKeyed,
+  keepFocus,
   h,
   setText
 } from '../shared/dom.js';
@@ -98,8 +99,13 @@ export function headSection(feed) {
       keyNumber,
       showKeyNumber
     );
-    drawKeyed(messages, v.messages, JSON.stringify, message =>
-      messageLine(message, controls.change)
+    keepFocus(
+      messages,
+      () =>
+        drawKeyed(messages, v.messages, JSON.stringify, message =>
+          messageLine(message, controls.change)
+        ),
+      () => name
     );
     controls.draw();
     drawTimes();

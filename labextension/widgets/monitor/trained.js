@@ -1,7 +1,7 @@
 // What the run trains and which servers load its result, in one line that opens.
 
 import { drawServers, drawTrained, shareOf } from '../../src/trained';
-import { h, setText } from '../shared/dom.js';
+import { drawIfChanged, h, setText } from '../shared/dom.js';
 
 /** @import { Feed } from './feed.js' */
 /** @import { IParameterGrid, IServers } from '../../src/trained' */
@@ -23,25 +23,19 @@ export function trainedSection(feed) {
     details,
     servers
   );
-  let drawn = '';
 
   function draw() {
     /** @type {{grid?: IParameterGrid | null, servers?: IServers | null}} */
     const data = feed.get('trained') ?? {};
-    const text = JSON.stringify(data);
-    if (drawn === text) {
-      return;
-    }
-    drawn = text;
-    const wasOpen = servers.querySelector('details')?.open ?? false;
     box.hidden = !data.grid && !data.servers;
     details.hidden = !data.grid;
     setText(share, data.grid ? shareOf(data.grid) : '');
-    grid.replaceChildren(...(data.grid ? [drawTrained(data.grid)] : []));
-    servers.replaceChildren(
-      ...(data.servers ? [drawServers(data.servers)] : [])
+    drawIfChanged(grid, data.grid ?? null, () =>
+      data.grid ? [drawTrained(data.grid)] : []
     );
-    servers.querySelector('details')?.toggleAttribute('open', wasOpen);
+    drawIfChanged(servers, data.servers ?? null, () =>
+      data.servers ? [drawServers(data.servers)] : []
+    );
   }
 
   feed.on('trained', draw);

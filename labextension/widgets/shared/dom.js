@@ -95,14 +95,15 @@ const drawnData = new WeakMap();
  * @param {HTMLElement} element
  * @param {unknown} data JSON
  * @param {() => (Node | string)[]} make returns the content
+ * @param {() => HTMLElement} [fallback] gets the focus if its control is gone
  */
-export function drawIfChanged(element, data, make) {
+export function drawIfChanged(element, data, make, fallback) {
   const text = JSON.stringify(data);
   if (drawnData.get(element) === text) {
     return;
   }
   drawnData.set(element, text);
-  keepFocus(element, () => {
+  const fill = () => {
     const open = [...element.querySelectorAll('details')].map(
       details => details.open
     );
@@ -110,7 +111,8 @@ export function drawIfChanged(element, data, make) {
     element.querySelectorAll('details').forEach((details, index) => {
       details.open = open[index] ?? details.open;
     });
-  });
+  };
+  keepFocus(element, fill, fallback);
 }
 
 const CONTROLS =

@@ -1,0 +1,80 @@
+// Elements that the sections of the view share.
+
+import { h } from '../shared/dom.js';
+
+export const NUMBER = new Intl.NumberFormat('en');
+const SVG = 'http://www.w3.org/2000/svg';
+
+/**
+ * Creates an SVG element; strings become text nodes.
+ * @param {string} tag
+ * @param {Record<string, string | number>} attributes
+ * @param {...(Node | string)} children
+ */
+export function svg(tag, attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    element.setAttribute(name, String(value));
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Creates a button that looks like a link. */
+export function linkButton(
+  /** @type {string} */ label,
+  /** @type {() => void} */ onClick,
+  /** @type {Record<string, any>} */ more = {}
+) {
+  return h(
+    'button',
+    { type: 'button', class: 'llf-link', onclick: onClick, ...more },
+    label
+  );
+}
+
+/** Returns the name of a data set without its file extension. */
+export function withoutSuffix(/** @type {string} */ name) {
+  return name.replace(
+    /\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|bz2|xz|zst))?$/,
+    ''
+  );
+}
+
+/** Formats a part of a whole as a percentage. */
+export function percent(
+  /** @type {number} */ part,
+  /** @type {number} */ whole
+) {
+  return `${whole ? Math.round((100 * part) / whole) : 0} %`;
+}
+
+/** @typedef {{class?: string, label?: string, text?: number[], row?: (place: number) => Record<string, string | null>}} TableLook `text` are the columns that hold no numbers */
+
+/** Creates a table. @param {string[]} heads @param {(string | Node)[][]} rows @param {TableLook} [look] */
+export function table(heads, rows, look = {}) {
+  const cell =
+    (/** @type {'td' | 'th'} */ tag) =>
+    (/** @type {any} */ value, /** @type {number} */ place) =>
+      h(tag, { class: look.text?.includes(place) ? null : 'llf-num' }, value);
+  return h(
+    'table',
+    { class: `llf-Table ${look.class ?? ''}`, 'aria-label': look.label },
+    h(
+      'thead',
+      {},
+      h(
+        'tr',
+        {},
+        ...heads.map((head, place) => cell(head ? 'th' : 'td')(head, place))
+      )
+    ),
+    h(
+      'tbody',
+      {},
+      ...rows.map((row, place) =>
+        h('tr', look.row?.(place) ?? {}, ...row.map(cell('td')))
+      )
+    )
+  );
+}

@@ -1,0 +1,238 @@
+import { h } from '../shared/dom.js';
+import { linkButton, NUMBER, withoutSuffix } from './elements.js';
+
+/** @type {Record<string, string>} */
+const TOKEN_CLASSES = {
+  prompt: '',
+  trained: 'is-trained',
+  cut: 'is-truncated'
+};
+/** @type {Record<string, string>} */
+const TOKEN_ROLES = {
+  prompt: 'not in the loss',
+  trained: 'in the loss',
+  cut: 'truncated'
+};
+const HINT =
+  'Hover over a token or use the arrow keys to see its id, position and role.';
+const LONG_TURN = 160; // tokens shown at the beginning and at the end of a long turn
+
+/** Draws one example token by token. The arrow keys move between the tokens. */
+export function tokensSection(
+  /** @type {any} */ example,
+  /** @type {any} */ actions
+) {
+  const legend = h(
+    'div',
+    { class: 'llf-Legend' },
+    ...[
+      ['', 'Abc', 'not in the loss'],
+      ['is-trained', 'Abc', 'in the loss'],
+      ['is-truncated', 'Abc', 'truncated']
+    ].map(([kind, sample, word]) =>
+      h(
+        'span',
+        {},
+        h(
+          'span',
+          { class: 'llf-Tokens' },
+          h('span', { class: kind || null }, sample)
+        ),
+        ` ${word}`
+      )
+    )
+  );
+  const section = h(
+    'section',
+    { 'aria-label': 'Tokens' },
+    h('h3', {}, 'Tokens in the loss'),
+    legend
+  );
+  if (!example) {
+    return section;
+  }
+  const tokenInfo = h(
+    'p',
+    { class: 'llf-secondary llf-small llf-Tip-line', role: 'status' },
+    HINT
+  );
+  const spans = /** @type {HTMLElement[]} */ ([]);
+  const facts = /** @type {any[]} */ ([]);
+  const total = example.tokens;
+  let current = -1;
+  const select = (/** @type {number} */ place) => {
+    if (!spans[place]) {
+      return;
+    }
+    spans[current]?.classList.remove('is-hover');
+    current = place;
+    spans[current].classList.add('is-hover');
+    const {
+      text,
+      id,
+      state,
+      role,
+      position,
+      total: length,
+      kept
+    } = facts[current];
+    const row =
+      example.row === undefined || state === 'truncated'
+        ? ''
+        : `, row ${example.row} at ${example.offset + kept}`;
+    tokenInfo.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${length}${row} · ${role ? `${role}, ` : ''}${TOKEN_ROLES[state]}`;
+  };
+  let side = { total, position: 0, kept: 0, name: '' };
+  const drawTurn = (/** @type {any} */ turn) => {
+    const line = h('div', { class: 'llf-Tokens' });
+    const isLong = turn.tokens.length > 2 * LONG_TURN + 20;
+    const hidden = h('span', { hidden: true, class: 'llf-Tokens-rest' });
+    turn.tokens.forEach(
+      (
+        /** @type {any} */ [text, id, state, special],
+        /** @type {number} */ place
+      ) => {
+        const span = h(
+          'span',
+          {
+            class:
+              [TOKEN_CLASSES[state], special ? 'is-special' : '']
+                .join(' ')
+                .trim() || null
+          },
+          text.replaceAll('\r', '␍').replaceAll('\t', '⇥').replaceAll('\n', '↵')
+        );
+        const role = [side.name, turn.role].filter(Boolean).join(', ');
+        facts.push({
+          text,
+          id,
+          state,
+          role,
+          position: side.position++,
+          total: side.total,
+          kept: state === 'truncated' ? side.kept : side.kept++
+        });
+        const number = spans.push(span) - 1;
+        span.addEventListener('mouseenter', () => select(number));
+        const inside =
+          isLong &&
+          place >= LONG_TURN &&
+          place < turn.tokens.length - LONG_TURN;
+        const parent = inside ? hidden : line;
+        parent.append(span);
+        if (text.includes('\n')) {
+          parent.append(document.createElement('br'));
+        }
+        if (isLong && place === LONG_TURN) {
+          const more = linkButton(
+            `… ${NUMBER.format(turn.tokens.length - 2 * LONG_TURN)} tokens …`,
+            () => {
+              hidden.hidden = false;
+              more.remove();
+            }
+          );
+          line.append(more, hidden);
+        }
+      }
+    );
+    return h('div', { class: 'llf-Turn' }, h('span', {}, turn.role), line);
+  };
+  const turns = example.rejected ? pair() : example.turns.map(drawTurn);
+
+  /** Draws a preference pair: the prompt once, and both answers side by side. */
+  function pair() {
+    const shared = example.turns.slice(0, -1).map(drawTurn);
+    const [position, kept] = [side.position, side.kept];
+    const column = (/** @type {string} */ name, /** @type {any} */ one) => {
+      side = { total: one.tokens, position, kept, name };
+      return h(
+        'div',
+        { role: 'group', 'aria-label': `The ${name} response` },
+        h(
+          'h4',
+          {},
+          name,
+          ' ',
+          h(
+            'span',
+            { class: 'llf-secondary llf-small' },
+            `${NUMBER.format(one.trained)} tokens in the loss`,
+            one.cut ? `, ${NUMBER.format(one.cut)} truncated` : ''
+          )
+        ),
+        ...one.turns.slice(-1).map(drawTurn)
+      );
+    };
+    return [
+      ...shared,
+      h(
+        'div',
+        { class: 'llf-Pair' },
+        column('chosen', example),
+        column('rejected', example.rejected)
+      )
+    ];
+  }
+
+  const body = h(
+    'div',
+    {
+      class: 'llf-Example-body',
+      tabindex: '0',
+      role: 'group',
+      'aria-label': 'Tokens: use the arrow keys to move',
+      onmouseleave: () => {
+        tokenInfo.textContent = HINT;
+        spans[current]?.classList.remove('is-hover');
+      },
+      onkeydown: (/** @type {KeyboardEvent} */ event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (!step) {
+          return;
+        }
+        event.preventDefault();
+        select(Math.min(spans.length - 1, Math.max(0, current + step)));
+        spans[current].scrollIntoView({ block: 'nearest' });
+      }
+    },
+    ...turns
+  );
+  const other = example.rejected;
+  const counts = other
+    ? `${NUMBER.format(total)} tokens with the chosen response, ${NUMBER.format(other.tokens)} with the rejected one`
+    : `${NUMBER.format(total)} tokens: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`;
+  const kind = example.held_out
+    ? 'held out'
+    : example.row === undefined
+      ? 'whole'
+      : `row ${example.row}`;
+  const cut = example.cut
+    ? h(
+        'span',
+        { class: 'llf-warning-text' },
+        `, ${NUMBER.format(example.cut)} truncated`
+      )
+    : null;
+  section.append(
+    h(
+      'div',
+      { class: 'llf-Example' },
+      h(
+        'header',
+        {},
+        h('b', {}, `${withoutSuffix(example.dataset)} ${example.where}`),
+        h('span', {}, counts, cut),
+        h('span', { class: 'llf-secondary llf-push' }, kind),
+        example.number > 0
+          ? linkButton('Previous', () => actions.example(example.number - 1))
+          : null,
+        example.number < actions.last
+          ? linkButton('Next', () => actions.example(example.number + 1))
+          : null
+      ),
+      tokenInfo,
+      body
+    )
+  );
+  return section;
+}

@@ -1,0 +1,83 @@
+import { h } from '../shared/dom.js';
+import { NUMBER, percent, table, withoutSuffix } from './elements.js';
+
+/** Draws the counts of each data set: records, tokens, and tokens in the loss. */
+export function totalsSection(/** @type {any} */ overview) {
+  const keys = [
+    'records',
+    'examples',
+    'truncated',
+    'dropped',
+    'tokens',
+    'trained_tokens'
+  ];
+  /** @type {any[][]} */
+  const sets = overview.sets.map((/** @type {any} */ one) => [
+    one.dataset,
+    ...keys.map(key => one[key])
+  ]);
+  if (sets.length > 1) {
+    sets.push([
+      'All',
+      ...keys.map((_, place) =>
+        sets.reduce((sum, row) => sum + row[place + 1], 0)
+      )
+    ]);
+  }
+  const rows = sets.map(row => [
+    h('span', { class: 'llf-ellipsis', title: row[0] }, withoutSuffix(row[0])),
+    ...row.slice(1).map(NUMBER.format),
+    percent(row[6], row[5])
+  ]);
+  const evaluation = overview.held_out
+    ? `, ${NUMBER.format(overview.held_out)} of them held out`
+    : '';
+  const streamed = overview.streamed
+    ? ` Streamed: the first ${NUMBER.format(overview.streamed)} records of each set are shown.`
+    : '';
+  const preparation = overview.cached
+    ? 'loaded from the cache'
+    : `prepared in ${overview.seconds.toFixed(1)} s`;
+  const duplicates = overview.copies
+    ? [
+        h(
+          'p',
+          { class: 'llf-small llf-Inspect-copies', role: 'status' },
+          overview.copies.replaceAll('`', '')
+        )
+      ]
+    : [];
+  return h(
+    'section',
+    { 'aria-label': 'Totals' },
+    h('h3', {}, 'Totals'),
+    table(
+      [
+        'Data set',
+        'Records',
+        'Kept',
+        'Truncated',
+        'Dropped',
+        'Tokens',
+        'In the loss',
+        '%'
+      ],
+      rows,
+      {
+        class: 'llf-Totals',
+        text: [0],
+        row: place => ({
+          class:
+            sets.length > 1 && place === sets.length - 1 ? 'is-total' : null
+        })
+      }
+    ),
+    ...duplicates,
+    h(
+      'p',
+      { class: 'llf-secondary llf-small llf-Inspect-note' },
+      `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
+        `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${evaluation}, ${preparation}.${streamed}`
+    )
+  );
+}
