@@ -98,7 +98,7 @@ class Servers:
     whole: str = ""
 
     def json(self) -> dict[str, Any]:
-        """As plain data for views and `--json`; `label` is the verdict in words."""
+        """As plain data for views and `--json`: `whole`, and `verdicts` with the attributes of each and its `label`."""
         return {
             "whole": self.whole,
             "verdicts": [

@@ -192,7 +192,12 @@ class Report:
         return replace(self, problems=tuple(sorted(problems, key=lambda problem: ORDER[problem.severity])))
 
     def json(self) -> dict[str, Any]:
-        """Convert to JSON data for `llf validate --json`: the problems by kind, without secrets."""
+        """Convert to JSON data for `llf validate --json`, without secrets.
+
+        Returns:
+            `ok`, and a list of `Problem.json` for each kind: `unknown`, `not_built`, `invalid`, `not_needed`,
+            `violations` and `unresolved`.
+        """
         return {
             "ok": self.ok,
             "unknown": [problem.json() for problem in self.unknown],

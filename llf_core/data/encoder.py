@@ -212,6 +212,7 @@ class Encoder:
 
         Raises:
             DataError: the tokenizer fails on a text.
+            MemoryError: out of memory.
         """
         return self._encode([rendered for _, _, rendered in rendered_rows])
 

@@ -144,6 +144,7 @@ def encode_multimodal(
 
     Raises:
         BadExample: a file cannot be read, the template leaves out a medium, or the tokens differ.
+        MemoryError: out of memory.
         DataError: the tokenizer fails on the text.
     """
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
@@ -205,6 +206,7 @@ def process(
 
     Raises:
         BadExample: a file cannot be read, or the processor does not accept it.
+        MemoryError: out of memory.
     """
     given: dict[str, list[Image | str] | list[list[Image | str]]] = {}
     for kind, argument in PROCESSOR_ARGUMENTS.items():
@@ -213,9 +215,10 @@ def process(
             given[argument] = found if all(found) else [one for group in found for one in group]
     try:
         made = processor(text=texts, **given, add_special_tokens=False, **options)
-    except (ValueError, TypeError, ImportError, RuntimeError, OSError, IndexError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise BadExample(f"the model's processor cannot process it: {why}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of any type, also a division by zero for an image of one pixel
+        raise BadExample(f"the model's processor cannot process it: {_reason(error)}") from None
     return dict(made)
 
 
@@ -255,6 +258,13 @@ def _opened(medium: Medium) -> Image | str:
             return image.convert("RGB")
     except FileNotFoundError:
         raise BadExample(f"there is no file {medium.value}") from None
-    except (PIL.UnidentifiedImageError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise errors of any type for a damaged or a huge image
         name = "its inline image" if inline else f"the image {medium.value}"
-        raise BadExample(f"{name} cannot be read ({str(error).splitlines()[0]})") from None
+        raise BadExample(f"{name} cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's message, or the type of an error without one."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -38,7 +38,7 @@ class Change:
     memory: int
 
     def json(self) -> dict[str, Any]:
-        """The change as plain values."""
+        """The attributes `label`, `cost`, `changes` and `memory` as plain values, for `llf estimate --json`."""
         return {"label": self.label, "cost": self.cost, "changes": self.changes, "memory": self.memory}
 
     def text(self) -> str:

@@ -144,7 +144,13 @@ class FitCheck:
         return self.rooms[0].fits and (self.disk is None or self.disk <= self.disk_free)
 
     def json(self) -> dict[str, Any]:
-        """The forecast as plain values, for `llf estimate --json` and the form. Sizes are bytes, times seconds."""
+        """The forecast as plain values, for `llf estimate --json` and the form. Sizes are bytes, times seconds.
+
+        Returns:
+            `fits`, `exact`, `precision`, `gradient_checkpointing`, `basis`; `memory` by part with its `total`, or None;
+            `devices` with their free memory; `disk`: what is `needed` and `free`; `time` of a run, or None; and the
+            `changes` that would lower the memory.
+        """
         memory = None if self.memory is None else {**dataclasses.asdict(self.memory), "total": self.memory.total}
         return {
             "fits": self.fits,

@@ -212,6 +212,9 @@ class Gathered:
         Args:
             value: a tensor `[batch or 1, seq, …]` or a mask `[batch or 1, heads, seq, seq]`, or a tuple of these.
                 Anything else is returned as it is.
+
+        Returns:
+            The tensor `[batch, longest, …]`, the mask `[batch, heads, longest, longest]`, or a tuple of these.
         """
         import torch
 

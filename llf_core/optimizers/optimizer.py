@@ -78,7 +78,7 @@ class Optimizer(ABC):
 
     @property
     def adam(self) -> dict[str, Any]:
-        """Learning rate, betas and epsilon of the config, as groups of `torch.optim.AdamW` name them."""
+        """Learning rate `lr`, `betas` and epsilon `eps` of the config, as groups of `torch.optim.AdamW` name them."""
         options = self.config.optimizer
         return {
             "lr": options.learning_rate,

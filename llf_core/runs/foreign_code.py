@@ -80,6 +80,10 @@ class ForeignCode:
     def json(self) -> dict[str, Any]:
         """What a view shows before anything runs: owner, folder, hash, and the first lines of each file.
 
+        Returns:
+            `owner`, `folder`, `sha256`; `files`, the first `SHOWN_FILES`, each with `name`, `path` and `lines`; `more`,
+            the number of others; and `references` to code of other places.
+
         Raises:
             TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
         """

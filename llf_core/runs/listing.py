@@ -100,7 +100,11 @@ class Page:
     reading: tuple[int, int] | None = None
 
     def json(self) -> dict[str, Any]:
-        """The page as returned by the server and by `llf runs list --json`."""
+        """The page as returned by the server and by `llf runs list --json`.
+
+        Returns:
+            `total`, `runs` (see `Row.json`), and `reading` until all runs are indexed.
+        """
         return {"total": self.total, "runs": [row.json() for row in self.rows], **self._reading()}
 
     def text(self) -> str:

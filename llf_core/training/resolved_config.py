@@ -69,7 +69,7 @@ def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice)
 
 
 def cuda_facts() -> dict[str, Any]:
-    """The GPU of this process for `env.json`: type, name, count, memory in bytes.
+    """The GPU of this process for `env.json`: `type`, `name`, `count` and `memory` in bytes.
 
     Raises:
         RuntimeError, AssertionError: torch finds no GPU or was built without CUDA.

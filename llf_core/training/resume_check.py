@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from llf_core.runs import RunReader
@@ -55,17 +56,24 @@ class ResumeCheck:
         """
         expected = self._expected.pop(step, None)
         if expected is not None:
-            # Compared as bits, so that two equal losses that are not finite count as the same.
-            same = float(loss).hex() == float(expected).hex()
-            self._distances.append(0.0 if same else abs(loss - expected) / max(abs(expected), 1e-12))
+            self._distances.append(_distance(float(loss), float(expected)))
         if self._distances and not any(left > step for left in self._expected):
             largest, self._expected = max(self._distances), {}
             count, self._distances = len(self._distances), []
             self._writer.event("receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest)
             if largest > self._tolerance:
                 subject = "The repeated step differs" if count == 1 else f"The first {count} repeated steps differ"
+                how = f"by up to {100 * largest:.2g} %" if math.isfinite(largest) else "in which losses are finite"
                 return (
-                    f"{subject} from the log by up to {100 * largest:.2g} %: the resumed run is not the one that was "
+                    f"{subject} from the log {how}: the resumed run is not the one that was "
                     "stopped. Possible causes: other versions, threads or data, or a changed checkpoint."
                 )
         return ""
+
+
+def _distance(loss: float, expected: float) -> float:
+    """Relative difference of two losses; infinite if only one of them is finite."""
+    if loss.hex() == expected.hex():  # also two that are not finite
+        return 0.0
+    distance = abs(loss - expected) / max(abs(expected), 1e-12)
+    return distance if math.isfinite(distance) else math.inf

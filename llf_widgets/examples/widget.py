@@ -77,7 +77,7 @@ class Examples(FrontEnd):
             step: the step.
 
         Returns:
-            Index, losses, tokens and step of each example; empty if the step was not recorded.
+            The attributes of an `llf_core.runs.example_losses.ExampleLoss` each; empty if the step was not recorded.
 
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
@@ -98,7 +98,7 @@ class Examples(FrontEnd):
             limit: maximum number of examples.
 
         Returns:
-            Index, losses, tokens and step of each example.
+            The attributes of an `llf_core.runs.example_losses.ExampleLoss` each.
 
         Raises:
             ValueError: the kind is unknown.

@@ -108,6 +108,9 @@ class Inspect(FrontEnd):
     def overview(self) -> dict[str, Any]:
         """Counts in total and of each data set; waits for the data.
 
+        Returns:
+            See `llf_core.data.inspect.inspection.Inspection.overview`.
+
         Raises:
             RuntimeError: preparation failed; the message has the reason.
             TimeoutError: the data is not prepared yet.

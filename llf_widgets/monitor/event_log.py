@@ -30,7 +30,7 @@ class EventLog:
             _add(event, self._rows)
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
-        """Copies of the newest rows, newest first.
+        """Copies of the newest rows `{"time", "step", "text"}`, newest first.
 
         Args:
             limit: maximum number of rows.
@@ -39,7 +39,7 @@ class EventLog:
 
 
 def log_rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of some events, newest first, for events that are not followed any further."""
+    """Rows `{"time", "step", "text"}` of some events, newest first, for events that are not followed any further."""
     log, events = EventLog(), list(events)
     log.add(events)
     return log.newest(len(events))
@@ -98,7 +98,9 @@ def _data(event: dict[str, Any]) -> str:
 
 
 def _receipt(event: dict[str, Any]) -> str:
-    how = "losses are identical" if event["exact"] else f"losses differ by up to {100 * float(event['largest']):.2g} %"
+    largest = event.get("largest")  # missing where only one of two losses is finite
+    differ = "losses differ" if largest is None else f"losses differ by up to {100 * float(largest):.2g} %"
+    how = "losses are identical" if event["exact"] else differ
     return f"{event['steps']} steps repeated after step {event['from_step']}: {how}"
 
 

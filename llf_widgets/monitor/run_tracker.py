@@ -211,6 +211,8 @@ class RunTracker:
     def rows(self, limit: int) -> list[dict[str, Any]]:
         """The newest rows of the event log, newest first; warnings about unreadable files come first.
 
+        See `llf_widgets.monitor.event_log.EventLog` for what a row holds.
+
         Args:
             limit: maximum number of rows.
         """

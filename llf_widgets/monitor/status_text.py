@@ -184,12 +184,14 @@ def _receipt(snapshot: RunSnapshot) -> str:
     """Whether the repeated steps match the log."""
     receipt = snapshot.receipt or {}
     steps, largest = receipt.get("steps"), receipt.get("largest")
-    if not isinstance(steps, int) or not isinstance(largest, int | float):
+    if not isinstance(steps, int):
         return ""
     made = "The repeated step matches" if steps == 1 else f"The first {steps} repeated steps match"
     if receipt.get("exact") is True:
         return f" {made} the log exactly."
     differ = "The repeated step differs" if steps == 1 else f"The first {steps} repeated steps differ"
+    if not isinstance(largest, int | float):  # only one of two losses is finite
+        return f" {differ} from the log."
     return f" {differ} from the log by up to {100 * largest:.2g} %."
 
 

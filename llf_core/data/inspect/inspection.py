@@ -113,7 +113,10 @@ class Inspection:
         """Counts in total and of each data set, and the template: the first thing that a view shows.
 
         Returns:
-            A JSON object; `seconds` is the duration of the preparation, `packing_fill` a fraction.
+            `examples`, `held_out`, `truncated` and `dropped` (numbers of records); `tokens` and `trained_tokens`;
+            `packed_rows`, their `row_capacity` in tokens and `packing_fill`, a fraction; `cutoff`; `template`;
+            `streamed`, the number of records read of streamed data, else 0; `copies`, a warning about duplicates or
+            None; `seconds` of the preparation, and whether it was `cached`; and the counts of each of the `sets`.
 
         Raises:
             ValueError: packing is off, and an example is longer than `cutoff_len`.

@@ -197,7 +197,7 @@ class DPO(LossStage):
             add("odds_ratio_loss", odds_ratio_loss(pairs).detach().sum(), count)
 
     def state(self) -> dict[str, Any]:
-        """BCO's running mean of rewards, which a resumed run needs for equal losses; empty without BCO."""
+        """BCO's running mean of rewards (`baseline`), which a resumed run needs for equal losses; empty without BCO."""
         return {"baseline": self.baseline.state()} if self.bco_weight else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:

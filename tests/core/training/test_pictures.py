@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import struct
+import zlib
 
 import pytest
 import torch
@@ -45,6 +47,19 @@ def pictures(tmp_path):
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     return rows
+
+
+def png_header(width, height):
+    """The beginning of a PNG file that claims a size."""
+    data = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + data
+        + struct.pack(">I", zlib.crc32(data))
+        + struct.pack(">I", 9)
+        + b"IDAT"
+    )
 
 
 @pytest.fixture
@@ -193,6 +208,7 @@ def test_texts_without_pictures_are_trained_beside_them(prepared, tmp_path, pict
     [
         ({"images": ["none.png"]}, "there is no file .*none.png"),
         ({"images": ["rows.json"]}, "rows.json cannot be read"),
+        ({"images": ["huge.png"]}, "huge.png cannot be read .Image size .* exceeds limit"),
         ({"images": []}, "has more <image> than the 0"),
         ({"images": ["red.png", "red.png"]}, "more image data than <image> markers"),
         ({"images": ["https://example.org/a.png"]}, "not on this disk, and LLF does not download media"),
@@ -202,6 +218,7 @@ def test_texts_without_pictures_are_trained_beside_them(prepared, tmp_path, pict
     ],
 )
 def test_a_record_whose_pictures_cannot_be_had_is_dropped_with_the_reason(prepared, tmp_path, pictures, change, reason):
+    (tmp_path / "huge.png").write_bytes(png_header(100_000, 100_000))
     (tmp_path / "rows.json").write_text(json.dumps([{**pictures[0], "videos": [], **change}, *pictures[1:]]))
     ready, _, _ = prepared()
     assert ready.report.examples == 3

@@ -44,6 +44,7 @@ def test_each_state_says_what_is_and_offers_what_can_be_done(state, more, says, 
     [
         ({"steps": 3, "exact": True, "largest": 0.0}, " The first 3 repeated steps match the log exactly."),
         ({"steps": 1, "exact": False, "largest": 1e-4}, " The repeated step differs from the log by up to 0.01 %."),
+        ({"steps": 3, "exact": False}, " The first 3 repeated steps differ from the log."),
         ({"steps": "3"}, ""),
         (None, ""),
     ],
