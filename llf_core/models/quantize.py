@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
+from llf_core.models.free_memory import release_free_memory
 from llf_core.models.parameter_count import count_parameters, expert_matrices, expert_parameters
 
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ def release_files(model: nn.Module) -> None:
     """Give back the memory of the weights as they were before a CPU quantized them.
 
     transformers maps the weight files, and an embedding that is a view of them would keep all their pages in the
-    resident set; so what stays unquantized is copied. The unquantized copies of weights are freed by then, but a
-    trainer's allocator keeps freed memory (see `launch.local_process.RUNTIME_VARIABLES`) until `malloc_trim` is called.
+    resident set; so what stays unquantized is copied. The unquantized copies of weights are freed by then.
 
     Args:
         model: as quantized by `from_pretrained`; changed in place.
@@ -85,9 +83,7 @@ def release_files(model: nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu" and tensor.is_floating_point() and getattr(tensor, "quant_state", None) is None:
             tensor.data = tensor.data.clone()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc alone has it
-    if trim is not None:
-        trim(0)
+    release_free_memory()
 
 
 def unquantized_notice(model: nn.Module) -> str | None:

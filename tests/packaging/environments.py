@@ -19,7 +19,9 @@ def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> str:
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
-        env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"} | env,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        | env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
