@@ -110,6 +110,10 @@ def set_theme(page: Any, theme: str) -> None:
     page.wait_for_function("() => !document.querySelector('#main.lm-mod-hidden, #jupyterlab-splash')", timeout=60_000)
 
 
+PATIENCE = 20_000
+"""Milliseconds that an expectation waits on a machine that others use too. What must be fast names its own limit."""
+
+
 def browser_path() -> str:
     """The browser of these tests.
 
@@ -226,8 +230,9 @@ def _wait_for_url(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless chromium."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
         yield chromium

@@ -96,10 +96,10 @@ def test_a_run_is_reached_and_copied_by_keyboard(page: Any, lab: Any, some_runs:
     rows.nth(0).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    panel.get_by_text("Killed by the memory limit.").wait_for(timeout=5000)
+    panel.get_by_text("Killed by the memory limit.").wait_for(timeout=20000)
     panel.get_by_role("button", name="More…").press("Enter")
     page.get_by_role("menuitem", name="Copy as code").click()
-    panel.get_by_text("Copied. Paste it into a cell.").wait_for(timeout=5000)
+    panel.get_by_text("Copied. Paste it into a cell.").wait_for(timeout=20000)
     code = f'import llf_widgets as llf\nllf.Monitor("{some_runs[1].id}")'
     assert page.evaluate("() => navigator.clipboard.readText()") == code
 
@@ -118,7 +118,7 @@ def test_every_control_has_a_name_and_the_list_is_searched(page: Any, lab: Any, 
     panel.get_by_role("button", name="Show all runs").click()
     rows.nth(2).wait_for(timeout=10000)
     panel.get_by_role("combobox", name="Group by").select_option("model")
-    panel.get_by_role("heading", name="3 runs").wait_for(timeout=5000)
+    panel.get_by_role("heading", name="3 runs").wait_for(timeout=20000)
 
 
 def test_runs_are_renamed_and_go_to_the_bin_and_back(page: Any, lab: Any, some_runs: Any) -> None:
