@@ -72,6 +72,17 @@ class Model(Section):
         choices=("auto", "disabled", "sdpa", "fa2", "fa3"),
         source="LLaMA-Factory",
     )
+    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = option(
+        None,
+        unset="none",
+        label="RoPE scaling",
+        help=(
+            "Stretches the rotary position embeddings where `cutoff_len` exceeds the model's context length, by the "
+            "smallest integer factor that suffices. `yarn` usually needs the least training."
+        ),
+        choices=("linear", "dynamic", "yarn", "llama3"),
+        source="LLaMA-Factory",
+    )
     train_from_scratch: bool = option(
         False,
         label="Random weights",

@@ -24,6 +24,13 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, folder)"""
 
+SCALED_SNIPPET = """\
+config = AutoConfig.from_pretrained({settings})
+text = config.get_text_config()
+# RoPE scaling, as in training:
+{changes}
+base = AutoModelForCausalLM.from_pretrained({base}, config=config)"""
+
 WHOLE_SNIPPET = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -70,6 +77,7 @@ def model_card(  # noqa: PLR0913 - what it tells
     multimodal: bool = False,
     classifier_arguments: str | None = None,
     routed: bool = False,
+    rope: Mapping[str, object] | None = None,
 ) -> str:
     """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
 
@@ -85,6 +93,7 @@ def model_card(  # noqa: PLR0913 - what it tells
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
         routed: whether blocks of the model have routers of Mixture-of-Depths.
+        rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
 
     Returns:
         Markdown with YAML front matter. Absolute paths are shortened, since a card is often published.
@@ -123,6 +132,7 @@ def model_card(  # noqa: PLR0913 - what it tells
             multimodal=multimodal,
             classifier_arguments=classifier_arguments,
             routed=routed,
+            rope=rope,
         )
         + "\n```",
         _numbers(metrics),
@@ -139,6 +149,7 @@ def load_snippet(  # noqa: PLR0913 - what it tells
     multimodal: bool = False,
     classifier_arguments: str | None = None,
     routed: bool = False,
+    rope: Mapping[str, object] | None = None,
 ) -> str:
     """Python code that loads the result with plain transformers (and peft), so that nobody needs LLF to use it.
 
@@ -152,6 +163,7 @@ def load_snippet(  # noqa: PLR0913 - what it tells
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
         routed: whether blocks of the model have routers of Mixture-of-Depths.
+        rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
 
     Returns:
         A script for the folder of the result, which generates, or scores, a text.
@@ -162,7 +174,13 @@ def load_snippet(  # noqa: PLR0913 - what it tells
         gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
         revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
         labels = f", {classifier_arguments}" if classifier_arguments else ""
-        head = ADAPTER_SNIPPET.format(base=f"{source.portable_name!r}{gguf}{revision}{labels}")
+        place = f"{source.portable_name!r}{gguf}{revision}"
+        head = ADAPTER_SNIPPET.format(base=f"{place}{labels}")
+        if rope is not None:
+            changes = "\n".join(f"text.{key} = {value!r}" for key, value in rope.items())
+            plain = f"base = AutoModelForCausalLM.from_pretrained({place}{labels})"
+            scaled = SCALED_SNIPPET.format(settings=f"{place}{labels}", changes=changes, base=place)
+            head = head.replace(plain, scaled).replace("import Auto", "import AutoConfig, Auto", 1)
     if classifier_arguments:
         head = head.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
         return head + "\n" + (SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET)

@@ -6,6 +6,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import method_of
+from llf_core.config.rope_scaling import longest_text
 from llf_core.models.architecture import is_multimodal, load_architecture
 from llf_core.models.attention import attention_name
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
@@ -19,13 +20,15 @@ from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import keep_differentiable, quantization_config, release_files
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import generates, unused_lm_head
+from llf_core.models.rope_scaling import depend_on_batch_alone, scale_architecture
 from llf_core.models.stored_tensors import stored_dtypes
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from llf_core.config import RunConfig
+    from llf_core.config.rope_scaling import RopeScaling
     from llf_core.models.device import DevicePlan
     from llf_core.models.model_source import ModelSource
 
@@ -67,6 +70,9 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         "local_files_only": True,
         "attn_implementation": attention_name(config.model.flash_attn),
     }
+    scaled = None if config.model.rope_scaling is None else scaled_architecture(source, config)[0]
+    if scaled is not None:
+        arguments["config"] = scaled
     if config.model.train_from_scratch:
         return _random_model(kind, source, config, arguments).to(plan.device)
     arguments |= _file_arguments(source, bits) | ({"device_map": {"": plan.place}} if quantized else {})
@@ -101,6 +107,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             "would start at random. Expected the weights of a causal language model."
         )
     restore_routers(model, source.folder)
+    depend_on_batch_alone(model)
     if quantized:
         keep_differentiable(model)
         release_files(model)
@@ -123,6 +130,53 @@ def _file_arguments(source: ModelSource, bits: Any) -> dict[str, Any]:
     return arguments
 
 
+def scaled_architecture(source: ModelSource, config: RunConfig) -> tuple[PretrainedConfig, RopeScaling | None]:
+    """Read a model's config and scale its rotary embeddings by `rope_scaling`, for the longest text of a run.
+
+    Args:
+        source: the model's files.
+        config: for `rope_scaling`, `trust_remote_code`, `cutoff_len` and the completions of its stage.
+
+    Returns:
+        The config, and the scaling; None if the model needs none.
+
+    Raises:
+        ModelError: `config.json` is not valid, transformers does not know the architecture, or it cannot be scaled so.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError: a file of the model is missing or cannot be read.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+        PluginError: two installed packages declare the same stage.
+    """
+    architecture, kind = read_architecture(source, config), config.model.rope_scaling
+    if kind is None:
+        return architecture, None
+    trusted = resolve_trust_remote_code(source, config)
+    return scale_architecture(architecture, source.name, kind, longest_text(config), trust_remote_code=trusted)
+
+
+def read_architecture(source: ModelSource, config: RunConfig) -> PretrainedConfig:
+    """Read a model's own config, also that of a GGUF file.
+
+    Args:
+        source: the model's files.
+        config: for `trust_remote_code`.
+
+    Raises:
+        ModelError: `config.json` is not valid, or transformers does not know the architecture.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError: a file of the model is missing or cannot be read.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+    """
+    from transformers import AutoConfig
+
+    if source.kind == "gguf":
+        found: PretrainedConfig = AutoConfig.from_pretrained(
+            source.folder, gguf_file=source.path.name, local_files_only=True
+        )
+        return found
+    return load_architecture(source, trust_remote_code=resolve_trust_remote_code(source, config))
+
+
 def _random_model(kind: Any, source: ModelSource, config: RunConfig, arguments: dict[str, Any]) -> PreTrainedModel:
     """A model with random weights, which are the same for the same seed, whatever was drawn before.
 
@@ -137,7 +191,9 @@ def _random_model(kind: Any, source: ModelSource, config: RunConfig, arguments: 
     trusted = arguments.pop("trust_remote_code")
     local = arguments.pop("local_files_only")
     try:
-        architecture = AutoConfig.from_pretrained(source.folder, trust_remote_code=trusted, local_files_only=local)
+        architecture = arguments.pop("config", None) or AutoConfig.from_pretrained(
+            source.folder, trust_remote_code=trusted, local_files_only=local
+        )
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
             model: PreTrainedModel = kind.from_config(architecture, trust_remote_code=trusted, **arguments)
@@ -145,6 +201,7 @@ def _random_model(kind: Any, source: ModelSource, config: RunConfig, arguments: 
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
         raise ModelError(f"No model of the architecture of {source.name} can be made: {_why(error)}") from error
+    depend_on_batch_alone(model)
     fix_generation_config(model)
     return model
 

@@ -13,7 +13,7 @@ from llf_core.models.card import model_card
 from llf_core.models.checksums import bitwise_equal, checksums, list_first, named_tensors
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
-from llf_core.models.load import fix_generation_config, load_model
+from llf_core.models.load import fix_generation_config, load_model, read_architecture, scaled_architecture
 from llf_core.models.mixture_of_depths import routing_of
 from llf_core.models.model_folder import read_config
 from llf_core.models.progress_bars import no_progress_bars
@@ -101,9 +101,21 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         multimodal=hasattr(tokenizer, "tokenizer"),
         classifier_arguments=_labels(words) if scores else None,
         routed=routing_of(model) is not None,
+        rope=_scaled_rope(source, config) if adapter else None,
     )
     (folder / "README.md").write_text(redact(text), encoding="utf-8")
     return written
+
+
+def _scaled_rope(source: ModelSource, config: RunConfig) -> dict[str, object] | None:
+    """What `rope_scaling` has set in the config of an adapter's base; None if nothing."""
+    if config.model.rope_scaling is None:
+        return None
+    scaled, scaling = scaled_architecture(source, config)
+    if scaling is None:
+        return None
+    unscaled = read_architecture(source, config).get_text_config().to_dict()
+    return {key: value for key, value in scaled.get_text_config().to_dict().items() if unscaled.get(key) != value}
 
 
 def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:

@@ -39,6 +39,7 @@ def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice)
         "dtype": plan.dtype,
         "autocast": plan.autocast,
         "attention": getattr(context.model.config, "_attn_implementation", None),
+        **_rope(context),
         "gradient_checkpointing": dataclasses.asdict(checkpointing),
         "template": config.data.template or "the model's own",
         "threads": plan.threads,
@@ -66,6 +67,14 @@ def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice)
     if plan.device == "cuda":
         facts["device"] = cuda_facts()
     update_env(folder, **facts)
+
+
+def _rope(context: TrainingContext) -> dict[str, Any]:
+    """The rotary embeddings as loaded, where `rope_scaling` is set."""
+    if context.config.model.rope_scaling is None:
+        return {}
+    text = context.model.config.get_text_config()
+    return {"max_position_embeddings": text.max_position_embeddings, "rope_parameters": dict(text.rope_parameters)}
 
 
 def cuda_facts() -> dict[str, Any]:

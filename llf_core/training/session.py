@@ -18,6 +18,7 @@ from llf_core.acceleration.patching.install import Accelerated, accelerate
 from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
+from llf_core.config.rope_scaling import scaling_note
 from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import Collator, PackedRows, check_packing, prepare
 from llf_core.data.prepare import write_report_events
@@ -37,7 +38,7 @@ from llf_core.models import (
 from llf_core.models.adapter_loading import check_adapter_reloads, continues_adapter
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.checksums import write_checksums
-from llf_core.models.load import check_forward
+from llf_core.models.load import check_forward, scaled_architecture
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
 from llf_core.models.quantize import unquantized_notice
@@ -224,6 +225,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         packed = check_stored_quantization(config, settings)
         if packed is not None and packed.severity == "error":
             raise ModelError(packed.message)
+    if config.model.rope_scaling is not None:
+        _tell_rope_scaling(source, config, writer)
     tokenizer = load_tokenizer(source, config)
     processor = load_processor(source, config, tokenizer)
     begin_phase(writer, "data")
@@ -468,6 +471,21 @@ def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: Run
         if told.severity == "error":
             raise ModelError(told.message)
         _warn(writer, told.key, told.message)
+
+
+def _tell_rope_scaling(source: ModelSource, config: RunConfig, writer: RunWriter) -> None:
+    """Refuse a model whose rotary embeddings cannot be scaled, before its data is prepared; else log the scaling.
+
+    Raises:
+        ModelError: the message says why.
+    """
+    _, scaling = scaled_architecture(source, config)
+    if scaling is not None:
+        logger.info(
+            f"RoPE scaling: {scaling.kind} with factor {scaling.factor:g}, for up to {scaling.longest:,} tokens."
+        )
+    if note := scaling_note(source.name, scaling, config):
+        _warn(writer, "rope_scaling", note)
 
 
 def _warn(writer: RunWriter, key: str, message: str) -> None:

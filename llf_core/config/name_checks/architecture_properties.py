@@ -13,6 +13,7 @@ from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.name_checks.routers import check_routers
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import stage_of
+from llf_core.config.rope_scaling import check_rope_scaling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +149,10 @@ def check_architecture(config: RunConfig) -> CheckResult:
         PluginError: two installed packages declare the same stage.
     """
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
-    return CheckResult() if folder is None else CheckResult(properties_of(config_of(folder), config))
+    if folder is None:
+        return CheckResult()
+    settings = config_of(folder)
+    return CheckResult((*properties_of(settings, config), *check_rope_scaling(settings, config)))
 
 
 def _rotary(settings: Mapping[str, object]) -> list[dict[str, Any]]:

@@ -67,6 +67,16 @@ Batches of these architectures are padded.
 
 {refused}
 
+## RoPE scaling
+
+`rope_scaling: linear`, `dynamic`, `yarn` or `llama3` stretches the rotary position embeddings where `cutoff_len` (with the completions of a stage that samples them) exceeds what the model reads, by the smallest integer factor that suffices. A model that is long enough stays as it is, with a note.
+
+- A model that is scaled already gets a larger factor of the same kind, from its original length. Another kind is an error.
+- Where full and sliding attention have rotary embeddings of their own (Gemma 3, Olmo 3), those of full attention are scaled.
+- `config.json` of a whole model has the scaling. The base of an adapter has not: `README.md` of the result loads it with the scaling. vLLM takes the same values: `--hf-overrides '{{"max_position_embeddings": …, "rope_parameters": {{…}}}}'`.
+- `dynamic` follows the longest example of a micro-batch; padding counts. LLF has it forget earlier batches, so that a resumed run repeats the losses.
+- An architecture whose rotary embeddings transformers does not scale is refused before the data is prepared: those without such embeddings, and Phi 3 and Phi 4 multimodal (LongRoPE alone), PhiMoE, BLT, Zamba 2 and Granite 4 without positions, DeepSeek-V4, Gemma 4, LFM3, Dots 3 and Zaya (another kind of their own).
+
 ## Properties of architectures
 
 `llf validate`, a warning of the run and its log report these properties if they matter for the run. If the run could not learn anything correct, it is refused.
