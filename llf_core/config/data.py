@@ -64,6 +64,16 @@ class Data(Section):
         ),
         source="LLF",
     )
+    rename_fields: Object | None = option(
+        None,
+        unset="none",
+        label="Renamed fields",
+        help=(
+            "Keys of messages to rename, for a chat template that reads another name: "
+            '`{"thinking": "reasoning_content"}`.'
+        ),
+        source="LLF",
+    )
     template: str | None = option(
         None,
         unset="the model's own",

@@ -18,6 +18,7 @@ from llf_core.data.errors import BadExample, DataError, OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, DATA_KINDS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.formats.dataset_format import DatasetFormat
 from llf_core.data.media import KINDS
+from llf_core.data.rename_fields import rename_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -129,6 +130,7 @@ class Reading:
         reason: why this format.
         kind: what the set holds, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         fits: share of the rows that were looked at which are read without a flaw.
+        renames: keys of messages to rename, and their new names.
     """
 
     format: str
@@ -137,6 +139,7 @@ class Reading:
     reason: str
     kind: DataKind = ANSWERS
     fits: float = 1.0
+    renames: tuple[tuple[str, str], ...] = ()
 
     def align(self, row: Row) -> Conversation:
         """Convert a row to a conversation, the common representation from which all examples are made.
@@ -149,6 +152,8 @@ class Reading:
             KeyError: the format is not installed.
             PluginError: the format's implementation cannot be imported.
         """
+        if self.renames:
+            row = rename_fields(row, self.columns, dict(self.renames))
         return self._reader.align(row, self.columns, self.tags)
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,13 @@ from llf_core.data.cache import DONE_FILE
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
 from llf_core.data.example_store import ExampleWriter
+from llf_core.data.formats.conversation import PROMPTS, TEXTS
 from llf_core.data.load import read_source
 from llf_core.data.media import KINDS
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import BrokenLine, Record
 from llf_core.data.report import Broken, DataReport, SetCounts
+from llf_core.data.template_check import template_check
 from llf_core.runs.progress_events import ProgressEvents
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from llf_core.data.load import OpenedDataset
     from llf_core.data.records import RecordOrBroken
     from llf_core.data.render import ChatTemplate
+    from llf_core.data.template_check import Field
     from llf_core.runs import RunWriter
 
 TRAIN, EVAL = "train.arrow", "eval.arrow"
@@ -48,6 +51,7 @@ class EncodingSettings:
         train_on_prompt: whether the loss includes the prompt.
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one.
+        rename_fields: keys of messages to rename, and their new names.
         max_samples: maximum number of records of each data set; None for all.
         seed: random seed.
         kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
@@ -59,6 +63,7 @@ class EncodingSettings:
     train_on_prompt: bool
     mask_history: bool
     default_system: str | None
+    rename_fields: tuple[tuple[str, str], ...]
     max_samples: int | None
     seed: int
     kind: DataKind
@@ -78,6 +83,7 @@ class EncodingSettings:
             train_on_prompt=data.train_on_prompt,
             mask_history=data.mask_history,
             default_system=data.default_system,
+            rename_fields=tuple(sorted((data.rename_fields or {}).items())),
             max_samples=data.max_samples,
             seed=config.training.seed,
             kind=wanted_kind(config),
@@ -165,8 +171,8 @@ class Builder:
         text = json.dumps(report.json(), ensure_ascii=False)
         (folder / DONE_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
-    def peek(self, opened: OpenedDataset, report: DataReport) -> Reading:
-        """Decide from a data set's first `PEEK_ROWS` records how it is read, and note it in the report.
+    def peek(self, opened: OpenedDataset, report: DataReport) -> Encoder:
+        """Create the encoder of a data set from its first `PEEK_ROWS` records, and note in the report how it is read.
 
         A few records suffice, so that the check of a wrong format does not wait for a whole data set.
 
@@ -175,17 +181,22 @@ class Builder:
             report: report to add to.
 
         Returns:
-            How its rows are converted to conversations.
+            The encoder of its records.
 
         Raises:
-            DataError: no record can be read, no format matches them, or it has media and the model takes only text.
+            DataError: no record can be read, no format matches them, it has media and the model takes only text, or the
+                chat template exceeds its limits.
             OtherKindError: the data set contains another kind of data than the stage trains on.
             OSError: a file cannot be opened, for example without permission.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
+            MemoryError: out of memory.
         """
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
-        return self._decide(opened, list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS)), report)
+        peeked = list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS))
+        encoder = self.encoder(self._decide(opened, peeked, report))
+        self.check_template(report, encoder, encoder.render(peeked)[0].fields)
+        return encoder
 
     def _decide(self, opened: OpenedDataset, peeked: list[Record], report: DataReport) -> Reading:
         name = opened.source.label
@@ -212,7 +223,7 @@ class Builder:
         return Encoder(
             tokenizer=self.tokenizer,
             template=self.template,
-            reading=reading,
+            reading=replace(reading, renames=settings.rename_fields),
             cutoff_len=settings.cutoff_len,
             train_on_prompt=settings.train_on_prompt,
             mask_history=settings.mask_history,
@@ -223,6 +234,25 @@ class Builder:
             media_dir=self.media_dir,
         )
 
+    def check_template(self, report: DataReport, encoder: Encoder, fields: Iterable[Field]) -> None:
+        """Note in the report what the chat template does not render of a data set's fields.
+
+        Args:
+            report: report to add to.
+            encoder: encoder of the data set.
+            fields: fields of its conversations, see `llf_core.data.template_check.fields_of`.
+
+        Raises:
+            DataError: the template exceeds its limits of steps or length.
+            MemoryError: out of memory.
+        """
+        if self.settings.kind == TEXTS:
+            return
+        found = template_check(self.template, self.tokenizer, fields, as_parts=encoder.takes_parts)
+        if self.settings.kind == PROMPTS:
+            found = replace(found, stop=None)
+        report.note_template(found)
+
     def _add(
         self, opened: OpenedDataset, number: int, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash
     ) -> None:
@@ -232,14 +262,17 @@ class Builder:
         peeked = list(islice(found, PEEK_ROWS))
         encoder = self.encoder(self._decide(opened, peeked, report))
         rows, before = 0, writer.totals()
+        fields: set[Field] = set()
         for chunk in encode_all(encoder, chain(peeked, found), settings.workers):
             writer.write(chunk.examples, number)
             report.note(name, chunk.examples, chunk.dropped)
+            fields |= chunk.fields
             for row in chunk.digests:
                 digest.update(row)
             rows += chunk.rows
             self.progress(name, rows)
         kept, tokens, learned = (now - then for now, then in zip(writer.totals(), before, strict=True))
+        self.check_template(report, encoder, fields)
         records = rows + len(report.broken) - lines
         report.sets.append(SetCounts(name, records, kept, tokens, learned, opened.unit))
 

@@ -25,6 +25,7 @@ from llf_core.data.render import (
     render_prompt,
 )
 from llf_core.data.rendered import Rendered
+from llf_core.data.template_check import fields_of
 from llf_core.data.truncation import (
     count_trained,
     first_overlong_answer,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.records import Record, Row
     from llf_core.data.render import ChatTemplate
+    from llf_core.data.template_check import Field
     from llf_core.data.word_cache import FastTokenizer
 
 
@@ -97,12 +99,14 @@ class Chunk:
         dropped: index and reason of every row without an example.
         digests: SHA-256 of each valid row, in order; independent of the file format.
         rows: number of rows.
+        fields: fields of the conversations beyond role and content, see `fields_of`.
     """
 
     examples: list[Example] = field(default_factory=list)
     dropped: list[tuple[int, str]] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     rows: int = 0
+    fields: set[Field] = field(default_factory=set)
 
 
 RenderedRows = list[tuple[int, "Conversation", Rendered]]
@@ -196,6 +200,7 @@ class Encoder:
                 conversation = self._align(record.row)
                 chunk.digests.append(hashlib.sha256(conversation.canonical()).digest())
                 conversation = self._with_system(conversation)
+                chunk.fields.update(fields_of(conversation))
                 rendered_rows += [(record.index, part, rendered) for part, rendered in self._texts(conversation)]
             except BadExample as error:
                 chunk.dropped.append((record.index, str(error)))
@@ -256,6 +261,16 @@ class Encoder:
         if found.media and self.kind != ANSWERS:
             raise BadExample("images, videos and audio are supported only in conversations with responses")
         return found
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether contents are rendered as lists of parts, for a multimodal model with a template that takes them.
+
+        Raises:
+            DataError: the template exceeds its limits of steps or length.
+            MemoryError: out of memory.
+        """
+        return self.processor is not None and not self._texts_alone
 
     @cached_property
     def _texts_alone(self) -> bool:

@@ -145,13 +145,17 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     reporter = building.ProgressReporter(run, progress)
     builder = building.Builder(settings, tokenizer, template, reporter, processor, media_dir(config))
     if data.streaming and not peek:
-        return _streamed(config, builder, train, evaluation)
+        streamed = _streamed(config, builder, train, evaluation)
+        if run is not None:
+            warn_about_template(run, streamed.report)
+        return streamed
     folder, report = _built(builder, train, evaluation, rebuild=data.overwrite_cache)
     if data.stop_on_dropped:
         report.check_all_used()
     ready = _ready(folder, replace(report, streamed=data.streaming), config, tokenizer, template)
     if run is not None:
         write_report_events(run, ready.report)
+        warn_about_template(run, ready.report)
         training = config.training
         step = training.per_device_train_batch_size * training.gradient_accumulation_steps
         warning = ready.train.one_step_warning(step) if isinstance(ready.train, PackedRows) else None
@@ -179,6 +183,20 @@ def write_report_events(run: RunWriter, report: DataReport) -> None:
     warning = report.broken_lines_warning()
     if warning:
         run.event("warning", key="dataset", message=warning)
+
+
+def warn_about_template(run: RunWriter, report: DataReport) -> None:
+    """Write one warning about what the chat template loses in training to a run's events, if it loses something.
+
+    Args:
+        run: writer of the run.
+        report: report of the preparation.
+
+    Raises:
+        OSError: the events cannot be written.
+    """
+    if report.template_warnings:
+        run.event("warning", key="template", message=" ".join(report.template_warnings))
 
 
 def _built(
@@ -225,7 +243,7 @@ def _streamed(
         examples, _ = open_examples(folder / building.EVAL)
     text = json.dumps([one.identity() for one in train], default=str)
     report = replace(report, streamed=True, cached=False, fingerprint=hashlib.sha256(text.encode()).hexdigest())
-    sets = [StreamedDataset(one, builder.encoder(builder.peek(one, report))) for one in train]
+    sets = [StreamedDataset(one, builder.peek(one, report)) for one in train]
     stream = Stream(sets, config, report, held)
     if held:
         examples = Dataset.from_list([to_row(one) for one in islice(stream.in_order(), held)])

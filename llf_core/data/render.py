@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llf_core.config.chat_templates import template_names
 from llf_core.config.did_you_mean import listed
@@ -17,12 +18,13 @@ from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY, FastRend
 from llf_core.models.bounded_templates import limit_templates, template_limit_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.formats.conversation import Conversation
 
+Result = TypeVar("Result")
 OWN_TEMPLATE = "the model's own"
 NO_TEMPLATE = "none (plain text)"
 SHOWN_CHARACTERS = 60
@@ -62,6 +64,43 @@ def template_error(error: Exception) -> BadExample:
         )
     reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
     return BadExample(f"the chat template cannot render it: {reason[:MAX_ERROR_LENGTH]}")
+
+
+def with_either_arguments(messages: list[Message], render: Callable[[list[Message]], Result]) -> Result:
+    """Render messages; if the template takes the arguments of calls only as JSON text, with the arguments as text.
+
+    Most templates take objects. Those of DeepSeek-V3 and R1 concatenate them with text, which raises a `TypeError`.
+
+    Args:
+        messages: messages, whose calls have objects as arguments.
+        render: renders messages.
+
+    Returns:
+        What `render` returns.
+
+    Raises:
+        Exception: any error of `render`, of the first try if both fail.
+    """
+    try:
+        return render(messages)
+    except TypeError as error:
+        if not any(message.get("tool_calls") for message in messages):
+            raise
+        try:
+            return render([_with_text_arguments(message) for message in messages])
+        except Exception:  # noqa: BLE001 - what the text of a template raises is not known
+            raise error from None
+
+
+def _with_text_arguments(message: Message) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    functions = [
+        {**call["function"], "arguments": json.dumps(call["function"].get("arguments"), ensure_ascii=False)}
+        for call in calls
+    ]
+    return {**message, "tool_calls": [{**call, "function": one} for call, one in zip(calls, functions, strict=True)]}
 
 
 class RewrittenAnswer(BadExample):
@@ -161,13 +200,16 @@ class ChatTemplate:
                 }
                 variables |= dict(self.tokens) | dict(self.options)
                 return render(self.marked if markers else self.jinja, variables)
-            text: str = tokenizer.apply_chat_template(
+            text: str = with_either_arguments(
                 content_parts(messages),
-                tools=list(tools) if tools else None,
-                chat_template=self.jinja,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-                **dict(self.options),
+                lambda given: tokenizer.apply_chat_template(
+                    given,
+                    tools=list(tools) if tools else None,
+                    chat_template=self.jinja,
+                    add_generation_prompt=add_generation_prompt,
+                    tokenize=False,
+                    **dict(self.options),
+                ),
             )
             text.encode()
         except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
@@ -452,20 +494,60 @@ def _by_generation_blocks(
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        (text,), (spans,) = render_jinja_template(
-            [content_parts(conversation.messages)],
-            tools=list(conversation.tools) if conversation.tools else None,
-            chat_template=template.jinja,
-            return_assistant_tokens_mask=True,
-            **tokenizer.special_tokens_map,
-            **dict(template.options),
+        (text,), (spans,) = with_either_arguments(
+            content_parts(conversation.messages),
+            lambda given: render_jinja_template(
+                [given],
+                tools=list(conversation.tools) if conversation.tools else None,
+                chat_template=template.jinja,
+                return_assistant_tokens_mask=True,
+                **tokenizer.special_tokens_map,
+                **dict(template.options),
+            ),
         )
     except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
         raise template_error(error) from None
-    answers = tuple((start, end) for start, end in spans if end > start)
+    answers = _joined([(start, end) for start, end in spans if end > start])
     if not answers:
         raise BadExample("the chat template does not mark any generated text")
-    return Rendered(text, answers[-1:] if last_only else answers)
+    if not last_only:
+        _check_not_rewritten(template, tokenizer, conversation, text)
+        return Rendered(text, answers)
+    before = template.render(tokenizer, conversation.messages[:-1], conversation.tools)
+    start = common_prefix_length(before, text)
+    last = tuple(answer for answer in answers if answer[0] >= start)
+    if not last:
+        raise BadExample("the chat template does not mark the last response as generated text")
+    return Rendered(text, last)
+
+
+def _joined(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Ranges without a gap between them as one, since a template may mark an answer and its end separately."""
+    found: list[tuple[int, int]] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return tuple(found)
+
+
+def _check_not_rewritten(
+    template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, whole: str
+) -> None:
+    """Check that answers are written as in generation, when no later turns follow.
+
+    Raises:
+        RewrittenAnswer: the template writes an answer differently once later turns follow.
+        BadExample: the conversation is too long to be rendered for each answer.
+    """
+    _check_repeats(conversation)
+    messages = conversation.messages
+    for place, message in enumerate(messages[:-1]):
+        if message["role"] == ANSWER:
+            turn = template.render(tokenizer, messages[: place + 1], conversation.tools)
+            if not whole.startswith(turn):
+                raise RewrittenAnswer(f"the chat template renders turn {place + 1} differently when later turns follow")
 
 
 def _shared(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import DataError
+from llf_core.data.template_check import RENDERED, FieldCheck
 from llf_core.runs.duplicate_examples import duplicates_warning
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.encoder import Example
+    from llf_core.data.template_check import TemplateCheck
 
 MAX_NAMED = 5
 MAX_REASONS_NAMED = 3
@@ -137,6 +139,7 @@ LISTS: dict[str, Any] = {
     "broken": Broken,
     "divided": SplitRecord,
     "sets": SetCounts,
+    "unrendered": FieldCheck,
 }
 
 
@@ -166,6 +169,9 @@ class DataReport:
         rows: number of packed rows; 0 without packing.
         row_capacity: maximum number of tokens of a packed row.
         packing_fill: fraction of the packed rows' capacity that holds tokens; 0 without packing.
+        unrendered: every field of the conversations that the chat template does not render.
+        template_warnings: sentences about what the chat template loses in training.
+        template_notes: sentences about the chat template that need no action.
     """
 
     examples: int = 0
@@ -189,6 +195,9 @@ class DataReport:
     rows: int = 0
     row_capacity: int = 0
     packing_fill: float = 0.0
+    unrendered: list[FieldCheck] = field(default_factory=list)
+    template_warnings: list[str] = field(default_factory=list)
+    template_notes: list[str] = field(default_factory=list)
 
     def json(self) -> dict[str, Any]:
         """Convert the report to JSON values, for the cache and for views; named tuples become objects."""
@@ -267,6 +276,17 @@ class DataReport:
         parts = Counter(one.index for one in examples)
         self.divided += [SplitRecord(index, count, dataset) for index, count in parts.items() if count > 1]
 
+    def note_template(self, found: TemplateCheck) -> None:
+        """Record what the chat template does with the fields of a data set. What is known already is not repeated.
+
+        Args:
+            found: result of the check of the template.
+        """
+        unrendered = [one for one in found.fields if one.state != RENDERED]
+        self.unrendered += [one for one in unrendered if one not in self.unrendered]
+        self.template_warnings += [one for one in found.warnings(self.template) if one not in self.template_warnings]
+        self.template_notes += [one for one in found.notes(self.template) if one not in self.template_notes]
+
     def check_all_used(self) -> None:
         """Refuse data with unusable records, for `stop_on_dropped: true`.
 
@@ -341,6 +361,8 @@ class DataReport:
             *self._packed(),
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
+            *self.template_warnings,
+            *self.template_notes,
             *([f"{self.copies:,} duplicates of earlier examples dropped."] if self.copies else []),
             *([] if warning is None else [warning]),
             *_named(

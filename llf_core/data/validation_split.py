@@ -74,7 +74,7 @@ def _conversations(
         if not wanted:
             continue
         opened = open_source(source, config.model.cache_dir)
-        encoder = builder.encoder(builder.peek(opened, DataReport()))
+        encoder = builder.peek(opened, DataReport())
         read = read_source(opened, builder.settings.max_samples, builder.settings.seed)
         for record in skip_broken(read, source.label, []):
             if record.index in wanted:

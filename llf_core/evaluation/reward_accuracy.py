@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 MODULE = "llf_core.evaluation.reward_accuracy"
 TOKENIZATION_KEYS = (
-    "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "cutoff_len",
-    "cutoff_strategy",
+    "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "rename_fields",
+    "cutoff_len", "cutoff_strategy",
 )  # fmt: skip
 """Config keys of a run that determine how it tokenizes a pair."""
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 PAGE, ROWS = 18, 7
-EDITABLE_KEYS = ("cutoff_len", "drop_duplicates", "stop_on_dropped", "dataset_format", "dataset_columns")
+EDITABLE_KEYS = (
+    "cutoff_len", "drop_duplicates", "stop_on_dropped", "dataset_format", "dataset_columns", "rename_fields",
+)  # fmt: skip
 EMPTY: dict[str, Any] = {}
 
 

@@ -1,8 +1,12 @@
 import { h } from '../shared/dom.js';
 import { NUMBER, percent, table, withoutSuffix } from './elements.js';
+import { templateNotices } from './template_notices.js';
 
 /** Draws the counts of each data set: records, tokens, and tokens in the loss. */
-export function totalsSection(/** @type {any} */ overview) {
+export function totalsSection(
+  /** @type {any} */ overview,
+  /** @type {(changes: any) => void} */ change
+) {
   const keys = [
     'records',
     'examples',
@@ -73,6 +77,7 @@ export function totalsSection(/** @type {any} */ overview) {
       }
     ),
     ...duplicates,
+    ...templateNotices(overview, change),
     h(
       'p',
       { class: 'llf-secondary llf-small llf-Inspect-note' },

@@ -74,7 +74,9 @@ function render({ model, el }) {
         return;
       }
       actions.last = overview.examples + overview.held_out - 1;
-      drawIfChanged(totals, overview, () => [totalsSection(overview)]);
+      drawIfChanged(totals, overview, () => [
+        totalsSection(overview, actions.change)
+      ]);
     },
     _readings: () => {
       const failed = model.get('_state') === 'failed';

@@ -33,6 +33,17 @@ def unknown_columns(given: dict[str, Any] | None) -> list[str]:
     return [key for key, column in (given or {}).items() if key not in COLUMNS or not isinstance(column, str)]
 
 
+def wrong_renames(given: dict[str, Any] | None) -> list[str]:
+    """Keys in `rename_fields` that cannot be renamed, since they have a meaning of their own or no new name.
+
+    Args:
+        given: new name by key; None if it is not set.
+    """
+    return [key for key, name in (given or {}).items() if key in OWN_FIELDS or not isinstance(name, str) or not name]
+
+
+OWN_FIELDS = ("role", "content")
+"""Keys of a message that every format sets itself."""
 LEAST_SHARE = 0.001
 """Of a data set that is to be used up: it takes a thousand turns an example."""
 
@@ -154,6 +165,15 @@ DATA = (
             Fix("Alpaca: prompt and response columns", {"dataset_format": "alpaca"}),
             Fix("Messages: one list per row", {"dataset_format": "openai"}),
         ),
+    ),
+    Rule(
+        ("rename_fields",),
+        lambda c: bool(wrong_renames(c.data.rename_fields)),
+        lambda c: (
+            f"`rename_fields` cannot rename {', '.join(wrong_renames(c.data.rename_fields))}. Expected keys of "
+            "messages other than `role` and `content`, each with its new name."
+        ),
+        (Fix("Rename nothing", {"rename_fields": None}),),
     ),
     Rule(
         ("interleave_probs", "mix_strategy"),

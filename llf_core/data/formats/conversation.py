@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 PLAIN = 2  # number of keys of a message with role and content only
 ANSWER = "assistant"
+REASONING_FIELDS = (
+    "reasoning_content", "thinking", "reasoning", "thought", "thoughts", "think", "cot", "chain_of_thought",
+    "rationale",
+)  # fmt: skip
+"""Keys under which data sets and chat templates have the reasoning of an answer, the most common first."""
 LONGEST_SHOWN = 60
 """Characters of a value that a reason repeats."""
 

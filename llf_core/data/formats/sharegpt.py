@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.declarations.formats.sharegpt import SHAREGPT
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, json_of, role_of, text_of, with_ending
+from llf_core.data.formats.conversation import (
+    REASONING_FIELDS,
+    Conversation,
+    Message,
+    json_of,
+    role_of,
+    text_of,
+    with_ending,
+)
 from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
@@ -20,7 +28,8 @@ class ShareGPT(DatasetFormat):
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
         """Convert turns to a conversation, with the messages of OpenAI's format, so that one chat template serves both.
 
-        A function call becomes `tool_calls` of the assistant, an observation a `tool` message.
+        A function call becomes `tool_calls` of the assistant, an observation a `tool` message. A turn keeps its
+        reasoning under any of its usual names.
 
         Args:
             row: one record.
@@ -64,7 +73,8 @@ def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -
         tags["system_tag"]: "system",
     }
     role = role_of(role, names | {tags["function_tag"]: ""}, f"turn {number} has {tags['role_tag']}")
-    return {"role": role, "content": text_of(content, f"the {tags['content_tag']} of turn {number}")}
+    message = {"role": role, "content": text_of(content, f"the {tags['content_tag']} of turn {number}")}
+    return message | {key: turn[key] for key in REASONING_FIELDS if turn.get(key) and key not in tags.values()}
 
 
 def _calls(content: object, number: int) -> list[dict[str, Any]]:

@@ -248,6 +248,7 @@ CASES = [
         "cannot have the role promt.",
     ),
     ("dataset_columns", "error", {"dataset_columns": {"prompt": "a"}}, "and `dataset_format` is not"),
+    ("rename_fields", "error", {"rename_fields": {"role": "a", "b": 1}}, "cannot rename role, b."),
     ("interleave_probs", "error", TWO | {"interleave_probs": "0.5,0.5"}, "does not use it"),
     (
         "interleave_probs",

@@ -201,13 +201,22 @@ def test_a_template_with_generation_marks_may_strip_earlier_thinking(tiny_tokeni
             "(m['content'] if loop.last else m['content'].split('</think>')[-1]) + '<|im_end|>\n' }}{% endgeneration",
         )
     )
-    ((_, rendered),) = render_all(
-        template, tiny_tokenizer, talk("Q1", "<think>x</think>A1", "Q2", "<think>y</think>A2")
-    )
-    assert [rendered.text[slice(*span)] for span in rendered.answers] == [
-        "A1<|im_end|>\n",
-        "<think>y</think>A2<|im_end|>\n",
+    found = list(render_all(template, tiny_tokenizer, talk("Q1", "<think>x</think>A1", "Q2", "<think>y</think>A2")))
+    assert [[rendered.text[slice(*span)] for span in rendered.answers] for _, rendered in found] == [
+        ["<think>x</think>A1<|im_end|>\n"],
+        ["<think>y</think>A2<|im_end|>\n"],
     ]
+
+
+def test_generation_marks_around_an_answer_and_around_its_end_are_one_answer(tiny_tokenizer, own, talk):
+    template = own(
+        jinja.MARKED.replace(
+            "+ '<|im_end|>\n' }}{% endgen", "}}{% endgeneration %}{% generation %}{{ '<|im_end|>\n' }}{% endgen"
+        )
+    )
+    for last_only, answers in ((False, ["A1<|im_end|>\n", "A2<|im_end|>\n"]), (True, ["A2<|im_end|>\n"])):
+        rendered = render_answers(template, tiny_tokenizer, talk("Q1", "A1", "Q2", "A2"), last_only=last_only)
+        assert [rendered.text[slice(*span)] for span in rendered.answers] == answers
 
 
 def test_thinking_that_is_never_shown_is_a_reason(tiny_tokenizer, own, talk):
