@@ -1,5 +1,6 @@
 // What the chat template never renders of the data, with a button that renames a field to one that it reads.
 
+import { createButton } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
 
 /**
@@ -20,16 +21,8 @@ export function templateNotices(overview, change) {
       sentence.replaceAll('`', '')
     );
   const buttons = Object.entries(renames).map(([name, other]) =>
-    h(
-      'button',
-      {
-        type: 'button',
-        onclick: () =>
-          change({
-            rename_fields: { ...overview.rename_fields, [name]: other }
-          })
-      },
-      `Rename ${name} to ${other}`
+    createButton(`Rename ${name} to ${other}`, () =>
+      change({ rename_fields: { ...overview.rename_fields, [name]: other } })
     )
   );
   return [
