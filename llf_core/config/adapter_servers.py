@@ -170,7 +170,7 @@ def servers_for(adapter: Adapter) -> Servers:
     """Find which servers load an adapter, so that nobody learns it from a server that refuses it.
 
     Args:
-        adapter: what it is.
+        adapter: its method and settings.
     """
     return Servers(tuple(_verdict(server, adapter) for server in _servers()))
 

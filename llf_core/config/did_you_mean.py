@@ -66,7 +66,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def misspelt(name: str, known: Iterable[str]) -> str | None:
-    """Find the known name of which another is a misspelling: one or two letters differ, and no number does.
+    """Find the known name that another one misspells: they differ in one or two letters, and in no number.
 
     Stricter than `nearest`, so that the result may turn a warning into an error. `model-7b` is not a misspelling of
     `model-3b`: both may exist.

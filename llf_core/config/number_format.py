@@ -14,8 +14,14 @@ def exact(value: float) -> str:
 
     Form, file, message and code then show a value in one way. Integers have no decimals; numbers that are not finite
     are written as Python does.
+
+    Args:
+        value: a number of Python or numpy.
     """
-    if isinstance(value, int) or not math.isfinite(value):
+    if isinstance(value, int):
+        return str(value)
+    value = float(value)  # of numpy's, which have another `repr`
+    if not math.isfinite(value):
         return str(value)
     size = abs(value)
     if value.is_integer() and size < LARGE:

@@ -93,7 +93,7 @@ class Duration:
         low: seconds that are expected at least; None if unknown.
         high: seconds that are expected at most; None if unknown.
         spread: factor between the forecast and either end of the range.
-        basis: what it is from, as a sentence.
+        basis: where it comes from, as a sentence.
     """
 
     step_seconds: float

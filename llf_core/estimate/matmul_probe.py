@@ -41,7 +41,8 @@ def products_per_second(device: Device) -> tuple[float, str]:
         device: the device.
 
     Returns:
-        The number, in float32 on a CPU and in half precision elsewhere; and what it is from, as a part of a sentence.
+        The number, in float32 on a CPU and in half precision elsewhere; and where it comes from, as a part of a
+        sentence.
 
     Raises:
         OSError: too many files are open.

@@ -86,8 +86,8 @@ def step_seconds(
 ) -> StepTime:
     """Forecast the seconds of an optimizer step from its arithmetic and the speed of matrix products.
 
-    The constants of this module are rough; the first run on a machine replaces what they are wrong by, see
-    `llf_core.estimate.past_runs`.
+    The constants of this module are rough. The first run on a machine measures their error, and later forecasts are
+    corrected by it, see `llf_core.estimate.past_runs`.
 
     Args:
         config: for the number of micro-batches, quantization, method and stage.

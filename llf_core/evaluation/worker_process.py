@@ -70,11 +70,15 @@ def run_in_child(
         The value, as JSON.
 
     Raises:
-        RuntimeError: the process failed; the message is one sentence.
+        RuntimeError: the process failed, or an argument has a character that cannot be passed to it; the message is one
+            sentence.
         UntrustedCodeError: code would run that the user has not allowed.
         OSError: the process cannot be started.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
+    for one in arguments:
+        if not _can_be_passed(one):
+            raise RuntimeError(f"{brief(one)!r} has a character that cannot be passed to a process. Remove it.")
     # -P: a `datasets.py` beside the notebook must not shadow the library
     command = [sys.executable, "-P", "-m", module, *arguments]
     env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), _threads(of, home))
@@ -118,6 +122,14 @@ def _object(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _can_be_passed(argument: str) -> bool:
+    """Whether a text can be an argument of a process: NUL and lone surrogates cannot."""
+    try:
+        return b"\0" not in os.fsencode(argument)
+    except UnicodeEncodeError:
+        return False
 
 
 def _threads(run_id: str | None, home: Path | None) -> int | None:

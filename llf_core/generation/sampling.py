@@ -45,6 +45,8 @@ class Sampling:
         """
         found = LogitsProcessorList()
         if self.do_sample:
+            if not 0 < self.top_p <= 1:
+                raise ValueError(f"top_p is {self.top_p}. Expected a number above 0 and at most 1.")
             if self.temperature != 1.0:
                 found.append(TemperatureLogitsWarper(self.temperature))
             if self.top_k:
@@ -61,6 +63,9 @@ class TokenSampler:
         sampling: sampling parameters.
         rows: index of each row among all prompts.
         device: device of the logits.
+
+    Raises:
+        ValueError: a sampling parameter is out of range.
     """
 
     def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:

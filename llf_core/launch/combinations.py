@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import exact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 MAX_RUNS = 100
 
@@ -17,22 +19,26 @@ def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, A
     """Iterate over all combinations of a sweep; the last key changes fastest.
 
     Args:
-        values: values by key.
+        values: values by key: lists, tuples, ranges or numpy arrays.
 
     Raises:
         ValueError: there are no values, a key has no list of values, or there are more than `MAX_RUNS` combinations,
             which a mistyped range would give.
     """
-    for key, given in values.items():
-        if isinstance(given, str) or not given:
-            raise ValueError(f"{key} has the values {given!r}. Expected a non-empty list.")
-    total = 1
-    for given in values.values():
-        total *= len(given)
-    if not values or total > MAX_RUNS:
-        raise ValueError(f"The sweep has {total if values else 0} runs. Expected 1 to {MAX_RUNS}.")
-    for one in itertools.product(*values.values()):
-        yield dict(zip(values, one, strict=True))
+    lists = {key: _values(key, given) for key, given in values.items()}
+    total = math.prod(map(len, lists.values()))
+    if not lists or total > MAX_RUNS:
+        raise ValueError(f"The sweep has {total if lists else 0} runs. Expected 1 to {MAX_RUNS}.")
+    for one in itertools.product(*lists.values()):
+        yield dict(zip(lists, one, strict=True))
+
+
+def _values(key: str, given: object) -> Sequence[object]:
+    """The values of a key, those of a numpy array as Python's own."""
+    found = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes) or not found:
+        raise ValueError(f"{key} has the values {given!r}. Expected a non-empty list.")
+    return found
 
 
 def combination_label(one: Mapping[str, object]) -> str:

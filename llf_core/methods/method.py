@@ -64,11 +64,15 @@ class Method(ABC):
         """
 
     def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:  # noqa: ARG002
-        """Divide the trained parameters into groups with learning rates of their own. Default: as they are.
+        """Divide the trained parameters into groups with learning rates of their own. By default nothing changes.
 
         Args:
             model: the model under training.
             groups: the trained parameters: those with weight decay, and norms and biases without.
+
+        Returns:
+            The same parameters, perhaps in more groups. A group with a learning rate of its own has it as `lr`; the
+            others get that of the config.
         """
         return groups
 

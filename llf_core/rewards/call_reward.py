@@ -110,7 +110,7 @@ class Reward:
 
         Args:
             completions: the completions; one call each, or one call for all with TRL's interface.
-            trainer_values: further arguments for functions with TRL's interface, by name: `trainer_state` and the like;
+            trainer_values: further arguments for functions with TRL's interface, by name, such as `trainer_state`;
                 None for none.
 
         Returns:

@@ -52,7 +52,7 @@ class Signature:
             offered: all arguments by name.
 
         Returns:
-            Those to call it with; all of them for a function with `**row`.
+            The arguments of the call; all of them for a function with `**row`.
         """
         return offered if self.rest else {name: value for name, value in offered.items() if name in self.names}
 

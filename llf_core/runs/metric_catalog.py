@@ -123,7 +123,7 @@ def ranking_metric(names: Iterable[str]) -> KeyMetric:
 
 
 def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
-    """The charts of a run's metrics, most important first, but for those at the bottom, which every run has.
+    """The charts of a run's metrics, most important first, without those at the bottom, which every run has.
 
     Every other name is in a chart, except `COUNTERS`. Monitor, Compare and the summary draw the same charts from it.
 

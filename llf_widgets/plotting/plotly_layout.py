@@ -76,7 +76,7 @@ def _suffix(number: int) -> str:
 def base_layout(
     height: float, charts: Iterable[dict[str, str]], margin: Mapping[str, float], uirevision: str
 ) -> dict[str, Any]:
-    """The layout of a figure but for its axes, texts and shapes, the same for all views.
+    """The layout of a figure without its axes, texts and shapes, the same for all views.
 
     Args:
         height: height of the whole figure in pixels.

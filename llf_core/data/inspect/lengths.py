@@ -34,7 +34,7 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
         rest.
 
     Raises:
-        ValueError: `lengths` is empty.
+        IndexError: `lengths` is empty.
     """
     top = max(int(np.quantile(lengths, 0.995)), cutoff if (lengths > cutoff).any() else 0, 2)
     width = -(-top // BARS)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -30,6 +31,11 @@ from llf_core.config.read_config import dump_yaml, yaml_value
 )
 def test_cases(value, plain, in_yaml):
     assert (exact(value), for_yaml(value)) == (plain, in_yaml)
+
+
+@pytest.mark.parametrize(("value", "plain"), [(np.float64(0.1), "0.1"), (np.float64(5e-5), "5e-5"), (np.int64(8), "8")])
+def test_numbers_of_numpy_are_written_as_pythons(value, plain):
+    assert exact(value) == plain
 
 
 @given(st.floats(allow_nan=False))

@@ -66,6 +66,12 @@ def test_a_process_without_a_result_is_one_sentence(tmp_path, monkeypatch, code,
         run_in_child("silent")
 
 
+@pytest.mark.parametrize("prompt", ["a\0b", "\ud800"])
+def test_a_prompt_that_no_process_takes_is_one_sentence(prompt):
+    with pytest.raises(RuntimeError, match=r"\\x00b|\\ud800.*cannot be passed to a process"):
+        run_in_child("llf_core.evaluation.answers", "--", "run", prompt)
+
+
 def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):
     heard, clock = [], [0.0]
     monkeypatch.setattr("llf_core.evaluation.answers.time.monotonic", lambda: clock[0])

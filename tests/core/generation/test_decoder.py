@@ -62,6 +62,9 @@ def test_drawn_tokens_are_those_of_transformers_with_the_same_seed(models, kind,
 
 def test_a_repetition_penalty_sees_no_padding(models):
     model = models("llama")
+    for top_p in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"top_p is {top_p}"):
+            Sampling(do_sample=True, top_p=top_p).warpers()
     penalty = Sampling(repetition_penalty=1.8)
     expected = [by_transformers(model, prompt, 16, repetition_penalty=1.8) for prompt in PROMPTS]
     assert continued(Decoder(model), PROMPTS, 16, penalty) == expected

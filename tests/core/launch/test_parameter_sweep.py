@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from llf_core.config import ConfigError
@@ -23,7 +24,7 @@ def no_start(monkeypatch):
 
 
 def test_a_sweep_is_a_run_for_each_combination(config, no_start):
-    runs = sweep(config, {"learning_rate": [1e-4, 3e-4], "lora_rank": [8, 32]}, name="tune")
+    runs = sweep(config, {"learning_rate": np.array([1e-4, 3e-4]), "lora_rank": range(8, 33, 24)}, name="tune")
     assert [run.folder.config.exists() and run.folder.queue.exists() for run in runs] == [True] * 4
     names = [row.name for row in list_runs(sort="oldest").rows]
     assert sorted(names) == sorted(
@@ -46,7 +47,10 @@ def test_where_one_combination_is_wrong_nothing_starts(config, no_start):
     assert list_runs().total == 0
 
 
-@pytest.mark.parametrize("values", [{}, {"lora_rank": []}, {"template": "llama3"}, {"lora_rank": list(range(1, 102))}])
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"lora_rank": []}, {"template": "llama3"}, {"seed": 3}, {"seed": {1: 2}}, {"lora_rank": list(range(1, 102))}],
+)
 def test_what_is_no_sweep_is_refused(config, no_start, values):
     with pytest.raises(ValueError, match="Expected"):
         sweep(config, values)
