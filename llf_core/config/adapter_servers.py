@@ -194,8 +194,8 @@ def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | 
     if saves_whole_model(config, home):
         return _whole(config)
     if continued and not config.method.create_new_adapter:
-        folder = folder_of(continued[-1], config.model.cache_dir)
-        path = None if folder is None else Path(os.path.realpath(folder / "adapter_config.json"))
+        folder, inside = folder_of(continued[-1], config.model.cache_dir), config.model.adapter_folder or ""
+        path = None if folder is None else Path(os.path.realpath(folder / inside / "adapter_config.json"))
         adapter = None if path is None else _of_file(read_object_or_empty(path))
     else:
         adapter = None if method.tuner is None else _of_tuner(method.tuner(config), config, base)

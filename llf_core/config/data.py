@@ -187,6 +187,15 @@ class Data(Section):
         help="System prompt for conversations that have none.",
         source="LLaMA-Factory",
     )
+    split_special_tokens: bool = option(
+        False,
+        label="Split special tokens",
+        help=(
+            "Reads special tokens that are written in the data, such as `<|im_end|>`, as plain text. Those of the chat "
+            "template stay special tokens."
+        ),
+        source="LLaMA-Factory",
+    )
     mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = option(
         "concat",
         label="Mixing",

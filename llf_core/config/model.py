@@ -31,6 +31,13 @@ class Model(Section):
         source="LLaMA-Factory",
         path="adapters",
     )
+    adapter_folder: str | None = option(
+        None,
+        unset="none: the top folder",
+        label="Adapter subfolder",
+        help="Subfolder with the adapter inside the folder or hub repository of each adapter.",
+        source="LLaMA-Factory",
+    )
     model_revision: str = option(
         "main",
         label="Revision",
@@ -99,6 +106,12 @@ class Model(Section):
         False,
         label="Reentrant checkpointing",
         help="Uses PyTorch's older implementation of gradient checkpointing. The gradients are the same.",
+        source="LLaMA-Factory",
+    )
+    print_param_status: bool = option(
+        False,
+        label="Log every parameter",
+        help="Writes name, dtype, shape, device and whether it is trained of each parameter to the run's log.",
         source="LLaMA-Factory",
     )
     quantization_bit: Literal[4, 8] | None = option(

@@ -56,6 +56,7 @@ class EncodingSettings:
         seed: random seed.
         kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         workers: number of processes; None for one per usable core.
+        split_special_tokens: whether special tokens in the records' texts are read as plain text.
     """
 
     cutoff_len: int
@@ -68,6 +69,7 @@ class EncodingSettings:
     seed: int
     kind: DataKind
     workers: int | None
+    split_special_tokens: bool = False
 
     @classmethod
     def of(cls, config: RunConfig) -> EncodingSettings:
@@ -88,6 +90,7 @@ class EncodingSettings:
             seed=config.training.seed,
             kind=wanted_kind(config),
             workers=data.preprocessing_num_workers,
+            split_special_tokens=data.split_special_tokens,
         )
 
     def key(self) -> dict[str, object]:
@@ -218,8 +221,16 @@ class Builder:
 
         Args:
             reading: how its rows are converted, from `peek`.
+
+        Raises:
+            DataError: special tokens are to be split for a multimodal model.
         """
         settings = self.settings
+        if settings.split_special_tokens and self.processor is not None:
+            raise DataError(
+                "split_special_tokens is for models of text: the processor of this model tokenizes its texts itself. "
+                "Set split_special_tokens: false."
+            )
         return Encoder(
             tokenizer=self.tokenizer,
             template=self.template,
@@ -232,6 +243,7 @@ class Builder:
             kind=settings.kind,
             processor=self.processor,
             media_dir=self.media_dir,
+            split_special_tokens=settings.split_special_tokens,
         )
 
     def check_template(self, report: DataReport, encoder: Encoder, fields: Iterable[Field]) -> None:

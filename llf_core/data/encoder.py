@@ -25,6 +25,7 @@ from llf_core.data.render import (
     render_prompt,
 )
 from llf_core.data.rendered import Rendered
+from llf_core.data.special_tokens import SplittingTokenizer, splitting_tokenizer
 from llf_core.data.template_check import fields_of
 from llf_core.data.truncation import (
     count_trained,
@@ -129,6 +130,7 @@ class Encoder:
         kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
+        split_special_tokens: whether special tokens in the records' texts are read as plain text.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -142,14 +144,18 @@ class Encoder:
     kind: DataKind = ANSWERS
     processor: ProcessorMixin | None = None
     media_dir: Path = Path()
+    split_special_tokens: bool = False
 
     @cached_property
     def library(self) -> FastTokenizer | None:
         """The tokenizer's fast implementation, which tokenizes a chunk in few calls; None for a slow tokenizer.
 
         With a cache of tokenized words if the tokenizer allows it, see `fast_tokenizer_of`.
+
+        Raises:
+            DataError: special tokens are to be split, and the tokenizer is slow.
         """
-        return fast_tokenizer_of(self.tokenizer)
+        return splitting_tokenizer(self.tokenizer) if self.split_special_tokens else fast_tokenizer_of(self.tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encode records to examples. A record that cannot be trained on is reported with its reason, not raised.
@@ -254,6 +260,8 @@ class Encoder:
 
     def _align(self, row: Row) -> Conversation:
         conversation = self.reading.align(row)
+        if isinstance(self.library, SplittingTokenizer):
+            conversation = self.library.marked(conversation)
         if self.processor is None:
             return conversation
         placeholders = self._placeholders if self._texts_alone else None

@@ -467,8 +467,11 @@ def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | Non
         The implementation, which gives the same token ids; None for a slow tokenizer.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
-    if backend is None:
-        return None
+    return None if backend is None else fast_tokenizer_of_backend(backend)
+
+
+def fast_tokenizer_of_backend(backend: Tokenizer) -> FastTokenizer:
+    """Fast implementation of a tokenizer of the `tokenizers` library, see `fast_tokenizer_of`."""
     return CachedTokenizer(backend) if _splits_before_blanks(backend) else FastTokenizer(backend)
 
 

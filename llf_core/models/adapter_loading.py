@@ -34,6 +34,8 @@ SCORE_KEY = f"base_model.model.{HEAD_WEIGHT}"
 
 SAVED_PROMPTS = {"embedding.weight", "trainable_embedding"}
 """Trained weights of a prompt that PEFT saves as they are."""
+MAX_LISTED = 5
+"""Maximum number of subfolders that a message names."""
 MAX_NAMES = 10_000
 """Maximum length of a list in an adapter's config: PEFT compares each entry with each module."""
 NAME_TYPES: Any = str | list | None
@@ -52,7 +54,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
 
     Args:
         name: path or hub id, as in `adapter_name_or_path`.
-        config: for `cache_dir`, `allow_pickle` and the hub's revision.
+        config: for `cache_dir`, `adapter_folder`, `allow_pickle` and the hub's revision.
 
     Returns:
         The adapter's folder, with its config and weights; their content is not checked yet.
@@ -71,6 +73,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
         from llf_core.models.hub import hub_adapter
 
         folder = hub_adapter(name, config)
+    folder = _subfolder(folder, name, config)
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"{name} has no adapter_config.json, so it is not an adapter. Expected a folder that PEFT saved, such as "
@@ -85,6 +88,43 @@ def find_adapter(name: str, config: RunConfig) -> Path:
                 "Set allow_pickle: true if you trust its source."
             )
     return folder
+
+
+def _subfolder(folder: Path, name: str, config: RunConfig) -> Path:
+    """The subfolder `adapter_folder` of an adapter's folder; other adapters than those it is for may have none."""
+    inside = config.model.adapter_folder
+    if inside is None:
+        return folder
+    found = folder / inside
+    if not (inside.startswith("/") or ".." in found.parts) and found.is_dir():
+        return found
+    if name not in (config.model.adapter_name_or_path or ()):
+        return folder
+    others = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
+    has = f" It has adapters in {', '.join(others[:MAX_LISTED])}." if others else ""
+    raise ModelError(
+        f"{shown_name(name)} has no subfolder {shown_name(inside)} (adapter_folder).{has} Expected a subfolder with "
+        "adapter_config.json, or no adapter_folder."
+    )
+
+
+def without_adapter_folder(config: RunConfig) -> RunConfig:
+    """Replace the adapters of a config by the subfolders that `adapter_folder` selects, so that others can be added.
+
+    Args:
+        config: names the adapters.
+
+    Raises:
+        ModelError: an adapter does not exist, see `find_adapter`.
+        OSError: the hub's cache cannot be written.
+        ConfigError: the path of an adapter is not valid in a config.
+        PluginError: two installed packages declare the same name or key.
+    """
+    if config.model.adapter_folder is None:
+        return config
+    keys = [key for key in ("adapter_name_or_path", "ref_model_adapters") if config.get(key)]
+    found = {key: [str(find_adapter(name, config)) for name in config.get(key)] for key in keys}
+    return config.replace(adapter_folder=None, **found)
 
 
 def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> PreTrainedModel:

@@ -72,16 +72,23 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
 
     Args:
         name: hub id, `owner/name`; its revision `main` is used.
-        config: for `cache_dir`.
+        config: for `cache_dir`, and for `adapter_folder`, whose files are downloaded where there are any.
 
     Returns:
-        Folder of the adapter in the cache.
+        Folder of the repository in the cache.
 
     Raises:
         ModelError: not a hub id, no such adapter, gated or private, or no connection and nothing in the cache.
         OSError: the cache cannot be written, for example on a full disk.
     """
-    return _snapshot(name, "main", config, lambda files: files_to_download(list(files), code=False))[0]
+    start = f"{(config.model.adapter_folder or '').strip('/')}/".lstrip("/")
+
+    def choose(files: Iterable[str]) -> list[str]:
+        files = list(files)
+        inside = [file.removeprefix(start) for file in files if file.startswith(start)]
+        return [start + file for file in files_to_download(inside, code=False)] or files_to_download(files, code=False)
+
+    return _snapshot(name, "main", config, choose)[0]
 
 
 def files_to_download(files: list[str], *, code: bool) -> list[str]:

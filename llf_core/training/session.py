@@ -258,6 +258,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         map=parameter_map(model).json()["rows"],
     )
     logger.info(f"{trainable:,} of {parameters:,} parameters are trainable.")
+    if config.model.print_param_status:
+        _log_parameters(model)
     return TrainingContext(
         config=config,
         folder=folder,
@@ -275,6 +277,13 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         flattens=accelerated.flattens,
         forks=accelerated.forks,
     )
+
+
+def _log_parameters(model: PreTrainedModel) -> None:
+    """Write a line of log.txt for each parameter."""
+    for name, one in model.named_parameters():
+        shape, dtype = " x ".join(map(str, one.shape)) or "1", str(one.dtype).removeprefix("torch.")
+        logger.info(f"{name}: {shape}, {dtype}, {one.device}, {'trained' if one.requires_grad else 'frozen'}")
 
 
 def _adapted(  # noqa: PLR0913 - the parts of a run

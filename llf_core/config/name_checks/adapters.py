@@ -56,7 +56,8 @@ def _check_type(config: RunConfig) -> CheckResult:
     if not names or config.method.create_new_adapter or not method_of(config).adapter:
         return CheckResult()
     folder = folder_of(names[-1], config.model.cache_dir)
-    stored = {} if folder is None else read_object_or_empty(Path(os.path.realpath(folder / "adapter_config.json")))
+    path = "" if folder is None else folder / (config.model.adapter_folder or "") / "adapter_config.json"
+    stored = read_object_or_empty(Path(os.path.realpath(path))) if path else {}
     kind = stored.get("peft_type")
     problem = check_adapter_type(config, names[-1], kind) if isinstance(kind, str) else None
     return CheckResult((problem,) if problem else ())

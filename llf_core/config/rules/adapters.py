@@ -35,6 +35,14 @@ ADAPTERS = (
         severity="note",
     ),
     Rule(
+        ("adapter_folder", "adapter_name_or_path"),
+        lambda config: bool(config.model.adapter_folder) and not config.model.adapter_name_or_path,
+        "`adapter_folder` is a subfolder of the adapters in `adapter_name_or_path`, which is not set: it has no "
+        "effect.",
+        (Fix("Remove it", {"adapter_folder": None}),),
+        severity="note",
+    ),
+    Rule(
         ("adapter_name_or_path", "finetuning_type"),
         lambda config: bool(config.get("adapter_name_or_path")) and not method_of(config).adapter,
         lambda config: (

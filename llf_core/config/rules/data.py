@@ -240,6 +240,15 @@ DATA = (
         ),
     ),
     Rule(
+        ("split_special_tokens", "stage"),
+        lambda c: c.data.split_special_tokens and stage_of(c).samples_groups,
+        lambda c: (
+            f"`split_special_tokens` applies to data that LLF tokenizes, and TRL tokenizes the prompts of stage "
+            f"{c.stage.stage}. Expected it to be false."
+        ),
+        (Fix("Set to false", {"split_special_tokens": False}),),
+    ),
+    Rule(
         ("streaming", "max_steps"),
         lambda c: c.data.streaming and c.training.max_steps <= 0,
         "The length of a streamed data set is unknown, so epochs cannot be counted. Expected `max_steps`.",

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from llf_core.models import ModelError, save_output
+from llf_core.models.adapter_loading import find_adapter, without_adapter_folder
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 
 IDS = torch.tensor([[1, 5, 9, 200]])
@@ -151,3 +152,21 @@ def test_a_base_is_not_changed_by_resuming(adapter, config, loaded, tiny_model_d
     loaded(config(adapter_name_or_path=str(copy)))
     assert (tiny_model_dir / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in folder.iterdir())
+
+
+def test_adapters_in_a_subfolder(adapter, config, loaded, tmp_path):
+    folder, expected = adapter("all/checkpoint-2", 1)
+    top, beside = tmp_path / "all", adapter("beside", 2)[0]
+    keys = {"adapter_name_or_path": str(top), "adapter_folder": "checkpoint-2"}
+    _, _, model = loaded(config(**keys))
+    assert torch.equal(logits(model), expected)
+    settled = without_adapter_folder(config(**keys))
+    assert settled.model.adapter_name_or_path == (str(folder),)
+    assert settled.model.adapter_folder is None
+    # The result of a run that began so, or an adapter of a reference, has no such subfolder.
+    assert find_adapter(str(beside), config(**keys)) == beside
+    message = refused(loaded, config(**keys | {"adapter_folder": "checkpoint-3"}))
+    assert "no subfolder checkpoint-3" in message
+    assert "It has adapters in checkpoint-2." in message
+    for outside in ("..", str(folder), "checkpoint-2/../../beside"):
+        assert "no subfolder" in refused(loaded, config(**keys | {"adapter_folder": outside}))

@@ -248,3 +248,17 @@ def test_an_adapter_comes_from_the_hub_too(server, config, tmp_path):
     server.repos["owner/adapter"] = folder
     found = find_adapter("owner/adapter", config(cache_dir=str(tmp_path / "cache")))
     assert {path.name for path in found.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_an_adapter_in_a_subfolder_comes_from_the_hub_alone(server, config, tmp_path):
+    for inside in ("", "step-9/"):
+        folder = tmp_path / "adapter" / inside
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_bytes(b"")
+    server.repos["owner/adapter"] = tmp_path / "adapter"
+    cache = str(tmp_path / "cache")
+    found = find_adapter("owner/adapter", config(cache_dir=cache, adapter_folder="step-9"))
+    assert found.name == "step-9"
+    assert {path.name for path in found.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert not (found.parent / "adapter_model.safetensors").exists()

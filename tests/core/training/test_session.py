@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -246,10 +247,14 @@ def test_an_empty_data_set_fails_with_a_sentence_and_exit_code_2(trained, tmp_pa
     assert "Traceback" not in final.reason
 
 
-def test_training_goes_on_with_an_adapter(trained):
+def test_training_goes_on_with_an_adapter(trained, capfd):
     first, _ = trained(max_steps=12, learning_rate=5e-3)
-    second, code = trained(adapter_name_or_path=str(first.output), learning_rate=1e-6)
+    second, code = trained(adapter_name_or_path=str(first.output), learning_rate=1e-6, print_param_status=True)
     assert code == 0, read_status(second).reason
+    log = "".join(capfd.readouterr())
+    path = "base_model.model.model.layers.0.self_attn.q_proj"
+    assert f"{path}.lora_A.default.weight: 8 x 64, float32, cpu, trained\n" in log
+    assert re.search(rf"{re.escape(path)}.base_layer.weight: 64 x 64, b?float\d\d, cpu, frozen\n", log)
     before, after = (RunReader(folder).metrics().values("loss") for folder in (first, second))
     assert after[0] < before[0]
     assert after[0] == pytest.approx(before[-1], rel=0.25)

@@ -1,0 +1,163 @@
+"""Reads special tokens that are written in the data as plain text, as `split_special_tokens` asks for.
+
+A record with `<|im_end|>` in its text would otherwise end a turn. The special tokens that the chat template writes stay
+what they are, so that the model still learns where a turn ends.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.data.errors import BadExample, DataError
+from llf_core.data.word_cache import FastTokenizer, Pieces, fast_tokenizer_of_backend
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Sequence
+
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.data.formats.conversation import Conversation, Message
+    from llf_core.data.word_cache import Spans
+
+SPLIT = "\ue004"
+"""Marker (private use) inside a special token that is read as text. It leaves no token."""
+
+
+@dataclass
+class SplittingTokenizer(FastTokenizer):
+    """A fast tokenizer in which `SPLIT` is a token that is dropped, so that it splits what it stands in.
+
+    Attributes:
+        backend: as of `FastTokenizer`, with `SPLIT` as a further token.
+        places: for each special token of the model, where `SPLIT` is put into it: after its first token as text.
+    """
+
+    places: dict[str, int]
+
+    @cached_property
+    def _inner(self) -> FastTokenizer:
+        return fast_tokenizer_of_backend(self.backend)
+
+    @cached_property
+    def _mark(self) -> int:
+        mark = self.backend.token_to_id(SPLIT)
+        assert mark is not None  # noqa: S101 - `splitting_tokenizer` has added it
+        return mark
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.places, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def marked(self, conversation: Conversation) -> Conversation:
+        """Put `SPLIT` into the special tokens in the texts of a conversation, before it is rendered.
+
+        Args:
+            conversation: as its record gives it.
+
+        Returns:
+            The conversation with markers in contents and calls of tools.
+
+        Raises:
+            BadExample: a text has the private-use character U+E004.
+        """
+        rejected = conversation.rejected
+        return replace(
+            conversation,
+            messages=tuple(self._message(one) for one in conversation.messages),
+            rejected=None if rejected is None else self._message(rejected),
+        )
+
+    def _message(self, message: Message) -> Message:
+        return {key: value if key == "role" else self._value(value) for key, value in message.items()}
+
+    def _value(self, value: object) -> object:
+        if isinstance(value, str):
+            if SPLIT in value:
+                raise BadExample("its text has the private-use character U+E004")
+            return self._pattern.sub(self._split, value)
+        if isinstance(value, dict):
+            return {key: self._value(one) for key, one in value.items()}
+        return type(value)(map(self._value, value)) if isinstance(value, list | tuple) else value
+
+    def _split(self, match: re.Match[str]) -> str:
+        place = self.places[match[0]]
+        return match[0][:place] + SPLIT + match[0][place:]
+
+    def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
+        """Tokenize the pieces of texts separately, see `FastTokenizer.pieces`; markers give no token.
+
+        Args:
+            texts: the texts, with markers.
+            cuts: positions in characters at which each text is split, ascending.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
+            ValueError: `texts` and `cuts` differ in length.
+        """
+        found = self._inner.pieces(texts, cuts)
+        ids, before = self._without_marks(found.ids)
+        return Pieces(ids, [before[place] for place in found.bounds])
+
+    def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
+        """Tokenize each text and find the token ranges of some of its parts, see `FastTokenizer.locate`.
+
+        Args:
+            texts: the texts, with markers.
+            parts: for each text, parts `[start, end)` in characters, markers included.
+
+        Raises:
+            DataError: the tokenizer fails on a text.
+            ValueError: `texts` and `parts` differ in length.
+        """
+        located = []
+        for marked, spans in self._inner.locate(texts, parts):
+            ids, before = self._without_marks(marked)
+            located.append((ids, tuple((before[start], before[end]) for start, end in spans)))
+        return located
+
+    def _without_marks(self, ids: array[int]) -> tuple[array[int], list[int]]:
+        """Token ids without those of markers, and for each old position the number of tokens left before it."""
+        kept = np.frombuffer(ids, np.int32) != self._mark if len(ids) else np.zeros(0, dtype=bool)
+        left = type(ids)("i", np.frombuffer(ids, np.int32)[kept].tobytes()) if len(ids) else ids
+        return left, list(accumulate(kept.tolist(), initial=0))
+
+
+def splitting_tokenizer(tokenizer: PreTrainedTokenizerBase) -> SplittingTokenizer:
+    """Copy the fast implementation of a tokenizer, as one that drops the markers in special tokens.
+
+    Args:
+        tokenizer: tokenizer of the model; unchanged.
+
+    Raises:
+        DataError: it is a slow tokenizer.
+    """
+    if not tokenizer.is_fast:
+        raise DataError(
+            "split_special_tokens needs a fast tokenizer, and the model has a slow one. Set split_special_tokens: "
+            "false, or use a model with tokenizer.json."
+        )
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_str(tokenizer.backend_tokenizer.to_str())
+    special = {one.content for one in backend.get_added_tokens_decoder().values() if one.special}
+    places = {token: _first_end(backend, token) for token in special if len(token) > 1}
+    backend.encode_special_tokens = False
+    backend.add_special_tokens([AddedToken(SPLIT, normalized=False)])
+    return SplittingTokenizer(backend, places)
+
+
+def _first_end(backend: Tokenizer, token: str) -> int:
+    """Where the first token of a special token ends that is read as text."""
+    backend.encode_special_tokens = True
+    ends = [end for _, end in backend.encode(token, add_special_tokens=False).offsets]
+    return next((end for end in ends if 0 < end < len(token)), 1)
