@@ -222,6 +222,12 @@ CHARTS: tuple[Chart, ...] = (
         {"gpu/temperature": "temperature"},
         detail=True,
     ),
+    Chart(
+        "Expert balance loss",
+        "How unevenly routers spread tokens over experts. Evenly spread, it is the number of experts for each token.",
+        {"aux_loss": "balance loss"},
+        detail=True,
+    ),
     Chart("Learning rate", "", {"learning_rate": "learning rate"}, form="rate", place="bottom"),
     Chart("Gradient norm", "", {"grad_norm": "gradient norm"}, place="bottom"),
     Chart("Tokens per second", "", {"tokens_per_second": "tokens per second"}, form="count", place="bottom"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.config.name_checks.experts import check_experts
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.name_checks.routers import check_routers
@@ -112,7 +113,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
     Returns:
         A problem beside `model_name_or_path` for each property that matters with these settings, and one beside
-        `mixture_of_depths` if its routers do not fit it.
+        `mixture_of_depths` or `moe_aux_loss_coef` if its routers do not fit it.
 
     Raises:
         PluginError: two installed packages declare the same stage.
@@ -138,7 +139,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
         keys = (KEY, "cutoff_len") if one.above else (KEY,)
         message = one.message(part)
         found.append(Problem("violation", KEY, config.get(KEY), message, tuple(fixes), one.severity, keys=keys))
-    return (*found, *check_routers(settings, config))
+    return (*found, *check_routers(settings, config), *check_experts(settings, config))
 
 
 def check_architecture(config: RunConfig) -> CheckResult:

@@ -1,0 +1,44 @@
+"""Adds the load balancing loss of the routers of a mixture-of-experts model (arXiv 2101.03961)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.declarations.modifiers.router_loss import RouterLossOptions
+from llf_core.models.router_loss import watch_routers
+from llf_core.modifiers.modifier import ExtraLoss, Modifier
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class RouterLoss(Modifier):
+    """Records the outputs of the routers, and adds their load balancing loss to each micro-batch."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Find the routers.
+
+        Raises:
+            ModelError: the model has no routers, or transformers has no such loss for its architecture.
+        """
+        whole: Any = model
+        causal = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
+        self.outputs = watch_routers(causal)
+        self.coefficient = self.config.options(RouterLossOptions).moe_aux_loss_coef or 0.0
+
+    def extra_loss(self) -> ExtraLoss | None:
+        """The loss of a micro-batch, as often as it has tokens: over a step, the mean weighted by tokens.
+
+        Raises:
+            ModelError: the routers were not called once for each token.
+        """
+        found = self.outputs.take_loss()
+        if found is None:
+            return None
+        loss, tokens = found
+        return ExtraLoss(self.coefficient * loss * tokens, {"aux_loss": (loss.detach() * tokens, tokens)})
+
+    def remove(self, model: nn.Module) -> None:  # noqa: ARG002 - the hooks know their modules
+        """Remove the hooks."""
+        for hook in self.outputs.hooks:
+            hook.remove()
