@@ -19,8 +19,10 @@ from llf_core.data.load import read_source
 from llf_core.data.media import KINDS
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import BrokenLine, Record
+from llf_core.data.render import OWN_TEMPLATE
 from llf_core.data.report import Broken, DataReport, SetCounts
 from llf_core.data.template_check import template_check
+from llf_core.data.template_facts import find_template
 from llf_core.runs.progress_events import ProgressEvents
 
 if TYPE_CHECKING:
@@ -264,6 +266,9 @@ class Builder:
         if self.settings.kind == PROMPTS:
             found = replace(found, stop=None)
         report.note_template(found)
+        known = find_template(self.template.jinja) if self.template.name == OWN_TEMPLATE else None
+        if known is not None:
+            report.add_template_note(f"The tokenizer's chat template is that of {known.family}.")
 
     def _add(
         self, opened: OpenedDataset, number: int, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash

@@ -641,8 +641,8 @@ def _longer(message: Message) -> Message:
 def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer's own template takes lists of parts as content, as those of multimodal models do.
 
-    Other templates raise an error for a list of parts, or write its Python representation: `[{'type': 'text', …`. For
-    them media become placeholders in the text.
+    Other templates raise an error for a list of parts, write its Python representation (`[{'type': 'text', …`), or
+    nothing. For them media become placeholders in the text.
 
     Args:
         template: "the model's own".
@@ -661,7 +661,7 @@ def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) ->
         except BadExample:
             return True
         return False
-    return WRITTEN_LIST.search(text) is None
+    return MARK in text and WRITTEN_LIST.search(text) is None
 
 
 def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:

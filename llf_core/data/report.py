@@ -285,7 +285,17 @@ class DataReport:
         unrendered = [one for one in found.fields if one.state != RENDERED]
         self.unrendered += [one for one in unrendered if one not in self.unrendered]
         self.template_warnings += [one for one in found.warnings(self.template) if one not in self.template_warnings]
-        self.template_notes += [one for one in found.notes(self.template) if one not in self.template_notes]
+        for note in found.notes(self.template):
+            self.add_template_note(note)
+
+    def add_template_note(self, note: str) -> None:
+        """Add a sentence about the chat template that needs no action, unless another data set has added it.
+
+        Args:
+            note: the sentence.
+        """
+        if note not in self.template_notes:
+            self.template_notes.append(note)
 
     def check_all_used(self) -> None:
         """Refuse data with unusable records, for `stop_on_dropped: true`.

@@ -1,0 +1,80 @@
+"""Chat templates of published models: what each renders and rewrites, by the hash of its text.
+
+`config/template_facts.toml` holds them; `template_page` measures them and writes `docs/chat_templates.md`. The texts
+themselves belong to the models and are not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from llf_core.config.chat_templates import FILE
+
+FACTS = FILE.with_name("template_facts.toml")
+
+
+@dataclass(frozen=True)
+class TemplateFacts:
+    """What is known of a published chat template.
+
+    Attributes:
+        family: models that bring it.
+        source: where its text was read, with the revision.
+        sha256: SHA-256 of its text in UTF-8, without whitespace at its ends.
+        stop: token that ends a response within the loss, `eos_token` for the tokenizer's own; empty if there is none.
+        rewrites: kinds of conversations whose earlier turns it rewrites.
+        dropped: fields that it never renders.
+        fails: fields and kinds of conversations for which it raises an error.
+        object_arguments: whether arguments of calls may be objects; None if it renders no calls.
+        date: whether it writes the current date.
+        note: what else to know; empty if nothing.
+    """
+
+    family: str
+    source: str
+    sha256: str
+    stop: str
+    rewrites: tuple[str, ...]
+    dropped: tuple[str, ...]
+    fails: tuple[str, ...]
+    object_arguments: bool | None
+    date: bool
+    note: str = ""
+
+
+@cache
+def known_templates() -> dict[str, TemplateFacts]:
+    """Facts of each template by its name in the table. Read once per process."""
+    with FACTS.open("rb") as file:
+        return {name: _facts(entry) for name, entry in tomllib.load(file).items()}
+
+
+def _facts(entry: dict[str, Any]) -> TemplateFacts:
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return TemplateFacts(**({"object_arguments": None} | values))
+
+
+def find_template(jinja: str) -> TemplateFacts | None:
+    """Find a published template by its text.
+
+    Args:
+        jinja: the Jinja source of a tokenizer.
+
+    Returns:
+        Its facts; None if the text is not in the table, as of a changed template.
+    """
+    digest = sha256(jinja)
+    return next((one for one in known_templates().values() if one.sha256 == digest), None)
+
+
+def sha256(jinja: str) -> str:
+    """SHA-256 of a template's text without whitespace at its ends, which files of a repository add or lose.
+
+    Args:
+        jinja: the Jinja source.
+    """
+    return hashlib.sha256(jinja.strip().encode("utf-8", "surrogatepass")).hexdigest()
