@@ -1,4 +1,4 @@
-"""Why some methods and optimizers cannot be chosen beside the other values of a config: a form greys them out."""
+"""Why methods, optimizers and quantizers cannot be chosen beside a config's other values: a form greys them out."""
 
 from __future__ import annotations
 
@@ -7,23 +7,37 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration, OptimizerDeclaration
 from llf_core.config.field_specs import field
+from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.registry import declared
 from llf_core.config.rules import all_rules
+from llf_core.config.rules.quantization import QUANTIZATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.config.declaration import Declaration
+    from llf_core.config.quantizers import Quantizer
     from llf_core.config.values import ConfigValues
 
+QUANTIZER_KEY = "quantization_method"
 
-def plugins_of(key: str) -> Mapping[str, Declaration]:
-    """The methods or optimizers that a key selects by their names; empty for any other key.
 
-    A form shows their summaries in its list.
+def explained_choices(key: str) -> Mapping[str, Declaration | Quantizer]:
+    """The methods, optimizers or quantizers that a key selects by their names; empty for any other key.
+
+    A form shows their labels and summaries in its list.
 
     Args:
         key: a key of a config.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
+    """
+    return QUANTIZERS if key == QUANTIZER_KEY else _plugins(key)
+
+
+def _plugins(key: str) -> Mapping[str, Declaration]:
+    """The methods or optimizers that a key selects.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -33,22 +47,24 @@ def plugins_of(key: str) -> Mapping[str, Declaration]:
 
 
 def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
-    """Find the methods or optimizers that the other values of a config exclude.
+    """Find the methods, optimizers or quantizers that the other values of a config, or this machine, exclude.
 
     Only rules about the key are checked, which takes milliseconds. What a plug-in needs of its own options does not
     exclude it, since they are set once it is chosen.
 
     Args:
         config: the config as it is.
-        key: `finetuning_type` or `optim`.
+        key: `finetuning_type`, `optim` or `quantization_method`.
 
     Returns:
-        The reasons by the names of the plug-ins that cannot be chosen; empty for any other key.
+        The reasons by the names of the values that cannot be chosen; empty for any other key.
 
     Raises:
         PluginError: two installed packages declare the same name or key.
     """
-    offered = plugins_of(key)
+    if key == QUANTIZER_KEY:
+        return _quantizer_reasons(config)
+    offered = _plugins(key)
     rules = [rule for rule in all_rules() if key in rule.fields] if offered else []
     found: dict[str, str] = {}
     for name, one in offered.items():
@@ -64,4 +80,22 @@ def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
             if problem is not None and problem.severity == "error":
                 found[name] = problem.message
                 break
+    return found
+
+
+def _quantizer_reasons(config: ConfigValues) -> dict[str, str]:
+    """Why quantizers cannot be chosen.
+
+    One that quantizes is tried with the config's bits, or where it has none or others, with bits of its own.
+    """
+    found: dict[str, str] = {}
+    for name, one in QUANTIZERS.items():
+        bits: int | None = config.model.quantization_bit
+        bits = bits if bits in one.bits or not one.bits else one.usual_bits
+        changes = {QUANTIZER_KEY: name, "quantization_bit": bits}
+        candidate = replace(config, model=config.model.model_copy(update=changes))
+        problems = (rule.check(candidate) for rule in QUANTIZATION if QUANTIZER_KEY in rule.fields)
+        reason = next((one.message for one in problems if one is not None and one.severity == "error"), "")
+        if reason:
+            found[name] = reason
     return found

@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration, ModifierDeclaration, OptimizerDeclaration
+from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.registry import declared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from llf_core.config.declaration import Declaration
+    from llf_core.config.quantizers import Quantizer
 
-START = """# Methods, modifiers and optimizers
+HALF = 2
+"""Bytes of an unquantized value in the page."""
+
+START = """# Methods, quantizers, modifiers and optimizers
 
 What a config can be tuned with, in the words of the form. `python -m llf_core.config.method_docs` generates this page
-from the declarations. `docs/config.md` has their options. What cannot be combined is told by `llf validate` and the
-form, with the reason. [Benchmarks](benchmarks.md#methods-memory-speed-and-loss) have memory and speed.
+from the declarations and the table of quantizers. `docs/config.md` has their options. What cannot be combined is told
+by `llf validate` and the form, with the reason. [Benchmarks](benchmarks.md#methods-memory-speed-and-loss) have memory and speed.
 [A tutorial](../notebooks/methods.ipynb) compares LoRA, QLoRA, GaLore, BAdam, freeze and full fine-tuning on one task,
 with three seeds.
 """
@@ -41,6 +46,15 @@ How the weights are updated. Those below are selected by `optim`, some by a key 
 """
 
 
+QUANTIZERS_START = """
+## Quantizers
+
+How a frozen base is stored in few bits. `quantization_method` and `quantization_bit` select those with bits, which
+quantize a model while it is loaded; the others are formats of models that are already quantized. Bytes are those of a
+weight with its scales beside 16-bit values. The output head and the embeddings are not quantized.
+"""
+
+
 def method_page() -> str:
     """The page as Markdown, so that a test can compare it with the file.
 
@@ -60,6 +74,8 @@ def method_page() -> str:
             START,
             METHODS,
             _table(("selected by", "what it does", "base", "result", "paper"), rows),
+            QUANTIZERS_START,
+            _table(("selected by", "what it does", "bytes of a weight", "needs", "paper"), _quantizer_rows()),
             MODIFIERS,
             _table(("selected by", "what it does", "paper"), modifiers),
             OPTIMIZERS,
@@ -68,12 +84,21 @@ def method_page() -> str:
     )
 
 
-def _line(one: Declaration) -> str:
+def _quantizer_rows() -> Iterator[tuple[str, ...]]:
+    for one in QUANTIZERS.values():
+        sizes = ", ".join(f"{one.bytes_per_weight(bits, HALF):.2f} ({bits} bit{'s' * (bits > 1)})" for bits in one.bits)
+        packages = [f"`pip install {' '.join(one.modules)}`"] if one.modules else []
+        needs = ", ".join((*packages, *(["an NVIDIA GPU"] if one.needs_cuda else [])))
+        selected = f"`quantization_method: {one.name}`" if one.bits else "the model's files"
+        yield (selected, _line(one), sizes or "as stored", needs, _paper(one))
+
+
+def _line(one: Declaration | Quantizer) -> str:
     """Its label, and the one line that the form shows with it."""
     return f"{one.label}. {one.summary}".rstrip() if one.summary else one.label
 
 
-def _paper(one: Declaration) -> str:
+def _paper(one: Declaration | Quantizer) -> str:
     number = one.paper.removeprefix("arXiv ")
     return f"[{number}](https://arxiv.org/abs/{number})" if one.paper.startswith("arXiv ") else one.paper
 

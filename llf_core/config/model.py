@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from llf_core.config.option import Names, Section, option
+from llf_core.config.quantizers import FORMATS, QUANTIZERS
 
 EMBEDDED = "smollm2-135m-instruct"
 
@@ -114,28 +115,33 @@ class Model(Section):
         help="Writes name, dtype, shape, device and whether it is trained of each parameter to the run's log.",
         source="LLaMA-Factory",
     )
-    quantization_bit: Literal[4, 8] | None = option(
+    quantization_bit: Literal[1, 2, 3, 4, 5, 6, 8] | None = option(
         None,
         unset="none",
         label="Quantization bits",
-        help="Stores the frozen weights in 4 or 8 bits by bitsandbytes (QLoRA).",
+        help="Stores the frozen weights in few bits (QLoRA), by the library that `quantization_method` names.",
         unit="bits",
-        choices=(4, 8),
+        choices=(1, 2, 3, 4, 5, 6, 8),
         level="basic",
         source="LLaMA-Factory",
     )
-    quantization_method: Literal["bnb"] = option(
-        "bnb",
-        label="Quantization method",
-        help="Library that quantizes the weights while they are loaded.",
-        choices=("bnb",),
-        source="LLaMA-Factory",
+    quantization_method: Literal["bnb", "hqq", "torchao", "quanto", "eetq", "gptq", "awq", "aqlm", "mxfp4", "fp8"] = (
+        option(
+            "bnb",
+            label="Quantization method",
+            help="Library that quantizes the weights while they are loaded.",
+            choices=tuple(QUANTIZERS),
+            source="LLaMA-Factory",
+        )
     )
-    quantization_type: Literal["nf4", "fp4"] = option(
+    quantization_type: Literal["nf4", "fp4", "float8"] = option(
         "nf4",
-        label="4-bit type",
-        help="4-bit number format. `nf4` suits normally distributed weights.",
-        choices=("nf4", "fp4"),
+        label="Number format",
+        help=(
+            "Number format: `nf4`, which suits normally distributed weights, or `fp4` for 4 bits of bnb, `float8` for "
+            "8 bits of torchao or quanto. The other quantizers store integers."
+        ),
+        choices=FORMATS,
         source="LLaMA-Factory",
     )
     double_quantization: bool = option(

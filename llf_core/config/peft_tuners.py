@@ -20,6 +20,8 @@ from llf_core.config.did_you_mean import any_of, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from llf_core.config.quantizers import Quantizer
+
 OURS = frozenset(
     {
         "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "task_type",
@@ -30,8 +32,9 @@ OURS = frozenset(
 """Fields of PEFT's config classes that LLF sets itself."""
 PROMPTS = "PromptLearningConfig"
 """PEFT's base class of the configs of adapters that put trained vectors before each example."""
-QUANTIZED = ("bnb.py", "resolve_quantization_backend")
-"""A file, or a function, by which an adapter of PEFT supports quantized layers."""
+EVERY_BACKEND = "resolve_quantization_backend"
+"""A function by which an adapter of PEFT supports the layers of all quantizers that PEFT knows; others have a file for
+each, named as the quantizer is."""
 PLAIN: Mapping[str, Any] = MappingProxyType(
     {
         "int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple, "Any": Any,
@@ -68,7 +71,7 @@ class PeftTuner:
         options: by name, those that a config may set.
         fields: names of all fields of its config class.
         prompts: whether it puts trained vectors before each example instead of changing layers.
-        quantized: whether it supports layers that bitsandbytes has quantized.
+        backends: names of the quantizers whose layers it supports, among other names; `EVERY_BACKEND` for all.
     """
 
     name: str
@@ -76,7 +79,7 @@ class PeftTuner:
     options: Mapping[str, PeftOption]
     fields: frozenset[str]
     prompts: bool
-    quantized: bool
+    backends: frozenset[str]
 
 
 @functools.cache
@@ -111,6 +114,20 @@ def tuner(name: str) -> PeftTuner | None:
         if registered and registered["name"].upper() == name:
             return _read(name, registered["config_cls"], package)
     return None
+
+
+def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
+    """Whether an adapter can be trained over quantized layers. Vectors before each example do not touch the layers.
+
+    Args:
+        found: the adapter.
+        quantizer: of the layers.
+    """
+    if found.prompts or quantizer.unpacks:
+        return True
+    if quantizer.adapters:
+        return found.name in quantizer.adapters
+    return not found.backends.isdisjoint({EVERY_BACKEND, quantizer.name})
 
 
 def check_options(found: PeftTuner, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -201,7 +218,8 @@ def _ancestry(name: str) -> list[ast.ClassDef]:
 def _read(name: str, config_class: str, package: Path) -> PeftTuner:
     ancestry = _ancestry(config_class)
     options = {option.name: option for one in ancestry for option in _options(one)}
-    sources = [file.read_text(encoding="utf-8") for file in package.glob("*.py")]
+    files = list(package.glob("*.py"))
+    every = any(EVERY_BACKEND in file.read_text(encoding="utf-8") for file in files)
     prompts = any(one.name == PROMPTS for one in ancestry)
     return PeftTuner(
         name=name,
@@ -209,7 +227,7 @@ def _read(name: str, config_class: str, package: Path) -> PeftTuner:
         options=MappingProxyType({key: option for key, option in options.items() if key not in OURS}),
         fields=frozenset(options),
         prompts=prompts,
-        quantized=prompts or (package / QUANTIZED[0]).is_file() or any(QUANTIZED[1] in text for text in sources),
+        backends=frozenset({file.stem for file in files} | ({EVERY_BACKEND} if every else set())),
     )
 
 

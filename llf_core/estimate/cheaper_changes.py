@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.problem import ConfigError
+from llf_core.config.quantizers import quantizer_of
 from llf_core.config.registry import declared, method_of, optimizer_of
 from llf_core.runs.formatting import size
 
@@ -150,10 +151,10 @@ def _eight_bit(config: RunConfig) -> Iterator[dict[str, Any]]:
 
 def _quantized(config: RunConfig) -> Iterator[dict[str, Any]]:
     if method_of(config).frozen_base:
-        if config.model.quantization_bit is None:
-            yield {"quantization_bit": 8}
-        if config.model.quantization_bit != 4:  # noqa: PLR2004 - bits
-            yield {"quantization_bit": 4}
+        now, quantizer = config.model.quantization_bit, quantizer_of(config)
+        for bits in (8, 4):
+            if bits in quantizer.bits and (now is None or bits < now):
+                yield {"quantization_bit": bits}
 
 
 def _shorter(config: RunConfig) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.quantizers import quantizer_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.estimate.cheaper_changes import Change, cheaper_changes
@@ -418,11 +419,11 @@ class Forecaster:
         longest = self.lengths.mean(config.data.cutoff_len)
         computed = step_seconds(config, self.step, mean, longest, checkpointing=checkpointing)
         memory = self.uncorrected_memory(checkpointing=checkpointing)
-        bits = config.model.quantization_bit
+        quantized = f" {quantizer_of(config).run_name(bits)}" if (bits := config.model.quantization_bit) else ""
         return PastRun(
             time=time.time(),
             device=self.device.name,
-            method=f"{config.method.finetuning_type}{f' {bits}-bit' if bits else ''} {config.optimizer.optim}",
+            method=f"{config.method.finetuning_type}{quantized} {config.optimizer.optim}",
             stage=config.stage.stage,
             parameters=self.sizes.parameters,
             tokens=mean,

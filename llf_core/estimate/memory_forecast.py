@@ -27,7 +27,6 @@ HEAD_BYTES = 64_000_000  # a chunk of logits, their gradient and their float32 c
 HEAD_BYTES_GPU = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
 BYTES_PER_LOGIT = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
 SLACK = 1.1  # what an allocator holds over what is in use
-BYTES_PER_4BIT_WEIGHT = 0.52  # bytes of a 4-bit weight with its scales
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ def head_bytes(model: Architecture, step: TrainingPass) -> int:
     return min(HEAD_BYTES if step.on_cpu else HEAD_BYTES_GPU, whole) if step.fast else whole
 
 
-def weight_bytes(model: Architecture, parameters: int, *, width: int, bits: int | None = None) -> int:
-    """Bytes of the weights before training: all in one dtype, or those of the layers quantized to 4 or 8 bits.
+def weight_bytes(model: Architecture, parameters: int, *, width: int, each: float | None = None) -> int:
+    """Bytes of the weights before training: all in one dtype, or those of the layers quantized.
 
     Quantization leaves embedding, output head and other weights outside the layers in the unquantized dtype.
 
@@ -135,12 +134,8 @@ def weight_bytes(model: Architecture, parameters: int, *, width: int, bits: int 
         model: sizes of the model.
         parameters: number of parameters, including those outside the layers.
         width: bytes of an unquantized parameter.
-        bits: `quantization_bit`, 4 or 8; None if not quantized.
-
-    Returns:
-        Bytes; of a 4-bit weight with its quantization scales, see `BYTES_PER_4BIT_WEIGHT`.
+        each: bytes of a quantized weight with its scales, see `Quantizer.bytes_per_weight`; None if not quantized.
     """
-    if bits is None:
+    if each is None:
         return parameters * width
-    each = 1 if bits == 8 else BYTES_PER_4BIT_WEIGHT  # noqa: PLR2004 - the key's value
     return int(model.outer * width + (parameters - model.outer) * each)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import layers_of, trained_layers
+from llf_core.config.quantizers import quantizer_of
 from llf_core.config.registry import method_of, optimizer_of, stage_of
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
@@ -119,9 +120,10 @@ def plan_step(
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
     )
-    base = weight_bytes(
-        sizes.model, sizes.parameters, width=loaded, bits=config.model.quantization_bit
-    ) + _second_model(config, sizes, precision.width)
+    bits = config.model.quantization_bit
+    each = None if bits is None else quantizer_of(config).bytes_per_weight(bits, loaded)
+    base = weight_bytes(sizes.model, sizes.parameters, width=loaded, each=each)
+    base += _second_model(config, sizes, precision.width)
     if not method.frozen_base:
         base += trained * (width - loaded)  # trained weights have their own precision
     return PlannedStep(
@@ -133,7 +135,7 @@ def plan_step(
         trained=trained,
         optimizer=optimizer.memory_for(config, own, width),
         gradient_width=width,
-        quantized=config.model.quantization_bit is not None,
+        quantized=bits is not None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.quantizers import quantizer_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.estimate.bf16_probe import cached_speedup, default_threads
 from llf_core.estimate.devices import has_bf16_instructions
@@ -28,8 +29,6 @@ BYTES_PER_SECOND = {"cpu": 8e9, "mps": 60e9, "cuda": 900e9}
 """Bytes a second that an optimizer reads and writes."""
 UPDATE_BYTES = 16
 """Bytes of weight and gradient that an update reads and writes for each parameter, beside its state twice."""
-UNQUANTIZE = {4: 1.5, 8: 1.9}
-"""How much longer a step takes where weights are unquantized for each product."""
 LOSS_SHARE = {"answers": 0.5, "texts": 1.0}
 """Share of the tokens that are in the loss, to which alone the output head is applied."""
 _FORWARD = 2
@@ -110,7 +109,7 @@ def step_seconds(
             speed *= max(1.0, BF16_SHARE * (cached_speedup(config.launch.threads or default_threads()) or usual))
     operations = step_operations(config, step, tokens, longest, checkpointing=checkpointing)
     passes = config.training.gradient_accumulation_steps
-    seconds = operations / speed * UNQUANTIZE.get(config.model.quantization_bit or 0, 1.0)
+    seconds = operations / speed * quantizer_of(config).slowdown.get(config.model.quantization_bit or 0, 1.0)
     seconds += passes * (step.sizes.model.layers * LAYER_SECONDS[kind] + STEP_SECONDS[kind])
     moved = step.trained * UPDATE_BYTES + 2 * step.optimizer.state_bytes
     seconds += moved / BYTES_PER_SECOND[kind]

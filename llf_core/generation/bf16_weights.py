@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from llf_core.models.parameter_count import is_plain_linear
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,7 +42,7 @@ def add_bf16_copies(model: nn.Module) -> int:
     copies: dict[int, Tensor | None] = {}  # by storage, since joined weights share one
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if type(module) is not nn.Linear or not isinstance(weight, torch.Tensor) or hasattr(weight, NAME):
+        if not is_plain_linear(module) or not isinstance(weight, torch.Tensor) or hasattr(weight, NAME):
             continue
         if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.numel() < MIN_VALUES:
             continue

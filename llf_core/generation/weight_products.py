@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from llf_core.generation.bf16_weights import Bf16Matrix, bf16_copy_of
+from llf_core.models.parameter_count import is_plain_linear
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,10 +41,10 @@ def read_linear(module: Any) -> LinearWeights | None:
     Args:
         module: any module.
     """
-    if type(module) is nn.Linear:
+    if is_plain_linear(module):
         return LinearWeights(module.weight, module.bias)
     base = getattr(module, "base_layer", None)
-    if type(base) is not nn.Linear or not hasattr(module, "lora_A") or getattr(module, "fan_in_fan_out", False):
+    if not is_plain_linear(base) or not hasattr(module, "lora_A") or getattr(module, "fan_in_fan_out", False):
         return None
     if module.merged or module.disable_adapters:
         return None if module.merged and module.disable_adapters else LinearWeights(base.weight, base.bias)
@@ -196,7 +197,7 @@ def join_weights(model: nn.Module) -> int:
         for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
             parts = [getattr(module, name, None) for name in names]
             layers = [getattr(part, "base_layer", part) for part in parts]
-            if any(type(layer) is not nn.Linear or layer.weight.is_meta for layer in layers):
+            if any(not is_plain_linear(layer) or layer.weight.is_meta for layer in layers):
                 continue
             weights: list[nn.Parameter] = [layer.weight for layer in layers]  # type: ignore[union-attr]
             alike = {(weight.dtype, weight.device, weight.shape[1]) for weight in weights}

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.methods.decoder_blocks import require_known
 from llf_core.models.errors import ModelError
-from llf_core.models.parameter_count import expert_matrices, expert_parameters
+from llf_core.models.parameter_count import (
+    expert_matrices,
+    expert_parameters,
+    is_packed,
+    is_quantized_layer,
+    packed_weight,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -46,7 +52,8 @@ class Targets:
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Linear layers that an adapter can target, by path, without the output head and multimodal towers.
 
-    Quantized layers of bitsandbytes are subclasses of `nn.Linear`, and transformers' `Conv1D` (GPT-2) is a linear
+    Quantized layers of bitsandbytes, torchao and quanto are subclasses of `nn.Linear`, those of others have the same
+    sizes, and transformers' `Conv1D` (GPT-2) is a linear
     layer with its weight transposed; both count. A subclass with a forward of its own counts where that is the same
     product: routers that choose experts, or layers that work in groups, are called like a linear layer and are none.
 
@@ -129,7 +136,7 @@ def adapter_targets(
             "parameters that another module slices. finetuning_type: full or freeze trains them."
         )
     renamed = _renamed(model, reached)
-    quantized = {path for path in renamed if not layers[path].weight.is_floating_point()}  # type: ignore[operator]
+    quantized = {path for path in renamed if (weight := packed_weight(layers[path])) is not None and is_packed(weight)}
     reached_parameters = {*experts, *(f"{path}.weight" for path in renamed - quantized)}
     if reached_parameters and not parameters:
         if not whole and experts:
@@ -199,8 +206,8 @@ def _all_linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]
 
     head, outside = model.get_output_embeddings(), set(multimodal_towers(model))
     for path, module in model.named_modules():
-        linear = isinstance(module, nn.Linear | Conv1D) and module is not head and path not in outside
-        if linear and path.rpartition(".")[2] not in HEADS:
+        linear = isinstance(module, nn.Linear | Conv1D) or is_quantized_layer(module)
+        if linear and module is not head and path not in outside and path.rpartition(".")[2] not in HEADS:
             yield path, module
 
 
@@ -212,7 +219,8 @@ def _multiplies(module: Any) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     own = type(module).forward not in {nn.Linear.forward, Conv1D.forward}
-    if not own or not module.weight.is_floating_point() or module.weight.dtype.itemsize < 2:  # noqa: PLR2004 - bytes
+    weight = packed_weight(module)
+    if not own or weight is None or is_packed(weight) or weight.dtype.itemsize < 2:  # noqa: PLR2004 - bytes
         return True
     x = torch.randn(2, 3, module.in_features, generator=torch.Generator().manual_seed(0)).to(module.weight)
     try:
@@ -343,7 +351,7 @@ def _shared(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
     Merging adds the adapters of all of them to the one weight.
     """
     held = Counter(id(one) for module in model.modules() for one in module._parameters.values() if one is not None)  # noqa: SLF001 - a parameter's own module
-    return {path for path in paths if held[id(model.get_submodule(path).weight)] > 1}
+    return {path for path in paths if held[id(packed_weight(model.get_submodule(path)))] > 1}
 
 
 def _peft_version() -> str:

@@ -50,7 +50,8 @@ class LoRA(PeftTuner):
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
             MemoryError: out of memory.
         """
-        eight = self.config.model.quantization_bit == EIGHT_BITS
+        quantized = self.config.model
+        eight = (quantized.quantization_bit, quantized.quantization_method) == (EIGHT_BITS, "bnb")
         if eight and self.config.options(LoRAOptions).use_dora and model.device.type == "cpu":
             raise ModelError(DORA_IN_8_BITS)
         wrapped: Any = super().apply(model)

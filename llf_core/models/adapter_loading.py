@@ -12,7 +12,9 @@ from llf_core.models.checksums import bitwise_equal, check_checksums, list_first
 from llf_core.models.errors import MAX_QUOTED, ModelError, first_line
 from llf_core.models.header_check import damaged_json
 from llf_core.models.model_folder import check_text_files, read_json_object
+from llf_core.models.parameter_count import is_packed
 from llf_core.models.patterns import check_patterns
+from llf_core.models.quantize import is_quantized
 from llf_core.models.reward_head import HEAD_NAME, HEAD_WEIGHT
 from llf_core.models.stored_tensors import INTEGERS, read_header
 
@@ -144,7 +146,7 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
         OSError: the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
     """
-    if names and getattr(model, "is_quantized", False):
+    if names and is_quantized(model):
         raise ModelError(
             f"{names[0]} cannot be merged into a quantized model without loss. Give only one adapter, or remove "
             "quantization_bit."
@@ -180,7 +182,7 @@ def load_frozen_adapters(
         OSError: the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
     """
-    if len(names) == 1 and getattr(model, "is_quantized", False):
+    if len(names) == 1 and is_quantized(model):
         return load_adapter(model, names[0], config)
     return merge_adapters(model, names, config)
 
@@ -256,8 +258,8 @@ def can_merge(model: Any) -> bool:
     layer = next((one for one in model.modules() if isinstance(one, BaseTunerLayer)), None)
     if layer is None:
         return False
-    weight = getattr(layer.get_base_layer(), "weight", None)
-    if weight is None or not weight.is_floating_point():  # quantized layers are merged after they are loaded again
+    weight: Any = getattr(layer.get_base_layer(), "weight", None)
+    if weight is None or is_packed(weight):  # quantized layers are merged after they are loaded again
         return True
     begun = weight.detach().clone()
     try:

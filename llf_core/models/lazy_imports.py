@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.quantizers import QUANTIZERS, SECOND_MODELS, quantizer_of, stored_quantizer
 from llf_core.config.registry import optimizer_packages
 from llf_core.models.deferred_modules import can_defer, defer_modules
 
@@ -52,8 +53,8 @@ def _load_torch() -> None:
 def deferred_imports(config: RunConfig | None) -> Iterator[None]:
     """Context manager around the imports of torch, transformers, PEFT and their dependents, in a run's own process.
 
-    Modules that the run does not use are hidden or deferred, which shortens the start. bitsandbytes is hidden,
-    because PEFT and transformers import it, and a compiler with it, wherever it is installed.
+    Modules that the run does not use are hidden or deferred, which shortens the start. Quantizers are hidden, because
+    PEFT and transformers import them, and a compiler with them, wherever they are installed.
 
     Args:
         config: config of the run; None if it cannot be read, so that nothing will be trained.
@@ -64,12 +65,14 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
     collecting = gc.isenabled()
     gc.disable()  # garbage collection during the imports takes half a second and finds nothing
     try:
-        if config is not None and needs_bitsandbytes(config):
+        needed = set() if config is None else needed_quantizers(config)
+        if "bitsandbytes" in needed:
             from llf_core.models.bitsandbytes_import import import_bitsandbytes
 
             import_bitsandbytes()
-        elif "bitsandbytes" not in sys.modules:
-            sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's way to make an import fail
+        for module in quantizer_modules() - needed:
+            if module not in sys.modules:
+                sys.modules[module] = None  # type: ignore[assignment]  # Python's way to make an import fail
         if config is not None and can_defer(config):
             defer_modules()
         yield
@@ -79,10 +82,15 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
             gc.enable()
 
 
-def needs_bitsandbytes(config: RunConfig) -> bool:
-    """Whether a run may need bitsandbytes; if not, its import is skipped.
+def quantizer_modules() -> set[str]:
+    """Names of the packages of all quantizers, as Python imports them."""
+    return {module for one in QUANTIZERS.values() for module in one.modules.values()} - {"kernels"}
 
-    It is needed for quantized weights, for its optimizers, and possibly for a model whose config is not available.
+
+def needed_quantizers(config: RunConfig) -> set[str]:
+    """Packages of quantizers that a run may need; the imports of the others are skipped.
+
+    They are needed for quantized weights, for some optimizers, and possibly for a model whose config is not available.
 
     Args:
         config: config of the run.
@@ -90,10 +98,18 @@ def needs_bitsandbytes(config: RunConfig) -> bool:
     Raises:
         PluginError: two installed packages declare the same optimizer.
     """
-    if config.model.quantization_bit is not None or "bitsandbytes" in optimizer_packages(config):
-        return True
+    needed = quantizer_modules().intersection(optimizer_packages(config))
+    if config.model.quantization_bit is not None:
+        needed.update(quantizer_of(config).modules.values())
+    if any(config.get(key) for key in SECOND_MODELS):
+        needed.update(QUANTIZERS["bnb"].modules.values())
     stored = _stored_config(config)
-    return stored is None or "quantization_config" in stored
+    if stored is None:
+        return quantizer_modules()
+    if settings := stored.get("quantization_config"):
+        found = stored_quantizer(settings.get("quant_method") if isinstance(settings, dict) else None)
+        needed.update(quantizer_modules() if found is None else found.modules.values())
+    return needed
 
 
 def _stored_config(config: RunConfig) -> dict[str, object] | None:

@@ -17,7 +17,13 @@ from llf_core.models.header_check import damaged_json
 from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.models.model_folder import weight_files
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.quantize import keep_differentiable, quantization_config, release_files
+from llf_core.models.quantize import (
+    is_quantized,
+    keep_differentiable,
+    quantization_config,
+    quantize_with_hqq,
+    release_files,
+)
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import generates, unused_lm_head
 from llf_core.models.rope_scaling import depend_on_batch_alone, scale_architecture
@@ -108,13 +114,13 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         )
     restore_routers(model, source.folder)
     depend_on_batch_alone(model)
-    if quantized:
+    if quantize_with_hqq(model, config, plan) or quantized:
         keep_differentiable(model)
         release_files(model)
     else:
         check_checksums(model, source.folder)
     fix_generation_config(model)
-    return model if quantized else model.to(plan.device)
+    return model if is_quantized(model) else model.to(plan.device)
 
 
 def _file_arguments(source: ModelSource, bits: Any) -> dict[str, Any]:

@@ -1,14 +1,19 @@
-"""Counts parameters and finds expert weights that are stored in one parameter."""
+"""Counts parameters and their bytes, and finds quantized weights and experts that are stored in one parameter."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import nn
+    from torch import Tensor, nn
 
+QUANTIZED_TENSORS = {"torchao", "optimum"}
+"""Packages whose quantized weights are classes of tensors that call themselves by the dtype they are unpacked to."""
+PACKED_NAMES = ("W_q", "qweight", "codes", "weight")
+"""Names of the packed weight in the layers of HQQ, of GPTQ and AWQ, of AQLM, and of the others."""
 EXPERT_DIMS = 3
 MATRIX_DIMS = 2
 
@@ -33,13 +38,90 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def parameter_size(parameter: nn.Parameter) -> int:
-    """Number of values of a parameter of any shape; 4-bit weights count unpacked, since a byte stores two of them.
+    """Number of values of a parameter of any shape; packed weights count unpacked, since a byte stores several of them.
 
     Args:
-        parameter: of a model, quantized by bitsandbytes or not.
+        parameter: of a model, quantized or not.
+    """
+    return math.prod(unpacked_shape(parameter))
+
+
+def unpacked_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Shape of the weight that a parameter stands for; of a packed one, that of the weight as it was.
+
+    Args:
+        parameter: of a model, quantized or not.
     """
     packed = getattr(parameter, "quant_state", None)
-    return int(parameter.numel() if packed is None else packed.shape.numel())
+    return tuple(getattr(parameter, "unpacked_shape", parameter.shape) if packed is None else packed.shape)
+
+
+def is_packed(tensor: Tensor) -> bool:
+    """Whether a tensor holds quantized weights.
+
+    Args:
+        tensor: a parameter or buffer.
+    """
+    own_class = type(tensor).__module__.partition(".")[0] in QUANTIZED_TENSORS
+    return own_class or not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None
+
+
+def packed_weight(module: nn.Module) -> nn.Parameter | None:
+    """The weight of a linear layer of any quantizer, packed or not; None if a module has none.
+
+    Args:
+        module: any module.
+    """
+    found = (getattr(module, name, None) for name in PACKED_NAMES)
+    return next((one for one in found if one is not None), None)
+
+
+def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
+    """Whether a module is a linear layer of torch whose weight is an ordinary tensor, so that it may be read directly.
+
+    Args:
+        module: any object, also None.
+    """
+    from torch import nn
+
+    return type(module) is nn.Linear and not is_packed(module.weight)
+
+
+def is_quantized_layer(module: nn.Module) -> bool:
+    """Whether a module is a linear layer of a quantizer with a class of its own, such as HQQ's or GPTQ's.
+
+    Layers of bitsandbytes, torchao and quanto are subclasses of `nn.Linear` instead.
+
+    Args:
+        module: any module.
+    """
+    if not (hasattr(module, "in_features") and hasattr(module, "out_features")) or hasattr(module, "base_layer"):
+        return False
+    weight = packed_weight(module)
+    return weight is not None and not weight.is_floating_point()
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of the parameters of a model as they are stored, with the scales of quantized ones.
+
+    Args:
+        model: any module, wrapped by PEFT or not.
+    """
+    total = sum(_tensor_bytes(parameter) for parameter in model.parameters())
+    for module in model.modules():
+        meta = getattr(module, "meta", None)  # HQQ keeps its scales there
+        total += sum(one.nbytes for one in meta.values() if hasattr(one, "nbytes")) if isinstance(meta, dict) else 0
+    return total
+
+
+def _tensor_bytes(tensor: Any) -> int:
+    """Bytes of a tensor: those of the tensors that a quantized one consists of, and of the scales of bitsandbytes."""
+    if type(tensor).__module__.partition(".")[0] in QUANTIZED_TENSORS:
+        names, _ = tensor.__tensor_flatten__()
+        return sum(_tensor_bytes(getattr(tensor, name)) for name in names)
+    state = getattr(tensor, "quant_state", None)
+    scales = [] if state is None else [state.absmax, *((state.state2.absmax,) if state.nested else ())]
+    return int(tensor.nbytes) + sum(int(one.nbytes) for one in scales)
 
 
 def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,49 +1,78 @@
-"""Quantizes frozen weights to 4 or 8 bits with bitsandbytes, on CPU and GPU (QLoRA, arXiv 2305.14314)."""
+"""Quantizes frozen weights to few bits, on CPU and GPU (QLoRA, arXiv 2305.14314)."""
 
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.quantizers import HQQ_GROUP, quantizer_of
 from llf_core.models.errors import ModelError
 from llf_core.models.free_memory import release_free_memory
-from llf_core.models.parameter_count import count_parameters, expert_matrices, expert_parameters
+from llf_core.models.parameter_count import count_parameters, expert_matrices, expert_parameters, is_packed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
     from llf_core.config import RunConfig
     from llf_core.models.device import DevicePlan
 
+UNQUANTIZED: Mapping[str, None] = MappingProxyType(
+    dict.fromkeys(("quantization_bit", "quantization_method", "quantization_type", "double_quantization"))
+)
+"""Keys of a config of the same model without quantization; with `quantization_bit`, of a second one in bitsandbytes."""
 
-def quantization_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | None:
-    """Quantization config for `from_pretrained`: LLM.int8() (arXiv 2208.07339) or QLoRA's 4 bits (arXiv 2305.14314).
 
-    Quantized frozen weights take a half or a quarter of the memory of 16-bit ones.
+def quantization_config(config: RunConfig, plan: DevicePlan) -> Any:
+    """Config of transformers with which `from_pretrained` quantizes the weights while it loads them.
 
     Args:
-        config: for `quantization_bit` and its options.
+        config: for the quantizer, its bits and options.
         plan: for the compute dtype.
 
     Returns:
-        The config; None if the model is not quantized.
+        The config; None if the model is not quantized, or by HQQ, see `quantize_with_hqq`.
 
     Raises:
-        ModelError: bitsandbytes is not installed.
+        ModelError: the quantizer's package is not installed.
     """
     bits = config.model.quantization_bit
     if bits is None:
         return None
-    if find_spec("bitsandbytes") is None:
+    quantizer = quantizer_of(config)
+    if missing := quantizer.missing_packages():
         raise ModelError(
-            f"quantization_bit: {bits} needs bitsandbytes, which is not installed. "
-            "Run pip install bitsandbytes, or remove quantization_bit."
+            f"quantization_bit: {bits} needs {missing[0]}, which is not installed. "
+            f"Run {quantizer.install_command()}, or remove quantization_bit."
         )
+    as_float = config.model.quantization_type == "float8"
+    match quantizer.name:
+        case "bnb":
+            return _bitsandbytes_config(config, plan)
+        case "torchao":
+            from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+            from transformers import TorchAoConfig
+
+            return TorchAoConfig(Float8WeightOnlyConfig() if as_float else Int8WeightOnlyConfig(version=2))
+        case "quanto":
+            from transformers import QuantoConfig
+
+            return QuantoConfig(weights="float8" if as_float else f"int{bits}")
+        case "eetq":
+            from transformers import EetqConfig
+
+            return EetqConfig()
+    return None
+
+
+def _bitsandbytes_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig:
+    """LLM.int8() (arXiv 2208.07339), or QLoRA's 4 bits (arXiv 2305.14314)."""
     from transformers import BitsAndBytesConfig
 
-    if bits == 8:  # noqa: PLR2004 - the key's value
+    if config.model.quantization_bit == 8:  # noqa: PLR2004 - the key's value
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -51,6 +80,60 @@ def quantization_config(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConf
         bnb_4bit_use_double_quant=config.model.double_quantization,
         bnb_4bit_compute_dtype=plan.torch_dtype,
     )
+
+
+def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePlan) -> bool:
+    """Quantize the linear layers of a loaded model with HQQ, one after the other, if the config says so.
+
+    transformers 5 does not quantize with HQQ while it loads a model. The layers are those that HQQ's own
+    `AutoHQQHFModel.quantize_model` takes, with its default groups. The output head stays as it is.
+
+    Args:
+        model: with ordinary weights; changed in place, and put on the plan's device.
+        config: for the quantizer and its bits.
+        plan: device and compute dtype.
+
+    Returns:
+        Whether it was quantized.
+    """
+    bits = config.model.quantization_bit
+    if bits is None or config.model.quantization_method != "hqq":
+        return False
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+    from torch import nn
+
+    settings = BaseQuantizeConfig(nbits=bits, group_size=HQQ_GROUP, axis=0)
+    head = model.get_output_embeddings()
+    layers = {path: one for path, one in model.named_modules() if type(one) is nn.Linear and one is not head}
+    for path, layer in layers.items():
+        if layer.weight.numel() % HQQ_GROUP:
+            continue  # HQQ cannot divide it into groups
+        shape = layer.weight.shape
+        packed = HQQLinear(layer, settings, compute_dtype=plan.torch_dtype, device=plan.device)
+        packed.W_q.unpacked_shape = shape
+        model.set_submodule(path, packed)
+    model.to(plan.device)
+    mark_quantized(model, "hqq")
+    return True
+
+
+def mark_quantized(model: nn.Module, name: str) -> None:
+    """Note that a model's weights are quantized, where transformers does not know it.
+
+    Args:
+        model: changed in place.
+        name: of the quantizer.
+    """
+    model.llf_quantizer = name  # type: ignore[assignment]  # an attribute of ours
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether the weights of a model are quantized in memory.
+
+    Args:
+        model: a `PreTrainedModel`, not wrapped by PEFT.
+    """
+    return bool(getattr(model, "is_quantized", False) or getattr(model, "llf_quantizer", ""))
 
 
 def keep_differentiable(model: nn.Module) -> None:
@@ -81,7 +164,7 @@ def release_files(model: nn.Module) -> None:
         model: as quantized by `from_pretrained`; changed in place.
     """
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.is_floating_point() and getattr(tensor, "quant_state", None) is None:
+        if tensor.device.type == "cpu" and not is_packed(tensor):
             tensor.data = tensor.data.clone()
     release_free_memory()
 
@@ -89,7 +172,7 @@ def release_files(model: nn.Module) -> None:
 def unquantized_notice(model: nn.Module) -> str | None:
     """Sentence about experts that are not quantized, so that the memory they take is no surprise.
 
-    bitsandbytes quantizes linear layers, but not experts that are stored in one parameter.
+    Quantizers quantize linear layers, but not experts that are stored in one parameter.
 
     Args:
         model: as quantized by `from_pretrained`.
@@ -98,13 +181,13 @@ def unquantized_notice(model: nn.Module) -> str | None:
         The sentence with their number and bytes; None if the model has no such experts or is not quantized.
     """
     experts = (expert_parameters(model) | expert_matrices(model)).values()
-    if not experts or not getattr(model, "is_quantized", False):
+    if not experts or not is_quantized(model):
         return None
     count, size = sum(one.numel() for one in experts), sum(one.nbytes for one in experts)
     dtype = str(next(iter(experts)).dtype).removeprefix("torch.")
     return (
         f"quantization_bit leaves the experts of {type(model).__name__} in {dtype}: {count:,} of "
-        f"{count_parameters(model)[0]:,} parameters, {size / 1e9:,.2f} GB. bitsandbytes quantizes linear layers, and "
+        f"{count_parameters(model)[0]:,} parameters, {size / 1e9:,.2f} GB. Quantizers take linear layers, and "
         "these are parameters. Remove quantization_bit, or use a smaller model, if memory is short."
     )
 

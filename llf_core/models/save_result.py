@@ -17,6 +17,7 @@ from llf_core.models.load import fix_generation_config, load_model, read_archite
 from llf_core.models.mixture_of_depths import routing_of
 from llf_core.models.model_folder import read_config
 from llf_core.models.progress_bars import no_progress_bars
+from llf_core.models.quantize import UNQUANTIZED, is_quantized
 from llf_core.models.reward_head import add_reward_head, build_classifier, classifier_pad_token_id, generates
 from llf_core.models.stored_tensors import stored_dtype
 from llf_core.redaction import redact
@@ -210,11 +211,11 @@ def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
     """
     if not can_merge(model):
         return None
-    if not getattr(model.get_base_model(), "is_quantized", False):
+    if not is_quantized(model.get_base_model()):
         return model.merge_and_unload()
     from peft import PeftModel
 
-    unquantized = config.replace(quantization_bit=None, lora_init=None)
+    unquantized = config.replace(**UNQUANTIZED, lora_init=None)
     base = load_model(source, unquantized, plan_device(unquantized))
     if hasattr(model.get_base_model(), "score"):
         add_reward_head(base)

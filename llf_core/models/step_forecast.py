@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.registry import optimizer_of
 from llf_core.config.weight_shapes import LAYER
 from llf_core.estimate import TrainingPass, architecture, available_memory, training_memory
-from llf_core.models.parameter_count import count_parameters
+from llf_core.models.parameter_count import count_parameters, stored_bytes, unpacked_shape
+from llf_core.models.quantize import is_quantized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +63,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         on_cpu=plan.device != "cuda",
         first=_first_trained(model, inside.values(), sizes.layers),
     )
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    weights = stored_bytes(model)
     width = max((one.element_size() for one in own.values()), default=4)
     optimizer = optimizer_of(config).memory_for(config, {name: tuple(one.shape) for name, one in own.items()}, width)
     plain, checkpointed = (
@@ -74,7 +75,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             optimizer=optimizer,
             gradient_width=width,
             device=plan.device,
-            quantized=bool(getattr(model, "is_quantized", False)),
+            quantized=is_quantized(getattr(model, "get_base_model", lambda: model)()),
         )
         for checkpointing in (False, True)
     )
@@ -124,13 +125,12 @@ def base_shapes(model: nn.Module) -> Shapes:
         model: wrapped by PEFT or not.
 
     Returns:
-        Shapes by name; 4-bit weights count unpacked.
+        Shapes by name; packed weights count unpacked.
     """
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
         if not in_adapter(model, name) and ".modules_to_save." not in name:
-            packed = getattr(parameter, "quant_state", None)
-            shapes[name] = tuple(parameter.shape if packed is None else packed.shape)
+            shapes[name.replace(".W_q", ".weight")] = unpacked_shape(parameter)
     return shapes
 
 

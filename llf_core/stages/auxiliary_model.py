@@ -11,6 +11,7 @@ from llf_core.acceleration.patching.install import accelerate
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, load_tokenizer, resolve_model
 from llf_core.models.adapter_loading import continues_adapter, load_frozen_adapters
+from llf_core.models.quantize import UNQUANTIZED
 from llf_core.modifiers.modifier import change_before_method
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def load_auxiliary(
         model_name_or_path=name,
         adapter_name_or_path=None,
         create_new_adapter=None,
-        quantization_bit=bits,
         lora_init=None,
+        **{**UNQUANTIZED, "quantization_bit": bits},
     )
     source = resolve_model(name, config)
     check_tokens(context, load_tokenizer(source, config), f"The model {name} of {what}")

@@ -11,7 +11,7 @@ from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.architecture import is_multimodal, load_architecture
 from llf_core.models.errors import first_line
-from llf_core.models.parameter_count import parameter_size
+from llf_core.models.parameter_count import is_packed, parameter_size
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.modifiers.modifier import apply_modifiers, change_before_method
 
@@ -188,9 +188,9 @@ def _modules(model: nn.Module, *, quantized: bool) -> dict[str, _Module]:
             one.adapted = True
             continue
         one.own |= parameter.requires_grad
-        one.matrix |= parameter.ndim >= MATRIX_DIMS or not parameter.is_floating_point()
+        one.matrix |= parameter.ndim >= MATRIX_DIMS or is_packed(parameter)
         will_be = quantized and path in linears and "lm_head" not in path
-        one.quantized |= will_be or not parameter.is_floating_point()
+        one.quantized |= will_be or is_packed(parameter)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.choice_reasons import choice_reasons, plugins_of
+from llf_core.config.choice_reasons import choice_reasons, explained_choices
 from llf_widgets.forms.messages import Message, messages_json
 from llf_widgets.forms.values import choice_options, control_kind
 
@@ -45,7 +45,7 @@ def field_json(
         "label": spec.label,
         "unit": "" if wide else spec.unit or "",
         "help": _help(spec, text),
-        "explained": bool(plugins_of(spec.key)),
+        "explained": bool(explained_choices(spec.key)),
         "tooltip": _tooltip(spec),
         "kind": control,
         "text": text,
@@ -64,7 +64,7 @@ def field_json(
 
 def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list[tuple[str, str, str, str]]:
     """The options of a list, see `Row`; the chosen one has no reason against it."""
-    plugins = plugins_of(spec.key)
+    plugins = explained_choices(spec.key)
     config = state.report.config if plugins else None
     reasons = {} if config is None else choice_reasons(config, spec.key)
     return [
@@ -80,7 +80,7 @@ def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list
 
 def _help(spec: FieldSpec, chosen: str) -> str:
     """The line of the chosen method or optimizer with its paper, or the field's help."""
-    one = plugins_of(spec.key).get(chosen)
+    one = explained_choices(spec.key).get(chosen)
     if one is None or not one.summary:
         return spec.help
     return f"{one.summary} ({one.paper})" if one.paper else one.summary

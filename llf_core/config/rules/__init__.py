@@ -13,6 +13,7 @@ from llf_core.config.rules.optimizers import optimizer_rules
 from llf_core.config.rules.precision import PRECISION
 from llf_core.config.rules.preference import PREFERENCE
 from llf_core.config.rules.process import PROCESS
+from llf_core.config.rules.quantization import QUANTIZATION
 from llf_core.config.rules.sampling import SAMPLING
 from llf_core.config.rules.stage_keys import stage_key_rules
 from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     *EVALUATION,
     *OPTIMIZATION,
     *PRECISION,
+    *QUANTIZATION,
     *PROCESS,
     *PREFERENCE,
     *SAMPLING,

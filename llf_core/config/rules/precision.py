@@ -1,4 +1,4 @@
-"""Rules about number formats and quantization."""
+"""Rules about number formats and random weights."""
 
 from __future__ import annotations
 
@@ -36,18 +36,6 @@ PRECISION = (
         (Fix("Remove tf32", {"tf32": None}),),
     ),
     Rule(
-        ("quantization_bit", "finetuning_type"),
-        lambda c: c.model.quantization_bit is not None and not weights_frozen(c),
-        lambda c: (
-            f"Weights quantized to {c.model.quantization_bit} bits cannot be trained, but "
-            f"`finetuning_type` is {c.method.finetuning_type}. Expected lora."
-        ),
-        (
-            Fix("Train with LoRA", {"finetuning_type": "lora"}),
-            Fix("Do not quantize", {"quantization_bit": None}),
-        ),
-    ),
-    Rule(
         ("train_from_scratch", "finetuning_type"),
         lambda c: c.model.train_from_scratch and weights_frozen(c),
         lambda c: (
@@ -64,18 +52,5 @@ PRECISION = (
         lambda c: c.model.train_from_scratch and bool(c.model.adapter_name_or_path),
         "An adapter was trained for weights that train_from_scratch replaces by random ones.",
         (Fix("Load the weights", {"train_from_scratch": False}),),
-    ),
-    Rule(
-        ("quantization_type", "double_quantization", "quantization_bit"),
-        lambda c: (
-            c.model.quantization_bit != 4  # noqa: PLR2004 - bits
-            and (c.model.quantization_type != "nf4" or not c.model.double_quantization)
-        ),
-        "The 4-bit type and double quantization apply to 4 bits only.",
-        (
-            Fix("Remove them", {"quantization_type": None, "double_quantization": None}),
-            Fix("Quantize to 4 bits", {"quantization_bit": 4, "finetuning_type": "lora"}),
-        ),
-        severity="note",
     ),
 )

@@ -21,6 +21,7 @@ from llf_core.methods.method import apply_method
 from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
+from llf_core.models.quantize import UNQUANTIZED
 from llf_core.models.reward_model import load_reward_model, reward_model_base
 from llf_core.rewards import WeightedSum, load_rewards
 from llf_core.rewards.signature import TRAINER_PARAMETERS
@@ -141,7 +142,7 @@ def _scorer(context: TrainingContext, *, shared: bool) -> RewardModel | None:
     bits = config.get("reward_model_quantization_bit")
     if not adapters:
         return _accelerated(load_reward_model(name, config, quantization_bit=bits), context)
-    base_config = _without_adapters(config, model_name_or_path=name, quantization_bit=bits)
+    base_config = _without_adapters(config, model_name_or_path=name, **{**UNQUANTIZED, "quantization_bit": bits})
     base = merge_adapters(
         load_model(resolve_model(name, base_config), base_config, context.plan), adapters[:-1], base_config
     )

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from llf_core.config import validate
-from llf_core.config.choice_reasons import choice_reasons, plugins_of
+from llf_core.config.choice_reasons import choice_reasons, explained_choices
 from llf_core.config.declaration import MethodDeclaration
 from llf_core.config.method_docs import main, method_page
 from llf_core.config.registry import declared
@@ -47,5 +47,5 @@ def test_optimizers_of_whole_models_cannot_be_chosen_for_an_adapter():
 
 
 def test_a_method_that_needs_a_choice_of_its_own_can_be_chosen():
-    assert "peft" in plugins_of("finetuning_type")
+    assert "peft" in explained_choices("finetuning_type")
     assert "peft" not in reasons("finetuning_type", quantization_bit=4)

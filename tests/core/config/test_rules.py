@@ -267,7 +267,35 @@ CASES = [
         {"quantization_bit": 4, "finetuning_type": "full", "learning_rate": 1e-5},
         "quantized to 4 bits cannot be trained",
     ),
-    ("quantization_type", "note", {"quantization_bit": 8, "quantization_type": "fp4"}, "to 4 bits only"),
+    ("quantization_type", "note", {"quantization_bit": 8, "quantization_type": "fp4"}, "does not have it in 8 bits"),
+    ("double_quantization", "note", {"double_quantization": False, "quantization_bit": 8}, "applies to 4 bits"),
+    ("quantization_method", "note", {"quantization_method": "hqq"}, "no effect without `quantization_bit`"),
+    ("quantization_method", "error", {"quantization_method": "gptq", "quantization_bit": 4}, "is for models whose"),
+    ("quantization_bit", "error", {"quantization_bit": 3}, "which bitsandbytes does not have. Expected 4 or 8."),
+    (
+        "quantization_method",
+        "error",
+        {"quantization_method": "eetq", "quantization_bit": 8, "use_cpu": True},
+        "EETQ needs an NVIDIA GPU, and `use_cpu` is true",
+    ),
+    (
+        "quantization_method",
+        "error",
+        {"quantization_method": "quanto", "quantization_bit": 8},
+        "needs optimum-quanto, which is not installed",
+    ),
+    (
+        "quantization_method",
+        "error",
+        {"quantization_method": "hqq", "quantization_bit": 4, "finetuning_type": "ia3"},
+        "PEFT's IA3 does not support layers quantized by HQQ",
+    ),
+    (
+        "use_dora",
+        "error",
+        {"quantization_method": "quanto", "quantization_bit": 8, "use_dora": True},
+        "PEFT cannot read from quanto",
+    ),
     (
         "gradient_checkpointing",
         "error",
@@ -326,8 +354,10 @@ IDS = [f"{key}-{number}" for number, (key, *_) in enumerate(CASES)]
 
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch):
-    """A machine without a C++ compiler."""
+    """A machine without a C++ compiler, an NVIDIA GPU and quanto."""
     monkeypatch.setattr("llf_core.config.rules.process.has_compiler", lambda: False)
+    monkeypatch.setattr("llf_core.config.quantizers.has_cuda", lambda: False)
+    monkeypatch.setattr("llf_core.config.quantizers._is_installed", lambda module: module != "optimum.quanto")
 
 
 def the_problem(asked, key, words):

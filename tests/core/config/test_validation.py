@@ -90,7 +90,11 @@ def test_secrets_are_refused_and_never_repeated(key):
         ("seed", None, "Seed (`seed`) is null. Expected an integer of at least 0 and at most 4,294,967,295."),
         ("val_size", 1.5, "Validation split (`val_size`) is 1.5. Expected an integer, or a share below 1."),
         ("max_steps", 0, "Steps (`max_steps`) is 0. Expected a number of steps, or -1 to leave it to the epochs."),
-        ("quantization_bit", 7, "Quantization bits (`quantization_bit`) is 7. Expected one of 4, 8, or null."),
+        (
+            "quantization_bit",
+            7,
+            "Quantization bits (`quantization_bit`) is 7. Expected one of 1, 2, 3, 4, 5, 6, 8, or null.",
+        ),
         ("eval_strategy", "nope", "Evaluate (`eval_strategy`) is 'nope'. Expected one of no, steps, epoch."),
         ("lr_scheduler_kwargs", "{x", "Schedule options (`lr_scheduler_kwargs`) is '{x'. Expected a mapping or a JSON"),
         ("finetuning_type", "magic", "Method (`finetuning_type`) is 'magic'. Expected one of "),

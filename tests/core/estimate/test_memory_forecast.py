@@ -124,8 +124,8 @@ def test_state_of_optimizers(name: str, size: float) -> None:
 
 def test_quantized_layers_are_smaller_and_the_embedding_is_not() -> None:
     assert weight_bytes(ONE, 2510, width=2) == 5020
-    assert weight_bytes(ONE, 2510, width=2, bits=4) == 510 * 2 + 2000 * 0.52
-    assert weight_bytes(ONE, 2510, width=2, bits=8) == 510 * 2 + 2000
+    assert weight_bytes(ONE, 2510, width=2, each=0.52) == 510 * 2 + 2000 * 0.52
+    assert weight_bytes(ONE, 2510, width=2, each=1.0) == 510 * 2 + 2000
 
 
 def test_a_card_makes_larger_chunks_of_logits() -> None:

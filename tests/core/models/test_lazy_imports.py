@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.models.lazy_imports import needs_bitsandbytes
+from llf_core.models.lazy_imports import needed_quantizers
 from tests.attempts import data_file, settings
 
 __all__ = ["data_file", "settings"]
@@ -20,12 +20,13 @@ __all__ = ["data_file", "settings"]
         ({"optim": "lion_32bit"}, True),
         ({"optim": "rmsprop_bnb"}, True),
         ({"quantization_bit": 4}, True),
+        ({"stage": "dpo", "ref_model_quantization_bit": 8, "ref_model": "x/y"}, True),
         ({"model_name_or_path": "nobody/has-this"}, True),
     ],
 )
 def test_bitsandbytes_is_there_where_a_run_may_need_it(settings, tmp_path, monkeypatch, changes, needed):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert needs_bitsandbytes(RunConfig.load(settings | changes)) is needed
+    assert ("bitsandbytes" in needed_quantizers(RunConfig.load(settings | changes))) is needed
 
 
 @pytest.mark.parametrize(
@@ -33,4 +34,5 @@ def test_bitsandbytes_is_there_where_a_run_may_need_it(settings, tmp_path, monke
 )
 def test_a_model_may_be_stored_quantized(settings, tmp_path, config, needed):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert needs_bitsandbytes(RunConfig.load(settings | {"model_name_or_path": str(tmp_path)})) is needed
+    config = RunConfig.load(settings | {"model_name_or_path": str(tmp_path)})
+    assert ("bitsandbytes" in needed_quantizers(config)) is needed

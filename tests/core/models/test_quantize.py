@@ -4,10 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from llf_core.config import quantizers
+from llf_core.config.quantizers import quantizer_of
+from llf_core.estimate import architecture
+from llf_core.estimate.memory_forecast import weight_bytes
 from llf_core.generation import generate
-from llf_core.models import ModelError, count_parameters, quantize
+from llf_core.models import ModelError, count_parameters, load_model, plan_device, resolve_model
+from llf_core.models.parameter_count import stored_bytes
+from llf_core.models.step_forecast import base_shapes
+from tests.core.models.other_quantizers import OTHER_QUANTIZERS
 
 IDS = torch.tensor([[1, 5, 9, 200, 33, 2]])
 LINEAR_WEIGHTS = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
@@ -16,6 +23,7 @@ KINDS = [
     {"quantization_bit": 4, "quantization_type": "fp4"},
     {"quantization_bit": 4, "double_quantization": False},
     {"quantization_bit": 8},
+    *OTHER_QUANTIZERS,
 ]
 
 
@@ -65,12 +73,12 @@ def test_loss_is_near_that_of_the_whole_weights_and_falls(config, loaded, keys):
     torch.manual_seed(0)
     whole, _ = step(loaded(config(bf16=True))[2])
     first, _ = step(model)
-    assert first == pytest.approx(whole, rel=0.02)
+    assert first == pytest.approx(whole, rel=0.04 if keys["quantization_bit"] == 1 else 0.02)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.02)
     for _ in range(8):
         last, _ = step(model)
         optimizer.step()
-    assert last < 0.95 * first
+    assert last < 0.97 * first
 
 
 @pytest.mark.parametrize("keys", KINDS)
@@ -79,9 +87,23 @@ def test_only_the_linears_are_packed_and_counted_as_what_they_stand_for(config, 
     _, _, model = loaded(config(bf16=True, **keys))
     assert count_parameters(model) == whole
     packed = [p for p in model.parameters() if p.dtype in {torch.uint8, torch.int8}]
-    bits = 4 if keys["quantization_bit"] == 4 else 8
-    assert sum(p.numel() * p.element_size() for p in packed) == LINEAR_WEIGHTS * bits // 8
+    if keys.get("quantization_method") is None:
+        assert sum(p.numel() * p.element_size() for p in packed) == LINEAR_WEIGHTS * keys["quantization_bit"] // 8
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("keys", KINDS)
+def test_the_forecast_counts_the_bytes_that_are_stored(config, tmp_path, tiny_tokenizer, keys):
+    """Within 3 %, of layers of 256 rows and columns. The tiny model's rows would be short for their scales."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=len(tiny_tokenizer))).save_pretrained(tmp_path / "model")
+    asked = config(bf16=True, model_name_or_path=str(tmp_path / "model"), **keys)
+    model = load_model(resolve_model(asked.model.model_name_or_path, asked), asked, plan_device(asked))
+    found = architecture(base_shapes(model), model.config.to_dict())
+    each = quantizer_of(asked).bytes_per_weight(asked.model.quantization_bit, 2)
+    forecast = weight_bytes(found, count_parameters(model)[0], width=2, each=each)
+    slack = 0.08 if keys.get("double_quantization") is False else 0.03  # the table has double quantization, the default
+    assert stored_bytes(model) == pytest.approx(forecast, rel=slack)
 
 
 def test_four_bit_settings_are_passed_on(config, loaded):
@@ -101,6 +123,7 @@ def test_the_line_of_every_8_bit_product_is_left_out_of_the_log(config, loaded, 
 
 
 def test_without_bitsandbytes_it_says_what_to_install(config, loaded, monkeypatch):
-    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
+    asked = config(quantization_bit=4)
+    monkeypatch.setattr(quantizers, "_is_installed", lambda module: False)
     with pytest.raises(ModelError, match=r"quantization_bit: 4 needs bitsandbytes.*pip install bitsandbytes"):
-        loaded(config(quantization_bit=4))
+        loaded(asked)

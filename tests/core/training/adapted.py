@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 from llf_core.acceleration.patching.install import restore
 from llf_core.models import device
@@ -87,15 +87,33 @@ def answer_loss(model, tokenizer):
 
 
 def plain_base(folder, precision):
-    """A model as plain transformers loads it, in `fp32`, `bf16`, `nf4` or `int8`."""
+    """A model as plain transformers loads it, in `fp32`, `bf16`, `nf4`, `int8` or `torchao`, or as HQQ quantizes it."""
     if precision in {"fp32", "bf16"}:
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype={"fp32": torch.float32}.get(precision, torch.bfloat16)
         )
+    if precision == "hqq":
+        return _with_hqq(folder)
+    if precision == "torchao":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        bits = TorchAoConfig(Int8WeightOnlyConfig(version=2))
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=bits)
     bits = BitsAndBytesConfig(
         load_in_4bit=precision == "nf4", load_in_8bit=precision == "int8", bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=bits)
     keep_differentiable(model)  # else bitsandbytes evaluates with another kernel than it trains with
+    return model
+
+
+def _with_hqq(folder):
+    """The model in 4 bits, quantized by HQQ's own function for models of transformers."""
+    from hqq.core.quantize import BaseQuantizeConfig
+    from hqq.models.hf.base import AutoHQQHFModel
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    settings = BaseQuantizeConfig(nbits=4, group_size=64, axis=0)
+    AutoHQQHFModel.quantize_model(model, settings, compute_dtype=torch.float32, device="cpu")
     return model

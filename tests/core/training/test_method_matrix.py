@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llf_core.config.declaration import MethodDeclaration, ModifierDeclaration
+from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.registry import declared
 from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.runs import read_status
@@ -34,12 +35,17 @@ ELSEWHERE = {"mixture_of_depths"}
 """Modifiers whose result is loaded by LLF alone, see `tests/core/modifiers/test_mixture_of_depths.py`."""
 PRECISIONS = {
     "fp32": {}, "bf16": {"bf16": True}, "nf4": {"quantization_bit": 4}, "int8": {"quantization_bit": 8},
+    "hqq": {"quantization_method": "hqq", "quantization_bit": 4},
+    "torchao": {"quantization_method": "torchao", "quantization_bit": 8},
 }  # fmt: skip
+OTHERS = {"hqq", "torchao"}
+"""Quantizers beside bitsandbytes: PEFT supports them in fewer adapters."""
 UNMERGED = {"prompt", "prefix"}
 CONVERTED = {"lora, pissa", "lora, exact pissa", "lora, olora", "lora, corda"}
 """Initialisations whose result is converted, so that it equals the trained model within rounding."""
 WHOLE = {name for name in METHODS if name.startswith(("full", "freeze"))}
 """Methods whose result is a model."""
+BITSANDBYTES_ONLY = {"adalora", "ia3"}
 UNQUANTIZED = WHOLE | CONVERTED | {"peft", "lora, orthogonal"}
 NOT_BY_PEFT = {
     # The embeddings are trained in float32, with which a bfloat16 model computes under autocast alone.
@@ -47,11 +53,22 @@ NOT_BY_PEFT = {
     # Refused, see `test_dora_in_8_bits_is_refused_on_a_cpu`.
     ("lora, DoRA", "int8"),
 }
+
+
+def _marks(method, precision):
+    """Long but for the methods in float32 and plain LoRA over each quantizer; skipped where a package is missing."""
+    if precision in OTHERS and QUANTIZERS[precision].missing_packages():
+        return pytest.mark.skip(reason=f"{precision} is not installed")
+    return [] if precision == "fp32" or (method, precision) in {("lora", one) for one in OTHERS} else pytest.mark.long
+
+
 PAIRS = [
-    pytest.param(method, precision, marks=[] if precision == "fp32" else pytest.mark.long)
+    pytest.param(method, precision, marks=_marks(method, precision))
     for method in METHODS
     for precision in PRECISIONS
-    if (method not in UNQUANTIZED or precision in {"fp32", "bf16"}) and (method, precision) not in NOT_BY_PEFT
+    if (method not in UNQUANTIZED or precision in {"fp32", "bf16"})
+    and (method, precision) not in NOT_BY_PEFT
+    and not (method in BITSANDBYTES_ONLY and precision in OTHERS)
 ]
 
 

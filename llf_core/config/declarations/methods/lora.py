@@ -206,7 +206,7 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     return check_rank(config, "lora_rank", shapes, options.lora_target)
 
 
-EIGHT_BITS = 8
+FOUR_BITS, EIGHT_BITS = 4, 8
 DORA_IN_8_BITS = (
     "DoRA cannot be trained beside weights in 8 bits on a CPU: PEFT and bitsandbytes lose their scales with the first "
     "step. Expected `quantization_bit: 4`, or LoRA without DoRA."
@@ -227,7 +227,7 @@ RULES = (
             f"`lora_init: {_init(c)}` takes parts of the weights into the adapter, which changes quantized weights a "
             "second time. Expected an unquantized model, or loftq."
         ),
-        (Fix("Use loftq", {"lora_init": "loftq", "quantization_bit": 4}), *PLAIN),
+        (Fix("Use loftq", {"lora_init": "loftq", "quantization_bit": 4, "quantization_method": None}), *PLAIN),
     ),
     Rule(
         ("lora_init", "quantization_bit"),
@@ -237,10 +237,11 @@ RULES = (
         PLAIN,
     ),
     Rule(
-        ("lora_init", "quantization_bit"),
-        lambda c: _init(c) == "loftq" and c.model.quantization_bit != 4,  # noqa: PLR2004 - bits
-        "`lora_init: loftq` makes up for what 4-bit weights lack. Expected `quantization_bit: 4`.",
-        (Fix("Quantize to 4 bits", {"quantization_bit": 4}), *PLAIN),
+        ("lora_init", "quantization_bit", "quantization_method"),
+        lambda c: _init(c) == "loftq" and (c.model.quantization_bit, c.model.quantization_method) != (FOUR_BITS, "bnb"),
+        "`lora_init: loftq` makes up for what 4-bit weights of bitsandbytes lack. Expected `quantization_bit: 4` and "
+        "`quantization_method: bnb`.",
+        (Fix("Quantize to 4 bits", {"quantization_bit": 4, "quantization_method": None}), *PLAIN),
     ),
     Rule(
         ("lora_init", "stage"),
@@ -264,11 +265,11 @@ RULES = (
         (Fix("Turn DoRA off", {"use_dora": False}), *PLAIN),
     ),
     Rule(
-        ("use_dora", "quantization_bit", "use_cpu"),
+        ("use_dora", "quantization_bit", "quantization_method", "use_cpu"),
         lambda c: (
             c.method.finetuning_type == "lora"
             and bool(c.get("use_dora"))
-            and c.model.quantization_bit == EIGHT_BITS
+            and (c.model.quantization_bit, c.model.quantization_method) == (EIGHT_BITS, "bnb")
             and bool(c.training.use_cpu)
         ),
         DORA_IN_8_BITS,

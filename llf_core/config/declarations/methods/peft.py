@@ -152,12 +152,6 @@ RULES = (
         lambda c: " ".join(_wrong_options(c)),
         _without_wrong_options,
     ),
-    Rule(
-        ("quantization_bit", "peft_type", "finetuning_type"),
-        lambda c: bool(c.model.quantization_bit) and (found := _selected(c)) is not None and not found.quantized,
-        lambda c: f"PEFT's {c.get('peft_type')} does not support quantized layers. Expected an unquantized model.",
-        (Fix("Do not quantize", {"quantization_bit": None}),),
-    ),
 )
 PEFT = MethodDeclaration(
     name="peft",
