@@ -60,7 +60,7 @@ def is_packed(tensor: Tensor) -> bool:
     """Whether a tensor holds quantized weights.
 
     Args:
-        tensor: a parameter or buffer.
+        tensor: a parameter or buffer of any shape.
     """
     own_class = type(tensor).__module__.partition(".")[0] in QUANTIZED_TENSORS
     return own_class or not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None

@@ -143,7 +143,7 @@ def test_a_type_that_peft_does_not_have_is_refused_with_its_names():
 @pytest.mark.parametrize(("kind", "refused"), [("HRA", True), ("ROAD", False)])
 def test_quantized_layers_are_refused_where_peft_does_not_support_them(kind, refused):
     found = problems(finetuning_type="peft", peft_type=kind, quantization_bit=4)
-    assert ("does not support quantized layers" in str(found.get("quantization_bit"))) is refused
+    assert ("does not support layers quantized" in str(found.get("quantization_method"))) is refused
 
 
 @pytest.mark.parametrize("requested", ["input_layernorm", "lm_hed"])
