@@ -10,7 +10,7 @@ from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_loading import find_adapter
-from llf_core.models.lazy_imports import needs_bitsandbytes
+from llf_core.models.lazy_imports import needed_quantizers, quantizer_modules
 from llf_core.models.reward_model import load_reward_model
 from llf_core.runs import create_run, read_status
 from llf_core.training.session import run_attempt
@@ -81,7 +81,7 @@ def test_a_model_that_is_none(name):
     refused(lambda: resolve_model(name, config), name)
     if config is None:
         return
-    assert needs_bitsandbytes(config)  # and raises nothing, although nothing is there
+    assert needed_quantizers(config) == quantizer_modules()  # and raises nothing, although nothing is there
     folder = create_run(config.yaml(defaults=True), "odd")
     assert run_attempt(folder, 1) == 2
     check_sentence(read_status(folder).reason, name)
