@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core import __version__
 from llf_core.config.paths import expanded
 from llf_core.runs import RunFolder, home, open_run
+from llf_core.untrusted import real_path
 
 if TYPE_CHECKING:
     from llf_core.launch import Run
@@ -25,7 +26,7 @@ def home_hash(folder: Path | None = None) -> str:
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
-    return hashlib.sha256(str((folder or home()).resolve()).encode()).hexdigest()
+    return hashlib.sha256(str(real_path(folder or home())).encode()).hexdigest()
 
 
 def display_runs_path() -> str:
@@ -34,13 +35,13 @@ def display_runs_path() -> str:
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
-    return display_path(home().resolve() / "runs")
+    return display_path(real_path(home()) / "runs")
 
 
 def display_path(path: Path) -> str:
     """A path for display, with `~` for the home directory, so that screenshots and notebooks do not show user names."""
     try:
-        user = Path.home().resolve()
+        user = real_path(Path.home())
     except RuntimeError:  # a user whom the system does not know, as in some containers
         return str(path)
     return f"~/{path.relative_to(user)}" if path.is_relative_to(user) else str(path)

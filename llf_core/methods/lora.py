@@ -79,6 +79,7 @@ class LoRA(PeftTuner):
 
         Raises:
             ModelError: see `PeftTuner.settings`.
+            RuntimeError: out of memory.
         """
         init = self.config.options(LoRAOptions).lora_init
         if init not in READS_DATA:

@@ -176,9 +176,12 @@ def read_architecture(source: ModelSource, config: RunConfig) -> PretrainedConfi
     from transformers import AutoConfig
 
     if source.kind == "gguf":
-        found: PretrainedConfig = AutoConfig.from_pretrained(
-            source.folder, gguf_file=source.path.name, local_files_only=True
-        )
+        try:
+            found: PretrainedConfig = AutoConfig.from_pretrained(
+                source.folder, gguf_file=source.path.name, local_files_only=True
+            )
+        except (ValueError, KeyError) as error:
+            raise ModelError(f"{source.name} cannot be loaded: {first_line(error)}") from error
         return found
     return load_architecture(source, trust_remote_code=resolve_trust_remote_code(source, config))
 

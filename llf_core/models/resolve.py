@@ -13,6 +13,7 @@ from llf_core.models.header_check import check_sizes
 from llf_core.models.model_folder import card_license, check_files, check_shards, weight_files
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import home
+from llf_core.untrusted import real_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +69,7 @@ def portable_path(path: Path) -> str | None:
     Raises:
         OSError: `LLF_HOME` begins with `~`, and the home folder of that user is unknown.
     """
-    real, base = path.resolve(), home().resolve()
+    real, base = real_path(path), real_path(home())
     return None if real == base or base in real.parents else str(path)
 
 

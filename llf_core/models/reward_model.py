@@ -27,6 +27,7 @@ from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs import RunFolder, home
 from llf_core.runs.config_file import run_config
 from llf_core.runs.folder import RUN_ID
+from llf_core.untrusted import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,9 @@ class RewardModel:
 
         Returns:
             Scores `[batch]`, float32, detached.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         import torch
 
@@ -113,6 +117,9 @@ class RewardModel:
 
         Raises:
             ModelError: a conversation is given and the tokenizer has no chat template, or a score is not finite.
+            ValueError: `batch_size` is 0.
+            RuntimeError: out of memory.
+            TemplateError: the chat template refuses a conversation.
         """
         return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
 
@@ -134,6 +141,8 @@ class RewardModel:
 
         Raises:
             ModelError: a score is not finite.
+            ValueError: `batch_size` is 0.
+            RuntimeError: out of memory.
         """
         import torch
 
@@ -169,6 +178,7 @@ class RewardModel:
 
         Raises:
             ModelError: a conversation is given, and the tokenizer has no chat template.
+            TemplateError: the chat template refuses a conversation.
         """
         if isinstance(text, str):
             plain: list[int] = self.tokenizer(text)["input_ids"]
@@ -472,7 +482,7 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
     if not (folder / "adapter_config.json").is_file():
         raise _whole_model(name)
     wanted = adapter_base(folder)
-    if wanted in {base.name, base.portable_name} or expanded(wanted).resolve() == base.folder.resolve():
+    if wanted in {base.name, base.portable_name} or real_path(expanded(wanted)) == real_path(base.folder):
         return base
     try:
         found = resolve_model(wanted, config)
@@ -482,7 +492,7 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
         raise ModelError(
             f"The reward model {name} is an adapter of {wanted}, not of {base.name}, and that base is missing: {error}"
         ) from error
-    same = found.path.resolve() == base.path.resolve() or (found.sha256 is not None and found.sha256 == base.sha256)
+    same = real_path(found.path) == real_path(base.path) or (found.sha256 is not None and found.sha256 == base.sha256)
     return base if same else found
 
 

@@ -124,7 +124,7 @@ class BlockOptimizer(PerParameterOptimizer):
 
     @property
     def block(self) -> int:
-        """Number of the block that is trained."""
+        """Index of the block that is trained, from 0."""
         return int(self.param_groups[0][PROGRESS]["block"])
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:

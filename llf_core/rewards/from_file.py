@@ -7,6 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING
 
 from llf_core.rewards import decorator
+from llf_core.untrusted import real_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ def from_file(path: Path) -> list[RewardFunction]:
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"{path} cannot be read. Expected a Python file, such as rewards.py.")
     module = sys.modules[name] = module_from_spec(spec)
-    folder = str(path.resolve().parent)
+    folder = str(real_path(path).parent)
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)

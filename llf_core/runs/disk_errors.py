@@ -16,6 +16,7 @@ from llf_core.runs.checkpoints import Checkpoints, recoverable_message
 from llf_core.runs.event_fields import is_count
 from llf_core.runs.formatting import size
 from llf_core.runs.jsonl import MAX_NEW_BYTES, records
+from llf_core.untrusted import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -268,7 +269,7 @@ def _nearest(place: Path) -> Path:
 
 def _mount(place: Path) -> Path:
     """Mount point of a folder's file system."""
-    place = place.resolve()
+    place = real_path(place)
     return next((path for path in (place, *place.parents) if path.is_mount()), place)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.untrusted import NotPlainError, json_value, read_bytes
+from llf_core.untrusted import NotPlainError, json_value, read_bytes, real_path
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -39,7 +39,7 @@ def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
         place = _place()
         place.mkdir(mode=0o700, exist_ok=True)
         if _is_own(place):
-            value = {"run": str(folder.path.resolve()), "attempt": attempt, "reason": reason}
+            value = {"run": str(real_path(folder.path)), "attempt": attempt, "reason": reason}
             replace_file(place / _name(folder), json_bytes(value))
 
 
@@ -57,7 +57,7 @@ def kept_reason(folder: RunFolder, attempt: int) -> str | None:
         value = json_value(read_bytes(place / _name(folder)))
     except (OSError, NotPlainError):
         return None
-    if not isinstance(value, dict) or value.get("run") != str(folder.path.resolve()):
+    if not isinstance(value, dict) or value.get("run") != str(real_path(folder.path)):
         return None
     reason = value.get("reason")
     return reason if value.get("attempt") == attempt and isinstance(reason, str) else None
@@ -83,4 +83,4 @@ def _is_own(place: Path) -> bool:
 
 
 def _name(folder: RunFolder) -> str:
-    return f"{hashlib.sha256(os.fsencode(folder.path.resolve())).hexdigest()[:32]}.json"
+    return f"{hashlib.sha256(os.fsencode(real_path(folder.path))).hexdigest()[:32]}.json"

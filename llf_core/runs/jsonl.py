@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction import redact_nested
@@ -67,7 +68,10 @@ def _scalar(value: object) -> Any:
     item = getattr(value, "item", None)
     if item is None:
         raise TypeError(f"{value!r} of type {type(value).__name__} can't be written as JSON.")
-    return item()
+    try:
+        return item()
+    except (ValueError, RuntimeError):  # of numpy and torch
+        raise TypeError(f"An array of shape {getattr(value, 'shape', ())} can't be written as JSON.") from None
 
 
 def spell_non_finite(value: object) -> Any:
@@ -77,14 +81,16 @@ def spell_non_finite(value: object) -> Any:
         value: dicts, lists, tuples and scalars, also of numpy and torch.
 
     Returns:
-        A copy in which tuples are lists; `as_number` converts the strings back.
+        A copy in which tuples are lists; `as_number` converts the strings back. An array of several numbers stays as it
+        is, since no JSON holds it.
     """
     if isinstance(value, dict):
         return {key: spell_non_finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [spell_non_finite(one) for one in value]
     if hasattr(value, "item"):
-        value = value.item()
+        with suppress(ValueError, RuntimeError):  # an array
+            value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.code_files import python_files, read_code
 from llf_core.runs.files import locked
-from llf_core.untrusted import read_object
+from llf_core.untrusted import read_object, real_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
         sha256: hash of the code, see `llf_core.runs.foreign_code`.
         home: `LLF_HOME`.
     """
-    return sha256 in _allowed(home).get(str(folder.resolve()), ())
+    return sha256 in _allowed(home).get(str(real_path(folder)), ())
 
 
 def allow(folder: Path, sha256: str, home: Path) -> None:
@@ -99,7 +99,7 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
         raise PermissionError(f"{home / KEY} cannot be written, so code cannot be allowed there.")
     with locked(home / f".{TRUSTED}.lock"):
         allowed = _allowed(home)
-        name = str(folder.resolve())
+        name = str(real_path(folder))
         if sha256 in allowed.get(name, ()):
             return
         allowed[name] = [*allowed.get(name, ()), sha256]

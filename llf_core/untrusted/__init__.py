@@ -12,6 +12,7 @@ from llf_core.untrusted.files import (
     read_bytes,
     read_end,
     read_text,
+    real_path,
 )
 from llf_core.untrusted.plain_json import (
     BIDI_CONTROLS,
@@ -41,6 +42,7 @@ __all__ = [
     "read_object",
     "read_object_or_empty",
     "read_text",
+    "real_path",
     "replace_surrogates",
     "visible",
     "visible_json",

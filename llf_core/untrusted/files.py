@@ -92,6 +92,18 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
     return descriptor
 
 
+def real_path(path: Path) -> Path:
+    """Follow the links of a path. A loop of links stays as it is, where `Path.resolve` raises up to Python 3.12.
+
+    Args:
+        path: a path. One that is relative stays as it is if the working directory was removed.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except OSError:
+        return path
+
+
 def create_file(path: Path, flags: int) -> int:
     """Open a regular file, and create it with the permissions of a run's files if it is missing.
 

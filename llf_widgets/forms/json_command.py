@@ -67,7 +67,11 @@ class JsonCommand:
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"llf-{name}")
 
     def start(self) -> None:
-        """Start it; separate from the constructor, so that the callbacks find the object assigned."""
+        """Start it; separate from the constructor, so that the callbacks find the object assigned.
+
+        Raises:
+            RuntimeError: it was called before.
+        """
         self._thread.start()
 
     def cancel(self) -> None:

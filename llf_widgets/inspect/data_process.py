@@ -77,7 +77,11 @@ class DataProcess:
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
 
     def start(self) -> None:
-        """Start calling the callbacks; separate from the constructor, so that they find the object assigned."""
+        """Start calling the callbacks; separate from the constructor, so that they find the object assigned.
+
+        Raises:
+            RuntimeError: it was called before.
+        """
         self._thread.start()
 
     @property

@@ -17,7 +17,7 @@ from llf_core.runs.files import special_file
 from llf_core.runs.folder import HomeError
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.run_index import RunIndex
-from llf_core.untrusted import UnreadableError
+from llf_core.untrusted import UnreadableError, real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,7 +200,7 @@ class RunsAPIHandler(APIHandler):
         except HomeError as error:
             raise HTTPError(409, "%s", error) from None
         # A link may lead anywhere, so a linked folder is no run here.
-        if folder is None or folder.path.resolve() != folder.path.parent.resolve() / run_id:
+        if folder is None or real_path(folder.path) != real_path(folder.path.parent) / run_id:
             raise self.run_not_found(run_id)
         special = special_file(folder.path) if readable else None
         if special:

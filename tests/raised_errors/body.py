@@ -382,7 +382,7 @@ class Body(ast.NodeVisitor):
             self._raise(name, node.lineno)
         if _decodes_file(node, callee):
             self._raise("UnicodeDecodeError", node.lineno)
-        if _expands_home(node, callee):
+        if _expands_home(node, callee) or _follows_links(callee):
             self._raise("RuntimeError", node.lineno)
         if last_name(node) == "super" and self.function.owner:
             return Type("super", self.function.owner)
@@ -444,6 +444,11 @@ def _expands_home(node: ast.Call, callee: Type | None) -> bool:
     """Whether a call looks up the home of a user, who may be unknown. `os.path.expanduser` then does nothing."""
     known = callee is not None and callee.kind != "path"
     return callee.name == "pathlib.Path.home" if known else last_name(node) == "expanduser"
+
+
+def _follows_links(callee: Type | None) -> bool:
+    """Whether a call is `Path.resolve`, which a loop of links ends with an error up to Python 3.12."""
+    return callee == Type("path", "resolve")
 
 
 def _decodes_file(node: ast.Call, callee: Type | None) -> bool:

@@ -13,6 +13,7 @@ from llf_core.config.field_specs import fields
 from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.problem import Fix, Problem
+from llf_core.untrusted import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,7 +209,7 @@ def _closed(target: Path) -> str:
 
 def _of_home(target: Path, home: Path) -> str:
     """Reason why a folder of LLF itself may not receive a result; empty for any other folder."""
-    resolved, home = _resolved(target), _resolved(home)
+    resolved, home = real_path(target), real_path(home)
     own = [home / name for name in OWN]
     if resolved == home or resolved in home.parents or any(one == resolved or one in resolved.parents for one in own):
         return f"LLF stores its own files there, in {home}."
@@ -217,9 +218,9 @@ def _of_home(target: Path, home: Path) -> str:
 
 def _protected(target: Path, config: RunConfig) -> str:
     """Reason why a path is or contains a folder that is never replaced; empty if it does not."""
-    resolved = _resolved(target)
+    resolved = real_path(target)
     for what, path in _kept(config):
-        other = _resolved(path)
+        other = real_path(path)
         if resolved == other:
             return f"It is {what}."
         if resolved in other.parents:
@@ -240,10 +241,3 @@ def _kept(config: RunConfig) -> Iterator[tuple[str, Path]]:
         yield "the working directory", Path.cwd()
     except FileNotFoundError:  # removed meanwhile
         return
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):  # a loop of links
-        return path.absolute()

@@ -1,12 +1,14 @@
 import shutil
 
 import gguf
+import numpy as np
 import pytest
 import torch
 
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.gguf_conversion import convert_gguf
 from llf_core.models.gguf_header import read_gguf_header
+from llf_core.models.load import read_architecture
 from tests.tiny import tiny_llama
 
 from .gguf_file import write_gguf
@@ -117,3 +119,14 @@ def test_another_version_is_a_sentence(gguf_file, tmp_path):
     path.write_bytes(b"GGUF\x01\x00\x00\x00" + gguf_file.read_bytes()[8:])
     with pytest.raises(ModelError, match="has GGUF version 1"):
         read_gguf_header(path)
+
+
+def test_an_architecture_that_transformers_does_not_know_is_a_sentence(tmp_path, config):
+    writer = gguf.GGUFWriter(tmp_path / "odd.gguf", "weird")
+    writer.add_tensor("token_embd.weight", np.ones((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"odd.gguf cannot be loaded: .*architecture weird is not supported"):
+        read_architecture(resolve_model(str(tmp_path / "odd.gguf")), config())

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llf_core.runs.files import json_bytes
 from llf_core.runs.jsonl import Appender, Tail, append, as_number, encode, parse
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None))
@@ -44,6 +45,9 @@ def test_scalars_of_numpy_are_numbers():
 def test_what_is_no_json_is_refused_by_name():
     with pytest.raises(TypeError, match="object"):
         encode({"a": object()})
+    for write in (encode, json_bytes):
+        with pytest.raises(TypeError, match="array"):
+            write({"a": np.arange(3)})
 
 
 @pytest.mark.parametrize(

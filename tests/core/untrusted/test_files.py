@@ -16,6 +16,7 @@ from llf_core.untrusted import (
     read_object,
     read_object_or_empty,
     read_text,
+    real_path,
 )
 
 
@@ -131,3 +132,10 @@ def test_text_is_utf_8_and_the_end_of_a_file_is_bounded(tmp_path):
         read_text(path)
     assert read_end(path, 2) == b" \xff"
     assert read_end(path, 100) == b"a: \xff"
+
+
+def test_a_loop_of_links_is_no_error_of_a_real_path(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert real_path(tmp_path / "loop") == tmp_path / "loop"
+    assert real_path(tmp_path / "link" / "link" / "a") == tmp_path / "a"
