@@ -2,7 +2,8 @@
 
 `tests/raised_errors` says how the exceptions are found. A base class may stand for a class, but neither `Exception`
 nor, for a class of the project, a general one of Python such as `ValueError`. The errors of an `__init__` may stand in
-the docstring of its class. A method without a docstring has that of the method it overrides.
+the docstring of its class. A method without a docstring has that of the method it overrides. A method that others
+override names their errors too, since it is called without knowing which one runs.
 
 Where the source does not show that an exception cannot come, `RULED_OUT` says why.
 """
@@ -100,6 +101,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     },
     "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
     "llf_core.training.measure.measure": {"NotPlainError": "its run is new, so that it has no broken files"},
+    "llf_core.training.measure.main": {"error": "a config admits only regular expressions"},
     "llf_core.training.parameter_map.map_of_config": {"ConfigError": "a config without an initialisation is valid"},
     "llf_core.training.past_run.prepared_lengths": {"ValueError": "there is a length"},
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
@@ -154,6 +156,22 @@ def problems(project: Project) -> list[str]:
     return found
 
 
+def problems_of_overrides(project: Project) -> list[str]:
+    """Exceptions of overriding methods that the overridden one does not name, one line each."""
+    found = []
+    for function in project.functions.values():
+        above = project.overridden(function) if is_public(function.name) and function.node.name != "__init__" else None
+        documented = None if above is None else project.documented(above)
+        if above is None or documented is None or "Exception" in documented:
+            continue
+        found += [
+            f"{above.name}: {name.rpartition('.')[2]} of {function.name} is not named under Raises"
+            for name in sorted(function.raises)
+            if name.rpartition(".")[2] not in documented and not (project.family(name) - GENERAL) & documented
+        ]
+    return found
+
+
 @pytest.fixture(scope="module")
 def project():
     return Project(ROOT, ("llf_core", "llf_widgets"), RULED_OUT)
@@ -161,6 +179,11 @@ def project():
 
 def test_every_error_is_named(project):
     found = problems(project)
+    assert not found, "\n".join(found)
+
+
+def test_errors_of_overrides_are_named_above(project):
+    found = problems_of_overrides(project)
     assert not found, "\n".join(found)
 
 
@@ -338,6 +361,19 @@ def test_what_can_be_raised_is_found(errors_of, source, expected):
 )
 def test_what_is_caught_or_unknown_is_not_found(errors_of, source):
     assert errors_of(source) == ""
+
+
+def test_an_error_of_an_override_that_its_base_does_not_name_is_found(tmp_path):
+    methods = "class A(Base):\n def run(self): raise KeyError\nclass B(A):\n def run(self): raise Bad"
+    (tmp_path / "m.py").write_text(f"{BASE}\n{methods}")
+    assert problems_of_overrides(Project(tmp_path, ["."], {})) == [
+        "m.Base.run: KeyError of m.A.run is not named under Raises"
+    ]
+
+
+def test_a_class_that_a_function_returns_of_its_argument_is_created(errors_of):
+    source = "def load(base: type[T]) -> type[T]: return base\ndef f(): load(Base)(1).run()"
+    assert errors_of(source) == "Bad"
 
 
 def test_what_is_ruled_out_is_not_found(errors_of):

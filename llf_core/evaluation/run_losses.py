@@ -75,6 +75,8 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         ImportError: a package of an integration in `report_to` is not installed.
         BrokenRunError: there is no readable status.
         NotPlainError: a settings file of the run is not plain YAML.
+        BadExample: the chat template of the policy cannot render an answer.
+        re.error: `reward_pattern` is not a regular expression.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")

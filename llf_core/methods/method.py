@@ -46,6 +46,11 @@ class Method(ABC):
 
         Raises:
             ModelError: the method does not fit the model.
+            UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
+                could not review it.
+            OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
+            PluginError: two installed packages declare the same plug-in.
+            MemoryError: out of memory.
         """
 
     def after_backward(self, scale: float = 1.0) -> None:  # noqa: B027 - a hook that not all need
@@ -117,5 +122,9 @@ def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel |
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             method.
         ModelError: the method does not fit the model.
+        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
+            could not review it.
+        OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
+        MemoryError: out of memory.
     """
     return make_method(config).apply(model)

@@ -60,12 +60,19 @@ class Modifier(ABC):
 
         Args:
             model: a causal language model, perhaps wrapped by PEFT.
+
+        Raises:
+            ModelError: the model cannot be changed so.
+            PluginError: two installed packages declare the same name or key.
         """
 
     def extra_loss(self) -> ExtraLoss | None:
         """What to add to the loss of the last training forward pass; called before its backward pass. Default: None.
 
         The trainer divides it by the tokens of the whole optimizer step. The logged loss does not include it.
+
+        Raises:
+            ModelError: the forward pass did not compute what it is made of.
         """
         return None
 
@@ -100,6 +107,7 @@ def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:
     Raises:
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             modifier.
+        ModelError: the model cannot be changed so.
     """
     for one in modifiers_of(config):
         one.load(Modifier)(config).before_method(model)
@@ -118,6 +126,7 @@ def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]
     Raises:
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             modifier.
+        ModelError: the model cannot be changed so.
     """
     modifiers = tuple(one.load(Modifier)(config) for one in modifiers_of(config))
     for modifier in modifiers:

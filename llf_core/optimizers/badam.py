@@ -154,6 +154,9 @@ class BlockOptimizer(PerParameterOptimizer):
 
         Returns:
             The closure's loss; None without one.
+
+        Raises:
+            OptimizerError: a gradient is not finite, and the update needs one that is.
         """
         loss = super().step(closure)
         progress = self.param_groups[0][PROGRESS]

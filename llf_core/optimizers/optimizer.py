@@ -56,6 +56,7 @@ class Optimizer(ABC):
 
         Raises:
             OptimizerError: it cannot train this model.
+            PluginError: two installed packages declare the same optimizer.
         """
 
     @property

@@ -58,6 +58,9 @@ class PerParameterOptimizer(torch.optim.Optimizer):
             gradient: of the same shape; it is not needed afterwards and may be changed.
             state: of this parameter, empty at its first update.
             group: its group, with the learning rate of this step as `lr`.
+
+        Raises:
+            OptimizerError: the gradient is not finite, and the update needs one that is.
         """
 
     def begin(self, group: Group) -> None:
@@ -72,6 +75,9 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
         Returns:
             The closure's loss; None without one.
+
+        Raises:
+            OptimizerError: a gradient is not finite, and the update needs one that is.
         """
         loss = None
         if closure is not None:

@@ -86,6 +86,8 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
         ValueError: transformers refuses a value or a combination of values.
         MemoryError: memory does not suffice for the data or the model.
         ImportError: a package of an integration in `report_to` is not installed.
+        re.error: `reward_pattern` is not a regular expression.
+        BadExample: the chat template of the policy cannot render an answer.
     """
     short = config.replace(**SETTINGS)
     folder = create_run(short.yaml(defaults=True), "measurement", home)

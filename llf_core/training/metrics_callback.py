@@ -360,6 +360,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         Raises:
             OSError: the disk is full; the checkpoint stays incomplete and does not count.
             BrokenRunError: there is no readable status.
+            RuntimeError, SafetensorError: a file of the stage cannot be written, for example on a full disk.
         """
         step = state.global_step
         path = self.checkpoints.path(step)

@@ -218,6 +218,7 @@ def map_of_config(config: RunConfig) -> ParameterMap:
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             plug-in.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+        MemoryError: out of memory.
     """
     model = _on_meta(config)
     change_before_method(model, config)

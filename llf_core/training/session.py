@@ -366,6 +366,10 @@ def make_trainer(
         UnreadableError, NotPlainError: the counters or the state of the checkpoint are broken.
         ImportError: a package of an integration in `report_to` is not installed.
         PluginError: two installed packages declare the same name or key.
+        ConfigError: the reference model is not valid in a config.
+        UntrustedCodeError, TooMuchCodeError: Python code of the reference model would run, and the user has not allowed
+            it, or could not review it.
+        MemoryError: out of memory.
     """
     folder, config = context.folder, context.config
     callbacks: list[TrainerCallback] = [progress]

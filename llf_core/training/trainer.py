@@ -93,6 +93,9 @@ class RunTrainer(TrainingLoop):
         Raises:
             StopTraining: the stage samples its own data and cannot, see `LossStage.batches`.
             DataError: a streamed data set cannot be read further.
+            RuntimeError, MemoryError: out of memory.
+            OSError: the disk is full.
+            PluginError: two installed packages declare the same plug-in.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
@@ -189,6 +192,10 @@ class RunTrainer(TrainingLoop):
                 memory ran out in one of several processes whose examples are compared.
             StopTraining: in evaluation, the stage cannot score the completions that it samples.
             RuntimeError: in training, out of memory; the step is then computed again in smaller parts.
+            MemoryError: out of memory.
+            ValueError: an option of the loss is out of range, or the reference log-probabilities are missing.
+            ModelError: the forward pass did not compute what a modifier adds to the loss.
+            OSError: the disk is full.
 
         Source:
             transformers' `num_items_in_batch`: sum of losses by the number of items of all micro-batches and ranks.

@@ -393,7 +393,8 @@ class Body(ast.NodeVisitor):
         found: Type | None = None
         if callee.kind == "function":
             self._call(callee, line)
-            found = self._result(callee)
+            chosen = first is not None and first.kind == "class" and self._returns_its_argument(callee)
+            found = first if chosen else self._result(callee)
         elif callee.kind == "path":
             found = PATH if callee.name in PATH_ATTRIBUTES else None
             found = Type("items", parts=(PATH,)) if callee.name in {"iterdir", "glob", "rglob"} else found
@@ -412,6 +413,13 @@ class Body(ast.NodeVisitor):
     def _call(self, callee: Type | None, line: int) -> None:
         if callee is not None and callee.kind == "function":
             self.function.calls.append((callee.name, line, self.guards))
+
+    def _returns_its_argument(self, callee: Type) -> bool:
+        """Whether a function returns a class that is, or inherits from, the one it is given: `type[T] -> type[T]`."""
+        node = self.source.functions[callee.name].node
+        given = [one.annotation for one in node.args.args if one.arg not in {"self", "cls"}]
+        result = "" if node.returns is None else ast.unparse(node.returns)
+        return result.startswith("type[") and bool(given) and given[0] is not None and ast.unparse(given[0]) == result
 
     def _result(self, callee: Type | None) -> Type | None:
         """Type of what a function returns, by its annotation."""

@@ -106,6 +106,19 @@ class Project:
         above = next((one for one in found if one is not None and one.kind == "function"), None)
         return None if above is None else self.documented(self.functions[above.name])
 
+    def overridden(self, function: Function) -> Function | None:
+        """The method of the topmost class of the project that a method overrides; None if it overrides none."""
+        found, owner = None, function.owner
+        while owner:
+            bases = self.source.classes[owner].bases if owner in self.source.classes else []
+            kinds = (Body(self.source, function).member(base, function.node.name) for base in bases)
+            kind = next((one for one in kinds if one is not None and one.kind == "function"), None)
+            if kind is None:
+                return found
+            found = self.functions[kind.name]
+            owner = found.owner
+        return found
+
     def chain(self, function: Function, name: str) -> list[str]:
         """The functions and lines through which a class comes, from the function to the `raise`."""
         line, callee = function.raises[name]

@@ -44,6 +44,18 @@ class Stage:
 
     Args:
         context: the training context; None if only the loss formula is needed.
+
+    Raises:
+        ModelError: a model beside the trained one does not exist or fit.
+        DataError, BadExample: the stage cannot train on the data set, or the template cannot render its answers.
+        ConfigError: the config of a model beside the trained one can no longer be read.
+        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
+            could not review it.
+        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+            name or key.
+        OSError: a file of a model or of the run cannot be read or written.
+        MemoryError: out of memory.
     """
 
     def __init__(self, context: TrainingContext | None = None) -> None:
@@ -100,7 +112,7 @@ class Stage:
             checkpoint: folder of the checkpoint, which is not complete yet.
 
         Raises:
-            OSError: the disk is full or cannot be written.
+            OSError, RuntimeError, SafetensorError: the disk is full or cannot be written.
         """
 
     def load(self, checkpoint: Path) -> None:
@@ -110,7 +122,7 @@ class Stage:
             checkpoint: folder of the checkpoint.
 
         Raises:
-            OSError: a file is missing or damaged.
+            OSError, RuntimeError, SafetensorError, pickle.UnpicklingError: a file is missing or damaged.
         """
 
 
@@ -125,6 +137,18 @@ class LossStage(Stage, ABC):
 
     Args:
         context: the training context; None if only the loss formula is needed.
+
+    Raises:
+        ModelError: a model beside the trained one does not exist or fit.
+        DataError, BadExample: the stage cannot train on the data set, or the template cannot render its answers.
+        ConfigError: the config of a model beside the trained one can no longer be read.
+        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
+            could not review it.
+        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+            name or key.
+        OSError: a file of a model or of the run cannot be read or written.
+        MemoryError: out of memory.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
@@ -156,6 +180,12 @@ class LossStage(Stage, ABC):
         Raises:
             DataError: the stage cannot train on these examples.
             ModelError: the columns are outputs of a model that does not exist or fit.
+            UntrustedCodeError, TooMuchCodeError: Python code of that model would run, and the user has not allowed it,
+                or could not review it.
+            ConfigError: that model is not valid in a config.
+            PluginError: two installed packages declare the same name or key.
+            OSError: a file of that model cannot be read, or the cache cannot be written.
+            MemoryError: out of memory.
         """
         return examples
 
@@ -180,6 +210,9 @@ class LossStage(Stage, ABC):
 
         Raises:
             StopTraining: the stage samples its own data, and cannot.
+            RuntimeError, MemoryError: out of memory.
+            PluginError: two installed packages declare the same plug-in.
+            OSError: the disk is full.
         """
         return batches
 
@@ -207,7 +240,10 @@ class LossStage(Stage, ABC):
             A float32 scalar with a graph: the sum, not the mean.
 
         Raises:
-            RuntimeError: out of memory, after which the step is computed again in smaller parts.
+            RuntimeError, MemoryError: out of memory, after which the step is computed again in smaller parts.
+            StopTraining: a stage that samples its own data cannot, in an evaluation.
+            ValueError: an option of the loss is out of range, or the reference log-probabilities are missing.
+            OSError: the disk is full.
         """
 
     def evaluated(self, means: Mapping[str, float]) -> None:
@@ -253,6 +289,10 @@ class TrainerStage(Stage, ABC):
         Raises:
             DataError: the stage cannot train on these examples, or there are too few.
             ValueError: the library refuses an option.
+            RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
+            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
+                name or key.
+            OSError: a file of the prompts can no longer be opened, or the disk is full.
         """
 
 
@@ -265,6 +305,14 @@ def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | Train
 
     Raises:
         PluginError: the stage of another package cannot be imported, or is neither a `LossStage` nor a `TrainerStage`.
+        ModelError: a model beside the trained one does not exist or fit.
+        DataError, BadExample: the stage cannot train on the data set, or the template cannot render its answers.
+        ConfigError: the config of a model beside the trained one can no longer be read.
+        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
+            could not review it.
+        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
+        OSError: a file of a model or of the run cannot be read or written.
+        MemoryError: out of memory.
     """
     declaration = stage_of(config)
     made = declaration.load(Stage)(context)
