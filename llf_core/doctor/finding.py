@@ -27,7 +27,11 @@ class Finding:
     until: int | None = None
 
     def event(self) -> dict[str, Any]:
-        """Fields of the `finding` event, which makes views show it. Empty fields are omitted."""
+        """Fields of the `finding` event, by which views show it.
+
+        Returns:
+            `rule`, `message` and `fix`; `change`, `config` and `until` where they are not empty.
+        """
         optional = {"change": self.change, "config": self.config, "until": self.until}
         more = {name: value for name, value in optional.items() if value}
         return {"rule": self.rule, "message": self.message, "fix": self.fix, **more}

@@ -91,7 +91,9 @@ def packages() -> dict[str, str]:
 
 @cache
 def device() -> dict[str, Any]:
-    """The CPU and its memory in bytes, limits of a container included. The trainer adds the GPU it uses.
+    """The CPU (`type`, `name`, `count`) and its `memory` in bytes, limits of a container included.
+
+    The trainer adds the GPU that it uses, see `llf_core.training.resolved_config.cuda_facts`.
 
     Read once per process.
     """

@@ -89,6 +89,9 @@ def free_memory(device: str) -> int:
 
     Args:
         device: `cuda`, `mps` or `cpu`.
+
+    Raises:
+        RuntimeError, AssertionError: torch finds no such device or was built without it.
     """
     import torch
 

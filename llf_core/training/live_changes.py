@@ -211,6 +211,9 @@ def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
         folder: the run.
         checkpoint: folder of the checkpoint.
 
+    Returns:
+        Values by the name of the setting.
+
     Raises:
         UnreadableError, FileNotFoundError, NotPlainError: counters of the checkpoint or events are missing or broken.
         OSError: too many files are open.

@@ -66,6 +66,9 @@ class ParameterMap:
         """As plain data, for events and `llf parameters --json`.
 
         Layers are given as ranges, so that the event of a model with hundreds of layers stays small.
+
+        Returns:
+            The numbers `parameters` and `trained`, and `rows` with the attributes of each row.
         """
         return {
             "parameters": self.parameters,

@@ -68,7 +68,7 @@ class SweepForm(FormWidget):
             ahead: running and queued runs on this machine.
 
         Raises:
-            OSError: a weight file of the model cannot be read, or the disk cannot be examined.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read, or the disk cannot be examined.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.

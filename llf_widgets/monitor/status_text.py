@@ -262,6 +262,10 @@ def header_json(snapshot: RunSnapshot, now: float) -> dict[str, object]:
     Args:
         snapshot: the run.
         now: Unix seconds.
+
+    Returns:
+        The attributes of the snapshot that the header shows, its texts, `messages` and `actions`; times are Unix
+        seconds or seconds.
     """
     return {
         "id": snapshot.id,

@@ -39,7 +39,7 @@ class CodeHandler(RunsAPIHandler):
 
 
 def read_code(folder: RunFolder) -> dict[str, object]:
-    """The code of a run with its hash, as a view shows it.
+    """The code of a run with its hash, as a view shows it; see `code_as_json`.
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.

@@ -120,6 +120,7 @@ class RunsAPIHandler(APIHandler):
 
         Raises:
             HTTPError: 503 after `LONG_TIMEOUT` seconds. The thread continues.
+            Exception: what `work` raises.
         """
         return await _run_in_executor(_LIST_THREADS, work, LONG_TIMEOUT)
 
@@ -155,6 +156,7 @@ class RunsAPIHandler(APIHandler):
 
         Raises:
             HTTPError: 503 after `max_seconds` seconds. The thread continues.
+            Exception: what `work` raises.
         """
         threads = FILE_THREADS if max_seconds <= TIMEOUT else LONG_THREADS
         return await _run_in_executor(

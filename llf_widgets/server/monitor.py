@@ -133,7 +133,7 @@ def front_end() -> str:
 
 
 def summary(view: RunView) -> dict[str, object]:
-    """The bundle of a run in its current state.
+    """The MIME bundle of a run in its current state, see `llf_widgets.monitor.mime_bundle.mime_bundle`.
 
     Raises:
         OSError: a file of the run cannot be read.

@@ -165,8 +165,8 @@ def label_of(value: object) -> bool:
         BadExample: it is something else.
     """
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if isinstance(value, bool):
-        return value
+    if isinstance(value, bool | int | float) and value in {0, 1}:  # a column of floats holds 1.0
+        return bool(value)
     found = words.get(str(value).strip().lower())
     if found is None:
         raise BadExample(f"the label is {brief_value(value)}, expected true or false")

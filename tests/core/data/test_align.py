@@ -122,7 +122,7 @@ def test_pairs_are_a_conversation_and_a_worse_answer(row, entry, formatting):
         ({"prompt": "2+2?", "completion": "4", "label": True}, {}),
         ({"messages": [USER, ANSWER], "label": "yes"}, {}),
         (
-            {"instruction": "2+2?", "output": "4", "kto_tag": True},
+            {"instruction": "2+2?", "output": "4", "kto_tag": 1.0},
             {"formatting": "alpaca", "columns": {"prompt": "instruction", "response": "output", "kto_tag": "kto_tag"}},
         ),
         (
