@@ -43,6 +43,27 @@ def read_dtypes(folder: Path) -> set[str]:
     return {str(entry["dtype"]) for entry in entries if isinstance(entry, dict) and "dtype" in entry}
 
 
+def read_bytes(folder: Path) -> int:
+    """Bytes of all weights in the safetensors files of a folder as they are stored; 0 without such files.
+
+    Packed weights take as many bytes in memory as in their files.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    spans = (
+        entry["data_offsets"]
+        for file in weight_files(folder)
+        for entry in _header(file).values()
+        if isinstance(entry, dict) and _is_span(entry.get("data_offsets"))
+    )
+    return sum(end - begin for begin, end in spans)
+
+
+def _is_span(offsets: object) -> bool:
+    return isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(one, int) for one in offsets)  # noqa: PLR2004 - begin and end
+
+
 def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a folder, sorted by name. Pipes, folders and broken links are skipped.
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, shapes_from_config
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import config_of, folder_of
-from llf_core.config.safetensors_header import read_dtypes, read_shapes, weight_files
+from llf_core.config.safetensors_header import read_bytes, read_dtypes, read_shapes, weight_files
+from llf_core.config.stored_quantization import is_quantized, stays_packed
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
 from llf_core.estimate.model_shapes import architecture, read_model_config
@@ -53,6 +54,7 @@ class ModelSizes:
         basis: how they are known, as a sentence.
         exact: whether they are those of the model, not of a typical one of its size.
         float32: whether weights are stored in float32, in which trained ones then are loaded.
+        packed_bytes: bytes of the weights if they are quantized in the files and stay so in memory; else None.
     """
 
     weights: Shapes
@@ -60,6 +62,7 @@ class ModelSizes:
     basis: str
     exact: bool = True
     float32: bool = False
+    packed_bytes: int | None = None
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -122,6 +125,10 @@ def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> Mode
         OSError: a weight file cannot be read.
     """
     settings = config_of(folder)
+    if is_quantized(settings) and (weights := shapes_from_config(settings) or {}):
+        packed = (read_bytes(folder) or None) if stays_packed(settings) else None
+        found = _sizes(weights, settings, "The model's config.json, and the sizes of its quantized files.")
+        return None if found is None else replace(found, packed_bytes=packed)
     if weights := read_shapes(folder):
         found = _sizes(weights, settings, "The headers of the model's weight files.")
         float32 = "F32" in read_dtypes(folder)

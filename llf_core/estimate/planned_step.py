@@ -120,9 +120,9 @@ def plan_step(
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
     )
-    bits = config.model.quantization_bit
+    bits = config.model.quantization_bit if sizes.packed_bytes is None else None
     each = None if bits is None else quantizer_of(config).bytes_per_weight(bits, loaded)
-    base = weight_bytes(sizes.model, sizes.parameters, width=loaded, each=each)
+    base = sizes.packed_bytes or weight_bytes(sizes.model, sizes.parameters, width=loaded, each=each)
     base += _second_model(config, sizes, precision.width)
     if not method.frozen_base:
         base += trained * (width - loaded)  # trained weights have their own precision
@@ -135,7 +135,7 @@ def plan_step(
         trained=trained,
         optimizer=optimizer.memory_for(config, own, width),
         gradient_width=width,
-        quantized=bits is not None,
+        quantized=bits is not None or sizes.packed_bytes is not None,
     )
 
 

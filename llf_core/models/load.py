@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import method_of
 from llf_core.config.rope_scaling import longest_text
+from llf_core.config.stored_quantization import is_quantized as is_quantized_files
+from llf_core.config.stored_quantization import quantizer_of_files, stays_packed
 from llf_core.models.architecture import is_multimodal, load_architecture
 from llf_core.models.attention import attention_name
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
@@ -23,6 +25,7 @@ from llf_core.models.quantize import (
     quantization_config,
     quantize_with_hqq,
     release_files,
+    unpacking_config,
 )
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import generates, unused_lm_head
@@ -68,8 +71,10 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     architecture = None if source.kind == "gguf" else load_architecture(source, trust_remote_code=trusted)
     multimodal = architecture is not None and is_multimodal(architecture)
     kind: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
-    bits = quantization_config(config, plan)
-    quantized = bits is not None or getattr(architecture, "quantization_config", None) is not None
+    stored = _stored_settings(architecture)
+    found = quantizer_of_files(stored)
+    bits = quantization_config(config, plan) if found is None else unpacking_config(found)
+    quantized = stays_packed(stored) if found is not None else bits is not None or is_quantized_files(stored)
     arguments: dict[str, Any] = {
         "dtype": loading_dtype(source, config, plan),
         "trust_remote_code": trusted,
@@ -114,13 +119,21 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         )
     restore_routers(model, source.folder)
     depend_on_batch_alone(model)
-    if quantize_with_hqq(model, config, plan) or quantized:
+    if (not quantized and quantize_with_hqq(model, config, plan)) or quantized:
         keep_differentiable(model)
         release_files(model)
     else:
         check_checksums(model, source.folder)
     fix_generation_config(model)
     return model if is_quantized(model) else model.to(plan.device)
+
+
+def _stored_settings(architecture: Any) -> dict[str, Any]:
+    """The quantization of a model's files as `config.json` has it; empty if they are not quantized."""
+    stored = getattr(architecture, "quantization_config", None)
+    if stored is None:
+        return {}
+    return {"quantization_config": stored if isinstance(stored, dict) else stored.to_dict()}
 
 
 def _file_arguments(source: ModelSource, bits: Any) -> dict[str, Any]:

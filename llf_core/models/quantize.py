@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
     from llf_core.config import RunConfig
+    from llf_core.config.quantizers import Quantizer
     from llf_core.models.device import DevicePlan
 
 UNQUANTIZED: Mapping[str, None] = MappingProxyType(
@@ -65,6 +66,27 @@ def quantization_config(config: RunConfig, plan: DevicePlan) -> Any:
             from transformers import EetqConfig
 
             return EetqConfig()
+    return None
+
+
+def unpacking_config(quantizer: Quantizer) -> Any:
+    """Config of transformers with which `from_pretrained` unpacks a model's quantized files to ordinary weights.
+
+    Args:
+        quantizer: of the files.
+
+    Returns:
+        The config; None if the weights stay packed.
+    """
+    match quantizer.name:
+        case "mxfp4":
+            from transformers import Mxfp4Config
+
+            return Mxfp4Config(dequantize=True)
+        case "fp8":
+            from transformers import FineGrainedFP8Config
+
+            return FineGrainedFP8Config(dequantize=True)
     return None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from llf_core.config.stored_quantization import quantizer_of_files
 from llf_core.models.adapter_loading import can_merge, encoded_prompt
 from llf_core.models.card import model_card
 from llf_core.models.checksums import bitwise_equal, checksums, list_first, named_tensors
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 DEFAULT_ADAPTER = "default"
 """PEFT's name of a model's first adapter."""
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+QUANTIZED_NAMES = {"F8_E4M3", "F8_E5M2", "U8", "I8"}
+"""Dtypes of files that are unpacked to bfloat16 when they are loaded."""
 
 
 def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
@@ -179,7 +182,9 @@ def _labels(tokenizer: PreTrainedTokenizerBase) -> str:
 def _cast(model: Any, source: ModelSource) -> None:
     import torch
 
-    name = TORCH_NAMES.get(stored_dtype(source.folder) or "", "bfloat16" if source.kind == "gguf" else None)
+    stored = stored_dtype(source.folder) or ""
+    unpacked = source.kind == "gguf" or stored in QUANTIZED_NAMES
+    name = TORCH_NAMES.get(stored, "bfloat16" if unpacked else None)
     if name is not None:
         model.to(getattr(torch, name))
 
@@ -205,7 +210,7 @@ def _keep_padding(folder: Path, source: ModelSource) -> None:
 
 
 def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
-    """The base with the adapter merged; None where PEFT cannot merge it, as vectors before each example.
+    """The base with the adapter merged; None where it cannot be, as vectors before each example, or over GPTQ.
 
     A quantized base is loaded again, unquantized.
     """
@@ -213,6 +218,9 @@ def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
         return None
     if not is_quantized(model.get_base_model()):
         return model.merge_and_unload()
+    files = quantizer_of_files(read_config(source.folder)) if source.kind != "gguf" else None
+    if files is not None and files.name != "bnb" and not files.unpacks:
+        return None  # there are no unquantized weights to merge it into
     from peft import PeftModel
 
     unquantized = config.replace(**UNQUANTIZED, lora_init=None)

@@ -39,7 +39,7 @@ def test_the_config_offers_what_the_table_has():
     assert explained_choices("quantization_method") == QUANTIZERS
 
 
-@pytest.mark.parametrize("one", on_the_fly(), ids=lambda one: one.name)
+@pytest.mark.parametrize("one", list(on_the_fly()), ids=lambda one: one.name)
 def test_bits_that_a_quantizer_has_are_accepted_and_others_are_not(one):
     for bits in (1, 2, 3, 4, 5, 6, 8):
         keys = {"quantization_method": one.name, "quantization_bit": bits}
