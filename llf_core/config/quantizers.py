@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llf_core.config.values import ConfigValues
-
 SECOND_MODELS = ("ref_model_quantization_bit", "reward_model_quantization_bit", "teacher_model_quantization_bit")
 """Keys that quantize a frozen second model, always with bitsandbytes."""
 
@@ -202,11 +200,6 @@ QUANTIZERS: Mapping[str, Quantizer] = MappingProxyType(
 """All quantizers by their names: those that quantize while a model is loaded, then those of stored models."""
 FORMATS = ("nf4", "fp4", "float8")
 """Values of `quantization_type`."""
-
-
-def quantizer_of(config: ConfigValues) -> Quantizer:
-    """The quantizer that a config names, whether or not it quantizes."""
-    return QUANTIZERS[config.model.quantization_method]
 
 
 def stored_quantizer(method: object) -> Quantizer | None:

@@ -18,10 +18,12 @@ from llf_core.config.declaration import (
     PluginError,
     StageDeclaration,
 )
+from llf_core.config.quantizers import QUANTIZERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from llf_core.config.quantizers import Quantizer
     from llf_core.config.values import ConfigValues
 
 DECLARATION_TYPES: tuple[type[Declaration], ...] = (
@@ -118,6 +120,11 @@ def base_optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
         return selected
     switched = selected.is_switched_on(config) and config.optimizer.optim != selected.name
     return declared(OptimizerDeclaration)[config.optimizer.optim if switched else selected.bases[0]]
+
+
+def quantizer_of(config: ConfigValues) -> Quantizer:
+    """The quantizer that a config names, whether or not it quantizes."""
+    return QUANTIZERS[config.model.quantization_method]
 
 
 def optimizer_packages(config: ConfigValues) -> tuple[str, ...]:

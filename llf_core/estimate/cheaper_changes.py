@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.problem import ConfigError
-from llf_core.config.quantizers import quantizer_of
-from llf_core.config.registry import declared, method_of, optimizer_of
+from llf_core.config.registry import declared, method_of, optimizer_of, quantizer_of
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:

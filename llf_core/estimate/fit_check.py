@@ -8,8 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.quantizers import quantizer_of
-from llf_core.config.registry import method_of, stage_of
+from llf_core.config.registry import method_of, quantizer_of, stage_of
 from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.estimate.cheaper_changes import Change, cheaper_changes
 from llf_core.estimate.devices import device_of, find_devices, precision_of

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import layers_of, trained_layers
-from llf_core.config.quantizers import quantizer_of
-from llf_core.config.registry import method_of, optimizer_of, stage_of
+from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stage_of
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_sizes import model_sizes

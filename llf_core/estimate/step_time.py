@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.config.quantizers import quantizer_of
-from llf_core.config.registry import method_of, stage_of
+from llf_core.config.registry import method_of, quantizer_of, stage_of
 from llf_core.estimate.bf16_probe import cached_speedup, default_threads
 from llf_core.estimate.devices import has_bf16_instructions
 from llf_core.estimate.matmul_probe import products_per_second

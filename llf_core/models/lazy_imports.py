@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.config.quantizers import QUANTIZERS, SECOND_MODELS, quantizer_of, stored_quantizer
-from llf_core.config.registry import optimizer_packages
+from llf_core.config.quantizers import QUANTIZERS, SECOND_MODELS, stored_quantizer
+from llf_core.config.registry import optimizer_packages, quantizer_of
 from llf_core.models.deferred_modules import can_defer, defer_modules
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.quantizers import HQQ_GROUP, quantizer_of
+from llf_core.config.quantizers import HQQ_GROUP
+from llf_core.config.registry import quantizer_of
 from llf_core.models.errors import ModelError
 from llf_core.models.free_memory import release_free_memory
 from llf_core.models.parameter_count import count_parameters, expert_matrices, expert_parameters, is_packed

@@ -9,8 +9,8 @@ from llf_core.config import quantizers
 from llf_core.config.did_you_mean import any_of
 from llf_core.config.peft_tuners import supports, tuner
 from llf_core.config.problem import Fix
-from llf_core.config.quantizers import on_the_fly, quantizer_of
-from llf_core.config.registry import method_of
+from llf_core.config.quantizers import on_the_fly
+from llf_core.config.registry import method_of, quantizer_of
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
 

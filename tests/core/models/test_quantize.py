@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from llf_core.config import quantizers
-from llf_core.config.quantizers import quantizer_of
+from llf_core.config.registry import quantizer_of
 from llf_core.estimate import architecture
 from llf_core.estimate.memory_forecast import weight_bytes
 from llf_core.generation import generate
