@@ -45,6 +45,15 @@ class Model(Section):
         help="Branch, tag or commit of the model on the hub.",
         source="LLaMA-Factory",
     )
+    hub: Literal["huggingface", "modelscope", "modelers"] = option(
+        "huggingface",
+        label="Hub",
+        help=(
+            "Where models and adapters are downloaded from: Hugging Face or a mirror (`HF_ENDPOINT`), ModelScope, or "
+            "Modelers. Data sets always come from Hugging Face."
+        ),
+        choices=("huggingface", "modelscope", "modelers"),
+    )
     cache_dir: str | None = option(
         None,
         unset="Hugging Face's own folder",

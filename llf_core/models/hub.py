@@ -1,4 +1,7 @@
-"""Downloads models and adapters from a Hugging Face hub into its cache (uses `HF_HOME`, `HF_ENDPOINT`, proxies)."""
+"""Downloads models and adapters from a Hugging Face hub into its cache (uses `HF_HOME`, `HF_ENDPOINT`, proxies).
+
+`mirror.py` does so from other hubs.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.name_checks.mirrors import HUGGING_FACE
 from llf_core.config.name_checks.models import meant_instead, shown_name
 from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.models.errors import ModelError
 from llf_core.models.header_check import check_sizes
+from llf_core.models.mirror import mirror_folder, mirror_model
 from llf_core.models.model_folder import NON_WEIGHT_FILES, PICKLE_SUFFIXES, card_license, check_files, check_shards
 from llf_core.models.model_source import ModelSource
 
@@ -38,11 +43,11 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
 
     Args:
         name: hub id, `owner/name`.
-        config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
+        config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
         weights: whether the weights are needed; without them the download takes a second.
 
     Returns:
-        The source, with the commit as its revision.
+        The source, with the commit as its revision; of a mirror, a folder.
 
     Raises:
         ModelError: no such model, gated or private, no connection, or no weights that may be loaded.
@@ -57,6 +62,8 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
         wanted = files_to_download(files, code=bool(config and config.model.trust_remote_code))
         return [file for file in wanted if weights or not file.endswith(WEIGHT_SUFFIXES)]
 
+    if config is not None and config.model.hub != HUGGING_FACE:
+        return mirror_model(name, config, choose, weights=weights)
     folder, commit, license_ = _snapshot(name, revision, config, choose)
     check_files(name, [file.name for file in folder.iterdir()], allow_pickle=pickle_allowed, weights=weights)
     if weights:
@@ -72,7 +79,7 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
 
     Args:
         name: hub id, `owner/name`; its revision `main` is used.
-        config: for `cache_dir`, and for `adapter_folder`, whose files are downloaded where there are any.
+        config: for `hub` and `cache_dir`, and for `adapter_folder`, whose files are downloaded where there are any.
 
     Returns:
         Folder of the repository in the cache.
@@ -88,6 +95,8 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
         inside = [file.removeprefix(start) for file in files if file.startswith(start)]
         return [start + file for file in files_to_download(inside, code=False)] or files_to_download(files, code=False)
 
+    if config.model.hub != HUGGING_FACE:
+        return mirror_folder(name, "main", config, choose)
     return _snapshot(name, "main", config, choose)[0]
 
 

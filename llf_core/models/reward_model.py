@@ -43,7 +43,7 @@ VALUE_HEAD = "value_head.safetensors"
 MAX_QUOTED = 60
 """Characters of a text that a message quotes."""
 LOADING_KEYS = (
-    "model_name_or_path", "trust_remote_code", "cache_dir", "allow_pickle", "use_fast_tokenizer", "flash_attn",
+    "model_name_or_path", "trust_remote_code", "cache_dir", "hub", "allow_pickle", "use_fast_tokenizer", "flash_attn",
     "use_cpu", "bf16", "fp16", "pure_bf16",
 )  # fmt: skip
 """Config keys that determine how any model is loaded."""

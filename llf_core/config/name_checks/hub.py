@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llf_core.config.name_checks.hub_question import Answer
+from llf_core.config.name_checks.mirrors import MirrorError, mirror_of
 from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.config.shown_url import without_secrets
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llf_core.config.name_checks.hub_question import Question
+    from llf_core.config.name_checks.mirrors import Mirror
 
 SECONDS = 3.0
 HUB = "https://huggingface.co"
@@ -85,6 +87,23 @@ def _query(question: Question, seconds: float, answers: dict[Question, Answer]) 
 
 
 def _answer(question: Question, seconds: float) -> Answer:
+    mirror = mirror_of(question.hub)
+    return _of_hugging_face(question, seconds) if mirror is None else _of_mirror(mirror, question, seconds)
+
+
+def _of_mirror(mirror: Mirror, question: Question, seconds: float) -> Answer:
+    try:
+        mirror.files(question.name, mirror.main, seconds)
+    except MirrorError as error:
+        if error.status in {*ABSENT, 403}:
+            return Answer(there=False, why=mirror.shown)
+        return Answer(None, f"{mirror.shown} answered {error.status}")
+    except Exception as error:  # noqa: BLE001 - the network and its client fail in many ways; none ends the check
+        return Answer(None, f"{mirror.shown} did not answer like {mirror.label} ({type(error).__name__})")
+    return Answer(there=True)
+
+
+def _of_hugging_face(question: Question, seconds: float) -> Answer:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
 
     try:

@@ -24,6 +24,7 @@ class Question:
         value: that key's whole value, as it stands in a file.
         hint: ` Did you mean …?`, or nothing.
         fixes: with the name that may have been meant.
+        hub: which hub, a value of the key `hub`.
     """
 
     kind: Literal["model", "dataset"]
@@ -32,6 +33,7 @@ class Question:
     value: str
     hint: str = ""
     fixes: tuple[Fix, ...] = field(default=(), compare=False)
+    hub: str = "huggingface"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.field_specs import plain
 from llf_core.config.name_checks.hub import HUB, endpoint
 from llf_core.config.name_checks.hub_cache import has_token, snapshot
+from llf_core.config.name_checks.mirrors import HUGGING_FACE
 from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
@@ -42,7 +43,8 @@ def check_model_terms(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 def _gate(model: CatalogModel, config: RunConfig, spec: FieldSpec) -> tuple[Problem, ...]:
     """A warning if the hub will refuse the download. Another hub (`HF_ENDPOINT`) may have other gates."""
-    opened = has_token() or endpoint() != HUB or snapshot(model.id, config.model.cache_dir) is not None
+    elsewhere = config.model.hub != HUGGING_FACE or endpoint() != HUB
+    opened = has_token() or elsewhere or snapshot(model.id, config.model.cache_dir) is not None
     if not model.gated or opened:
         return ()
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from llf_core.config.field_specs import plain
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks import known_names
 from llf_core.config.name_checks.hub_cache import cached
+from llf_core.config.name_checks.mirrors import LISTING, cache_folder, mirror_of
 from llf_core.config.name_checks.paths import absent
 from llf_core.config.name_checks.results import CheckResult, question_with_hint, replacement_fixes
 from llf_core.config.paths import is_there
@@ -116,8 +118,14 @@ def _by_name(
 ) -> CheckResult:
     """Check a name that does not exist on this machine."""
     here = tuple(local_models(folders))
-    stored = cached("model", config.model.cache_dir)
-    if name in stored or name in known_names.models():
+    hub, stored, known = config.model.hub, cached("model", config.model.cache_dir), known_names.models()
+    mirror = mirror_of(hub)
+    if mirror is not None:
+        revision = mirror.revision(config.model.model_revision)
+        here_already = (cache_folder(hub, name, revision, config.model.cache_dir) / LISTING).is_file()
+        stored = (name,) if here_already and may_be_hub_id(name) else ()
+        known = ()
+    if name in stored or name in known:
         return CheckResult()
     if is_path(name):
         return absent(folders[0] / name, name, config, spec)
@@ -126,9 +134,8 @@ def _by_name(
     meant = slip or nearest(name, (*near_home, *stored, *known_names.models()))
     if slip is None and may_be_hub_id(name):
         fixes = replacement_fixes(config, spec, name, meant)
-        return CheckResult(
-            questions=(question_with_hint("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes),)
-        )
+        question = question_with_hint("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes)
+        return CheckResult(questions=(replace(question, hub=hub),))
     wrong = f"There is no model {shown_name(name)!r}: no such folder, and not a built-in name."
     return _refused(name, config, spec, wrong, meant, form=slip is None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import threading
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from huggingface_hub import DatasetInfo, ModelInfo
 
 MOST_BYTES = 32 << 20
@@ -37,11 +40,42 @@ def fetch_repository_info(
         ValueError: the answer is larger than `MOST_BYTES`.
         Exception: of the client's HTTP library, if the server cannot be reached.
     """
+    found: ModelInfo | DatasetInfo = _within(lambda: _request(kind, name, revision, seconds), seconds)
+    return found
+
+
+def read_json(address: str, headers: Mapping[str, str], *, seconds: float) -> tuple[int, Any]:
+    """Read what a server says in JSON, with limits on size and time.
+
+    Args:
+        address: URL.
+        headers: of the request. Those of authorization are not sent on to another server.
+        seconds: how long the server may be silent; the whole answer may take three times as long.
+
+    Returns:
+        The HTTP status, and the value; None of a status that is a refusal or an error.
+
+    Raises:
+        TimeoutError: the answer was not complete in time.
+        ValueError: the answer is not JSON, or larger than `MOST_BYTES`.
+        Exception: of the client's HTTP library, if the server cannot be reached.
+    """
+
+    def request() -> tuple[int, Any]:
+        status, body, _ = _read(address, headers, seconds)
+        return status, json.loads(body) if status < 400 else None  # noqa: PLR2004 - refusals and errors of HTTP
+
+    found: tuple[int, Any] = _within(request, seconds)
+    return found
+
+
+def _within(request: Callable[[], Any], seconds: float) -> Any:
+    """Result of a request that may take `TRIES` times as long as the server may be silent."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def answer() -> None:
         try:
-            answers.put(_request(kind, name, revision, seconds))
+            answers.put(request())
         except Exception as error:  # noqa: BLE001 - raised where it was asked
             answers.put(error)
 
@@ -58,19 +92,27 @@ def fetch_repository_info(
 
 def _request(kind: str, name: str, revision: str | None, seconds: float) -> Any:
     from huggingface_hub import DatasetInfo, ModelInfo, constants
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, validate_repo_id
 
     validate_repo_id(name)
     path = f"api/{kind}s/{name}" + ("" if revision is None else f"/revision/{quote(revision, safe='')}")
     address = f"{(os.environ.get('HF_ENDPOINT') or constants.ENDPOINT).rstrip('/')}/{path}"
+    _, body, said = _read(address, build_hf_headers(), seconds)
+    kept = {key: value for key, value in said.headers.items() if not key.startswith(("content-", "transfer-"))}
+    # Of the client's own class: its HTTP library has changed over versions.
+    whole = type(said)(said.status_code, headers=kept, content=body, request=said.request)
+    hf_raise_for_status(whole)
+    return {"model": ModelInfo, "dataset": DatasetInfo}[kind](**whole.json())
+
+
+def _read(address: str, headers: Mapping[str, str], seconds: float) -> tuple[int, bytes, Any]:
+    """Status, body and response of a request, whose body has at most `MOST_BYTES`."""
+    from huggingface_hub.utils import get_session
+
     body = bytearray()
-    with get_session().stream("GET", address, headers=build_hf_headers(), timeout=seconds) as said:
+    with get_session().stream("GET", address, headers=dict(headers), timeout=seconds) as said:
         for part in said.iter_bytes():
             body += part
             if len(body) > MOST_BYTES:
                 raise ValueError(f"its answer has more than {MOST_BYTES:,} bytes")
-    kept = {key: value for key, value in said.headers.items() if not key.startswith(("content-", "transfer-"))}
-    # Of the client's own class: its HTTP library has changed over versions.
-    whole = type(said)(said.status_code, headers=kept, content=bytes(body), request=said.request)
-    hf_raise_for_status(whole)
-    return {"model": ModelInfo, "dataset": DatasetInfo}[kind](**whole.json())
+    return said.status_code, bytes(body), said

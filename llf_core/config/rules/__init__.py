@@ -8,6 +8,7 @@ from llf_core.config.registry import all_declared
 from llf_core.config.rules.adapters import ADAPTERS
 from llf_core.config.rules.data import DATA
 from llf_core.config.rules.evaluation import EVALUATION
+from llf_core.config.rules.hubs import HUBS
 from llf_core.config.rules.optimization import OPTIMIZATION
 from llf_core.config.rules.optimizers import optimizer_rules
 from llf_core.config.rules.precision import PRECISION
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     *ADAPTERS,
     *DATA,
     *EVALUATION,
+    *HUBS,
     *OPTIMIZATION,
     *PRECISION,
     *QUANTIZATION,
