@@ -17,6 +17,7 @@ from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.known_names import family_of
 from llf_core.config.name_checks.model_folder import folder_of, settings_of
 from llf_core.config.name_checks.models import is_path
+from llf_core.config.new_tokens import adds_tokens
 from llf_core.config.number_format import exact
 from llf_core.config.paths import expanded
 from llf_core.config.registry import method_of, stage_of
@@ -49,7 +50,7 @@ class Adapter:
         dora: whether it has the magnitudes of DoRA.
         rslora: whether it is scaled by alpha / √r instead of alpha / r.
         whole_alpha: whether its alpha is saved as an integer.
-        whole_modules: whether modules that were trained in full are saved with it.
+        whole_modules: whether modules that were trained in full, or rows of embeddings, are saved with it.
         experts: whether it has matrices for experts that are stored as one parameter.
         reward_head: whether it has the head of a reward model.
         quantized: whether it was trained on a quantized base.
@@ -285,7 +286,7 @@ def _of_tuner(tuner: Tuner, config: RunConfig, base: str | None) -> Adapter:
         dora=bool(tuner.options.get("use_dora")),
         rslora=bool(tuner.options.get("use_rslora")),
         whole_alpha=isinstance(tuner.options.get("lora_alpha", 0), int),
-        whole_modules=bool(config.method.additional_target),
+        whole_modules=bool(config.method.additional_target) or adds_tokens(config),
         experts=plain and _reaches_experts(config, tuner.targets, base),
     )
 
@@ -307,7 +308,7 @@ def _of_file(stored: Mapping[str, object]) -> Adapter | None:
         dora=stored.get("use_dora") is True,
         rslora=stored.get("use_rslora") is True,
         whole_alpha=isinstance(stored.get("lora_alpha", 0), int),
-        whole_modules=bool(stored.get("modules_to_save")),
+        whole_modules=bool(stored.get("modules_to_save") or stored.get("trainable_token_indices")),
         experts=bool(stored.get("target_parameters")),
     )
 

@@ -79,6 +79,47 @@ class Model(Section):
         help="Uses the tokenizer written in Rust if the model has one.",
         source="Hugging Face",
     )
+    add_tokens: Names | None = option(
+        None,
+        unset="none",
+        label="New tokens",
+        help="Tokens that are added to the vocabulary, separated by commas. Their embeddings are trained.",
+        source="LLaMA-Factory",
+    )
+    add_special_tokens: Names | None = option(
+        None,
+        unset="none",
+        label="New special tokens",
+        help="Special tokens that are added, which decoded answers leave out. Their embeddings are trained.",
+        source="LLaMA-Factory",
+    )
+    new_special_tokens_config: str | None = option(
+        None,
+        unset="none",
+        label="Described special tokens",
+        help="YAML file that maps each new special token to a text that describes it.",
+        source="LLaMA-Factory",
+        path="file",
+    )
+    init_special_tokens: Literal["noise_init", "mean_init", "desc_init", "desc_init_w_noise"] = option(
+        "noise_init",
+        label="New embeddings",
+        help=(
+            "What the embedding of a new token begins as: the mean of all others with noise of standard deviation "
+            "1/√d or without, or the mean of the tokens of its description with or without noise."
+        ),
+        choices=("noise_init", "mean_init", "desc_init", "desc_init_w_noise"),
+        source="LLaMA-Factory",
+    )
+    resize_vocab: bool = option(
+        False,
+        label="Resize the vocabulary",
+        help=(
+            "Adds the tokens that end an answer in `template` and that the tokenizer lacks, and embeddings for all "
+            "tokens that the model has none for. New tokens are added without it too."
+        ),
+        source="LLaMA-Factory",
+    )
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"] = option(
         "auto",
         label="Attention",

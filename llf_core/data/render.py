@@ -252,7 +252,8 @@ def choose_template(
             fitting = sorted((one for one in template_names() if _fits(one, tokenizer)), key=_made_of_text)
             raise DataError(
                 f"The template {name} ends responses with {end}, which is not a token of this tokenizer: "
-                f"the model would never learn to stop. Matching templates: {listed(fitting)}."
+                f"the model would never learn to stop. Matching templates: {listed(fitting)}. Or set "
+                "resize_vocab: true, which adds this token."
             )
         jinja = named.jinja(space=_puts_a_blank(tokenizer), tools=tool_format)
         options = _options(jinja, enable_thinking, preserve_thinking)

@@ -26,6 +26,7 @@ ADAM_BYTES = 8.0
 HEAD_BYTES = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
 HEAD_BYTES_GPU = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
 BYTES_PER_LOGIT = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
+ROW_COPIES = 2  # the output head with its trained rows, and the gradient of all of it
 SLACK = 1.1  # what an allocator holds over what is in use
 
 
@@ -75,6 +76,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     gradient_width: int = FLOAT32_BYTES,
     device: str = "cpu",
     quantized: bool = False,
+    rows: bool = False,
 ) -> Forecast:
     """Forecast the peak memory of a training step, before it can run out of memory.
 
@@ -90,6 +92,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         gradient_width: bytes of a value of a gradient.
         device: `cpu`, `mps` or `cuda`.
         quantized: whether weights are quantized.
+        rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
 
     Returns:
         The parts in bytes. Not included: 8-bit matrix products, and attention that stores the whole attention matrix.
@@ -99,6 +102,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     """
     optimizer = optimizer or OptimizerMemory(trained * ADAM_BYTES, trained)
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
+    copies += ROW_COPIES * model.vocabulary * model.hidden * step.width if rows else 0
     return Forecast(
         base=PROCESS_BYTES[device] + (QUANTIZED_PROCESS_BYTES if quantized and device != "cuda" else 0),
         weights=weights,

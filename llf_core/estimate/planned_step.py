@@ -12,7 +12,7 @@ from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stag
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_sizes import model_sizes
-from llf_core.estimate.weight_count import trained_parameters
+from llf_core.estimate.weight_count import new_token_parameters, trained_parameters
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -44,6 +44,7 @@ class PlannedStep:
         optimizer: state and gradients of the optimizer.
         gradient_width: bytes of a value of a gradient.
         quantized: whether weights are quantized.
+        rows: whether single rows of the embedding are trained beside an adapter.
     """
 
     sizes: ModelSizes
@@ -55,6 +56,7 @@ class PlannedStep:
     optimizer: OptimizerMemory
     gradient_width: int
     quantized: bool = False
+    rows: bool = False
 
     def memory(self, *, checkpointing: bool) -> Forecast:
         """Forecast the peak memory of the step.
@@ -74,6 +76,7 @@ class PlannedStep:
             gradient_width=self.gradient_width,
             device=self.device.kind,
             quantized=self.quantized,
+            rows=self.rows,
         )
         return dataclasses.replace(found, base=CUDA_CONTEXT) if self.device.kind == "cuda" else found
 
@@ -135,6 +138,7 @@ def plan_step(
         optimizer=optimizer.memory_for(config, own, width),
         gradient_width=width,
         quantized=bits is not None or sizes.packed_bytes is not None,
+        rows=bool(method.frozen_base and new_token_parameters(config, sizes.weights)),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.new_tokens import adds_tokens, requested_tokens
 from llf_core.config.registry import method_of
+from llf_core.config.weight_shapes import LAYER, MATRIX
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -25,4 +27,29 @@ def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
         PluginError: two installed packages declare the same method.
     """
     parameters = method_of(config).trained_parameters
-    return None if parameters is None else parameters(config, weights)
+    found = None if parameters is None else parameters(config, weights)
+    return None if found is None else found + new_token_parameters(config, weights)
+
+
+def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
+    """Count the parameters that are trained for new tokens, in the embedding and in an output head of its own.
+
+    Beside an adapter and in a whole model these are the rows of the tokens. `freeze` trains both matrices whole.
+
+    Args:
+        config: names the tokens.
+        weights: shapes of the model's weights by name.
+
+    Raises:
+        PluginError: two installed packages declare the same method.
+    """
+    try:
+        tokens = len(requested_tokens(config)) if adds_tokens(config) else 0
+    except (ValueError, OSError):  # refused before a run starts
+        return 0
+    outer = [shape for name, shape in weights.items() if not LAYER.search(name) and len(shape) == MATRIX]
+    largest = max(outer, default=None)
+    if not tokens or largest is None:
+        return 0
+    rows, hidden = largest
+    return outer.count(largest) * hidden * (rows + tokens if method_of(config).selects_blocks else tokens)

@@ -8,6 +8,7 @@ from llf_core.config.declarations.methods.freeze import FreezeOptions, trained_l
 from llf_core.methods.adapter_targets import multimodal_towers
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
 from llf_core.methods.method import Method
+from llf_core.methods.peft_adapter import new_rows
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
 from llf_core.models.reward_head import HEAD_NAME, generates, unused_lm_head
@@ -37,11 +38,13 @@ class Freeze(Method):
         extra = set(options.freeze_extra_modules or ())
         require_known("freeze_extra_modules", extra, outer_modules(names))
         extra |= {HEAD_NAME} if hasattr(model, HEAD_NAME) else set()
+        # Gradients of single rows alone would still let weight decay change the others.
+        new = tuple(f"{path}." for path in new_rows(model, ()))
         towers = tuple(f"{name}." for name in multimodal_towers(model))
         for name, parameter in model.named_parameters():
             inside = block_of(name)
             if inside is None:
-                trained = not extra.isdisjoint(name.split("."))
+                trained = name.startswith(new) or not extra.isdisjoint(name.split("."))
             else:
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))

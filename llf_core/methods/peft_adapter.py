@@ -56,6 +56,9 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
             raise ModelError(problem.message)
     model = merge_adapters(model, adapters, config)
     wrapped = make(model) if resumed is None else load_adapter(model, resumed, config, trainable=True)
+    if resumed is not None:
+        check_new_tokens_trained(wrapped, config)
+    _show_bias(wrapped)
     keep_trained_weights_exact(wrapped, config)
     return wrapped
 
@@ -122,6 +125,86 @@ def trains_tied_weights(model: PreTrainedModel, modules: Sequence[str]) -> bool:
     pair = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
     names = {name for name, module in model.named_modules() if any(module is one for one in pair)}
     return tied and any(_ends(name, modules) for name in names)
+
+
+def new_rows(model: PreTrainedModel, whole: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of the embedding and of an output head of its own that new tokens have, as PEFT trains them.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+        whole: names of the modules that are trained whole, in which new rows are trained too.
+
+    Returns:
+        Token ids by the path of the module; empty if there are no new tokens. The head of a reward model has none.
+    """
+    added = getattr(model, "llf_new_rows", None)
+    if added is None or not added.ids:
+        return {}
+    modules = [model.get_input_embeddings()]
+    if not tied_embeddings(model) and not hasattr(model, HEAD_NAME):
+        modules.append(model.get_output_embeddings())
+    paths = {path: module for path, module in model.named_modules() if any(module is one for one in modules)}
+    if tied_embeddings(model) and trains_tied_weights(model, whole):
+        return {}
+    return {path: list(added.ids) for path in paths if not _ends(path, whole)}
+
+
+def tied_embeddings(model: PreTrainedModel) -> bool:
+    """Whether the output head of a model has the weight of its embedding."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def check_rows_tied(wrapped: PeftModel, *, tied: bool) -> None:
+    """Check that PEFT computes logits with the trained rows too, where the head has the weight of the embedding.
+
+    Args:
+        wrapped: the model with its new adapter.
+        tied: whether embedding and head had one weight before.
+
+    Raises:
+        ModelError: PEFT has not tied them, so that logits would keep the initial rows.
+    """
+    model = wrapped.get_base_model()
+    pair = (model.get_input_embeddings(), model.get_output_embeddings())
+    if tied and [hasattr(one, "token_adapter") for one in pair] == [True, False]:
+        raise ModelError(
+            f"Embedding and output head of {type(model).__name__} are one matrix, which PEFT does not see: it would "
+            "train the new rows of the embedding alone. Set finetuning_type: full or freeze."
+        )
+
+
+def _show_bias(wrapped: PeftModel) -> None:
+    """Give an output head with trained rows the attribute `bias` of a linear layer, which TRL reads."""
+    head = wrapped.get_base_model().get_output_embeddings()
+    if hasattr(head, "token_adapter"):
+        # Not registered, so that the bias keeps its one name.
+        object.__setattr__(head, "bias", getattr(head.token_adapter.base_layer, "bias", None))
+
+
+def check_new_tokens_trained(model: PeftModel, config: RunConfig) -> None:
+    """Check that a continued adapter has the rows of all tokens that are new to the base.
+
+    Args:
+        model: the model with the adapter.
+        config: for the messages.
+
+    Raises:
+        ModelError: it has not.
+    """
+    added = getattr(model.get_base_model(), "llf_new_rows", None)
+    settings = model.peft_config[model.active_adapter]
+    if added is None or getattr(settings, "modules_to_save", None):
+        return
+    indices = getattr(settings, "trainable_token_indices", None) or {}
+    stored = {number for own in (indices.values() if isinstance(indices, dict) else [indices]) for number in own}
+    left = [token.text for token, number in zip(added.tokens, added.ids, strict=True) if number not in stored]
+    if left:
+        name = (config.model.adapter_name_or_path or ("",))[-1]
+        raise ModelError(
+            f"The adapter {name} is continued, and PEFT trains no rows beside it that it has not begun with: those of "
+            f"{', '.join(left[:5])} would stay as they are. Set create_new_adapter: true, or add no tokens."
+        )
 
 
 def _ends(path: str, names: Sequence[str]) -> bool:

@@ -10,7 +10,15 @@ from llf_core.config.registry import method_of
 from llf_core.methods.adapter_targets import adapter_targets, linear_layers, multimodal_towers
 from llf_core.methods.decoder_blocks import require_known
 from llf_core.methods.method import Method
-from llf_core.methods.peft_adapter import begin_adapter, check_left_for_adapters, trains_tied_weights, whole_modules
+from llf_core.methods.peft_adapter import (
+    begin_adapter,
+    check_left_for_adapters,
+    check_rows_tied,
+    new_rows,
+    tied_embeddings,
+    trains_tied_weights,
+    whole_modules,
+)
 from llf_core.models.adapter_loading import encoded_prompt, keep_from_compiling
 from llf_core.models.errors import ModelError, first_line
 
@@ -69,7 +77,7 @@ class PeftTuner(Method):
                 f"{type(model).__name__} has no attention heads, and PEFT's {tuner.peft_type} trains vectors that they "
                 "attend to. Expected another method, such as lora."
             )
-        settings = self.settings(model, tuner)
+        settings, tied = self.settings(model, tuner), tied_embeddings(model)
         keep_from_compiling(settings)
         try:
             wrapped = get_peft_model(model, settings)
@@ -80,6 +88,7 @@ class PeftTuner(Method):
                 f"PEFT {version('peft')} cannot put {tuner.peft_type} on {type(model).__name__}: {first_line(error)}"
             ) from error
         _check_factors(wrapped, tuner)
+        check_rows_tied(wrapped, tied=tied)
         return wrapped
 
     def settings(self, model: PreTrainedModel, tuner: Tuner) -> PeftConfig:
@@ -123,6 +132,12 @@ class PeftTuner(Method):
             arguments["modules_to_save"] = whole
             if trains_tied_weights(model, whole):
                 arguments["ensure_weight_tying"] = True
+        if rows := new_rows(model, whole):
+            if "trainable_token_indices" not in known:
+                raise ModelError(
+                    f"PEFT's {tuner.peft_type} does not train the embeddings of new tokens. Set finetuning_type: lora."
+                )
+            arguments["trainable_token_indices"] = rows
         if "exclude_modules" in known and (towers := multimodal_towers(model)):
             arguments["exclude_modules"] = towers
         try:

@@ -34,6 +34,8 @@ SCORE_KEY = f"base_model.model.{HEAD_WEIGHT}"
 """Key of a reward model's head in PEFT's files."""
 
 
+ROWS = ".token_adapter.trainable_tokens_delta."
+"""Part of the name of a parameter with trained rows of an embedding or output head."""
 SAVED_PROMPTS = {"embedding.weight", "trainable_embedding"}
 """Trained weights of a prompt that PEFT saves as they are."""
 MAX_LISTED = 5
@@ -236,7 +238,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
             f"{_made_for(folder)}"
         ) from error
-    if trainable:
+    if trainable or getattr(settings, "trainable_token_indices", None):
         _keep_exact(wrapped, folder)
     _check_loaded(wrapped, folder, name, config)
     check_checksums(wrapped, folder)
@@ -447,13 +449,17 @@ def adapter_settings(folder: Path) -> Any:
 
 
 def _keep_exact(wrapped: Any, folder: Path) -> None:
-    """Load fully trained modules (`modules_to_save`) again in float32: PEFT creates them in the base's dtype."""
+    """Load modules (`modules_to_save`) and rows of embeddings that were trained again in float32.
+
+    PEFT creates them in the base's dtype.
+    """
     from peft import load_peft_weights, set_peft_model_state_dict
 
-    if not wrapped.peft_config[wrapped.active_adapter].modules_to_save:
+    settings = wrapped.peft_config[wrapped.active_adapter]
+    if not getattr(settings, "modules_to_save", None) and not getattr(settings, "trainable_token_indices", None):
         return
-    for parameter in wrapped.parameters():
-        if parameter.requires_grad:
+    for name, parameter in wrapped.named_parameters():
+        if parameter.requires_grad or ROWS in name:
             parameter.data = parameter.data.float()
     weights = load_peft_weights(str(folder), device="cpu")
     if SCORE_KEY not in weights and hasattr(wrapped.get_base_model(), HEAD_NAME):

@@ -38,6 +38,11 @@ folder = "."  # where this file lies
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)"""
 
+RESIZED_SNIPPET = """\
+if len(tokenizer) > base.get_input_embeddings().num_embeddings:  # the run has added tokens
+    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+"""
+
 ROUTED_SNIPPET = """
 from llf_core.models.mixture_of_depths import restore_routers
 
@@ -78,6 +83,7 @@ def model_card(  # noqa: PLR0913 - what it tells
     classifier_arguments: str | None = None,
     routed: bool = False,
     rope: Mapping[str, object] | None = None,
+    resized: bool = False,
 ) -> str:
     """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
 
@@ -94,6 +100,7 @@ def model_card(  # noqa: PLR0913 - what it tells
             generates.
         routed: whether blocks of the model have routers of Mixture-of-Depths.
         rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
+        resized: whether the run has added tokens, so that an adapter needs further rows in the base's embedding.
 
     Returns:
         Markdown with YAML front matter. Absolute paths are shortened, since a card is often published.
@@ -133,6 +140,7 @@ def model_card(  # noqa: PLR0913 - what it tells
             classifier_arguments=classifier_arguments,
             routed=routed,
             rope=rope,
+            resized=resized,
         )
         + "\n```",
         _numbers(metrics),
@@ -150,6 +158,7 @@ def load_snippet(  # noqa: PLR0913 - what it tells
     classifier_arguments: str | None = None,
     routed: bool = False,
     rope: Mapping[str, object] | None = None,
+    resized: bool = False,
 ) -> str:
     """Python code that loads the result with plain transformers (and peft), so that nobody needs LLF to use it.
 
@@ -164,6 +173,7 @@ def load_snippet(  # noqa: PLR0913 - what it tells
             generates.
         routed: whether blocks of the model have routers of Mixture-of-Depths.
         rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
+        resized: whether the run has added tokens, so that an adapter needs further rows in the base's embedding.
 
     Returns:
         A script for the folder of the result, which generates, or scores, a text.
@@ -181,6 +191,8 @@ def load_snippet(  # noqa: PLR0913 - what it tells
             plain = f"base = AutoModelForCausalLM.from_pretrained({place}{labels})"
             scaled = SCALED_SNIPPET.format(settings=f"{place}{labels}", changes=changes, base=place)
             head = head.replace(plain, scaled).replace("import Auto", "import AutoConfig, Auto", 1)
+        if resized:
+            head = head.replace("model = ", f"{RESIZED_SNIPPET}model = ")
     if classifier_arguments:
         head = head.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
         return head + "\n" + (SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.new_tokens import adds_tokens
 from llf_core.config.registry import method_of
 from llf_core.config.rope_scaling import longest_text
 from llf_core.config.stored_quantization import is_quantized as is_quantized_files
@@ -18,6 +19,7 @@ from llf_core.models.gguf import gguf_arguments
 from llf_core.models.header_check import damaged_json
 from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.models.model_folder import weight_files
+from llf_core.models.new_tokens import add_rows
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import (
     is_quantized,
@@ -31,6 +33,7 @@ from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import generates, unused_lm_head
 from llf_core.models.rope_scaling import depend_on_batch_alone, scale_architecture
 from llf_core.models.stored_tensors import stored_dtypes
+from llf_core.models.tokenizer import load_with_new_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +48,8 @@ if TYPE_CHECKING:
 def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreTrainedModel:
     """Load a causal language model or a multimodal model, quantize it if configured, and put it on the device.
 
-    A model that is missing, damaged or unsupported becomes a sentence here, not a library's trace.
+    A model that is missing, damaged or unsupported becomes a sentence here, not a library's trace. Tokens that the
+    config adds to the tokenizer get their embeddings.
 
     Args:
         source: from `resolve_model`.
@@ -56,7 +60,8 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         The model on the plan's device; no weight is missing, and the result of a run has the weights that it saved.
 
     Raises:
-        ModelError: unknown architecture, missing or broken weights, or attention kernels that are not installed.
+        ModelError: unknown architecture, missing or broken weights, attention kernels that are not installed, or new
+            tokens for which the embedding cannot be resized.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         UnreadableError: the model is the result of a run whose `output.json` is not a regular file, or too large.
         MemoryError: out of memory; on a GPU, torch's error for it.
@@ -85,7 +90,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     if scaled is not None:
         arguments["config"] = scaled
     if config.model.train_from_scratch:
-        return _random_model(kind, source, config, arguments).to(plan.device)
+        return with_new_tokens(_random_model(kind, source, config, arguments).to(plan.device), source, config)
     arguments |= _file_arguments(source, bits) | ({"device_map": {"": plan.place}} if quantized else {})
     try:
         with no_progress_bars():
@@ -125,7 +130,30 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     else:
         check_checksums(model, source.folder)
     fix_generation_config(model)
-    return model if is_quantized(model) else model.to(plan.device)
+    return with_new_tokens(model if is_quantized(model) else model.to(plan.device), source, config)
+
+
+def with_new_tokens(model: PreTrainedModel, source: ModelSource, config: RunConfig) -> PreTrainedModel:
+    """Give a model embeddings for the tokens that a config or its adapters add to its tokenizer.
+
+    Args:
+        model: as loaded, or on the device `meta`; changed in place.
+        source: where its tokenizer is.
+        config: names tokens and adapters.
+
+    Returns:
+        The model, see `add_rows`.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded, new tokens are not valid, or the embedding cannot be resized.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError, MemoryError: a file cannot be read, or memory does not suffice.
+        PluginError: two installed packages declare the same method.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+    """
+    if not adds_tokens(config) and not config.model.adapter_name_or_path:
+        return model
+    return add_rows(model, *load_with_new_tokens(source, config), config)
 
 
 def _stored_settings(architecture: Any) -> dict[str, Any]:

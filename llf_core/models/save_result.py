@@ -17,6 +17,7 @@ from llf_core.models.errors import ModelError
 from llf_core.models.load import fix_generation_config, load_model, read_architecture, scaled_architecture
 from llf_core.models.mixture_of_depths import routing_of
 from llf_core.models.model_folder import read_config
+from llf_core.models.new_tokens import NewRows
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import UNQUANTIZED, is_quantized
 from llf_core.models.reward_head import add_reward_head, build_classifier, classifier_pad_token_id, generates
@@ -106,6 +107,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         classifier_arguments=_labels(words) if scores else None,
         routed=routing_of(model) is not None,
         rope=_scaled_rope(source, config) if adapter else None,
+        resized=adapter and bool(getattr(model.get_base_model(), "llf_new_rows", NewRows()).ids),
     )
     (folder / "README.md").write_text(redact(text), encoding="utf-8")
     return written

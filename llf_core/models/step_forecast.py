@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.registry import optimizer_of
 from llf_core.config.weight_shapes import LAYER
 from llf_core.estimate import TrainingPass, architecture, available_memory, training_memory
+from llf_core.models.adapter_loading import ROWS
 from llf_core.models.parameter_count import count_parameters, stored_bytes, unpacked_shape
 from llf_core.models.quantize import is_quantized
 
@@ -76,6 +77,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             gradient_width=width,
             device=plan.device,
             quantized=is_quantized(getattr(model, "get_base_model", lambda: model)()),
+            rows=any(ROWS in name for name in own),
         )
         for checkpointing in (False, True)
     )
@@ -132,7 +134,7 @@ def base_shapes(model: nn.Module) -> Shapes:
     """
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
-        if not in_adapter(model, name) and ".modules_to_save." not in name:
+        if not in_adapter(model, name) and ".modules_to_save." not in name and ROWS not in name:
             shapes[name.replace(".W_q", ".weight")] = unpacked_shape(parameter)
     return shapes
 

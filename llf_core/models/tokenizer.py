@@ -11,6 +11,7 @@ from llf_core.models.errors import ModelError, first_line, last_line
 from llf_core.models.gguf import fix_pre_tokenizer
 from llf_core.models.header_check import damaged_json
 from llf_core.models.model_folder import REDOWNLOAD
+from llf_core.models.new_tokens import add_new_tokens, tokens_of_adapter
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.remote_code import resolve_trust_remote_code
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.config import RunConfig
+    from llf_core.config.new_tokens import NewToken
     from llf_core.models.model_source import ModelSource
+    from llf_core.models.new_tokens import NewRows
 
 PADDING_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 
@@ -32,17 +35,35 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
 
     Args:
         source: from `resolve_model`.
-        config: for `use_fast_tokenizer` and `trust_remote_code`.
+        config: for `use_fast_tokenizer` and `trust_remote_code`, and for the tokens that are added.
 
     Returns:
-        The tokenizer, checked: it has an embedding for each id, and its chat template has limits.
+        The tokenizer, checked: each id has an embedding, which `load_model` makes for new tokens, and its chat
+        template has limits.
 
     Raises:
-        ModelError: it cannot be loaded, fails on some texts, or has token ids without an embedding in the model.
+        ModelError: it cannot be loaded, fails on some texts, has token ids without an embedding in the model, or new
+            tokens are not valid.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         MemoryError: out of memory.
         OSError: `config.json` cannot be read, for example without permission.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
+    """
+    return load_with_new_tokens(source, config)[0]
+
+
+def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTrainedTokenizerBase, NewRows]:
+    """`load_tokenizer`, with the tokens that it has added for the config.
+
+    Args:
+        source: see `load_tokenizer`.
+        config: see `load_tokenizer`.
+
+    Returns:
+        The tokenizer and the tokens.
+
+    Raises:
+        ModelError, UntrustedCodeError, MemoryError, OSError, TooMuchCodeError: see `load_tokenizer`.
     """
     trusted = resolve_trust_remote_code(source, config)
     try:
@@ -64,8 +85,28 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         raise ModelError(_why_not(source, error, trusted=trusted)) from error
     check_tokenizer(tokenizer, source.name)
     if source.kind != "gguf" and (source.folder / "config.json").is_file():  # an adapter's folder has none
-        _check_vocabulary(tokenizer, source, trusted=trusted)
-    return tokenizer
+        _check_vocabulary(tokenizer, source, trusted=trusted, resizes=config.model.resize_vocab)
+    return tokenizer, add_new_tokens(tokenizer, config, _of_adapters(tokenizer, config))
+
+
+def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[NewToken]:
+    """Tokens that came with the adapters of a config, whose rows are saved with them."""
+    from llf_core.models.adapter_loading import adapter_settings, find_adapter
+
+    found: list[NewToken] = []
+    for name in config.model.adapter_name_or_path or ():
+        folder = find_adapter(name, config)
+        settings = adapter_settings(folder)
+        has_rows = getattr(settings, "trainable_token_indices", None) or getattr(settings, "modules_to_save", None)
+        if has_rows and (folder / "tokenizer_config.json").is_file():
+            try:
+                stored = read_tokenizer(folder, use_fast=config.model.use_fast_tokenizer)
+            except Exception as error:
+                if isinstance(error, MemoryError):
+                    raise
+                raise ModelError(f"The tokenizer of the adapter {name} cannot be loaded: {last_line(error)}") from error
+            found += tokens_of_adapter(tokenizer, stored, name)
+    return found
 
 
 def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
@@ -154,11 +195,12 @@ def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.pad_token = spare[0] if spare else tokenizer.unk_token or tokenizer.eos_token
 
 
-def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, source: ModelSource, *, trusted: bool) -> None:
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, source: ModelSource, *, trusted: bool, resizes: bool) -> None:
     size = getattr(load_architecture(source, trust_remote_code=trusted).get_text_config(), "vocab_size", None)
     largest = max(tokenizer.get_vocab().values(), default=0)
-    if size is not None and largest >= size:
+    if size is not None and largest >= size and not resizes:
         raise ModelError(
             f"The tokenizer of {source.name} has ids up to {largest}, and the model has {size} embeddings. "
-            "Expected the tokenizer that belongs to the model; the tokenizer may have been changed after training."
+            "Expected the tokenizer that belongs to the model; the tokenizer may have been changed after training. "
+            "resize_vocab: true makes new embeddings for these ids."
         )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from llf_core.acceleration.patching.causal_head import causal_of
 from llf_core.config import fields
 from llf_core.config.reference_model import names_reference
 from llf_core.data.pair_collator import SECOND_ANSWER
@@ -203,6 +204,7 @@ class Reference:
             "examples": hashlib.sha256(np.ascontiguousarray(twins).tobytes()).hexdigest(),
             "model": _bytes_of(resolve_model(model_name(config), config)),
             "adapters": [_stats(folder) for folder in adapters],
+            "new_rows": _new_rows(config, context.model),
             # Settings too, not only weights: trained weights are kept in a higher precision than frozen ones.
             "settings": {one.key: config.get(one.key) for one in fields() if one.section in {"model", "method"}},
             "bits": config.get("ref_model_quantization_bit"),
@@ -301,6 +303,15 @@ def _on(batch: dict[str, Any], device: str) -> dict[str, Any]:
 
 def _bytes_of(source: ModelSource) -> str | list[object]:
     return source.sha256 or source.revision or _stats(source.path)
+
+
+def _new_rows(config: RunConfig, model: nn.Module) -> list[object]:
+    """What determines the first embeddings of new tokens, which a reference has too; empty without any."""
+    added = getattr(causal_of(model), "llf_new_rows", None)
+    if added is None:
+        return []
+    described = [(token.text, token.description) for token in added.tokens]
+    return [config.training.seed, described, added.ids]
 
 
 def _stats(path: Path) -> list[object]:

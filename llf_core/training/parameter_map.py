@@ -11,6 +11,7 @@ from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.architecture import is_multimodal, load_architecture
 from llf_core.models.errors import first_line
+from llf_core.models.load import with_new_tokens
 from llf_core.models.parameter_count import is_packed, parameter_size
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.modifiers.modifier import apply_modifiers, change_before_method
@@ -202,7 +203,7 @@ def _base_path(path: str) -> str:
     parts = path.removeprefix("base_model.model.").split(".")
     if "modules_to_save" in parts:
         parts = parts[: parts.index("modules_to_save")]
-    return ".".join(part for part in parts if part not in {"base_layer", "original_module"})
+    return ".".join(part for part in parts if part not in {"base_layer", "original_module", "token_adapter"})
 
 
 def map_of_config(config: RunConfig) -> ParameterMap:
@@ -220,6 +221,7 @@ def map_of_config(config: RunConfig) -> ParameterMap:
         OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             plug-in.
+        MemoryError: out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         MemoryError: out of memory.
     """
@@ -246,4 +248,4 @@ def _on_meta(config: RunConfig) -> PreTrainedModel:
             model: PreTrainedModel = kind.from_config(architecture, trust_remote_code=trusted)
     except Exception as error:
         raise ModelError(f"No model of the architecture of {source.name} can be made: {first_line(error)}") from error
-    return model
+    return with_new_tokens(model, source, config)

@@ -41,6 +41,7 @@ from llf_core.models.checksums import write_checksums
 from llf_core.models.load import check_forward, scaled_architecture
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
+from llf_core.models.new_tokens import NewRows
 from llf_core.models.quantize import unquantized_notice
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import add_reward_head
@@ -296,6 +297,7 @@ def _adapted(  # noqa: PLR0913 - the parts of a run
         check_forward(model, source)
     if unquantized := unquantized_notice(model):
         _warn(writer, "quantization_bit", unquantized)
+    _tell_new_tokens(model, config, writer)
     if stage_of(config).has_reward_head:
         add_reward_head(model, None if source.kind == "gguf" else source.folder)
     change_before_method(model, config)
@@ -311,6 +313,16 @@ def _adapted(  # noqa: PLR0913 - the parts of a run
     if not continues_adapter(config):
         check_adapter_reloads(model)
     return model
+
+
+def _tell_new_tokens(model: PreTrainedModel, config: RunConfig, writer: RunWriter) -> None:
+    """Write which tokens were added, and how their embeddings begin."""
+    added: NewRows = getattr(model, "llf_new_rows", NewRows())
+    begins = config.model.init_special_tokens
+    if text := added.text(begins):
+        tokens = [token.text for token in added.tokens]
+        writer.event("tokens", tokens=tokens, ids=list(added.ids), initialization=begins, message=text)
+        logger.info(text)
 
 
 def _some_examples(rows: Any, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:

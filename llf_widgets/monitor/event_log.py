@@ -160,6 +160,7 @@ FORMATTERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "branched": lambda event: f"branched from step {event['step']} of {event['run']}{_changes_text(event)}",
     "receipt": _receipt,
     "data": _data,
+    "tokens": lambda event: str(event["message"]),
     "model": _model,
     "forecast": forecast_line,
     "request": _request,

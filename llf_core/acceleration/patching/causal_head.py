@@ -234,20 +234,33 @@ def _with_objective(signature: inspect.Signature) -> Callable[..., object]:
     return forward
 
 
-def _linear(causal: PreTrainedModel) -> nn.Linear | str:
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """Weight `[V, H]` and bias `[V]` of the layer that computes the logits."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def _linear(causal: PreTrainedModel) -> _Linear | str:
     """The linear layer that computes the logits, or a description of what does instead."""
     module = causal.get_output_embeddings()
     if type(module).__name__ == "ModulesToSaveWrapper":  # trained whole by PEFT
         active = [name for name in module.active_adapters if name in module.modules_to_save]
         on = bool(active) and not module.disable_adapters
         module = module.modules_to_save[active[0]] if on else module.original_module
+    rows: Any = None
+    if type(module).__name__ == "TrainableTokensWrapper":  # some rows are trained by PEFT
+        rows, module = module.token_adapter, module.token_adapter.base_layer
     if type(module) is not nn.Linear:
         return f"the output head is a {type(module).__name__}"
     if module.weight.is_meta or hasattr(module, "_hf_hook"):
         return "the output head is not always in memory"
     if module._forward_hooks or module._forward_pre_hooks:
         return "the output head has hooks"
-    return module
+    if rows is None or rows.merged or rows.disable_adapters:
+        return _Linear(module.weight, module.bias)
+    return _Linear(rows.get_merged_weights(rows.active_adapters), module.bias)
 
 
 def _decoders(causal: PreTrainedModel) -> list[PreTrainedModel]:
@@ -270,7 +283,7 @@ class _Hidden:
 
 
 def _probe(
-    causal: PreTrainedModel, decoder: PreTrainedModel, linear: nn.Linear
+    causal: PreTrainedModel, decoder: PreTrainedModel, linear: _Linear
 ) -> tuple[PreTrainedModel, float, float | None] | str:
     """Compare the model's logits of given hidden states with those of `Head`.
 

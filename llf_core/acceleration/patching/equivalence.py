@@ -64,7 +64,7 @@ class EquivalenceCheck:
         self.separate_modules: list[nn.Module] = []
         self._causal, self._name = causal, type(causal).__name__
         embeddings = causal.get_input_embeddings()
-        self._device, size = embeddings.weight.device, embeddings.num_embeddings
+        self._device, size = embeddings.weight.device, len(embeddings.weight)
         generator = torch.Generator().manual_seed(0)
         self._first, self._second, self._third = (
             torch.randint(0, size, (length,), generator=generator).to(self._device) for length in (*LENGTHS, LENGTHS[0])

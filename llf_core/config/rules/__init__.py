@@ -17,6 +17,7 @@ from llf_core.config.rules.process import PROCESS
 from llf_core.config.rules.quantization import QUANTIZATION
 from llf_core.config.rules.sampling import SAMPLING
 from llf_core.config.rules.stage_keys import stage_key_rules
+from llf_core.config.rules.tokens import TOKENS
 from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     *PROCESS,
     *PREFERENCE,
     *SAMPLING,
+    *TOKENS,
     *TYPICAL_VALUE_RULES,
 )
 

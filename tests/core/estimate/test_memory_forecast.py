@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from llf_core.config import RunConfig
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.registry import declared
 from llf_core.estimate import (
@@ -20,6 +21,7 @@ from llf_core.estimate import (
 )
 from llf_core.estimate.activations import activation_bytes, layer_bytes
 from llf_core.estimate.memory_forecast import head_bytes
+from llf_core.estimate.weight_count import new_token_parameters
 from llf_core.launch.cgroup import Cgroup
 
 ONE = Architecture(hidden=10, layers=3, inner=60, linears=7, largest=200, heads=2, vocabulary=50, outer=510)
@@ -90,6 +92,25 @@ def test_the_parts_of_a_lora_step_by_hand() -> None:
     assert found.head == 8 * 50 * 10
     assert found.total == sum(dataclasses.astuple(found))
     assert found.step == found.total - 600_000_000 - 1000
+
+
+def test_rows_of_new_tokens_by_hand() -> None:
+    """Two rows in embedding and head, and beside an adapter the merged head and its gradient in bfloat16."""
+    shapes = {"model.embed_tokens.weight": (1000, 64), "model.layers.0.mlp.up_proj.weight": (64, 64)}
+    apart = shapes | {"lm_head.weight": (1000, 64)}
+    keys = {"dataset": "llf_demo", "add_tokens": "<fish>,<ship>"}
+    lora, full, freeze = (RunConfig.load(keys | {"finetuning_type": one}) for one in ("lora", "full", "freeze"))
+    assert [new_token_parameters(lora, one) for one in (shapes, apart)] == [2 * 64, 2 * 2 * 64]
+    assert new_token_parameters(full, apart) == 2 * 2 * 64
+    assert new_token_parameters(freeze, apart) == 2 * 1002 * 64
+    assert new_token_parameters(RunConfig.load({"dataset": "llf_demo"}), apart) == 0
+    step = TrainingPass(
+        tokens=64, longest=64, width=2, autocast=True, trains_base=False, rank=8, fast=True, on_cpu=True
+    )
+    sizes = architecture(apart)
+    assert sizes is not None
+    with_rows, without = (training_memory(sizes, step, weights=0, trained=0, rows=rows) for rows in (True, False))
+    assert with_rows.total - without.total == 2 * 1000 * 64 * 2
 
 
 def test_bitsandbytes_takes_memory_of_the_process_but_not_of_a_card() -> None:

@@ -23,6 +23,7 @@ METHODS = [
     {"finetuning_type": "oft", "oft_block_size": 8},
     {"lora_target": "q_proj,v_proj"},
     {"additional_target": "norm"},
+    {"add_tokens": "<fish>,<ship>"},
     {"use_dora": True, "lora_alpha": 8},
     {"lora_alpha": 8, "use_rslora": True, "lora_init": "pissa"},
 ]
