@@ -54,18 +54,37 @@ def requested_tokens(config: ConfigValues) -> tuple[NewToken, ...]:
         OSError: too many files are open.
     """
     model = config.model
-    asked = [NewToken(text) for text in model.add_tokens or ()]
-    asked += [NewToken(text, special=True) for text in model.add_special_tokens or ()]
+    asked = listed_tokens(config)
     if model.new_special_tokens_config:
         asked += descriptions(model.new_special_tokens_config)
-    for token in asked:
-        if why := _unusable(token.text):
-            raise ValueError(why)
     if model.resize_vocab and config.data.template is not None:
         template = entries()[config.data.template]
         ends = [template.get("end", "eos_token"), *template.get("stop", ())]
         asked += [NewToken(text, special=True) for text in ends if text != "eos_token"]
-    found = tuple({token.text: token for token in reversed(asked)}.values())[::-1]
+    return _once(asked)
+
+
+def listed_tokens(config: ConfigValues) -> list[NewToken]:
+    """The tokens that a config names itself, without those of a file.
+
+    Args:
+        config: the config.
+
+    Raises:
+        ValueError: a token is empty or too long, or there are too many; the message is a sentence.
+    """
+    model = config.model
+    asked = [NewToken(text) for text in model.add_tokens or ()]
+    asked += [NewToken(text, special=True) for text in model.add_special_tokens or ()]
+    return list(_once(asked))
+
+
+def _once(asked: list[NewToken]) -> tuple[NewToken, ...]:
+    """The tokens without repetitions, checked; of two with one text, the later."""
+    for token in asked:
+        if why := _unusable(token.text):
+            raise ValueError(why)
+    found = tuple({token.text: token for token in asked}.values())
     if len(found) > MOST_TOKENS:
         raise ValueError(f"{len(found):,} tokens would be added. Expected at most {MOST_TOKENS:,}.")
     return found

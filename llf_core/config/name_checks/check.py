@@ -18,6 +18,7 @@ from llf_core.config.name_checks.modules import KEYS, check_modules
 from llf_core.config.name_checks.optimizer import check_optimizer
 from llf_core.config.name_checks.output_folder import check_output_dir
 from llf_core.config.name_checks.paths import check_paths
+from llf_core.config.name_checks.tokens import check_described_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,7 +54,7 @@ def check_local(
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
     found = check_output_dir(config, home) + check_architecture(config)
-    found += check_adapters(config) + check_optimizer(config)
+    found += check_adapters(config) + check_optimizer(config) + check_described_tokens(config)
     for spec in _used_fields(config):
         if spec.path in {"model", "adapters", "data"}:
             found += check_paths(config, spec)

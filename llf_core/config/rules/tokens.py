@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.new_tokens import TRAINS_ROWS, adds_tokens, requested_tokens
+from llf_core.config.new_tokens import TRAINS_ROWS, adds_tokens, listed_tokens
 from llf_core.config.problem import Fix
 from llf_core.config.registry import method_of
 from llf_core.config.rule import Rule
@@ -17,10 +17,10 @@ NO_TOKENS = Fix("Add no tokens", dict.fromkeys(KEYS))
 
 
 def _why_not(config: ConfigValues) -> str:
-    """Why the tokens cannot be added; empty if they can."""
+    """Why the tokens that the config names cannot be added; empty if they can. Names of files are checked apart."""
     try:
-        requested_tokens(config)
-    except (ValueError, OSError) as error:
+        listed_tokens(config)
+    except ValueError as error:
         return str(error)
     return ""
 
@@ -45,7 +45,7 @@ TOKENS = (
             Fix("Take those of the list", {"new_special_tokens_config": None}),
         ),
     ),
-    Rule(KEYS[:3], lambda c: bool(_why_not(c)), _why_not, (NO_TOKENS,)),
+    Rule(KEYS[:2], lambda c: bool(_why_not(c)), _why_not, (NO_TOKENS,)),
     Rule(
         ("init_special_tokens", "new_special_tokens_config"),
         lambda c: c.model.init_special_tokens.startswith("desc") and not c.model.new_special_tokens_config,

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.config import RunConfig, validate
+from llf_core.config.name_checks.check import check
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model, save_output
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 from tests.tiny import tiny_llama
@@ -194,9 +195,8 @@ def test_files_of_descriptions_that_are_refused_before_a_start(tmp_path, content
     path = tmp_path / "tokens.yaml"
     if content is not None:
         path.write_text(content)
-    report = validate(
-        {"dataset": "llf_demo", "new_special_tokens_config": str(path), "init_special_tokens": "desc_init"}
-    )
+    keys = {"new_special_tokens_config": str(path), "init_special_tokens": "desc_init"}
+    report = check(validate({"dataset": "llf_demo"} | keys), starting=True, seconds=0)
     assert [message in one.message for one in report.problems if one.severity == "error"] == [True]
 
 
