@@ -16,6 +16,7 @@ from llf_core.config.read_config import dump_yaml, read
 from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
+from llf_core.estimate.fast_kernels import kernel_problems
 from llf_core.launch.cell_rows import RowsError
 from llf_core.model_catalog import find_model
 from llf_core.runs.folder import home, run_ids
@@ -106,7 +107,7 @@ class FormState:
 
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:
-        """Problems of the chosen data sets, as far as known without reading them completely, which may take minutes.
+        """Problems of the chosen data sets as far as known without reading them completely, and missing fast kernels.
 
         Raises:
             OSError: `dataset_info.json` cannot be read, for example without permission.
@@ -115,7 +116,7 @@ class FormState:
         """
         if self.report.config is None:
             return ()
-        found = dataset_problems(self.report.config)
+        found = (*dataset_problems(self.report.config), *kernel_problems(self.report.config))
         if self.cell_rows is None:
             return found
         file, words = Path(self.cell_rows.path).name, f"({self.cell_rows.label})"

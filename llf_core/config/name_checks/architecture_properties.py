@@ -40,6 +40,7 @@ class Property:
         shared: whether it matters only where examples share a micro-batch.
         predicts: whether it matters only where next tokens are learned.
         unless: keys of the model's config and the values with which it does not matter.
+        given: keys of the model's config and the values with which any type has it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Property:
     shared: bool = False
     predicts: bool = False
     unless: Mapping[str, object] = field(default_factory=dict)
+    given: Mapping[str, object] = field(default_factory=dict)
 
     def limit(self, settings: Mapping[str, object]) -> int | None:
         """Number of tokens that `cutoff_len` must exceed for the property to matter: the value of `above`, or None.
@@ -81,6 +83,8 @@ class Property:
         kinds = [kind for one in _rotary(settings) for kind in (one.get("rope_type"), one.get("type"))]
         if any(settings.get(key) == value for key, value in self.unless.items()):
             return False
+        if any(settings.get(key) is value for key, value in self.given.items()):
+            return True
         return settings.get("model_type") in self.types or any(kind in self.rope for kind in kinds)
 
 

@@ -206,7 +206,7 @@ def save_tiny(kind: str, folder: Path) -> None:
     folder.mkdir()
     tiny_tokenizer().save_pretrained(folder)
     save_file({"weight": torch.zeros(1000, 1000)}, folder / "model.safetensors")
-    if refusal({"model_type": kind}):
+    if refusal({"model_type": kind} | needed(kind)):
         (folder / "config.json").write_text(json.dumps({"model_type": kind}))
         return
     config = tiny_config(kind)

@@ -1,11 +1,14 @@
 """What `properties.toml` says of architectures is so: seen in tiny models of plain transformers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.models.auto import modeling_auto
 
-from llf_core.config.name_checks.architecture_properties import properties
+from llf_core.config.name_checks.architecture_properties import properties, refusal
 from llf_core.models import ModelError
 from llf_core.models.architecture import load_architecture
 from llf_core.models.load import check_forward
@@ -145,6 +148,28 @@ def test_no_other_architecture_lacks_a_causal_mask():
 
 def test_the_types_are_known_to_transformers():
     assert {kind for one in properties() for kind in one.types} <= set(CONFIG_MAPPING.keys())
+
+
+def test_encoder_decoders_are_those_of_transformers():
+    mappings = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+    kinds = {kind for names in mappings for kind in names if kind in CONFIG_MAPPING}
+    known = {kind for kind in kinds if default_config(kind).is_encoder_decoder}
+    listed = next(set(one.types) for one in properties() if one.name == "Encoder and decoder")
+    assert {kind for kind in known if not refusal({"model_type": kind})} == set()
+    assert {kind for kind in listed if not default_config(kind).is_encoder_decoder} == set()
+
+
+def default_config(kind):
+    """The default config of a type; that of a type which cannot be made without its parts is one of those by name."""
+    try:
+        return CONFIG_MAPPING[kind]()
+    except Exception:  # noqa: BLE001 - each class has errors of its own
+        return SimpleNamespace(is_encoder_decoder=kind.endswith("encoder-decoder") or kind == "rag")
 
 
 @pytest.mark.parametrize(("kind", "told"), [("deepseek_v32", True), ("llama", False)])

@@ -6,6 +6,7 @@ import pytest
 
 from llf_core.config.name_checks import CheckResult
 from llf_core.config.name_checks.architecture_properties import properties
+from llf_core.model_catalog.models import known_models
 
 INDEXED = ["axk2", "deepseek_v32", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4"]
 LONG = {"short_factor": [1.0], "long_factor": [2.0]}
@@ -78,6 +79,16 @@ def test_a_model_without_a_causal_mask_is_refused(model, only, found):
         assert only(model_name_or_path=model(model_type=kind)).severity == "error"
     assert found(model_name_or_path=model(model_type="bert", is_decoder=True)) == CheckResult()
     assert found(model_name_or_path=model(model_type="bert"), stage="rm", dataset="llf_demo_pairs") == CheckResult()
+
+
+def test_an_encoder_decoder_is_refused_and_its_decoder_alone_is_not(model, only, found):
+    for config in ({"model_type": "t5"}, {"model_type": "bart"}, {"model_type": "own", "is_encoder_decoder": True}):
+        problem = only(model_name_or_path=model(**config))
+        assert (problem.severity, problem.key) == ("error", "model_name_or_path")
+        assert problem.message.startswith(f"Encoder and decoder ({config['model_type']}): An encoder reads the prompt")
+    assert found(model_name_or_path=model(model_type="bart", is_encoder_decoder=False)) == CheckResult()
+    kinds = next(one.types for one in properties() if one.name == "Encoder and decoder")
+    assert not {one.id for one in known_models() if one.type in kinds}
 
 
 @pytest.mark.parametrize("kind", ["gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"])
