@@ -78,8 +78,8 @@ METHODS: dict[str, dict[str, Any]] = {
 """Settings of the methods beside `COMMON`; learning rates are usual ones, not tuned."""
 
 
-def write_rows(folder: Path, count: int) -> None:
-    """Rows of more than `LENGTH` tokens, made of several rows of the source, so that each is truncated to it."""
+def write_rows(folder: Path, count: int, length: int = LENGTH) -> None:
+    """Rows of more tokens than `length`, made of several rows of the source, so that each is truncated to it."""
     _, all_rows = source()
     folder.mkdir(parents=True)
     texts = [f"{row['instruction']} {row['input']}\n{row['output']}" for row in all_rows]
@@ -88,7 +88,7 @@ def write_rows(folder: Path, count: int) -> None:
         made = []
         for number in range(rows):
             answer, place = "", number * 7
-            while len(answer) < 8 * LENGTH:  # characters: no token is longer on average
+            while len(answer) < 8 * length:  # characters: no token is longer on average
                 answer += own[place % len(own)] + "\n\n"
                 place += 1
             made.append({"instruction": f"Write text {number}.", "input": "", "output": answer})
