@@ -46,7 +46,9 @@ PASSES: tuple[tuple[int, int, bool], ...] = ((256, 1, False), (256, 4, False), (
 def forecast(config: Path, environment: dict[str, str]) -> dict[str, int]:
     """Bytes by part that `llf estimate` forecasts of a config."""
     command = [sys.executable, "-c", "from llf_core.cli import main; main()", "estimate", str(config), "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise RuntimeError(done.stderr)
     return dict(json.loads(done.stdout)["memory"])
 
 

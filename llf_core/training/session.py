@@ -59,7 +59,7 @@ from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.early_stopping import early_stopping
 from llf_core.training.failures import explain_failure
-from llf_core.training.first_step_memory import FirstStepMemory
+from llf_core.training.freed_memory import FreedMemory
 from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.method_callback import MethodCallback
@@ -387,8 +387,8 @@ def make_trainer(
     callbacks: list[TrainerCallback] = [progress]
     if context.method is not None and not evaluates:
         callbacks.insert(0, MethodCallback(context.method, Checkpoints(folder), checkpoint))
-    if context.plan.device == "cpu" and not method_of(config).frozen_base:
-        callbacks.append(FirstStepMemory())
+    if context.plan.device == "cpu":
+        callbacks.append(FreedMemory())
     train = context.data.train
     options: dict[str, Any] = {
         "tokenizer": context.tokenizer,
