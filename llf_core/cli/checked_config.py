@@ -17,12 +17,14 @@ RUNS_CODE = ("trust_remote_code", "allow_pickle")
 """Keys that have code of others run: what is noted of them is always said."""
 
 
-def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
+def load_config(source: str, overrides: list[str] | None = None, *, data: bool = True) -> RunConfig:
     """Load the config of a command that starts a process, and print its problems to stderr.
 
     Args:
         source: path of a YAML or JSON file.
         overrides: `key=value`; None for none.
+        data: whether the command needs more of the config than model and method. Without it, a missing data set and
+            other problems that do not decide what is trained are ignored.
 
     Raises:
         Exit: the config has errors; the exit code is `BAD_CONFIG`.
@@ -31,8 +33,10 @@ def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
             or key.
     """
     from llf_core.config import validate as check
+    from llf_core.config.trained_keys import only_trained_keys
 
-    report = with_data_checks(with_name_checks(check(source, overrides or ()), starting=True))
+    report = with_name_checks(check(source, overrides or ()), starting=True)
+    report = with_data_checks(report) if data else only_trained_keys(report)
     for problem in report.problems:
         if problem.severity != "note" or problem.kind == "unresolved" or problem.key in RUNS_CODE:
             print_problem(problem)

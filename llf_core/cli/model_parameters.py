@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Show which modules and layers a config trains, how many parameters, and which servers load the result.
 
-    No weights are loaded.
+    No weights are loaded, and no data set is needed.
 
     Raises:
         Exit: the config has errors.
@@ -31,7 +31,7 @@ def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = 
     from llf_core.runs import home
     from llf_core.runs.parameter_grid import share_sentence
 
-    checked = load_config(config, overrides)
+    checked = load_config(config, overrides, data=False)
     with err.status("Reading the model's architecture…"):
         from llf_core.training.parameter_map import map_of_config
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.config import validate
 from llf_core.methods.decoder_blocks import BLOCK
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, resolve_model
@@ -212,7 +213,7 @@ def map_of_config(config: RunConfig) -> ParameterMap:
     A view or the command line shows the map for a model that does not fit into memory.
 
     Args:
-        config: the run's config.
+        config: the run's config. Its data may be missing.
 
     Raises:
         ModelError: the model has no `config.json`, no such architecture can be made, or the method or a modifier does
@@ -227,7 +228,8 @@ def map_of_config(config: RunConfig) -> ParameterMap:
     """
     model = _on_meta(config)
     change_before_method(model, config)
-    plain = config.replace(lora_init=None)  # initialisations from weights or data need both, and train the same
+    # Initialisations from weights or data need both, and train the same. `validate` refuses no missing data.
+    plain = validate({key: value for key, value in config.flat().items() if key != "lora_init"}).config
     tuned = apply_method(model, plain)
     apply_modifiers(tuned, config)  # one may train more than the method selects
     return parameter_map(tuned, quantized=config.model.quantization_bit is not None)

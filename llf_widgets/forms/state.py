@@ -15,6 +15,7 @@ from llf_core.config.name_checks import check_local, problem_from_answer, requir
 from llf_core.config.read_config import dump_yaml, read
 from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
+from llf_core.config.trained_keys import only_trained_keys
 from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
 from llf_core.estimate.fast_kernels import kernel_problems
 from llf_core.launch.cell_rows import RowsError
@@ -104,6 +105,18 @@ class FormState:
             PluginError: two installed packages declare the same name or key.
         """
         return self.report.config if self.report.ok else None
+
+    @property
+    def trained_config(self) -> RunConfig | None:
+        """The config as far as it decides what is trained; None if the model or the method has errors.
+
+        A missing data set does not matter for it.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+        """
+        report = only_trained_keys(self.report)
+        return report.config if report.ok else None
 
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:

@@ -262,7 +262,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         for title, section in self._sections.items():
             section.refresh(self._facts(title))
         self._columns.refresh()
-        self._trained.refresh(self.state.config)
+        self._trained.refresh(self.state.trained_config)
         self._text.refresh()
         self._fit.show(self.state.config)
         self._refresh_start()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.config import fields
 from llf_core.config.adapter_servers import servers_of_config
+from llf_core.config.trained_keys import trained_keys
 from llf_core.runs import home
 from llf_core.runs.parameter_grid import parameter_grid
 from llf_core.runs.plain_text import strip_bidi_nested
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 MAX_CACHED = 16
 """Tables that are kept, so that going back to earlier values shows them at once."""
-SECTIONS, OWNERS = {"model", "method"}, ("method.", "modifier.")
-"""Sections of the config, and plug-ins whose options decide what is trained."""
 
 
 class TrainedParameters(FormWidget):
@@ -55,7 +53,7 @@ class TrainedParameters(FormWidget):
         """Follow the form: the servers at once, the table if it is known for these values; an old one is hidden.
 
         Args:
-            config: the form's config; None if it has errors.
+            config: the form's config; None if its model or method has errors.
 
         Raises:
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
@@ -85,7 +83,7 @@ class TrainedParameters(FormWidget):
             return
         self._shown = True
         if self._config is None:
-            self._show("idle", messages=[Message("error", "Fix the errors in the form first.")])
+            self._show("idle", messages=[Message("error", "Fix the errors of the model and the method first.")])
         elif self._key in self._tables:
             self._show("done", grid=self._tables[self._key])
         else:
@@ -162,9 +160,4 @@ class TrainedParameters(FormWidget):
 
 def _deciding_values(config: RunConfig) -> str:
     """The values that decide what is trained, as the key of a table."""
-    found = [
-        (spec.key, config.get(spec.key))
-        for spec in fields()
-        if (spec.owner or "").startswith(OWNERS) or (spec.owner is None and spec.section in SECTIONS)
-    ]
-    return repr(found)
+    return repr([(key, config.get(key)) for key in trained_keys()])

@@ -27,5 +27,15 @@ def test_json(llf, tmp_path, tiny_model_dir):
     assert told["rows"][1]["states"] == {"trained": [[0, 1]]}
 
 
+def test_only_model_and_method_are_needed(llf, tmp_path, tiny_model_dir):
+    for keys in ({"dataset": None}, {"dataset": "missing.jsonl", "learning_rate": -1}):
+        done = llf("parameters", config_file(tmp_path, tiny_model_dir, lora_target="q_proj", **keys))
+        assert done.exit_code == 0
+        assert "1,024 of 97,600 parameters are trained (1.05 %)." in done.stdout
+    done = llf("parameters", config_file(tmp_path, tiny_model_dir, dataset=None, lora_rnak=8))
+    assert done.exit_code == 2
+    assert "lora_rnak" in done.stderr
+
+
 def test_a_config_with_errors_ends_with_2(llf, tmp_path, tiny_model_dir):
     assert llf("parameters", config_file(tmp_path, tiny_model_dir, lora_rank=0)).exit_code == 2
