@@ -22,7 +22,7 @@ from llf_core.estimate import Device, check_fit
 from llf_core.estimate.example_lengths import of_lengths
 
 if TYPE_CHECKING:
-    from llf_core.estimate.fit_check import MemoryParts
+    from llf_core.estimate.fit_result import MemoryParts
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "estimate.md"

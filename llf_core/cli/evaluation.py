@@ -9,6 +9,7 @@ from llf_core.cli.attach_run import attach_run
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.parameters import Json, RewardModel, RunId, Trust
 from llf_core.cli.terminal import out, print_json, progress_status
+from llf_core.config.number_format import with_unit
 
 
 def runs_loss(
@@ -34,7 +35,7 @@ def runs_loss(
     if as_json:
         print_json(asdict(computed))
     else:
-        out.print(f"base {computed.base:.4f}, tuned {computed.tuned:.4f}, on {computed.examples:,} examples")
+        out.print(f"base {computed.base:.4f}, tuned {computed.tuned:.4f}, on {with_unit(computed.examples, 'example')}")
 
 
 def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from llf_core.config.number_format import with_unit
 from llf_core.redaction import redact, redact_nested
 from llf_core.untrusted import brief, visible, visible_json
 
@@ -83,4 +84,6 @@ def row_progress() -> Iterator[Callable[[str, int], None]]:
 
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:
         task = bar.add_task("Reading …", total=None)
-        yield lambda dataset, rows: bar.update(task, description=f"{escape(dataset)}: {rows:,} records prepared")
+        yield lambda dataset, rows: bar.update(
+            task, description=f"{escape(dataset)}: {with_unit(rows, 'record')} prepared"
+        )

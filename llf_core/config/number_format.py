@@ -35,6 +35,17 @@ def exact(value: float) -> str:
     return f"{'-' if value < 0 else ''}{point}e{power}"
 
 
+def with_unit(number: int | str, unit: str) -> str:
+    """Write a number with its unit, in the singular if the number is 1: `1 token`, `1,200 tokens`.
+
+    Args:
+        number: the number, or its text in another format.
+        unit: the unit in the singular, whose plural ends in `s`.
+    """
+    text = number if isinstance(number, str) else f"{number:,}"
+    return f"{text} {unit}{'' if text == '1' else 's'}"
+
+
 def for_yaml(value: float) -> str:
     """Format a number for YAML 1.1 like `exact`, but with a point before an exponent: `5.0e-5`.
 

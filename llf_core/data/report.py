@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.ignore_index import IGNORED
+from llf_core.config.number_format import with_unit
 from llf_core.data.errors import DataError
 from llf_core.data.template_check import RENDERED, FieldCheck
 from llf_core.runs.duplicate_examples import duplicates_warning
@@ -324,7 +325,7 @@ class DataReport:
         """
         reasons = Counter(entry.reason for entry in self.dropped).most_common(MAX_REASONS_NAMED)
         why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
-        lines = f"; {len(self.broken)} lines cannot be read" if self.broken else ""
+        lines = f"; {with_unit(len(self.broken), 'line')} cannot be read" if self.broken else ""
         return DataError(
             f"No example of {', '.join(names)} is usable: {why}{lines}. Fix the data, or use another data set."
         )
@@ -352,8 +353,8 @@ class DataReport:
             return None
         first, count = self.broken[0], len(self.broken)
         which = f"Line {first.line} of {first.dataset} cannot be read ({first.reason})"
-        more = f", and {count - 1:,} more lines cannot either" if count > 1 else ""
-        return f"{which}{more}. The rest is used: {self.examples + self.eval_examples:,} examples."
+        more = f", and {with_unit(count - 1, 'more line')} cannot either" if count > 1 else ""
+        return f"{which}{more}. The rest is used: {with_unit(self.examples + self.eval_examples, 'example')}."
 
     def duplicates_warning(self) -> str | None:
         """Warning about duplicates among the training examples, and the key that removes them; None for few."""
@@ -365,15 +366,15 @@ class DataReport:
         warning = self.duplicates_warning()
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         lines = [
-            f"{self.examples:,} training examples, {self.eval_examples:,} evaluation examples.",
-            f"{self.tokens:,} tokens, {self.trained_tokens:,} of them in the loss ({share:.1%}).",
+            f"{with_unit(self.examples, 'training example')}, {with_unit(self.eval_examples, 'evaluation example')}.",
+            f"{with_unit(self.tokens, 'token')}, {self.trained_tokens:,} of them in the loss ({share:.1%}).",
             *(["The data is streamed: these counts cover the records read so far."] if self.streamed else []),
             *self._packed(),
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
             *self.template_warnings,
             *self.template_notes,
-            *([f"{self.copies:,} duplicates of earlier examples dropped."] if self.copies else []),
+            *([f"{with_unit(self.copies, 'duplicate')} of earlier examples dropped."] if self.copies else []),
             *([] if warning is None else [warning]),
             *_named(
                 "truncated at cutoff_len",
@@ -401,7 +402,8 @@ class DataReport:
     def _packed(self) -> list[str]:
         if not self.rows:
             return []
-        return [f"Packed into {self.rows:,} rows of up to {self.row_capacity:,} tokens, {self.packing_fill:.1%} full."]
+        rows, capacity = with_unit(self.rows, "row"), with_unit(self.row_capacity, "token")
+        return [f"Packed into {rows} of up to {capacity}, {self.packing_fill:.1%} full."]
 
 
 def _named(what: str, entries: list[str]) -> list[str]:

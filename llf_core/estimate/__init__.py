@@ -6,7 +6,9 @@ from llf_core.estimate.available import available_memory
 from llf_core.estimate.devices import Device, device_of, find_devices
 from llf_core.estimate.disk_forecast import forecast_disk
 from llf_core.estimate.example_lengths import ExampleLengths
-from llf_core.estimate.fit_check import FitCheck, Forecaster, check_fit
+from llf_core.estimate.fit_check import check_fit
+from llf_core.estimate.fit_result import FitCheck
+from llf_core.estimate.forecaster import Forecaster
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_shapes import Architecture, architecture, read_model_config
 from llf_core.estimate.model_sizes import ModelSizes, model_sizes

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from llf_core.config.number_format import with_unit
 from llf_core.models.checksums import checkpoint_tensors, checksums
 from llf_core.runs import Checkpoints, Inbox
 from llf_core.runs.formatting import count, number, rate, size
@@ -499,7 +500,7 @@ def _line(state: TrainerState, values: dict[str, float]) -> str:
         "eval_loss": lambda value: f"eval_loss {number(value)}",
         "learning_rate": lambda value: f"lr {rate(value)}",
         "grad_norm": lambda value: f"grad {number(value)}",
-        "tokens_per_second": lambda value: f"{count(value)} tokens/s",
+        "tokens_per_second": lambda value: f"{with_unit(count(value), 'token')}/s",
         "memory": lambda value: " ".join(size(value)),
     }
     parts += [render(values[name]) for name, render in writers.items() if name in values]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import with_unit
 from llf_core.data.batch_split import document_count, token_count
 from llf_core.stages.base.oom_retry import DoesNotFitError
 
@@ -173,7 +174,7 @@ def _amount(part: Batch) -> str:
 
 
 def _examples(count: int) -> str:
-    return "1 example" if count == 1 else f"{count} examples"
+    return with_unit(count, "example")
 
 
 def _example_of(part: Batch, dataset: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from llf_core.config.number_format import with_unit
 from llf_core.runs.config_file import run_config
 from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
 from llf_widgets.examples.summary import summary_html
@@ -185,7 +186,7 @@ class Examples(FrontEnd):
         self._page = self._page | {"rows": [row | texts.get(row["number"], {}) for row in rows]}
 
     def _on_progress(self, dataset: str, rows: int) -> None:
-        self._note = f"{dataset}: {rows:,} records prepared…"
+        self._note = f"{dataset}: {with_unit(rows, 'record')} prepared…"
 
     def _on_exit(self, reason: str) -> None:
         child, self._process = self._process, None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from llf_core.config.number_format import with_unit
 from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.json_command import JsonCommand
@@ -130,8 +131,9 @@ def counts_text(report: Mapping[str, Any]) -> str:
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
     rows = ""
     if report.get("rows"):
-        rows = f" in {report['rows']:,} rows that are {100 * report['packing_fill']:.0f} % full"
-    return f"{report['examples']:,} examples{rows}, {tokens:,} tokens, {trained:,} of them in the loss{share}."
+        rows = f" in {with_unit(report['rows'], 'packed row')}, {100 * report['packing_fill']:.0f} % full"
+    examples = with_unit(report["examples"], "example")
+    return f"{examples}{rows}, {with_unit(tokens, 'token')}, {trained:,} of them in the loss{share}."
 
 
 def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -166,7 +168,7 @@ def data_messages(report: Mapping[str, Any]) -> list[Message]:
         messages.append(Message("note", f"{text} {_first(cut, units)}"))
     if divided := report["divided"]:
         parts = sum(one["parts"] for one in divided)
-        text = f"{_number(divided, 'record gives', 'records give')} {parts:,} examples."
+        text = f"{_number(divided, 'record gives', 'records give')} {with_unit(parts, 'example')}."
         messages.append(Message("note", f"{text} {_first(divided, units)}"))
     if warning := duplicates_warning(report.get("repeated", 0), report["examples"]):
         messages.append(Message("warning", warning, (("Drop duplicates", {"drop_duplicates": True}),)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
+from llf_core.config.number_format import with_unit
 from llf_core.data.kind_check import usable_datasets
 from llf_core.launch.queue import MachineLoad
 from llf_widgets.close_widgets import close_descendants
@@ -453,10 +454,12 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
             )
             facts = (
-                ((f"{batch * times:,} examples per step"),) if isinstance(batch, int) and isinstance(times, int) else ()
+                ((f"{with_unit(batch * times, 'example')} per step"),)
+                if isinstance(batch, int) and isinstance(times, int)
+                else ()
             )
             ends = isinstance(steps, int) and steps > 0
-            return (*facts, f"Steps override Epochs: ends after {steps:,} steps") if ends else facts
+            return (*facts, f"Steps override Epochs: ends after {with_unit(steps, 'step')}") if ends else facts
         return ()
 
     def _datasets(self) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from llf_core.config.number_format import with_unit
 from llf_core.runs import home
 from llf_widgets.forms import preflight, sweep_plan
 from llf_widgets.forms.form_widget import FormWidget
@@ -191,4 +192,4 @@ class SweepForm(FormWidget):
 
 
 def _runs(number: int) -> str:
-    return f"{number} run{'' if number == 1 else 's'}"
+    return with_unit(number, "run")

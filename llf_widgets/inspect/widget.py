@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.config import RunConfig
+from llf_core.config.number_format import with_unit
 from llf_core.launch.cell_rows import write_rows
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
@@ -220,7 +221,7 @@ class Inspect(FrontEnd):
         self._readings = found
 
     def _on_progress(self, dataset: str, rows: int) -> None:
-        self._note = f"{dataset}: {rows:,} records prepared…"
+        self._note = f"{dataset}: {with_unit(rows, 'record')} prepared…"
 
     def _on_ready(self, overview: dict[str, Any]) -> None:
         with self.hold_sync():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from llf_core.config.number_format import with_unit
+
 METHODS = {"lora": "LoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
 
 
@@ -38,7 +40,7 @@ def describe_run(config: dict[str, Any], data_event: dict[str, Any] | None) -> s
         names = data if isinstance(data, list) else str(data).split(",")
         text = ", ".join(_short(name) for name in names)
         if data_event and isinstance(data_event.get("examples"), int):
-            text += f" ({data_event['examples']:,} examples)"
+            text += f" ({with_unit(data_event['examples'], 'example')})"
         parts.append(text)
     return ", ".join(parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import with_unit
 from llf_core.runs.metric_catalog import EVAL_PREFIX, held_out_label, key_metrics, lowercase_label
 from llf_core.runs.plain_text import without_escapes
 from llf_widgets.monitor import formatting
@@ -89,9 +90,10 @@ def _error_in(text: str) -> str:
 
 
 def _data(event: dict[str, Any]) -> str:
-    rows = f" in {event['rows']:,} rows" if event.get("rows") else ""
+    rows = f" in {with_unit(event['rows'], 'row')}" if event.get("rows") else ""
     text = (
-        f"data: {event['examples']:,} examples{rows}, {event['tokens']:,} tokens, {event['trained_tokens']:,} trained"
+        f"data: {with_unit(event['examples'], 'example')}{rows}, {with_unit(event['tokens'], 'token')}, "
+        f"{event['trained_tokens']:,} trained"
     )
     lost = [f"{event[name]:,} {name}" for name in ("truncated", "dropped") if event.get(name)]
     return ", ".join([text, *lost])
@@ -101,7 +103,7 @@ def _receipt(event: dict[str, Any]) -> str:
     largest = event.get("largest")  # missing where only one of two losses is finite
     differ = "losses differ" if largest is None else f"losses differ by up to {100 * float(largest):.2g} %"
     how = "losses are identical" if event["exact"] else differ
-    return f"{event['steps']} steps repeated after step {event['from_step']}: {how}"
+    return f"{with_unit(event['steps'], 'step')} repeated after step {event['from_step']}: {how}"
 
 
 def _model(event: dict[str, Any]) -> str:

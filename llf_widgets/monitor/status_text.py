@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import with_unit
 from llf_core.runs.change_journal import check_changes
 from llf_core.runs.findings import advice, is_active
 from llf_widgets.monitor import formatting
@@ -166,7 +167,7 @@ def _progress(snapshot: RunSnapshot) -> str:
     amount = f"{rows:,} of {of:,} {things}" if isinstance(of, int) and of else f"{rows:,} {things}"
     tokens = event.get("tokens")
     if isinstance(tokens, int):  # answers end late and together
-        amount += f", {tokens:,} tokens so far"
+        amount += f", {with_unit(tokens, 'token')} so far"
     source = f" of {event['dataset']}" if isinstance(event.get("dataset"), str) else ""
     return f"{doing}: {amount}{source}."
 
@@ -205,7 +206,7 @@ def _stopped(snapshot: RunSnapshot) -> str:
 
 
 def _finished(snapshot: RunSnapshot) -> str:
-    text = f"{snapshot.step:,} steps in {formatting.duration(snapshot.elapsed)}"
+    text = f"{with_unit(snapshot.step, 'step')} in {formatting.duration(snapshot.elapsed)}"
     if snapshot.created is not None and snapshot.ended is not None:
         text += f", {formatting.span(snapshot.created, snapshot.ended)}"
     text += "."

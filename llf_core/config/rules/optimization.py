@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.classify_key import show
-from llf_core.config.number_format import exact
+from llf_core.config.number_format import exact, with_unit
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
@@ -147,7 +147,7 @@ OPTIMIZATION = (
             c.training.max_steps > 0
             and c.training.num_train_epochs != type(c.training).model_fields["num_train_epochs"].default
         ),
-        lambda c: f"Steps override Epochs: the run ends after {c.training.max_steps} steps.",
+        lambda c: f"Steps override Epochs: the run ends after {with_unit(c.training.max_steps, 'step')}.",
         (Fix("Use epochs", {"max_steps": -1}),),
         severity="note",
     ),

@@ -110,7 +110,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
 
 def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
-    """Forecast the peak memory of the largest step from the config alone, see `llf_core.estimate.fit_check`.
+    """Forecast the peak memory of the largest step from the config alone, see `llf_core.estimate.forecaster`.
 
     A view shows it for several cutoffs, for which no model is loaded.
 

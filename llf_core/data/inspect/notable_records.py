@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from llf_core.config.number_format import with_unit
 from llf_core.data.formats.conversation import UNANSWERED
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def from_report(report: DataReport) -> Iterator[Notable]:
     for dropped in report.unusable():
         yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
     for cut in sorted(report.truncated, key=lambda one: -one.cut):
-        yield Notable("cut", cut.dataset, cut.index, f"{cut.cut:,} tokens cut")
+        yield Notable("cut", cut.dataset, cut.index, f"{with_unit(cut.cut, 'token')} cut")
     for divided in report.divided:
-        yield Notable("divided", divided.dataset, divided.index, f"gives {divided.parts:,} examples")
+        yield Notable("divided", divided.dataset, divided.index, f"gives {with_unit(divided.parts, 'example')}")
 
 
 def duplicates(
@@ -134,7 +135,7 @@ def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[
     """
     for place in np.argsort(-whole, kind="stable")[:MAX_LONGEST].tolist():
         dataset, number = names[place]
-        yield Notable("longest", dataset, number, f"{int(whole[place]):,} tokens")
+        yield Notable("longest", dataset, number, f"{with_unit(int(whole[place]), 'token')}")
 
 
 def is_unanswered(one: Notable) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.config import RunConfig
-from llf_core.config.number_format import exact, for_yaml
+from llf_core.config.number_format import exact, for_yaml, with_unit
 from llf_core.config.read_config import dump_yaml, yaml_value
 
 
@@ -59,3 +59,8 @@ def test_form_file_and_code_write_a_rate_alike():
 
 def test_lines_of_a_text_stand_one_below_the_other():
     assert dump_yaml({"watched_prompts": "Who are you?\nWhere?"}) == "watched_prompts: |-\n  Who are you?\n  Where?\n"
+
+
+def test_one_of_a_unit_is_singular():
+    assert [with_unit(number, "token") for number in (0, 1, 1200)] == ["0 tokens", "1 token", "1,200 tokens"]
+    assert with_unit("1", "step") == "1 step"

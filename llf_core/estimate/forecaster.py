@@ -1,0 +1,239 @@
+"""Forecasts memory and time of one run on one device, corrected by past runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.config.registry import method_of, quantizer_of, stage_of
+from llf_core.estimate.available import MEMORY_SHARE
+from llf_core.estimate.devices import precision_of
+from llf_core.estimate.example_lengths import PACKED_FILL
+from llf_core.estimate.fit_result import Duration, MemoryParts
+from llf_core.estimate.model_sizes import model_sizes
+from llf_core.estimate.past_runs import PastRun, correct_memory, correct_seconds, past_runs
+from llf_core.estimate.planned_step import plan_step
+from llf_core.estimate.step_time import step_seconds
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.estimate.devices import Device, Precision
+    from llf_core.estimate.example_lengths import ExampleLengths
+    from llf_core.estimate.model_sizes import ModelSizes
+    from llf_core.estimate.planned_step import PlannedStep
+
+SAMPLED_SPREAD = 4.0
+"""Uncertainty of the time where completions are sampled, before a run has shown it."""
+
+
+class Forecaster:
+    """The parts of a forecast for one config, lengths and device, from which `check_fit` is put together.
+
+    Attributes:
+        config: the run's config.
+        lengths: lengths of its examples.
+        device: where it would run.
+        precision: in which precision.
+        sizes: sizes of the model; None if unknown.
+        step: the largest step; None if unknown.
+    """
+
+    def __init__(self, config: RunConfig, lengths: ExampleLengths, device: Device) -> None:
+        """Find the sizes of the model and derive its largest step.
+
+        Raises:
+            ModelSizeError: a file of the model has a size that no model has.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            OSError: a weight file of the model cannot be read.
+            PluginError: two installed packages declare the same method.
+        """
+        self.config, self.lengths, self.device = config, lengths, device
+        self.precision: Precision = precision_of(config, device)
+        self.sizes: ModelSizes | None = model_sizes(config.model.model_name_or_path, config.model.cache_dir)
+        self.step: PlannedStep | None = (
+            None if self.sizes is None else plan_step(config, self.sizes, lengths, device, self.precision)
+        )
+
+    def basis(self) -> tuple[str, ...]:
+        """What the forecast is from: the model, its data and the precision, a sentence each."""
+        model = "The sizes of the model are not known on this machine." if self.sizes is None else self.sizes.basis
+        if self.sizes is not None and self.step is None:
+            model = "The method cannot tell its number of trained parameters before the model is loaded."
+        return model, self.lengths.basis, f"Precision: {self.precision.reason}."
+
+    def uncorrected_memory(self, *, checkpointing: bool) -> MemoryParts | None:
+        """Peak memory by part, from shapes alone; None if it is unknown.
+
+        Args:
+            checkpointing: whether gradient checkpointing is on.
+        """
+        if self.step is None:
+            return None
+        found = self.step.memory(checkpointing=checkpointing)
+        return MemoryParts(
+            weights=self.step.base_weights,
+            adapters=self.step.adapter_weights,
+            gradients=found.gradients,
+            optimizer=found.optimizer,
+            activations=found.activations,
+            logits=found.head,
+            workspace=found.base,
+        )
+
+    def memory(self) -> tuple[MemoryParts | None, bool]:
+        """Peak memory by part, corrected by a past run, and whether gradient checkpointing is on.
+
+        It is on if the config says so or, where it leaves it open, if the run would not fit without it, as the trainer
+        decides (`llf_core.models.gradient_checkpointing`).
+
+        Returns:
+            None and False if the memory is unknown.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
+        training, model = self.config.training, self.config.model
+        requested = training.gradient_checkpointing
+        if model.disable_gradient_checkpointing or method_of(self.config).trains_cache(self.config):
+            requested = False
+        plain = self.corrected_memory(checkpointing=bool(requested))
+        if plain is None or requested is not None or plain.total <= MEMORY_SHARE * self.device.free:
+            return plain, bool(requested)
+        return self.corrected_memory(checkpointing=True), True
+
+    def corrected_memory(self, *, checkpointing: bool) -> MemoryParts | None:
+        """Peak memory by part; what is not weights is scaled to what a past run of the same settings has shown.
+
+        Args:
+            checkpointing: whether gradient checkpointing is on.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
+        found, like = self.uncorrected_memory(checkpointing=checkpointing), self.like(checkpointing=checkpointing)
+        if found is None or like is None:
+            return found
+        factor = correct_memory(like).factor
+        rest = found.activations + found.logits + found.workspace
+        wanted = max(0.0, rest + found.total * (factor - 1))
+        scaled = wanted / max(1, rest)
+        return dataclasses.replace(
+            found,
+            activations=round(found.activations * scaled),
+            logits=round(found.logits * scaled),
+            workspace=round(found.workspace * scaled),
+        )
+
+    def mean_tokens(self) -> float:
+        """Tokens of an optimizer step on average, sampled completions included.
+
+        Raises:
+            PluginError: two installed packages declare the same stage.
+        """
+        config, stage = self.config, stage_of(self.config)
+        rows = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
+        if config.data.packing:
+            return rows * config.data.cutoff_len * PACKED_FILL
+        sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
+        return rows * (sequences * self.lengths.mean(config.data.cutoff_len) + stage.completion_tokens(config))
+
+    def steps(self) -> int | None:
+        """Number of optimizer steps; None if the number of examples is unknown."""
+        training, data = self.config.training, self.config.data
+        if training.max_steps > 0:
+            return training.max_steps
+        examples = self.lengths.examples
+        if examples is None:
+            return None
+        held_out = data.val_size if data.val_size >= 1 else examples * data.val_size
+        rows = max(1.0, min(examples, data.max_samples or examples) - float(held_out))
+        if data.packing:
+            rows = max(1.0, rows * self.lengths.mean(data.cutoff_len) / (data.cutoff_len * PACKED_FILL))
+        batch = training.per_device_train_batch_size
+        micro = math.ceil(rows / batch)
+        return max(1, math.ceil(math.ceil(micro / training.gradient_accumulation_steps) * training.num_train_epochs))
+
+    def like(self, *, checkpointing: bool, tokens: float | None = None) -> PastRun | None:
+        """The run as the table of past runs would hold it, with what was computed and without what was measured.
+
+        Args:
+            checkpointing: whether gradient checkpointing is on.
+            tokens: tokens of a step on average. Default: as forecast.
+
+        Returns:
+            The entry, with `seconds` and `memory` as they are computed; None if the sizes are unknown.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
+        if self.step is None or self.sizes is None:
+            return None
+        config = self.config
+        mean = self.mean_tokens() if tokens is None else tokens
+        longest = self.lengths.mean(config.data.cutoff_len)
+        computed = step_seconds(config, self.step, mean, longest, checkpointing=checkpointing)
+        memory = self.uncorrected_memory(checkpointing=checkpointing)
+        quantized = f" {quantizer_of(config).run_name(bits)}" if (bits := config.model.quantization_bit) else ""
+        return PastRun(
+            time=time.time(),
+            device=self.device.name,
+            method=f"{config.method.finetuning_type}{quantized} {config.optimizer.optim}",
+            stage=config.stage.stage,
+            parameters=self.sizes.parameters,
+            tokens=mean,
+            checkpointing=checkpointing,
+            uncorrected_seconds=computed.seconds,
+            seconds=computed.seconds,
+            uncorrected_memory=0 if memory is None else memory.total,
+        )
+
+    def duration(self, *, checkpointing: bool) -> Duration | None:
+        """Forecast the time of the run, corrected by past runs; None if the sizes are unknown.
+
+        Args:
+            checkpointing: whether gradient checkpointing is on.
+
+        Raises:
+            OSError: too many files are open.
+            PluginError: two installed packages declare the same stage.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
+        like = self.like(checkpointing=checkpointing)
+        if like is None or self.step is None:
+            return None
+        correction = correct_seconds(like, past_runs())
+        each = like.uncorrected_seconds * correction.factor
+        steps = self.steps()
+        spread = correction.spread
+        if correction.runs:
+            runs = "one past run" if correction.runs == 1 else f"{correction.runs} past runs"
+            basis = f"Time: {runs} on this device, the most similar counting most."
+        else:
+            source = step_seconds(
+                self.config, self.step, like.tokens, self.lengths.mean(self.config.data.cutoff_len),
+                checkpointing=checkpointing,
+            ).basis  # fmt: skip
+            basis = f"Time: {source}, since no run on this device has ended yet."
+            if stage_of(self.config).completion_tokens(self.config):
+                spread = SAMPLED_SPREAD
+        if not self.lengths.exact:
+            spread *= 1.1
+        total = None if steps is None else each * steps
+        return Duration(
+            step_seconds=each,
+            tokens_per_second=like.tokens / each,
+            steps=steps,
+            seconds=total,
+            low=None if total is None else total / spread,
+            high=None if total is None else total * spread,
+            spread=spread,
+            basis=basis,
+        )
