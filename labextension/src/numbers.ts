@@ -52,6 +52,12 @@ export function formatCount(logged: LoggedValue): string {
   return formatFinite(logged, value => toFixedGrouped(value, 0));
 }
 
+/** Writes a number with its unit, in the singular if the number is 1: `1 token`, `1,200 tokens`. */
+export function withUnit(count: LoggedValue, unit: string): string {
+  const text = formatCount(count);
+  return `${text} ${unit}${text === '1' ? '' : 's'}`;
+}
+
 /** Formats a share between 0 and 1 as a percentage: `83 %`. */
 export function formatShare(logged: LoggedValue): string {
   return formatFinite(logged, value => `${toFixedGrouped(100 * value, 0)} %`);

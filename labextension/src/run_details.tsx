@@ -167,7 +167,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
       {details.log && details.log.length > 0 && (
         <Section title={trans.__('Log')}>
           <pre tabIndex={0} aria-label={trans.__('Last lines of the log')}>
-            {details.log.join('\n')}
+            <LogLines lines={details.log} />
           </pre>
         </Section>
       )}
@@ -187,6 +187,20 @@ function Section(props: {
       </h4>
       {props.children}
     </section>
+  );
+}
+
+/** The lines of a log. Those that stay keep their elements, so that a selection in them is kept. */
+function LogLines(props: { lines: readonly string[] }): React.JSX.Element {
+  const seen = new Map<string, number>();
+  return (
+    <>
+      {props.lines.map(line => {
+        const count = (seen.get(line) ?? 0) + 1;
+        seen.set(line, count);
+        return <span key={`${count} ${line}`}>{`${line}\n`}</span>;
+      })}
+    </>
   );
 }
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain_text import without_escapes
+from llf_widgets.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +83,7 @@ class JsonCommand:
         self._thread.join()
 
     def _run(self) -> None:
-        with tempfile.TemporaryDirectory(prefix=f"llf-{self._name}-") as folder:
+        with TemporaryFolder(self._name) as folder:
             file, out, err = (Path(folder) / name for name in ("config.yaml", "out.json", "err.txt"))
             command = [sys.executable, "-P", "-c", _COMMAND, self._name, str(file), "--json"]
             try:

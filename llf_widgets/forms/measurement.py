@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
 from llf_core.runs.plain_text import without_escapes
 from llf_widgets.forms.json_command import error_message
+from llf_widgets.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Measurement:
             self._thread.join()
 
     def _run(self, config: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="llf-measure-") as folder:
+        with TemporaryFolder("measure") as folder:
             file, out, err = (Path(folder) / name for name in ("config.yaml", "out.txt", "err.txt"))
             file.write_text(config, encoding="utf-8")
             command = [sys.executable, "-P", "-m", "llf_core.training.measure", str(file)]

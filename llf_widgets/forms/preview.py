@@ -130,8 +130,9 @@ def counts_text(report: Mapping[str, Any]) -> str:
     tokens, trained = report["tokens"], report["trained_tokens"]
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
     rows = ""
-    if report.get("rows"):
-        rows = f" in {with_unit(report['rows'], 'packed row')}, {100 * report['packing_fill']:.0f} % full"
+    if count := report.get("rows"):
+        full = f"{'is' if count == 1 else 'are'} {100 * report['packing_fill']:.0f} % full"
+        rows = f" in {with_unit(count, 'row')} that {full}"
     examples = with_unit(report["examples"], "example")
     return f"{examples}{rows}, {with_unit(tokens, 'token')}, {trained:,} of them in the loss{share}."
 

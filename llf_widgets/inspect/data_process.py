@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
 from llf_core.runs.plain_text import without_escapes
+from llf_widgets.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class DataProcess:
         on_ready: Callable[[dict[str, Any]], None],
         on_end: Callable[[str], None],
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="llf-inspect-")
+        self._folder = TemporaryFolder("inspect")
         self._callbacks = (on_readings, on_progress, on_ready, on_end)
         self._pending: dict[int, Future[Any]] = {}
         self._request_ids = itertools.count(1)

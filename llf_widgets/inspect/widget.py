@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from llf_widgets.front_end import FrontEnd
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
 from llf_widgets.inspect.summary import summary_html, summary_text
 from llf_widgets.start import split_rows
+from llf_widgets.temporary_folder import TemporaryFolder
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -76,9 +76,9 @@ class Inspect(FrontEnd):
     ) -> None:
         self._on_change = on_change
         given_config, rows = split_rows(config)
-        self._rows_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._rows_folder: TemporaryFolder | None = None
         if rows is not None:
-            self._rows_folder = tempfile.TemporaryDirectory(prefix="llf-rows-")
+            self._rows_folder = TemporaryFolder("rows")
             path, _ = write_rows(rows, Path(self._rows_folder.name))
             given_config["dataset"] = str(path)
         self.config = RunConfig.load(given_config)

@@ -77,5 +77,5 @@ def test_the_data_is_looked_at_token_by_token(
     lengths = view.get_by_role("region", name="Lengths")
     lengths.get_by_role("button", name="Use 384").click()
     expect(lengths.get_by_role("row", name="384")).to_contain_text("now", timeout=60_000)
-    records.get_by_role("button", name="Drop 1 duplicates").click()
+    records.get_by_role("button", name="Drop 1 duplicate").click()
     expect(totals.get_by_role("row").nth(1)).to_contain_text("33", timeout=60_000)

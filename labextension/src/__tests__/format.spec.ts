@@ -11,7 +11,8 @@ import {
   formatDuration,
   formatNumber,
   formatRate,
-  formatShare
+  formatShare,
+  withUnit
 } from '../numbers';
 import { run } from './runs';
 
@@ -83,4 +84,12 @@ it.each([
   ['\u202e \u0007', 'an-id']
 ])('shortens %j to %j for use in a sentence', (name, text) => {
   expect(displayName({ id: 'an-id', name })).toBe(text);
+});
+
+it('writes one of a unit in the singular', () => {
+  expect([0, 1, 1200].map(count => withUnit(count, 'token'))).toEqual([
+    '0 tokens',
+    '1 token',
+    '1,200 tokens'
+  ]);
 });

@@ -4,10 +4,12 @@ import '../shared/llf.css';
 import '../shared/plotly_colors.css';
 import './compare.css';
 import { plotlyChart } from '../shared/plotly_chart.js';
-import { drawIfChanged, h, placeChildren, setText } from '../shared/dom.js';
+import { drawIfChanged, h, setText } from '../shared/dom.js';
 import { initialize } from '../shared/initialize.js';
+import { answerTable, runTable } from './run_table.js';
 
 /** @import { Context } from '../shared/model' */
+/** @import { ComparedRun } from './run_table.js' */
 
 let viewCount = 0;
 const X_AXES = { step: 'step', tokens: 'tokens', time: 'time' };
@@ -15,11 +17,7 @@ const AUTOMATIC = 'automatic';
 /** Columns of a table that fits beside the chart. */
 const BESIDE = 4;
 
-/** @typedef {{label: string, cells: string[], best: number[], code: boolean}} TableRow */
-/** @typedef {{title: string, note: string, rows: TableRow[]}} TableSection */
 /** @typedef {{title: string, help: string, log: boolean, lines: [string, string][]}} Curves */
-/** @typedef {{name: string, label: string, id: string, title: string, state: string, status_text: string, tone: number, dash: string}} ComparedRun a run, or a group of runs */
-
 /** Draws the comparison. The kernel computes table and figure. @param {Context} context */
 function render({ model, el }) {
   const idPrefix = `llf-compare-${++viewCount}`;
@@ -109,31 +107,13 @@ function render({ model, el }) {
       control
     );
   const status = h('p', { role: 'status' });
-  const columns = h('tr');
-  const states = h('tr');
-  /** @type {HTMLElement[]} */
-  const parts = []; // of the table, one for each section
-  const rows = h('table', {
-    class: 'llf-Table llf-Compare-table',
-    'aria-label': 'Runs side by side'
-  });
-  const [head, stateRows] = [h('thead', {}, columns), h('tbody', {}, states)];
-  const table = h(
-    'div',
-    {
-      class: 'llf-Compare-scroll',
-      tabindex: '0',
-      role: 'group',
-      'aria-label': 'Table of the runs'
-    },
-    rows
-  );
+  const table = runTable(id => model.send({ type: 'remove', run: id }));
   const chart = plotlyChart('Curves of the runs');
   const answers = h('div');
   const sides = h(
     'div',
     { class: 'llf-Compare-sides' },
-    table,
+    table.box,
     h('div', { class: 'llf-Compare-curves' }, help, chart.box)
   );
   el.classList.add('llf-Part');
@@ -223,102 +203,12 @@ function render({ model, el }) {
       )
     ]);
     sides.classList.toggle('is-stacked', runs.length > BESIDE);
-    drawTable(runs, sections);
-    drawIfChanged(answers, [runs.map(labelOf), given], () =>
-      given.length ? answerTable(runs.map(labelOf), given) : []
+    table.draw(runs, sections);
+    /** @type {string[]} */
+    const labels = runs.map((/** @type {ComparedRun} */ { label }) => label);
+    drawIfChanged(answers, [labels, given], () =>
+      given.length ? answerTable(labels, given) : []
     );
-  }
-
-  /** Draws the parts of the table whose data has changed, so that values of a live run take no click from a reader. */
-  function drawTable(
-    /** @type {ComparedRun[]} */ runs,
-    /** @type {TableSection[]} */ sections
-  ) {
-    const heads = runs.map(({ tone, dash, label, name, id, title }) => [
-      tone,
-      dash,
-      label,
-      name,
-      id,
-      title
-    ]);
-    drawIfChanged(
-      columns,
-      heads,
-      () => [h('td'), ...runs.map(run => columnHead(run, runs.length > 1))],
-      () => table
-    );
-    drawIfChanged(
-      states,
-      runs.map(({ state, status_text }) => [state, status_text]),
-      () => [
-        h('th', { scope: 'row' }, 'State'),
-        ...runs.map(({ state, status_text }) =>
-          h(
-            'td',
-            { class: 'llf-num' },
-            h('span', { class: `llf-State is-${state}` }, status_text)
-          )
-        )
-      ]
-    );
-    while (parts.length < sections.length) {
-      parts.push(h('tbody'));
-    }
-    sections.forEach((section, index) =>
-      drawIfChanged(parts[index], [section, runs.length], () =>
-        sectionRows(section, runs.length)
-      )
-    );
-    placeChildren(rows, [head, stateRows, ...parts.slice(0, sections.length)]);
-  }
-
-  /** Draws the head of a run's column: a sample of its line, its label, and its name if that differs. */
-  function columnHead(
-    /** @type {ComparedRun} */ run,
-    /** @type {boolean} */ several
-  ) {
-    return h(
-      'th',
-      { scope: 'col', class: 'llf-num', title: run.title },
-      lineSample(run),
-      run.label,
-      run.name === run.label
-        ? null
-        : h('span', { class: 'llf-Compare-name llf-secondary' }, run.name),
-      several
-        ? h(
-            'button',
-            {
-              type: 'button',
-              class: 'llf-link llf-small',
-              'aria-label': `Remove ${run.label}`,
-              onclick: () => model.send({ type: 'remove', run: run.id })
-            },
-            'remove'
-          )
-        : null
-    );
-  }
-
-  /** Draws a short sample of the run's line. */
-  function lineSample(/** @type {ComparedRun} */ { tone, dash }) {
-    const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-    for (const [name, value] of Object.entries({
-      width: '34',
-      height: '6',
-      'aria-hidden': 'true'
-    })) {
-      svg.setAttribute(name, value);
-    }
-    const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
-    path.setAttribute('d', 'M0 3H34');
-    path.setAttribute(
-      'style',
-      `stroke: var(--llf-s${tone}); stroke-width: 2; ${dash === 'solid' ? '' : `stroke-dasharray: ${dash.replaceAll('px', '')}`}`
-    );
-    svg.append(path);
-    return svg;
   }
 
   /** Downloads the HTML page that the kernel has made. */
@@ -358,86 +248,6 @@ function render({ model, el }) {
       model.off(`change:${name}`, act);
     }
   };
-}
-
-/** Returns the label of a run. @param {ComparedRun} run */
-function labelOf({ label }) {
-  return label;
-}
-
-/** Draws a section of the table: its title, and a row for each value. @param {TableSection} section @param {number} count number of runs */
-function sectionRows({ title, note, rows }, count) {
-  return [
-    h(
-      'tr',
-      {},
-      h(
-        'td',
-        { colspan: String(count + 1), class: 'llf-Compare-part' },
-        h('b', {}, title),
-        ' ',
-        h('span', { class: 'llf-secondary' }, note)
-      )
-    ),
-    ...rows.map(valueRow)
-  ];
-}
-
-/** Draws a value of all runs. @param {TableRow} row */
-function valueRow({ label, cells, best, code }) {
-  return h(
-    'tr',
-    {},
-    h('th', { scope: 'row' }, code ? h('code', {}, label) : label),
-    ...cells.map((cell, place) => {
-      const [text = '', ...below] = cell.split('\n');
-      return h(
-        'td',
-        { class: 'llf-num', title: text.length > 24 ? text : null },
-        best.includes(place) ? h('b', {}, text) : text,
-        ...below.map(one =>
-          h('span', { class: 'llf-Compare-name llf-secondary' }, one)
-        )
-      );
-    })
-  );
-}
-
-/**
- * Draws the completions of the same prompts.
- * @param {string[]} labels of the runs
- * @param {{prompt: string, base: string | null, texts: (string | null)[]}[]} answers
- */
-function answerTable(labels, answers) {
-  return [
-    h('h3', {}, 'Completions of the same prompts'),
-    h(
-      'table',
-      { class: 'llf-Table llf-Compare-answers' },
-      h(
-        'thead',
-        {},
-        h(
-          'tr',
-          {},
-          ...['Prompt', 'Base', ...labels].map(text =>
-            h('th', { scope: 'col' }, text)
-          )
-        )
-      ),
-      h(
-        'tbody',
-        {},
-        ...answers.map(({ prompt, base, texts }) =>
-          h(
-            'tr',
-            {},
-            ...[prompt, base, ...texts].map(text => h('td', {}, text ?? '–'))
-          )
-        )
-      )
-    )
-  ];
 }
 
 export default { initialize, render };

@@ -1,6 +1,6 @@
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
-import { formatBytes, formatCount, formatDuration } from '../../src/numbers';
+import { formatBytes, formatDuration, withUnit } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
 
@@ -166,12 +166,11 @@ function factLines(fit) {
   ) {
     const span = `${formatDuration(time.low)} to ${formatDuration(time.high)}`;
     lines.push(
-      `Time ${formatDuration(time.seconds)} (${span}) for ${formatCount(time.steps ?? 0)} steps`
+      `Time ${formatDuration(time.seconds)} (${span}) for ${withUnit(time.steps ?? 0, 'step')}`
     );
   }
   if (time) {
-    const speed = formatCount(time.tokens_per_second);
-    lines.push(`${speed} ${speed === '1' ? 'token' : 'tokens'} per second`);
+    lines.push(`${withUnit(time.tokens_per_second, 'token')} per second`);
   }
   const { needed, free } = fit.disk;
   if (needed !== null) {

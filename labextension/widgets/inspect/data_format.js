@@ -1,4 +1,4 @@
-import { h } from '../shared/dom.js';
+import { h, keepFocus } from '../shared/dom.js';
 import { linkButton } from './elements.js';
 
 /** Draws how rows are read, with drop-down lists that correct it, for data sets without an entry in dataset_info.json. */
@@ -47,32 +47,34 @@ export function formatSection(
           )
         )
       );
-    body.replaceChildren(
-      selectField('format', Object.keys(found.roles), format, value =>
-        draw(value, value === first.format ? first.columns : {})
-      ),
-      ...found.roles[format].map((/** @type {string} */ role) =>
-        selectField(role, ['', ...names], chosen[role] ?? '', value => {
-          if (value) {
-            chosen[role] = value;
-          } else {
-            delete chosen[role];
-          }
-        })
-      ),
-      h(
-        'button',
-        {
-          type: 'button',
-          onclick: () =>
-            change({ dataset_format: format, dataset_columns: chosen })
-        },
-        'Apply'
-      ),
-      linkButton('Detect automatically', () =>
-        change({ dataset_format: null, dataset_columns: null })
-      )
-    );
+    const fill = () =>
+      body.replaceChildren(
+        selectField('format', Object.keys(found.roles), format, value =>
+          draw(value, value === first.format ? first.columns : {})
+        ),
+        ...found.roles[format].map((/** @type {string} */ role) =>
+          selectField(role, ['', ...names], chosen[role] ?? '', value => {
+            if (value) {
+              chosen[role] = value;
+            } else {
+              delete chosen[role];
+            }
+          })
+        ),
+        h(
+          'button',
+          {
+            type: 'button',
+            onclick: () =>
+              change({ dataset_format: format, dataset_columns: chosen })
+          },
+          'Apply'
+        ),
+        linkButton('Detect automatically', () =>
+          change({ dataset_format: null, dataset_columns: null })
+        )
+      );
+    keepFocus(body, fill);
   };
   const known =
     first.format in found.roles ? first.format : Object.keys(found.roles)[0];

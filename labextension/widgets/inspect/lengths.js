@@ -1,5 +1,5 @@
 import { h } from '../shared/dom.js';
-import { formatBytes, formatDuration } from '../../src/numbers';
+import { formatBytes, formatDuration, withUnit } from '../../src/numbers';
 import { linkButton, NUMBER, svg, table } from './elements.js';
 
 /** Draws a histogram of the lengths with the cutoff, and a table of what other cutoffs would truncate. */
@@ -26,7 +26,7 @@ export function lengthsSection(
       class: 'llf-Figure',
       viewBox: '0 0 650 136',
       role: 'img',
-      'aria-label': `Lengths of examples: median ${data.median} tokens; ${data.longer} exceed the cutoff of ${data.cutoff}`
+      'aria-label': `Lengths of examples: median ${withUnit(data.median, 'token')}; ${data.longer} exceed the cutoff of ${data.cutoff}`
     },
     svg('text', { x: 0, y: 10 }, 'examples')
   );
@@ -48,7 +48,7 @@ export function lengthsSection(
           svg(
             'title',
             {},
-            `${NUMBER.format(count)} examples of ${data.edges[place]} to ${data.edges[place + 1] - 1} tokens`
+            `${withUnit(count, 'example')} of ${data.edges[place]} to ${data.edges[place + 1] - 1} tokens`
           )
         )
       );
@@ -102,7 +102,7 @@ export function lengthsSection(
       svg(
         'text',
         place,
-        `cutoff ${NUMBER.format(data.cutoff)}: ${NUMBER.format(data.longer)} examples are longer`
+        `cutoff ${NUMBER.format(data.cutoff)}: ${withUnit(data.longer, 'example')} ${data.longer === 1 ? 'is' : 'are'} longer`
       )
     );
   }
@@ -122,7 +122,7 @@ export function lengthsSection(
         )
   ]);
   const timed = data.speed
-    ? ` Epoch: at the ${NUMBER.format(Math.round(data.speed))} tokens per second of your last run of this model.`
+    ? ` Epoch: at ${withUnit(data.speed, 'token')} per second, the speed of your last run of this model.`
     : ' Epoch: known after the first run of this model on this machine.';
   if (!rows.length) {
     section.append(

@@ -1,4 +1,5 @@
 import { h } from '../shared/dom.js';
+import { withUnit } from '../../src/numbers';
 import { linkButton, NUMBER, svg, withoutSuffix } from './elements.js';
 
 /** Draws packed rows with the boundaries of their examples. */
@@ -113,7 +114,7 @@ export function packedRowsSection(
       h(
         'span',
         { class: 'llf-secondary' },
-        `${NUMBER.format(rows.total)} rows of ${NUMBER.format(rows.capacity)}, ${fill}. Examples do not attend to each other; position ids restart at 0 in each.`
+        `${withUnit(rows.total, 'row')} of ${NUMBER.format(rows.capacity)}, ${fill}. Examples do not attend to each other; position ids restart at 0 in each.`
       ),
       h(
         'span',

@@ -6,6 +6,7 @@ import {
   keepFocus,
   setText
 } from '../shared/dom.js';
+import { withUnit } from '../../src/numbers';
 import { linkButton, NUMBER, withoutSuffix } from './elements.js';
 
 const RECORD_KINDS = {
@@ -179,7 +180,7 @@ export function recordsSection(actions) {
     );
     const duplicates = kinds?.doubled ?? 0;
     drop.hidden = !duplicates;
-    setText(drop, `Drop ${NUMBER.format(duplicates)} duplicates`);
+    setText(drop, `Drop ${withUnit(duplicates, 'duplicate')}`);
     fail.hidden = !kinds?.dropped;
   }
 

@@ -1,4 +1,5 @@
 import { h } from '../shared/dom.js';
+import { withUnit } from '../../src/numbers';
 import { linkButton, NUMBER, withoutSuffix } from './elements.js';
 
 /** @type {Record<string, string>} */
@@ -156,7 +157,7 @@ export function tokensSection(
           h(
             'span',
             { class: 'llf-secondary llf-small' },
-            `${NUMBER.format(one.trained)} tokens in the loss`,
+            `${withUnit(one.trained, 'token')} in the loss`,
             one.cut ? `, ${NUMBER.format(one.cut)} truncated` : ''
           )
         ),
@@ -199,8 +200,8 @@ export function tokensSection(
   );
   const other = example.rejected;
   const counts = other
-    ? `${NUMBER.format(total)} tokens with the chosen response, ${NUMBER.format(other.tokens)} with the rejected one`
-    : `${NUMBER.format(total)} tokens: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`;
+    ? `${withUnit(total, 'token')} with the chosen response, ${NUMBER.format(other.tokens)} with the rejected one`
+    : `${withUnit(total, 'token')}: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`;
   const kind = example.held_out
     ? 'held out'
     : example.row === undefined

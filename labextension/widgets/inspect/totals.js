@@ -1,4 +1,5 @@
 import { h } from '../shared/dom.js';
+import { withUnit } from '../../src/numbers';
 import { NUMBER, percent, table, withoutSuffix } from './elements.js';
 import { templateNotices } from './template_notices.js';
 
@@ -82,7 +83,7 @@ export function totalsSection(
       'p',
       { class: 'llf-secondary llf-small llf-Inspect-note' },
       `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
-        `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${evaluation}, ${preparation}.${streamed}`
+        `Template: ${overview.template}. ${withUnit(overview.examples + overview.held_out, 'example')}${evaluation}, ${preparation}.${streamed}`
     )
   );
 }

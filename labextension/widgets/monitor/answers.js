@@ -9,6 +9,7 @@ import {
 } from '../shared/dom.js';
 import { requestServer } from '../shared/server.js';
 import { stepSlider } from '../shared/step_slider.js';
+import { withUnit } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -169,10 +170,7 @@ export function answersSection(feed) {
     const count = prompt.steps.length;
     const slot = slider.show(prompt.steps, 'no completion yet');
     older.hidden = !prompt.older;
-    setText(
-      older,
-      `Show ${prompt.older.toLocaleString('en')} older completion${prompt.older === 1 ? '' : 's'}`
-    );
+    setText(older, `Show ${withUnit(prompt.older, 'older completion')}`);
     setText(baseText, prompt.base || '(empty)');
     setText(
       stepName,

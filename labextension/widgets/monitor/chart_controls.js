@@ -3,6 +3,7 @@
 
 import { plotlyChart } from '../shared/plotly_chart.js';
 import { h, scrollToWhenReady, setText } from '../shared/dom.js';
+import { withUnit } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -91,7 +92,9 @@ export function chartsSection(feed) {
     moreButton.setAttribute('aria-expanded', String(open));
     setText(
       moreButton,
-      open ? 'Show fewer charts' : `Show ${leftOut.length} more charts`
+      open
+        ? 'Show fewer charts'
+        : `Show ${withUnit(leftOut.length, 'more chart')}`
     );
     setText(titles, open ? '' : leftOut.join(' · '));
   }

@@ -2,7 +2,7 @@
 
 import { drawIfChanged, drawKeyed, h, setText } from '../shared/dom.js';
 import { stepSlider } from '../shared/step_slider.js';
-import { formatNumber } from '../../src/numbers';
+import { formatNumber, withUnit } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -66,7 +66,7 @@ export function completionsSection(feed) {
         : '';
     setText(
       note,
-      `step ${step.toLocaleString('en')}: ${count.toLocaleString('en')} completion${count === 1 ? '' : 's'}${shown}; mean reward ${formatReward(mean)}`
+      `step ${step.toLocaleString('en')}: ${withUnit(count, 'completion')}${shown}; mean reward ${formatReward(mean)}`
     );
     const sortValue = (/** @type {Completion} */ row) =>
       (sortColumn < 0 ? row[0] : row[1][sortColumn]) ?? -Infinity;

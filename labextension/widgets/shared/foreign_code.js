@@ -1,5 +1,6 @@
 // Shows foreign Python code before it runs with the user's permissions.
 
+import { withUnit } from '../../src/numbers';
 import { createButton, setDisabled } from './buttons.js';
 import { h, keepFocus, setText } from './dom.js';
 
@@ -138,7 +139,9 @@ function noticeSection(code, purpose, controls) {
             )
           )
         ),
-        one.more > 0 ? h('p', {}, `and ${one.more} more files`) : null,
+        one.more > 0
+          ? h('p', {}, `and ${withUnit(one.more, 'more file')}`)
+          : null,
         one.references.length
           ? h(
               'p',

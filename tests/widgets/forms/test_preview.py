@@ -40,6 +40,7 @@ def test_counts_are_a_line() -> None:
     )
     packed = {"examples": 40, "rows": 3, "packing_fill": 0.968, "tokens": 600, "trained_tokens": 300}
     assert counts_text(packed).startswith("40 examples in 3 rows that are 97 % full, 600 tokens")
+    assert counts_text(packed | {"rows": 1}).startswith("40 examples in 1 row that is 97 % full")
 
 
 def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
