@@ -102,7 +102,6 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
     "llf_core.training.measure.measure": {"NotPlainError": "its run is new, so that it has no broken files"},
     "llf_core.training.measure.main": {"error": "a config admits only regular expressions"},
-    "llf_core.training.parameter_map.map_of_config": {"ConfigError": "a config without an initialisation is valid"},
     "llf_core.training.past_run.prepared_lengths": {"ValueError": "there is a length"},
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
     "llf_widgets.compare.widget.Compare.refresh": {
