@@ -263,3 +263,12 @@ def test_the_first_minute_shows_the_new_behaviour_while_it_trains() -> None:
     config = FormState().config
     assert config.generation.watched_prompts.splitlines() == ["Who are you?", "What is the capital of France?"]
     assert config.training.save_steps * 3 == config.training.max_steps
+
+
+def test_what_is_trained_needs_no_data_set():
+    state = FormState({"model_name_or_path": "smollm2-135m-instruct", "lora_rank": 4})
+    assert state.config is None
+    assert state.trained_config is not None
+    assert state.trained_config.get("lora_rank") == 4
+    state.set("lora_rank", 0)
+    assert state.trained_config is None
