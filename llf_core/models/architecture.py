@@ -32,7 +32,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
         OSError: `config.json` is missing or cannot be read.
     """
     import transformers
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     raw = read_config(source.folder)
     mapped = raw.get("auto_map")
@@ -60,8 +60,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
             f"transformers {transformers.__version__} does not know the architecture {kind!r} of {source.name}. "
             "Expected one of its causal language models; a newer transformers may know it: pip install -U transformers."
         ) from error
-    known = type(config) in AutoModelForCausalLM._model_mapping  # noqa: SLF001 - the only list there is
-    if not known and not own_code and not is_multimodal(config):
+    if auto_class(config) is None and not own_code:
         raise ModelError(
             f"{source.name} is of type {kind!r}, which transformers cannot load as a causal language model. "
             "Expected a model that generates text, such as llama, qwen3 or gemma3."
@@ -69,12 +68,34 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     return config
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """Choose the class of transformers that loads a model: for text, for images with text, or for sound with text.
+
+    Args:
+        config: the model's config.
+
+    Returns:
+        One of transformers' `AutoModelFor…`; None if transformers maps the config to no model that generates text.
+    """
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoModelForMultimodalLM,
+        AutoModelForSeq2SeqLM,
+    )
+
+    choices: tuple[Any, ...] = (AutoModelForImageTextToText, AutoModelForCausalLM, AutoModelForMultimodalLM)
+    if hasattr(config, "audio_config") and not config.is_encoder_decoder:  # audioflamingo3 is listed only there
+        choices += (AutoModelForSeq2SeqLM,)
+    return next((one for one in choices if type(config) in one._model_mapping), None)  # noqa: SLF001 - the only list
+
+
 def is_multimodal(config: PretrainedConfig) -> bool:
-    """Whether a model takes images as well as text, so that it needs a processor and another loader.
+    """Whether a model takes images or sound as well as text, so that it needs a processor.
 
     Args:
         config: the model's config.
     """
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM
 
-    return type(config) in AutoModelForImageTextToText._model_mapping  # noqa: SLF001 - the only list there is
+    return auto_class(config) not in {None, AutoModelForCausalLM} and bool(config.sub_configs)

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models.model_source import ModelSource
 
+TEXT = "AutoModelForCausalLM"
+PIPELINES = {
+    "AutoModelForImageTextToText": "image-text-to-text",
+    "AutoModelForMultimodalLM": "any-to-any",
+    "AutoModelForSeq2SeqLM": "audio-text-to-text",
+}
+"""The hub's tag for a model, by the class of transformers that loads it; for others it is text-generation."""
 ADAPTER_SNIPPET = """\
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -79,7 +86,7 @@ def model_card(  # noqa: PLR0913 - what it tells
     *,
     adapter: bool,
     chat: bool,
-    multimodal: bool = False,
+    loader: str = TEXT,
     classifier_arguments: str | None = None,
     routed: bool = False,
     rope: Mapping[str, object] | None = None,
@@ -95,7 +102,7 @@ def model_card(  # noqa: PLR0913 - what it tells
         metrics: last values by name, e.g. `loss` and `eval_loss`.
         adapter: whether the result is an adapter; else it is a whole model.
         chat: whether the tokenizer has a chat template.
-        multimodal: whether the model is multimodal.
+        loader: name of the class of transformers that loads the model.
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
         routed: whether blocks of the model have routers of Mixture-of-Depths.
@@ -111,11 +118,7 @@ def model_card(  # noqa: PLR0913 - what it tells
     base = source.portable_name
     front: dict[str, object] = {
         "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-classification"
-        if classifier_arguments
-        else "image-text-to-text"
-        if multimodal
-        else "text-generation",
+        "pipeline_tag": "text-classification" if classifier_arguments else PIPELINES.get(loader, "text-generation"),
         "tags": [
             "llf",
             config.stage.stage,
@@ -136,7 +139,7 @@ def model_card(  # noqa: PLR0913 - what it tells
             source,
             adapter=adapter,
             chat=chat,
-            multimodal=multimodal,
+            loader=loader,
             classifier_arguments=classifier_arguments,
             routed=routed,
             rope=rope,
@@ -154,7 +157,7 @@ def load_snippet(  # noqa: PLR0913 - what it tells
     *,
     adapter: bool,
     chat: bool,
-    multimodal: bool = False,
+    loader: str = TEXT,
     classifier_arguments: str | None = None,
     routed: bool = False,
     rope: Mapping[str, object] | None = None,
@@ -168,7 +171,7 @@ def load_snippet(  # noqa: PLR0913 - what it tells
         source: the base model.
         adapter: whether the result is an adapter.
         chat: whether the tokenizer has a chat template.
-        multimodal: whether the model is multimodal.
+        loader: name of the class of transformers that loads the model.
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
         routed: whether blocks of the model have routers of Mixture-of-Depths.
@@ -196,8 +199,7 @@ def load_snippet(  # noqa: PLR0913 - what it tells
     if classifier_arguments:
         head = head.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
         return head + "\n" + (SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET)
-    if multimodal:
-        head = head.replace("AutoModelForCausalLM", "AutoModelForImageTextToText")
+    head = head.replace(TEXT, loader)
     if routed:
         head += "\n" + ROUTED_SNIPPET
     return head + "\n" + (GENERATE_SNIPPET if chat else GENERATE_PLAIN_SNIPPET)

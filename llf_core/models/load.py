@@ -10,7 +10,7 @@ from llf_core.config.registry import method_of
 from llf_core.config.rope_scaling import longest_text
 from llf_core.config.stored_quantization import is_quantized as is_quantized_files
 from llf_core.config.stored_quantization import quantizer_of_files, stays_packed
-from llf_core.models.architecture import is_multimodal, load_architecture
+from llf_core.models.architecture import auto_class, load_architecture
 from llf_core.models.attention import attention_name
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
 from llf_core.models.checksums import check_checksums
@@ -70,12 +70,11 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     import_bitsandbytes()
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM
 
     trusted = resolve_trust_remote_code(source, config)
     architecture = None if source.kind == "gguf" else load_architecture(source, trust_remote_code=trusted)
-    multimodal = architecture is not None and is_multimodal(architecture)
-    kind: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+    kind = (None if architecture is None else auto_class(architecture)) or AutoModelForCausalLM
     stored = _stored_settings(architecture)
     found = quantizer_of_files(stored)
     bits = quantization_config(config, plan) if found is None else unpacking_config(found)

@@ -10,7 +10,8 @@ from safetensors import safe_open
 
 from llf_core.config.stored_quantization import quantizer_of_files
 from llf_core.models.adapter_loading import can_merge, encoded_prompt
-from llf_core.models.card import model_card
+from llf_core.models.architecture import auto_class
+from llf_core.models.card import TEXT, model_card
 from llf_core.models.checksums import bitwise_equal, checksums, list_first, named_tensors
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
@@ -103,7 +104,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         metrics,
         adapter=adapter,
         chat=bool(tokenizer.chat_template),
-        multimodal=hasattr(tokenizer, "tokenizer"),
+        loader=getattr(auto_class(model.config), "__name__", TEXT),
         classifier_arguments=_labels(words) if scores else None,
         routed=routing_of(model) is not None,
         rope=_scaled_rope(source, config) if adapter else None,

@@ -10,7 +10,7 @@ from llf_core.config import validate
 from llf_core.methods.decoder_blocks import BLOCK
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, resolve_model
-from llf_core.models.architecture import is_multimodal, load_architecture
+from llf_core.models.architecture import auto_class, load_architecture
 from llf_core.models.errors import first_line
 from llf_core.models.load import with_new_tokens
 from llf_core.models.parameter_count import is_packed, parameter_size
@@ -237,14 +237,14 @@ def map_of_config(config: RunConfig) -> ParameterMap:
 
 def _on_meta(config: RunConfig) -> PreTrainedModel:
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM
 
     source = resolve_model(config.model.model_name_or_path, config, weights=False)
     if source.kind == "gguf":
         raise ModelError(f"{source.name} is a GGUF file, whose parameters are known once it is loaded.")
     trusted = resolve_trust_remote_code(source, config)
     architecture = load_architecture(source, trust_remote_code=trusted)
-    kind: Any = AutoModelForImageTextToText if is_multimodal(architecture) else AutoModelForCausalLM
+    kind = auto_class(architecture) or AutoModelForCausalLM
     try:
         with torch.device("meta"):
             model: PreTrainedModel = kind.from_config(architecture, trust_remote_code=trusted)

@@ -274,8 +274,11 @@ class _Hidden:
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
 
-    def __getitem__(self, key: int) -> Tensor:
-        return (self.last_hidden_state,)[key]
+    def keys(self) -> tuple[str, ...]:
+        return ("last_hidden_state",)
+
+    def __getitem__(self, key: int | str) -> Tensor:
+        return self.last_hidden_state if isinstance(key, str) else (self.last_hidden_state,)[key]
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):

@@ -102,8 +102,8 @@ def refusal(settings: Mapping[str, object]) -> str | None:
     Args:
         settings: the model's `config.json`.
     """
-    errors = (one for one in properties() if one.severity == "error" and not one.predicts and one.belongs_to(settings))
-    return next((one.message(settings) for one in errors), None)
+    errors = [one for one in properties() if one.severity == "error" and not one.predicts]
+    return next((one.message(part) for one in errors for part in _parts(settings) if one.belongs_to(part)), None)
 
 
 def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
@@ -125,8 +125,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
     batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
     shares = batch > 1 or bool(config.data.packing)
     predicts = not stage_of(config).has_reward_head
-    text = settings.get("text_config")
-    parts = (text, settings) if isinstance(text, dict) and text else (settings,)
+    parts = _parts(settings)
     found = []
     for one in properties():
         part = next((part for part in parts if one.belongs_to(part)), None)
@@ -158,6 +157,12 @@ def check_architecture(config: RunConfig) -> CheckResult:
         return CheckResult()
     settings = config_of(folder)
     return CheckResult((*properties_of(settings, config), *check_rope_scaling(settings, config)))
+
+
+def _parts(settings: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
+    """A model's config; of a vision model, the part about text before it."""
+    text = settings.get("text_config")
+    return (text, settings) if isinstance(text, dict) and text else (settings,)
 
 
 def _rotary(settings: Mapping[str, object]) -> list[dict[str, Any]]:

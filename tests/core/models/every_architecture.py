@@ -194,10 +194,9 @@ def save_tiny(kind: str, folder: Path) -> None:
     """
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     from llf_core.config.name_checks.architecture_properties import refusal
-    from llf_core.models.architecture import is_multimodal
+    from llf_core.models.architecture import auto_class, is_multimodal
     from tests.core.models.tiny_configs import tiny_config
     from tests.core.models.tiny_processors import name_processor, tiny_processor
     from tests.tiny import tiny_tokenizer
@@ -216,7 +215,7 @@ def save_tiny(kind: str, folder: Path) -> None:
     processor = None
     try:
         processor = tiny_processor(kind, config) if is_multimodal(config) else None
-        model = (AutoModelForImageTextToText if is_multimodal(config) else AutoModelForCausalLM).from_config(config)
+        model = auto_class(config).from_config(config)
     except ImportError:  # the run that is tried says of what
         if processor is None:
             name_processor(kind, folder)
@@ -461,13 +460,11 @@ def _compare(outcome: Outcome, base: Path, seen: dict[str, Any]) -> None:
 def _plain(folder: Path) -> Any:
     """A model as plain transformers loads it."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig
 
-    from llf_core.models.architecture import is_multimodal
+    from llf_core.models.architecture import auto_class
 
-    kind: Any = (
-        AutoModelForImageTextToText if is_multimodal(AutoConfig.from_pretrained(folder)) else AutoModelForCausalLM
-    )
+    kind = auto_class(AutoConfig.from_pretrained(folder))
     return kind.from_pretrained(folder, dtype=torch.float32).eval()
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, Blip2Config
 from transformers.models.auto import modeling_auto
 
 from llf_core.config.name_checks.architecture_properties import properties, refusal
@@ -162,6 +162,12 @@ def test_encoder_decoders_are_those_of_transformers():
     listed = next(set(one.types) for one in properties() if one.name == "Encoder and decoder")
     assert {kind for kind in known if not refusal({"model_type": kind})} == set()
     assert {kind for kind in listed if not default_config(kind).is_encoder_decoder} == set()
+
+
+def test_a_model_whose_text_part_is_an_encoder_decoder_is_refused_too(tmp_path):
+    Blip2Config(text_config={"model_type": "t5"}).save_pretrained(tmp_path / "seeing")
+    with pytest.raises(ModelError, match=r"^seeing cannot be trained\. Encoder and decoder \(t5\)"):
+        load_architecture(ModelSource("seeing", tmp_path / "seeing", "folder"), trust_remote_code=False)
 
 
 def default_config(kind):

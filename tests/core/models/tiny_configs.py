@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    PretrainedConfig,
+)
 
 VOCAB = 384
 HIDDEN = 64
@@ -169,9 +177,26 @@ OWN |= {
 }
 
 
+MULTIMODAL: tuple[Any, ...] = (
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+)
+
+
 def causal_types() -> list[str]:
     """The model types that transformers maps to a causal language model, sorted."""
-    mapping = AutoModelForCausalLM._model_mapping
+    return _mapped(AutoModelForCausalLM)
+
+
+def multimodal_types() -> list[str]:
+    """The other types that transformers maps to a model that writes text from images, sound or text, sorted."""
+    return sorted({kind for one in MULTIMODAL for kind in _mapped(one)} - set(causal_types()))
+
+
+def _mapped(auto: Any) -> list[str]:
+    mapping = auto._model_mapping
     return sorted(kind for kind in mapping._model_mapping if kind in mapping._config_mapping)
 
 
