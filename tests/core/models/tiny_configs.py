@@ -18,6 +18,8 @@ from transformers import (
     PretrainedConfig,
 )
 
+from tests.core.models import tiny_multimodal
+
 VOCAB = 384
 HIDDEN = 64
 LAYERS = 2
@@ -174,7 +176,7 @@ OWN |= {
     "gemma3n": {"text_config": OWN["gemma3n_text"], "vision_config": {"architecture": "test_efficientnet"}},
     "llama4": {"vision_config": {"vision_output_dim": 64, "projector_input_dim": 64, "projector_output_dim": 64}},
     "qwen4_exp": {"text_config": OWN["qwen4_exp_text"]},
-}
+} | tiny_multimodal.OWN
 
 
 MULTIMODAL: tuple[Any, ...] = (
@@ -222,6 +224,8 @@ def _tiny(kind: type[PretrainedConfig], own: dict[str, Any]) -> PretrainedConfig
         changes["head_dim"] = changes["qk_rope_head_dim"]
     if "kv_lora_rank" in changes and "num_key_value_heads" in changes:  # latent attention has as many keys as queries
         changes["num_key_value_heads"] = changes["num_attention_heads"]
+    if sections := _sections(default, changes):
+        changes["rope_parameters"] = default.rope_parameters | {"mrope_section": sections}
     lists = {name: _distinct(vars(default)[name]) for name in LISTS if vars(default).get(name)}
     if lists:
         layers = min(MOST_LAYERS, max(LAYERS, *(len(one) for one in lists.values())))
@@ -230,6 +234,16 @@ def _tiny(kind: type[PretrainedConfig], own: dict[str, Any]) -> PretrainedConfig
         changes |= {name: (one + one[-1:] * layers)[:layers] for name, one in lists.items()}
     subs = getattr(kind, "sub_configs", None) or {}
     return kind(**(changes | {name: value for name, value in own.items() if name not in subs}))
+
+
+def _sections(default: PretrainedConfig, changes: dict[str, Any]) -> list[int]:
+    """The parts of a tiny rotary embedding for time, height and width; none if the config has no such parts."""
+    rope = getattr(default, "rope_parameters", None)
+    if not isinstance(rope, dict) or "mrope_section" not in rope:
+        return []
+    size = changes.get("head_dim") or changes["hidden_size"] // changes["num_attention_heads"]
+    third, rest = divmod(int(size * rope.get("partial_rotary_factor", 1.0)) // 2, 3)
+    return [third + rest, third, third] if third else []
 
 
 def _distinct(kinds: list[Any]) -> list[Any]:
