@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.rope_scaling import KEY, LONGEST, ORIGINAL, RopeScalingError, plan_scaling, tables_to_scale
-from llf_core.models.architecture import is_multimodal
+from llf_core.models.architecture import auto_class
 from llf_core.models.errors import ModelError, first_line
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def _refused(name: str, kind: str, why: str) -> ModelError:
 def _unscaled(architecture: PretrainedConfig, kind: str, *, trust_remote_code: bool) -> str:
     """Why a model of a config has rotary embeddings without its scaling; empty if all have it."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM
 
-    auto: Any = AutoModelForImageTextToText if is_multimodal(architecture) else AutoModelForCausalLM
+    auto = auto_class(architecture) or AutoModelForCausalLM
     with torch.device("meta"):
         model = auto.from_config(architecture, trust_remote_code=trust_remote_code)
     rotary = [module for module in model.modules() if hasattr(module, "rope_type")]

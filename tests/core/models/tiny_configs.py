@@ -224,26 +224,29 @@ def _tiny(kind: type[PretrainedConfig], own: dict[str, Any]) -> PretrainedConfig
         changes["head_dim"] = changes["qk_rope_head_dim"]
     if "kv_lora_rank" in changes and "num_key_value_heads" in changes:  # latent attention has as many keys as queries
         changes["num_key_value_heads"] = changes["num_attention_heads"]
-    if sections := _sections(default, changes):
-        changes["rope_parameters"] = default.rope_parameters | {"mrope_section": sections}
-    lists = {name: _distinct(vars(default)[name]) for name in LISTS if vars(default).get(name)}
-    if lists:
-        layers = min(MOST_LAYERS, max(LAYERS, *(len(one) for one in lists.values())))
-        counts = [name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in changes]
-        changes |= dict.fromkeys(counts, layers)
-        changes |= {name: (one + one[-1:] * layers)[:layers] for name, one in lists.items()}
+    changes |= _layers(default, changes) | _sections(default, changes)
     subs = getattr(kind, "sub_configs", None) or {}
     return kind(**(changes | {name: value for name, value in own.items() if name not in subs}))
 
 
-def _sections(default: PretrainedConfig, changes: dict[str, Any]) -> list[int]:
-    """The parts of a tiny rotary embedding for time, height and width; none if the config has no such parts."""
+def _layers(default: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """Lists of a kind for each layer, with one layer of each kind, and the number of layers."""
+    lists = {name: _distinct(vars(default)[name]) for name in LISTS if vars(default).get(name)}
+    if not lists:
+        return {}
+    layers = min(MOST_LAYERS, max(LAYERS, *(len(one) for one in lists.values())))
+    counts = [name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in changes]
+    return dict.fromkeys(counts, layers) | {name: (one + one[-1:] * layers)[:layers] for name, one in lists.items()}
+
+
+def _sections(default: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """The rotary embedding with parts for time, height and width that fit tiny heads, if it has such parts."""
     rope = getattr(default, "rope_parameters", None)
     if not isinstance(rope, dict) or "mrope_section" not in rope:
-        return []
+        return {}
     size = changes.get("head_dim") or changes["hidden_size"] // changes["num_attention_heads"]
     third, rest = divmod(int(size * rope.get("partial_rotary_factor", 1.0)) // 2, 3)
-    return [third + rest, third, third] if third else []
+    return {"rope_parameters": rope | {"mrope_section": [third + rest, third, third]}} if third else {}
 
 
 def _distinct(kinds: list[Any]) -> list[Any]:

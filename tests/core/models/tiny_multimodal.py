@@ -11,8 +11,10 @@ VQ: dict[str, Any] = {"base_channels": 32, "channel_multiplier": [1, 1], "num_re
 SAM: dict[str, Any] = {"global_attn_indexes": [1], "output_channels": 32, "downsample_channels": [32, 64]}
 OWN: dict[str, dict[str, Any]] = {
     "apertus1p5": {
-        "vision_config": VQ | {"attn_resolutions": [], "codebook_size": 64, "embed_dim": 32},
-        "audio_config": {"codebook_dim": 64, "codebook_size": 64},
+        "vision_config": VQ | {"attn_resolutions": [], "codebook_size": 8, "embed_dim": 32},
+        "audio_config": {"codebook_dim": 64, "codebook_size": 8},
+        "image_token_offset": 360,
+        "audio_token_offset": 368,
     },
     "chameleon": {
         "vocabulary_map": {"<image>": 3, "IMGIMGA": 5},
@@ -21,13 +23,17 @@ OWN: dict[str, dict[str, Any]] = {
     "cohere2_vision": {"alignment_intermediate_size": 96},
     "cohere_compass": {"text_config": {"rope_parameters": {"full_attention": MROPE}}},
     "cosmos3_edge": {"text_config": {"rope_parameters": MROPE}, "projector_hidden_size": 96},
-    "deepseek_ocr2": {"vision_config": {"sam_config": SAM}},
+    "deepseek_ocr2": {
+        "vision_config": {"sam_config": SAM},
+        "text_config": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    },
+    "fast_vlm": {"vision_config": {"architecture": "fastvit_mci0", "hidden_size": 64}},
     "deepseek_vl_hybrid": {"high_res_vision_config": {"global_attn_indexes": [1], "output_channels": 32}},
     "ernie4_5_vl_moe": {
         "text_config": {"moe_intermediate_size": [32, 32], "rope_parameters": MROPE | {"mrope_section": [3, 3, 2]}}
     },
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
-    "glm5_next": {"text_config": {"index_kpool": 4}},
+    "glm5_next": {"text_config": {"index_kpool": 4, "qk_rope_head_dim": 0, "head_dim": 0}},
     "granite4_vision": {
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[0, 0], [1, 1]],
@@ -54,6 +60,7 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "muse_glimmer": {"out_hidden_size": 64, "projector_hidden_size": 64},
     "muse_spark": {
+        "text_config": {"moe_hidden_size": 64},
         "out_hidden_size": 64,
         "projector_hidden_size": 64,
         "audio_config": {"patch_sizes": [16, 6], "hidden_sizes": [32, 64], "depths": [1, 1]},
