@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.new_tokens import NewToken, adds_tokens, requested_tokens
@@ -76,8 +77,8 @@ def add_new_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig, furthe
         raise ModelError(str(error)) from error
     before = tokenizer.get_vocab()
     new = list({token.text: token for token in asked if token.text not in before}.values())
-    for token in new:
-        tokenizer.add_tokens([token.text], special_tokens=token.special)
+    for special, group in groupby(new, key=lambda token: token.special):
+        tokenizer.add_tokens([token.text for token in group], special_tokens=special)
     ids = tokenizer.get_vocab()
     new.sort(key=lambda token: ids[token.text])
     described = {token.text: token for token in asked if token.description}

@@ -37,6 +37,17 @@ CASES = [
         "only one adapter can be given",
     ),
     ("create_new_adapter", "note", {"create_new_adapter": True}, "which is not set"),
+    ("adapter_folder", "note", {"adapter_folder": "checkpoint-9"}, "it has no effect"),
+    ("split_special_tokens", "error", {"split_special_tokens": True, "stage": "grpo"}, "TRL tokenizes the prompts"),
+    (
+        "add_special_tokens",
+        "error",
+        {"add_special_tokens": "<fish>", "new_special_tokens_config": "tokens.yaml"},
+        "names the special tokens itself",
+    ),
+    ("add_tokens", "error", {"add_tokens": ["<fish>", " "]}, "is ' ', which is empty or white space"),
+    ("init_special_tokens", "error", {"init_special_tokens": "desc_init"}, "which is not set"),
+    ("finetuning_type", "error", {"add_tokens": "<fish>", "finetuning_type": "oft"}, "does not train the embeddings"),
     (
         "gradient_checkpointing",
         "error",

@@ -88,12 +88,16 @@ def test_new_rows_begin_as_in_float64_by_hand(settings, folder, described, tiny_
 def with_rows(config, loaded):
     """A model after its method, whose adapter and new rows have an effect."""
     source, tokenizer, model = loaded(config)
+    return source, tokenizer, with_rows_changed(model)
+
+
+def with_rows_changed(model):
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ("lora_B" in name or "token_adapter" in name):
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return source, tokenizer, model
+    return model
 
 
 def logits(model, size):
@@ -144,6 +148,27 @@ def test_plain_transformers_loads_a_whole_model_with_new_tokens(settings, loaded
     assert again.config.vocab_size == len(again.get_input_embeddings().weight) == 64 * math.ceil((size + 2) / 64)
     assert torch.equal(logits(again, size), expected)
     assert AutoTokenizer.from_pretrained(tmp_path / "output").convert_tokens_to_ids(NEW[1]) == size + 1
+
+
+def test_rows_that_a_model_has_without_tokens_are_used_first(settings, folder, loaded, tmp_path, tiny_tokenizer):
+    """As in Qwen's models, whose embedding is larger than their tokenizer: nothing is resized, here or by PEFT."""
+    from peft import AutoPeftModelForCausalLM
+
+    size, padded = len(tiny_tokenizer), tmp_path / "padded"
+    whole = loaded_model(settings(add_special_tokens=None, finetuning_type="full"))
+    old = matrices(whole)[0].detach().clone()
+    whole.resize_token_embeddings(size + 5, mean_resizing=False)
+    whole.save_pretrained(padded)
+    tiny_tokenizer.save_pretrained(padded)
+    config = settings(model_name_or_path=str(padded), init_special_tokens="mean_init")
+    source, tokenizer, model = loaded(config)
+    row = matrices(model.get_base_model())[0][size].float()
+    assert torch.allclose(row, old.double().mean(dim=0).float(), atol=2e-3)  # without the rows that have no token
+    with_rows_changed(model)
+    save_output(model, tokenizer, tmp_path / "output", source, config, {})
+    again = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "output", dtype=model.dtype)
+    assert len(again.get_input_embeddings().weight) == size + 5
+    assert torch.equal(logits(again, size), logits(model, size))
 
 
 def test_tokens_beside_a_quantized_base(settings, loaded, tmp_path, tiny_tokenizer):
