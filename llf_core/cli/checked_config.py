@@ -76,8 +76,10 @@ def with_data_checks(report: Report) -> Report:
     if not report.ok:
         return report
     from llf_core.data.kind_check import dataset_problems
+    from llf_core.data.template_problems import template_problems
     from llf_core.estimate.fast_kernels import kernel_problems
 
-    problems = (*dataset_problems(report.config), *kernel_problems(report.config))
+    config = report.config
+    problems = (*dataset_problems(config), *template_problems(config), *kernel_problems(config))
     found = (replace(problem, line=report.lines.get(problem.key)) for problem in problems)
     return report.with_problems((*report.problems, *found))

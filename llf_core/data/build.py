@@ -87,7 +87,7 @@ class EncodingSettings:
             train_on_prompt=data.train_on_prompt,
             mask_history=data.mask_history,
             default_system=data.default_system,
-            rename_fields=tuple(sorted((data.rename_fields or {}).items())),
+            rename_fields=renames_of(config),
             max_samples=data.max_samples,
             seed=config.training.seed,
             kind=wanted_kind(config),
@@ -98,6 +98,15 @@ class EncodingSettings:
     def key(self) -> dict[str, object]:
         """The settings as part of the cache key, without the number of processes, which changes no example."""
         return {name: value for name, value in asdict(self).items() if name != "workers"}
+
+
+def renames_of(config: RunConfig) -> tuple[tuple[str, str], ...]:
+    """Keys of messages to rename and their new names, sorted, as a `Reading` takes them.
+
+    Args:
+        config: for `rename_fields`.
+    """
+    return tuple(sorted((config.data.rename_fields or {}).items()))
 
 
 class ProgressReporter:

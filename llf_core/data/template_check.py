@@ -92,8 +92,8 @@ class TemplateCheck:
         fields: one entry for each field asked about.
         prefixes: for each kind of conversation (`plain`, `system`, `tools`, `reasoning`), whether rendering it up to a
             turn is a prefix of rendering it further: `kept`, `rewritten`, or `fails`.
-        stop: special token that ends every trained answer; empty if some answer ends without one; None if the template
-            cannot be checked.
+        stop: special token that ends the last answer within the loss, from which a model learns to stop; empty if there
+            is none; None if the template cannot be checked.
         varies_by_day: whether it writes the current date.
         object_arguments: whether it renders calls whose arguments are objects; None if it renders no calls.
     """
@@ -284,20 +284,15 @@ class _Probe:
         return KEPT if all(whole.startswith(one) for one in starts) else REWRITTEN
 
     def stop(self) -> str | None:
-        """Special token at the end of the trained range of every answer, apart from whitespace."""
+        """Special token at the end of the trained range of the last answer, apart from whitespace."""
         conversation = Conversation(tuple(self.given([_user(), _reply(), _user(), _reply()])))
         try:
-            found = list(render_all(self.template, self.tokenizer, conversation))
+            *_, (_, rendered) = render_all(self.template, self.tokenizer, conversation)
         except BadExample:
             return None
-        ends = [
-            rendered.text[slice(*span)].rpartition(REPLY)[2].strip()
-            for _, rendered in found
-            for span in rendered.answers
-        ]
+        end = rendered.text[slice(*rendered.answers[-1])].rpartition(REPLY)[2].strip()
         known = {str(token) for token in self.tokenizer.added_tokens_decoder.values()} | {self.tokenizer.eos_token}
-        tokens = [next((one for one in known if one and end.endswith(one)), "") for end in ends]
-        return tokens[-1] if all(tokens) else ""
+        return next((one for one in known if one and end.endswith(one)), "")
 
     def object_arguments(self) -> bool | None:
         if self.state(*CALLS)[0] != RENDERED:

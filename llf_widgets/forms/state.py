@@ -17,6 +17,7 @@ from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.trained_keys import only_trained_keys
 from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
+from llf_core.data.template_problems import template_problems
 from llf_core.estimate.fast_kernels import kernel_problems
 from llf_core.launch.cell_rows import RowsError
 from llf_core.model_catalog import find_model
@@ -129,7 +130,8 @@ class FormState:
         """
         if self.report.config is None:
             return ()
-        found = (*dataset_problems(self.report.config), *kernel_problems(self.report.config))
+        config = self.report.config
+        found = (*dataset_problems(config), *template_problems(config), *kernel_problems(config))
         if self.cell_rows is None:
             return found
         file, words = Path(self.cell_rows.path).name, f"({self.cell_rows.label})"
@@ -421,7 +423,7 @@ class FormState:
         """
         self.set(key, name)
         if any(column in self.config_values for column in FORMAT_KEYS) and any(
-            one.key == key for one in self.data_problems
+            one.key == key and one.severity == "error" for one in self.data_problems
         ):
             self.apply(dict.fromkeys(FORMAT_KEYS))
 

@@ -1,15 +1,18 @@
 """What a chat template does with the fields of the data: found by sentinels, told, and mended by a rename."""
 
+import copy
 import json
 
 import pytest
 
+from llf_core.config.chat_templates import entries, template_names
 from llf_core.data import prepare
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.inspect import Inspection
 from llf_core.data.rename_fields import rename_fields
 from llf_core.data.render import choose_template, render_answers
 from llf_core.data.template_check import CALLS, SYSTEM, TOOLS, fields_of, template_check
+from llf_core.data.templates import named_template
 from llf_core.runs import RunReader, RunWriter, create_run
 from tests.core.data import templates as jinja
 
@@ -108,6 +111,23 @@ def test_the_token_that_ends_an_answer_is_in_the_loss(check, source, stop):
     found = check(source)
     assert found.stop == stop
     assert bool(found.warnings("own")) == (stop == "")
+
+
+@pytest.mark.long
+def test_every_named_template_ends_answers_and_keeps_prefixes_unless_it_says_otherwise(tokenizer):
+    """One that reasons leaves out earlier reasoning; one with `once` closes the last answer only."""
+    lacking, rewriting = [], []
+    for name in template_names():
+        named, entry = named_template(name), entries()[name]
+        ends = [] if named.end == "eos_token" else [named.end]
+        one = copy.deepcopy(tokenizer)
+        one.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>", "extra_special_tokens": ends})
+        found = template_check(choose_template(name, one), one)
+        lacking += [] if found.stop in {"</s>", *ends} else [name]
+        rewrites = found.prefixes["plain"] != "kept"
+        rewriting += [name] if rewrites and not named.thinks and not entry.get("once") else []
+    assert lacking == ["empty"]  # it writes nothing but the words
+    assert rewriting == []
 
 
 def test_a_template_that_writes_the_date_is_found(check):

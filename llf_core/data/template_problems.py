@@ -1,0 +1,124 @@
+"""Says before a run which fields of local data the chat template never reads, without a tokenizer."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.config import Fix, Problem
+from llf_core.config.name_checks.model_folder import folder_of
+from llf_core.data.align import wanted_kind
+from llf_core.data.build import renames_of
+from llf_core.data.errors import BadExample, DataError
+from llf_core.data.formats.conversation import REASONING_FIELDS, TEXTS
+from llf_core.data.precheck import quick_check
+from llf_core.data.render import OWN_TEMPLATE
+from llf_core.data.template_check import CALLS, DROPPED, TOOLS, FieldCheck, fields_of
+from llf_core.data.templates import named_template
+from llf_core.untrusted import UnreadableError, read_object_or_empty, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llf_core.config import RunConfig
+    from llf_core.config.declaration import DataKind
+    from llf_core.data.template_check import Field
+
+ALIASES = ("reasoning_content", "thinking", "reasoning")
+"""Fields that transformers gives to a tokenizer's own template under each of these names."""
+MAX_BYTES = 4 << 20
+"""Maximum size of a file with a template, as for the tokenizer."""
+
+
+def template_problems(config: RunConfig) -> tuple[Problem, ...]:
+    """Find the fields of a config's local data that its chat template never reads.
+
+    The text of the template is searched for them, so that a form can do it after each change; a field that it mentions
+    may still be dropped, which the run finds by rendering.
+
+    Args:
+        config: a valid config.
+
+    Returns:
+        A warning beside `dataset` for each field of the first records, with a rename if the template reads another
+        name. Nothing for data or a model that are not on this machine.
+
+    Raises:
+        OSError: `dataset_info.json` or a file of the model cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+    """
+    kind = wanted_kind(config)
+    source = None if kind == TEXTS else _source(config)
+    if not source:
+        return ()
+    name = config.data.template or OWN_TEMPLATE
+    names = (*(config.data.dataset or ()), *(config.data.eval_dataset or ()))
+    fields = sorted({field for one in names for field in _fields(config, one, kind)})
+    unread = _unread(source, fields, named=config.data.template is not None)
+    return tuple(_problem(config, one, name) for one in unread)
+
+
+def _fields(config: RunConfig, name: str, kind: DataKind) -> Iterable[Field]:
+    """Fields of the first records of a data set; none if it is not on this machine or cannot be read."""
+    found = quick_check(config, name, kind)
+    if found.reading is None:
+        return
+    reading = replace(found.reading, renames=renames_of(config))
+    for row in found.rows:
+        try:
+            yield from fields_of(reading.align(row))
+        except BadExample:
+            continue
+
+
+def _unread(source: str, fields: Iterable[Field], *, named: bool) -> Iterable[FieldCheck]:
+    """Fields that matter and that a template's text does not mention as a key."""
+
+    def reads(name: str) -> bool:
+        return re.search(rf"(?:\.|['\"]){name}\b", source) is not None
+
+    for role, name in fields:
+        if (role, name) == TOOLS:
+            if re.search(r"\btools\b", source) is None:
+                yield FieldCheck(role, name, DROPPED)
+        elif (role, name) == CALLS or name in REASONING_FIELDS:
+            same = ALIASES if name in ALIASES and not named else (name,)
+            if not any(map(reads, same)):
+                others = REASONING_FIELDS if name in REASONING_FIELDS else ()
+                yield FieldCheck(role, name, DROPPED, rename=next((one for one in others if reads(one)), ""))
+
+
+def _problem(config: RunConfig, field: FieldCheck, template: str) -> Problem:
+    fixes: tuple[Fix, ...] = ()
+    if field.rename:
+        renames = {**(config.data.rename_fields or {}), field.name: field.rename}
+        fixes = (Fix(f"Rename {field.name} to {field.rename}", {"rename_fields": renames}),)
+    keys = ("dataset", "template", "rename_fields")
+    return Problem("violation", "dataset", config.get("dataset"), field.text(template), fixes, "warning", keys=keys)
+
+
+def _source(config: RunConfig) -> str | None:
+    """Text of the config's chat template; None if it is not known without the hub."""
+    data = config.data
+    if data.template is not None:
+        try:
+            return named_template(data.template).jinja(tools=data.tool_format)
+        except DataError:
+            return None  # the name is reported beside its key
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    if folder is None:
+        return None
+    names = ("chat_template.jinja", "tokenizer_config.json")
+    file, settings = (Path(os.path.realpath(folder / name)) for name in names)  # the cache of a hub has links
+    with suppress(UnreadableError, FileNotFoundError):
+        return read_text(file, MAX_BYTES)
+    written = read_object_or_empty(settings, MAX_BYTES).get("chat_template")
+    if isinstance(written, list):
+        named = {one.get("name"): one.get("template") for one in written if isinstance(one, dict)}
+        written = named.get("default")
+    return written if isinstance(written, str) else None
