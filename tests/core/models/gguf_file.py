@@ -18,8 +18,8 @@ LAYER = {
 }
 
 
-def write_gguf(path, model, tokenizer, pre="smollm"):
-    """One float32 file with weights, vocabulary, merges and chat template."""
+def write_gguf(path, model, tokenizer, pre="smollm", kind=gguf.GGMLQuantizationType.F32):
+    """One file with weights (matrices of the layers in a format of GGUF), vocabulary, merges and chat template."""
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Tiny")
@@ -44,7 +44,8 @@ def write_gguf(path, model, tokenizer, pre="smollm"):
             if theirs in {"attn_q", "attn_k"}:
                 heads = config.num_attention_heads if theirs == "attn_q" else config.num_key_value_heads
                 array = _permute(array, heads)
-            writer.add_tensor(f"blk.{index}.{theirs}.weight", array)
+            blocks = array if array.ndim == 1 else gguf.quantize(array, kind)
+            writer.add_tensor(f"blk.{index}.{theirs}.weight", blocks, raw_dtype=None if array.ndim == 1 else kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
