@@ -12,12 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.models.errors import ModelError, first_line, missing_package
 from llf_core.models.gguf_conversion import cached_gguf_reader, read_gguf_model
 from llf_core.models.gguf_header import read_gguf_header
 from llf_core.models.prepared_folder import prepare_folder
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.runs import free_bytes, home
 from llf_core.runs.files import json_bytes
+from llf_core.untrusted import real_path
 
 if TYPE_CHECKING:
     import torch
@@ -43,14 +45,13 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
         The folder, with config and safetensors; None if the disk has no room for it, which is logged.
 
     Raises:
-        ModelError: it is not a GGUF file, or it is truncated or damaged.
-        ImportError: the package gguf is not installed.
+        ModelError: it is not a GGUF file, it is truncated or damaged, transformers does not know its architecture, or
+            the package gguf is not installed.
         OSError: the file cannot be read.
-        ValueError: transformers does not know the architecture.
         MemoryError: out of memory.
     """
     name = str(dtype).removeprefix("torch.")
-    path = gguf.resolve()
+    path = real_path(gguf)
     made = _identity(path, name)
     base = home() / "cache" / "gguf"
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
@@ -86,11 +87,13 @@ def _identity(path: Path, dtype: str) -> dict[str, object]:
     """What a folder is made from; another value means that it is made again.
 
     Raises:
-        ImportError: the package gguf is not installed.
+        ModelError: the package gguf is not installed.
         OSError: the file cannot be examined.
     """
-    import gguf  # noqa: F401 - version() would not say that it is missing
-
+    try:
+        import gguf  # noqa: F401 - version() would not say that it is missing
+    except ImportError as error:
+        raise ModelError(missing_package(error)) from error
     stat = path.stat()
     return {
         "format": 1,
@@ -117,11 +120,20 @@ def _read(folder: Path) -> dict[str, object]:
 
 
 def _make(gguf: Path, dtype: torch.dtype, made: dict[str, object], work: Path) -> Path:
-    """Write the dequantized weights to a folder to work in."""
+    """Write the dequantized weights to a folder to work in.
+
+    Raises:
+        ModelError: transformers does not know the architecture.
+        OSError: the folder cannot be written.
+    """
     ready = work / "ready"
     logger.info(f"Dequantizing {gguf.name} to {made['dtype']}, once for all starts …")
     with no_progress_bars(), cached_gguf_reader():
-        read_gguf_model(gguf, dtype).save_pretrained(ready)
+        try:
+            model = read_gguf_model(gguf, dtype)
+        except ValueError as error:
+            raise ModelError(f"{gguf.name} cannot be loaded: {first_line(error)}") from error
+        model.save_pretrained(ready)
     (ready / MADE).write_bytes(json_bytes(made))
     return ready
 

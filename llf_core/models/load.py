@@ -172,10 +172,8 @@ def _files(source: ModelSource, bits: Any, dtype: torch.dtype) -> tuple[Path, di
     """Folder to load from, and arguments of `from_pretrained` that depend on the files and on the quantization.
 
     Raises:
-        ModelError: a GGUF file is truncated or damaged.
-        ImportError: the package gguf is not installed.
+        ModelError: a GGUF file is truncated, damaged or of an unknown architecture, or gguf is not installed.
         OSError: a file cannot be read.
-        ValueError: transformers does not know the architecture of a GGUF file.
         MemoryError: out of memory.
     """
     quantization = {} if bits is None else {"quantization_config": bits}
