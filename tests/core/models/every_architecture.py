@@ -77,6 +77,10 @@ Batches of these architectures are padded.
 - `dynamic` follows the longest example of a micro-batch; padding counts. LLF has it forget earlier batches, so that a resumed run repeats the losses.
 - An architecture whose rotary embeddings transformers does not scale is refused before the data is prepared: those without such embeddings, and Phi 3 and Phi 4 multimodal (LongRoPE alone), PhiMoE, BLT, Zamba 2 and Granite 4 without positions, DeepSeek-V4, Gemma 4, LFM3, Dots 3 and Zaya (another kind of their own).
 
+## FP8 training
+
+`fp8: true` computes the products of linear layers in 8-bit floats by torchao, forward and backward, on NVIDIA GPUs from compute capability 8.9. The tests run it on a CPU, whose operations give the same numbers slowly: a layer equals the rounding of arXiv 2209.05433 in float64, and runs of LoRA and full fine-tuning learn. **It was never run on a card**: neither its speed nor its memory is measured. Liger kernels and Unsloth (`enable_liger_kernel`, `use_unsloth`) need a card to be tried at all and are not built.
+
 ## Properties of architectures
 
 `llf validate`, a warning of the run and its log report these properties if they matter for the run. If the run could not learn anything correct, it is refused.

@@ -1,0 +1,104 @@
+"""Computes linear layers in 8-bit floats, by torchao."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from llf_core.acceleration.patching.causal_head import causal_of
+from llf_core.models.errors import ModelError
+from llf_core.modifiers.modifier import Modifier
+
+if TYPE_CHECKING:
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+CAPABILITY = (8, 9)
+"""Least compute capability of a GPU with products of 8-bit floats."""
+MULTIPLE = 16
+"""Inputs and outputs of a layer must be a multiple of this number (cuBLAS; torchao's `Float8Linear`)."""
+
+
+class FP8(Modifier):
+    """Replaces linear layers by torchao's, which scale the rows of their operands to 8-bit floats."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Convert the model.
+
+        Raises:
+            ModelError: the GPU has no products of 8-bit floats, or the model has no layer that can be converted.
+        """
+        causal = causal_of(model)
+        if causal.device.type == "meta":  # only the parameters are counted, which stay the same
+            return
+        check_card(causal.device)
+        logger.info(f"FP8: {convert(model)} linear layers compute in 8-bit floats.")
+
+
+def check_card(device: Any) -> None:
+    """Refuse a device without products of 8-bit floats.
+
+    Args:
+        device: of the model.
+
+    Raises:
+        ModelError: the message names the device and what it lacks.
+    """
+    import torch
+
+    if device.type != "cuda":
+        raise ModelError(
+            f"fp8 is true, and the model is on {device.type}. Expected an NVIDIA GPU of compute capability 8.9 or "
+            "higher. Set fp8 to false."
+        )
+    found = torch.cuda.get_device_capability(device)
+    if found < CAPABILITY:
+        raise ModelError(
+            f"fp8 is true, and {torch.cuda.get_device_name(device)} has compute capability {found[0]}.{found[1]}. "
+            "Expected 8.9 or higher (Ada, Hopper). Set fp8 to false."
+        )
+
+
+def convert(model: nn.Module) -> int:
+    """Have torchao compute the linear layers of a model in 8-bit floats.
+
+    Each token has a scale of its own: with one scale for a whole tensor, the outputs of a document would depend on the
+    other documents of its batch. Weights, their names and their precision stay as they are. Left out are the output
+    head, quantized layers, layers of adapters, and those whose inputs or outputs are no multiple of 16.
+
+    Args:
+        model: a causal language model, perhaps wrapped by PEFT; changed in place.
+
+    Returns:
+        Number of converted layers.
+
+    Raises:
+        ModelError: no layer can be converted.
+
+    Source:
+        FP8 formats: arXiv 2209.05433; torchao's recipe `rowwise`.
+    """
+    from torch import nn
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
+    causal = causal_of(model)
+    wrapped = causal is not model and hasattr(model, "peft_config")
+    head = causal.get_output_embeddings()
+    chosen = {
+        name
+        for name, module in causal.named_modules()
+        if type(module) is nn.Linear
+        and module is not head
+        and module.in_features % MULTIPLE == 0
+        and module.out_features % MULTIPLE == 0
+        and not (wrapped and module.weight.requires_grad)
+    }
+    if not chosen:
+        raise ModelError(
+            f"fp8 is true, and {type(causal).__name__} has no linear layers that can compute in 8-bit floats. Expected "
+            f"unquantized layers whose inputs and outputs are multiples of {MULTIPLE}. Set fp8 to false."
+        )
+    recipe = Float8LinearConfig.from_recipe_name("rowwise")
+    convert_to_float8_training(causal, config=recipe, module_filter_fn=lambda _, name: name in chosen)
+    return len(chosen)
