@@ -21,7 +21,7 @@ from llf_core.data.parallel import encode_all
 from llf_core.data.records import BrokenLine, Record
 from llf_core.data.render import OWN_TEMPLATE
 from llf_core.data.report import Broken, DataReport, SetCounts
-from llf_core.data.template_check import template_check
+from llf_core.data.template_check import difference_from_own, template_check
 from llf_core.data.template_facts import find_template
 from llf_core.runs.progress_events import ProgressEvents
 
@@ -278,6 +278,8 @@ class Builder:
         known = find_template(self.template.jinja) if self.template.name == OWN_TEMPLATE else None
         if known is not None:
             report.add_template_note(f"The tokenizer's chat template is that of {known.family}.")
+        if self.template.marked and self.tokenizer.chat_template:
+            report.add_template_note(difference_from_own(self.template, self.tokenizer))
 
     def _add(
         self, opened: OpenedDataset, number: int, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash

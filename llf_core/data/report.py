@@ -293,9 +293,9 @@ class DataReport:
         """Add a sentence about the chat template that needs no action, unless another data set has added it.
 
         Args:
-            note: the sentence.
+            note: the sentence; an empty one is not added.
         """
-        if note not in self.template_notes:
+        if note and note not in self.template_notes:
             self.template_notes.append(note)
 
     def check_all_used(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, PLAIN, REASONING_FIELDS, Conversation, Message
 from llf_core.data.media import content_parts
-from llf_core.data.render import render_all, template_error
+from llf_core.data.render import choose_template, common_prefix_length, render_all, template_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from llf_core.data.render import ChatTemplate
 
 SENTINEL = "Sentinel7f3a"
-QUESTION, REPLY, RESULT = "Question41", "Reply58", "Result93"
+QUESTION, REPLY, RESULT, INSTRUCTION = "Question41", "Reply58", "Result93", "Instruction17"
+SHOWN_BEFORE, SHOWN_AFTER = 20, 40
+"""Characters shown around the first difference of two texts."""
 FUNCTION = "function_6b"
 RENDERED, DROPPED, FAILS = "rendered", "dropped", "fails"
 KEPT, REWRITTEN = "kept", "rewritten"
@@ -189,6 +191,41 @@ def template_check(
     )
 
 
+def difference_from_own(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Say how a named template writes a plain conversation otherwise than the tokenizer's own.
+
+    Servers use the template that is saved with the result, so both can be right; an instruct model knows its own best.
+
+    Args:
+        template: a named template.
+        tokenizer: tokenizer with a template of its own.
+
+    Returns:
+        A sentence with the first difference; empty if there is none, or the tokenizer's own renders no such
+        conversation.
+
+    Raises:
+        DataError: the tokenizer has no template, or its template exceeds its limits of steps or length.
+        MemoryError: out of memory.
+    """
+    thinking = dict(template.options).get("enable_thinking")
+    own = choose_template(None, tokenizer, enable_thinking=thinking)
+    plain = [_user(), _reply(), _user(), _reply()]
+    for messages in (plain, [{"role": "system", "content": INSTRUCTION}, *plain]):
+        try:
+            ours, theirs = (one.render(tokenizer, messages) for one in (template, own))
+        except BadExample:
+            continue
+        if ours != theirs:
+            start = common_prefix_length(ours, theirs)
+            mine, other = (text[max(0, start - SHOWN_BEFORE) : start + SHOWN_AFTER] for text in (ours, theirs))
+            return (
+                f"The template {template.name} writes a conversation otherwise than the tokenizer's own: {mine!r}, "
+                f"where that has {other!r}. Without `template` the tokenizer's own is used."
+            )
+    return ""
+
+
 def _user(content: str = QUESTION) -> Message:
     return {"role": "user", "content": content}
 
@@ -224,7 +261,7 @@ def _conversations(probe: _Probe) -> dict[str, list[Message]]:
     thought = {"content": IN_CONTENT} if shown is None else {shown: SENTINEL}
     return {
         "plain": plain,
-        "system": [{"role": "system", "content": "Instruction17"}, *plain],
+        "system": [{"role": "system", "content": INSTRUCTION}, *plain],
         "tools": [_user(), *_calling(), _reply(), *plain],
         "reasoning": [_user(), _reply(**thought), *plain],
     }

@@ -130,6 +130,21 @@ def test_every_named_template_ends_answers_and_keeps_prefixes_unless_it_says_oth
     assert rewriting == []
 
 
+def test_a_named_template_that_differs_from_the_tokenizers_own_is_noted(make_config, write, tokenizer):
+    tokenizer.chat_template = jinja.PLAIN
+    write([{"instruction": "Q", "output": "A"}])
+    told = {}
+    for name in ("chatml", "smollm2"):
+        report = prepare(make_config(template=name), with_end(tokenizer)).report
+        told[name] = [note for note in report.template_notes if "otherwise" in note]
+    assert told["chatml"] == []
+    (note,) = told["smollm2"]
+    assert note.startswith(
+        "The template smollm2 writes a conversation otherwise than the tokenizer's own: '<|im_start|>sy"
+    )
+    assert "where that has '<|im_start|>user" in note
+
+
 def test_a_template_that_writes_the_date_is_found(check):
     assert not check(jinja.PLAIN).varies_by_day
     dated = "{%- macro day() -%}{{ strftime_now('%Y') }}{%- endmacro -%}{{ day() }}" + jinja.PLAIN
