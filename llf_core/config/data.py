@@ -46,6 +46,74 @@ class Data(Section):
         source="LLaMA-Factory",
         path="folder",
     )
+    image_max_pixels: int = option(
+        768 * 768,
+        label="Maximum image size",
+        help="Larger images are scaled down to this area before the model's processor gets them.",
+        unit="pixels",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
+    image_min_pixels: int = option(
+        32 * 32,
+        label="Minimum image size",
+        help="Smaller images are scaled up to this area.",
+        unit="pixels",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
+    image_do_pan_and_scan: bool = option(
+        False,
+        label="Pan and scan",
+        help="Adds crops of long images, which needs more tokens. For Gemma 3.",
+        source="LLaMA-Factory",
+    )
+    crop_to_patches: bool = option(
+        False,
+        label="Tiles",
+        help="Splits each image into tiles of the model's image size, which needs more tokens. For InternVL.",
+        source="LLaMA-Factory",
+    )
+    video_max_pixels: int = option(
+        256 * 256,
+        label="Maximum frame size",
+        help="Larger frames of a video are scaled down to this area.",
+        unit="pixels",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
+    video_min_pixels: int = option(
+        16 * 16,
+        label="Minimum frame size",
+        help="Smaller frames of a video are scaled up to this area.",
+        unit="pixels",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
+    video_fps: float = option(
+        2.0,
+        label="Frames per second",
+        help="Number of frames that are taken from each second of a video.",
+        above=0,
+        source="LLaMA-Factory",
+    )
+    video_maxlen: int = option(
+        128,
+        label="Maximum frames",
+        help="Maximum number of frames of a video, spread evenly from the first to the last.",
+        unit="frames",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
+    audio_sampling_rate: int | None = option(
+        None,
+        unset="the model's own",
+        label="Sampling rate",
+        help="Sampling rate that audio is resampled to. Only that of the model's feature extractor is valid.",
+        unit="Hz",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
     dataset_format: str | None = option(
         None,
         unset="by the columns",

@@ -31,3 +31,21 @@ class MethodSection(Section):
         source="LLaMA-Factory",
         method_trait="adapter",
     )
+    freeze_vision_tower: bool = option(
+        True,
+        label="Freeze vision tower",
+        help="Leaves the encoders of images, videos and audio of a multimodal model unchanged.",
+        source="LLaMA-Factory",
+    )
+    freeze_multi_modal_projector: bool = option(
+        True,
+        label="Freeze projector",
+        help="Leaves the layers between the encoders and the language model of a multimodal model unchanged.",
+        source="LLaMA-Factory",
+    )
+    freeze_language_model: bool = option(
+        False,
+        label="Freeze language model",
+        help="Leaves the language model of a multimodal model unchanged, to train its encoders or projector alone.",
+        source="LLaMA-Factory",
+    )

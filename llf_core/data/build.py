@@ -16,7 +16,8 @@ from llf_core.data.errors import DataError
 from llf_core.data.example_store import ExampleWriter
 from llf_core.data.formats.conversation import PROMPTS, TEXTS
 from llf_core.data.load import read_source
-from llf_core.data.media import KINDS
+from llf_core.data.media import KINDS, PREFIX_ATTENTION
+from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import BrokenLine, Record
 from llf_core.data.render import OWN_TEMPLATE
@@ -59,6 +60,7 @@ class EncodingSettings:
         kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         workers: number of processes; None for one per usable core.
         split_special_tokens: whether special tokens in the records' texts are read as plain text.
+        limits: limits of media, for a multimodal model.
     """
 
     cutoff_len: int
@@ -72,6 +74,7 @@ class EncodingSettings:
     kind: DataKind
     workers: int | None
     split_special_tokens: bool = False
+    limits: MediaLimits = DEFAULT_LIMITS
 
     @classmethod
     def of(cls, config: RunConfig) -> EncodingSettings:
@@ -93,11 +96,16 @@ class EncodingSettings:
             kind=wanted_kind(config),
             workers=data.preprocessing_num_workers,
             split_special_tokens=data.split_special_tokens,
+            limits=MediaLimits.of(config),
         )
 
     def key(self) -> dict[str, object]:
-        """The settings as part of the cache key, without the number of processes, which changes no example."""
-        return {name: value for name, value in asdict(self).items() if name != "workers"}
+        """The settings as part of the cache key of any data set.
+
+        Without the number of processes, which changes no example, and the limits of media, which change none of a model
+        that takes only text.
+        """
+        return {name: value for name, value in asdict(self).items() if name not in {"workers", "limits"}}
 
 
 def renames_of(config: RunConfig) -> tuple[tuple[str, str], ...]:
@@ -225,6 +233,11 @@ class Builder:
                 "only text. Use a multimodal model, or name only the other columns in dataset_columns to train without "
                 "them."
             )
+        if self.settings.kind == PROMPTS and type(self.processor).__name__ in PREFIX_ATTENTION:
+            raise DataError(
+                "The model reads its prompt in both directions, which stages that sample completions do not support. "
+                "Train it with stage sft or dpo."
+            )
         return reading
 
     def encoder(self, reading: Reading) -> Encoder:
@@ -255,6 +268,7 @@ class Builder:
             processor=self.processor,
             media_dir=self.media_dir,
             split_special_tokens=settings.split_special_tokens,
+            limits=settings.limits,
         )
 
     def check_template(self, report: DataReport, encoder: Encoder, fields: Iterable[Field]) -> None:

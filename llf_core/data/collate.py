@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +10,19 @@ import numpy as np
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.document_boundaries import flatten_documents
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.formats.conversation import Medium
-from llf_core.data.media import process
+from llf_core.data.media import PREFIX_ATTENTION, process, stored_media
+from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 MAX_NAMED = 5
+PER_TOKEN = frozenset(("token_type_ids", "mm_token_type_ids", "cross_attention_mask", "images_seq_mask"))
+"""Outputs of processors with one value, or one row of values, for each token; 0 at text and padding."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Collator:
         fill: flattened rows are padded to a multiple of this number of tokens. Rows of similar length then have equal
             length: on a CPU every new length costs memory for products that are compiled for it.
         multiple: padded batches have a multiple of this number of columns.
+        limits: limits of the media of a multimodal model, as when the examples were prepared.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -61,6 +64,7 @@ class Collator:
     flatten: bool = False
     fill: int = 1
     multiple: int = 8
+    limits: MediaLimits = DEFAULT_LIMITS
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate a batch, as the trainer's data loader calls it.
@@ -98,7 +102,8 @@ class Collator:
         if any(example.get("seen") for example in examples):
             return self._seen(examples, ids, labels)
         if not self.flatten:
-            return self._padded(ids, labels)
+            batch = self._padded(ids, labels)
+            return batch | self._token_types(batch["labels"])
         batch = flatten_documents(ids, labels)
         return self._filled(batch) if packed and self.fill > 1 else batch
 
@@ -130,41 +135,48 @@ class Collator:
         ids: list[NDArray[np.int64]],
         labels: list[NDArray[np.int64]],
     ) -> dict[str, Any]:
-        """Padded batch with the tensors of its media.
+        """Padded batch with the tensors of its media, which the processor makes of the examples that have any.
 
-        Checks that the processor's tokens are those that were prepared.
+        Checks that the processor's tokens are those that were prepared. Examples without media keep the tokens that
+        were prepared, whatever the processor would make of their text.
         """
         import torch
 
         assert self.processor is not None  # noqa: S101 - for the type checker
-        texts, media = [], []
-        for example, tokens in zip(examples, ids, strict=True):
-            # An example without media has no stored text: its decoded text reserves a row, which its tokens replace.
-            text, found = json.loads(example["seen"]) if example.get("seen") else (self.tokenizer.decode(tokens), [])
-            texts.append(text)
-            media.append([Medium(*one) for one in found])
-        options = {"padding": True, "padding_side": "right", "pad_to_multiple_of": self.multiple}
+        rows = [row for row, example in enumerate(examples) if example.get("seen")]
+        stored = [stored_media(examples[row]["seen"]) for row in rows]
+        texts, media = [text for text, _ in stored], [found for _, found in stored]
+        options = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
         try:
-            batch = process(self.processor, texts, media, return_tensors="pt", **options)
+            made = process(self.processor, texts, media, self.limits, **options)
         except BadExample as error:
-            names = ", ".join(str(example.get("index", "?")) for example in examples[:MAX_NAMED])
+            names = ", ".join(str(examples[row].get("index", "?")) for row in rows[:MAX_NAMED])
             raise DataError(
                 f"The batch of the examples {names} cannot be collated: {error}. Fix these records."
             ) from None
-        length = batch["input_ids"].shape[1]
-        targets = torch.full((len(ids), length), IGNORED)
-        for row, (tokens, learned, example) in enumerate(zip(ids, labels, examples, strict=True)):
-            made = batch["input_ids"][row][batch["attention_mask"][row].bool()]
-            if example.get("seen") and made.tolist() != tokens.tolist():
+        tokens, mask = made.pop("input_ids"), made.pop("attention_mask")
+        for row, own, given in zip(rows, tokens, mask.bool(), strict=True):
+            if own[given].tolist() != ids[row].tolist():
                 raise DataError(
-                    f"Example {example.get('index', '?')} has other tokens than when it was prepared: its media "
+                    f"Example {examples[row].get('index', '?')} has other tokens than when it was prepared: its media "
                     "have changed. Set overwrite_cache: true to prepare the data again."
                 )
-            batch["input_ids"][row, : len(tokens)] = torch.from_numpy(tokens)
-            batch["input_ids"][row, len(tokens) :] = self._padding()
-            batch["attention_mask"][row] = torch.arange(length) < len(tokens)
-            targets[row, : len(learned)] = torch.from_numpy(learned)
-        return batch | {"labels": targets}
+        batch = self._padded(ids, labels)
+        for name in PER_TOKEN & made.keys():
+            value = made[name]
+            spread = value.new_zeros((*batch["input_ids"].shape, *value.shape[2:]))
+            spread[torch.tensor(rows), : value.shape[1]] = value
+            made[name] = spread
+        return batch | made | self._token_types(batch["labels"])
+
+    def _token_types(self, labels: Tensor) -> dict[str, Tensor]:
+        """Token types of PaliGemma: 0 up to the first trained token, which attend in both directions, then 1.
+
+        Without them all tokens would attend to each other, and predict themselves.
+        """
+        if type(self.processor).__name__ not in PREFIX_ATTENTION:
+            return {}
+        return {"token_type_ids": (labels != IGNORED).cumsum(1).clamp(max=1)}
 
     def _padding(self) -> int:
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.label_mask import Encoded, Tokens, Turn, encode
-from llf_core.data.media import PROCESSOR_ARGUMENTS, add_media, check_no_placeholders, encode_multimodal
+from llf_core.data.media import (
+    PREFIX_ATTENTION,
+    PROCESSOR_ARGUMENTS,
+    add_media,
+    check_no_placeholders,
+    encode_multimodal,
+)
+from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
 from llf_core.data.render import (
     accepts_parts,
     answer_header,
@@ -62,7 +69,8 @@ class Example(NamedTuple):
         cut_learned: number of those that would contribute to the loss.
         learned: number of labels that contribute to the loss.
         more: further columns: `rejected_ids` and `rejected_labels` of a preference pair, `good` of an unpaired
-            preference, `seen` for a multimodal model (text and media as JSON, empty without media).
+            preference, `seen` for a multimodal model (text and media as JSON, empty without media; of a pair also
+            `rejected_seen`).
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
@@ -110,6 +118,10 @@ class Chunk:
     fields: set[Field] = field(default_factory=set)
 
 
+SHORTER = {"image": "image_max_pixels", "video": "video_maxlen"}
+"""Keys that lower the number of tokens of each kind of media."""
+
+
 RenderedRows = list[tuple[int, "Conversation", Rendered]]
 """Record index, conversation and rendered text of each example."""
 
@@ -131,6 +143,7 @@ class Encoder:
         processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
         split_special_tokens: whether special tokens in the records' texts are read as plain text.
+        limits: limits of media.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -145,6 +158,7 @@ class Encoder:
     processor: ProcessorMixin | None = None
     media_dir: Path = Path()
     split_special_tokens: bool = False
+    limits: MediaLimits = DEFAULT_LIMITS
 
     @cached_property
     def library(self) -> FastTokenizer | None:
@@ -222,7 +236,7 @@ class Encoder:
             For each text its tokens and labels, or why it cannot be encoded.
 
         Raises:
-            DataError: the tokenizer fails on a text.
+            DataError: the tokenizer fails on a text, or the package that decodes videos or audio is not installed.
             MemoryError: out of memory.
         """
         return self._encode([rendered for _, _, rendered in rendered_rows])
@@ -247,12 +261,14 @@ class Encoder:
         """
         texts = zip(rendered_rows, tokens, strict=True)
         for (index, conversation, rendered), found in texts:
+            seen = {"seen": rendered}
             try:
                 if self.kind == PAIRS:
-                    made = [self._pair(index, conversation, found, next(texts)[1])]
+                    (_, _, seen["rejected_seen"]), worse = next(texts)
+                    made = [self._pair(index, conversation, found, worse)]
                 else:
                     made = self._finish(index, conversation, found)
-                chunk.examples += made if self.processor is None else self._with_text(made, rendered)
+                chunk.examples += made if self.processor is None else _with_texts(made, seen)
             except BadExample as error:
                 chunk.dropped.append((index, str(error)))
         chunk.dropped.sort()
@@ -266,8 +282,10 @@ class Encoder:
             return conversation
         placeholders = self._placeholders if self._texts_alone else None
         found = add_media(conversation, row, self.reading.columns, self.media_dir, placeholders)
-        if found.media and self.kind != ANSWERS:
-            raise BadExample("images, videos and audio are supported only in conversations with responses")
+        if found.media and self.kind not in {ANSWERS, PAIRS}:
+            raise BadExample(
+                "images, videos and audio are supported only in conversations with responses and in preference pairs"
+            )
         return found
 
     @property
@@ -319,6 +337,8 @@ class Encoder:
         if conversation.rejected is not None:
             found.append(replace(conversation, messages=(*conversation.messages[:-1], conversation.rejected)))
         made = [(one, render_answers(self.template, self.tokenizer, one, last_only=True)) for one in found]
+        if conversation.media:
+            return [(one, replace(rendered, media=one.media)) for one, rendered in made]
         for _, rendered in made if self.processor is not None else ():
             check_no_placeholders(self.processor, rendered.text)
         return made
@@ -338,6 +358,8 @@ class Encoder:
             raise BadExample("the template renders the prompt differently before the two responses")
         length = len(chosen.ids) + len(rejected.ids)
         if max(len(chosen.ids), len(rejected.ids)) > self.cutoff_len:
+            if conversation.media:
+                raise self._too_long_with_media(max(len(chosen.ids), len(rejected.ids)), conversation)
             if self.cutoff_strategy != "cut":
                 longest = max(len(chosen.ids), len(rejected.ids))
                 raise BadExample(f"it has {longest:,} tokens, more than cutoff_len {self.cutoff_len:,}")
@@ -354,6 +376,16 @@ class Encoder:
             0,
             count_trained(chosen.labels) + count_trained(rejected.labels),
             more,
+        )
+
+    def _too_long_with_media(self, length: int, conversation: Conversation) -> BadExample:
+        """Why an example with media is dropped that is longer than `cutoff_len`, and which key makes it shorter."""
+        kinds = {medium.kind for medium in conversation.media}
+        keys = [key for kind, key in SHORTER.items() if kind in kinds]
+        lower = f" Raise cutoff_len, or lower {' or '.join(keys)}" if keys else " Raise cutoff_len"
+        return BadExample(
+            f"it has {length:,} tokens with its {' and '.join(f'{kind}s' for kind in sorted(kinds))}, more than "
+            f"cutoff_len {self.cutoff_len:,}, and they cannot be truncated.{lower}"
         )
 
     def _cut_pair(self, conversation: Conversation, chosen: Tokens, rejected: Tokens) -> tuple[Tokens, Tokens]:
@@ -405,24 +437,20 @@ class Encoder:
             library = self.library
             if library is None:
                 return BadExample("the model's tokenizer is a slow tokenizer, which is not supported with images")
-            return encode_multimodal(self.processor, library, rendered, train_on_prompt=self.train_on_prompt)
+            if self.train_on_prompt and type(self.processor).__name__ in PREFIX_ATTENTION:
+                return BadExample("train_on_prompt is true, and the model reads the prompt in both directions")
+            return encode_multimodal(
+                self.processor, library, rendered, self.limits, train_on_prompt=self.train_on_prompt
+            )
         except BadExample as error:
             return error
-
-    def _with_text(self, examples: list[Example], rendered: Rendered) -> list[Example]:
-        """Add text and media to the examples of a multimodal model, from which the collator makes tensors."""
-        seen = json.dumps([rendered.text, rendered.media]) if rendered.media else ""
-        return [example._replace(more={**(example.more or {}), "seen": seen}) for example in examples]
 
     def _finish(self, index: int, conversation: Conversation, found: Encoded | BadExample) -> list[Example]:
         if isinstance(found, BadExample):
             raise found
         length = len(found.ids)
         if length > self.cutoff_len and conversation.media:
-            raise BadExample(
-                f"it has {length:,} tokens with its images, more than cutoff_len {self.cutoff_len:,}, and images "
-                "cannot be truncated"
-            )
+            raise self._too_long_with_media(length, conversation)
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
         if length <= self.cutoff_len:
@@ -560,3 +588,9 @@ class Encoder:
             if len(tokens.ids) <= self.cutoff_len:
                 break
         return conversation, tokens
+
+
+def _with_texts(examples: list[Example], texts: Mapping[str, Rendered]) -> list[Example]:
+    """Add text and media to the examples of a multimodal model, from which the collator makes tensors."""
+    seen = {name: json.dumps([one.text, one.media]) if one.media else "" for name, one in texts.items()}
+    return [example._replace(more={**(example.more or {}), **seen}) for example in examples]

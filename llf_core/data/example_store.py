@@ -34,7 +34,7 @@ set; hash that is equal for examples with equal tokens and labels.
 SET_COLUMN, HASH_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("hash")
 
 
-SCALAR_TYPES = {"good": "bool", "seen": "string"}
+SCALAR_TYPES = {"good": "bool", "seen": "string", "rejected_seen": "string"}
 """Types of the columns that are not lists of integers."""
 EXTRA_COLUMNS: dict[str, tuple[str, ...]] = {PAIRS: ("rejected_ids", "rejected_labels"), UNPAIRED: ("good",)}
 """Columns of each kind of example besides `input_ids`, `labels` and `index`."""
@@ -53,7 +53,8 @@ class ExampleWriter:
         Args:
             path: file to create or replace.
             kind: kind of the examples; pairs and unpaired preferences have further columns.
-            multimodal: whether the examples are for a multimodal model, which adds the column `seen`.
+            multimodal: whether the examples are for a multimodal model, which adds the column `seen`, for pairs also
+                `rejected_seen`.
 
         Raises:
             OSError: the file cannot be created.
@@ -61,7 +62,8 @@ class ExampleWriter:
         import pyarrow as pa
 
         self._path = path
-        self._more = (*EXTRA_COLUMNS.get(kind, ()), *(("seen",) if multimodal else ()))
+        seen = ("seen", "rejected_seen") if kind == PAIRS else ("seen",)
+        self._more = (*EXTRA_COLUMNS.get(kind, ()), *(seen if multimodal else ()))
         self._counts: list[tuple[int, ...]] = []
         self._totals = [0, 0, 0]
         numbers = pa.list_(pa.int32())

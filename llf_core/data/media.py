@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import base64
-import io
+import json
 import re
 from array import array
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import expanded
-from llf_core.data.errors import BadExample
+from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import Medium
 from llf_core.data.label_mask import Encoded, Turn, build_labels
+from llf_core.data.media_files import INLINE, open_audio, open_image, open_video, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from PIL.Image import Image
     from transformers import ProcessorMixin
 
     from llf_core.data.formats.conversation import Conversation, Message
+    from llf_core.data.media_limits import MediaLimits
     from llf_core.data.rendered import Rendered
     from llf_core.data.word_cache import FastTokenizer
 
@@ -31,7 +33,12 @@ KINDS = {"images": "image", "videos": "video", "audios": "audio"}
 PROCESSOR_ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
 """Name of the processor's argument for each kind."""
 PLACEHOLDER = re.compile("(<image>|<video>|<audio>)")
-INLINE = "data:;base64,"
+IMAGE_OPTIONS = {"crop_to_patches": "crop_to_patches", "image_do_pan_and_scan": "do_pan_and_scan"}
+"""Keys of the config, and the option of image processors that each one sets."""
+PREFIX_ATTENTION = {"PaliGemmaProcessor"}
+"""Processors of models whose prompt attends to itself in both directions. They write further tokens into a text."""
+NOT_INPUTS = {"labels", "video_metadata"}
+"""What processors return besides a model's inputs."""
 
 
 def add_media(
@@ -92,10 +99,19 @@ def add_media(
     for kind, found in left.items():
         if any(True for _ in found):
             raise BadExample(f"it has more {kind} data than <{kind}> markers in its text")
-    rejected = conversation.rejected
-    if rejected is not None and placeholders is None:  # the rejected answer of a pair; media in it are not supported
-        rejected = {**rejected, "parts": [{"type": "text", "text": rejected["content"]}]}
+    rejected = None if conversation.rejected is None else _rejected(conversation, placeholders, media=seen)
     return replace(conversation, messages=tuple(messages), rejected=rejected, media=tuple(used))
+
+
+def _rejected(conversation: Conversation, placeholders: Mapping[str, str] | None, *, media: bool) -> Message:
+    """The rejected response of a pair, in the form that its template takes."""
+    chosen, rejected = conversation.messages[-1], conversation.rejected
+    assert rejected is not None  # noqa: S101 - for the type checker
+    if media and PLACEHOLDER.search(chosen["content"] + rejected["content"]):
+        raise BadExample("images, videos and audio in the responses of a pair are not supported, only in its prompt")
+    if placeholders is not None:
+        return rejected
+    return {**rejected, "parts": [{"type": "text", "text": rejected["content"]}]}
 
 
 def _in_text(message: Message, parts: list[dict[str, str]], placeholders: Mapping[str, str]) -> Message:
@@ -126,7 +142,12 @@ def content_parts(messages: Sequence[Message]) -> list[Message]:
 
 
 def encode_multimodal(
-    processor: ProcessorMixin, library: FastTokenizer, rendered: Rendered, *, train_on_prompt: bool = False
+    processor: ProcessorMixin,
+    library: FastTokenizer,
+    rendered: Rendered,
+    limits: MediaLimits,
+    *,
+    train_on_prompt: bool = False,
 ) -> Encoded:
     """Tokenize an example with media. The processor inserts as many tokens for each as the model uses.
 
@@ -137,6 +158,7 @@ def encode_multimodal(
         processor: processor of the model.
         library: fast implementation of its tokenizer.
         rendered: with `media`. If it has `cuts`, the text is tokenized in these pieces.
+        limits: limits of the media.
         train_on_prompt: whether the loss includes every token.
 
     Returns:
@@ -144,8 +166,8 @@ def encode_multimodal(
 
     Raises:
         BadExample: a file cannot be read, the template leaves out a medium, or the tokens differ.
+        DataError: the tokenizer fails on the text, or the package that decodes videos or audio is not installed.
         MemoryError: out of memory.
-        DataError: the tokenizer fails on the text.
     """
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
     borders = sorted({0, *inner, len(rendered.text)})
@@ -164,12 +186,18 @@ def encode_multimodal(
             count = piece.count(sign) if sign else 0
             taken += left[kind][:count]
             del left[kind][:count]
-        ids += process(processor, [piece], [taken])["input_ids"][0] if taken else library.ids([piece])[0]
+        ids += _ids_with_media(processor, piece, taken, limits) if taken else library.ids([piece])[0]
         places[end] = len(ids)
     if any(left.values()):
         raise BadExample("the chat template does not render all of its media")
     turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
     return build_labels(array("i", ids), turns, train_on_prompt=train_on_prompt)
+
+
+def _ids_with_media(processor: ProcessorMixin, text: str, media: list[Medium], limits: MediaLimits) -> list[int]:
+    # Some processors need tensors to count the tokens of a video.
+    made: list[int] = process(processor, [text], [media], limits, return_tensors="pt")["input_ids"][0].tolist()
+    return made
 
 
 def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
@@ -188,8 +216,57 @@ def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
             raise BadExample(f"its text has {sign}, which marks {kind} data that it does not have")
 
 
+def media_token_ids(processor: ProcessorMixin) -> set[int]:
+    """Ids of the tokens that stand for images, videos and audio in a model's input.
+
+    Args:
+        processor: processor of the model.
+    """
+    found = {getattr(processor, f"{kind}_token_id", None) for kind in PROCESSOR_ARGUMENTS}
+    return {int(one) for one in found if one is not None}
+
+
+def check_options(processor: ProcessorMixin, limits: MediaLimits) -> None:
+    """Refuse options of image processors that the model's does not have.
+
+    Args:
+        processor: processor of the model.
+        limits: for `crop_to_patches` and `image_do_pan_and_scan`.
+
+    Raises:
+        DataError: such an option is set. The message names it and the image processor.
+    """
+    part = getattr(processor, "image_processor", None)
+    for name, option in IMAGE_OPTIONS.items():
+        if getattr(limits, name) and not hasattr(part, option):
+            raise DataError(f"{name} is true, and {type(part).__name__} has no such option. Set {name}: false.")
+
+
+def stored_media(seen: str) -> tuple[str, list[Medium]]:
+    """Text and media of an example, from its column `seen`.
+
+    Args:
+        seen: JSON, as `Encoder` stores it.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        text, found = json.loads(seen)
+        return str(text), [Medium(*one) for one in found]
+    except (ValueError, TypeError, RecursionError):
+        raise DataError(
+            "The prepared data is damaged: the media of an example cannot be read. Set overwrite_cache: true to "
+            "prepare it again."
+        ) from None
+
+
 def process(
-    processor: ProcessorMixin, texts: list[str], media: Sequence[Sequence[Medium]], **options: object
+    processor: ProcessorMixin,
+    texts: list[str],
+    media: Sequence[Sequence[Medium]],
+    limits: MediaLimits,
+    **options: object,
 ) -> dict[str, Any]:
     """Run a processor on texts and their media, with every failure of it as a reason to drop the example.
 
@@ -199,6 +276,7 @@ def process(
         processor: processor of the model.
         texts: rendered conversations.
         media: media of each text, in order of their placeholders.
+        limits: limits of the media.
         options: options of the tokenizer.
 
     Returns:
@@ -206,20 +284,78 @@ def process(
 
     Raises:
         BadExample: a file cannot be read, or the processor does not accept it.
+        DataError: the package that decodes videos or audio is not installed.
         MemoryError: out of memory.
     """
-    given: dict[str, list[Image | str] | list[list[Image | str]]] = {}
-    for kind, argument in PROCESSOR_ARGUMENTS.items():
-        found = [[_opened(one) for one in group if one.kind == kind] for group in media]
-        if any(found):
-            given[argument] = found if all(found) else [one for group in found for one in group]
+    given: dict[str, Any] = {}
+    images = [[open_image(one, limits) for one in group if one.kind == "image"] for group in media]
+    videos = [[open_video(one, limits) for one in group if one.kind == "video"] for group in media]
+    rate = audio_rate(processor, limits) if any(one.kind == "audio" for group in media for one in group) else 0
+    audio = [open_audio(one, rate) for group in media for one in group if one.kind == "audio"]
+    if any(images):
+        given["images"] = images if all(images) else [one for group in images for one in group]
+        given["images_kwargs"] = {
+            option: getattr(limits, name)
+            for name, option in IMAGE_OPTIONS.items()
+            if hasattr(getattr(processor, "image_processor", None), option)
+        }
+    if any(videos):
+        shown = [one for group in videos for one in group]
+        given["videos"] = [frames for frames, _ in shown]
+        given["videos_kwargs"] = {"video_metadata": [told for _, told in shown], "do_sample_frames": False}
+    if audio:
+        given["audio"] = audio
+        given["audio_kwargs"] = {"sampling_rate": rate}
     try:
-        made = processor(text=texts, **given, add_special_tokens=False, **options)
+        if type(processor).__name__ in PREFIX_ATTENTION:
+            made = _with_repeated_placeholders(processor, texts, images, options)
+        else:
+            made = processor(text=texts, **given, add_special_tokens=False, **options)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - of any type, also a division by zero for an image of one pixel
-        raise BadExample(f"the model's processor cannot process it: {_reason(error)}") from None
-    return dict(made)
+        raise BadExample(f"the model's processor cannot process it: {reason(error)}") from None
+    return {name: value for name, value in dict(made).items() if name not in NOT_INPUTS}
+
+
+def audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:
+    """Sampling rate in Hz that a processor's feature extractor expects of audio.
+
+    Args:
+        processor: processor of the model.
+        limits: for `audio_sampling_rate`.
+
+    Raises:
+        BadExample: the processor takes no audio.
+        DataError: `audio_sampling_rate` is another rate.
+    """
+    extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
+    expected = getattr(extractor, "sampling_rate", None)
+    if not expected:
+        raise BadExample("the model takes no audio")
+    if limits.audio_sampling_rate not in {None, expected}:
+        raise DataError(
+            f"audio_sampling_rate is {limits.audio_sampling_rate}, and the model's feature extractor expects "
+            f"{expected} Hz. Remove the key: audio is resampled to what the model expects."
+        )
+    return int(expected)
+
+
+def _with_repeated_placeholders(
+    processor: Any, texts: list[str], images: list[list[Image]], options: Mapping[str, object]
+) -> dict[str, Any]:
+    """Output of a processor that would add tokens of its own to a text: its image processor's, and the texts' tokens.
+
+    PaliGemma's processor writes the start of the text and a line break around each prompt, whatever the template has
+    written.
+    """
+    sign = str(processor.image_token)
+    repeated = [text.replace(sign, sign * int(processor.image_seq_length)) for text in texts]
+    made = dict(processor.tokenizer(repeated, add_special_tokens=False, **options))
+    shown = [one for group in images for one in group]
+    if sum(text.count(sign) for text in texts) != len(shown):
+        raise ValueError(f"its text has another number of {sign} than it has images")
+    return made | dict(processor.image_processor(shown, return_tensors="pt"))
 
 
 def _listed(value: object) -> list[object]:
@@ -241,30 +377,3 @@ def _medium(kind: str, value: object, folder: Path) -> Medium:
         raise BadExample(f"its {kind} {value} is not on this disk, and LLF does not download media: download it first")
     path = expanded(value)
     return Medium(kind, str(path if path.is_absolute() else folder / path))
-
-
-def _opened(medium: Medium) -> Image | str:
-    """The image in RGB; for other kinds the path, which the processor opens."""
-    if medium.kind != "image":
-        if not Path(medium.value).is_file():
-            raise BadExample(f"there is no file {medium.value}")
-        return medium.value
-    import PIL.Image
-
-    inline = medium.value.startswith(INLINE)
-    try:
-        source = io.BytesIO(base64.b64decode(medium.value.removeprefix(INLINE))) if inline else medium.value
-        with PIL.Image.open(source) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise BadExample(f"there is no file {medium.value}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - decoders raise errors of any type for a damaged or a huge image
-        name = "its inline image" if inline else f"the image {medium.value}"
-        raise BadExample(f"{name} cannot be read ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    """The first line of a library's message, or the type of an error without one."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -9,6 +9,7 @@ import numpy as np
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.collate import Collator
+from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,11 +46,12 @@ class PairCollator:
 
     Attributes:
         tokenizer: see `Collator`.
-        processor: processor of a multimodal model; pairs do not support media yet. None for a model of text.
+        processor: processor of a multimodal model, which makes the batches that have media. None for a model of text.
         flatten: see `Collator`.
         fill: not used.
         fork: whether the common prefix of a group may occur once.
         second: columns of the second answer's token ids and labels.
+        limits: see `Collator`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -58,6 +60,7 @@ class PairCollator:
     fill: int = 1
     fork: bool = False
     second: tuple[str, str] = SECOND_ANSWER
+    limits: MediaLimits = DEFAULT_LIMITS
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate a batch, as the trainer's data loader calls it.
@@ -72,7 +75,8 @@ class PairCollator:
             `numbers` and `good` (`[groups]`), `reference` (`[groups, 2]`, dtype as given) if the groups have them.
 
         Raises:
-            DataError: every answer of the batch is a single token, so that no token can be predicted.
+            DataError: every answer of the batch is a single token, so that no token can be predicted; the processor
+                does not accept its media, or a media file has changed since the preparation.
         """
         import torch
 
@@ -81,7 +85,10 @@ class PairCollator:
             ((_array(one["input_ids"]), _array(one["labels"])), (_array(one[ids]), _array(one[labels])))
             for one in features
         ]
-        batch = self._forked(pairs) if self.flatten and self.fork else self._apart(pairs)
+        if any(one.get("seen") for one in features):
+            batch = self._apart(pairs, [text for one in features for text in (one["seen"], one["rejected_seen"])])
+        else:
+            batch = self._forked(pairs) if self.flatten and self.fork else self._apart(pairs)
         batch["groups"] = len(pairs)
         for name, column, dtype in (
             ("numbers", "number", torch.int64), ("good", "good", torch.bool), ("reference", "reference", None),
@@ -91,12 +98,19 @@ class PairCollator:
                 batch[name] = torch.tensor(np.asarray(values), dtype=dtype)
         return batch
 
-    def _apart(self, pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]:
+    def _apart(self, pairs: Sequence[tuple[Answer, Answer]], seen: Sequence[str] = ()) -> dict[str, Any]:
+        """Answers as documents of their own; `seen` are their texts and media, if any of them has media."""
         answers = [answer for pair in pairs for answer in pair]
-        plain = Collator(self.tokenizer, flatten=self.flatten)
-        batch = plain([{"input_ids": ids, "labels": ids} for ids, _ in answers])
+        plain = Collator(self.tokenizer, self.processor, flatten=self.flatten, limits=self.limits)
+        texts = [{"seen": one} for one in seen] or [{}] * len(answers)
+        batch = plain(
+            [
+                {"input_ids": ids, "labels": ids if self.processor is None else labels, **text}
+                for (ids, labels), text in zip(answers, texts, strict=True)
+            ]
+        )
         del batch["labels"]
-        if self.flatten:
+        if "cu_seq_lens_q" in batch:
             starts = batch["cu_seq_lens_q"][:-1].tolist()
         else:
             starts = [row * batch["input_ids"].shape[1] for row in range(len(answers))]

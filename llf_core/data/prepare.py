@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from llf_core.data.example_store import (
 from llf_core.data.formats.conversation import TEXTS
 from llf_core.data.interleave import interleave_order
 from llf_core.data.load import OpenedDataset, open_source
+from llf_core.data.media import check_options
 from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
 from llf_core.data.render import NO_TEMPLATE, ChatTemplate, choose_template
@@ -140,6 +141,8 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     train = _open(config, data.dataset or (), folders)
     evaluation = _open(config, data.eval_dataset or (), folders)
     settings = building.EncodingSettings.of(config)
+    if processor is not None:
+        check_options(processor, settings.limits)
     if data.streaming and peek:
         settings = replace(settings, max_samples=min(settings.max_samples or data.buffer_size, data.buffer_size))
     reporter = building.ProgressReporter(run, progress)
@@ -203,7 +206,10 @@ def _built(
     builder: building.Builder, train: list[OpenedDataset], evaluation: list[OpenedDataset], *, rebuild: bool
 ) -> tuple[Path, DataReport]:
     """Folder of the cache with the examples of the data sets, built if it is missing."""
-    sight = {} if builder.processor is None else {"sees": _sight(builder.processor), "media": str(builder.media_dir)}
+    sight: dict[str, object] = {}
+    if builder.processor is not None:
+        limits = asdict(builder.settings.limits)
+        sight = {"sees": _sight(builder.processor), "media": str(builder.media_dir), "limits": limits}
     key = cache_key(
         {
             **sight,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.methods.decoder_blocks import require_known
 from llf_core.models.errors import ModelError
+from llf_core.models.multimodal_parts import frozen_modules
 from llf_core.models.parameter_count import (
     expert_matrices,
     expert_parameters,
@@ -50,7 +51,7 @@ class Targets:
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Linear layers that an adapter can target, by path, without the output head and multimodal towers.
+    """Linear layers that an adapter can target, by path, without the output head and the frozen parts.
 
     Quantized layers of bitsandbytes, torchao and quanto are subclasses of `nn.Linear`, those of others have the same
     sizes, and transformers' `Conv1D` (GPT-2) is a linear
@@ -73,23 +74,6 @@ def linear_names(model: PreTrainedModel) -> list[str]:
         E.g. `["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]`.
     """
     return _endings(linear_layers(model), _paths(model))
-
-
-def multimodal_towers(model: PreTrainedModel) -> list[str]:
-    """List the vision and audio towers and their projectors, which stay frozen.
-
-    Args:
-        model: a `PreTrainedModel`, not yet wrapped.
-
-    Returns:
-        Paths of all modules outside the decoder and its head; empty for a text-only model.
-    """
-    if not hasattr(model.config, "vision_config") and not hasattr(model.config, "audio_config"):
-        return []
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
-    inside = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
-    holders = {name for name, module in model.named_modules() if any(id(one) in inside for one in module.modules())}
-    return [name for name, module in model.named_modules() if id(module) not in inside and name not in holders]
 
 
 def adapter_targets(
@@ -204,8 +188,10 @@ def _all_linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    head, outside = model.get_output_embeddings(), set(multimodal_towers(model))
+    head, outside = model.get_output_embeddings(), set(frozen_modules(model))
     for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):  # it computes with the weights of its layers directly
+            outside |= {f"{path}.{name}" for name, _ in module.named_children()}
         linear = isinstance(module, nn.Linear | Conv1D) or is_quantized_layer(module)
         if linear and module is not head and path not in outside and path.rpartition(".")[2] not in HEADS:
             yield path, module
@@ -413,8 +399,8 @@ def _is_requested(path: str, requested: Iterable[str]) -> bool:
 
 
 def _paths(model: nn.Module) -> list[str]:
-    """Paths of all modules of which names must tell the targets: not of what a model sees with, which is excluded."""
-    outside = set(multimodal_towers(model))
+    """Paths of all modules of which names must tell the targets: not of frozen parts, which are excluded."""
+    outside = set(frozen_modules(model))
     return [path for path, _ in model.named_modules() if path and path not in outside]
 
 

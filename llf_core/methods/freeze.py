@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import FreezeOptions, trained_layers
-from llf_core.methods.adapter_targets import multimodal_towers
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
 from llf_core.methods.method import Method
 from llf_core.methods.peft_adapter import new_rows
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
+from llf_core.models.multimodal_parts import choose_parts, frozen_modules, multimodal_parts
 from llf_core.models.reward_head import HEAD_NAME, generates, unused_lm_head
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ class Freeze(Method):
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
         """Make the selected modules of the selected layers trainable and freeze the rest.
 
+        Layers are those of the language model. Encoders and projectors that are not frozen are trained in full.
+
         Raises:
-            ModelError: no such layers or modules; the message lists the choices.
+            ModelError: no such layers or modules, the message lists the choices; or nothing would be trained.
             PluginError: two installed packages declare the same plug-in.
         """
         options = self.config.options(FreezeOptions)
@@ -32,7 +34,9 @@ class Freeze(Method):
             layers = trained_layers(self.config, block_count(model))
         except ValueError as error:
             raise ModelError(str(error)) from error
-        names = [name for name, _ in model.named_parameters()]
+        choose_parts(model, self.config)
+        parts, frozen = multimodal_parts(model), set(frozen_modules(model))
+        names = [name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in parts]
         modules = set(options.freeze_trainable_modules)
         require_known("freeze_trainable_modules", modules - {"all"}, block_modules(names))
         extra = set(options.freeze_extra_modules or ())
@@ -40,15 +44,16 @@ class Freeze(Method):
         extra |= {HEAD_NAME} if hasattr(model, HEAD_NAME) else set()
         # Gradients of single rows alone would still let weight decay change the others.
         new = tuple(f"{path}." for path in new_rows(model, ()))
-        towers = tuple(f"{name}." for name in multimodal_towers(model))
         for name, parameter in model.named_parameters():
-            inside = block_of(name)
-            if inside is None:
+            module, inside = name.rpartition(".")[0], block_of(name)
+            if module in parts:
+                trained = True
+            elif inside is None:
                 trained = name.startswith(new) or not extra.isdisjoint(name.split("."))
             else:
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
-            parameter.requires_grad_(trained and parameter.is_floating_point() and not name.startswith(towers))
+            parameter.requires_grad_(trained and parameter.is_floating_point() and module not in frozen)
         for parameter in () if generates(self.config) else unused_lm_head(model):
             parameter.requires_grad = False
         keep_trained_weights_exact(model, self.config)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.methods.adapter_targets import multimodal_towers
 from llf_core.methods.method import Method
 from llf_core.methods.trained_precision import keep_trained_weights_exact
+from llf_core.models.multimodal_parts import choose_parts, frozen_modules
 from llf_core.models.reward_head import generates, unused_lm_head
 
 if TYPE_CHECKING:
@@ -17,14 +17,17 @@ class Full(Method):
     """Full fine-tuning."""
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Make every parameter trainable, in float32 unless `pure_bf16`; vision and audio towers stay frozen.
+        """Make every parameter trainable that is in no frozen part of a model, in float32 unless `pure_bf16`.
 
         Raises:
+            ModelError: nothing would be trained.
             PluginError: two installed packages declare the same plug-in.
         """
+        choose_parts(model, self.config)
         model.requires_grad_(requires_grad=True)
-        for name in multimodal_towers(model):
-            model.get_submodule(name).requires_grad_(requires_grad=False)
+        for name in frozen_modules(model):
+            for parameter in model.get_submodule(name).parameters(recurse=False):
+                parameter.requires_grad = False
         for parameter in () if generates(self.config) else unused_lm_head(model):
             parameter.requires_grad = False
         keep_trained_weights_exact(model, self.config)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.registry import method_of
-from llf_core.methods.adapter_targets import adapter_targets, linear_layers, multimodal_towers
+from llf_core.methods.adapter_targets import adapter_targets, linear_layers
 from llf_core.methods.decoder_blocks import require_known
 from llf_core.methods.method import Method
 from llf_core.methods.peft_adapter import (
@@ -21,6 +21,7 @@ from llf_core.methods.peft_adapter import (
 )
 from llf_core.models.adapter_loading import encoded_prompt, keep_from_compiling
 from llf_core.models.errors import ModelError, first_line
+from llf_core.models.multimodal_parts import choose_parts, frozen_modules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,7 @@ class PeftTuner(Method):
         from peft import get_peft_model
 
         config = self.config
+        choose_parts(model, config)
         declared = method_of(config)
         assert declared.tuner is not None, declared.name  # noqa: S101 - declared together with the implementation
         problem = declared.check_shapes(config, layer_shapes(model)) if declared.check_shapes else None
@@ -138,8 +140,8 @@ class PeftTuner(Method):
                     f"PEFT's {tuner.peft_type} does not train the embeddings of new tokens. Set finetuning_type: lora."
                 )
             arguments["trainable_token_indices"] = rows
-        if "exclude_modules" in known and (towers := multimodal_towers(model)):
-            arguments["exclude_modules"] = towers
+        if "exclude_modules" in known and (frozen := frozen_modules(model)):
+            arguments["exclude_modules"] = frozen
         try:
             return kind(task_type=TaskType.CAUSAL_LM, **arguments)
         except Exception as error:

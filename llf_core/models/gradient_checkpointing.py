@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.registry import method_of
 from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.models.errors import ModelError
+from llf_core.models.multimodal_parts import LANGUAGE, trained_parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,6 +112,8 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
     base.disable_input_require_grads()
     layers = _layers(base)
     trained = next((place for place, layer in enumerate(layers) if _is_trained(layer)), None)
+    if trained_parts(base) - {LANGUAGE}:  # gradients of an encoder or projector pass through the language model
+        trained = 0
     for layer in layers[:trained]:
         layer.gradient_checkpointing = False
     if options["use_reentrant"] and trained:

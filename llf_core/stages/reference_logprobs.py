@@ -8,7 +8,8 @@ import logging
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from torch import nn
 from llf_core.acceleration.patching.causal_head import causal_of
 from llf_core.config import fields
 from llf_core.config.reference_model import names_reference
+from llf_core.data.media import stored_media
+from llf_core.data.media_files import INLINE
+from llf_core.data.media_limits import MediaLimits
 from llf_core.data.pair_collator import SECOND_ANSWER
 from llf_core.data.streaming import Stream
 from llf_core.models import ModelError, resolve_model
@@ -37,8 +41,7 @@ from llf_core.stages.reference_policy import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from datasets import Dataset
     from numpy.typing import NDArray
@@ -101,7 +104,12 @@ class Reference:
             MemoryError: memory does not suffice for the reference model.
         """
         self._context = context
-        self._collate = collator(tokenizer=context.tokenizer, flatten=context.flattens)
+        self._collate = collator(
+            tokenizer=context.tokenizer,
+            processor=context.processor,
+            flatten=context.flattens,
+            limits=MediaLimits.of(context.config),
+        )
         self.precomputed = _precomputes(context)
         self._reference_policy = None if self.precomputed else reference_policy(context)
 
@@ -119,6 +127,7 @@ class Reference:
 
         Raises:
             ModelError: a log-probability is not finite, or the reference model does not exist or fit.
+            DataError: the prepared data is damaged, or media of an example are missing.
             UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
             OSError: `LLF_HOME/cache` cannot be written.
             PluginError: two installed packages declare the same name or key.
@@ -138,7 +147,7 @@ class Reference:
         """`[examples, 2]`, read from the cache or computed."""
         folder = home() / "cache" / "reference"
         folder.mkdir(parents=True, exist_ok=True)
-        key = self._key(twins)
+        key = self._key(twins, set() if self._context.processor is None else media_files(examples))
         path = folder / f"{key}.npy"
         with shared_lock(
             f"reference-{key}", "Waiting for another process that computes the same reference log-probabilities."
@@ -193,7 +202,7 @@ class Reference:
         with ReferencePolicy(named_reference(self._context) if named else self._context.model).active() as model:
             yield model
 
-    def _key(self, twins: NDArray[np.int64]) -> str:
+    def _key(self, twins: NDArray[np.int64], media: set[str]) -> str:
         context = self._context
         config, plan = context.config, context.plan
         adapters = [find_adapter(name, config) for name in adapter_names(config)]
@@ -213,6 +222,9 @@ class Reference:
             # A mismatched completion is truncated here, after `examples` were fingerprinted.
             "cutoff_len": None if collate.second == SECOND_ANSWER else config.data.cutoff_len,
         }
+        if media:  # the examples hold their paths, and the files may have changed
+            parts["media"] = [_stats(Path(one)) for one in sorted(media)]
+            parts["limits"] = asdict(collate.limits)
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     # -- computed in every step ---------------------------------------------------------------------------
@@ -236,6 +248,17 @@ class Reference:
         assert self._reference_policy is not None  # noqa: S101 - for the type checker
         with torch.no_grad(), self._reference_policy.active() as model, autocast(self._context):
             return answer_log_probs(model, batch).sums
+
+
+def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Paths of the media of examples, without those whose bytes are in the examples.
+
+    Raises:
+        DataError: the prepared data is damaged.
+    """
+    texts = (example.get(name) for example in examples for name in ("seen", "rejected_seen"))
+    media = (one for text in texts if text for one in stored_media(text)[1])
+    return {one.value for one in media if not one.value.startswith(INLINE)}
 
 
 def _precomputes(context: TrainingContext) -> bool:

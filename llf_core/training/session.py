@@ -21,6 +21,7 @@ from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
 from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import Collator, PackedRows, check_packing, prepare
+from llf_core.data.media_limits import MediaLimits
 from llf_core.data.prepare import write_report_events
 from llf_core.data.streaming import Stream
 from llf_core.generation import add_end_tokens
@@ -395,6 +396,7 @@ def make_trainer(
         "processor": context.processor,
         "flatten": context.flattens,
         "fill": FILL if context.plan.device == "cpu" else 1,
+        "limits": MediaLimits.of(config),
     }
     if checkpoint is not None:
         stage.restore(read_counters(checkpoint).get("stage", {}))

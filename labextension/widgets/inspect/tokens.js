@@ -90,7 +90,7 @@ export function tokensSection(
     const hidden = h('span', { hidden: true, class: 'llf-Tokens-rest' });
     turn.tokens.forEach(
       (
-        /** @type {any} */ [text, id, state, special],
+        /** @type {any} */ [text, id, state, special, times = 1],
         /** @type {number} */ place
       ) => {
         const span = h(
@@ -101,7 +101,11 @@ export function tokensSection(
                 .join(' ')
                 .trim() || null
           },
-          text.replaceAll('\r', '␍').replaceAll('\t', '⇥').replaceAll('\n', '↵')
+          text
+            .replaceAll('\r', '␍')
+            .replaceAll('\t', '⇥')
+            .replaceAll('\n', '↵'),
+          times > 1 ? ` × ${NUMBER.format(times)}` : ''
         );
         const role = [side.name, turn.role].filter(Boolean).join(', ');
         facts.push({
@@ -109,10 +113,12 @@ export function tokensSection(
           id,
           state,
           role,
-          position: side.position++,
+          position: side.position,
           total: side.total,
-          kept: state === 'truncated' ? side.kept : side.kept++
+          kept: side.kept
         });
+        side.position += times;
+        side.kept += state === 'truncated' ? 0 : times;
         const number = spans.push(span) - 1;
         span.addEventListener('mouseenter', () => select(number));
         const inside =

@@ -299,4 +299,27 @@ DATA = (
         ),
         (HOLD_OUT,),
     ),
+    *(
+        Rule(
+            (f"{kind}_min_pixels", f"{kind}_max_pixels"),
+            lambda c, kind=kind: getattr(c.data, f"{kind}_min_pixels") > getattr(c.data, f"{kind}_max_pixels"),  # type: ignore[misc]
+            lambda c, kind=kind: (  # type: ignore[misc]
+                f"`{kind}_min_pixels` {getattr(c.data, f'{kind}_min_pixels'):,} is larger than "
+                f"`{kind}_max_pixels` {getattr(c.data, f'{kind}_max_pixels'):,}."
+            ),
+            (Fix("Set both to their defaults", {f"{kind}_min_pixels": None, f"{kind}_max_pixels": None}),),
+        )
+        for kind in ("image", "video")
+    ),
+    Rule(
+        ("freeze_language_model", "freeze_vision_tower", "freeze_multi_modal_projector"),
+        lambda c: (
+            c.method.freeze_language_model and c.method.freeze_vision_tower and c.method.freeze_multi_modal_projector
+        ),
+        "Language model, vision tower and projector are frozen, so nothing would be trained.",
+        (
+            Fix("Train the projector", {"freeze_multi_modal_projector": False}),
+            Fix("Train the language model", {"freeze_language_model": None}),
+        ),
+    ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, TypedDict
 
 from llf_core.config.ignore_index import IGNORED
@@ -11,7 +11,7 @@ from llf_core.data.errors import BadExample
 from llf_core.data.render import MARKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -27,7 +27,8 @@ class ShownTurn(TypedDict):
 
     Attributes:
         role: role of its message; empty if turns are unknown.
-        tokens: `[text, id, state, special]` of each token, with state `prompt`, `trained` or `cut`.
+        tokens: `[text, id, state, special]` of each token, with state `prompt`, `trained` or `cut`; of the tokens of an
+            image, video or audio one entry, with their number as its fifth value.
     """
 
     role: str
@@ -92,6 +93,23 @@ def tokens_without_turns(
         [tokenizer.decode([one]), one, TRAINED if label != IGNORED else PROMPT, one in special]
         for one, label in zip(ids, labels, strict=True)
     ]
+
+
+def collapse_media(tokens: Sequence[list[object]], media: Collection[int]) -> list[list[object]]:
+    """Show the tokens of an image, video or audio as one entry, since there may be thousands of them.
+
+    Args:
+        tokens: `[text, id, state, special]` of each token.
+        media: ids of the tokens that stand for media.
+
+    Returns:
+        The same entries; consecutive ones with the same id in `media` are one, with their number as its fifth value.
+    """
+    shown: list[list[object]] = []
+    for (name, _), run in groupby(tokens, key=lambda token: (token[1], token[2])):
+        found = list(run)
+        shown += [[*found[0], len(found)]] if name in media and len(found) > 1 else found
+    return shown
 
 
 def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:

@@ -13,10 +13,11 @@ from llf_core.data.align import decide
 from llf_core.data.build import PEEK_ROWS, Builder, EncodingSettings, ProgressReporter
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.example_store import HASH_COLUMN, SET_COLUMN
-from llf_core.data.inspect.explain_example import tokens_by_turn, tokens_without_turns
+from llf_core.data.inspect.explain_example import collapse_media, tokens_by_turn, tokens_without_turns
 from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
 from llf_core.data.inspect.notable_records import Notable, duplicates, from_report, leaks, longest, page
 from llf_core.data.load import open_source, read_source
+from llf_core.data.media import media_token_ids
 from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.prepare import media_dir, prepare, sources_of
 from llf_core.data.records import Record
@@ -247,6 +248,9 @@ class Inspection:
             )
             states = [token[2] for turn in known for token in turn["tokens"]]
             counts = {state: states.count(state) for state in ("prompt", "trained", "cut")}
+            if self._processor is not None:
+                media = media_token_ids(self._processor)
+                known = [{**turn, "tokens": collapse_media(turn["tokens"], media)} for turn in known]
             found.append({"turns": known, "tokens": len(states)} | counts)
         return found
 

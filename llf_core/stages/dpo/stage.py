@@ -81,6 +81,7 @@ class DPO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
+            DataError: the prepared data is damaged, or media of an example are missing.
             PluginError: two installed packages declare the same name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular

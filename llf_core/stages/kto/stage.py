@@ -84,7 +84,7 @@ class KTO(LossStage):
             held_out: whether they are the evaluation set.
 
         Raises:
-            DataError: all training examples have the same label, or there is only one.
+            DataError: all training examples have the same label, or there is only one; or the prepared data is damaged.
             ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
             PluginError: two installed packages declare the same name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+    from llf_core.data.media_limits import MediaLimits
+
 SAMPLING, ORDER, EVALUATION = 0, 1, 2
 """Uses of random numbers, each with its own generator, so that none depends on another."""
 
@@ -144,12 +146,14 @@ class PromptCollator:
         processor: of a vision model; not used, since prompts have no images.
         flatten: see `Collator`.
         fill: not used.
+        limits: not used.
     """
 
     tokenizer: PreTrainedTokenizerBase
     processor: ProcessorMixin | None = None
     flatten: bool = False
     fill: int = 1
+    limits: MediaLimits | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A model's inputs, with `numbers` `[batch]` where the examples have them.

@@ -18,6 +18,7 @@ BASE = {"dataset": "llf_demo"}
 
 # Our defaults that are not LLaMA-Factory's, each with the reason.
 OTHER_DEFAULTS = {
+    "audio_sampling_rate": "the model's own rate, which is 16,000 Hz for most and not for all",
     "use_reentrant_gc": "the newer form gives the same gradients, and needs none at the inputs of frozen layers",
     "model_name_or_path": "a config without a model trains the embedded one; there it is an error",
 }

@@ -338,6 +338,9 @@ CASES = [
     ("packing", "error", {"packing": True, "flash_attn": "disabled"}, "plain attention"),
     ("streaming", "error", {"streaming": True}, "epochs cannot be counted"),
     ("val_size", "error", {"streaming": True, "max_steps": 9, "val_size": 0.1}, "A share of a streamed data set"),
+    ("image_min_pixels", "error", {"image_min_pixels": 600_000}, "600,000 is larger than `image_max_pixels` 589,824"),
+    ("video_min_pixels", "error", {"video_max_pixels": 100}, "256 is larger than `video_max_pixels` 100"),
+    ("freeze_language_model", "error", {"freeze_language_model": True}, "nothing would be trained"),
     ("drop_duplicates", "error", {"streaming": True, "max_steps": 9, "drop_duplicates": True}, "cannot be detected"),
     (
         "train_sampling_strategy",

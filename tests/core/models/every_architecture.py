@@ -51,6 +51,8 @@ This page lists every architecture that transformers {transformers} maps to a ca
 
 `llf models qwen 7b` searches the known models by parts of their names: size, context length, license, whether access is gated, and chat template; `--json` adds the names in LLaMA-Factory, the ModelScope id, the `type` of this table and more. The form completes the field *Model* from them. An empty cell means that no source says it, and any other hub id or folder can be trained too. The sources are in the head of `llf_core/model_catalog/models.csv`.
 
+Models that take images, videos or audio train on them too: SFT and DPO on tiny models of LLaVA, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Gemma 3, Gemma 4, InternVL, SmolVLM, PaliGemma and Qwen2-Audio, with the processors of their types, give the tokens and losses of plain transformers ([data](data.md#images-videos-and-audio)).
+
 - **trained**: two steps in float32. The first loss equals the loss computed from the logits of plain transformers, one example at a time. Plain PEFT and transformers load the result and give the logits of the trained model; an adapter also if it is merged. All of this holds to a relative 1e-4. Later tokens change no prediction.
 - **refused**: the run ends before its first step, with the error below the table.
 - **failed**: the error is below the table.

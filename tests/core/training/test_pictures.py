@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 import struct
+import sys
 import zlib
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +20,10 @@ from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.config import RunConfig
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import Collator, DataError, prepare
+from llf_core.data.formats.conversation import Medium
 from llf_core.data.inspect import Inspection
+from llf_core.data.media_files import open_image, open_video
+from llf_core.data.media_limits import MediaLimits
 from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.sft import SFT
@@ -213,6 +218,8 @@ def test_texts_without_pictures_are_trained_beside_them(prepared, tmp_path, pict
         ({"images": ["red.png", "red.png"]}, "more image data than <image> markers"),
         ({"images": ["https://example.org/a.png"]}, "not on this disk, and LLF does not download media"),
         ({"images": [7]}, "its image is a int"),
+        ({"images": ["cut.png"]}, "cut.png cannot be read .*truncated"),
+        ({"images": ["bomb.png"]}, "bomb.png cannot be read .*exceeds limit of 178956970 pixels"),
         ({"output": "long " * 40}, "with its images, more than cutoff_len 64"),
         ({"instruction": "<video>What?", "images": [], "videos": ["red.png"]}, "chat template|processor"),
     ],
@@ -220,6 +227,10 @@ def test_texts_without_pictures_are_trained_beside_them(prepared, tmp_path, pict
 def test_a_record_whose_pictures_cannot_be_had_is_dropped_with_the_reason(prepared, tmp_path, pictures, change, reason):
     (tmp_path / "huge.png").write_bytes(png_header(100_000, 100_000))
     (tmp_path / "rows.json").write_text(json.dumps([{**pictures[0], "videos": [], **change}, *pictures[1:]]))
+    noise = Image.effect_noise((64, 64), 90)
+    noise.save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     ready, _, _ = prepared()
     assert ready.report.examples == 3
     (dropped,) = ready.report.dropped
@@ -258,7 +269,9 @@ def test_pictures_are_looked_at(asked, llava):
     assert looked.overview()["examples"] == 4
     example = looked.example(0)
     tokens = [token for turn in example["turns"] for token in turn["tokens"]]
-    assert [token[1] for token in tokens].count(tokenizer.convert_tokens_to_ids("<image>")) == SHOWN
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    assert [token for token in tokens if token[1] == image] == [["<image>", image, "prompt", True, SHOWN]]
+    assert example["tokens"] == len(tokens) - 1 + SHOWN
 
 
 def test_texts_of_a_model_that_sees_are_looked_at_turn_by_turn(asked, tmp_path):
@@ -363,3 +376,33 @@ def test_a_processor_that_needs_torchvision_names_the_version_for_this_torch(ask
     version = f"0.{int(torch.__version__.split('.')[1]) + 15}"
     with pytest.raises(ModelError, match=re.escape(f'Run pip install "torchvision=={version}.*", then')):
         load_processor(source, config, load_tokenizer(source, config))
+
+
+def test_images_are_turned_and_scaled_before_the_processor_gets_them(tmp_path):
+    shown = Image.new("RGB", (300, 100), "red")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right
+    shown.save(tmp_path / "a.jpg", exif=turned)
+    medium = Medium("image", str(tmp_path / "a.jpg"))
+    assert open_image(medium, MediaLimits()).size == (100, 300)
+    assert open_image(medium, MediaLimits(image_max_pixels=7500)).size == (50, 150)
+    assert open_image(medium, MediaLimits(image_min_pixels=120_000)).size == (200, 600)
+
+
+def test_frames_are_spread_evenly():
+    limits = MediaLimits(video_fps=2.0, video_maxlen=8)
+    assert limits.frame_indices(20, 4.0) == np.linspace(0, 19, 8).astype(int).tolist()
+    assert limits.frame_indices(1000, 100.0) == np.linspace(0, 999, 8).astype(int).tolist()
+    assert limits.frame_indices(3, 100.0) == [0, 1, 2]
+    assert limits.frame_indices(9, 0.1) == [0]
+
+
+def test_an_option_that_the_image_processor_lacks_is_refused(prepared):
+    with pytest.raises(DataError, match=r"crop_to_patches is true, and CLIPImageProcessor\w* has no such option"):
+        prepared(crop_to_patches=True)
+
+
+def test_a_video_without_its_decoder_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DataError, match=r"The data has videos, .*Run pip install av"):
+        open_video(Medium("video", str(tmp_path / "a.mp4")), MediaLimits())

@@ -1,0 +1,96 @@
+"""Limits of images, videos and audio before the model's processor gets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import sqrt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """Settings of the data section that determine what the processor gets; the defaults are LLaMA-Factory's.
+
+    Attributes:
+        image_max_pixels: larger images are scaled down to this area.
+        image_min_pixels: smaller images are scaled up to this area.
+        image_do_pan_and_scan: whether Gemma 3's processor adds crops of long images.
+        crop_to_patches: whether InternVL's processor splits images into tiles.
+        video_max_pixels: `image_max_pixels` of a video's frames.
+        video_min_pixels: `image_min_pixels` of a video's frames.
+        video_fps: frames per second that are taken from a video.
+        video_maxlen: maximum number of frames of a video.
+        audio_sampling_rate: sampling rate of audio in Hz; None for that of the model's feature extractor.
+    """
+
+    image_max_pixels: int = 768 * 768
+    image_min_pixels: int = 32 * 32
+    image_do_pan_and_scan: bool = False
+    crop_to_patches: bool = False
+    video_max_pixels: int = 256 * 256
+    video_min_pixels: int = 16 * 16
+    video_fps: float = 2.0
+    video_maxlen: int = 128
+    audio_sampling_rate: int | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> MediaLimits:
+        """Take the limits from a config."""
+        return cls(**{one.name: getattr(config.data, one.name) for one in fields(cls)})
+
+    def image_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of an image within the limits, with its aspect ratio.
+
+        Args:
+            width: of the file's image, in pixels.
+            height: of the file's image, in pixels.
+        """
+        return scaled(width, height, self.image_min_pixels, self.image_max_pixels)
+
+    def frame_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a video's frames within the limits, with their aspect ratio.
+
+        Args:
+            width: of the file's frames, in pixels.
+            height: of the file's frames, in pixels.
+        """
+        return scaled(width, height, self.video_min_pixels, self.video_max_pixels)
+
+    def frame_indices(self, total: int, seconds: float) -> list[int]:
+        """Indices of the frames that are taken from a video, spread evenly from the first to the last.
+
+        ```
+        20 frames of 4 seconds, 2 frames per second  ->  8 of them: 0 2 5 8 10 13 16 19
+        ```
+
+        Args:
+            total: number of frames of the video, at least 1.
+            seconds: its duration.
+        """
+        count = min(total, self.video_maxlen, max(1, int(seconds * self.video_fps)))
+        return [place * (total - 1) // max(1, count - 1) for place in range(count)]
+
+
+def scaled(width: int, height: int, least: int, most: int) -> tuple[int, int]:
+    """Width and height with the same aspect ratio and an area within two limits, rounded down.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        least: smallest area in pixels.
+        most: largest area in pixels; it is at least `least`.
+
+    Returns:
+        The same size if its area is within the limits; each side is at least 1.
+    """
+    for limit, outside in ((most, width * height > most), (least, width * height < least)):
+        if outside:
+            factor = sqrt(limit / (width * height))
+            width, height = max(1, int(width * factor)), max(1, int(height * factor))
+    return width, height
+
+
+DEFAULT_LIMITS = MediaLimits()
