@@ -1,12 +1,14 @@
-"""Trains a tiny model of every causal architecture of transformers, and compares with plain PEFT and transformers.
+"""Trains a tiny model of every architecture of transformers that writes text, and compares with plain transformers.
 
 `python -m tests.core.models.every_architecture [TYPE …] [KEY=VALUE …] [--method lora|full] [--json FILE] …`
 
 Each one is trained in a process of its own, forked from one that has all libraries loaded: by the run's own trainer
 (`run_attempt`), 2 steps in float32. Its first loss is compared with one computed from the logits of plain
 transformers, one example at a time; its result is loaded by plain PEFT and transformers, and must give the logits of
-the model that was trained. The whole model is trained with `packing: true`; where that is refused, without.
-`--write docs/models.md` writes the table; `--read FILE` takes the outcomes of `--json` instead of trying again.
+the model that was trained. The whole model is trained with `packing: true`; where that is refused, without. A model
+that takes images or sound is also trained on rows with them, see `shown_media`.
+`--write docs/models.md` writes the tables of the types that were tried, and keeps the others; `--read FILE` takes the
+outcomes of `--json` instead of trying again.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.core.models.shown_media import LONGEST, media_kinds, media_rows, plain_media_loss, write_rows
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -45,11 +49,11 @@ SEEN = 6
 UNLEARNED = -100
 UNPACKED = "`packing` is true, but with this model the examples of a row would attend to each other."
 """How a run that is refused for its packing says so."""
-PAGE = """# Architectures
+HEAD = """# Architectures
 
-This page lists every architecture that transformers {transformers} maps to a causal language model. Each was trained as a tiny model with random weights, by LoRA (`lora_target: all`) and by full fine-tuning (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` runs the same trials. {packages}
+This page lists every architecture that transformers {transformers} maps to a model that writes text. Each was trained as a tiny model with random weights, by LoRA (`lora_target: all`) and by full fine-tuning (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` runs the same trials. {packages}
 
-`llf models qwen 7b` searches the known models by parts of their names: size, context length, license, whether access is gated, and chat template; `--json` adds the names in LLaMA-Factory, the ModelScope id, the `type` of this table and more. The form completes the field *Model* from them. An empty cell means that no source says it, and any other hub id or folder can be trained too. The sources are in the head of `llf_core/model_catalog/models.csv`.
+`llf models qwen 7b` searches the known models by parts of their names: size, context length, license, whether access is gated, and chat template; `--json` adds the names in LLaMA-Factory, the ModelScope id, the `type` of these tables and more. The form completes the field *Model* from them. An empty cell means that no source says it, and any other hub id or folder can be trained too. The sources are in the head of `llf_core/model_catalog/models.csv`.
 
 Models that take images, videos or audio train on them too: SFT and DPO on tiny models of LLaVA, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Gemma 3, Gemma 4, InternVL, SmolVLM, PaliGemma and Qwen2-Audio, with the processors of their types, give the tokens and losses of plain transformers ([data](data.md#images-videos-and-audio)).
 
@@ -57,38 +61,27 @@ Models that take images, videos or audio train on them too: SFT and DPO on tiny 
 - **refused**: the run ends before its first step, with the error below the table.
 - **failed**: the error is below the table.
 - *Packing* is **equal** if the first loss of rows with several examples equals that of the separate examples, to a relative 1e-5. It is **refused** if `packing: true` is an error before the first step. Architectures that can be packed also train without padding.
-- *Experts*: yes if LoRA adapts the weights of experts as parameters.
-
-{counts}
-
-{table}
-
-## Why packing is refused
-
-Batches of these architectures are padded.
-
-{refused}
-
-## RoPE scaling
-
-`rope_scaling: linear`, `dynamic`, `yarn` or `llama3` stretches the rotary position embeddings where `cutoff_len` (with the completions of a stage that samples them) exceeds what the model reads, by the smallest integer factor that suffices. A model that is long enough stays as it is, with a note.
+- *Experts*: yes if LoRA adapts the weights of experts as parameters."""  # noqa: E501 - paragraphs of Markdown
+SECTIONS = {
+    "Causal language models": "",
+    "Models that take images or sound": "These are the other types of transformers' mappings for image-text, multimodal, sequence-to-sequence and speech models, and below them the types of the table above that also take images. *Images* and *sound* are **equal** if the first loss of a batch of two examples with one each and one example without equals the loss that plain transformers computes from the tensors of the model's own processor, one example at a time, to a relative 1e-4. An empty cell means that the processor takes none.",  # noqa: E501
+    "Why packing is refused": "Batches of these architectures are padded.",
+    "RoPE scaling": """`rope_scaling: linear`, `dynamic`, `yarn` or `llama3` stretches the rotary position embeddings where `cutoff_len` (with the completions of a stage that samples them) exceeds what the model reads, by the smallest integer factor that suffices. A model that is long enough stays as it is, with a note.
 
 - A model that is scaled already gets a larger factor of the same kind, from its original length. Another kind is an error.
 - Where full and sliding attention have rotary embeddings of their own (Gemma 3, Olmo 3), those of full attention are scaled.
-- `config.json` of a whole model has the scaling. The base of an adapter has not: `README.md` of the result loads it with the scaling. vLLM takes the same values: `--hf-overrides '{{"max_position_embeddings": …, "rope_parameters": {{…}}}}'`.
+- `config.json` of a whole model has the scaling. The base of an adapter has not: `README.md` of the result loads it with the scaling. vLLM takes the same values: `--hf-overrides '{"max_position_embeddings": …, "rope_parameters": {…}}'`.
 - `dynamic` follows the longest example of a micro-batch; padding counts. LLF has it forget earlier batches, so that a resumed run repeats the losses.
-- An architecture whose rotary embeddings transformers does not scale is refused before the data is prepared: those without such embeddings, and Phi 3 and Phi 4 multimodal (LongRoPE alone), PhiMoE, BLT, Zamba 2 and Granite 4 without positions, DeepSeek-V4, Gemma 4, LFM3, Dots 3 and Zaya (another kind of their own).
-
-## FP8 training
-
-`fp8: true` computes the products of linear layers in 8-bit floats by torchao, forward and backward, on NVIDIA GPUs from compute capability 8.9. The tests run it on a CPU, whose operations give the same numbers slowly: a layer equals the rounding of arXiv 2209.05433 in float64, and runs of LoRA and full fine-tuning learn. **It was never run on a card**: neither its speed nor its memory is measured. Liger kernels and Unsloth (`enable_liger_kernel`, `use_unsloth`) need a card to be tried at all and are not built.
-
-## Properties of architectures
-
-`llf validate`, a warning of the run and its log report these properties if they matter for the run. If the run could not learn anything correct, it is refused.
-
-{particular}
-"""  # noqa: E501 - paragraphs of Markdown
+- An architecture whose rotary embeddings transformers does not scale is refused before the data is prepared: those without such embeddings, and Phi 3 and Phi 4 multimodal (LongRoPE alone), PhiMoE, BLT, Zamba 2 and Granite 4 without positions, DeepSeek-V4, Gemma 4, LFM3, Dots 3 and Zaya (another kind of their own).""",  # noqa: E501
+    "FP8 training": """`fp8: true` computes the products of linear layers in 8-bit floats by torchao, forward and backward, on NVIDIA GPUs from compute capability 8.9. The tests run it on a CPU, whose operations give the same numbers slowly: a layer equals the rounding of arXiv 2209.05433 in float64, and runs of LoRA and full fine-tuning learn. **It was never run on a card**: neither its speed nor its memory is measured. Liger kernels and Unsloth (`enable_liger_kernel`, `use_unsloth`) need a card to be tried at all and are not built.""",  # noqa: E501
+    "Properties of architectures": "`llf validate`, a warning of the run and its log report these properties if they matter for the run. If the run could not learn anything correct, it is refused.",  # noqa: E501
+}
+"""Sections of the page, and how each begins."""
+CAUSAL, MULTIMODAL, PACKING, *_, PROPERTIES = SECTIONS
+COLUMNS = {
+    CAUSAL: ("type", "LoRA", "full", "packing", "experts"),
+    MULTIMODAL: ("type", "LoRA", "full", "images", "sound", "packing", "experts"),
+}
 WITH = ("torchvision", "timm")
 """Packages that some types need, and LLF does not install."""
 
@@ -112,6 +105,7 @@ class Outcome:
         settings: keys of the model's config that are set for it to be trained.
         targets: modules and parameters that have an adapter.
         notes: what the log says of the fast path.
+        shown: for `image` and `audio`, `equal` if the first loss of rows with them is the plain one, or why it is not.
         where: of a failure, where it was raised.
     """
 
@@ -129,6 +123,7 @@ class Outcome:
     settings: dict[str, Any] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    shown: dict[str, str] = field(default_factory=dict)
     where: str = ""
 
 
@@ -196,7 +191,8 @@ def needed(kind: str) -> dict[str, Any]:
 def save_tiny(kind: str, folder: Path) -> None:
     """Writes a tiny model of a type, with weights that all count, and a tokenizer, or the processor of one that sees.
 
-    Of a type that is refused whatever its config says, and of one whose packages are not installed, a config alone.
+    A config alone of a type that is refused whatever its config says, that has no class which writes text, or whose
+    packages are not installed.
     """
     import torch
     from safetensors.torch import save_file
@@ -216,6 +212,8 @@ def save_tiny(kind: str, folder: Path) -> None:
         return
     config = tiny_config(kind)
     config.save_pretrained(folder)
+    if auto_class(config) is None:
+        return
     for key, value in needed(kind).items():
         setattr(config, key, value)
     processor = None
@@ -240,39 +238,96 @@ def save_tiny(kind: str, folder: Path) -> None:
         processor.save_pretrained(folder)
 
 
-def page(outcomes: Iterable[Outcome]) -> str:
-    """The text of `docs/models.md`."""
+def page(outcomes: Iterable[Outcome], before: str = "") -> str:
+    """The text of `docs/models.md`.
+
+    Args:
+        outcomes: of trials.
+        before: the page as it is; the tables of which there are no outcomes are kept.
+    """
     import peft
     import transformers
 
+    from tests.core.models.tiny_configs import causal_types
+
     kept = {(one.kind, one.method): one for one in outcomes}
-    counts = []
+    causal, seeing = set(causal_types()), {kind for kind, _ in kept if kind in causal and _takes_media(kind)}
+    parts = {name: [text] for name, text in SECTIONS.items()}
+    parts[PROPERTIES].append(particular())
+    for name, kinds in ((CAUSAL, causal), (MULTIMODAL, {kind for kind, _ in kept} - causal | seeing)):
+        some = {key: one for key, one in kept.items() if key[0] in kinds}
+        if name == CAUSAL and not {kind for kind, _ in some} - seeing:
+            some = {}
+        if some:
+            parts[name] += [_counts(some.values()), _table(some, COLUMNS[name])]
+        if some and name == CAUSAL:
+            parts[PACKING].append(_unpacked(some))
+    head = HEAD.format(transformers=transformers.__version__, peft=peft.__version__, packages=_packages())
+    written = dict(one.partition("\n\n")[::2] for one in before.split("\n## ")[1:])
+    whole = {name: "\n\n".join(filter(None, told)) for name, told in parts.items()}
+    for name in (CAUSAL, MULTIMODAL, PACKING):
+        if len(parts[name]) == 1 and name in written:
+            whole[name] = written[name].strip()
+    return "\n\n".join([head, *(f"## {name}\n\n{text}" for name, text in whole.items())]) + "\n"
+
+
+def _takes_media(kind: str) -> bool:
+    from llf_core.models.architecture import is_multimodal
+    from tests.core.models.tiny_configs import tiny_config
+
+    return is_multimodal(tiny_config(kind))
+
+
+def _counts(outcomes: Iterable[Outcome]) -> str:
+    """How many were trained, refused and failed."""
+    outcomes, counts = list(outcomes), []
     for method, name in (("lora", "LoRA"), ("full", "full fine-tuning")):
-        states = [one.state for one in kept.values() if one.method == method]
+        states = [one.state for one in outcomes if one.method == method]
         told = ", ".join(f"{states.count(one)} {one}" for one in dict.fromkeys(sorted(states, reverse=True)))
         counts.append(f"- {name}: {told}.")
-    why: dict[str, list[str]] = {}
-    rows, below = ["| type | LoRA | full | packing | experts |", "|---|---|---|---|---|"], []
-    for kind in sorted({kind for kind, _ in kept}):
-        lora, full = (kept.get((kind, method), Outcome(kind, method, "failed")) for method in METHODS)
-        experts = "yes" if any("expert" in one and one.count(".") == 1 for one in lora.targets) else ""
-        packing = "" if full.state != "trained" else "equal" if full.packing == "equal" else "refused"
-        rows.append(f"| `{kind}` | {lora.state} | {full.state} | {packing} | {experts} |")
+    for medium, name in (("image", "images"), ("audio", "sound")):
+        found = [one.shown[medium].partition(":")[0] for one in outcomes if medium in one.shown]
+        told = ", ".join(f"{found.count(one)} {one}" for one in dict.fromkeys(sorted(found)))
+        counts += [f"- {name}: {told}."] if found else []
+    return "\n".join(counts)
+
+
+def _table(outcomes: dict[tuple[str, str], Outcome], columns: tuple[str, ...]) -> str:
+    """A row for each type, and below them the reasons."""
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    below: list[str] = []
+    for kind in sorted({kind for kind, _ in outcomes}):
+        lora, full = (outcomes.get((kind, method), Outcome(kind, method, "failed")) for method in METHODS)
+        shown = {medium: lora.shown.get(medium, "") for medium in ("image", "audio")}
+        cells = {
+            "type": f"`{kind}`",
+            "LoRA": lora.state,
+            "full": full.state,
+            "images": shown["image"].partition(":")[0],
+            "sound": shown["audio"].partition(":")[0],
+            "packing": _packing(full),
+            "experts": "yes" if any("expert" in one and one.count(".") == 1 for one in lora.targets) else "",
+        }
+        rows.append(f"| {' | '.join(cells[one] for one in columns)} |")
         told = {" ".join(one.why.split()) for one in (lora, full) if one.why}
         told |= {f"tried with `{json.dumps(lora.settings)[1:-1]}` in its config.json."} if lora.settings else set()
+        told |= {f"{medium}: {why}" for medium, why in shown.items() if why not in {"", "equal"}}
         below += [f"- `{kind}`: {one}" for one in sorted(told)]
-        if packing == "refused":
-            why.setdefault(_without_names(full.packing), []).append(kind)
-    refused = [f"- {one[:1].upper()}{one[1:]} {', '.join(f'`{kind}`' for kind in kinds)}" for one, kinds in why.items()]
-    return PAGE.format(
-        transformers=transformers.__version__,
-        peft=peft.__version__,
-        packages=_packages(),
-        counts="\n".join(counts),
-        table="\n".join([*rows, "", *below]),
-        refused="\n".join(sorted(refused)),
-        particular=particular(),
-    )
+    return "\n".join([*rows, "", *below])
+
+
+def _packing(full: Outcome) -> str:
+    return "" if full.state != "trained" else "equal" if full.packing == "equal" else "refused"
+
+
+def _unpacked(outcomes: dict[tuple[str, str], Outcome]) -> str:
+    """The reasons for padding, each with the types that have it."""
+    why: dict[str, list[str]] = {}
+    for (kind, method), one in sorted(outcomes.items()):
+        if method == "full" and _packing(one) == "refused":
+            why.setdefault(_without_names(one.packing), []).append(kind)
+    told = [f"- {one[:1].upper()}{one[1:]} {', '.join(f'`{kind}`' for kind in kinds)}" for one, kinds in why.items()]
+    return "\n".join(sorted(told))
 
 
 def _without_names(why: str) -> str:
@@ -320,9 +375,9 @@ def main(argv: list[str] | None = None) -> int:
     outcomes = [] if options.read is None else [Outcome(**one) for one in json.loads(options.read.read_text())]
     if options.read is None or kinds:
         load_libraries()
-        from tests.core.models.tiny_configs import causal_types
+        from tests.core.models.tiny_configs import causal_types, multimodal_types
 
-        for kind in kinds or causal_types():
+        for kind in kinds or [*causal_types(), *multimodal_types()]:
             for method in (options.method,) if options.method else METHODS:
                 outcome = attempt(kind, method, changes)
                 outcomes.append(outcome)
@@ -331,7 +386,8 @@ def main(argv: list[str] | None = None) -> int:
                 if options.json:
                     options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
     if options.write:
-        options.write.write_text(page(outcomes), encoding="utf-8")
+        before = options.write.read_text(encoding="utf-8") if options.write.is_file() else ""
+        options.write.write_text(page(outcomes, before), encoding="utf-8")
     return 0
 
 
@@ -355,7 +411,39 @@ def _try(outcome: Outcome, folder: Path, changes: dict[str, Any]) -> None:
         seen = _train(outcome, base, folder, changes)
     if outcome.state == "trained":
         _compare(outcome, base, seen)
+    if outcome.state == "trained" and outcome.method == "lora" and (base / "processor_config.json").is_file():
+        _show(outcome, base, folder, changes)
     outcome.why = outcome.why.replace(str(base), "The model").strip()
+
+
+def _show(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) -> None:
+    """The trials with images and with sound, as far as the processor takes them."""
+    from transformers import AutoProcessor
+
+    for kind in media_kinds(AutoProcessor.from_pretrained(base)):
+        rows = media_rows(kind, folder)
+        one = Outcome(outcome.kind, outcome.method)
+        asked = {"dataset": str(write_rows(rows, folder)), "cutoff_len": LONGEST, "media_dir": str(folder)}
+        try:
+            seen = _train(one, base, folder, changes | asked)
+            if one.state == "trained":
+                _compare_media(one, base, kind, rows, seen)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the outcome
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            one.state, one.why = "failed", f"{type(error).__name__}: {error}"
+            one.where = f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno}"
+        outcome.shown[kind] = "equal" if one.state == "trained" else f"{one.state}: {one.why} {one.where}".strip()
+
+
+def _compare_media(outcome: Outcome, base: Path, kind: str, rows: list[dict[str, Any]], seen: dict[str, Any]) -> None:
+    """The distance of the first loss of rows with images or sound."""
+    import torch
+
+    with torch.no_grad():
+        expected = plain_media_loss(_plain(base), base, kind, rows, seen["data"].train)
+    outcome.loss = abs(seen["loss"] - expected) / expected
+    if not outcome.loss <= LIMIT:
+        outcome.state, outcome.why = "failed", f"the first loss differs by {outcome.loss:.1e}."
 
 
 def _train(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) -> dict[str, Any]:

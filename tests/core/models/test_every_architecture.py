@@ -1,4 +1,4 @@
-"""Every causal architecture of the installed transformers, tiny: trained, saved and loaded again, or refused."""
+"""Every architecture of the installed transformers that writes text, tiny: trained and loaded again, or refused."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.models.every_architecture import METHODS, Outcome, page, particular
-from tests.core.models.tiny_configs import causal_types
+from tests.core.models.tiny_configs import causal_types, multimodal_types
 
 ROOT = Path(__file__).parents[3]
 HOURS = 3
@@ -29,18 +29,21 @@ def outcomes(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.timeout(HOURS * 3600)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", causal_types())
+@pytest.mark.parametrize("kind", [*causal_types(), *multimodal_types()])
 def test_it_trains_and_loads_again_or_is_refused_in_a_sentence(outcomes, kind, method):
     outcome = outcomes[kind, method]
     assert outcome.state in {"trained", "refused"}, (outcome.why, outcome.where)
     assert outcome.state == "trained" or outcome.why.endswith(".")
     if method == "full" and outcome.state == "trained":
         assert outcome.packing == "equal" or outcome.packing.endswith("."), outcome.packing
+    for why in outcome.shown.values():
+        assert why == "equal" or (why.startswith("refused: ") and why.endswith(".")), why
 
 
 def test_the_page_has_a_row_for_every_architecture():
     written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    assert {line.split("`")[1] for line in written.splitlines() if line.startswith("| `")} == set(causal_types())
+    listed = {line.split("`")[1] for line in written.splitlines() if line.startswith("| `")}
+    assert listed == {*causal_types(), *multimodal_types()}
 
 
 def test_the_page_counts_and_tells_why():
@@ -48,6 +51,16 @@ def test_the_page_counts_and_tells_why():
     assert "- LoRA: 1 trained." in made
     assert "| `llama` | trained | refused |  |  |" in made
     assert "- `llama`: No such thing.\n" in made
+
+
+def test_a_page_keeps_the_tables_that_were_not_tried_again():
+    first = page([Outcome("llama", "lora", "trained"), Outcome("t5", "lora", "refused", why="It is none.")])
+    shown = {"image": "equal", "audio": "refused: No file."}
+    second = page([Outcome("llava", "lora", "trained", shown=shown)], first)
+    assert "| `llama` | trained | failed |  |  |" in second
+    assert "| `llava` | trained | failed | equal | refused |  |  |" in second
+    assert "- `llava`: audio: refused: No file." in second
+    assert "`t5`" not in second.partition("## Properties")[0]
 
 
 def test_the_page_tells_what_is_particular_about_some():

@@ -20,7 +20,7 @@ from transformers import (
 
 from tests.core.models import tiny_multimodal
 
-VOCAB = 384
+VOCAB = 448
 HIDDEN = 64
 LAYERS = 2
 MOST_LAYERS = 4

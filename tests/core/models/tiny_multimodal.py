@@ -9,10 +9,11 @@ MROPE: dict[str, Any] = ROPE | {"mrope_section": [4, 2, 2]}
 """Rotary embedding of heads of 16, with a part each for time, height and width."""
 VQ: dict[str, Any] = {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "latent_channels": 32}
 SAM: dict[str, Any] = {"global_attn_indexes": [1], "output_channels": 32, "downsample_channels": [32, 64]}
+CODEC: dict[str, Any] = {"num_filters": 4, "downsampling_ratios": [2, 2], "depths": [1, 1, 1], "hidden_size": 64}
 OWN: dict[str, dict[str, Any]] = {
     "apertus1p5": {
         "vision_config": VQ | {"attn_resolutions": [], "codebook_size": 8, "embed_dim": 32},
-        "audio_config": {"codebook_dim": 64, "codebook_size": 8},
+        "audio_config": {"codebook_dim": 64, "codebook_size": 8, "num_filters": 4},
         "image_token_offset": 360,
         "audio_token_offset": 368,
     },
@@ -25,9 +26,15 @@ OWN: dict[str, dict[str, Any]] = {
     "cosmos3_edge": {"text_config": {"rope_parameters": MROPE}, "projector_hidden_size": 96},
     "deepseek_ocr2": {
         "vision_config": {"sam_config": SAM},
-        "text_config": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+        "text_config": {
+            "n_group": 1,
+            "topk_group": 1,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "mlp_layer_types": ["dense", "sparse"],
+        },
     },
-    "fast_vlm": {"vision_config": {"architecture": "fastvit_mci0", "hidden_size": 64}},
+    "fast_vlm": {"vision_config": {"architecture": "fastvit_t8", "hidden_size": 768}},
     "deepseek_vl_hybrid": {"high_res_vision_config": {"global_attn_indexes": [1], "output_channels": 32}},
     "ernie4_5_vl_moe": {
         "text_config": {"moe_intermediate_size": [32, 32], "rope_parameters": MROPE | {"mrope_section": [3, 3, 2]}}
@@ -49,34 +56,70 @@ OWN: dict[str, dict[str, Any]] = {
         "vision_config": {"projection_dim": 64, "image_size": 64},
         "vq_config": VQ | {"num_embeddings": 64, "projection_dim": 64, "image_token_embed_dim": 64},
     },
-    "kosmos-2": {"text_config": {"embed_dim": 64, "layers": 2}},
+    "kosmos-2": {"text_config": {"embed_dim": 64, "layers": 2, "vocab_size": 1600}},
     "kosmos-2.5": {"text_config": {"embed_dim": 64, "layers": 2}, "latent_query_num": 16},
-    "kyutai_speech_to_text": {"codec_config": {"num_filters": 4, "codebook_dim": 16, "codebook_size": 64}},
+    "kyutai_speech_to_text": {"codec_config": {"num_filters": 4, "codebook_dim": 16, "upsample_groups": 64}},
     "minimax_m3_vl": {"projector_hidden_size": 64, "vision_config": {"image_size": 56}},
     "mistral4": {"head_dim": 8},
     "molmo2": {
         "adapter_config": {"vision_feature_layer": [-1, -2], "text_hidden_size": 64},
         "text_config": {"additional_vocab_size": 16},
     },
-    "muse_glimmer": {"out_hidden_size": 64, "projector_hidden_size": 64},
+    "muse_glimmer": {"out_hidden_size": 256, "projector_hidden_size": 64},
     "muse_spark": {
         "text_config": {"moe_hidden_size": 64},
-        "out_hidden_size": 64,
+        "out_hidden_size": 256,
         "projector_hidden_size": 64,
         "audio_config": {"patch_sizes": [16, 6], "hidden_sizes": [32, 64], "depths": [1, 1]},
     },
-    "nemo_speechlm": {"head_config": {"audio_hidden_size": 64}},
+    "nemo_speechlm": {"audio_config": {"diarization_config": {"head_config": {"audio_hidden_size": 64}}}},
     "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}, "vision_hidden_size": 64},
     "omniasr": {"audio_config": {"conv_dim": [64] * 7}},
     "paligemma": {"text_config": {"vocab_size": 1600}},
+    "perception_lm": {
+        "vision_config": {
+            "architecture": "vit_pe_core_tiny_patch16_384",
+            "model_args": {"embed_dim": 64, "depth": 2, "num_heads": 4, "img_size": [64, 64], "global_pool": ""},
+        }
+    },
     "pp_chart2table": {"vision_config": SAM},
     "qwen2_vl": {"vision_config": {"depth": 2, "embed_dim": 64}, "text_config": {"rope_parameters": MROPE}},
     "qwen3_asr": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
     "qwen3_omni_moe_thinker": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
     "unlimited_ocr": {"vision_config": {"sam_config": SAM}},
+    "vibevoice_asr": {
+        "acoustic_tokenizer_encoder_config": CODEC,
+        "semantic_tokenizer_encoder_config": CODEC | {"hidden_size": 128},
+    },
 }
 """Values of single types."""
 OWN |= {
+    **dict.fromkeys(("glm4v", "glm46v", "glm_ocr", "glmga"), {"text_config": {"rope_parameters": MROPE}}),
+    "glm4v_moe": {"text_config": {"rope_parameters": ROPE | {"mrope_section": [2, 1, 1]}}},
     "granite_speech_plus": OWN["granite_speech"],
     "inkling2_loop": OWN["inkling2"],
 }
+
+USED_BY = {
+    "cosmos3_omni": "qwen3_vl",
+    "diffusion_gemma": "gemma4",
+    "fast_vlm": "llava",
+    "glm4v_moe": "glm4v",
+    "glm_ocr": "glm46v",
+    "glmga": "glm46v",
+    "musicflamingo": "audioflamingo3",
+    "qwen2_5_omni_thinker": "qwen2_5_omni",
+    "qwen3_omni_moe_thinker": "qwen3_omni_moe",
+    "qwen3_vl_moe": "qwen3_vl",
+}
+"""Types whose checkpoints come with the processor of another type, which transformers' mapping does not say."""
+OTHER_NAMES = {"kosmos-2": "Kosmos2Processor", "kosmos-2.5": "Kosmos2_5Processor"}
+"""Processors of types that no mapping names."""
+PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
+    "ernie4_5_vl_moe": {"video_processor": {"draw_on_frames": False}},
+    "llava": {"processor": {"num_additional_image_tokens": 1}},
+    "llava_next": {"processor": {"num_additional_image_tokens": 1}},
+    "vipllava": {"processor": {"num_additional_image_tokens": 1}},
+    "video_llava": {"processor": {"num_additional_image_tokens": 1}},
+}
+"""Values of single types: of the processor and of its parts."""

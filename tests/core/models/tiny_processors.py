@@ -1,14 +1,25 @@
-"""A tiny processor of any type that takes pictures: its parts as transformers maps them, around the tiny tokenizer."""
+"""A tiny processor of any type that takes images or sound: its parts as transformers maps them, and a tiny tokenizer."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoVideoProcessor, PreTrainedTokenizerFast
+from transformers import (
+    CONFIG_MAPPING,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoVideoProcessor,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+)
 from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.utils import is_torchvision_available
 
+from tests.core.models.shown_media import LONGEST
+from tests.core.models.tiny_multimodal import OTHER_NAMES, PROCESSORS, USED_BY
 from tests.tiny import PARTS, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -29,21 +40,21 @@ NAMED = {
 OTHERS = ("<imgpad>", "|SPEAKER|", "|NEWLINE|", "<|python_tag|>", "<|video|>")
 """Tokens that processors look for by their text."""
 IDS = {
-    "image_token_id": "image_token",
     "image_token_index": "image_token",
-    "video_token_id": "video_token",
-    "audio_token_id": "audio_token",
-    "boi_token_id": "boi_token",
+    "video_token_index": "video_token",
+    "audio_token_index": "audio_token",
     "boi_token_index": "boi_token",
-    "eoi_token_id": "eoi_token",
     "eoi_token_index": "eoi_token",
-    "boa_token_id": "boa_token",
-    "eoa_token_id": "eoa_token",
     "eoa_token_index": "eoa_token",
     "vision_start_token_id": "boi_token",
     "vision_end_token_id": "eoi_token",
+    "audio_start_token_id": "boa_token",
+    "audio_end_token_id": "eoa_token",
 }
-"""Keys of a model's config, and which token they are the number of."""
+"""Keys of a model's config, and which token they are the number of, where the name is another one."""
+BY_NAME = re.compile(r'tokenizer\.(\w+_token)\b(?! *\()|tokenizer, "(\w+_token)"')
+BY_TEXT = re.compile(r'"(<[^<>" \n]+>|\[[A-Z_]+\])"')
+"""Tokens in the code of a processor: by the name that its tokenizer has for them, and by their text."""
 
 
 def tiny_processor(kind: str, config: Any) -> Any:
@@ -56,9 +67,44 @@ def tiny_processor(kind: str, config: Any) -> Any:
     Raises:
         ImportError: the processor needs a package that is not installed.
     """
+    made: Any = processor_class_from_name(processor_name(kind))
+    if not isinstance(made, type) or not issubclass(made, ProcessorMixin):
+        made()  # transformers' stand-in for a class whose packages are not installed says so
+    tokenizer = _tokenizer(made)
+    _number_tokens(config, tokenizer)
+    config.get_text_config().max_position_embeddings = LONGEST
+    parts: dict[str, Any] = {"tokenizer": tokenizer}
+    given = PROCESSORS.get(kind, {})
+    for name, auto in (
+        ("image_processor", AutoImageProcessor),
+        ("video_processor", AutoVideoProcessor),
+        ("feature_extractor", AutoFeatureExtractor),
+        ("audio_processor", AutoFeatureExtractor),
+    ):
+        if name in made.get_attributes():
+            parts[name] = _part(auto, type(CONFIG_MAPPING[USED_BY[kind]]()) if kind in USED_BY else type(config))
+            for key, value in (_sizes(parts[name], config) | given.get(name, {})).items():
+                setattr(parts[name], key, value)
+    for name in made.get_attributes():
+        if name.endswith("_tokenizer"):  # of another part of the model
+            parts[name] = tiny_tokenizer()
+    processor = made(**parts, **_arguments(made, config, given))
+    _number_placeholders(config, processor, tokenizer)
+    processor.chat_template = _template(processor)
+    return processor
+
+
+def processor_name(kind: str) -> str:
+    """The processor class of a model type."""
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+    return str(PROCESSOR_MAPPING_NAMES.get(kind) or OTHER_NAMES.get(kind) or PROCESSOR_MAPPING_NAMES[USED_BY[kind]])
+
+
+def _tokenizer(made: Any) -> Any:
     plain = tiny_tokenizer(PARTS)
+    code = "".join(inspect.getsource(one) for one in made.__mro__ if ".models." in one.__module__)
+    names = {name for found in BY_NAME.findall(code) for name in found if name and not hasattr(plain, name)}
     tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object=plain.backend_tokenizer,
         bos_token=plain.bos_token,
@@ -67,31 +113,70 @@ def tiny_processor(kind: str, config: Any) -> Any:
         unk_token=plain.unk_token,
         chat_template=PARTS,
         clean_up_tokenization_spaces=False,
-        extra_special_tokens=NAMED,
+        extra_special_tokens=NAMED | {name: f"<|{name}|>" for name in sorted(names - set(NAMED))},
     )
-    tokenizer.add_tokens(list(OTHERS), special_tokens=True)
-    for key, name in IDS.items():
-        if isinstance(getattr(config, key, None), int):
-            setattr(config, key, getattr(tokenizer, f"{name}_id"))
-    made: Any = processor_class_from_name(PROCESSOR_MAPPING_NAMES[kind])
-    parts: dict[str, Any] = {"tokenizer": tokenizer}
-    for name, auto in (
-        ("image_processor", AutoImageProcessor),
-        ("video_processor", AutoVideoProcessor),
-        ("feature_extractor", AutoFeatureExtractor),
-    ):
-        if name in made.get_attributes():
-            parts[name] = _part(auto, type(config))
-    processor = made(**parts)
-    processor.chat_template = PARTS
-    return processor
+    tokenizer.add_tokens([*OTHERS, *sorted(set(BY_TEXT.findall(code)))], special_tokens=True)
+    return tokenizer
+
+
+def _number_tokens(config: Any, tokenizer: Any) -> None:
+    for key in vars(config):
+        name = IDS.get(key, key.removesuffix("_id"))
+        if key.endswith(("_token_id", "_token_index")) and isinstance(getattr(config, key), int):
+            setattr(config, key, getattr(tokenizer, f"{name}_id", None) or getattr(config, key))
+
+
+def _number_placeholders(config: Any, processor: Any, tokenizer: Any) -> None:
+    """Sets the numbers of the placeholders, of which the text of some processors has others than the tokenizer's."""
+    for medium in ("image", "audio", "video"):
+        sign = getattr(processor, f"{medium}_token", None)
+        if sign is None or sign == tokenizer.boi_token:  # which the processor of Gemma 3 replaces by the placeholders
+            continue
+        for key in (f"{medium}_token_id", f"{medium}_token_index"):
+            if isinstance(getattr(config, key, None), int):
+                setattr(config, key, tokenizer.convert_tokens_to_ids(str(sign)))
+
+
+def _sizes(part: Any, config: Any) -> dict[str, Any]:
+    """The size of the images that the model takes, as a value of its image processor."""
+    side = getattr(getattr(config, "vision_config", None), "image_size", None)
+    own = getattr(part, "size", None)
+    if not isinstance(side, int) or own is None:
+        return {}
+    square = {"height": side, "width": side}
+    sized = {"size": type(own)(**square)} if {"height", "width"} <= {key for key in dict(own) if own[key]} else {}
+    if "shortest_edge" in dict(own) and own["shortest_edge"] and getattr(part, "crop_size", None):
+        sized = {"size": type(own)(shortest_edge=side), "crop_size": type(part.crop_size)(**square)}
+    return sized
+
+
+def _arguments(made: Any, config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a processor that must be those of the model's config."""
+    known = inspect.signature(made).parameters
+    vision = getattr(config, "vision_config", None)
+    found = {
+        "patch_size": getattr(vision, "patch_size", None),
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
+        "image_seq_length": getattr(config, "image_seq_length", None) or getattr(config, "mm_tokens_per_image", None),
+        "num_image_tokens": getattr(vision, "num_image_tokens", None),
+    }
+    chosen = {key: value for key, value in found.items() if key in known and value is not None}
+    return chosen | given.get("processor", {})
+
+
+def _template(processor: Any) -> str:
+    """A chat template that writes what the processor expects where an image or sound is."""
+    image = str(getattr(processor, "image_token", ""))
+    audio = str(getattr(processor, "audio_token", ""))
+    shown = f"{image!r} if part['type'] == 'image' else {audio!r} if part['type'] == 'audio' else part['text']"
+    return PARTS.replace("'<image>' if part['type'] == 'image' else part['text']", shown)
 
 
 def name_processor(kind: str, folder: Path) -> None:
     """Writes of a processor what tells transformers which one it is, and which are its parts."""
-    from transformers.models.auto import feature_extraction_auto, image_processing_auto, processing_auto
+    from transformers.models.auto import feature_extraction_auto, image_processing_auto
 
-    made = {"processor_class": processing_auto.PROCESSOR_MAPPING_NAMES[kind]}
+    made = {"processor_class": processor_name(kind)}
     images: Any = image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES.get(kind)
     parts = {
         "image_processor_type": next(iter(images.values())) if isinstance(images, dict) else images,

@@ -1,0 +1,114 @@
+"""Rows with images or sound for the trials of `every_architecture`, and what plain transformers computes from them."""
+
+from __future__ import annotations
+
+import json
+import wave
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+COLUMNS = {"image": "images", "audio": "audios"}
+ARGUMENTS = {"image": "images", "audio": "audio"}
+SIZES = ((60, 40), (48, 64))
+"""Width and height of the images."""
+RATE = 16_000
+SECONDS = (1.0, 1.5)
+LONGEST = 4096
+"""`cutoff_len` of these trials."""
+
+
+def media_kinds(processor: Any) -> list[str]:
+    """What a processor takes, of images and sound."""
+    parts = set(type(processor).get_attributes())
+    image = ["image"] if "image_processor" in parts else []
+    return image + (["audio"] if parts & {"feature_extractor", "audio_processor"} else [])
+
+
+def media_rows(kind: str, folder: Path) -> list[dict[str, Any]]:
+    """Two rows with an image or sound each, and one without; the files are written to the folder."""
+    rows: list[dict[str, Any]] = []
+    for number in range(2):
+        write = _image if kind == "image" else _sound
+        asked = {"instruction": f"<{kind}>What is number {number}?", "input": ""}
+        answer = {"output": "It is a number." + " Yes." * number}
+        rows.append(asked | answer | {COLUMNS[kind]: [str(write(folder, number))]})
+    return [*rows, {"instruction": "What is it?", "input": "", "output": "It is a number.", COLUMNS[kind]: []}]
+
+
+def _image(folder: Path, number: int) -> Path:
+    from PIL import Image
+
+    width, height = SIZES[number]
+    dots = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = folder / f"{number}.png"
+    Image.fromarray(dots).save(file)
+    return file
+
+
+def _sound(folder: Path, number: int) -> Path:
+    noise = np.random.default_rng(number).integers(-9000, 9000, int(RATE * SECONDS[number]), dtype=np.int16)
+    file = folder / f"{number}.wav"
+    with wave.open(str(file), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(RATE)
+        sound.writeframes(noise.tobytes())
+    return file
+
+
+def plain_media_loss(model: Any, base: Path, kind: str, rows: list[dict[str, Any]], data: Iterable[Any]) -> float:
+    """The loss from the logits of plain transformers for what its own processor makes, one example at a time.
+
+    The labels are those of the prepared data.
+
+    Raises:
+        AssertionError: prepared tokens are other ones than those of the processor.
+    """
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own short name
+    from transformers import AutoProcessor
+
+    processor: Any = AutoProcessor.from_pretrained(base)
+    total, learned = 0.0, 0
+    for example in data:
+        inputs = _inputs(processor, kind, rows[example["index"]])
+        if inputs["input_ids"][0].tolist() != list(example["input_ids"]):
+            raise AssertionError(f"prepared tokens differ from the processor's own in row {example['index']}")
+        labels = torch.tensor(example["labels"])
+        logits = model(**inputs, use_cache=False).logits[0].double()
+        total += float(F.cross_entropy(logits[:-1], labels[1:], reduction="sum"))
+        learned += int((labels[1:] >= 0).sum())
+    return total / learned
+
+
+def _inputs(processor: Any, kind: str, row: dict[str, Any]) -> dict[str, Any]:
+    from PIL import Image
+
+    files = row[COLUMNS[kind]]
+    shown = [{"type": kind} for _ in files]
+    asked = {"type": "text", "text": row["instruction"].removeprefix(f"<{kind}>")}
+    messages = [
+        {"role": "user", "content": [*shown, asked]},
+        {"role": "assistant", "content": [{"type": "text", "text": row["output"]}]},
+    ]
+    text = processor.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=processor.chat_template)
+    opened = [Image.open(file).convert("RGB") if kind == "image" else _samples(file) for file in files]
+    media = {ARGUMENTS[kind]: [opened] if kind == "image" else opened} if files else {}
+    return dict(processor(text=[text], **media, add_special_tokens=False, return_tensors="pt"))
+
+
+def _samples(file: str) -> Any:
+    with wave.open(file) as sound:
+        return np.frombuffer(sound.readframes(sound.getnframes()), dtype=np.int16).astype(np.float32) / 32768
+
+
+def write_rows(rows: list[dict[str, Any]], folder: Path) -> Path:
+    """Writes rows as a dataset."""
+    file = folder / "shown.json"
+    file.write_text(json.dumps(rows))
+    return file
