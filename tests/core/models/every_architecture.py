@@ -251,7 +251,8 @@ def page(outcomes: Iterable[Outcome], before: str = "") -> str:
     from tests.core.models.tiny_configs import causal_types
 
     kept = {(one.kind, one.method): one for one in outcomes}
-    causal, seeing = set(causal_types()), {kind for kind, _ in kept if kind in causal and _takes_media(kind)}
+    causal = set(causal_types())
+    seeing = {kind for kind, _ in kept if kind in causal and _takes_media(kind)}
     parts = {name: [text] for name, text in SECTIONS.items()}
     parts[PROPERTIES].append(particular())
     for name, kinds in ((CAUSAL, causal), (MULTIMODAL, {kind for kind, _ in kept} - causal | seeing)):

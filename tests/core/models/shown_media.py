@@ -18,6 +18,7 @@ SIZES = ((60, 40), (48, 64))
 """Width and height of the images."""
 RATE = 16_000
 SECONDS = (1.0, 1.5)
+ABOUT_TOKENS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 LONGEST = 4096
 """`cutoff_len` of these trials."""
 
@@ -96,10 +97,16 @@ def _inputs(processor: Any, kind: str, row: dict[str, Any]) -> dict[str, Any]:
         {"role": "user", "content": [*shown, asked]},
         {"role": "assistant", "content": [{"type": "text", "text": row["output"]}]},
     ]
+    if not files:  # some processors want an image
+        text = processor.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=processor.chat_template)
+        return dict(processor.tokenizer([text], add_special_tokens=False, return_tensors="pt"))
     text = processor.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=processor.chat_template)
     opened = [Image.open(file).convert("RGB") if kind == "image" else _samples(file) for file in files]
     media = {ARGUMENTS[kind]: [opened] if kind == "image" else opened} if files else {}
-    return dict(processor(text=[text], **media, add_special_tokens=False, return_tensors="pt"))
+    made = dict(processor(text=[text], **media, add_special_tokens=False, return_tensors="pt"))
+    if made.keys() <= ABOUT_TOKENS:
+        raise AssertionError(f"the processor makes nothing of the {kind}")
+    return made
 
 
 def _samples(file: str) -> Any:

@@ -7,8 +7,10 @@ from typing import Any
 ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
 MROPE: dict[str, Any] = ROPE | {"mrope_section": [4, 2, 2]}
 """Rotary embedding of heads of 16, with a part each for time, height and width."""
+MROPE_TYPES = ("glm4v", "glm46v", "glm_ocr", "glmga", "paddleocr_vl", "qwen2_5_vl")
 VQ: dict[str, Any] = {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "latent_channels": 32}
 SAM: dict[str, Any] = {"global_attn_indexes": [1], "output_channels": 32, "downsample_channels": [32, 64]}
+GRID = [[64, 128], [128, 64]]
 CODEC: dict[str, Any] = {"num_filters": 4, "downsampling_ratios": [2, 2], "depths": [1, 1, 1], "hidden_size": 64}
 OWN: dict[str, dict[str, Any]] = {
     "apertus1p5": {
@@ -59,6 +61,7 @@ OWN: dict[str, dict[str, Any]] = {
     "kosmos-2": {"text_config": {"embed_dim": 64, "layers": 2, "vocab_size": 1600}},
     "kosmos-2.5": {"text_config": {"embed_dim": 64, "layers": 2}, "latent_query_num": 16},
     "kyutai_speech_to_text": {"codec_config": {"num_filters": 4, "codebook_dim": 16, "upsample_groups": 64}},
+    "llava_next": {"vision_config": {"image_size": 64, "patch_size": 16}, "image_grid_pinpoints": GRID},
     "minimax_m3_vl": {"projector_hidden_size": 64, "vision_config": {"image_size": 56}},
     "mistral4": {"head_dim": 8},
     "molmo2": {
@@ -86,7 +89,9 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"vision_config": {"depth": 2, "embed_dim": 64}, "text_config": {"rope_parameters": MROPE}},
     "qwen3_asr": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
     "qwen3_omni_moe_thinker": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
+    "step3p7": {"text_config": {"sliding_window": 8}},
     "unlimited_ocr": {"vision_config": {"sam_config": SAM}},
+    "vipllava": {"vision_feature_layers": [-1, -2]},
     "vibevoice_asr": {
         "acoustic_tokenizer_encoder_config": CODEC,
         "semantic_tokenizer_encoder_config": CODEC | {"hidden_size": 128},
@@ -94,9 +99,10 @@ OWN: dict[str, dict[str, Any]] = {
 }
 """Values of single types."""
 OWN |= {
-    **dict.fromkeys(("glm4v", "glm46v", "glm_ocr", "glmga"), {"text_config": {"rope_parameters": MROPE}}),
+    **{kind: {"text_config": {"rope_parameters": MROPE}} for kind in MROPE_TYPES},
     "glm4v_moe": {"text_config": {"rope_parameters": ROPE | {"mrope_section": [2, 1, 1]}}},
     "granite_speech_plus": OWN["granite_speech"],
+    "llava_next_video": OWN["llava_next"],
     "inkling2_loop": OWN["inkling2"],
 }
 
@@ -118,7 +124,14 @@ OTHER_NAMES = {"kosmos-2": "Kosmos2Processor", "kosmos-2.5": "Kosmos2_5Processor
 PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
     "ernie4_5_vl_moe": {"video_processor": {"draw_on_frames": False}},
     "llava": {"processor": {"num_additional_image_tokens": 1}},
-    "llava_next": {"processor": {"num_additional_image_tokens": 1}},
+    "llava_next": {
+        "processor": {"num_additional_image_tokens": 1},
+        "image_processor": {"image_grid_pinpoints": GRID},
+    },
+    "llava_next_video": {
+        "processor": {"num_additional_image_tokens": 1},
+        "image_processor": {"image_grid_pinpoints": GRID},
+    },
     "vipllava": {"processor": {"num_additional_image_tokens": 1}},
     "video_llava": {"processor": {"num_additional_image_tokens": 1}},
 }

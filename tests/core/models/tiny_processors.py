@@ -1,4 +1,4 @@
-"""A tiny processor of any type that takes images or sound: its parts as transformers maps them, and a tiny tokenizer."""
+"""A tiny processor of any type that takes images or sound: its parts as transformers maps them, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ IDS = {
     "audio_end_token_id": "eoa_token",
 }
 """Keys of a model's config, and which token they are the number of, where the name is another one."""
+PATCHES = ("patch_size", "temporal_patch_size")
+"""Keys of a vision model's config that its image processor has too."""
 BY_NAME = re.compile(r'tokenizer\.(\w+_token)\b(?! *\()|tokenizer, "(\w+_token)"')
 BY_TEXT = re.compile(r'"(<[^<>" \n]+>|\[[A-Z_]+\])"')
 """Tokens in the code of a processor: by the name that its tokenizer has for them, and by their text."""
@@ -139,15 +141,20 @@ def _number_placeholders(config: Any, processor: Any, tokenizer: Any) -> None:
 
 def _sizes(part: Any, config: Any) -> dict[str, Any]:
     """The size of the images that the model takes, as a value of its image processor."""
-    side = getattr(getattr(config, "vision_config", None), "image_size", None)
-    own = getattr(part, "size", None)
+    vision = getattr(config, "vision_config", None)
+    side, own = getattr(vision, "image_size", None), getattr(part, "size", None)
+    patches = {
+        key: getattr(vision, key)
+        for key in PATCHES
+        if isinstance(getattr(vision, key, None), int) and hasattr(part, key)
+    }
     if not isinstance(side, int) or own is None:
-        return {}
+        return patches
     square = {"height": side, "width": side}
     sized = {"size": type(own)(**square)} if {"height", "width"} <= {key for key in dict(own) if own[key]} else {}
     if "shortest_edge" in dict(own) and own["shortest_edge"] and getattr(part, "crop_size", None):
         sized = {"size": type(own)(shortest_edge=side), "crop_size": type(part.crop_size)(**square)}
-    return sized
+    return patches | sized
 
 
 def _arguments(made: Any, config: Any, given: dict[str, Any]) -> dict[str, Any]:
