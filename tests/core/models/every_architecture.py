@@ -177,13 +177,14 @@ def load_libraries() -> None:
 
 
 def needed(kind: str) -> dict[str, Any]:
-    """The keys of a model's config, with values, without which a type is refused."""
+    """The keys of a model's config, with values, without which a causal type is refused."""
     from llf_core.config.name_checks.architecture_properties import properties
+    from tests.core.models.tiny_configs import causal_types
 
     return {
         key: value
         for one in properties()
-        if one.severity == "error" and kind in one.types
+        if one.severity == "error" and kind in one.types and kind in causal_types()
         for key, value in one.unless.items()
     }
 

@@ -7,9 +7,10 @@ from typing import Any
 ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
 MROPE: dict[str, Any] = ROPE | {"mrope_section": [4, 2, 2]}
 """Rotary embedding of heads of 16, with a part each for time, height and width."""
-MROPE_TYPES = ("glm4v", "glm46v", "glm_ocr", "glmga", "paddleocr_vl", "qwen2_5_vl")
+MROPE_TYPES = ("glm4v", "glm46v", "glm_ocr", "glmga", "paddleocr_vl")
 VQ: dict[str, Any] = {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "latent_channels": 32}
 SAM: dict[str, Any] = {"global_attn_indexes": [1], "output_channels": 32, "downsample_channels": [32, 64]}
+WINDOWS: dict[str, Any] = {"window_size": 112, "fullatt_block_indexes": [1]}
 GRID = [[64, 128], [128, 64]]
 CODEC: dict[str, Any] = {"num_filters": 4, "downsampling_ratios": [2, 2], "depths": [1, 1, 1], "hidden_size": 64}
 OWN: dict[str, dict[str, Any]] = {
@@ -52,6 +53,7 @@ OWN: dict[str, dict[str, Any]] = {
     "hunyuan_vl": {"text_config": {"head_dim": 16, "rope_parameters": MROPE}},
     "hy_v4_vl": {"text_config": {"rope_parameters": ROPE | {"mrope_section": [2, 1, 1]}}},
     "idefics": {"vision_config": {"embed_dim": 64}},
+    "idefics3": {"vision_config": {"image_size": 64, "patch_size": 16}},
     "inkling2": {"vision_config": {"text_hidden_size": 64, "projection_hidden_dim": 96}},
     "inkling_mm_model": {"vision_config": {"text_hidden_size": 64}, "audio_config": {"text_hidden_size": 64}},
     "janus": {
@@ -86,9 +88,11 @@ OWN: dict[str, dict[str, Any]] = {
         }
     },
     "pp_chart2table": {"vision_config": SAM},
+    "qwen2_5_vl": {"vision_config": WINDOWS, "text_config": {"rope_parameters": MROPE}},
     "qwen2_vl": {"vision_config": {"depth": 2, "embed_dim": 64}, "text_config": {"rope_parameters": MROPE}},
     "qwen3_asr": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
     "qwen3_omni_moe_thinker": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
+    "smolvlm": {"vision_config": {"image_size": 64, "patch_size": 16}},
     "step3p7": {"text_config": {"sliding_window": 8}},
     "unlimited_ocr": {"vision_config": {"sam_config": SAM}},
     "vipllava": {"vision_feature_layers": [-1, -2]},
@@ -121,8 +125,16 @@ USED_BY = {
 """Types whose checkpoints come with the processor of another type, which transformers' mapping does not say."""
 OTHER_NAMES = {"kosmos-2": "Kosmos2Processor", "kosmos-2.5": "Kosmos2_5Processor"}
 """Processors of types that no mapping names."""
+SPLIT: dict[str, dict[str, Any]] = {
+    "processor": {"image_seq_len": 4},
+    "image_processor": {"size": {"longest_edge": 128}, "max_image_size": {"longest_edge": 64}},
+}
 PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
+    "aya_vision": {"processor": {"patch_size": 32, "img_size": 224}},
+    "cohere2_vision": {"image_processor": {"patch_size": 7}},
     "ernie4_5_vl_moe": {"video_processor": {"draw_on_frames": False}},
+    "idefics3": SPLIT,
+    "janus": {"processor": {"num_image_tokens": 16}},
     "llava": {"processor": {"num_additional_image_tokens": 1}},
     "llava_next": {
         "processor": {"num_additional_image_tokens": 1},
@@ -133,6 +145,7 @@ PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
         "image_processor": {"image_grid_pinpoints": GRID},
     },
     "vipllava": {"processor": {"num_additional_image_tokens": 1}},
+    "smolvlm": SPLIT,
     "video_llava": {"processor": {"num_additional_image_tokens": 1}},
 }
 """Values of single types: of the processor and of its parts."""

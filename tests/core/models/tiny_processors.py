@@ -136,13 +136,15 @@ def _number_placeholders(config: Any, processor: Any, tokenizer: Any) -> None:
             continue
         for key in (f"{medium}_token_id", f"{medium}_token_index"):
             if isinstance(getattr(config, key, None), int):
-                setattr(config, key, tokenizer.convert_tokens_to_ids(str(sign)))
+                number = getattr(processor, f"{medium}_token_id", None)
+                setattr(config, key, number or tokenizer.convert_tokens_to_ids(str(sign)))
 
 
 def _sizes(part: Any, config: Any) -> dict[str, Any]:
     """The size of the images that the model takes, as a value of its image processor."""
     vision = getattr(config, "vision_config", None)
     side, own = getattr(vision, "image_size", None), getattr(part, "size", None)
+    side = side[0] if isinstance(side, list | tuple) else side
     patches = {
         key: getattr(vision, key)
         for key in PATCHES
@@ -165,7 +167,7 @@ def _arguments(made: Any, config: Any, given: dict[str, Any]) -> dict[str, Any]:
         "patch_size": getattr(vision, "patch_size", None),
         "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
         "image_seq_length": getattr(config, "image_seq_length", None) or getattr(config, "mm_tokens_per_image", None),
-        "num_image_tokens": getattr(vision, "num_image_tokens", None),
+        "spatial_merge_size": getattr(config, "spatial_merge_size", None),
     }
     chosen = {key: value for key, value in found.items() if key in known and value is not None}
     return chosen | given.get("processor", {})
