@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.core.models.shown_media import LONGEST, media_kinds, media_rows, plain_media_loss, write_rows
+from tests.core.models.tiny_multimodal import UNTRIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +48,8 @@ METHODS = ("lora", "full")
 SEEN = 6
 """So many first tokens of 16 are predicted from when it is tried whether later ones count."""
 UNLEARNED = -100
+PREFIX = ("paligemma",)
+"""Types whose prompt attends to itself in both directions."""
 UNPACKED = "`packing` is true, but with this model the examples of a row would attend to each other."
 """How a run that is refused for its packing says so."""
 HEAD = """# Architectures
@@ -297,7 +300,7 @@ def _counts(outcomes: Iterable[Outcome]) -> str:
 def _table(outcomes: dict[tuple[str, str], Outcome], columns: tuple[str, ...]) -> str:
     """A row for each type, and below them the reasons."""
     rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    below: list[str] = []
+    below: dict[str, list[str]] = {}
     for kind in sorted({kind for kind, _ in outcomes}):
         lora, full = (outcomes.get((kind, method), Outcome(kind, method, "failed")) for method in METHODS)
         shown = {medium: lora.shown.get(medium, "") for medium in ("image", "audio")}
@@ -314,8 +317,10 @@ def _table(outcomes: dict[tuple[str, str], Outcome], columns: tuple[str, ...]) -
         told = {" ".join(one.why.split()) for one in (lora, full) if one.why}
         told |= {f"tried with `{json.dumps(lora.settings)[1:-1]}` in its config.json."} if lora.settings else set()
         told |= {f"{medium}: {why}" for medium, why in shown.items() if why not in {"", "equal"}}
-        below += [f"- `{kind}`: {one}" for one in sorted(told)]
-    return "\n".join([*rows, "", *below])
+        for one in sorted(told):
+            below.setdefault(one.replace(f" ({kind})", ""), []).append(f"`{kind}`")
+    reasons = [f"- {', '.join(kinds)}: {one}" for one, kinds in sorted(below.items(), key=lambda one: one[1])]
+    return "\n".join([*rows, "", *reasons])
 
 
 def _packing(full: Outcome) -> str:
@@ -422,6 +427,9 @@ def _show(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) -
     """The trials with images and with sound, as far as the processor takes them."""
     from transformers import AutoProcessor
 
+    if why := UNTRIED.get(outcome.kind):
+        outcome.shown = {"image": f"untried: {why}"}
+        return
     for kind in media_kinds(AutoProcessor.from_pretrained(base)):
         rows = media_rows(kind, folder)
         one = Outcome(outcome.kind, outcome.method)
@@ -566,10 +574,13 @@ def _plain(folder: Path) -> Any:
 
 def _later(model: Any) -> float:
     """How much predictions change with the tokens after them."""
+    import torch
+
     ids = _ids()
     other = ids.clone()
     other[:, SEEN:] = ids[:, SEEN:].flip(1) + 1
-    one, two = (model(input_ids=each, use_cache=False).logits[:, :SEEN] for each in (ids, other))
+    answers = _token_types(model, torch.ones_like(ids))
+    one, two = (model(input_ids=each, use_cache=False, **answers).logits[:, :SEEN] for each in (ids, other))
     return _distance(one, two)
 
 
@@ -580,10 +591,16 @@ def _plain_loss(model: Any, rows: Iterable[dict[str, Any]]) -> float:
     total, learned = 0.0, 0
     for example in (one for row in rows for one in row.get("examples", (row,))):
         ids, labels = (torch.tensor(example[name]) for name in ("input_ids", "labels"))
-        logits = model(input_ids=ids[None], use_cache=False).logits[0].double()
+        types = _token_types(model, (labels != UNLEARNED).cumsum(0).clamp(max=1)[None])
+        logits = model(input_ids=ids[None], use_cache=False, **types).logits[0].double()
         total += float(F.cross_entropy(logits[:-1], labels[1:], reduction="sum"))
         learned += int((labels[1:] != UNLEARNED).sum())
     return total / learned
+
+
+def _token_types(model: Any, types: Any) -> dict[str, Any]:
+    """What tells a model whose prompt attends in both directions which tokens are the answer (1)."""
+    return {"token_type_ids": types} if model.config.model_type in PREFIX else {}
 
 
 def _ids() -> Any:

@@ -18,6 +18,8 @@ SIZES = ((60, 40), (48, 64))
 """Width and height of the images."""
 RATE = 16_000
 SECONDS = (1.0, 1.5)
+OPTIONS = ("crop_to_patches", "do_pan_and_scan")
+"""Options of image processors that LLF sets to false, as LLaMA-Factory does."""
 ABOUT_TOKENS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 LONGEST = 4096
 """`cutoff_len` of these trials."""
@@ -103,6 +105,8 @@ def _inputs(processor: Any, kind: str, row: dict[str, Any]) -> dict[str, Any]:
     text = processor.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=processor.chat_template)
     opened = [Image.open(file).convert("RGB") if kind == "image" else _samples(file) for file in files]
     media = {ARGUMENTS[kind]: [opened] if kind == "image" else opened} if files else {}
+    options = [one for one in OPTIONS if hasattr(getattr(processor, "image_processor", None), one)]
+    media |= dict.fromkeys(options, False) if kind == "image" else {}
     made = dict(processor(text=[text], **media, add_special_tokens=False, return_tensors="pt"))
     if made.keys() <= ABOUT_TOKENS:
         raise AssertionError(f"the processor makes nothing of the {kind}")

@@ -164,7 +164,7 @@ OWN: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
 }
 """What single architectures need besides."""
-OWN |= {
+PARTS: dict[str, dict[str, Any]] = {
     "dots3_note": {
         "text_config": OWN["dots3_note_text"],
         "audio_config": {"downsample_hidden_size": 32, "feature_size": 16},
@@ -173,10 +173,16 @@ OWN |= {
         "vocabulary_map": {"<image>": 3, "<|extra_200|>": 4, "<|visual token 000000|>": 5},
         "vq_config": {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "codebook_size": 64},
     },
-    "gemma3n": {"text_config": OWN["gemma3n_text"], "vision_config": {"architecture": "test_efficientnet"}},
+    "gemma3n": {
+        "text_config": OWN["gemma3n_text"] | {"vocab_size": VOCAB + 256},
+        "vision_config": {"architecture": "test_efficientnet", "vocab_offset": VOCAB},
+        "audio_config": {"vocab_offset": VOCAB + 128},
+    },
     "llama4": {"vision_config": {"vision_output_dim": 64, "projector_input_dim": 64, "projector_output_dim": 64}},
     "qwen4_exp": {"text_config": OWN["qwen4_exp_text"]},
-} | tiny_multimodal.OWN
+}
+"""What models need whose parts are among them."""
+OWN |= PARTS | tiny_multimodal.OWN
 
 
 MULTIMODAL: tuple[Any, ...] = (
@@ -213,6 +219,8 @@ def _tiny(kind: type[PretrainedConfig], own: dict[str, Any]) -> PretrainedConfig
     for name in getattr(kind, "sub_configs", None) or {}:
         if isinstance(sub := getattr(default, name, None), PretrainedConfig):
             changes[name] = _tiny(type(sub), own.get(name, {})).to_dict()
+        elif isinstance(kind_of := own.get(name), str):  # a part that the default lacks
+            changes[name] = _tiny(CONFIG_MAPPING[kind_of], {}).to_dict()
     for name, value in vars(default).items():
         if name in SIZES and isinstance(value, int) and not isinstance(value, bool):
             changes[name] = SIZES[name]

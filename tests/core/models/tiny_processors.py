@@ -84,7 +84,8 @@ def tiny_processor(kind: str, config: Any) -> Any:
         ("audio_processor", AutoFeatureExtractor),
     ):
         if name in made.get_attributes():
-            parts[name] = _part(auto, type(CONFIG_MAPPING[USED_BY[kind]]()) if kind in USED_BY else type(config))
+            of = CONFIG_MAPPING[USED_BY[kind]] if kind in USED_BY else type(config)
+            parts[name] = _part(auto, of, getattr(getattr(config, "audio_config", None), "num_mel_bins", None))
             for key, value in (_sizes(parts[name], config) | given.get(name, {})).items():
                 setattr(parts[name], key, value)
     for name in made.get_attributes():
@@ -196,11 +197,13 @@ def name_processor(kind: str, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(told))
 
 
-def _part(auto: Any, config: Any) -> Any:
+def _part(auto: Any, config: Any, mels: int | None) -> Any:
     from transformers.models.auto import feature_extraction_auto, image_processing_auto, video_processing_auto
 
     if auto is AutoFeatureExtractor:
-        return feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING[config]()
+        made = feature_extraction_auto.FEATURE_EXTRACTOR_MAPPING[config]
+        sized = mels is not None and "feature_size" in inspect.signature(made).parameters
+        return made(feature_size=mels) if sized else made()
     mapping: Any = (
         image_processing_auto.IMAGE_PROCESSOR_MAPPING
         if auto is AutoImageProcessor
