@@ -67,7 +67,7 @@ Models that take images, videos or audio train on them too: SFT and DPO on tiny 
 - *Experts*: yes if LoRA adapts the weights of experts as parameters."""  # noqa: E501 - paragraphs of Markdown
 SECTIONS = {
     "Causal language models": "",
-    "Models that take images or sound": "These are the other types of transformers' mappings for image-text, multimodal, sequence-to-sequence and speech models, and below them the types of the table above that also take images. *Images* and *sound* are **equal** if the first loss of a batch of two examples with one each and one example without equals the loss that plain transformers computes from the tensors of the model's own processor, one example at a time, to a relative 1e-4. An empty cell means that the processor takes none.",  # noqa: E501
+    "Models that take images or sound": "These are the other types of transformers' mappings for image-text, multimodal, sequence-to-sequence and speech models, and some types of the table above that also take images or sound. *Images* and *sound* are **equal** if the first loss of a batch of two examples with one each and one example without equals the loss that plain transformers computes from the tensors of the model's own processor, one example at a time, to a relative 1e-4. An empty cell means that the processor takes none, or that the model is not trained.",  # noqa: E501
     "Why packing is refused": "Batches of these architectures are padded.",
     "RoPE scaling": """`rope_scaling: linear`, `dynamic`, `yarn` or `llama3` stretches the rotary position embeddings where `cutoff_len` (with the completions of a stage that samples them) exceeds what the model reads, by the smallest integer factor that suffices. A model that is long enough stays as it is, with a note.
 
@@ -427,10 +427,10 @@ def _show(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) -
     """The trials with images and with sound, as far as the processor takes them."""
     from transformers import AutoProcessor
 
-    if why := UNTRIED.get(outcome.kind):
-        outcome.shown = {"image": f"untried: {why}"}
-        return
     for kind in media_kinds(AutoProcessor.from_pretrained(base)):
+        if why := UNTRIED.get((outcome.kind, kind)):
+            outcome.shown[kind] = f"untried: {why}"
+            continue
         rows = media_rows(kind, folder)
         one = Outcome(outcome.kind, outcome.method)
         asked = {"dataset": str(write_rows(rows, folder)), "cutoff_len": LONGEST, "media_dir": str(folder)}
