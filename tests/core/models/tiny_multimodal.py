@@ -112,7 +112,11 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {"vision_config": WINDOWS, "text_config": {"rope_parameters": MROPE}},
     "qwen2_vl": {"vision_config": {"depth": 2, "embed_dim": 64}, "text_config": {"rope_parameters": MROPE}},
     "qwen3_asr": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
-    "qwen3_omni_moe_thinker": {"audio_config": {"downsample_hidden_size": 32, "output_dim": 64}},
+    "qwen3_omni_moe_thinker": {
+        "audio_config": {"downsample_hidden_size": 32, "output_dim": 64},
+        "vision_start_token_id": 3,
+        "vision_end_token_id": 3,
+    },
     "smolvlm": {"vision_config": {"image_size": 64, "patch_size": 16}},
     "step3p7": {"text_config": {"sliding_window": 8}},
     "unlimited_ocr": {"vision_config": {"sam_config": SAM}},
@@ -158,14 +162,15 @@ UNFIT_TYPES = (
 UNTRIED = {
     **{(kind, "image"): UNFIT for kind in UNFIT_TYPES},
     ("muse_spark", "audio"): UNFIT,
+    ("nemo_speechlm", "audio"): UNFIT,
     (
         "gemma3n",
         "image",
-    ): "timm's tiny vision model normalizes over the batch, so that it computes other values in training.",
+    ): "timm's tiny vision model normalizes over the batch, so that training computes other values.",
     (
         "paligemma",
         "image",
-    ): "its processor writes text of its own around each prompt; `test_multimodal.py` compares it.",
+    ): "its processor writes text around each prompt; `test_multimodal.py` compares it.",
 }
 """What types are not tried with, images or sound, and why."""
 PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
