@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core import __version__
 from llf_core.config.paths import expanded
 from llf_core.runs import RunFolder, home, open_run
-from llf_core.untrusted import real_path
+from llf_core.untrusted import leads_to_folder, real_path
 
 if TYPE_CHECKING:
     from llf_core.launch import Run
@@ -69,7 +69,7 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
         raise TypeError(f"{run!r} is not a run. Expected what llf.train returned, a run id, or a run's folder.")
     path = expanded(run)
     if isinstance(run, Path) or len(path.parts) > 1:
-        if not path.is_dir():
+        if not leads_to_folder(path):
             raise FileNotFoundError(f"No run folder {run}. `llf runs list` shows all runs.")
         return RunFolder(path.absolute())
     return open_run(run, home)

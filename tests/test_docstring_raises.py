@@ -26,6 +26,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "it has no reward functions",
     },
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},
+    "llf_core.config.name_checks.model_folder.folder_of": {"OSError": "`is_there` found the folder"},
+    "llf_core.config.peft_tuners.tuner_names": {"OSError": "reads files of the installed PEFT"},
+    "llf_core.config.quantizers.has_cuda": {"OSError": "all may list /proc"},
     "llf_core.config.peft_tuners._parsed": dict.fromkeys(
         ("OSError", "SyntaxError", "UnicodeDecodeError", "ValueError"), "reads files of the installed PEFT"
     ),

@@ -13,6 +13,7 @@ from llf_core.config.option import split_names
 from llf_core.config.paths import absolute
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import all_declared, broken
+from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
@@ -118,7 +119,7 @@ def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:
         if (
             key == "dataset_dir"
             and value == info.default
-            and not (requested.base / value / "dataset_info.json").is_file()
+            and not leads_to_file(requested.base / value / "dataset_info.json")
         ):
             continue
         if isinstance(value, tuple):

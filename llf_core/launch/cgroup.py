@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from llf_core.untrusted import leads_to_folder
+
 UNLIMITED = 2**60  # bytes; version 1 writes a huge number where there is no limit
 
 
@@ -98,9 +100,9 @@ class Cgroup:
             for base in bases:
                 nearest = base / path.lstrip("/")
                 # In a container the path may be the host's, while the mount shows the container's group.
-                parts = [nearest, *nearest.parents] if nearest.is_dir() else [base]
+                parts = [nearest, *nearest.parents] if leads_to_folder(nearest) else [base]
                 found += [part for part in parts if part == base or base in part.parents]
-        return list(dict.fromkeys(part for part in found if part.is_dir()))
+        return list(dict.fromkeys(part for part in found if leads_to_folder(part)))
 
 
 def usable_cpus(cgroup: Cgroup | None = None) -> int:

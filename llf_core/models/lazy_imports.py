@@ -83,7 +83,10 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
 
 
 def quantizer_modules() -> set[str]:
-    """Names of the packages of all quantizers, as Python imports them."""
+    """Names of the packages that only quantizers import; a run without one skips their imports.
+
+    The package `kernels` is none of them, since transformers loads other things with it too.
+    """
     return {module for one in QUANTIZERS.values() for module in one.modules.values()} - {"kernels"}
 
 

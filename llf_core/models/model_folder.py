@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
-from llf_core.untrusted import NotPlainError, UnreadableError, open_file
+from llf_core.untrusted import NotPlainError, UnreadableError, leads_to_file, open_file
 from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def card_license(folder: Path) -> str | None:
         The license as its author names it; None if no card can be read, or it names none.
     """
     card = folder / "README.md"
-    if not card.is_file():
+    if not leads_to_file(card):
         return None
     try:
         with card.open("rb") as file:

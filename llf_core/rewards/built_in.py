@@ -18,6 +18,8 @@ BOXED = re.compile(r"\\boxed\s*\{")
 NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?|(?<=\d)/\d+)(?![\d/])"
 )
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
+"""A comma between groups of three digits; `1,2` is two numbers."""
 EXPONENT = re.compile(r"[eE]([-+]?[\d_]+)$")
 MAX_EXPONENT = 400
 """Maximum exponent of a parsed number: the digits of `1e9999999999` would exhaust memory."""
@@ -170,7 +172,8 @@ def parse_number(text: str) -> Fraction | None:
     Returns:
         The value; None if the text is not a number, or its exponent exceeds `MAX_EXPONENT`.
     """
-    bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace(",", "").replace("\\", "")
+    bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace("\\", "")
+    bare = THOUSANDS.sub("", bare)
     bare = re.sub(r"^[dt]?frac\{(\d+)\}\{(\d+)\}$", r"\1/\2", bare)
     exponent = EXPONENT.search(bare.strip())
     try:

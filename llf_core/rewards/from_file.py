@@ -7,7 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING
 
 from llf_core.rewards import decorator
-from llf_core.untrusted import real_path
+from llf_core.untrusted import leads_to_file, real_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def from_file(path: Path) -> list[RewardFunction]:
     # Not the file's own name, by which the trainer could import another module.
     name = f"llf_rewards_of_{path.stem}"
     spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if spec is None or spec.loader is None or not leads_to_file(path):
         raise ValueError(f"{path} cannot be read. Expected a Python file, such as rewards.py.")
     module = sys.modules[name] = module_from_spec(spec)
     folder = str(real_path(path).parent)

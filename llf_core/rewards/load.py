@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call_reward import Reward, RewardError
-from llf_core.untrusted import read_text
+from llf_core.untrusted import leads_to_file, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,7 +56,7 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
 
 
 def _module(path: Path, name: str) -> ModuleType:
-    if not path.is_file():
+    if not leads_to_file(path):
         raise RewardError(
             name,
             f"Unknown reward function {name}: the run has no {path.name} in {path.parent}. Start it from the "

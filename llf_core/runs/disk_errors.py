@@ -16,7 +16,7 @@ from llf_core.runs.checkpoints import Checkpoints, recoverable_message
 from llf_core.runs.event_fields import is_count
 from llf_core.runs.formatting import size
 from llf_core.runs.jsonl import MAX_NEW_BYTES, records
-from llf_core.untrusted import real_path
+from llf_core.untrusted import leads_to_folder, real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -264,7 +264,7 @@ def _error_folder(error: BaseException | None) -> Path | None:
 
 def _nearest(place: Path) -> Path:
     """A folder, or the nearest of its parents that exists."""
-    return next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
+    return next(path for path in (place.absolute(), *place.absolute().parents) if leads_to_folder(path))
 
 
 def _mount(place: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.untrusted import NotPlainError, json_value, read_bytes, real_path
+from llf_core.untrusted import NotPlainError, json_value, leads_to_folder, read_bytes, real_path
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -72,7 +72,7 @@ def forget_reason(folder: RunFolder) -> None:
 
 
 def _place() -> Path:
-    memory = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    memory = MEMORY if leads_to_folder(MEMORY) else Path(tempfile.gettempdir())
     return memory / f"llf-{os.getuid()}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from llf_core.untrusted import is_folder
+from llf_core.untrusted import is_folder, leads_to_folder
 from llf_core.user_error import UserError
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
@@ -206,7 +206,7 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
     """
     runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
-    if place.is_dir() or not os.path.lexists(place):
+    if leads_to_folder(place) or not os.path.lexists(place):
         return None
     return f"{place} is not a folder, so runs cannot be saved in {runs}. Remove it, or set LLF_HOME to another folder."
 

@@ -16,7 +16,7 @@ from llf_core.config.paths import expanded, is_there
 from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config
 from llf_core.runs.trust import allow, is_allowed, is_signed
-from llf_core.untrusted import NotPlainError, json_value, read_object_or_empty
+from llf_core.untrusted import NotPlainError, json_value, leads_to_file, read_object_or_empty
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def code_of_rewards(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode
         TooMuchCodeError: there is more code than a person could review.
     """
     wanted = [folder.code / f"{name}.py" for name in names]
-    paths = [*python_files(folder.code), *(path for path in wanted if path.is_file())]
+    paths = [*python_files(folder.code), *(path for path in wanted if leads_to_file(path))]
     files = {os.path.relpath(path, folder.path): path for path in paths}
     return ForeignCode("the reward functions", folder.path, tuple(sorted(files.items()))) if files else None
 

@@ -317,8 +317,8 @@ def _replace(folder: RunFolder, status: Status) -> None:
 
 def keep_reserve(folder: RunFolder) -> None:
     """Create the run's reserve file if it is missing and there is space. Never raises an OSError."""
-    if not folder.reserve.exists():
-        with suppress(OSError):
+    with suppress(OSError):
+        if not folder.reserve.exists():
             replace_file(folder.reserve, bytes(RESERVE_BYTES))
 
 

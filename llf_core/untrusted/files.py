@@ -104,6 +104,22 @@ def real_path(path: Path) -> Path:
         return path
 
 
+def leads_to_file(path: Path) -> bool:
+    """Whether a path leads to a regular file, also through links; False where that cannot be found out.
+
+    `Path.is_file` raises for a name that is too long and for a folder that the system denies.
+    """
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def leads_to_folder(path: Path) -> bool:
+    """Whether a path leads to a folder, also through links; False where that cannot be found out.
+
+    `Path.is_dir` raises for a name that is too long and for a folder that the system denies.
+    """
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def create_file(path: Path, flags: int) -> int:
     """Open a regular file, and create it with the permissions of a run's files if it is missing.
 

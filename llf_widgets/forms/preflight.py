@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.paths import is_there
 from llf_core.launch import free_bytes
 from llf_core.runs import home
 from llf_core.runs.folder import blocked_path_message
@@ -165,6 +166,6 @@ def disk_bytes(config: RunConfig) -> int | None:
 
 def _existing(folder: Path) -> Path:
     """The folder, or its nearest existing parent."""
-    while not folder.exists() and folder != folder.parent:
+    while not is_there(folder) and folder != folder.parent:
         folder = folder.parent
     return folder

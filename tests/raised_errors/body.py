@@ -25,7 +25,20 @@ ONLY_PATH_CALLS = frozenset(
 )
 """Methods that nothing but a path has."""
 PATH_CALLS = ONLY_PATH_CALLS | frozenset(
-    {"open", "stat", "lstat", "replace", "rename", "chmod", "symlink_to", "hardlink_to", "readlink"}
+    {
+        "open",
+        "stat",
+        "lstat",
+        "exists",
+        "is_file",
+        "is_dir",
+        "replace",
+        "rename",
+        "chmod",
+        "symlink_to",
+        "hardlink_to",
+        "readlink",
+    }
 )
 FILE_CALLS = {
     "": "open",

@@ -15,6 +15,7 @@ from llf_core.config.name_checks.hub_cache import cached
 from llf_core.config.name_checks.results import CheckResult, question_with_hint, replacement_fixes
 from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, is_there
 from llf_core.config.problem import Problem
+from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -100,7 +101,7 @@ class _DatasetChecker:
     def nowhere(self, name: str) -> CheckResult:
         """Check a name that is neither an entry nor a path nor a hub id."""
         theirs = known_names.llama_factory_entries()
-        elsewhere = not self.info_file.is_file()
+        elsewhere = not leads_to_file(self.info_file)
         lacks = f"there is no {self.info_file}" if elsewhere else f"{self.info_file} names {listed(self.info)}"
         away = self.base.is_absolute() and not is_there(self.base)
         if elsewhere and (name in theirs or away) and misspelt(name, self.here()) is None:

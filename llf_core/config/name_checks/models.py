@@ -19,6 +19,7 @@ from llf_core.config.name_checks.results import CheckResult, question_with_hint,
 from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
 from llf_core.config.shown_url import without_secrets
+from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -153,7 +154,7 @@ def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
 
 def _not_one(path: Path) -> str:
     """Reason why an existing path is not a model; empty if it may be one."""
-    if path.is_file():
+    if leads_to_file(path):
         return "" if path.suffix.lower() == ".gguf" else f"{path} is a file of type {path.suffix or 'unknown'}."
     try:
         names = [entry.name for entry in islice(path.iterdir(), MOST)]

@@ -144,6 +144,13 @@ def test_no_message_has_any():
     assert all("s3cr3t" not in str(problem.json()) for problem in caught.value.problems)
 
 
+def test_a_value_of_the_environment_that_no_path_can_be_is_a_secret(monkeypatch):
+    """It begins like a path, and the system refuses a name of so many characters."""
+    secret = "/" + "A1" * 200
+    monkeypatch.setenv("MY_TOKEN", secret)
+    assert secret not in redact(f"the token {secret}")
+
+
 def test_addresses_of_a_config_go_by_the_environment(monkeypatch):
     given = {"dataset": f"{ADDRESS},llf_demo", "eval_dataset": ["a", ADDRESS], "stage": "sft", "n": 1}
     changes, whole = split_url_secrets(given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
 from llf_core.rewards import BUILT_IN
@@ -109,6 +111,17 @@ def test_what_a_text_comes_to() -> None:
     assert final_answer("1", numbers=False) is None
 
 
-@pytest.mark.parametrize(("text", "value"), [("$1,000.", 1000), ("50%", 50), ("x", None), ("1/0", None)])
-def test_a_number_with_what_stands_around_it(text: str, value: int | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$1,000.", 1000),
+        ("-12,345,678.5", Fraction(-24691357, 2)),
+        ("50%", 50),
+        ("x", None),
+        ("1/0", None),
+        ("1,2,3", None),
+        ("1,2345", None),
+    ],
+)
+def test_a_number_with_what_stands_around_it(text: str, value: Fraction | int | None) -> None:
     assert parse_number(text) == value
