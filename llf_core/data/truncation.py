@@ -133,6 +133,9 @@ def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
 
     Returns:
         The blocks, `[size]` tokens each but the last.
+
+    Raises:
+        ValueError: `size` is 0.
     """
     return [
         Tokens(tokens.ids[start : start + size], tokens.labels[start : start + size], ())

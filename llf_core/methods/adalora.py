@@ -43,9 +43,9 @@ class AdaLoRA(PeftTuner):
         return wrapped
 
     def after_backward(self, scale: float = 1.0) -> None:
-        """Add the gradient of the penalty γ · mean over P and Q of ‖P Pᵀ - I‖ (eq. 4 and 5, as PEFT computes it).
+        """Add the gradient of the penalty γ · mean over P and Q of ‖P Pᵀ - I‖ (arXiv 2303.10512, eq. 4).
 
-        PEFT adds it to the loss that a model returns, which the trainer does not use.
+        It is computed as PEFT does, which adds it to the loss that a model returns. The trainer does not use that loss.
 
         Args:
             scale: factor of the gradients under loss scaling.

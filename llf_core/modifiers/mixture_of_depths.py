@@ -99,6 +99,7 @@ def convert(model: PreTrainedModel, capacity: float, every: int) -> RoutingSetti
     Raises:
         ModelError: it has routers already, no list of blocks or too few, or its blocks cannot be given a part of the
             tokens.
+        ValueError: `every` is 0.
 
     Source:
         arXiv 2404.02258, section 3: routing every other block, with a capacity of 12.5 %, is best.

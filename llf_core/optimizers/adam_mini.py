@@ -46,7 +46,7 @@ class AdamMini(Optimizer):
 
 
 def block_of(name: str, parameter: Tensor, head: int) -> str:
-    """What of a parameter shares a second moment: `heads`, `rows`, `whole` or `values` (none).
+    """What of a parameter shares a second moment: `heads`, `rows` or `whole`; with `values`, each value has its own.
 
     Args:
         name: of the parameter.

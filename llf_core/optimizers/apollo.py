@@ -63,7 +63,8 @@ class ApolloOptimizer(PerParameterOptimizer):
     """Scales the gradients of groups that have a `rank`.
 
     With the gradient `G` `[..., rows, columns]` and a projection `P` with values from `N(0, 1/r)`: `R = PG`,
-    `R̃` is AdamW's update of `R`, `s = ‖R̃‖ / ‖R‖` of each channel (or of the tensor), and `W ← W - η √scale s G`.
+    `R̃` is AdamW's update of `R`, `s = ‖R̃‖ / ‖R‖` of each channel (or of the tensor), and `W ← W - η √scale s G`
+    (arXiv 2412.05270, algorithm 1).
     """
 
     def __init__(self, groups: list[Any], defaults: dict[str, Any], *, seed: int, layerwise: bool = False) -> None:

@@ -59,7 +59,7 @@ class GaLore(Optimizer):
 
 
 class ProjectedOptimizer(PerParameterOptimizer):
-    """Projects the gradients of groups that have a `rank` (algorithm 2 of the paper).
+    """Projects the gradients of groups that have a `rank` (arXiv 2403.03507, algorithm 2).
 
     With the gradient `G` `[..., rows, columns]` and the top `r` singular vectors `P` of an earlier gradient:
     `R = PᵀG` (or `GQᵀ`, or both), `W ← W - η α P direction(R)`.

@@ -45,7 +45,11 @@ class GrokAdamW(Optimizer):
 
 
 class GrokAdamWOptimizer(PerParameterOptimizer):
-    """`s ← αs + (1-α)g`, then AdamW on `g + λs` with `β₁(1-γ)ⁱ` for the i-th parameter of a group."""
+    """`s ← αs + (1-α)g`, then AdamW on `g + λs` with `β₁(1-γ)ⁱ` for the i-th parameter of a group.
+
+    Source:
+        Grokfast, arXiv 2405.20233, section 2; the decay by parameter as in the package `grokadamw` (Hartford 2024).
+    """
 
     def __init__(self, groups: list[Any], defaults: dict[str, Any]) -> None:
         """Create the optimizer.

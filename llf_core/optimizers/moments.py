@@ -38,7 +38,7 @@ def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute `m / (√v + ε)`, Adam's update before its bias is corrected.
+    """Compute `m / (√v + ε)`, Adam's update before its bias is corrected (arXiv 1412.6980, section 2).
 
     Args:
         gradient: of any shape.
@@ -55,7 +55,7 @@ def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def bias_correction(step: int, group: Group) -> float:
-    """`√(1-β₂ᵗ) / (1-β₁ᵗ)` of Adam's update.
+    """`√(1-β₂ᵗ) / (1-β₁ᵗ)` of Adam's update (arXiv 1412.6980, section 2).
 
     Args:
         step: t, counted from 1.

@@ -57,6 +57,9 @@ class MuonOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: of this parameter.
             group: its group.
+
+        Source:
+            Moonlight, arXiv 2502.16982, equations 1 and 4; NS is `orthogonalized`.
         """
         decay_weights(parameter, group)
         if "momentum" not in group:

@@ -43,7 +43,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
     """Keeps the weights `z` beside the parameters, which are `y` while it trains and `x` while they are evaluated.
 
     With the normalized gradient `g` at `y`: `z ← z - ηg`, `x ← (1-c)x + cz` and `y = (1-β₁)z + β₁x`, where `c` is the
-    share of this step in the sum of all weights `tʳ ηmaxᵖ`.
+    share of this step in the sum of all weights `tʳ ηmaxᵖ` (arXiv 2405.15682, algorithm 1).
     """
 
     def __init__(self, groups: list[Any], defaults: dict[str, Any], *, kind: str) -> None:

@@ -40,7 +40,11 @@ class StableAdamW(Optimizer):
 
 
 class StableAdamWOptimizer(PerParameterOptimizer):
-    """`η ← η / max(1, RMS(g² / max(v, ε²)))` for each tensor, with the bias of the moments corrected in their decay."""
+    """`η ← η / max(1, RMS(g² / max(v, ε²)))` for each tensor, with the bias of the moments corrected in their decay.
+
+    Source:
+        arXiv 2304.13013, algorithm 2.
+    """
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
         """Decay a parameter, then update it.
@@ -76,5 +80,9 @@ def unbiased_decay(beta: float, step: int) -> float:
     Args:
         beta: β.
         step: t, counted from 1.
+
+    Source:
+        Equal to Adam's bias correction (arXiv 1412.6980, section 3), as part of the decay: Adafactor, arXiv 1804.04235,
+        section 7.1.
     """
     return float((beta**step - beta) / (beta**step - 1))

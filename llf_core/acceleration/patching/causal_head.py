@@ -41,7 +41,7 @@ SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Output head: `logits = softcap * tanh(scale * (h Wᵀ + b) / softcap)`.
+    """Output head: `logits = softcap * tanh(scale * (h Wᵀ + b) / softcap)` (Gemma 2, arXiv 2408.00118, section 2).
 
     Attributes:
         weight: `[V, H]`; None if the hidden states are logits already, which are then used unchanged.
