@@ -50,7 +50,7 @@ class AdaLOMO(Optimizer):
 
 
 class LOMOOptimizer(PerParameterOptimizer):
-    """`W ← W - ηG` (LOMO, arXiv 2306.09782, equation 2), in float32 whatever the parameter's dtype."""
+    """`W ← W - ηG` (LOMO, arXiv 2306.09782, algorithm 1), in float32 whatever the parameter's dtype."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
         """Decay a parameter, then update it.

@@ -59,7 +59,8 @@ class MuonOptimizer(PerParameterOptimizer):
             group: its group.
 
         Source:
-            Moonlight, arXiv 2502.16982, equations 1 and 4; NS is `orthogonalized`.
+            Moonlight, arXiv 2502.16982, equations 1 and 4, with the momentum of `torch.optim.Muon`; NS is
+                `orthogonalized`.
         """
         decay_weights(parameter, group)
         if "momentum" not in group:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ValueHead(nn.Module):
-    """Value of a hidden state, in float32: `V(s) = w · h + b`, as the linear value head of arXiv 1909.08593.
+    """Value of a hidden state, in float32: `V(s) = w · h + b`, a linear layer as in TRL's value head.
 
     It begins at 0, so that the first advantages are the rewards themselves.
     """
