@@ -168,6 +168,8 @@ def template_check(
 ) -> TemplateCheck:
     """Check a chat template by rendering conversations of sentinels with it.
 
+    What a template drops or rewrites is lost to training without an error.
+
     Args:
         template: the template, with the options of the config.
         tokenizer: for its special tokens.

@@ -300,7 +300,7 @@ def without_dropout(model: nn.Module) -> None:
     """Disable dropout for good: policy and reference must differ by what was learned, not by random masks.
 
     Args:
-        model: changed in place, also after the run that needs it.
+        model: changed in place; its dropout is not restored after the run.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
