@@ -41,6 +41,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.config.peft_tuners.tuner": {"OSError": "reads files of the installed PEFT"},
     "llf_core.config.values.ConfigValues.options": {"KeyError": "a plug-in asks for its own options"},
     "llf_core.data.hub._probe": {"TimeoutError": "it has no error number, so that it is no error of a file"},
+    "llf_core.data.inspect.__main__.main": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.data.inspect.inspection.earlier_speed": {"ValueError": "the sort order is a constant"},
     "llf_core.data.inspect.lengths.cost": {"ValueError": "there are examples, cut to the capacity before"},
     "llf_core.data.packed_dataset.PackedRows.of": {"ValueError": "examples are cut to the capacity before"},
@@ -140,7 +141,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
 
 def is_public(name: str) -> bool:
     parts = name.split(".")
-    return "<locals>" not in parts and all(not part.startswith("_") or part == "__init__" for part in parts)
+    return "<locals>" not in parts and all(
+        not part.startswith("_") or part in {"__init__", "__main__"} for part in parts
+    )
 
 
 def problems(project: Project) -> list[str]:

@@ -27,6 +27,13 @@ def main() -> int:
 
     Returns:
         Exit code: 0, or 2 if the config or the data cannot be used.
+
+    Raises:
+        OSError: a file of the data or of the model cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
+        TooMuchCodeError: the code of the model is larger than a person could review.
+        MemoryError: out of memory.
     """
     # Libraries may print to stdout; that must not mix with the answers.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
@@ -78,11 +85,13 @@ def answer(inspection: Inspection, line: str) -> dict[str, object]:
     number = None
     try:
         request = json.loads(line)
+        if not isinstance(request, dict):
+            return {"id": None, "error": "The request is not a JSON object."}
         number, asked = request.pop("id"), request.pop("ask")
         if asked not in REQUESTS:
             return {"id": number, "error": f"Unknown request {asked!r}."}
         return {"id": number, "answer": getattr(inspection, asked)(**request)}
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         return {"id": number, "error": f"{type(error).__name__}: {error}"}
 
 
