@@ -39,7 +39,7 @@ def train(
         RowsError: the rows are not a table.
         TypeError: a reward function is not a function, or has no parameter for the answer.
         ValueError: two reward functions have the same name.
-        OSError: the run's folder cannot be written.
+        OSError: a file that the config names cannot be read, or the run's folder cannot be written.
         RuntimeError: the supervisor does not start.
         PluginError: two installed plug-ins declare the same key or name.
         BrokenRunError: the run's status cannot be read.
@@ -75,7 +75,7 @@ def sweep(
         ValueError: there are no values, or more than a hundred combinations; two reward functions have the same name.
         RowsError: the rows are not a table.
         TypeError: a reward function is not a function, or has no parameter for the answer.
-        OSError: the first run's folder cannot be written.
+        OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
         PluginError: two installed packages declare the same name or key.
         BrokenRunError: the run's status cannot be read.

@@ -25,6 +25,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "TypeError": "it has no reward functions",
         "ValueError": "it has no reward functions",
     },
+    "llf_core.cli.inspect.inspect": {"ValueError": "examples are cut to the capacity before"},
+    "llf_core.evaluation.answers.answer": {"ValueError": "a config admits only settings in range"},
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},
     "llf_core.config.name_checks.model_folder.folder_of": {"OSError": "`is_there` found the folder"},
     "llf_core.config.peft_tuners.tuner_names": {"OSError": "reads files of the installed PEFT"},
@@ -284,7 +286,8 @@ def errors_of(tmp_path):
     def inner(source, ruled_out=()):
         (tmp_path / "p").mkdir()
         (tmp_path / "p" / "base.py").write_text(BASE)
-        (tmp_path / "p" / "__init__.py").write_text("from p.base import Base as Shown")
+        (tmp_path / "p" / "__init__.py").write_text("from p.base import Base as Shown\nfrom p.bad import bad")
+        (tmp_path / "p" / "bad.py").write_text("from p.base import bad")
         (tmp_path / "p" / "m.py").write_text(HEAD + source)
         found = Project(tmp_path, ["p"], {"p.m.f": ruled_out}).functions["p.m.f"].raises
         return " ".join(sorted(name.rpartition(".")[2] for name in found))
@@ -308,6 +311,7 @@ def errors_of(tmp_path):
         ("def f(some: list[Base]): return [one.value for one in some]", "Worse"),
         ("def f(some: dict[str, Base]): return some['a'].value", "Worse"),
         ("def f(): return p.Shown(1).value", "Bad Worse"),
+        ("from p import bad as named\ndef f(): named()", "Bad"),  # not the module of this name
         ("def g() -> Base: pass\ndef f(): return g().value", "Worse"),
         ("class A:\n def __init__(self, one: Base): self.one = one\ndef f(a: A): a.one.value", "Worse"),
         ("class A(Base):\n def run(self): worse()\ndef f(a: A): a.run()", "Worse"),

@@ -55,7 +55,8 @@ def with_name_checks(report: Report, *, starting: bool = False) -> Report:
         starting: whether a run is about to start; a missing path is then an error, not a warning.
 
     Raises:
-        OSError: the runs in `LLF_HOME` cannot be listed.
+        OSError: the runs in `LLF_HOME` cannot be listed, or a weight file of the model cannot be read.
+        PluginError: two installed packages declare the same name or key.
     """
     from llf_core.config.name_checks import check as check_names
     from llf_core.runs.folder import home, run_ids

@@ -42,7 +42,7 @@ def sweep(
         ValueError: there are no values, or more than `MAX_RUNS` runs; two reward functions have the same name.
         TypeError: a reward function is not a function, or has no parameter for the answer.
         RowsError: the rows are not a table.
-        OSError: the first run's folder cannot be written.
+        OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
         PluginError: two installed packages declare the same name or key.
         BrokenRunError: the run's status cannot be read.

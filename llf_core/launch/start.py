@@ -65,7 +65,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         RowsError: the rows are not a table.
         TypeError: a reward function is not a function, or has no parameter for the answer.
         ValueError: two reward functions have the same name.
-        OSError: the folder cannot be written.
+        OSError: a file that the config names cannot be read, or the folder cannot be written.
         RuntimeError: the supervisor does not start.
         PluginError: two installed plug-ins declare the same key or name.
         BrokenRunError: the run's status cannot be read.

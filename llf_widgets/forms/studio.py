@@ -176,7 +176,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             RuntimeError: environment or disk do not allow the run, or the supervisor does not start; the message says
                 what to do.
             RowsError: the rows of the cell are not a table.
-            OSError: the run's folder cannot be written.
+            OSError: a file that the config names cannot be read, or the run's folder cannot be written.
             TypeError: a reward function is not a function, or has no parameter for the answer.
             ValueError: two reward functions have the same name.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
@@ -199,7 +199,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             ValueError: there are no values, or more than a hundred combinations.
             RuntimeError: environment or disk do not allow the runs, or a run could not be started; the message says
                 what to do.
-            OSError: the first run's folder cannot be written.
+            OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
             TypeError: a reward function is not a function, or has no parameter for the answer.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.

@@ -150,9 +150,10 @@ class Source:
         for _ in range(MAX_REEXPORTS):
             if kind is None or kind.kind != "name":
                 return kind
-            if kind.name in self.names:
-                return Type("module", kind.name)
             module, _, name = kind.name.rpartition(".")
+            shown = self.names.get(module, {}).get(name)  # what a package exports hides its module of this name
+            if kind.name in self.names and shown in {None, kind}:
+                return Type("module", kind.name)
             if module not in self.names:
                 return Type("class" if name[:1].isupper() else "external", kind.name)
             kind = self.names[module].get(name) or self._constant(module, name)
