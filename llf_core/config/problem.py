@@ -64,7 +64,7 @@ class Problem:
         object.__setattr__(self, "message", brief(redact(self.message)))
 
     def json(self) -> dict[str, Any]:
-        """Convert its attributes to JSON data, without secrets, for `llf validate --json` and the form."""
+        """Convert its attributes but `keys` to JSON data, without secrets, for `llf validate --json` and the form."""
         return {
             "kind": self.kind,
             "key": self.key,

@@ -137,16 +137,23 @@ def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
         The file and the fingerprint.
 
     Raises:
-        RowsError: see `to_table`.
+        RowsError: see `to_table`; or Parquet cannot hold a value, such as an empty dict.
         OSError: the file cannot be written.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = to_table(rows)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".rows-{os.getpid()}.new"
     # Without Arrow's own schema, text is text, whichever of Arrow's two kinds a library uses.
-    pq.write_table(table, partial, store_schema=False)
+    try:
+        pq.write_table(table, partial, store_schema=False)
+    except pa.ArrowException as error:
+        partial.unlink(missing_ok=True)
+        raise RowsError(
+            f"The data set cannot be stored as Parquet: {error}. Expected no dict without keys as a value."
+        ) from None
     mark = fingerprint(partial)
     path = folder / f"rows-{mark}.parquet"
     partial.replace(path)

@@ -72,7 +72,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
     if each example had one answer.
 
     Args:
-        counts: `[examples, columns]`, int64, see `llf_core.data.example_store.COUNT_COLUMNS`.
+        counts: `[examples, columns]`, int64, see `llf_core.data.example_store.COUNT_COLUMNS`; at least one example.
         cutoff: tokens.
         config: the other settings.
         speed: tokens per second of an earlier run, or None.
@@ -87,6 +87,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
         PluginError: two installed packages declare the same method.
         ModelSizeError: a file of the model has a size that no model has.
         ConfigError: the config does not allow the cutoff.
+        ZeroDivisionError: there is no example.
     """
     learned, whole, learned_cut = (counts[:, column] for column in (1, 2, 3))
     target = learned + learned_cut

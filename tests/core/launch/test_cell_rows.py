@@ -112,3 +112,10 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows):
 def test_what_is_no_table_is_told(rows, words):
     with pytest.raises(RowsError, match=words):
         to_table(rows)
+
+
+@pytest.mark.parametrize("value", [{}, [{}]])
+def test_a_value_that_no_file_holds_is_told(tmp_path, value):
+    with pytest.raises(RowsError, match=r"cannot be stored as Parquet: .* no child field"):
+        write_rows([{"a": value}], tmp_path)
+    assert list(tmp_path.iterdir()) == []
