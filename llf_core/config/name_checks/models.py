@@ -123,7 +123,7 @@ def _by_name(
     mirror = mirror_of(hub)
     if mirror is not None:
         revision = mirror.revision(config.model.model_revision)
-        here_already = (cache_folder(hub, name, revision, config.model.cache_dir) / LISTING).is_file()
+        here_already = leads_to_file(cache_folder(hub, name, revision, config.model.cache_dir) / LISTING)
         stored = (name,) if here_already and may_be_hub_id(name) else ()
         known = ()
     if name in stored or name in known:
