@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.quantizers import QUANTIZERS, SECOND_MODELS, stored_quantizer
 from llf_core.config.registry import optimizer_packages, quantizer_of
 from llf_core.models.deferred_modules import can_defer, defer_modules
+from llf_core.models.torchao_logs import silence_torchao
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +71,8 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
             from llf_core.models.bitsandbytes_import import import_bitsandbytes
 
             import_bitsandbytes()
+        if "torchao" in needed:
+            silence_torchao()
         for module in quantizer_modules() - needed:
             if module not in sys.modules:
                 sys.modules[module] = None  # type: ignore[assignment]  # Python's way to make an import fail

@@ -1,11 +1,13 @@
 """Which libraries a process with a model imports."""
 
 import json
+import logging
 
 import pytest
 
 from llf_core.config import RunConfig
 from llf_core.models.lazy_imports import needed_quantizers
+from llf_core.models.torchao_logs import NOISE, silence_torchao
 from tests.attempts import data_file, settings
 
 __all__ = ["data_file", "settings"]
@@ -36,3 +38,11 @@ def test_a_model_may_be_stored_quantized(settings, tmp_path, config, needed):
     (tmp_path / "config.json").write_text(json.dumps(config))
     config = RunConfig.load(settings | {"model_name_or_path": str(tmp_path)})
     assert ("bitsandbytes" in needed_quantizers(config)) is needed
+
+
+def test_what_torchao_says_about_itself_is_left_out_of_the_log_and_the_rest_is_not(caplog):
+    silence_torchao()
+    for name, start in NOISE.items():
+        logging.getLogger(name).warning(f"{start} and more", *["one"] * start.count("%s"))
+        logging.getLogger(name).warning("something new")
+    assert [record.message for record in caplog.records] == ["something new"] * len(NOISE)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from llf_core.config import RunConfig
 from llf_core.config.declaration import OptimizerDeclaration
+from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.registry import declared, optimizer_of
 from llf_core.runs import Checkpoints, status
 from tests.core.optimizers.test_training import CASES
@@ -35,6 +36,8 @@ OTHERS = {
     "lora in 4 bits": {"quantization_bit": 4},
     "lora in 8 bits": {"quantization_bit": 8},
     "LoftQ": {"lora_init": "loftq", "quantization_bit": 4},
+    "lora by HQQ": {"quantization_method": "hqq", "quantization_bit": 4},
+    "lora by torchao": {"quantization_method": "torchao", "quantization_bit": 8},
 }
 SLICE = {"badam", "galore layerwise", "schedule_free_adamw", "muon"}
 EVERY = {
@@ -50,6 +53,8 @@ EVERY = {
 )
 def test_a_killed_run_repeats_the_losses_bit_by_bit(trainer, make_run, name):
     keys = {**KEYS, **EVERY[name]}
+    if missing := QUANTIZERS[keys.get("quantization_method", "bnb")].missing_packages():
+        pytest.skip(f"{missing} are not installed")
     whole = make_run(**keys)
     assert trainer.run(whole) == 0, whole.log.read_text()[-2000:]
 
