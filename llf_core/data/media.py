@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.ignore_index import IGNORED
 from llf_core.config.paths import expanded
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import Medium
@@ -159,7 +160,7 @@ def encode_multimodal(
         library: fast implementation of its tokenizer.
         rendered: with `media`. If it has `cuts`, the text is tokenized in these pieces.
         limits: limits of the media.
-        train_on_prompt: whether the loss includes every token.
+        train_on_prompt: whether the loss includes every token of the text.
 
     Returns:
         Token ids and labels `[seq]`, including those of the media, whose labels are -100.
@@ -191,7 +192,10 @@ def encode_multimodal(
     if any(left.values()):
         raise BadExample("the chat template does not render all of its media")
     turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
-    return build_labels(array("i", ids), turns, train_on_prompt=train_on_prompt)
+    built = build_labels(array("i", ids), turns, train_on_prompt=train_on_prompt)
+    media = media_token_ids(processor)  # nobody predicts the tokens of an image
+    labels = array("i", (IGNORED if one in media else one for one in built.labels))
+    return built._replace(labels=labels, learned=len(labels) - labels.count(IGNORED))
 
 
 def _ids_with_media(processor: ProcessorMixin, text: str, media: list[Medium], limits: MediaLimits) -> list[int]:

@@ -109,6 +109,14 @@ def test_ids_are_the_processors_and_labels_the_answers(prepared, llava, tmp_path
         assert tokenizer.decode(learned) == f"It is {color}.<|im_end|>\n"
 
 
+def test_tokens_of_a_picture_are_not_predicted(prepared):
+    ready, _, tokenizer = prepared(train_on_prompt=True)
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    for row in ready.train:
+        assert row["labels"] == [IGNORED if one == image else one for one in row["input_ids"]]
+        assert row["labels"].count(IGNORED) == SHOWN
+
+
 def test_batches_are_what_the_processor_makes(prepared, llava, tmp_path):
     ready, processor, tokenizer = prepared()
     batch = Collator(tokenizer, processor)([ready.train[0], ready.train[3]])
