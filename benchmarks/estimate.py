@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import estimate_peaks
 from llf_core.config import RunConfig
 from llf_core.estimate import Device, check_fit
 from llf_core.estimate.example_lengths import of_lengths
@@ -159,6 +160,8 @@ Full fine-tuning of 13 B ran out of memory in the paper, and is forecast not to 
 precision each method trains its weights; the forecasts assume bfloat16 alone (`pure_bf16`) for Full, Freeze and GaLore,
 and float32 adapters for LoRA and QLoRA.
 
+{peaks_section()}
+
 A run of the same settings corrects the forecast of the next one, since each run keeps its measured peak.
 
 ## Time
@@ -168,6 +171,35 @@ wide range. Each run adds its median step to `LLF_HOME/past_runs.json`; the next
 runs differed from their arithmetic. Similar means: the same device, and near in method, size of the model, tokens of a
 step and stage.
 """
+
+
+def peak_rows() -> list[tuple[dict[str, Any], int]]:
+    """The measured peaks of CPU runs, each with its forecast in bytes."""
+    found = []
+    for run in json.loads(estimate_peaks.STORED.read_text())["runs"]:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append((run, estimate_peaks.forecast(run, Path(folder)).total))
+    return found
+
+
+def peaks_section() -> str:
+    """The part of the page about the peaks of CPU runs."""
+    found = peak_rows()
+    errors = [total / run["peak"] - 1 for run, total in found]
+    rows = ["| model | method | tokens | batch | checkpointing | peak | forecast | |", "|---" * 8 + "|"]
+    for (run, total), error in zip(found, errors, strict=True):
+        names = f"{run['model']} | {run['contender']} | {run['length']} | {run['batch']}"
+        checkpointing = "yes" if run["checkpointing"] else "no"
+        rows.append(f"| {names} | {checkpointing} | {run['peak'] / GIB:.2f} | {total / GIB:.2f} | {error:+.1%} |")
+    within = sum(abs(error) <= estimate_peaks.GOAL for error in errors)
+    largest, mean = max(map(abs, errors)), sum(map(abs, errors)) / len(errors)
+    return f"""On a CPU each configuration was trained for {estimate_peaks.STEPS} steps. The peak is the trainer's,
+in GiB (`python -m benchmarks.estimate_peaks`).
+
+{chr(10).join(rows)}
+
+{within} of {len(errors)} are within {estimate_peaks.GOAL:.0%}: the largest error is {largest:.1%}, the mean
+{mean:.1%}."""
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
     python -m benchmarks.estimate_peaks                     all configurations, one run each
     python -m benchmarks.estimate_peaks --models llama-0.5b --methods full,lora
 
-Each forecast is what `llf estimate` says of the config, with no past run to learn from. Then the config is trained for
-four steps by the trainer, which keeps its peak in `past_runs.json`. The runs go to `results/estimate_peaks.json`, in
-place of earlier ones of the same configuration; `python -m benchmarks.estimate` puts them in `docs/estimate.md`.
+Each config is trained for four steps by the trainer, which keeps its peak in `past_runs.json`. The peaks go to
+`results/estimate_peaks.json`, in place of earlier ones of the same configuration. `python -m benchmarks.estimate`
+compares them with the forecasts of the code as it is, from the configs alone, in `docs/estimate.md`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,36 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from benchmarks import results
 from benchmarks.methods import SHAPES, model_folder, write_rows
 from benchmarks.peers import versions
 from benchmarks.processes import module, our_environment, run
 from benchmarks.rows import MODEL
+from llf_core.config import RunConfig
+from llf_core.estimate import Device, check_fit
+from llf_core.estimate.example_lengths import of_lengths
+from llf_core.runs import create_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llf_core.estimate.fit_result import MemoryParts
 
 STORED = Path(__file__).parent / "results" / "estimate_peaks.json"
 GOAL = 0.1
+CPU = Device("cpu", "CPU", 24 << 30, 22 << 30, bf16=True)
+"""Where the peaks were measured, as far as the memory of a run depends on it."""
 STEPS = 4
 MODELS = (MODEL, "llama-0.5b")
 COMMON: dict[str, Any] = {
-    "stage": "sft", "template": "chatml", "dataset": "train", "max_steps": STEPS, "gradient_accumulation_steps": 1,
+    "stage": "sft", "template": "chatml", "max_steps": STEPS, "gradient_accumulation_steps": 1,
     "lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no", "use_cpu": True, "seed": 42,
 }  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
@@ -43,40 +55,70 @@ PASSES: tuple[tuple[int, int, bool], ...] = ((256, 1, False), (256, 4, False), (
 """Tokens of an example, examples of a batch, and whether activations are checkpointed."""
 
 
-def forecast(config: Path, environment: dict[str, str]) -> dict[str, int]:
-    """Bytes by part that `llf estimate` forecasts of a config."""
-    command = [sys.executable, "-c", "from llf_core.cli import main; main()", "estimate", str(config), "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if not done.stdout:
-        raise RuntimeError(done.stderr)
-    return dict(json.loads(done.stdout)["memory"])
+def shape(model: str) -> dict[str, Any]:
+    """What the `config.json` of a model says of its sizes; all have the vocabulary of the embedded model."""
+    return {"model_type": "llama", "vocab_size": 49152, "tie_word_embeddings": True} | SHAPES[model]
 
 
-def measure(model: Path, settings: dict[str, Any], rows: Path) -> tuple[dict[str, int], int]:
-    """Forecasts a config, then trains it.
+def settings_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a stored run, without model and data."""
+    return (COMMON | METHODS[run["contender"]]) | {
+        "cutoff_len": run["length"],
+        "per_device_train_batch_size": run["batch"],
+        "gradient_checkpointing": run["checkpointing"],
+    }
+
+
+def forecast(run: Mapping[str, Any], folder: Path) -> MemoryParts:
+    """Forecast a stored run from its config and the sizes of its model, with no past run to learn from.
+
+    Args:
+        run: what identifies it: model, method, length, batch, checkpointing.
+        folder: an empty folder.
+    """
+    name = run["model"]
+    if name != MODEL:
+        (folder / "config.json").write_text(json.dumps(shape(name)))
+    model = name if name == MODEL else str(folder)
+    config = RunConfig.load(settings_of(run) | {"model_name_or_path": model, "dataset": "llf_demo"})
+    lengths = of_lengths(np.array([run["length"]]), 1000, basis="Each example is truncated.", exact=True)
+    with lengths_only(folder):
+        found = check_fit(config, lengths, (CPU,))
+    assert found.memory is not None
+    return found.memory
+
+
+@contextmanager
+def lengths_only(home: Path) -> Iterator[None]:
+    """Forecast without the past runs of this machine."""
+    before = os.environ.get("LLF_HOME")
+    os.environ["LLF_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        del os.environ["LLF_HOME"]
+        if before is not None:
+            os.environ["LLF_HOME"] = before
+
+
+def measure(model: Path, settings: dict[str, Any], rows: Path) -> int:
+    """Train a config.
 
     Args:
         model: folder of the model.
-        settings: keys of the config beside `COMMON`.
+        settings: keys of the config.
         rows: folder of the data set.
 
     Returns:
-        The forecast by part, and the peak of the steps; bytes.
+        The peak of the steps in bytes.
     """
-    from llf_core.config import RunConfig
-    from llf_core.runs import create_run
-
     with tempfile.TemporaryDirectory(prefix="llf-peak-") as scratch:
         home = Path(scratch) / "home"
-        environment = our_environment(home)
-        asked = COMMON | settings | {"model_name_or_path": str(model), "dataset_dir": str(rows)}
-        config = Path(scratch) / "config.yaml"
-        config.write_text(RunConfig.load(asked).yaml())
-        parts = forecast(config, environment)
+        asked = settings | {"model_name_or_path": str(model), "dataset": "train", "dataset_dir": str(rows)}
         made = create_run(RunConfig.load(asked).yaml(defaults=True), "peak", home)
-        run(module("llf_core.training.main", made.path), environment, made.log)
+        run(module("llf_core.training.main", made.path), our_environment(home), made.log)
         (past,) = json.loads((home / "past_runs.json").read_text())["runs"]
-    return parts, past["memory"]
+    return int(past["memory"])
 
 
 def main() -> None:
@@ -100,25 +142,22 @@ def main() -> None:
             model = model_folder(name, work, resolve_model(MODEL).path)
             for method in methods:
                 for length, batch, checkpointing in PASSES:
-                    settings = METHODS[method] | {
-                        "cutoff_len": length,
-                        "per_device_train_batch_size": batch,
-                        "gradient_checkpointing": checkpointing,
-                    }
-                    load = os.getloadavg()[0]
-                    parts, peak = measure(model, settings, rows)
                     key = {"model": name, "contender": method, "length": length, "batch": batch}
-                    add(asked.results, key | {"checkpointing": checkpointing}, parts, peak, load)
+                    key["checkpointing"] = checkpointing
+                    load = os.getloadavg()[0]
+                    add(asked.results, key, measure(model, settings_of(key), rows), load)
 
 
-def add(file: Path, key: dict[str, Any], parts: dict[str, int], peak: int, load: float) -> None:
-    """Stores a run in the place of an earlier one of the same configuration, and prints it."""
+def add(file: Path, key: dict[str, Any], peak: int, load: float) -> None:
+    """Stores a peak in the place of an earlier one of the same configuration, and prints it beside the forecast."""
     stored = json.loads(file.read_text()) if file.exists() else {"format": 1, "unit": "bytes", "runs": []}
     stored |= results.circumstances() | {"versions": versions(), "common": COMMON, "settings": METHODS}
     stored["runs"] = [one for one in stored["runs"] if any(one[name] != value for name, value in key.items())]
-    stored["runs"].append(key | {"load": round(load, 1), "peak": peak, "forecast": parts})
+    stored["runs"].append(key | {"load": round(load, 1), "peak": peak})
     file.write_text(results.text_of(stored))
-    sizes = f"{peak / 1e9:8.3f}{parts['total'] / 1e9:8.3f}{parts['total'] / peak - 1:+8.1%}"
+    with tempfile.TemporaryDirectory() as folder:
+        total = forecast(key, Path(folder)).total
+    sizes = f"{peak / 1e9:8.3f}{total / 1e9:8.3f}{total / peak - 1:+8.1%}"
     print(
         f"{key['model']:24}{key['contender']:8}{key['length']:6}{key['batch']:3}{key['checkpointing']:3}{sizes}",
         flush=True,

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import estimate
+from benchmarks import estimate, estimate_peaks
+
+KEYS = ("model", "contender", "length", "batch", "checkpointing")
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +31,10 @@ def test_page_and_stored_figures_are_those_of_the_code(cells: list[estimate.Cell
     assert [(row["model"], row["method"], row["weights"]) for row in stored] == [
         (cell.model, cell.method, cell.parts.weights) for cell in cells
     ]
+
+
+def test_peaks_of_cpu_runs_are_forecast_within_the_goal() -> None:
+    rows = estimate.peak_rows()
+    errors = {tuple(run[name] for name in KEYS): total / run["peak"] - 1 for run, total in rows}
+    assert len(errors) >= 12
+    assert {name: error for name, error in errors.items() if abs(error) > estimate_peaks.GOAL} == {}

@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 
 FLOAT32_BYTES = 4  # bytes of a float32
 NORM_STATES = 4  # hidden states that a layer keeps: input and output of each of its two norms
-MAX_KEYS_PER_QUERY = (
-    384  # keys a query whose probabilities the CPU's attention keeps at most, on average over a document
-)
+BLOCK = 256
+"""Queries of a block, into which the CPU's attention divides longer documents (`acceleration.kernels.attention`)."""
+WHOLE = 384
+"""Tokens of the longest document that is one block."""
+KEPT = 512
+"""Most keys of a block whose probabilities are stored for the backward pass."""
 OVERHEAD = {
     (True, False, True): 1.0,
     (True, False, False): 1.0,
@@ -41,6 +44,7 @@ class TrainingPass:
         on_cpu: whether attention runs on the CPU.
         first: index of the first trained layer; layers below store no activations.
         checkpointing: whether gradient checkpointing is on.
+        tied: whether the embedding is trained and is the output head too.
     """
 
     tokens: int
@@ -53,6 +57,7 @@ class TrainingPass:
     on_cpu: bool = True
     first: int = 0
     checkpointing: bool = False
+    tied: bool = False
 
 
 def activation_bytes(model: Architecture, step: TrainingPass) -> int:
@@ -94,8 +99,20 @@ def layer_bytes(model: Architecture, step: TrainingPass) -> float:
     kept = numbers * step.width * OVERHEAD[step.fast, step.trains_base, step.autocast]
     kept += model.linears * step.rank * FLOAT32_BYTES
     if step.fast and step.on_cpu:
-        kept += model.heads * min(step.longest, MAX_KEYS_PER_QUERY) * step.width
+        kept += model.heads * kept_keys(step.longest) * step.width
     return kept
+
+
+def kept_keys(longest: int) -> float:
+    """Keys of a query whose probabilities the CPU's attention stores, on average over the queries of a document.
+
+    Args:
+        longest: tokens of the document.
+    """
+    if longest <= WHOLE:
+        return longest
+    blocks = [(min(BLOCK, longest - first), min(first + BLOCK, longest)) for first in range(0, longest, BLOCK)]
+    return sum(queries * keys for queries, keys in blocks if keys <= KEPT) / longest
 
 
 def transient_bytes(model: Architecture, step: TrainingPass) -> float:

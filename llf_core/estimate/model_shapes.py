@@ -45,6 +45,11 @@ class Architecture:
     vocabulary: int
     outer: int
 
+    @property
+    def tied(self) -> bool:
+        """Whether the output head is the embedding, so that no second matrix is counted outside the layers."""
+        return self.outer < 2 * self.vocabulary * self.hidden
+
 
 def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> Architecture | None:
     """Derive the sizes of a decoder of any model family from its weights, which needs no list of families.

@@ -121,6 +121,7 @@ def plan_step(
         fast=bool(fast),
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
+        tied=not method.frozen_base and not method.selects_blocks and sizes.model.tied,
     )
     bits = config.model.quantization_bit if sizes.packed_bytes is None else None
     each = None if bits is None else quantizer_of(config).bytes_per_weight(bits, loaded)

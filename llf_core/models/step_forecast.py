@@ -63,6 +63,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         fast=fast,
         on_cpu=plan.device != "cuda",
         first=_first_trained(model, inside.values(), sizes.layers),
+        tied=sizes.tied and _trains_embedding(model),
     )
     weights = stored_bytes(model)
     width = max((one.element_size() for one in own.values()), default=4)
@@ -82,6 +83,11 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         for checkpointing in (False, True)
     )
     return plain, checkpointed
+
+
+def _trains_embedding(model: PreTrainedModel) -> bool:
+    embedding = model.get_input_embeddings()
+    return embedding is not None and embedding.weight.requires_grad
 
 
 def free_memory(device: str) -> int:
