@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 MAX_NAMED = 5
-PER_TOKEN = frozenset(("token_type_ids", "mm_token_type_ids", "cross_attention_mask", "images_seq_mask"))
+TYPES = "mm_token_type_ids"
+PER_TOKEN = frozenset(
+    ("token_type_ids", TYPES, "cross_attention_mask", "images_seq_mask", "image_embeds_position_mask")
+)
 """Outputs of processors with one value, or one row of values, for each token; 0 at text and padding."""
 
 
@@ -146,7 +149,8 @@ class Collator:
         rows = [row for row, example in enumerate(examples) if example.get("seen")]
         stored = [stored_media(examples[row]["seen"]) for row in rows]
         texts, media = [text for text, _ in stored], [found for _, found in stored]
-        options = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
+        # Of the text alone: audio keeps the padding of its own processor, whose length some models need.
+        options = {"text_kwargs": {"padding": True, "padding_side": "right"}, "return_tensors": "pt"}
         try:
             made = process(self.processor, texts, media, self.limits, **options)
         except BadExample as error:
@@ -154,6 +158,8 @@ class Collator:
             raise DataError(
                 f"The batch of the examples {names} cannot be collated: {error}. Fix these records."
             ) from None
+        if TYPES not in made and TYPES in self.processor.model_input_names:  # which some processors leave out
+            made[TYPES] = torch.tensor(self.processor.create_mm_token_type_ids(made["input_ids"].tolist()))
         tokens, mask = made.pop("input_ids"), made.pop("attention_mask")
         for row, own, given in zip(rows, tokens, mask.bool(), strict=True):
             if own[given].tolist() != ids[row].tolist():

@@ -281,7 +281,7 @@ def process(
         texts: rendered conversations.
         media: media of each text, in order of their placeholders.
         limits: limits of the media.
-        options: options of the tokenizer.
+        options: options of the processor.
 
     Returns:
         The processor's output by name, with `input_ids` as lists, or tensors `[batch, seq]` with `return_tensors="pt"`.
@@ -355,7 +355,8 @@ def _with_repeated_placeholders(
     """
     sign = str(processor.image_token)
     repeated = [text.replace(sign, sign * int(processor.image_seq_length)) for text in texts]
-    made = dict(processor.tokenizer(repeated, add_special_tokens=False, **options))
+    of_text: Any = dict(options)
+    made = dict(processor.tokenizer(repeated, add_special_tokens=False, **of_text.pop("text_kwargs", {}), **of_text))
     shown = [one for group in images for one in group]
     if sum(text.count(sign) for text in texts) != len(shown):
         raise ValueError(f"its text has another number of {sign} than it has images")

@@ -107,6 +107,8 @@ def _inputs(processor: Any, kind: str, row: dict[str, Any]) -> dict[str, Any]:
     media = {ARGUMENTS[kind]: [opened] if kind == "image" else opened} if files else {}
     options = [one for one in OPTIONS if hasattr(getattr(processor, "image_processor", None), one)]
     media |= dict.fromkeys(options, False) if kind == "image" else {}
+    if "mm_token_type_ids" in processor.model_input_names:
+        media["return_mm_token_type_ids"] = True
     made = dict(processor(text=[text], **media, add_special_tokens=False, return_tensors="pt"))
     if made.keys() <= ABOUT_TOKENS:
         raise AssertionError(f"the processor makes nothing of the {kind}")

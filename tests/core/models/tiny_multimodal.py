@@ -65,7 +65,7 @@ OWN: dict[str, dict[str, Any]] = {
         "vq_config": VQ | {"num_embeddings": 64, "projection_dim": 64, "image_token_embed_dim": 64},
     },
     "kosmos-2": {"text_config": {"embed_dim": 64, "layers": 2, "vocab_size": 1600}},
-    "kosmos-2.5": {"text_config": {"embed_dim": 64, "layers": 2}, "latent_query_num": 16},
+    "kosmos-2.5": {"text_config": {"embed_dim": 64, "layers": 2}},
     "kyutai_speech_to_text": {"codec_config": {"num_filters": 4, "codebook_dim": 16, "upsample_groups": 64}},
     "llava_next": {"vision_config": {"image_size": 64, "patch_size": 16}, "image_grid_pinpoints": GRID},
     "minimax_m3_vl": {"projector_hidden_size": 64, "vision_config": {"image_size": 56}},
@@ -157,7 +157,7 @@ SPLIT: dict[str, dict[str, Any]] = {
 UNFIT = "the tiny model and a tiny processor that fit each other are still to be made."
 UNFIT_TYPES = (
     "apertus1p5", "aria", "deepseek_vl", "deepseek_vl_hybrid", "granite4_vision", "granite_docling", "kimi_k25",
-    "vipllava",
+    "nemotron_h_omni", "vipllava",
 )  # fmt: skip
 UNTRIED = {
     **{(kind, "image"): UNFIT for kind in UNFIT_TYPES},
@@ -173,6 +173,8 @@ UNTRIED = {
     ): "its processor writes text around each prompt; `test_multimodal.py` compares it.",
 }
 """What types are not tried with, images or sound, and why."""
+HEARD_BY = {"nemotron_h_omni": "parakeet_ctc"}
+"""Types whose processor takes the feature extractor of another type."""
 PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
     "aya_vision": {"processor": {"patch_size": 32, "img_size": 224}},
     "cohere2_vision": {"image_processor": {"patch_size": 7}},

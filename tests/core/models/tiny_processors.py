@@ -19,7 +19,7 @@ from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.utils import is_torchvision_available
 
 from tests.core.models.shown_media import LONGEST
-from tests.core.models.tiny_multimodal import OTHER_NAMES, PROCESSORS, USED_BY
+from tests.core.models.tiny_multimodal import HEARD_BY, OTHER_NAMES, PROCESSORS, USED_BY
 from tests.tiny import PARTS, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def tiny_processor(kind: str, config: Any) -> Any:
         ("audio_processor", AutoFeatureExtractor),
     ):
         if name in made.get_attributes():
-            of = CONFIG_MAPPING[USED_BY[kind]] if kind in USED_BY else type(config)
+            by = HEARD_BY.get(kind) if auto is AutoFeatureExtractor else None
+            by = by or USED_BY.get(kind)
+            of = CONFIG_MAPPING[by] if by else type(config)
             parts[name] = _part(auto, of, getattr(getattr(config, "audio_config", None), "num_mel_bins", None))
             for key, value in (_sizes(parts[name], config) | given.get(name, {})).items():
                 setattr(parts[name], key, value)
