@@ -38,6 +38,13 @@ CASES = [
     ),
     ("create_new_adapter", "note", {"create_new_adapter": True}, "which is not set"),
     ("adapter_folder", "note", {"adapter_folder": "checkpoint-9"}, "it has no effect"),
+    ("hub", "error", {"hub": "modelscope", "trust_remote_code": True}, "Python code of a model is downloaded"),
+    (
+        "hub",
+        "error",
+        {"hub": "modelscope", "adapter_name_or_path": "a", "adapter_folder": "checkpoint-9"},
+        "Subfolders are downloaded",
+    ),
     ("split_special_tokens", "error", {"split_special_tokens": True, "stage": "grpo"}, "TRL tokenizes the prompts"),
     (
         "add_special_tokens",
