@@ -371,6 +371,7 @@ def test_every_loader_asks_for_permission():
     aside = asks | {
         "deferred_modules.py",
         "hub.py",
+        "hubs.py",
         "process.py",
         "preference.py",
     }  # what is fetched, and what is said of it

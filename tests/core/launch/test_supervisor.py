@@ -21,7 +21,7 @@ from llf_core.runs.jsonl import append
 from tests.processes import end, processes_of
 
 
-def ended(run, seconds=30):
+def ended(run, seconds=90):
     """The status once the supervisor has gone too."""
     now = run.wait(seconds, progress=False)
     guard = now.supervisor_process

@@ -12,7 +12,8 @@ START = """
 import json, sys
 from llf_core.models.deferred_modules import STAND_INS, defer_modules, import_real
 defer_modules()
-sys.modules["bitsandbytes"] = None  # which brings a compiler
+from llf_core.models.lazy_imports import quantizer_modules
+sys.modules.update(dict.fromkeys(quantizer_modules()))  # which bring a compiler
 def there():
     parts = ("torch._dynamo.convert_frame", "torch.distributed.tensor.placement_types")
     return [name for name in parts if name in sys.modules]

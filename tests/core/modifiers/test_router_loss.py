@@ -180,7 +180,13 @@ def test_models_without_the_loss_are_refused(tiny_model_dir, trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"stage": "grpo", "reward_functions": "length"}, {"use_reentrant_gc": True}, {"torch_compile": True}]
+    "changes",
+    [
+        {"stage": "grpo", "reward_functions": "length"},
+        {"finetuning_type": "prefix"},
+        {"use_reentrant_gc": True},
+        {"torch_compile": True},
+    ],
 )
 def test_what_excludes_it_is_said_before_the_start(changes):
     report = validate({"dataset": "llf_demo", "moe_aux_loss_coef": 0.01} | changes)

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import pytest
 import yaml
+from transformers import MixtralForCausalLM
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.declaration import (
@@ -20,12 +21,15 @@ from llf_core.config.field_specs import field
 from llf_core.config.registry import declared
 from llf_core.rewards import write_code
 from llf_core.runs import RunReader, create_run, read_status
+from tests.core.models.tiny_configs import tiny_config
 from tests.core.training.test_keys import OWN, SHARE, rows
 
 SLICE = 24
 """Pairs of the test that is always run; the long one runs all others."""
 SIZES = {"lora_rank": 4, "galore_rank": 8, "apollo_rank": 8, "oft_block_size": 8, "boft_block_size": 8}
 """Sizes that fit a hidden size of 64."""
+COMPILED = {"adamw_torch_4bit", "adamw_torch_8bit"}
+"""Optimizers that compile their step, which changes the process for good; `test_torchao.py` trains with them."""
 
 
 def switched_on(key: str) -> dict[str, object]:
@@ -43,7 +47,7 @@ def choices() -> dict[str, dict[str, dict[str, object]]]:
         "stage": {name: {"stage": name} | OWN.get(name, {}) for name in declared(StageDeclaration)},
         "method": {name: {"finetuning_type": name} for name in declared(MethodDeclaration)},
         "modifier": {name: switched_on(one.switch) for name, one in declared(ModifierDeclaration).items()},
-        "optimizer": {name: {"optim": name} for name in optimizers},
+        "optimizer": {name: {"optim": name} for name in optimizers if name not in COMPILED},
         "quantization": {"4": {"quantization_bit": 4}, "8": {"quantization_bit": 8}},
     }
 
@@ -66,7 +70,16 @@ def shuffled() -> list[tuple[str, dict[str, object]]]:
 
 
 @pytest.fixture
-def outcome(tmp_path, tiny_model_dir):
+def experts_dir(tmp_path, tiny_tokenizer):
+    """A tiny model with experts, for what needs them."""
+    folder = tmp_path / "experts"
+    MixtralForCausalLM(tiny_config("mixtral")).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def outcome(tmp_path, tiny_model_dir, experts_dir):
     """`outcome(keys) -> (refused, reason)`: "refused" before the start, "trained", or what went wrong."""
     from llf_core.training.session import run_attempt
 
@@ -74,7 +87,7 @@ def outcome(tmp_path, tiny_model_dir):
         stage = str(keys.get("stage", "sft"))
         (tmp_path / f"{stage}.json").write_text(json.dumps(rows(stage)))
         asked = {
-            "model_name_or_path": str(tiny_model_dir),
+            "model_name_or_path": str(experts_dir if "moe_aux_loss_coef" in keys else tiny_model_dir),
             "stage": stage,
             "dataset": str(tmp_path / f"{stage}.json"),
             "cutoff_len": 128,

@@ -31,8 +31,8 @@ METHODS = ADAPTERS | {
     "lora, noise": {"neftune_noise_alpha": 5.0},
     "lora, shifted attention": {"shift_attn": True, "shift_attn_group": 8},
 }  # fmt: skip
-ELSEWHERE = {"mixture_of_depths"}
-"""Modifiers whose result is loaded by LLF alone, see `tests/core/modifiers/test_mixture_of_depths.py`."""
+ELSEWHERE = {"mixture_of_depths", "moe_aux_loss_coef", "fp8"}
+"""Switches that need another model or a GPU, or whose result LLF alone loads: see `tests/core/modifiers`."""
 PRECISIONS = {
     "fp32": {}, "bf16": {"bf16": True}, "nf4": {"quantization_bit": 4}, "int8": {"quantization_bit": 8},
     "hqq": {"quantization_method": "hqq", "quantization_bit": 4},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.declaration import ModifierDeclaration
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
-from llf_core.config.registry import stage_of
+from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
@@ -53,6 +53,15 @@ ROUTER_LOSS = ModifierDeclaration(
                 "is not added. Expected a stage that trains on a data set, such as sft or dpo."
             ),
             (WITHOUT,),
+        ),
+        Rule(
+            (KEY, "finetuning_type"),
+            lambda c: _on(c) and method_of(c).prompts(c),
+            lambda c: (
+                f"finetuning_type {c.method.finetuning_type} puts vectors before the tokens of an example, so the "
+                "routers see another number of tokens than the batch has. Expected a method without them, such as lora."
+            ),
+            (WITHOUT, Fix("Use LoRA", {"finetuning_type": "lora"})),
         ),
         Rule(
             (KEY, "use_reentrant_gc"),
