@@ -36,5 +36,6 @@ def test_page_and_stored_figures_are_those_of_the_code(cells: list[estimate.Cell
 def test_peaks_of_cpu_runs_are_forecast_within_the_goal() -> None:
     rows = estimate.peak_rows()
     errors = {tuple(run[name] for name in KEYS): total / run["peak"] - 1 for run, total in rows}
-    assert len(errors) >= 12
+    assert len(errors) >= 20
+    assert {run["model"] for run, _ in rows} == set(estimate_peaks.MODELS)
     assert {name: error for name, error in errors.items() if abs(error) > estimate_peaks.GOAL} == {}
