@@ -44,7 +44,9 @@ def test_the_data_is_looked_at_token_by_token(
     view = page.locator(".llf-Inspect")
     totals = view.get_by_role("region", name="Totals")
     expect(totals).to_contain_text("rows", timeout=60_000)
-    expect(totals.get_by_role("row").nth(1)).to_contain_text("33")
+    # Records, examples, truncated, dropped.
+    assert totals.get_by_role("row").nth(1).get_by_role("cell").all_text_contents()[1:5] == ["33", "32", "1", "1"]
+    expect(view.get_by_role("button", name="Inspect again")).to_be_hidden()
 
     tokens = view.get_by_role("region", name="Tokens")
     expect(tokens).to_contain_text("Say 0.")

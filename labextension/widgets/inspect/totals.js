@@ -11,7 +11,7 @@ export function totalsSection(
   const keys = [
     'records',
     'examples',
-    'truncated',
+    'cut',
     'dropped',
     'tokens',
     'trained_tokens'
