@@ -82,15 +82,15 @@ def forecast(run: Mapping[str, Any], folder: Path) -> MemoryParts:
     model = name if name == MODEL else str(folder)
     config = RunConfig.load(settings_of(run) | {"model_name_or_path": model, "dataset": "llf_demo"})
     lengths = of_lengths(np.array([run["length"]]), 1000, basis="Each example is truncated.", exact=True)
-    with lengths_only(folder):
+    with without_past_runs(folder):
         found = check_fit(config, lengths, (CPU,))
     assert found.memory is not None
     return found.memory
 
 
 @contextmanager
-def lengths_only(home: Path) -> Iterator[None]:
-    """Forecast without the past runs of this machine."""
+def without_past_runs(home: Path) -> Iterator[None]:
+    """Forecasts inside of it know no past run of this machine."""
     before = os.environ.get("LLF_HOME")
     os.environ["LLF_HOME"] = str(home)
     try:

@@ -22,8 +22,8 @@ HALF = 2
 START = """# Methods, quantizers, modifiers and optimizers
 
 What a config can be tuned with, in the words of the form. `python -m llf_core.config.method_docs` generates this page
-from the declarations and the table of quantizers. `docs/config.md` has their options. What cannot be combined is told
-by `llf validate` and the form, with the reason. [Benchmarks](benchmarks.md#methods-memory-speed-and-loss) have memory
+from the declarations and the table of quantizers. `docs/config.md` has their options. `llf validate` and the form
+say what cannot be combined, and why. [Benchmarks](benchmarks.md#methods-memory-speed-and-loss) have memory
 and speed.
 [A tutorial](../notebooks/methods.ipynb) compares LoRA, QLoRA, GaLore, BAdam, freeze and full fine-tuning on one task,
 with three seeds.
