@@ -15,6 +15,10 @@ class FrontEnd(anywidget.AnyWidget):
     anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model
     never receives messages, without an error. `listenToKernel` in `labextension/widgets/shared/initialize.js` connects
     it again; for this it needs the id of the widget's comm, which the trait `_comm_id` holds.
+
+    A message of the page is handled on the subshell that the page names. Since version 7.4, ipykernel sends it to the
+    subshell from which the widget sent its last message instead. If that subshell is gone, the message is lost; if it
+    is the main shell, the message waits for the running cell. `open` switches this off for the widget's comm.
     """
 
     _comm_id = traitlets.Unicode(help="The id of the widget's model").tag(sync=True)
@@ -22,6 +26,12 @@ class FrontEnd(anywidget.AnyWidget):
     def __init__(self, **values: Any) -> None:
         own = uuid4().hex
         super().__init__(model_id=own, _comm_id=own, **values)
+
+    def open(self) -> None:
+        """Open the comm to the page, which ipywidgets does when the widget is created."""
+        super().open()
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = _named_subshell  # noqa: SLF001 - there is no public switch
 
     def widget_mimebundle(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The MIME bundle that anywidget makes, for views that add static text for saved notebooks to it.
@@ -34,3 +44,8 @@ class FrontEnd(anywidget.AnyWidget):
         """
         found: tuple[dict[str, Any], dict[str, Any]] | None = super()._repr_mimebundle_(**options)
         return ({}, {}) if found is None else found
+
+
+def _named_subshell(_data: object, named: str | None) -> str | None:
+    """The subshell of a message: the one that its sender named; None for the main shell."""
+    return named

@@ -25,6 +25,11 @@ def open_panel(page: Any, lab: Any) -> Any:
     """Shows the panel in JupyterLab; returns its locator."""
     lab.notebook("panel.ipynb", "1")
     page.goto(lab.address("panel.ipynb"))
+    return show_panel(page)
+
+
+def show_panel(page: Any) -> Any:
+    """Shows the panel in a page that loads; returns its locator."""
     page.wait_for_function("window.jupyterapp && window.jupyterapp.shell", timeout=60000)
     # A notebook takes the focus once it is shown, which on a busy machine can be long after the panel is there.
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(state="visible", timeout=60000)

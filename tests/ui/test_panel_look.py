@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from llf_core import runs
 from tests.ui.conftest import set_theme
-from tests.ui.test_panel import PANEL, menu, open_panel, picture
+from tests.ui.test_panel import PANEL, menu, open_panel, picture, show_panel
 from tests.ui.test_panel_faults import EVIL, NAMES, SEEN, STICKS_OUT, made, no_other_runs, row_of
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def test_axe_finds_nothing_without_runs_or_server(page: Any, lab: Lab, axe: Call
     found = {"empty": axe(page, PANEL)}
     page.route("**/llf/api/**", lambda route: route.fulfill(status=404, body="{}"))
     page.reload()
+    show_panel(page)  # JupyterLab saves which panel is open only seconds later
     expect(panel.get_by_role("alert")).to_be_visible(timeout=60_000)
     found["missing"] = axe(page, PANEL)
     assert {view: said for view, said in found.items() if said} == {}
