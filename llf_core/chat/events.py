@@ -1,0 +1,155 @@
+"""What an engine reports of a reply, in order: `Started`, pieces and tool calls, then `Finished` or `Failed`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+FailureKind = Literal["invalid", "too_long", "busy", "model_gone", "out_of_memory", "untrusted", "engine"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The prompt has been tokenized, and its tokens are being read.
+
+    Attributes:
+        prompt_tokens: number of tokens of the prompt.
+        cached_tokens: how many of them an earlier request had left in the cache.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could stand in the place of a token.
+
+    Attributes:
+        id: token id.
+        text: its text; may be empty or hold U+FFFD, if it is a part of a character.
+        logprob: natural logarithm of its probability before temperature and other sampling parameters.
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a reply with its log-probability.
+
+    Attributes:
+        id: token id.
+        text: see `Alternative`.
+        logprob: see `Alternative`.
+        top: the most likely tokens in this place, highest first.
+    """
+
+    id: int
+    text: str
+    logprob: float
+    top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of a reply.
+
+    Attributes:
+        text: the text; the concatenated pieces of a kind are the whole text of that kind.
+        kind: `content`, or `reasoning` for what the model thinks before it answers.
+        tokens: the tokens of the piece, if the request asks for log-probabilities. They may come with an empty text
+            while a character or a tool call is incomplete.
+    """
+
+    text: str
+    kind: Literal["content", "reasoning"] = "content"
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCallPiece:
+    """A part of a tool call; the first part of a call has its id and name.
+
+    Attributes:
+        index: number of the call in the reply, from 0.
+        arguments: new text of the arguments, which are a JSON object.
+        id: id of the call; empty in later parts.
+        name: name of the function; empty in later parts.
+    """
+
+    index: int
+    arguments: str
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The reply is complete.
+
+    Attributes:
+        reason: `stop` (end-of-sequence token or stop string), `length`, `tool_calls` or `cancelled`.
+        prompt_tokens: see `Started`.
+        completion_tokens: number of tokens of the reply, with the end-of-sequence token.
+        cached_tokens: see `Started`.
+        first_token_seconds: time from the engine's receipt of the request to its first token; with waiting.
+        seconds: time from the engine's receipt of the request to its last token.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    first_token_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """There is no reply, or it is incomplete.
+
+    Attributes:
+        kind: what failed, for the status code of a server.
+        message: what is wrong, which value, what was expected.
+        what_to_do: the next step; empty where the message says it.
+    """
+
+    kind: FailureKind
+    message: str
+    what_to_do: str = ""
+
+
+Event = Started | Piece | ToolCallPiece | Finished | Failed
+_EVENTS = {one.__name__: one for one in (Started, Piece, ToolCallPiece, Finished, Failed)}
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """An event as JSON, for a pipe or a page.
+
+    Args:
+        event: the event.
+    """
+    return {"event": type(event).__name__, **asdict(event)}
+
+
+def read_event(given: dict[str, Any]) -> Event:
+    """The event that `event_json` wrote.
+
+    Args:
+        given: its JSON.
+
+    Raises:
+        KeyError: the event is unknown.
+        TypeError: a field is unknown or missing.
+    """
+    values = dict(given)
+    kind = _EVENTS[values.pop("event")]
+    if kind is Piece:
+        values["tokens"] = tuple(
+            Token(**{**one, "top": tuple(Alternative(**other) for other in one["top"])}) for one in values["tokens"]
+        )
+    return kind(**values)  # type: ignore[no-any-return]

@@ -1,0 +1,140 @@
+"""A request for a reply, as views, the server and commands send it to an engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_TOP_LOGPROBS = 20
+"""Maximum number of alternatives of a token, as in OpenAI's API."""
+MAX_STOPS = 16
+"""Maximum number of stop strings."""
+
+
+class RequestError(ValueError):
+    """A request is invalid. The message names the field, its value and what was expected."""
+
+
+@dataclass(frozen=True)
+class ChatSampling:
+    """Sampling parameters of a reply.
+
+    Attributes:
+        temperature: temperature of sampling; 0 decodes greedily.
+        top_p: nucleus sampling: cumulative probability of the tokens to sample from, in (0, 1].
+        top_k: number of most likely tokens to sample from; 0 for all.
+        min_p: minimum probability of a token relative to the most likely one, in [0, 1); 0 for no minimum.
+        repetition_penalty: divides the scores of tokens that have already occurred; None for the model's own.
+        presence_penalty: subtracted once from the score of each token that is in the reply, in [-2, 2].
+        frequency_penalty: subtracted from the score of a token for each time it is in the reply, in [-2, 2].
+        logit_bias: added to the scores of tokens, by token id.
+        seed: random seed; None for another one with each request.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            RequestError: a parameter is out of range.
+        """
+        ranges: dict[str, tuple[float, float, bool, str]] = {
+            "temperature": (0, 100, True, "a number from 0 to 100"),
+            "top_p": (0, 1, False, "a number above 0 and at most 1"),
+            "min_p": (0, 1, True, "a number from 0 to 1"),
+            "presence_penalty": (-2, 2, True, "a number from -2 to 2"),
+            "frequency_penalty": (-2, 2, True, "a number from -2 to 2"),
+        }
+        for name, (low, high, closed, expected) in ranges.items():
+            value = getattr(self, name)
+            if not (low <= value if closed else low < value) or not value <= high:
+                raise RequestError(f"{name} is {value}. Expected {expected}.")
+        if self.top_k < 0:
+            raise RequestError(f"top_k is {self.top_k}. Expected an integer of at least 0.")
+        if self.repetition_penalty is not None and not 0 < self.repetition_penalty <= 100:  # noqa: PLR2004 - as `ranges`
+            raise RequestError(f"repetition_penalty is {self.repetition_penalty}. Expected a number above 0.")
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A request for one reply.
+
+    Attributes:
+        messages: the conversation in OpenAI's form: `role` (system, user, assistant, tool), `content` (text, or parts
+            with `type`), and optionally `tool_calls`, `tool_call_id`, `reasoning_content`. Empty if `prompt` is given.
+        prompt: text to continue without a chat template; None if `messages` are given.
+        adapter: name of a loaded adapter; None for the base model.
+        tools: functions that the model may call, in OpenAI's form.
+        sampling: sampling parameters.
+        max_tokens: maximum number of tokens of the reply; None for what the context leaves.
+        stop: stop strings; the reply ends before them.
+        logprobs: whether each token comes with its log-probability.
+        top_logprobs: number of alternatives of each token, up to `MAX_TOP_LOGPROBS`.
+        json_schema: JSON schema that the reply follows; `{}` for any JSON object, None for free text.
+        template_options: further variables of the chat template, such as `enable_thinking`.
+        continue_last: whether the reply continues the last message, which is the assistant's, instead of answering it.
+    """
+
+    messages: tuple[dict[str, Any], ...] = ()
+    prompt: str | None = None
+    adapter: str | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    sampling: ChatSampling = field(default_factory=ChatSampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    top_logprobs: int = 0
+    json_schema: dict[str, Any] | None = None
+    template_options: dict[str, Any] = field(default_factory=dict)
+    continue_last: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what needs no model.
+
+        Raises:
+            RequestError: a field is invalid.
+        """
+        if bool(self.messages) == (self.prompt is not None):
+            raise RequestError("Expected either messages or a prompt.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise RequestError(f"max_tokens is {self.max_tokens}. Expected an integer of at least 1.")
+        if len(self.stop) > MAX_STOPS:
+            raise RequestError(f"stop has {len(self.stop)} strings. Expected at most {MAX_STOPS}.")
+        if not 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS:
+            raise RequestError(
+                f"top_logprobs is {self.top_logprobs}. Expected an integer from 0 to {MAX_TOP_LOGPROBS}."
+            )
+
+    def json(self) -> dict[str, Any]:
+        """The request as JSON, for the pipe to an engine process."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> ChatRequest:
+        """The request that `json` wrote.
+
+        Args:
+            given: its JSON; keys of `logit_bias` may be text.
+
+        Raises:
+            RequestError: a field is invalid.
+            TypeError: a field is unknown.
+        """
+        values = dict(given)
+        sampling = dict(values.pop("sampling", {}))
+        sampling["logit_bias"] = {int(token): bias for token, bias in sampling.get("logit_bias", {}).items()}
+        listed = {one.name for one in fields(cls) if one.name in {"messages", "tools", "stop"}}
+        values = {name: tuple(value) if name in listed else value for name, value in values.items()}
+        return cls(sampling=ChatSampling(**sampling), **values)
