@@ -30,7 +30,7 @@ RANKS = (
     {"methods", "modifiers", "optimizers", "data", "models", "acceleration", "generation"},
     {"stages"},
     {"training"},
-    {"evaluation"},
+    {"evaluation", "chat"},
     {"cli"},
 )
 SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "mime_bundle"))

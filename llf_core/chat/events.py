@@ -152,4 +152,4 @@ def read_event(given: dict[str, Any]) -> Event:
         values["tokens"] = tuple(
             Token(**{**one, "top": tuple(Alternative(**other) for other in one["top"])}) for one in values["tokens"]
         )
-    return kind(**values)  # type: ignore[no-any-return]
+    return kind(**values)

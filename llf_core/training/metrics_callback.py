@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import resource
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +15,7 @@ from transformers import TrainerCallback
 
 from llf_core.config.number_format import with_unit
 from llf_core.models.checksums import checkpoint_tensors, checksums
+from llf_core.models.memory_in_use import memory_in_use
 from llf_core.runs import Checkpoints, Inbox
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
@@ -49,25 +48,6 @@ NOT_LOGGED = {
     "num_tokens", "step_time", "eval_num_tokens",  # TRL's: they are `tokens` and `step_seconds`
 }  # fmt: skip
 EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-
-
-def memory_in_use(device: torch.device) -> int:
-    """Memory of a run in bytes, for the metric `memory`.
-
-    Args:
-        device: the run's device; a machine may have a GPU that the run does not use.
-
-    Returns:
-        Peak allocated memory on CUDA, else the resident set of this process (its peak without /proc).
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read once a logged step
-            return int(statm.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from llf_core.models.memory_in_use import memory_in_use
 from llf_core.training import gpu_usage
 from llf_core.training.gpu_usage import GpuLoad
-from llf_core.training.metrics_callback import memory_in_use
 
 
 @pytest.fixture

@@ -1,0 +1,268 @@
+"""The models that a view, a server or a command talks to, by name."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llf_core.chat.engine_process import EngineProcess, EngineState
+from llf_core.chat.events import Failed, Finished
+from llf_core.chat.target import TargetError, find_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llf_core.chat.events import Event
+    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.target import Target
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+
+
+@dataclass
+class Ticket:
+    """A request that was submitted.
+
+    Attributes:
+        id: its id in the engine process.
+    """
+
+    id: int
+    _process: EngineProcess | None = None
+
+    def cancel(self) -> None:
+        """End the reply at its next token; without effect once it has ended."""
+        if self._process is not None:
+            self._process.cancel(self.id)
+
+
+class ChatService:
+    """Models by name: one engine process for each base model, with the adapters of its targets.
+
+    A process starts with its first request, and again after it has stopped or failed. All methods may be called in any
+    thread.
+
+    Args:
+        home: `LLF_HOME`; None for the environment's.
+        idle_seconds: time without a request after which a process ends and its memory is free.
+        max_waiting: maximum number of requests of a process that have not ended; another one fails at once.
+        trust: whether Python code of the models may run that has not been allowed yet.
+
+    Attributes:
+        targets: the targets by name.
+    """
+
+    def __init__(
+        self, *, home: Path | None = None, idle_seconds: float = 600.0, max_waiting: int = 256, trust: bool = False
+    ) -> None:
+        self.targets: dict[str, Target] = {}
+        self._home, self._idle_seconds, self._max_waiting, self._trust = home, idle_seconds, max_waiting, trust
+        self._processes: dict[str, EngineProcess] = {}
+        self._last: dict[str, EngineState] = {}
+        self._generation: dict[str, int] = {}  # how many processes a base model has had
+        self._watchers: list[Callable[[str, EngineState], object]] = []
+        self._lock = threading.RLock()
+        self._closed = False
+
+    def add(self, target: str | Path | Run | RunFolder, name: str | None = None) -> Target:
+        """Add a model; it is loaded with its first request.
+
+        Args:
+            target: see `find_target`.
+            name: its name here; None for its own. A name that is taken gets a number.
+
+        Returns:
+            The target with its name.
+
+        Raises:
+            TargetError: nothing has this name, or it generates no text.
+            ConfigError: the config of the run is no longer valid.
+            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            TypeError: the target is of another type.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the status of the run cannot be read.
+            OSError: a file cannot be read.
+        """
+        found = find_target(target, self._home)
+        with self._lock:
+            wanted = name or found.name
+            named, number = wanted, 2
+            while named in self.targets:
+                named, number = f"{wanted}-{number}", number + 1
+            self.targets[named] = found = found.named(named)
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a model; its process ends with its last target, else its adapter is unloaded.
+
+        Args:
+            name: its name; one that is unknown is ignored.
+        """
+        with self._lock:
+            target = self.targets.pop(name, None)
+            if target is None:
+                return
+            shared = any(one.base_key == target.base_key for one in self.targets.values())
+            process = self._processes.get(target.base_key)
+            if process is not None and not shared:
+                del self._processes[target.base_key]
+        if process is None:
+            return
+        if not shared:
+            process.close()
+        elif target.adapter is not None:
+            process.unload_adapter(name)
+
+    def start(self, name: str) -> None:
+        """Begin to load a model in the background, so that its first reply comes sooner.
+
+        Args:
+            name: its name.
+
+        Raises:
+            TargetError: there is no such model.
+            OSError: the process cannot be started.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
+        self._process_of(self._target(name))
+
+    def submit(self, name: str, request: ChatRequest, on_event: Callable[[Event], object]) -> Ticket:
+        """Ask a model for a reply. Returns at once.
+
+        Args:
+            name: its name.
+            request: the request; its adapter is that of the model.
+            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`, also if the
+                model is unknown or its process cannot be started.
+        """
+        try:
+            target = self._target(name)
+            process = self._process_of(target)
+        except TargetError as error:
+            on_event(Failed("model_gone", error.message, error.what_to_do))
+            return Ticket(0)
+        except OSError as error:
+            on_event(Failed("engine", f"The process of the model cannot be started: {error}"))
+            return Ticket(0)
+        named = replace(request, adapter=name if target.adapter is not None else None)
+        return Ticket(process.submit(named, on_event), process)
+
+    def reply(self, name: str, request: ChatRequest) -> list[Event]:
+        """Ask a model for a reply, and wait for all of it.
+
+        Args:
+            name: its name.
+            request: the request.
+
+        Returns:
+            The events in order; the last one is `Finished` or `Failed`.
+        """
+        events: list[Event] = []
+        done = threading.Event()
+
+        def receive(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, Finished | Failed):
+                done.set()
+
+        ticket = self.submit(name, request, receive)
+        try:
+            done.wait()
+        except BaseException:
+            ticket.cancel()
+            raise
+        return events
+
+    def state(self, name: str) -> EngineState:
+        """What the process of a model is doing.
+
+        Args:
+            name: the model's name.
+
+        Raises:
+            TargetError: there is no such model.
+        """
+        return self._last.get(self._target(name).base_key, EngineState())
+
+    def watch(self, on_state: Callable[[str, EngineState], object]) -> Callable[[], None]:
+        """Follow the states of all models.
+
+        Args:
+            on_state: called in a background thread with a model's name and its new state.
+
+        Returns:
+            A function that ends it.
+        """
+        with self._lock:
+            self._watchers.append(on_state)
+
+        def end() -> None:
+            with self._lock, suppress(ValueError):
+                self._watchers.remove(on_state)
+
+        return end
+
+    def stop(self, name: str) -> None:
+        """End the process of a model and free its memory; the next request starts it again.
+
+        Args:
+            name: the model's name.
+
+        Raises:
+            TargetError: there is no such model.
+        """
+        with self._lock:
+            process = self._processes.pop(self._target(name).base_key, None)
+        if process is not None:
+            process.close()
+
+    def close(self) -> None:
+        """End all processes; requests then fail."""
+        with self._lock:
+            self._closed = True
+            processes, self._processes = list(self._processes.values()), {}
+        for process in processes:
+            process.close()
+
+    def _target(self, name: str) -> Target:
+        target = self.targets.get(name)
+        if target is None:
+            names = ", ".join(self.targets) or "none"
+            raise TargetError(f"No model is called {name[:200]!r}. Expected one of: {names}.")
+        return target
+
+    def _process_of(self, target: Target) -> EngineProcess:
+        key = target.base_key
+        with self._lock:
+            if self._closed:
+                raise TargetError("The chat was closed.", "Open it again.")
+            process = self._processes.get(key)
+            if process is None or not process.alive:
+                self._generation[key] = generation = self._generation.get(key, 0) + 1
+                process = self._processes[key] = EngineProcess(
+                    target.config,
+                    home=self._home,
+                    idle_seconds=self._idle_seconds,
+                    max_waiting=self._max_waiting,
+                    trust=self._trust,
+                    on_state=lambda state: self._tell(key, generation, state),
+                )
+                self._last[key] = process.state
+        if target.adapter is not None:
+            process.load_adapter(target.name, target.adapter)
+        return process
+
+    def _tell(self, key: str, generation: int, state: EngineState) -> None:
+        with self._lock:
+            if generation != self._generation.get(key):
+                return  # of a process that another one has replaced
+            self._last[key] = state
+            names = [name for name, target in self.targets.items() if target.base_key == key]
+            watchers = list(self._watchers)
+        for on_state in watchers:
+            for name in names:
+                on_state(name, state)

@@ -1,0 +1,258 @@
+"""Finds what a person wants to chat with: a model, a run, one of its checkpoints, or an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llf_core.config.model import EMBEDDED
+from llf_core.config.name_checks.hub_cache import snapshots
+from llf_core.config.paths import expanded, is_there
+from llf_core.config.registry import stage_of
+from llf_core.runs import Checkpoints, RunFolder, open_run, read_meta
+from llf_core.runs.config_file import run_config
+from llf_core.runs.find import find_run
+from llf_core.untrusted import read_object
+from llf_core.user_error import BAD_CONFIG, UserError
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.launch import Run
+
+ADAPTER_CONFIG = "adapter_config.json"
+LATEST, BASE = "latest", "base"
+"""What may follow `@` after a run besides a step."""
+FURTHER_KEYS = ("use_cpu", "bf16", "fp16", "pure_bf16", "threads", "template")
+"""Keys of a run, besides those of its model, that an engine needs to load the model as the run did."""
+UNUSED_KEYS = ("adapter_name_or_path", "adapter_folder", "train_from_scratch", "print_param_status")
+"""Keys of a run's model that concern its training only."""
+_STEP = re.compile(r"^(?P<run>.+)@(?P<at>[0-9]+|latest|base)$")
+
+
+class TargetError(UserError, ValueError):
+    """Nothing to chat with has this name. The message says what was expected."""
+
+    exit_code = BAD_CONFIG
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model to chat with.
+
+    Attributes:
+        name: what a service calls it.
+        label: what it is, for people: `base model`, `adapter of step 75`.
+        config: YAML of the settings with which the base model is loaded; `adapter_name_or_path` lists adapters that are
+            merged into it.
+        adapter: folder or hub id of the adapter on the base model; None for none.
+        run_id: the run that it belongs to; empty if there is none.
+        step: the step of its weights; None for a base model and what is not of a run.
+    """
+
+    name: str
+    label: str
+    config: str
+    adapter: str | None = None
+    run_id: str = ""
+    step: int | None = None
+
+    @cached_property
+    def base_key(self) -> str:
+        """Equal for targets whose base models are the same weights, which one engine holds once."""
+        return hashlib.sha256(self.config.encode()).hexdigest()
+
+    @cached_property
+    def base(self) -> str:
+        """Name of the base model, for people."""
+        named = str(yaml.safe_load(self.config)["model_name_or_path"])
+        return Path(named).name if is_there(expanded(named)) else named
+
+    def named(self, name: str) -> Target:
+        """The same target under another name.
+
+        Args:
+            name: the name.
+        """
+        return replace(self, name=name)
+
+
+def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) -> Target:
+    """Find a model, a run, one of its checkpoints or an adapter by what a person may call it.
+
+    Nothing is loaded or downloaded, and no code is executed.
+
+    Args:
+        target: a run, its folder or its id (also abbreviated, as `find_run` reads it), each of them also with `@STEP`,
+            `@latest` (the last checkpoint, or the result) or `@base` (the model before training); a folder of a model
+            or adapter, such as a run's `output/`; a GGUF file; a hub id.
+        home: `LLF_HOME`; None for the environment's.
+
+    Raises:
+        TargetError: nothing has this name, or it generates no text.
+        ConfigError: the config of the run is no longer valid.
+        UnreadableError: the `adapter_config.json` is not a regular file or too large.
+        TypeError: the target is of another type.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        PluginError: two installed packages declare the same name or key.
+        BrokenRunError: the status of the run cannot be read.
+        OSError: a file cannot be read.
+    """
+    folder = target if isinstance(target, RunFolder) else getattr(target, "folder", None)
+    if isinstance(folder, RunFolder):
+        return _of_run(folder, LATEST)
+    if not isinstance(target, str | Path):
+        raise TypeError(f"{target!r} is not a model. Expected a run, its id, a folder, or a hub id.")
+    text = str(target).strip()
+    if text == EMBEDDED:
+        return Target(EMBEDDED, "base model", _settings({"model_name_or_path": EMBEDDED}))
+    if text and is_there(expanded(text)):
+        return _of_path(expanded(text).absolute())
+    return _of_name(text, home)
+
+
+def _of_name(text: str, home: Path | None) -> Target:
+    """The target of a run's id or a hub id."""
+    match = _STEP.match(text)
+    run = match["run"] if match else text
+    try:
+        found = open_run(find_run(run, home), home)
+    except (ValueError, FileNotFoundError) as error:
+        if match is None and re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+            return _of_hub(text)
+        if match is not None and is_there(expanded(run)):
+            return _of_run(_run_folder(expanded(run).absolute()), match["at"])
+        raise TargetError(
+            f"No model is called {text[:200]!r}. {error} Expected a run, a folder of a model or adapter, a hub id such "
+            f"as owner/name, or {EMBEDDED}."
+        ) from None
+    return _of_run(found, match["at"] if match else LATEST)
+
+
+def _of_path(path: Path) -> Target:
+    """The target of a folder or GGUF file."""
+    if (path / "config.yaml").is_file() and (path / "status.json").is_file():
+        return _of_run(RunFolder(path), LATEST)
+    run = _run_of(path)
+    if run is not None:
+        at = path.name.removeprefix("checkpoint-") if path.parent.name == "checkpoints" else LATEST
+        return _of_run(run, at, path)
+    if (path / ADAPTER_CONFIG).is_file():
+        return _of_adapter(path, path.name, str(path))
+    return Target(path.name, "model", _settings({"model_name_or_path": str(path)}))
+
+
+def _run_folder(path: Path) -> RunFolder:
+    if not (path / "config.yaml").is_file():
+        raise TargetError(f"{path} is not the folder of a run, so it has no checkpoints. Expected a run.")
+    return RunFolder(path)
+
+
+def _run_of(path: Path) -> RunFolder | None:
+    """The run that a folder of results belongs to; None if it is not in a run."""
+    places = {"output": path.parent, "checkpoints": path.parent}
+    run = places.get(path.name) if path.name == "output" else path.parent.parent
+    inside = path.name == "output" or (path.parent.name == "checkpoints" and path.name.startswith("checkpoint-"))
+    if not inside or run is None or not (run / "status.json").is_file():
+        return None
+    return RunFolder(run)
+
+
+def _of_hub(name: str) -> Target:
+    """The target of a hub id: an adapter if it is known as one, else a model."""
+    for snapshot in snapshots(name):
+        if (snapshot / ADAPTER_CONFIG).is_file():
+            return _of_adapter(snapshot, name, name)
+    return Target(name, "model", _settings({"model_name_or_path": name}))
+
+
+def _of_adapter(folder: Path, name: str, adapter: str) -> Target:
+    base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise TargetError(f"The adapter {name} does not name its base model (base_model_name_or_path).")
+    return Target(name, "adapter", _settings({"model_name_or_path": base}), adapter)
+
+
+def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
+    """The target of a run.
+
+    Args:
+        folder: the run.
+        at: a step, `latest` or `base`.
+        path: folder of the weights, if it was named.
+    """
+    config = run_config(folder)
+    _check_generates(folder, config)
+    settings = {name: value for name, value in config.flat().items() if name in _base_keys()}
+    settings |= {"model_name_or_path": config.model.model_name_or_path}
+    names = list(config.model.adapter_name_or_path or ())
+    continued = names.pop() if names and not config.get("create_new_adapter") else None
+    if names:
+        settings["adapter_name_or_path"] = names
+    name = str(read_meta(folder).get("name") or "") or folder.id
+    if at == BASE:
+        return Target(f"{name}@base", "base model", _settings(settings), continued, folder.id)
+    path, step = (path, _step_of(path)) if path is not None else _weights(folder, at)
+    label = "adapter" if (path / ADAPTER_CONFIG).is_file() else "model"
+    where = f"{label} of step {step}" if step is not None else label
+    shown = name if at == LATEST else f"{name}@{at}"
+    if (path / ADAPTER_CONFIG).is_file():
+        return Target(shown, where, _settings(settings), str(path), folder.id, step)
+    settings.pop("adapter_name_or_path", None)
+    whole = settings | {"model_name_or_path": str(path)}
+    return Target(shown, where, _settings(whole), None, folder.id, step)
+
+
+def _weights(folder: RunFolder, at: str) -> tuple[Path, int | None]:
+    """Folder and step of the weights of a run at a step or at its end."""
+    checkpoints = Checkpoints(folder)
+    if at != LATEST:
+        if not checkpoints.complete(int(at)):
+            steps = ", ".join(map(str, checkpoints.list())) or "none"
+            raise TargetError(f"{folder.id} has no checkpoint of step {at}. Its checkpoints: {steps}.")
+        return checkpoints.path(int(at)), int(at)
+    if folder.output.is_dir():
+        return folder.output, _last_step(folder)
+    latest = checkpoints.latest()
+    if latest is None:
+        raise TargetError(
+            f"{folder.id} has neither a result nor a checkpoint yet. Wait for the first checkpoint, or request one."
+        )
+    return latest, _step_of(latest)
+
+
+def _step_of(path: Path) -> int | None:
+    digits = path.name.removeprefix("checkpoint-")
+    return int(digits) if digits.isdigit() else None
+
+
+def _last_step(folder: RunFolder) -> int | None:
+    from llf_core.runs import read_status
+
+    step = read_status(folder).step
+    return step if isinstance(step, int) else None
+
+
+def _check_generates(folder: RunFolder, config: RunConfig) -> None:
+    if not stage_of(config).generates:
+        raise TargetError(
+            f"{folder.id} trained a reward model, which generates no text. Expected a run of another stage, or "
+            f"{folder.id}@base."
+        )
+
+
+def _base_keys() -> set[str]:
+    """Keys with which an engine loads the model of a run."""
+    from llf_core.config.model import Model
+
+    return {*Model.model_fields, *FURTHER_KEYS} - set(UNUSED_KEYS)
+
+
+def _settings(values: dict[str, Any]) -> str:
+    """The settings as YAML in one order, so that equal settings are equal texts."""
+    return yaml.safe_dump({name: values[name] for name in sorted(values)}, sort_keys=True)

@@ -1,0 +1,268 @@
+"""The process that holds a base model and its adapters: reads requests from a pipe, and writes events to another.
+
+`EngineProcess` starts it as `python -m llf_core.chat.worker_process`. Lines are JSON. It receives `start`, `request`,
+`cancel`, `load_adapter` and `unload_adapter`, and ends when its input ends. It writes `state`, the events of requests
+with their `id`, and `idle` when it has had nothing to do for some time; its parent then closes its input.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+import traceback
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO
+
+from llf_core.chat.events import Failed, event_json
+from llf_core.chat.request import ChatRequest, RequestError
+from llf_core.config import RunConfig
+from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.lazy_imports import deferred_imports, prepare_imports
+from llf_core.runs.foreign_code import UntrustedCodeError
+from llf_core.runs.log_handler import log_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+    from llf_core.chat.engine import Engine  # type: ignore[attr-defined]
+    from llf_core.chat.events import Event
+    from llf_core.models.device import DevicePlan
+
+MEMORY_SECONDS = 2.0
+"""Time between two reports of the process's memory while it works."""
+
+
+class Worker:
+    """Reads messages of the parent, and lets an engine work in between.
+
+    Args:
+        output: where lines to the parent are written.
+        messages: what the parent has sent; None ends the process.
+        config: settings with which the base model is loaded.
+        idle_seconds: time without work after which the parent is told.
+    """
+
+    def __init__(
+        self, output: TextIO, messages: queue.Queue[dict[str, Any] | None], config: RunConfig, idle_seconds: float
+    ) -> None:
+        self._output, self._messages, self._config, self._idle_seconds = output, messages, config, idle_seconds
+        self._plan: DevicePlan
+        self._engine: Engine
+        self._refused: dict[str, Failed] = {}
+        self._told = 0.0
+
+    def load(self) -> None:
+        """Load the base model, and tell the parent what it is.
+
+        Raises:
+            ModelError: the model cannot be loaded as configured.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            RuntimeError, MemoryError: out of memory.
+            OSError: a file cannot be read.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+            PluginError: two installed packages declare the same plug-in.
+        """
+        from llf_core.chat.engine import Engine  # type: ignore[attr-defined]
+
+        model, tokenizer, processor = self._load_base()
+        self._engine = Engine(model, tokenizer, processor=processor)
+        weights = sum(one.nbytes for one in model.parameters())
+        self.tell(
+            phase="ready",
+            progress="",
+            device=self._plan.device,
+            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            weight_bytes=weights,
+            memory_bytes=self._memory(),
+            **self._engine.facts(),
+        )
+
+    def run(self) -> None:
+        """Serve requests until the parent closes the pipe.
+
+        Raises:
+            OSError: too many files are open, or the parent has ended.
+            PluginError: two installed packages declare the same plug-in.
+        """
+        idle_since, told_idle, works = time.monotonic(), False, False
+        while True:
+            for message in self._pending(wait=not works, until=idle_since + self._idle_seconds):
+                if message is None:
+                    return
+                self._handle(message)
+                idle_since, told_idle = time.monotonic(), False
+            worked, works = works, bool(self._engine.step())
+            now = time.monotonic()
+            if works or worked:
+                idle_since = now
+                if not works or now - self._told > MEMORY_SECONDS:
+                    self.tell(memory_bytes=self._memory())
+            elif not told_idle and now - idle_since >= self._idle_seconds:
+                told_idle = True
+                self._write({"idle": self._idle_seconds})
+
+    def tell(self, **state: Any) -> None:
+        """Tell the parent what changed.
+
+        Args:
+            state: attributes of an `EngineState`.
+        """
+        self._told = time.monotonic()
+        self._write({"state": state})
+
+    def _memory(self) -> int:
+        import torch
+
+        from llf_core.models.memory_in_use import memory_in_use
+
+        return memory_in_use(torch.device(self._plan.device))
+
+    def _load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin | None]:
+        with deferred_imports(self._config):
+            from llf_core.models.adapter_loading import merge_adapters
+            from llf_core.models.load import load_model
+        from llf_core.generation import prepare_weights
+        from llf_core.models.device import plan_device
+        from llf_core.models.processor import load_processor
+        from llf_core.models.resolve import resolve_model
+        from llf_core.models.tokenizer import load_tokenizer
+
+        config = self._config
+        self._plan = plan_device(config)
+        self.tell(progress="Finding the model")
+        source = resolve_model(config.model.model_name_or_path, config)
+        self.tell(progress="Reading the tokenizer")
+        tokenizer = load_tokenizer(source, config)
+        self.tell(progress="Loading the weights")
+        model = load_model(source, config, self._plan)
+        model = merge_adapters(model, list(config.model.adapter_name_or_path or ()), config)
+        model.eval()
+        prepare_weights(model)
+        return model, tokenizer, load_processor(source, config, tokenizer)
+
+    def _pending(self, *, wait: bool, until: float) -> Iterator[dict[str, Any] | None]:
+        """All messages that have arrived; waits for the first one if there is no work."""
+        try:
+            if wait:
+                left = until - time.monotonic()
+                yield self._messages.get(timeout=left if left > 0 else None)  # None: the parent has been told
+            while True:
+                yield self._messages.get_nowait()
+        except queue.Empty:
+            return
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if "request" in message:
+            self._submit(dict(message["request"]))
+        elif "cancel" in message:
+            self._engine.cancel(message["cancel"])
+        elif "load_adapter" in message:
+            self._load_adapter(**message["load_adapter"])
+        elif "unload_adapter" in message:
+            self._refused.pop(message["unload_adapter"], None)
+            self._engine.unload_adapter(message["unload_adapter"])
+
+    def _submit(self, given: dict[str, Any]) -> None:
+        number = given.pop("id")
+        try:
+            request = ChatRequest.read(given)
+        except (RequestError, TypeError, ValueError) as error:
+            self._event(number, Failed("invalid", str(error)))
+            return
+        refused = self._refused.get(request.adapter or "")
+        if refused is not None:
+            self._event(number, refused)
+            return
+        self._engine.submit(number, request, lambda event: self._event(number, event))
+
+    def _load_adapter(self, name: str, folder: str) -> None:
+        from llf_core.models.adapter_loading import find_adapter
+        from llf_core.models.model_source import ModelSource
+        from llf_core.models.tokenizer import load_tokenizer
+
+        self.tell(progress=f"Loading the adapter {name}")
+        try:
+            path = find_adapter(folder, self._config)
+            own = (path / "tokenizer_config.json").is_file()
+            tokenizer = load_tokenizer(ModelSource(str(path), path, "folder"), self._config) if own else None
+            self._engine.load_adapter(name, path, tokenizer=tokenizer)
+        except Exception as error:  # noqa: BLE001 - the requests that name it fail with the reason
+            self._refused[name] = failure(error)
+        self.tell(progress="", memory_bytes=self._memory())
+
+    def _event(self, number: int, event: Event) -> None:
+        self._write({"id": number, **event_json(event)})
+
+    def _write(self, message: dict[str, Any]) -> None:
+        self._output.write(json.dumps(message) + "\n")
+        self._output.flush()
+
+
+def failure(error: BaseException) -> Failed:
+    """What a request is told about an error of this process.
+
+    Args:
+        error: the error; its trace is printed.
+
+    Raises:
+        OSError: too many files are open.
+        PluginError: two installed packages declare the same plug-in.
+    """
+    from llf_core.training.failures import explain_failure
+
+    traceback.print_exception(error)
+    explained = explain_failure(error)
+    memory = isinstance(error, MemoryError) or "memory" in str(error)
+    kind = "untrusted" if isinstance(error, UntrustedCodeError) else "out_of_memory" if memory else "engine"
+    return Failed(kind, explained.reason)  # type: ignore[arg-type]  # one of the three
+
+
+def _read(messages: queue.Queue[dict[str, Any] | None]) -> None:
+    """Read the parent's lines in a thread, so that a cancel arrives while a token is computed."""
+    for line in sys.stdin:
+        messages.put(json.loads(line))
+    messages.put(None)
+
+
+def main() -> int:
+    """Load the model that the first line names, and serve requests.
+
+    Returns:
+        Exit code: 0 after the parent has closed the pipe, 1 if the model could not be loaded.
+
+    Raises:
+        ConfigError: the settings of the base model are invalid.
+        OSError: too many files are open, or the parent has ended.
+        PluginError: two installed packages declare the same plug-in.
+        PanicError: a tokenizer of the Rust library failed with an error that Python does not know.
+    """
+    output = sys.stdout
+    log_to("stderr")
+    messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    threading.Thread(target=_read, args=(messages,), daemon=True, name="llf-requests").start()
+    first = messages.get()
+    if first is None:
+        return 0
+    prepare_imports()
+    start = first["start"]
+    with redirect_stdout(sys.stderr), panics_as_errors():
+        worker = Worker(output, messages, RunConfig.load(start["config"]), start["idle_seconds"])
+        try:
+            worker.load()
+        except Exception as error:  # noqa: BLE001 - the parent says it
+            told = failure(error)
+            code = [one.json() for one in error.code] if isinstance(error, UntrustedCodeError) else []
+            reason = f"{told.message} {told.what_to_do}".strip()
+            worker.tell(phase="failed", reason=reason, progress="", code=code)
+            return 1
+        worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
