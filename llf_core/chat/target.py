@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from llf_core.config import ConfigError, validate
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
@@ -80,6 +81,23 @@ class Target:
             name: the name.
         """
         return replace(self, name=name)
+
+
+def loading_config(settings: str) -> RunConfig:
+    """The config by which the base model of a target is loaded; it has no data set.
+
+    Args:
+        settings: the target's `config`.
+
+    Raises:
+        ConfigError: the settings are invalid.
+        PluginError: two installed packages declare the same name or key.
+    """
+    report = validate(settings)
+    errors = tuple(one for one in report.problems if one.severity == "error" and one.key != "dataset")
+    if errors:
+        raise ConfigError(errors)
+    return report.config
 
 
 def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) -> Target:

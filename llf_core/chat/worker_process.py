@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from llf_core.chat.events import Failed, event_json
 from llf_core.chat.request import ChatRequest, RequestError
-from llf_core.config import RunConfig
+from llf_core.chat.target import loading_config
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs.foreign_code import UntrustedCodeError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from llf_core.chat.engine import Engine  # type: ignore[attr-defined]
     from llf_core.chat.events import Event
+    from llf_core.config import RunConfig
     from llf_core.models.device import DevicePlan
 
 MEMORY_SECONDS = 2.0
@@ -251,7 +252,7 @@ def main() -> int:
     prepare_imports()
     start = first["start"]
     with redirect_stdout(sys.stderr), panics_as_errors():
-        worker = Worker(output, messages, RunConfig.load(start["config"]), start["idle_seconds"])
+        worker = Worker(output, messages, loading_config(start["config"]), start["idle_seconds"])
         try:
             worker.load()
         except Exception as error:  # noqa: BLE001 - the parent says it
