@@ -215,7 +215,8 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
     name = str(read_meta(folder).get("name") or "") or folder.id
     if at == BASE:
         return Target(f"{name}@base", "base model", _settings(settings), continued, folder.id)
-    path, step = (path, _step_of(path)) if path is not None else _weights(folder, at)
+    path = _weights(folder, at) if path is None else path
+    step = _last_step(folder) if path == folder.output else _step_of(path)
     label = "adapter" if (path / ADAPTER_CONFIG).is_file() else "model"
     where = f"{label} of step {step}" if step is not None else label
     shown = name if at == LATEST else f"{name}@{at}"
@@ -226,22 +227,22 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
     return Target(shown, where, _settings(whole), None, folder.id, step)
 
 
-def _weights(folder: RunFolder, at: str) -> tuple[Path, int | None]:
-    """Folder and step of the weights of a run at a step or at its end."""
+def _weights(folder: RunFolder, at: str) -> Path:
+    """Folder of the weights of a run at a step, or the newest."""
     checkpoints = Checkpoints(folder)
     if at != LATEST:
         if not checkpoints.complete(int(at)):
             steps = ", ".join(map(str, checkpoints.list())) or "none"
             raise TargetError(f"{folder.id} has no checkpoint of step {at}. Its checkpoints: {steps}.")
-        return checkpoints.path(int(at)), int(at)
+        return checkpoints.path(int(at))
     if folder.output.is_dir():
-        return folder.output, _last_step(folder)
+        return folder.output
     latest = checkpoints.latest()
     if latest is None:
         raise TargetError(
             f"{folder.id} has neither a result nor a checkpoint yet. Wait for the first checkpoint, or request one."
         )
-    return latest, _step_of(latest)
+    return latest
 
 
 def _step_of(path: Path) -> int | None:
