@@ -159,7 +159,9 @@ export function recordsSection(actions) {
         h(
           'option',
           { value: kind },
-          `${label} (${NUMBER.format(kind === 'all' ? total : (kinds?.[kind] ?? 0))})`
+          kinds
+            ? `${label} (${NUMBER.format(kind === 'all' ? total : (kinds[kind] ?? 0))})`
+            : label
         )
       ),
       ...(isSearch ? [h('option', { value: 'search' }, 'found')] : [])

@@ -207,7 +207,7 @@ export function tokensSection(
   const other = example.rejected;
   const counts = other
     ? `${withUnit(total, 'token')} with the chosen response, ${NUMBER.format(other.tokens)} with the rejected one`
-    : `${withUnit(total, 'token')}: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`;
+    : `${withUnit(total, 'token')}: ${NUMBER.format(example.prompt)} in the prompt, ${NUMBER.format(example.trained)} in the loss`;
   const kind = example.held_out
     ? 'held out'
     : example.row === undefined
