@@ -78,7 +78,7 @@ def serve(hub):  # noqa: C901 - one branch a route
             return {"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

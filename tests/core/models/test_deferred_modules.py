@@ -1,32 +1,49 @@
-"""Modules of torch that others stand in for. Real processes, since each imports torch once."""
+"""Modules of torch that others stand in for. A process of its own, since it must stand in before torch is loaded."""
 
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from llf_core.models.deferred_modules import STAND_INS, can_defer
 
 START = """
-import json, sys
+import json, os, sys
 from llf_core.models.deferred_modules import STAND_INS, defer_modules, import_real
 defer_modules()
 from llf_core.models.lazy_imports import quantizer_modules
 sys.modules.update(dict.fromkeys(quantizer_modules()))  # which bring a compiler
+import torch, transformers, peft, accelerate
 def there():
     parts = ("torch._dynamo.convert_frame", "torch.distributed.tensor.placement_types")
     return [name for name in parts if name in sys.modules]
+for line in sys.stdin:
+    if os.fork() == 0:
+        exec(json.loads(line))
+        sys.stdout.flush()
+        os._exit(0)
+    if os.wait()[1]:
+        print("null", flush=True)
 """
 
 
-def told(code: str) -> list:
-    done = subprocess.run([sys.executable, "-c", START + code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def told():
+    """`told(code)`: what code prints as JSON in a fork of a process that has deferred the modules and loaded torch."""
+    child = subprocess.Popen([sys.executable, "-c", START], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def tell(code: str) -> Any:
+        print(json.dumps(code), file=child.stdin, flush=True)
+        return json.loads(child.stdout.readline())
+
+    yield tell
+    child.communicate()
+    assert child.returncode == 0
 
 
-def test_transformers_and_optimizers_do_without_the_compiler():
+def test_transformers_and_optimizers_do_without_the_compiler(told):
     assert told("""
 import torch, transformers, peft, accelerate
 from transformers import LlamaForCausalLM, Trainer
@@ -45,7 +62,7 @@ print(json.dumps([there(), compiled, isinstance(layer.weight, DTensor), issubcla
 """) == [[], False, False, False]
 
 
-def test_what_is_asked_for_beyond_that_is_the_module_itself():
+def test_what_is_asked_for_beyond_that_is_the_module_itself(told):
     assert told("""
 import torch, transformers
 from importlib.util import find_spec
@@ -67,7 +84,7 @@ print(json.dumps([
 """) == ["torch._dynamo", True, True, False, 2, True, True, True, True, True, True, "torch._dynamo"]
 
 
-def test_a_module_below_one_that_is_stood_in_for_is_imported_once():
+def test_a_module_below_one_that_is_stood_in_for_is_imported_once(told):
     assert told("""
 from torch._dynamo.utils import counters
 import torch._dynamo.utils
@@ -76,7 +93,7 @@ print(json.dumps([torch._dynamo.utils.counters is counters, torch._dynamo.utils 
 """) == [True, True, "SourceFileLoader"]
 
 
-def test_the_names_are_those_of_the_modules():
+def test_the_names_are_those_of_the_modules(told):
     missing = told("""
 named = [(name, one) for name, names in STAND_INS.items() for one in names]
 print(json.dumps([f"{name}.{one}" for name, one in named if not hasattr(import_real(name), one)]))
@@ -85,7 +102,7 @@ print(json.dumps([f"{name}.{one}" for name, one in named if not hasattr(import_r
     assert set(STAND_INS) >= {"torch._dynamo", "torch.distributed.tensor"}
 
 
-def test_code_that_asks_for_the_trick_of_the_compiler_gets_it():
+def test_code_that_asks_for_the_trick_of_the_compiler_gets_it(told):
     assert told("""
 import torch
 from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex

@@ -166,7 +166,7 @@ def slow_server(path, gate):
                 return  # the reader was killed: that is the test
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -193,6 +193,7 @@ def start(sha256, address):
     )
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_download_killed_in_the_middle_leaves_nothing_that_counts(sha256, fake_wheel, home):
     gate = Gate()
     with slow_server(fake_wheel, gate) as address:

@@ -106,7 +106,7 @@ def server(tiny_model_dir, tmp_path, monkeypatch):
     servers = [ThreadingHTTPServer((address, 0), Handler) for address in ("127.0.0.1", "127.0.0.2")]
     for one in servers:
         one.hub = hub
-        threading.Thread(target=one.serve_forever, daemon=True).start()
+        threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
     own, hub.storage = (f"http://{one.server_address[0]}:{one.server_port}" for one in servers)
     for variable, _ in HUBS.values():
         monkeypatch.setenv(variable, own)
