@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded now stays: a trainer collects garbage at its end, and would look through all of it, for half a second."""
+    """What is loaded now stays: a trainer that collects garbage at its end would look through it for half a second."""
     gc.collect()
     gc.freeze()
 
