@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llf_core.generation.decoder_block import block_forward
+from llf_core.generation.checked_forward import CheckedForward
 from llf_core.generation.kv_cache import growing_cache, keep_rows, truncate_cache
-from llf_core.generation.model_forward import ModelForward
 from llf_core.generation.supported_models import causal_model
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from transformers import PreTrainedModel
-
-    from llf_core.generation.decoder_block import BlockForward
 
 
 class Decoder:
@@ -28,22 +25,20 @@ class Decoder:
 
     Args:
         model: causal language model that `unsupported` accepts, in evaluation mode.
-
-    Attributes:
-        plain: why single tokens go through the model's own forward; None if they do not.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._layers = causal_model(model).config.get_text_config(decoder=True).num_hidden_layers
         self._device = model.get_input_embeddings().weight.device
-        self._forward = ModelForward(model)
-        found = block_forward(model)
-        self._fast: BlockForward | None = None if isinstance(found, str) else found
-        self.plain = found if isinstance(found, str) else None
-        self._checked = False
+        self._forward = CheckedForward(model)
         self._cache = growing_cache(self._layers, 0)
         self._positions = torch.zeros(0, dtype=torch.long)
         self._mask: Tensor | None = None
+
+    @property
+    def plain(self) -> str | None:
+        """Why single tokens go through the model's own forward; None if they do not."""
+        return self._forward.plain
 
     @property
     def length(self) -> int:
@@ -73,7 +68,7 @@ class Decoder:
         self._mask = None if len(set(map(len, prompts))) == 1 else mask
         positions = (columns - (longest - lengths[:, None])).clamp(min=0)
         self._positions = lengths
-        return self._check(tokens, self._forward(tokens, positions, self._long(self._mask), self._cache))
+        return self._forward.read(tokens, positions, self._mask, self._cache)
 
     def continue_row(self, tokens: Sequence[int], keep: int, room: int) -> Tensor:
         """Continue a single row: truncate the cache to what a changed prompt has in common with it, and read the rest.
@@ -95,7 +90,7 @@ class Decoder:
         new = torch.tensor([list(tokens)], device=self._device)
         positions = torch.arange(keep, keep + len(tokens), device=self._device)[None]
         self._positions = positions[:, -1] + 1
-        return self._forward(new, positions, None, self._cache)
+        return self._forward.read(new, positions, None, self._cache)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Read one token per row into the cache.
@@ -112,10 +107,7 @@ class Decoder:
         read = torch.tensor(tokens, device=self._device)
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        if self._fast is not None:
-            logits = self._fast(read, self._positions, self._mask, self._cache)
-        else:
-            logits = self._forward(read[:, None], self._positions[:, None], self._long(self._mask), self._cache)
+        logits = self._forward.step(read, self._positions, self._mask, self._cache)
         self._positions = self._positions + 1
         return logits
 
@@ -130,22 +122,3 @@ class Decoder:
         self._positions = self._positions[chosen]
         if self._mask is not None:
             self._mask = self._mask[chosen]
-
-    def _check(self, tokens: Tensor, logits: Tensor) -> Tensor:
-        """Read the last token again with the fast forward, and discard that if its logits differ."""
-        if self._fast is None or self._checked:
-            return logits
-        self._checked = True
-        length = self.length
-        truncate_cache(self._cache, length - 1)
-        found = self._fast(tokens[:, -1], self._positions - 1, self._mask, self._cache)
-        if self._fast.agrees(found, logits):
-            return logits
-        self._fast, self.plain = None, "The fast forward gave other logits than the model's own."
-        truncate_cache(self._cache, length - 1)
-        mask = self._long(self._mask)
-        return self._forward(tokens[:, -1:], self._positions[:, None] - 1, mask, self._cache)
-
-    @staticmethod
-    def _long(mask: Tensor | None) -> Tensor | None:
-        return None if mask is None else mask.long()

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 UNFINISHED = "\ufffd"  # a decoder's placeholder for the first bytes of a character
+WINDOW = 16
+"""Number of tokens after which text is not decoded again; twice as many tokens are decoded at a time at most."""
 
 
 class TextStream:
@@ -18,10 +20,11 @@ class TextStream:
     Text that may still change is held back: an incomplete character, or the beginning of a stop string.
 
     Args:
-        tokenizer: decodes the tokens; special tokens are skipped.
-        ends: end-of-sequence token ids.
+        tokenizer: decodes the tokens.
+        ends: end-of-sequence token ids, which are not part of the text.
         stops: stop strings; the completion ends before them.
         on_text: called with each new piece; the concatenated pieces are `text`. None if nobody watches.
+        keep_special: whether special tokens are part of the text, for a parser of tool calls.
 
     Attributes:
         text: the completion so far.
@@ -33,18 +36,23 @@ class TextStream:
         ends: Collection[int],
         stops: Sequence[str] = (),
         on_text: Callable[[str], object] | None = None,
+        *,
+        keep_special: bool = False,
     ) -> None:
         self._tokenizer, self._ends, self._on_text = tokenizer, frozenset(ends), on_text
+        self._skip_special = not keep_special
         self._stops = [stop for stop in stops if stop]
         self._watches = bool(self._stops) or on_text is not None
-        self._ids: list[int] = []
+        self._ids: list[int] = []  # those that are still decoded: the first `_context` of them are part of `_fixed`
+        self._context = 0
+        self._fixed = self._head = ""  # the text before the others, and that of the first `_context` ids
         self._given = 0
         self.text = ""
 
     def put(self, token: int) -> bool:
         """Add a token.
 
-        Text is decoded anew with each token, since a token may complete a character that earlier ones began.
+        The last tokens are decoded anew each time, since a token may complete a character that earlier ones began.
 
         Args:
             token: its id.
@@ -52,10 +60,10 @@ class TextStream:
         Returns:
             Whether the completion ends with it: it is an end-of-sequence token, or completes a stop string.
         """
-        self._ids.append(token)
         if token in self._ends:
             self.close()
             return True
+        self._ids.append(token)
         if not self._watches:
             return False
         text = self._decode()
@@ -78,7 +86,16 @@ class TextStream:
         self._give(len(self.text))
 
     def _decode(self) -> str:
-        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        """The whole text. Tokens leave the window once later ones cannot change their text."""
+        tail = self._text_of(self._ids)[len(self._head) :]
+        text = self._fixed + tail
+        if self._watches and len(self._ids) - self._context >= WINDOW and not tail.endswith(UNFINISHED):
+            self._ids = self._ids[self._context :]  # a decoder may treat the first token of a text differently
+            self._context, self._fixed, self._head = len(self._ids), text, self._text_of(self._ids)
+        return text
+
+    def _text_of(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=self._skip_special)
         return text
 
     def _stopped(self, text: str) -> int | None:

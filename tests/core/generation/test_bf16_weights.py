@@ -42,8 +42,8 @@ def test_tokens_are_those_of_transformers(models, kind):
     layer = model.model.layers[0]
     assert bf16_copy_of(layer.self_attn.k_proj.weight) is not None
     decoder = Decoder(model)
-    assert decoder._fast.blocks[0].qkv._narrow is not None
-    assert decoder._fast.head._narrow is not None
+    assert decoder._forward._fast.blocks[0].qkv._narrow is not None
+    assert decoder._forward._fast.head._narrow is not None
     assert [continued(decoder, [prompt], 24)[0] for prompt in PROMPTS] == expected
     assert decoder.plain is None
     assert continued(decoder, PROMPTS, 24) == expected

@@ -1,0 +1,163 @@
+"""Adapters on one set of weights: each replaces modules of the base while it is active."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.engine.base_check import BaseWeights
+from llf_core.config import RunConfig
+from llf_core.models.adapter_loading import adapter_settings, load_adapter
+from llf_core.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import nn
+    from transformers import PreTrainedModel
+
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+"""Initialisations of LoRA with which PEFT changes the base's own weights when it loads the adapter."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A module of the base that an adapter wraps or replaces.
+
+    Attributes:
+        parent: module that holds it.
+        name: its name in the parent.
+        base: the base's module.
+        adapted: the adapter's module, which has the base's one inside.
+    """
+
+    parent: nn.Module
+    name: str
+    base: nn.Module
+    adapted: nn.Module
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A loaded adapter.
+
+    Attributes:
+        model: the `PeftModel`; computes with the adapter only while it is active.
+        replacements: modules that are exchanged to activate it.
+    """
+
+    model: Any
+    replacements: tuple[Replacement, ...]
+
+
+class Adapters:
+    """Holds adapters by name, of which one or none is active.
+
+    Each adapter is loaded over the plain base, as if there were no other one. Then its modules are taken out again, so
+    adapters may be of different types and the base stays as fast as without them.
+
+    Args:
+        model: base model in evaluation mode.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._base = model
+        self._adapters: dict[str, Adapter] = {}
+        self._active: Adapter | None = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._adapters
+
+    def load(self, name: str, folder: Path) -> None:
+        """Load an adapter; one of the same name is replaced.
+
+        Args:
+            name: name for requests.
+            folder: adapter's folder.
+
+        Raises:
+            ModelError: the adapter is missing, damaged, does not fit the model, or changes the base's own weights.
+            UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
+            OSError: a file cannot be read.
+            MemoryError: out of memory; on a GPU, torch's error for it.
+        """
+        self._check(folder)
+        shown = getattr(self._base, "name_or_path", "") or type(self._base).__name__
+        config = RunConfig.load({"model_name_or_path": shown})
+        weights = BaseWeights(self._base)
+        self._activate(None)
+        before = [(module, dict(module._modules)) for module in self._base.modules()]  # noqa: SLF001 - torch has no public name
+        wrapped: Any = None
+        try:
+            wrapped = load_adapter(self._base, str(folder), config)
+        finally:
+            found = tuple(
+                Replacement(parent, child, base, parent._modules[child])  # noqa: SLF001
+                for parent, children in before
+                for child, base in children.items()
+                if parent._modules.get(child) is not base and base is not None  # noqa: SLF001
+            )
+            for one in found:
+                one.parent._modules[one.name] = one.base  # noqa: SLF001
+            weights.restore_flags()
+        if changed := weights.changed():
+            raise ModelError(
+                f"The adapter {folder} changes the base's own weight {changed}. Expected an adapter that leaves the "
+                "base as it is: merge it into a model of its own, and start the engine again."
+            )
+        wrapped.eval()
+        self._adapters[name] = Adapter(wrapped, found)
+
+    def unload(self, name: str) -> None:
+        """Remove an adapter; its memory is freed.
+
+        Args:
+            name: its name; an unknown one is ignored.
+        """
+        self._activate(None)
+        self._adapters.pop(name, None)
+
+    @contextmanager
+    def active(self, name: str | None) -> Iterator[Any]:
+        """Context manager in which the model computes with an adapter.
+
+        Args:
+            name: name of a loaded adapter; None for the base model.
+
+        Yields:
+            The model to call: the `PeftModel`, or the base.
+        """
+        adapter = None if name is None else self._adapters[name]
+        self._activate(adapter)
+        yield self._base if adapter is None else adapter.model
+
+    def _activate(self, adapter: Adapter | None) -> None:
+        if adapter is self._active:
+            return
+        if self._active is not None:
+            for one in self._active.replacements:
+                one.parent._modules[one.name] = one.base  # noqa: SLF001
+        self._active = adapter
+        if adapter is not None:
+            for one in adapter.replacements:
+                one.parent._modules[one.name] = one.adapted  # noqa: SLF001
+
+    def _check(self, folder: Path) -> None:
+        if not (folder / "adapter_config.json").is_file():
+            return  # `load_adapter` says what is missing
+        settings = adapter_settings(folder)
+        begun = getattr(settings, "init_lora_weights", True)
+        if isinstance(begun, str) and begun.lower().startswith(CHANGES_BASE):
+            raise ModelError(
+                f"The adapter {folder} has init_lora_weights: {begun}, with which PEFT changes the base's own weights. "
+                "Expected an adapter that leaves the base as it is: convert it to a plain LoRA (PEFT's "
+                "path_initial_model_for_weight_conversion), or merge it into a model of its own."
+            )
+        bias = getattr(settings, "bias", "none")
+        if bias != "none":
+            raise ModelError(
+                f"The adapter {folder} has bias: {bias}, which replaces the base's own biases. Expected bias: none, or "
+                "merge the adapter into a model of its own."
+            )

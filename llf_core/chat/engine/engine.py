@@ -1,0 +1,366 @@
+"""The engine: takes requests, reads prompts in pieces, and generates all running replies step by step."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.chat.engine.adapters import Adapters
+from llf_core.chat.engine.facts import EngineFacts, context_length, memory_bytes, read_facts, token_bytes
+from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure, is_out_of_memory
+from llf_core.chat.engine.image_prompt import image_inputs
+from llf_core.chat.engine.json_grammar import Grammars
+from llf_core.chat.engine.plain_generation import PlainGeneration
+from llf_core.chat.engine.prefill import Prefill
+from llf_core.chat.engine.prefix_cache import Prefix, PrefixCache
+from llf_core.chat.engine.prompt import has_images, prompt_ids
+from llf_core.chat.engine.reply import Reply
+from llf_core.chat.engine.row_batch import RowBatch, accept_tokens
+from llf_core.chat.engine.token_choice import TokenChooser
+from llf_core.chat.events import Failed
+from llf_core.chat.request import RequestError
+from llf_core.generation import prepare_weights
+from llf_core.generation.checked_forward import CheckedForward
+from llf_core.generation.generate import end_tokens, repetition_penalty_of
+from llf_core.generation.supported_models import unsupported
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.models.step_forecast import free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+    from llf_core.chat.events import Event
+    from llf_core.chat.request import ChatRequest
+
+PIECE = 512
+"""Number of prompt tokens that a step reads while no reply is running."""
+SHORT_PIECE = 128
+"""The same while replies are running, which wait for it."""
+SPARE_TOKENS = 256
+"""Number of reply tokens for which a prompt needs free memory before it is read; the cache grows later."""
+PREFIX_SHARE = 0.25
+"""Share of the free memory that prefixes may take."""
+MAX_PREFIX_BYTES = 4 << 30
+"""Maximum of that."""
+
+
+class Engine:
+    """Generates replies of a base model and its adapters. All methods are called in one thread.
+
+    Args:
+        model: causal language model without adapters, on its device; its weights are prepared for decoding, so it
+            cannot be trained afterwards.
+        tokenizer: its tokenizer.
+        processor: its processor, if it sees pictures.
+        max_batch: maximum number of replies that run at once.
+        prefix_cache_bytes: maximum bytes of keys and values of ended replies; None for a share of the free memory.
+
+    Attributes:
+        facts: what the model can do.
+
+    Raises:
+        RuntimeError: out of memory.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        processor: ProcessorMixin | None = None,
+        max_batch: int = 32,
+        prefix_cache_bytes: int | None = None,
+    ) -> None:
+        model.eval()
+        prepare_weights(model)
+        self._model, self._tokenizer, self._processor, self._max_batch = model, tokenizer, processor, max_batch
+        self._device = model.get_input_embeddings().weight.device
+        self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
+        self._ends = end_tokens(model, tokenizer) or []
+        self._adapters = Adapters(model)
+        self._plain: dict[str | None, str | None] = {None: unsupported(model)}
+        self._forwards: dict[str | None, CheckedForward] = {}
+        self._batches: dict[str | None, RowBatch] = {}
+        self._waiting: deque[Reply] = deque()
+        self._prefill: Prefill | None = None
+        self._plain_waiting: deque[tuple[Reply, dict[str, Any]]] = deque()
+        self._generation: PlainGeneration | None = None
+        self._decode_next = False
+        self._grammars = Grammars(tokenizer, self._ends, model.get_input_embeddings().weight.shape[0])
+        self._context = context_length(model)
+        self._token_bytes = token_bytes(model)
+        if prefix_cache_bytes is None:
+            prefix_cache_bytes = min(int(PREFIX_SHARE * free_memory(self._device.type)), MAX_PREFIX_BYTES)
+        self._prefixes = PrefixCache(prefix_cache_bytes)
+        self.facts: EngineFacts = read_facts(model, tokenizer, processor, self._plain[None])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that the process holds on the model's device."""
+        return memory_bytes(self._device)
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter over the same weights; requests select it by name. One of the same name is replaced.
+
+        Args:
+            name: its name.
+            folder: folder with `adapter_config.json` and the weights.
+
+        Raises:
+            ModelError: the adapter is missing, damaged, does not fit, or changes the base's own weights.
+            UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
+            OSError: a file cannot be read.
+            MemoryError: out of memory; on a GPU, torch's error for it.
+        """
+        if name in self._adapters:
+            self.unload_adapter(name)
+        self._adapters.load(name, folder)
+        with self._adapters.active(name) as model:
+            self._plain[name] = unsupported(model)
+
+    def unload_adapter(self, name: str) -> None:
+        """Remove an adapter. Its replies end with `Failed`.
+
+        Args:
+            name: its name; an unknown one is ignored.
+        """
+        for reply in self._replies():
+            if reply.adapter == name:
+                reply.fail("model_gone", f"The adapter {name} was unloaded.", "Load it again, or choose another one.")
+        with torch.inference_mode():
+            self._remove_ended()
+        self._batches.pop(name, None)
+        self._forwards.pop(name, None)
+        self._plain.pop(name, None)
+        self._prefixes.forget(name)
+        self._adapters.unload(name)
+
+    def submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002 - as `cancel`
+        """Add a request to the queue. An invalid one is reported as `Failed`.
+
+        Args:
+            id: number of the request, for `cancel`.
+            request: the request.
+            on_event: called with each event, in the thread that calls `step`.
+        """
+        try:
+            self._submit(id, request, on_event)
+        except RequestError as error:
+            on_event(Failed("invalid", str(error)))
+        except Exception as error:  # noqa: BLE001 - of one request
+            on_event(Failed(*failure(error)))
+
+    def cancel(self, id: int) -> None:  # noqa: A002 - the name of the interface
+        """End a reply before its next token. An unknown or ended one is ignored.
+
+        Args:
+            id: number of the request.
+        """
+        for reply in self._replies():
+            if reply.id == id:
+                reply.cancelled = True
+
+    def step(self) -> bool:
+        """Do one unit of work: read a piece of a prompt, or generate one token of each running reply.
+
+        Returns:
+            Whether work is left.
+        """
+        with torch.inference_mode():
+            self._end_cancelled()
+            if self._decode_next or not self._read_prompt():
+                self._decode()
+                self._decode_next = False
+            else:
+                self._decode_next = any(batch.replies for batch in self._batches.values())
+        self._generate_plain()
+        return self._prefill is not None or any(not reply.done for reply in self._replies())
+
+    def close(self) -> None:
+        """End all replies with `Failed`, and free the cache."""
+        for reply in self._replies():
+            reply.fail("model_gone", "The engine was stopped.")
+        self._generate_plain()
+        self._batches.clear()
+        self._waiting.clear()
+        self._plain_waiting.clear()
+        self._prefill = None
+        self._prefixes.shrink(0)
+
+    def _submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002
+        if request.adapter is not None and request.adapter not in self._adapters:
+            on_event(Failed("model_gone", f"There is no adapter {request.adapter}.", "Load it, or choose another one."))
+            return
+        inputs: dict[str, Any] = {}
+        if has_images(request):
+            prompt, inputs = image_inputs(request, self._processor, self._tokenizer, self._device)
+        else:
+            prompt = prompt_ids(request, self._tokenizer)
+        if self._context is not None and len(prompt) >= self._context:
+            on_event(
+                Failed(
+                    "too_long",
+                    f"The prompt has {len(prompt):,} tokens; the model reads {self._context:,}, with its reply.",
+                    "Shorten the conversation, or begin a new one.",
+                )
+            )
+            return
+        left = None if self._context is None else self._context - len(prompt)
+        limit = min(one for one in (request.max_tokens, left, 1 << 20) if one is not None)
+        reply = Reply(id, request, on_event, prompt, limit, self._ends, self._tokenizer)
+        grammar = None if request.json_schema is None else self._grammars.grammar(request.json_schema)
+        self._check_bias(request)
+        penalty = repetition_penalty_of(self._model, request.sampling.repetition_penalty)
+        reply.chooser = TokenChooser(request.sampling, penalty, prompt, self._device, grammar)
+        if inputs or self._plain[request.adapter] is not None:
+            ids = torch.tensor([prompt], device=self._device)
+            self._plain_waiting.append((reply, inputs or {"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
+        else:
+            self._waiting.append(reply)
+
+    def _check_bias(self, request: ChatRequest) -> None:
+        size = self._model.get_input_embeddings().weight.shape[0]
+        if wrong := [token for token in request.sampling.logit_bias if not 0 <= token < size]:
+            raise RequestError(f"logit_bias has the token id {wrong[0]}. Expected ids from 0 to {size - 1:,}.")
+
+    def _replies(self) -> list[Reply]:
+        found = [*self._waiting, *(reply for reply, _ in self._plain_waiting)]
+        found += [reply for batch in self._batches.values() for reply in batch.replies]
+        found += [self._prefill.reply] if self._prefill is not None else []
+        found += [self._generation.reply] if self._generation is not None else []
+        return found
+
+    def _end_cancelled(self) -> None:
+        for reply in self._replies():
+            if reply.cancelled and not reply.done:
+                reply.finish("cancelled")
+        self._remove_ended()
+
+    def _remove_ended(self) -> None:
+        """Take ended replies out of the queue and the batches, and keep their keys and values."""
+        self._waiting = deque(one for one in self._waiting if not one.done)
+        self._plain_waiting = deque(one for one in self._plain_waiting if not one[0].done)
+        if self._prefill is not None and self._prefill.reply.done:
+            self._keep(self._prefill.prefix)
+            self._prefill = None
+        for adapter, batch in self._batches.items():
+            for row in batch.ended():
+                self._keep(lambda row=row, batch=batch, of=adapter: Prefix(of, batch.tokens_of(row), batch.row(row)))  # type: ignore[misc]
+                batch.leave(row)
+
+    def _keep(self, prefix: Callable[[], Prefix]) -> None:
+        if self._prefixes.limit == 0:
+            return
+        try:
+            self._prefixes.keep(prefix())
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._prefixes.shrink(0)
+
+    def _read_prompt(self) -> bool:
+        """Read a piece of the next prompt; false if there is none that can be read now."""
+        running = sum(len(batch.replies) for batch in self._batches.values())
+        if self._prefill is None:
+            if not self._waiting or running >= self._max_batch or not self._has_memory(self._waiting[0], running):
+                return False
+            reply = self._waiting.popleft()
+            try:
+                self._prefill = Prefill(reply, self._forward(reply.adapter), self._layers, self._device, self._prefixes)
+            except Exception as error:  # noqa: BLE001 - of one reply
+                reply.fail(*failure(error))
+                return True
+        prefill = self._prefill
+        try:
+            with self._adapters.active(prefill.reply.adapter) as model, autocast_mixed_dtypes(model):
+                logits = prefill.step(SHORT_PIECE if running else PIECE)
+            if logits is not None:
+                self._prefill = None
+                self._begin(prefill, logits)
+        except Exception as error:  # noqa: BLE001 - of one reply
+            self._prefill = None
+            prefill.reply.fail(*failure(error))
+        return True
+
+    def _begin(self, prefill: Prefill, logits: torch.Tensor) -> None:
+        reply = prefill.reply
+        accept_tokens(logits, [reply])
+        if not reply.done:
+            self._batch(reply.adapter).join(reply, prefill.cache)
+        self._keep(prefill.prefix)
+
+    def _has_memory(self, reply: Reply, running: int) -> bool:
+        """Whether the next prompt fits into memory; it fails if it never will."""
+        needed = (2 * len(reply.prompt) + min(reply.limit, SPARE_TOKENS)) * self._token_bytes
+        if needed <= free_memory(self._device.type):
+            return True
+        self._prefixes.shrink(0)
+        if needed <= free_memory(self._device.type):
+            return True
+        if not running:
+            self._waiting.popleft()
+            reply.fail("out_of_memory", OUT_OF_MEMORY, WHAT_TO_DO)
+        return False
+
+    def _decode(self) -> None:
+        for adapter, batch in self._batches.items():
+            if not batch.replies:
+                continue
+            try:
+                with self._adapters.active(adapter) as model, autocast_mixed_dtypes(model):
+                    batch.step()
+            except Exception as error:  # noqa: BLE001 - the engine survives it
+                self._decode_failed(batch, error)
+        self._remove_ended()
+
+    def _decode_failed(self, batch: RowBatch, error: Exception) -> None:
+        """After an error of a whole batch: without memory free prefixes, then end the newest reply; else end all."""
+        if is_out_of_memory(error):
+            if self._prefixes.nbytes:
+                self._prefixes.shrink(0)
+            else:
+                batch.replies[-1].fail(*failure(error))
+            return
+        for reply in batch.replies:
+            reply.fail(*failure(error))
+
+    def _generate_plain(self) -> None:
+        """Generate one token of the reply that `model.generate` works on."""
+        if self._generation is None:
+            self._plain_waiting = deque(one for one in self._plain_waiting if not one[0].done)
+            if not self._plain_waiting:
+                return
+            reply, inputs = self._plain_waiting.popleft()
+            with self._adapters.active(reply.adapter) as model:
+                pad = self._tokenizer.pad_token_id or 0
+                self._generation = PlainGeneration(model, inputs, reply, pad, autocast_mixed_dtypes(model))
+            reply.start()
+        generation = self._generation
+        with self._adapters.active(generation.reply.adapter) if self._is_loaded(generation.reply) else nullcontext():
+            going = generation.step()
+        if not going:
+            self._generation = None
+            if generation.error is not None:
+                generation.reply.fail(*failure(generation.error))
+            elif not generation.reply.done:
+                generation.reply.finish("length")
+
+    def _is_loaded(self, reply: Reply) -> bool:
+        return reply.adapter is None or reply.adapter in self._adapters
+
+    def _forward(self, adapter: str | None) -> CheckedForward:
+        if adapter not in self._forwards:
+            with self._adapters.active(adapter) as model:
+                self._forwards[adapter] = CheckedForward(model)
+        return self._forwards[adapter]
+
+    def _batch(self, adapter: str | None) -> RowBatch:
+        if adapter not in self._batches:
+            self._batches[adapter] = RowBatch(self._forward(adapter), self._layers, self._device)
+        return self._batches[adapter]

@@ -1,0 +1,90 @@
+"""What a loaded model can do, and what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What a model can do.
+
+    Attributes:
+        context: maximum number of tokens of a prompt with its reply; None if the model has no limit.
+        sees_images: whether messages may have pictures.
+        thinks: whether its chat template knows of reasoning.
+        calls_tools: whether its chat template renders tools.
+        plain: why `model.generate` is used, so that replies run one after the other; None if the fast loop is used.
+    """
+
+    context: int | None
+    sees_images: bool
+    thinks: bool
+    calls_tools: bool
+    plain: str | None
+
+
+def read_facts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    processor: ProcessorMixin | None,
+    plain: str | None,
+) -> EngineFacts:
+    """Read the facts of a model.
+
+    Args:
+        model: the base model.
+        tokenizer: its tokenizer.
+        processor: its processor; None for a model of text.
+        plain: see `EngineFacts`.
+    """
+    template = str(getattr(processor, "chat_template", None) or tokenizer.chat_template or "")
+    return EngineFacts(
+        context=context_length(model),
+        sees_images=processor is not None and hasattr(processor, "image_processor"),
+        thinks="<think>" in template or "enable_thinking" in template or "reasoning_content" in template,
+        calls_tools="tools" in template,
+        plain=plain,
+    )
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Number of tokens that a model was made for; None if its config names none.
+
+    Args:
+        model: the base model.
+    """
+    config = model.config.get_text_config(decoder=True)
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(found) if isinstance(found, int) and found > 0 else None
+
+
+def token_bytes(model: PreTrainedModel) -> int:
+    """Bytes of the keys and values of one token.
+
+    Args:
+        model: the base model.
+    """
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_attention_heads", 1)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Bytes that this process holds: of a GPU what torch has reserved, else resident memory.
+
+    Args:
+        device: device of the model.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,68 @@
+"""Reading a prompt, in pieces between which running replies go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from llf_core.chat.engine.prefix_cache import Prefix
+from llf_core.generation.kv_cache import growing_cache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.chat.engine.prefix_cache import PrefixCache
+    from llf_core.chat.engine.reply import Reply
+    from llf_core.generation.checked_forward import CheckedForward
+
+
+class Prefill:
+    """Reads the prompt of one reply into a cache of its own.
+
+    Args:
+        reply: the reply; `Started` is reported.
+        forward: forward passes of the model with the reply's adapter active.
+        layers: number of layers of the cache.
+        device: device of the token embedding.
+        prefixes: where a common prefix is taken from.
+
+    Attributes:
+        cache: keys and values of the tokens that have been read.
+    """
+
+    def __init__(
+        self, reply: Reply, forward: CheckedForward, layers: int, device: torch.device, prefixes: PrefixCache
+    ) -> None:
+        self.reply, self._forward, self._device = reply, forward, device
+        self.cache = growing_cache(layers, len(reply.prompt))
+        prefix, self._read = prefixes.longest(reply.adapter, reply.prompt[:-1])
+        if prefix is not None:
+            for layer, (keys, values) in zip(self.cache.layers, prefix.layers, strict=True):
+                layer.update(keys[:, :, : self._read], values[:, :, : self._read])
+        reply.start(self._read)
+
+    def step(self, size: int) -> Tensor | None:
+        """Read the next tokens of the prompt.
+
+        Args:
+            size: maximum number of tokens.
+
+        Returns:
+            Logits after the prompt, `[1, vocabulary]`; None if tokens are left to read.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
+        prompt = self.reply.prompt
+        end = min(self._read + size, len(prompt))
+        tokens = torch.tensor([prompt[self._read : end]], device=self._device)
+        positions = torch.arange(self._read, end, device=self._device)[None]
+        logits = self._forward.read(tokens, positions, None, self.cache)
+        self._read = end
+        return logits if end == len(prompt) else None
+
+    def prefix(self) -> Prefix:
+        """What has been read, for later prompts."""
+        layers = [(layer.keys, layer.values) for layer in self.cache.layers]
+        return Prefix(self.reply.adapter, self.reply.prompt[: self._read], layers)

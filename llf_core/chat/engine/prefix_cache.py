@@ -1,0 +1,121 @@
+"""Keys and values of earlier prompts and replies, for prompts that begin with the same tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Keys and values of a text.
+
+    Attributes:
+        adapter: name of the adapter that computed them; None for the base model.
+        tokens: token ids.
+        layers: keys and values of each layer, `[1, heads, length, head_dim]` each.
+    """
+
+    adapter: str | None
+    tokens: list[int]
+    layers: list[tuple[Tensor, Tensor]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values."""
+        return sum(keys.untyped_storage().nbytes() + values.untyped_storage().nbytes() for keys, values in self.layers)
+
+
+class PrefixCache:
+    """Keeps the prefixes that were used last, up to a number of bytes.
+
+    Args:
+        limit: maximum number of bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._kept: list[Prefix] = []  # the one that was used last is at the end
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all prefixes."""
+        return sum(one.nbytes for one in self._kept)
+
+    def longest(self, adapter: str | None, tokens: Sequence[int]) -> tuple[Prefix | None, int]:
+        """Find the prefix that has the most tokens in common with a prompt.
+
+        Args:
+            adapter: see `Prefix`.
+            tokens: token ids of the prompt that may be taken from the cache.
+
+        Returns:
+            The prefix and the number of common tokens; None and 0 if there is none.
+        """
+        best, most = None, 0
+        for one in self._kept:
+            if one.adapter == adapter and (length := common_prefix_length(one.tokens, tokens)) > most:
+                best, most = one, length
+        if best is not None:
+            self._kept.remove(best)
+            self._kept.append(best)
+        return best, most
+
+    def keep(self, prefix: Prefix) -> None:
+        """Add a prefix. It replaces those that it continues, and those that were not used for the longest time.
+
+        Args:
+            prefix: a prefix; left out if it is larger than the limit or another one continues it.
+        """
+        size = len(prefix.tokens)
+        if prefix.nbytes > self.limit or any(
+            one.adapter == prefix.adapter and one.tokens[:size] == prefix.tokens for one in self._kept
+        ):
+            return
+        self._kept = [
+            one for one in self._kept if one.adapter != prefix.adapter or one.tokens != prefix.tokens[: len(one.tokens)]
+        ]
+        self._kept.append(prefix)
+        self.shrink(self.limit)
+
+    def shrink(self, limit: int) -> None:
+        """Remove prefixes, the longest unused first.
+
+        Args:
+            limit: number of bytes to keep at most.
+        """
+        left = self.nbytes
+        while self._kept and left > limit:
+            left -= self._kept.pop(0).nbytes
+
+    def forget(self, adapter: str | None) -> None:
+        """Remove the prefixes of an adapter.
+
+        Args:
+            adapter: its name; None for the base model.
+        """
+        self._kept = [one for one in self._kept if one.adapter != adapter]
+
+
+def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common prefix of two lists of token ids: how much of a cache can be reused.
+
+    Args:
+        one: token ids.
+        other: token ids.
+    """
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while low < high:  # comparisons of slices are much faster than those of single ids
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

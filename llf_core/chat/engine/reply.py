@@ -1,0 +1,164 @@
+"""A reply in progress: its tokens, their text, and the events that report it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.chat.events import Alternative, Failed, Finished, Piece, Started, Token, ToolCallPiece
+from llf_core.generation.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.chat.engine.token_choice import TokenChooser
+    from llf_core.chat.events import Event, FailureKind, FinishReason
+    from llf_core.chat.request import ChatRequest
+
+
+class Reply:
+    """One request and what has been generated for it.
+
+    Args:
+        id: its number.
+        request: the request.
+        on_event: called with each event. If it raises, the reply ends.
+        prompt: token ids of the prompt.
+        limit: maximum number of tokens of the reply.
+        ends: end-of-sequence token ids.
+        tokenizer: decodes the tokens.
+
+    Attributes:
+        tokens: token ids of the reply.
+        chooser: chooses its tokens; set before the first one.
+        done: whether its last event has been sent.
+        cancelled: whether it ends before its next token.
+    """
+
+    chooser: TokenChooser
+
+    def __init__(  # noqa: PLR0913, PLR0917 - created in one place
+        self,
+        id: int,  # noqa: A002 - the name of the interface
+        request: ChatRequest,
+        on_event: Callable[[Event], None],
+        prompt: list[int],
+        limit: int,
+        ends: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.id, self.request, self.prompt, self.limit = id, request, prompt, limit
+        self.tokens: list[int] = []
+        self.done = self.cancelled = False
+        self.prompt_tokens = len(prompt)
+        self._on_event, self._ends, self._tokenizer = on_event, frozenset(ends), tokenizer
+        self._new: list[str] = []
+        self._stream = TextStream(tokenizer, ends, request.stop, self._new.append)
+        self._received = time.monotonic()
+        self._first: float | None = None
+        self._cached = 0
+        self._called = False
+
+    @property
+    def adapter(self) -> str | None:
+        """Name of its adapter; None for the base model."""
+        return self.request.adapter
+
+    def start(self, cached: int = 0) -> None:
+        """Report that the prompt is being read.
+
+        Args:
+            cached: number of its tokens that were taken from the cache.
+        """
+        self._cached = cached
+        self._emit(Started(self.prompt_tokens, cached))
+
+    def put(self, token: int, logits: Tensor) -> None:
+        """Add a token and report its text; the reply may end with it.
+
+        Args:
+            token: its id.
+            logits: logits it was chosen from, `[vocabulary]`, for log-probabilities.
+        """
+        if self._first is None:
+            self._first = time.monotonic()
+        self.tokens.append(token)
+        self.chooser.accept(token)
+        ended = self._stream.put(token)
+        pieces: list[Piece | ToolCallPiece] = [Piece(text) for text in self._new]
+        self._new.clear()
+        if self.request.logprobs and token not in self._ends:
+            given = (self._token(token, logits),)
+            place = next((at for at, one in enumerate(pieces) if isinstance(one, Piece)), None)
+            if place is None:
+                pieces.append(Piece("", tokens=given))
+            else:
+                first = pieces[place]
+                assert isinstance(first, Piece)  # noqa: S101 - chosen above
+                pieces[place] = Piece(first.text, first.kind, given)
+        for piece in pieces:
+            self._emit(piece)
+        if ended or self.chooser.complete:
+            self.finish("stop")
+        elif len(self.tokens) >= self.limit:
+            self.finish("length")
+
+    def finish(self, reason: FinishReason) -> None:
+        """End the reply and report it.
+
+        Args:
+            reason: see `Finished`; a reply that called a tool and came to its end ends with `tool_calls`.
+        """
+        self._stream.close()
+        for text in self._new:
+            self._emit(Piece(text))
+        self._new.clear()
+        now = time.monotonic()
+        self._emit(
+            Finished(
+                reason=reason,
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=len(self.tokens),
+                cached_tokens=self._cached,
+                first_token_seconds=(self._first or now) - self._received,
+                seconds=now - self._received,
+            )
+        )
+        self.done = True
+
+    def fail(self, kind: FailureKind, message: str, what_to_do: str = "") -> None:
+        """End the reply with an error.
+
+        Args:
+            kind: see `Failed`.
+            message: see `Failed`.
+            what_to_do: see `Failed`.
+        """
+        self._emit(Failed(kind, message, what_to_do))
+        self.done = True
+
+    def _emit(self, event: Event) -> None:
+        if self.done:
+            return
+        try:
+            self._on_event(event)
+        except Exception:  # noqa: BLE001 - whoever listened is gone, and the other replies go on
+            self.done = True
+
+    def _token(self, token: int, logits: Tensor) -> Token:
+        logprobs = logits.float().log_softmax(-1)
+        top: tuple[Alternative, ...] = ()
+        if self.request.top_logprobs:
+            values, ids = logprobs.topk(min(self.request.top_logprobs, len(logprobs)))
+            top = tuple(
+                Alternative(one, self._text(one), value)
+                for one, value in zip(ids.tolist(), values.tolist(), strict=True)
+            )
+        return Token(token, self._text(token), float(logprobs[token]), top)
+
+    def _text(self, token: int) -> str:
+        text: str = self._tokenizer.decode([token])
+        return text
