@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-    from llf_core.chat.engine import Engine  # type: ignore[attr-defined]
+    from llf_core.chat.engine import Engine
     from llf_core.chat.events import Event
     from llf_core.config import RunConfig
     from llf_core.models.device import DevicePlan
@@ -68,7 +68,7 @@ class Worker:
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
         """
-        from llf_core.chat.engine import Engine  # type: ignore[attr-defined]
+        from llf_core.chat.engine import Engine
 
         model, tokenizer, processor = self._load_base()
         self._engine = Engine(model, tokenizer, processor=processor)

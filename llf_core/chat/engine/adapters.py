@@ -85,7 +85,7 @@ class Adapters:
         """
         self._check(folder)
         shown = getattr(self._base, "name_or_path", "") or type(self._base).__name__
-        config = RunConfig.load({"model_name_or_path": shown})
+        config = RunConfig.load({"model_name_or_path": shown, "dataset": "unused", "finetuning_type": "lora"})
         weights = BaseWeights(self._base)
         self._activate(None)
         before = [(module, dict(module._modules)) for module in self._base.modules()]  # noqa: SLF001 - torch has no public name
@@ -101,6 +101,7 @@ class Adapters:
             )
             for one in found:
                 one.parent._modules[one.name] = one.base  # noqa: SLF001
+            self._base.__dict__.pop("peft_config", None)  # PEFT warns of it when the next adapter is loaded
             weights.restore_flags()
         if changed := weights.changed():
             raise ModelError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llf_core.chat.engine.adapters import Adapters
-from llf_core.chat.engine.facts import EngineFacts, context_length, memory_bytes, read_facts, token_bytes
+from llf_core.chat.engine.facts import context_length, read_facts, token_bytes
 from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure, is_out_of_memory
 from llf_core.chat.engine.image_prompt import image_inputs
 from llf_core.chat.engine.json_grammar import Grammars
@@ -26,6 +27,7 @@ from llf_core.generation import prepare_weights
 from llf_core.generation.checked_forward import CheckedForward
 from llf_core.generation.generate import end_tokens, repetition_penalty_of
 from llf_core.generation.supported_models import unsupported
+from llf_core.models.memory_in_use import memory_in_use
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 from llf_core.models.step_forecast import free_memory
 
@@ -61,9 +63,6 @@ class Engine:
         max_batch: maximum number of replies that run at once.
         prefix_cache_bytes: maximum bytes of keys and values of ended replies; None for a share of the free memory.
 
-    Attributes:
-        facts: what the model can do.
-
     Raises:
         RuntimeError: out of memory.
     """
@@ -84,6 +83,7 @@ class Engine:
         self._layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self._ends = end_tokens(model, tokenizer) or []
         self._adapters = Adapters(model)
+        self._tokenizers: dict[str | None, PreTrainedTokenizerBase] = {None: tokenizer}
         self._plain: dict[str | None, str | None] = {None: unsupported(model)}
         self._forwards: dict[str | None, CheckedForward] = {}
         self._batches: dict[str | None, RowBatch] = {}
@@ -98,19 +98,23 @@ class Engine:
         if prefix_cache_bytes is None:
             prefix_cache_bytes = min(int(PREFIX_SHARE * free_memory(self._device.type)), MAX_PREFIX_BYTES)
         self._prefixes = PrefixCache(prefix_cache_bytes)
-        self.facts: EngineFacts = read_facts(model, tokenizer, processor, self._plain[None])
+
+    def facts(self) -> dict[str, Any]:
+        """What the base model can do: the attributes of `EngineFacts`."""
+        return asdict(read_facts(self._model, self._tokenizer, self._processor, self._plain[None]))
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory that the process holds on the model's device."""
-        return memory_bytes(self._device)
+        return memory_in_use(self._device)
 
-    def load_adapter(self, name: str, folder: Path) -> None:
+    def load_adapter(self, name: str, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Load an adapter over the same weights; requests select it by name. One of the same name is replaced.
 
         Args:
             name: its name.
             folder: folder with `adapter_config.json` and the weights.
+            tokenizer: its tokenizer, with the template that it was trained with; None for that of the base.
 
         Raises:
             ModelError: the adapter is missing, damaged, does not fit, or changes the base's own weights.
@@ -121,6 +125,7 @@ class Engine:
         if name in self._adapters:
             self.unload_adapter(name)
         self._adapters.load(name, folder)
+        self._tokenizers[name] = tokenizer or self._tokenizer
         with self._adapters.active(name) as model:
             self._plain[name] = unsupported(model)
 
@@ -138,6 +143,7 @@ class Engine:
         self._batches.pop(name, None)
         self._forwards.pop(name, None)
         self._plain.pop(name, None)
+        self._tokenizers.pop(name, None)
         self._prefixes.forget(name)
         self._adapters.unload(name)
 
@@ -198,10 +204,11 @@ class Engine:
             on_event(Failed("model_gone", f"There is no adapter {request.adapter}.", "Load it, or choose another one."))
             return
         inputs: dict[str, Any] = {}
+        tokenizer = self._tokenizers[request.adapter]
         if has_images(request):
-            prompt, inputs = image_inputs(request, self._processor, self._tokenizer, self._device)
+            prompt, inputs = image_inputs(request, self._processor, tokenizer, self._device)
         else:
-            prompt = prompt_ids(request, self._tokenizer)
+            prompt = prompt_ids(request, tokenizer)
         if self._context is not None and len(prompt) >= self._context:
             on_event(
                 Failed(
@@ -213,7 +220,7 @@ class Engine:
             return
         left = None if self._context is None else self._context - len(prompt)
         limit = min(one for one in (request.max_tokens, left, 1 << 20) if one is not None)
-        reply = Reply(id, request, on_event, prompt, limit, self._ends, self._tokenizer)
+        reply = Reply(id, request, on_event, prompt, limit, self._ends_of(tokenizer), tokenizer)
         grammar = None if request.json_schema is None else self._grammars.grammar(request.json_schema)
         self._check_bias(request)
         penalty = repetition_penalty_of(self._model, request.sampling.repetition_penalty)
@@ -223,6 +230,9 @@ class Engine:
             self._plain_waiting.append((reply, inputs or {"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
         else:
             self._waiting.append(reply)
+
+    def _ends_of(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        return self._ends if tokenizer is self._tokenizer else end_tokens(self._model, tokenizer) or []
 
     def _check_bias(self, request: ChatRequest) -> None:
         size = self._model.get_input_embeddings().weight.shape[0]

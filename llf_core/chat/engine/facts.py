@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
-import torch
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -77,14 +74,3 @@ def token_bytes(model: PreTrainedModel) -> int:
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
     return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)
-
-
-def memory_bytes(device: torch.device) -> int:
-    """Bytes that this process holds: of a GPU what torch has reserved, else resident memory.
-
-    Args:
-        device: device of the model.
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.memory_reserved(device))
-    return int(psutil.Process().memory_info().rss)
