@@ -81,6 +81,8 @@ class Adapters:
             ModelError: the adapter is missing, damaged, does not fit the model, or changes the base's own weights.
             UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
             OSError: a file cannot be read.
+            PluginError: two installed packages declare the same name or key.
+            ConfigError: the name of the base model is not valid in a config.
             MemoryError: out of memory; on a GPU, torch's error for it.
         """
         self._check(folder)

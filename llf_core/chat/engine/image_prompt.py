@@ -39,6 +39,7 @@ def image_inputs(
 
     Raises:
         RequestError: the model sees no pictures, or a picture cannot be read.
+        MemoryError: out of memory.
     """
     if processor is None or not hasattr(processor, "image_processor"):
         raise RequestError("A message has a picture, and the model reads text only. Expected a vision model.")

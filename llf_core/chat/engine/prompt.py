@@ -135,7 +135,7 @@ def _call(call: object, number: int) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RequestError(
                 f"The arguments of the tool call {function['name']} in message {number + 1} are not JSON: "
                 f"{arguments[:100]}"
