@@ -22,6 +22,7 @@ from llf_core.cli.runs.bin import runs_clean, runs_delete, runs_restore
 from llf_core.cli.runs.look import runs_list, runs_show
 from llf_core.cli.runs.requests import runs_checkpoint, runs_evaluate, runs_kill, runs_sample, runs_set, runs_stop
 from llf_core.cli.runs.restart import runs_branch, runs_replay, runs_resume
+from llf_core.cli.serve import serve
 from llf_core.cli.terminal import print_error
 from llf_core.cli.train import demo, train
 from llf_core.cli.validate import validate
@@ -65,6 +66,7 @@ app.command()(inspect)
 app.command()(parameters)
 app.command()(estimate)
 app.command()(models)
+app.command()(serve)
 app.command()(env)
 app.command()(demo)
 app.command()(version)

@@ -1,0 +1,267 @@
+"""The routes of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from llf_core.chat.server.api_error import ApiError, invalid, of_failure, shown
+from llf_core.chat.server.chat_call import ChatCall, read_chat_call
+from llf_core.chat.server.chat_reply import ChatReply
+from llf_core.chat.server.completion_call import CompletionCall, read_completion_call
+from llf_core.chat.server.completion_reply import CompletionReply
+from llf_core.chat.server.event_stream import DONE, HEADERS, MEDIA_TYPE, event_bytes
+from llf_core.chat.server.guard import Guard
+from llf_core.chat.server.metrics import CONTENT_TYPE, Metrics
+from llf_core.chat.server.read_body import BODY_SECONDS, read_json
+from llf_core.chat.server.replies import STOPPING, Replies
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from llf_core.chat.server.guard import Access
+    from llf_core.chat.service import ChatService
+
+    Endpoint = Callable[[Request], Awaitable[Response]]
+
+CLIENT_GONE = 499
+"""Status in the metrics of a request whose client did not wait for the answer."""
+
+
+class Server:
+    """The application: routes, metrics and the open calls of one server."""
+
+    def __init__(self, service: ChatService, access: Access, *, body_seconds: float = BODY_SECONDS) -> None:
+        """Build the application.
+
+        Args:
+            service: the models to serve.
+            access: who may use the server.
+            body_seconds: time in which a client must have sent a body.
+        """
+        self._service = service
+        self._metrics = Metrics()
+        self._calls: set[Replies] = set()
+        self._body_seconds = body_seconds
+        self._created = int(time.time())
+        self._stopping = False
+        handlers: dict[Any, Any] = {
+            ApiError: _on_error,
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_gone,
+            Exception: _on_bug,
+        }
+        routes = [
+            Route("/health", self._health),
+            Route("/metrics", self._show_metrics),
+            Route("/v1/models", self._models),
+            Route("/v1/models/{name:path}", self._model),
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._completions, methods=["POST"]),
+        ]
+        self._paths = {route.path for route in routes}
+        inner = Starlette(routes=routes, exception_handlers=handlers)
+        inner.router.redirect_slashes = False
+        self.app: ASGIApp = self._counted(Guard(inner, access))
+
+    def stop(self) -> None:
+        """Refuse new calls."""
+        self._stopping = True
+
+    def cancel_all(self) -> None:
+        """End all open calls with an error, as part of a shutdown."""
+        for call in list(self._calls):
+            call.fail(STOPPING)
+
+    @property
+    def open_calls(self) -> int:
+        """Number of calls whose replies have not ended."""
+        return len(self._calls)
+
+    async def _health(self, _: Request) -> Response:
+        if self._stopping:
+            return JSONResponse({"status": "stopping"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    async def _show_metrics(self, _: Request) -> Response:
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._card(name) for name in list(self._service.targets)]})
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self._check_model(name)
+        return JSONResponse(self._card(name))
+
+    async def _chat(self, request: Request) -> Response:
+        call = read_chat_call(await read_json(request, self._body_seconds))
+        self._check_model(call.model)
+        if call.has_pictures and (state := self._service.state(call.model)).phase == "ready" and not state.sees_images:
+            raise invalid("messages", "a picture", f"text only: {call.model} reads no pictures")
+        return await self._answer(request, call, ChatReply(call))
+
+    async def _completions(self, request: Request) -> Response:
+        call = read_completion_call(await read_json(request, self._body_seconds))
+        self._check_model(call.model)
+        return await self._answer(request, call, CompletionReply(call))
+
+    async def _answer(
+        self, request: Request, call: ChatCall | CompletionCall, reply: ChatReply | CompletionReply
+    ) -> Response:
+        """Answer a call as a whole or as a stream."""
+        if self._stopping:
+            raise of_failure(STOPPING)
+        replies = Replies(self._service, call.model, call.requests, self._metrics, self._calls)
+        if call.stream:
+            return _Stream(replies, reply)
+        gone = asyncio.ensure_future(_wait_until_gone(request.receive))
+        work = asyncio.ensure_future(_whole(replies, reply))
+        try:
+            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientDisconnect
+            return JSONResponse(work.result())
+        finally:
+            for task in (gone, work):
+                task.cancel()
+            with suppress(asyncio.CancelledError, ApiError):
+                await work
+
+    def _card(self, name: str) -> dict[str, Any]:
+        target, state = self._service.targets[name], self._service.state(name)
+        card = {"id": name, "object": "model", "created": self._created, "owned_by": "llf", "root": target.base}
+        if state.context is not None:
+            card["max_model_len"] = state.context
+        return card | {"label": target.label, "state": state.phase}
+
+    def _check_model(self, name: str) -> None:
+        if name not in self._service.targets:
+            names = ", ".join(self._service.targets)
+            raise ApiError(
+                404, f"The model {shown(name)} is not served. Expected one of: {names}.", param="model",
+                code="model_not_found",
+            )  # fmt: skip
+
+    def _counted(self, app: ASGIApp) -> ASGIApp:
+        """Count the answers of an application."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                return
+            path = scope["path"]
+            route = path if path in self._paths else "/v1/models/{name}" if path.startswith("/v1/models/") else "other"
+            status = CLIENT_GONE
+
+            async def noted(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            try:
+                await app(scope, receive, noted)
+            finally:
+                self._metrics.answered(route, status)
+
+        return counted
+
+
+class _Stream(Response):
+    """A stream of the chunks of a call. It begins once a reply has begun, so that errors before have their status."""
+
+    def __init__(self, replies: Replies, reply: ChatReply | CompletionReply) -> None:
+        super().__init__(headers=HEADERS, media_type=MEDIA_TYPE)
+        del self.headers["content-length"]
+        self._replies, self._reply = replies, reply
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        work = asyncio.ensure_future(self._send_all(scope, receive, send))
+        try:
+            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+        async with self._replies as replies:
+            async for batch in replies.batches():
+                chunks: list[dict[str, Any]] = []
+                for number, event in batch:
+                    new, cancels = self._reply.chunks(number, event)
+                    chunks += new
+                    if cancels:
+                        replies.cancel(number)
+                if self._reply.failure is not None:
+                    error = of_failure(self._reply.failure)
+                    if not begun:
+                        await error.response()(scope, receive, send)
+                        return
+                    chunks.append(error.body())
+                if not begun:
+                    begun = True
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                if chunks:
+                    await send({"type": "http.response.body", "body": event_bytes(chunks), "more_body": True})
+                if self._reply.failure is not None:
+                    break
+        last = self._reply.last_chunk() if self._reply.failure is None else None
+        end = event_bytes([last] if last is not None else []) + DONE
+        await send({"type": "http.response.body", "body": end, "more_body": False})
+
+
+async def _whole(replies: Replies, reply: ChatReply | CompletionReply) -> dict[str, Any]:
+    """The answer to a call as a whole."""
+    async with replies:
+        async for batch in replies.batches():
+            for number, event in batch:
+                if reply.take(number, event):
+                    replies.cancel(number)
+            if reply.failure is not None:
+                raise of_failure(reply.failure)
+    return reply.whole()
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    """Wait until the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _on_error(_: Request, error: ApiError) -> Response:
+    return error.response()
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> Response:
+    path = shown(request.url.path)
+    if error.status_code == 404:  # noqa: PLR2004 - HTTP's codes
+        return ApiError(404, f"There is no {path} here. docs/serve.md lists the routes.").response()
+    if error.status_code == 405:  # noqa: PLR2004 - HTTP's codes
+        allowed = (error.headers or {}).get("Allow", "")
+        return ApiError(
+            405, f"{path} does not take {request.method}. Expected {allowed}.", headers=error.headers
+        ).response()
+    return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
+
+
+async def _on_gone(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=CLIENT_GONE)  # nobody reads it
+
+
+async def _on_bug(_: Request, __: Exception) -> Response:
+    return ApiError(500, "The server failed; its terminal says why.", code="internal_error").response()

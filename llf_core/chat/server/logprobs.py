@@ -1,0 +1,55 @@
+"""Log-probabilities of tokens in OpenAI's forms."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.chat.events import Alternative, Token
+
+LOWEST = -9999.0
+"""Stands for minus infinity, which JSON cannot express, as in OpenAI's API."""
+
+
+def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
+    """Tokens in the form of chat completions.
+
+    Args:
+        tokens: the tokens.
+    """
+    return [_entry(token) | {"top_logprobs": [_entry(one) for one in token.top]} for token in tokens]
+
+
+def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[Any]]:
+    """Tokens in the form of `/v1/completions`.
+
+    Args:
+        tokens: the tokens.
+        offset: number of characters of the tokens before them.
+    """
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token.text)
+    return {
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [_finite(token.logprob) for token in tokens],
+        "top_logprobs": [{one.text: _finite(one.logprob) for one in reversed(token.top)} for token in tokens],
+        "text_offset": offsets,
+    }
+
+
+def _entry(token: Token | Alternative) -> dict[str, Any]:
+    whole = "\N{REPLACEMENT CHARACTER}" not in token.text  # a part of a character has no text of its own
+    return {
+        "token": token.text,
+        "logprob": _finite(token.logprob),
+        "bytes": list(token.text.encode("utf-8", "replace")) if whole else None,
+    }
+
+
+def _finite(logprob: float) -> float:
+    return logprob if math.isfinite(logprob) else LOWEST

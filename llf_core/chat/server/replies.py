@@ -1,0 +1,146 @@
+"""The replies to one call as events in the server's loop, with a bound on what a slow client leaves unread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from llf_core.chat.events import Failed, Finished, Started
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from llf_core.chat.events import Event
+    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.server.metrics import Metrics
+    from llf_core.chat.service import ChatService, Ticket
+
+MAX_UNREAD = 4096
+"""Maximum number of events that wait for a client; one that reads more slowly loses its reply."""
+TOO_SLOW = Failed("engine", f"The reply was cancelled: {MAX_UNREAD:,} of its parts waited for the client to read them.")
+STOPPING = Failed("engine", "The reply was cancelled, since the server is shutting down. Send the request again later.")
+CANCELLED = Failed("engine", "The reply was cancelled: its model was removed or stopped. Send the request again.")
+_THREADS = ThreadPoolExecutor(4, "llf-serve")
+
+
+class Replies:
+    """The replies of one call, one for each choice. Use it as an asynchronous context manager.
+
+    Leaving the block cancels what has not ended, so that an engine never works for a client that is gone.
+    """
+
+    def __init__(
+        self,
+        service: ChatService,
+        model: str,
+        requests: Sequence[ChatRequest],
+        metrics: Metrics,
+        open_calls: set[Replies],
+    ) -> None:
+        """Prepare a call; nothing is submitted before the block is entered.
+
+        Args:
+            service: the models.
+            model: name of the model.
+            requests: a request for each choice.
+            metrics: counts the replies.
+            open_calls: calls that have not ended, which a shutdown cancels.
+        """
+        self._service, self._model, self._requests = service, model, requests
+        self._metrics, self._open_calls = metrics, open_calls
+        self._tickets: list[Ticket | None] = [None] * len(requests)
+        self._left = set(range(len(requests)))
+        self._began: set[int] = set()
+        self._cancelled: set[int] = set()
+        self._unread: deque[tuple[int, Event]] = deque()
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Submit the requests."""
+        self._loop = asyncio.get_running_loop()
+        self._open_calls.add(self)
+        for _ in self._requests:
+            self._metrics.submitted(self._model)
+        try:
+            await asyncio.shield(self._loop.run_in_executor(_THREADS, self._submit))
+        except asyncio.CancelledError:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Cancel what has not ended."""
+        self._open_calls.discard(self)
+        self._closed = True
+        for number in sorted(self._left):
+            self.cancel(number)
+            self._metrics.ended(self._model, None, began=number in self._began)
+        self._left.clear()
+
+    async def batches(self) -> AsyncIterator[list[tuple[int, Event]]]:
+        """Events with the numbers of their choices, as many at once as have come, until all replies have ended."""
+        while self._left or self._unread:
+            await self._wake.wait()
+            self._wake.clear()
+            batch = list(self._unread)
+            self._unread.clear()
+            if batch:
+                yield batch
+
+    def cancel(self, number: int) -> None:
+        """End a reply at its next token; its last event still comes.
+
+        Args:
+            number: number of the choice.
+        """
+        self._cancelled.add(number)
+        self._loop.run_in_executor(_THREADS, self._cancel, number)
+
+    def fail(self, failure: Failed) -> None:
+        """Cancel all replies that have not ended, each with a last event.
+
+        Args:
+            failure: the last event.
+        """
+        for number in sorted(self._left):
+            self.cancel(number)
+            self._put(number, failure)
+
+    def _submit(self) -> None:
+        """Submit the requests, in a thread: the pipe to an engine may be full."""
+        for number, request in enumerate(self._requests):
+            self._tickets[number] = self._service.submit(self._model, request, partial(self._receive, number))
+            if number in self._cancelled:
+                self._cancel(number)
+
+    def _cancel(self, number: int) -> None:
+        ticket = self._tickets[number]
+        if ticket is not None:
+            ticket.cancel()
+
+    def _receive(self, number: int, event: Event) -> None:
+        """Take an event in a thread of the service."""
+        try:
+            self._loop.call_soon_threadsafe(self._put, number, event)
+        except RuntimeError:
+            return  # the loop has ended, and with it the server
+
+    def _put(self, number: int, event: Event) -> None:
+        if self._closed or number not in self._left:
+            return
+        if isinstance(event, Finished | Failed):
+            self._left.discard(number)
+            self._metrics.ended(self._model, event, began=number in self._began)
+        elif len(self._unread) >= MAX_UNREAD:
+            self._unread.clear()
+            self.fail(TOO_SLOW)
+            return
+        elif isinstance(event, Started) and number not in self._began:
+            self._began.add(number)
+            self._metrics.started(self._model)
+        self._unread.append((number, event))
+        self._wake.set()

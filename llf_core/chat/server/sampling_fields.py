@@ -1,0 +1,178 @@
+"""Sampling parameters and other fields that chat and plain completions share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.chat.request import MAX_STOPS, ChatSampling, RequestError
+from llf_core.chat.server.api_error import ApiError, invalid
+from llf_core.chat.server.fields import MAX_INTEGER
+
+if TYPE_CHECKING:
+    from llf_core.chat.server.fields import Fields
+
+MAX_CHOICES = 16
+"""Maximum number of replies to one request (`n`)."""
+MAX_STOP_CHARACTERS = 1000
+MAX_BIASES = 4096
+"""Maximum number of tokens in `logit_bias`."""
+MAX_BIAS = 100.0
+MAX_ID_DIGITS = 9
+IGNORED = ("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
+"""Fields that name users or files of OpenAI's service. They change no reply and are ignored."""
+UNSUPPORTED = {
+    "best_of": "Send n instead, and choose one of the replies.",
+    "functions": "Send tools instead.",
+    "function_call": "Send tool_choice instead.",
+    "audio": "The server replies with text.",
+    "prediction": "Remove it.",
+    "web_search_options": "Remove it.",
+    "verbosity": "Ask for a short or a long reply in the system message.",
+    "moderation": "Remove it.",
+    "suffix": "Remove it: the models continue a prompt and do not fill in.",
+}
+
+
+def sampling_of(fields: Fields) -> ChatSampling:
+    """Take the sampling parameters. As in OpenAI's API, the default temperature is 1.
+
+    Args:
+        fields: fields of the body.
+
+    Raises:
+        ApiError: a parameter is invalid.
+    """
+    temperature = fields.number("temperature")
+    top_p = fields.number("top_p")
+    penalty = fields.number("repetition_penalty")
+    try:
+        return ChatSampling(
+            temperature=1.0 if temperature is None else temperature,
+            top_p=1.0 if top_p is None else top_p,
+            top_k=fields.integer("top_k", 0) or 0,
+            min_p=fields.number("min_p") or 0.0,
+            repetition_penalty=penalty,
+            presence_penalty=fields.number("presence_penalty") or 0.0,
+            frequency_penalty=fields.number("frequency_penalty") or 0.0,
+            logit_bias=_biases(fields),
+            seed=fields.integer("seed"),
+        )
+    except RequestError as error:
+        raise of_request(error) from None
+
+
+def of_request(error: RequestError) -> ApiError:
+    """The error of a request whose values are invalid together."""
+    return ApiError(400, str(error), param=str(error).partition(" ")[0], code="invalid_value")
+
+
+def stops_of(fields: Fields) -> tuple[str, ...]:
+    """Take the stop strings.
+
+    Args:
+        fields: fields of the body.
+
+    Raises:
+        ApiError: they are invalid.
+    """
+    value = fields.raw("stop")
+    if value is None:
+        return ()
+    stops = [value] if isinstance(value, str) else value
+    expected = f"a text or a list of at most {MAX_STOPS} texts"
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS:
+        raise invalid("stop", value, expected)
+    for stop in stops:
+        if not isinstance(stop, str) or not 0 < len(stop) <= MAX_STOP_CHARACTERS:
+            raise invalid("stop", stop, f"{expected}, each of 1 to {MAX_STOP_CHARACTERS} characters")
+    return tuple(stops)
+
+
+def choices_of(fields: Fields) -> int:
+    """Take the number of replies, `n`.
+
+    Args:
+        fields: fields of the body.
+
+    Raises:
+        ApiError: it is out of range.
+    """
+    return fields.integer("n", 1, MAX_CHOICES) or 1
+
+
+def stream_of(fields: Fields) -> tuple[bool, bool]:
+    """Take `stream` and `stream_options`.
+
+    Args:
+        fields: fields of the body.
+
+    Returns:
+        Whether the reply is streamed, and whether a stream ends with the numbers of tokens.
+
+    Raises:
+        ApiError: they are invalid.
+    """
+    from llf_core.chat.server.fields import Fields as Inner
+
+    stream = fields.flag("stream")
+    options = fields.object("stream_options")
+    if options is None:
+        return stream, False
+    if not stream:
+        raise invalid("stream_options", options, "stream: true beside it")
+    inner = Inner(options, "stream_options")
+    include_usage = inner.flag("include_usage")
+    inner.flag("include_obfuscation")  # the size of chunks hides nothing on one's own machine
+    inner.finish()
+    return stream, include_usage
+
+
+def ignore(fields: Fields) -> None:
+    """Take the fields that change no reply.
+
+    Args:
+        fields: fields of the body.
+
+    Raises:
+        ApiError: `service_tier` or `modalities` asks for what there is not.
+    """
+    for name in IGNORED:
+        fields.raw(name)
+    fields.choice("service_tier", ("auto", "default"))
+    modalities = fields.raw("modalities")
+    if modalities not in (None, ["text"]):
+        raise invalid("modalities", modalities, '["text"]')
+
+
+def with_seed(sampling: ChatSampling, choice: int) -> ChatSampling:
+    """The sampling parameters of a choice: each of several choices has a seed of its own.
+
+    Args:
+        sampling: the parameters of the request.
+        choice: number of the choice.
+    """
+    from dataclasses import replace
+
+    if sampling.seed is None or not choice:
+        return sampling
+    return replace(sampling, seed=(sampling.seed + choice) % MAX_INTEGER)
+
+
+def _biases(fields: Fields) -> dict[int, float]:
+    given = fields.object("logit_bias") or {}
+    expected = f"a number from -{MAX_BIAS:g} to {MAX_BIAS:g} for each token id"
+    if len(given) > MAX_BIASES:
+        raise ApiError(
+            400, f"logit_bias has {len(given):,} tokens. Expected at most {MAX_BIASES:,}.", param="logit_bias"
+        )
+    biases = {}
+    for token, bias in given.items():
+        number = isinstance(bias, int | float) and not isinstance(bias, bool)
+        if (
+            not (token.isascii() and token.isdigit() and len(token) <= MAX_ID_DIGITS)
+            or not number
+            or not -MAX_BIAS <= bias <= MAX_BIAS
+        ):
+            raise invalid("logit_bias", {token: bias}, expected)
+        biases[int(token)] = float(bias)
+    return biases

@@ -1,0 +1,28 @@
+"""Numbers of tokens of a call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.chat.events import Finished
+
+
+def usage_of(finished: Mapping[int, Finished], choices: int) -> dict[str, Any]:
+    """The numbers of tokens in OpenAI's form. A prompt with several choices counts once.
+
+    Args:
+        finished: last events by number of the choice.
+        choices: number of choices of a prompt.
+    """
+    prompts = [event for number, event in sorted(finished.items()) if number % choices == 0]
+    prompt = sum(event.prompt_tokens for event in prompts)
+    completion = sum(event.completion_tokens for event in finished.values())
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(event.cached_tokens for event in prompts)},
+    }

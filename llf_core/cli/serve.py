@@ -1,0 +1,149 @@
+"""`llf serve`: an OpenAI-compatible server of models, runs and adapters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from llf_core.cli.errors import UsageError, in_a_sentence
+from llf_core.cli.parameters import Trust  # noqa: TC001 - typer reads it
+from llf_core.cli.terminal import err
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from llf_core.chat.server.guard import Access
+    from llf_core.chat.service import ChatService
+
+MISSING = "The server needs packages that are not installed: {}. Install them with: pip install 'llf[serve]'"
+
+
+def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TARGET]...",
+            help="Run id, RUN@STEP, RUN@latest, `last`, a folder or hub id of a model or adapter.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=TARGET", help="Serve a target under a name; can be repeated.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Others than loopback need an API key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for any free one.", min=0, max=65535)] = 8000,
+    api_key_env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VAR", help="Environment variable with an API key; can be repeated."),
+    ] = None,
+    generate_key: Annotated[bool, typer.Option(help="Generate an API key and print it once.")] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin whose pages may use the server (CORS); can be repeated."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another name of this machine in the header Host; can be repeated."),
+    ] = None,
+    idle_seconds: Annotated[
+        float, typer.Option(help="Seconds without a request after which a model is unloaded.", min=1)
+    ] = 600.0,
+    max_waiting: Annotated[int, typer.Option(help="Maximum number of requests in the queue of a model.", min=1)] = 256,
+    grace_seconds: Annotated[
+        float, typer.Option(help="Seconds that running replies have after Ctrl-C or SIGTERM.", min=0, max=3600)
+    ] = 30.0,
+    trust: Trust = False,
+) -> None:
+    """Serve models, runs and adapters to any OpenAI client. Adapters of one base model share its weights.
+
+    Raises:
+        UserError: a target does not exist, the address is taken or needs an API key, or a package is missing.
+    """
+    try:
+        from llf_core.chat.server.app import Server
+        from llf_core.chat.server.listen import open_socket, run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("llf"):
+            raise
+        raise UserError(MISSING.format(error.name)) from None
+    from llf_core.chat.service import ChatService
+
+    access, generated = _access(host, allow_host, api_key_env, allow_origin, generate_key)
+    named = _named(targets, name)
+    with in_a_sentence():
+        listener = open_socket(host, port)
+        service = ChatService(idle_seconds=idle_seconds, max_waiting=max_waiting, trust=trust)
+        try:
+            for one, target in named:
+                service.add(target, one)
+            for one in service.targets:
+                service.start(one)
+            server = Server(service, access)
+            shown_port = listener.getsockname()[1]
+            run(
+                server,
+                listener,
+                grace_seconds=grace_seconds,
+                started=lambda: _print_start(service, host, shown_port, generated),
+            )
+        finally:
+            listener.close()
+            service.close()
+
+
+def _access(
+    host: str, hosts: list[str] | None, variables: list[str] | None, origins: list[str] | None, generate: bool
+) -> tuple[Access, str | None]:
+    """Who may use the server, and the generated key.
+
+    Raises:
+        UserError: an API key is missing or cannot be used.
+    """
+    from llf_core.chat.server.guard import ANY_ORIGIN, Access, is_loopback
+    from llf_core.chat.server.keys import keys_of, new_key
+
+    exposed = not is_loopback(host)
+    keys = keys_of(variables or [], exposed=exposed)
+    generated = new_key() if generate else None
+    if generated is not None:
+        keys.append(generated)
+    if exposed and not keys:
+        raise UsageError(
+            f"Other machines reach {host}, and there is no API key.",
+            "Name an environment variable with one (--api-key-env), generate one (--generate-key), or serve on "
+            "127.0.0.1.",
+        )
+    if ANY_ORIGIN in (origins or []) and not keys:
+        raise UsageError("--allow-origin '*' lets every web page use the server.", "Add an API key, or name origins.")
+    return Access(host, tuple(hosts or ()), tuple(keys), tuple(origins or ())), generated
+
+
+def _named(targets: list[str] | None, names: list[str] | None) -> list[tuple[str | None, str]]:
+    """The targets with their names; None for a target's own.
+
+    Raises:
+        UsageError: there is no target, an option is not NAME=TARGET, or a name is given twice.
+    """
+    named: list[tuple[str | None, str]] = []
+    for one in names or []:
+        name, sign, target = one.partition("=")
+        if not sign or not name.strip() or not target.strip():
+            raise UsageError(f"--name {one[:200]!r} is not NAME=TARGET.")
+        if name in {known for known, _ in named}:
+            raise UsageError(f"--name {name[:200]!r} is given twice.", "Expected a name for one target.")
+        named.append((name, target))
+    named += [(None, target) for target in targets or []]
+    if not named:
+        raise UsageError("There is nothing to serve.", "Name a run, a model or an adapter.")
+    return named
+
+
+def _print_start(service: ChatService, host: str, port: int, generated: str | None) -> None:
+    shown_host = f"[{host}]" if ":" in host else host
+    for name, target in service.targets.items():
+        err.print(f"{escape(name)}: {escape(target.label)}, base {escape(target.base)}")
+    if generated is not None:
+        err.print(f"API key, shown only now: {generated}")
+    err.print(f"Serving at http://{shown_host}:{port}/v1. Ctrl-C ends it.")
