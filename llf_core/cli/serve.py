@@ -1,14 +1,12 @@
 """`llf serve`: an OpenAI-compatible server of models, runs and adapters."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from llf_core.cli.errors import UsageError, in_a_sentence
-from llf_core.cli.parameters import Trust  # noqa: TC001 - typer reads it
+from llf_core.cli.parameters import Trust
 from llf_core.cli.terminal import err
 from llf_core.user_error import UserError
 
@@ -63,7 +61,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     try:
         from llf_core.chat.server.app import Server
-        from llf_core.chat.server.listen import open_socket, run
+        from llf_core.chat.server.listen import make_server, open_socket
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("llf"):
             raise
@@ -82,12 +80,11 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
                 service.start(one)
             server = Server(service, access)
             shown_port = listener.getsockname()[1]
-            run(
+            make_server(
                 server,
-                listener,
                 grace_seconds=grace_seconds,
                 started=lambda: _print_start(service, host, shown_port, generated),
-            )
+            ).run([listener])
         finally:
             listener.close()
             service.close()
@@ -95,7 +92,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def _access(
     host: str, hosts: list[str] | None, variables: list[str] | None, origins: list[str] | None, generate: bool
-) -> tuple[Access, str | None]:
+) -> "tuple[Access, str | None]":
     """Who may use the server, and the generated key.
 
     Raises:
@@ -140,7 +137,7 @@ def _named(targets: list[str] | None, names: list[str] | None) -> list[tuple[str
     return named
 
 
-def _print_start(service: ChatService, host: str, port: int, generated: str | None) -> None:
+def _print_start(service: "ChatService", host: str, port: int, generated: str | None) -> None:
     shown_host = f"[{host}]" if ":" in host else host
     for name, target in service.targets.items():
         err.print(f"{escape(name)}: {escape(target.label)}, base {escape(target.base)}")

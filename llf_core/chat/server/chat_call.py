@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 RESERVED_OPTIONS = frozenset({
     "messages", "tools", "conversation", "documents", "chat_template", "tokenize", "padding", "truncation",
-    "max_length", "return_tensors", "return_dict", "add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask",
-    "tokenizer_kwargs", "processor_kwargs", "bos_token", "eos_token",
+    "max_length", "return_tensors", "return_dict", "add_generation_prompt", "continue_final_message",
+    "return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs", "bos_token", "eos_token",
 })  # fmt: skip
 """Arguments of `apply_chat_template` that are not variables of a template."""
 REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")

@@ -72,7 +72,8 @@ class ChatReply:
             The chunks to send, and whether the reply is to be cancelled, see `take`.
         """
         events, cancels = self._taken(number, event)
-        choice, chunks = self._choices[number], []
+        choice = self._choices[number]
+        chunks: list[dict[str, Any]] = []
         for one in events:
             if isinstance(one, Finished):
                 self._begin(number, choice, chunks)

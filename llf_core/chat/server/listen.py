@@ -6,6 +6,7 @@ import asyncio
 import errno
 import signal
 import socket
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         PortError: the port is taken or not allowed, or there is no such address.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        listener = socket.socket(family, kind)
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)  # asyncio sends small parts at once only with the protocol
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
@@ -142,6 +144,9 @@ class _Uvicorn(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals for the time of the server; unlike uvicorn's own, without raising them again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread gets signals
+            return
         before = {one: signal.signal(one, self.handle_exit) for one in _SIGNALS}
         try:
             yield
@@ -166,20 +171,20 @@ class _Uvicorn(uvicorn.Server):
         timer.cancel()
 
 
-def run(  # noqa: PLR0913 - the limits of connections
+def make_server(
     server: Server,
-    listener: socket.socket,
     *,
     grace_seconds: float,
     started: Callable[[], object] = lambda: None,
     header_seconds: float = HEADER_SECONDS,
     unread_seconds: float = UNREAD_SECONDS,
-) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; a second signal cancels the running replies.
+) -> uvicorn.Server:
+    """Make the server of an application. Its `run` takes a list of sockets and returns after SIGINT, SIGTERM or SIGHUP.
+
+    A second signal cancels the running replies.
 
     Args:
         server: the application.
-        listener: where it listens.
         grace_seconds: time that running replies have after the signal.
         started: called once requests are accepted.
         header_seconds: time in which a client must have sent the headers of a request.
@@ -202,4 +207,4 @@ def run(  # noqa: PLR0913 - the limits of connections
         limit_concurrency=MAX_CONNECTIONS,
         backlog=MAX_CONNECTIONS,
     )
-    _Uvicorn(config, server, grace_seconds, started).run([listener])
+    return _Uvicorn(config, server, grace_seconds, started)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds of the histograms' buckets, in seconds."""
+_OF_MODEL = ("model",)
 
 
 class Metrics:
@@ -21,24 +22,27 @@ class Metrics:
 
     def __init__(self) -> None:
         """Begin with zero."""
-        self._registry = CollectorRegistry()
-        of_model = {"labelnames": ["model"], "registry": self._registry}
+        self._registry = one = CollectorRegistry()
         self._requests = Counter(
-            "llf_http_requests", "HTTP requests by route and status.", ["route", "status"], registry=self._registry
+            "llf_http_requests", "HTTP requests by route and status.", ("route", "status"), registry=one
         )
-        self._replies = Counter(
-            "llf_replies", "Replies by how they ended.", ["model", "ended"], registry=self._registry
+        self._replies = Counter("llf_replies", "Replies by how they ended.", ("model", "ended"), registry=one)
+        self._prompt = Counter("llf_prompt_tokens", "Tokens of prompts.", _OF_MODEL, registry=one)
+        self._cached = Counter(
+            "llf_cached_prompt_tokens", "Tokens of prompts that were cached.", _OF_MODEL, registry=one
         )
-        self._prompt = Counter("llf_prompt_tokens", "Tokens of prompts.", **of_model)
-        self._cached = Counter("llf_cached_prompt_tokens", "Tokens of prompts that were in the cache.", **of_model)
-        self._completion = Counter("llf_completion_tokens", "Tokens of replies.", **of_model)
-        self._waiting = Gauge("llf_replies_waiting", "Replies that have not begun.", **of_model)
-        self._running = Gauge("llf_replies_running", "Replies that have begun and not ended.", **of_model)
+        self._completion = Counter("llf_completion_tokens", "Tokens of replies.", _OF_MODEL, registry=one)
+        self._waiting = Gauge("llf_replies_waiting", "Replies that have not begun.", _OF_MODEL, registry=one)
+        self._running = Gauge("llf_replies_running", "Replies that have begun and not ended.", _OF_MODEL, registry=one)
         self._first = Histogram(
-            "llf_first_token_seconds", "Time to the first token, with waiting.", buckets=SECONDS, **of_model
+            "llf_first_token_seconds",
+            "Time to the first token, with waiting.",
+            _OF_MODEL,
+            buckets=SECONDS,
+            registry=one,
         )
         self._seconds = Histogram(
-            "llf_reply_seconds", "Time to the last token, with waiting.", buckets=SECONDS, **of_model
+            "llf_reply_seconds", "Time to the last token, with waiting.", _OF_MODEL, buckets=SECONDS, registry=one
         )
 
     def answered(self, route: str, status: int) -> None:

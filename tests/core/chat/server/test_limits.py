@@ -1,0 +1,256 @@
+"""Clients that send too much, too slowly, or nothing that makes sense; that do not read; that are gone."""
+
+import json
+import socket
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llf_core.chat.events import Piece, Started
+from llf_core.chat.server.replies import MAX_UNREAD
+from tests.core.chat.server.conftest import KEY
+from tests.core.chat.server.scripted_service import ScriptedService, finished, hello, until_cancelled
+
+HEAD = f"Host: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+BODY = json.dumps({"model": "base", "messages": [{"role": "user", "content": "x"}]})
+STREAMED = json.dumps({"model": "base", "messages": [{"role": "user", "content": "x"}], "stream": True})
+
+
+def connected(server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+
+
+def post(body, path="/v1/chat/completions"):
+    return f"POST {path} HTTP/1.1\r\n{HEAD}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def everything(connection):
+    """What the server sends until it closes the connection."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_100_mb_is_refused(served, chunked):
+    asked = len(served.service.asked)
+    part = b'"' + b"x" * (2**20 - 1)
+    parts = (part for _ in range(100)) if chunked else part * 100
+    refused = served.http.post("/v1/completions", content=parts, headers={"Content-Type": "application/json"})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (
+        413,
+        "The body is too large. Expected at most 8 MB.",
+    )
+    assert len(served.service.asked) == asked
+
+
+def test_headers_that_are_too_large_are_refused(served):
+    with connected(served) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
+        assert everything(connection).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: localhost\r\nA: "])
+def test_slow_headers_end_the_connection(serve, start):
+    with serve(header_seconds=0.3) as server, connected(server) as connection:
+        connection.sendall(start)
+        stop = threading.Event()
+
+        def trickle():
+            while start and not stop.wait(0.05):
+                try:
+                    connection.sendall(b"x")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        assert everything(connection) == b""
+        stop.set()
+        thread.join()
+        assert server.http.get("/health").status_code == 200
+
+
+def test_a_slow_body_is_refused(serve):
+    with serve(body_seconds=0.3) as server, connected(server) as connection:
+        connection.sendall(post(BODY)[:-5])
+        assert everything(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_without_end_after_a_refusal_ends_the_connection(serve):
+    with serve(header_seconds=0.3) as server, connected(server) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        deadline = time.monotonic() + 30
+        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
+            while time.monotonic() < deadline:
+                connection.sendall(b"1\r\nx\r\n")
+                time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_is_gone_cancels_its_reply(serve, stream):
+    with serve(ScriptedService(until_cancelled)) as server:
+        with connected(server) as connection:
+            connection.sendall(post(STREAMED if stream else BODY))
+            if stream:
+                connection.recv(1)
+            wait_for(lambda: server.metric('llf_replies_running{model="base"}') == 1)
+        assert server.service.asked[0].cancelled.wait(30)
+        wait_for(lambda: server.metric('llf_replies_running{model="base"}') == 0)
+        assert server.server.open_calls == 0
+        assert server.metric('llf_replies_total{ended="client_gone",model="base"}') == 1
+
+
+def test_a_client_that_ends_its_stream_cancels_its_reply(serve):
+    with serve(ScriptedService(until_cancelled)) as server:
+        stream = server.openai.chat.completions.create(
+            model="base", messages=[{"role": "user", "content": "x"}], stream=True
+        )
+        next(stream)
+        stream.close()
+        assert server.service.asked[0].cancelled.wait(30)
+
+
+def endless(asked):
+    """A reply of 40 parts in 10 ms, without end."""
+    asked.say(Started(3, 0))
+    while not asked.cancelled.wait(0.01):
+        asked.say(*[Piece("x" * 10_000)] * 40)
+    asked.say(finished("cancelled"))
+
+
+@pytest.mark.parametrize("unread_seconds", [0.3, 60])
+def test_a_client_that_does_not_read_holds_neither_memory_nor_the_engine(serve, unread_seconds):
+    """Its reply is cancelled: once its connection has stood still for a while, or once its parts pile up."""
+    with serve(ScriptedService(endless), unread_seconds=unread_seconds) as server, connected(server) as connection:
+        connection.sendall(post(STREAMED).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        wait_for(lambda: server.service.asked and server.service.asked[0].cancelled.is_set())
+        server.service.answer = hello
+        assert server.chat().json()["choices"][0]["message"]["content"] == "Hello"
+        got = everything(connection)
+        ended = "too slow" if b"waited for the client to read them" in got else "still"
+        assert ended == ("too slow" if unread_seconds == 60 else "still")
+        assert len(got) < 3 * MAX_UNREAD * 10_000
+        wait_for(lambda: server.server.open_calls == 0)
+
+
+def test_a_burst_of_a_reply_waits_for_a_client_that_reads(served):
+    """As many parts as may wait come at once, and none is lost."""
+    parts = [str(number) for number in range(MAX_UNREAD - 10)]
+    served.service.answer = lambda asked: asked.say(Started(3, 0), *map(Piece, parts), finished())
+    got = served.openai.chat.completions.create(model="base", messages=[{"role": "user", "content": "x"}], stream=True)
+    assert [chunk.choices[0].delta.content for chunk in got if chunk.choices[0].delta.content] == parts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_shutdown_ends_what_does_not_end_by_itself(serve, stream):
+    with serve(ScriptedService(until_cancelled), grace_seconds=0.2) as server:
+        if stream:
+            got = server.openai.chat.completions.create(
+                model="base", messages=[{"role": "user", "content": "x"}], stream=True
+            )
+            assert next(got).choices[0].delta.role == "assistant"
+            server.begin_stop()
+            with pytest.raises(openai.APIError, match="the server is shutting down"):
+                list(got)
+        else:
+            threading.Timer(0.3, server.begin_stop).start()
+            refused = server.chat()
+            assert (refused.status_code, "shutting down" in refused.text) == (503, True)
+        assert server.service.asked[0].cancelled.wait(30)
+
+
+def test_a_shutdown_waits_for_replies(serve):
+    release = threading.Event()
+
+    def slow(asked):
+        asked.say(Started(3, 0), Piece("be"))
+        release.wait(30)
+        asked.say(Piece("gun"), finished())
+
+    with serve(ScriptedService(slow), grace_seconds=30) as server:
+        got = server.openai.chat.completions.create(
+            model="base", messages=[{"role": "user", "content": "x"}], stream=True
+        )
+        next(got)
+        server.begin_stop()
+        wait_for(lambda: not accepts(server))  # no new requests
+        release.set()
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in got) == "begun"
+
+
+def accepts(server):
+    try:
+        connected(server).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+NAMES = st.sampled_from([
+    "model", "messages", "prompt", "temperature", "top_p", "top_k", "n", "stop", "seed", "stream", "stream_options",
+    "logprobs", "top_logprobs", "tools", "tool_choice", "response_format", "logit_bias", "max_tokens", "echo", "role",
+    "content", "type", "text", "image_url", "url", "function", "name", "arguments", "parameters", "tool_calls",
+    "chat_template_kwargs", "json_schema", "schema", "include_usage", "best_of", "user", "colour",
+])  # fmt: skip
+WORDS = st.sampled_from([
+    "base", "user", "assistant", "system", "tool", "text", "image_url", "function", "json_schema", "auto", "required",
+    "data:image/png;base64,", "{}", "[", "\N{NULL}", "\ud800", "",
+])  # fmt: skip
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=5)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": WORDS, "content": VALUES}, optional={"tool_calls": VALUES}), max_size=2
+)
+BODIES = st.dictionaries(NAMES, VALUES, max_size=6).flatmap(
+    lambda more: st.fixed_dictionaries(
+        {"model": st.just("base")}, optional={"messages": MESSAGES, "prompt": VALUES}
+    ).map(lambda body: more | body)
+)
+ANY_BYTES = BODIES.map(lambda body: json.dumps(body).encode()) | VALUES.map(lambda one: json.dumps(one).encode())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(body=ANY_BYTES | st.binary(max_size=20), path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]))
+def test_no_body_makes_the_server_fail(served, body, path):
+    served.service.answer = hello
+    answer = served.http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in {200, 400, 404}, (answer.text, body)
+    if answer.status_code != 200:
+        error = answer.json()["error"]
+        assert error["message"].endswith((".", ":")) or "Expected" in error["message"]
+        assert "Traceback" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_ends_the_connection(served, start):
+    with connected(served) as connection:
+        connection.sendall(start + b"\r\n\r\n")
+        assert everything(connection)[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 403", b""}
+    assert httpx.get(f"{served.url}/health").status_code == 200
