@@ -25,6 +25,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "TypeError": "it has no reward functions",
         "ValueError": "it has no reward functions",
     },
+    "llf_core.cli.serve.serve": {"TypeError": "targets are texts"},
     "llf_core.cli.inspect.inspect": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.evaluation.answers.answer": {"ValueError": "a config admits only settings in range"},
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},

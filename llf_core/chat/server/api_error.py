@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
+
+from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 5
 """Seconds after which a client may try again when the server is busy or an engine has ended."""
+_MAX_QUOTED = 200
 _OF_FAILURE = {
     "invalid": (400, "invalid_value"),
     "too_long": (400, "context_length_exceeded"),
@@ -79,16 +83,9 @@ def invalid(param: str, value: object, expected: str) -> ApiError:
 
 def shown(value: object) -> str:
     """A value of a request as a message quotes it: as JSON, shortened, without control characters."""
-    import json
-
-    from llf_core.untrusted import brief
-
     if isinstance(value, str | list | dict) and len(value) > _MAX_QUOTED:
         value = value[:_MAX_QUOTED] + "…" if isinstance(value, str) else f"{type(value).__name__} of {len(value)}"
     return brief(json.dumps(value, ensure_ascii=False))
-
-
-_MAX_QUOTED = 200
 
 
 def of_failure(failure: Failed) -> ApiError:

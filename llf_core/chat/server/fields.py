@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.server.api_error import ApiError, invalid
+from llf_core.chat.server.api_error import ApiError, invalid, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -189,7 +189,7 @@ class Fields:
         """Refuse what has not been taken.
 
         Args:
-            known: fields that the server does not support, with what to do instead, as a sentence.
+            known: fields that the server does not support, with what to do instead, as a sentence; None for none.
 
         Raises:
             ApiError: a field is left.
@@ -199,8 +199,6 @@ class Fields:
             advice = (known or {}).get(name)
             if advice is not None:
                 raise ApiError(400, f"{path} is not supported. {advice}", param=path, code="unsupported_parameter")
-            from llf_core.chat.server.api_error import shown
-
             raise ApiError(
                 400,
                 f"The field {shown(path)} is unknown. Remove it; docs/serve.md lists the fields.",

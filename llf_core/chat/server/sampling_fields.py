@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from llf_core.chat.request import MAX_STOPS, ChatSampling, RequestError
 from llf_core.chat.server.api_error import ApiError, invalid
-from llf_core.chat.server.fields import MAX_INTEGER
-
-if TYPE_CHECKING:
-    from llf_core.chat.server.fields import Fields
+from llf_core.chat.server.fields import MAX_INTEGER, Fields
 
 MAX_CHOICES = 16
 """Maximum number of replies to one request (`n`)."""
@@ -112,15 +109,13 @@ def stream_of(fields: Fields) -> tuple[bool, bool]:
     Raises:
         ApiError: they are invalid.
     """
-    from llf_core.chat.server.fields import Fields as Inner
-
     stream = fields.flag("stream")
     options = fields.object("stream_options")
     if options is None:
         return stream, False
     if not stream:
         raise invalid("stream_options", options, "stream: true beside it")
-    inner = Inner(options, "stream_options")
+    inner = Fields(options, "stream_options")
     include_usage = inner.flag("include_usage")
     inner.flag("include_obfuscation")  # the size of chunks hides nothing on one's own machine
     inner.finish()
@@ -151,8 +146,6 @@ def with_seed(sampling: ChatSampling, choice: int) -> ChatSampling:
         sampling: the parameters of the request.
         choice: number of the choice.
     """
-    from dataclasses import replace
-
     if sampling.seed is None or not choice:
         return sampling
     return replace(sampling, seed=(sampling.seed + choice) % MAX_INTEGER)

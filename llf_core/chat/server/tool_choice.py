@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.events import Finished, Piece, ToolCallPiece
 from llf_core.chat.server.api_error import invalid
 from llf_core.chat.server.fields import Fields
+from llf_core.untrusted.plain_json import json_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +134,7 @@ class ForcedCall:
     def _whole(self) -> Event:
         """The call as a whole; its text if the reply ended within it."""
         try:
-            call = json.loads(self._text)
+            call = json_value(self._text)
             return self._part(json.dumps(call["arguments"], ensure_ascii=False), str(call["name"]))
         except (ValueError, KeyError, TypeError):
             return Piece(self._text)

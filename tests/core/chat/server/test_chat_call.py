@@ -25,8 +25,9 @@ def message(**fields):
 def test_a_request_is_read_with_all_its_fields():
     call = read(
         temperature=0.5, top_p=0.9, top_k=5, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.2,
-        frequency_penalty=0.3, logit_bias={"7": -100}, seed=11, n=2, max_completion_tokens=9, stop="END", logprobs=True,
-        top_logprobs=3, stream=True, stream_options={"include_usage": True}, user="me", metadata={"a": "b"}, store=False,
+        frequency_penalty=0.3, logit_bias={"7": -100}, seed=11, n=2, max_completion_tokens=9, stop="END",
+        logprobs=True, top_logprobs=3, stream=True, stream_options={"include_usage": True}, user="me",
+        metadata={"a": "b"}, store=False,
         chat_template_kwargs={"enable_thinking": False}, reasoning_effort="low", tools=None, parallel_tool_calls=False,
     )  # fmt: skip
     first, second = call.requests
@@ -47,7 +48,8 @@ def test_what_is_left_out_has_the_defaults_of_openai():
 def test_messages_keep_what_templates_read():
     messages = [
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": PICTURE}}]},
+        {"role": "user", "content": [{"type": "text", "text": "What?"},
+                                     {"type": "image_url", "image_url": {"url": PICTURE}}]},
         {"role": "assistant", "content": None, "refusal": None, "annotations": [], "reasoning_content": "Hm.",
          "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}]},
         {"role": "tool", "tool_call_id": "c1", "content": "2"},
@@ -91,7 +93,7 @@ STRICT = {"type": "function", "function": {"name": "add", "strict": True}}
         ({"model": 3}, "model", "is 3. Expected text"),
         ({"messages": []}, "messages", "Expected a list of at least one message"),
         ({"messages": "Hello"}, "messages", 'is "Hello". Expected a list of messages'),
-        ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role", "system, developer, user, assistant or tool"),
+        ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role", "developer, user, assistant or tool"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing. Expected text or a list of parts"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "is []. Expected text"),
         ({"messages": [{"role": "user", "content": "x", "colour": 1}]}, "messages[0].colour", "is unknown"),
@@ -117,8 +119,8 @@ STRICT = {"type": "function", "function": {"name": "add", "strict": True}}
         ({"functions": []}, "functions", "Send tools instead"),
         ({"prediction": {}}, "prediction", "is not supported"),
         ({"colour": 1}, "colour", "is unknown"),
-        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs", "variables of the chat template"),
-        ({"chat_template_kwargs": {"a b": 1}}, "chat_template_kwargs", "variables of the chat template"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs", "variables of the chat"),
+        ({"chat_template_kwargs": {"a b": 1}}, "chat_template_kwargs", "variables of the chat"),
         ({"continue_final_message": True}, "continue_final_message", "a last message of the role assistant"),
         ({"response_format": {"type": "xml"}}, "response_format.type", "text, json_object or json_schema"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "is missing"),

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llf_core.chat.events import Piece, Started
+from llf_core.chat.server.listen import open_socket
 from llf_core.chat.server.replies import MAX_UNREAD
 from tests.core.chat.server.conftest import KEY
 from tests.core.chat.server.scripted_service import ScriptedService, finished, hello, until_cancelled
@@ -53,6 +54,12 @@ def test_a_body_of_100_mb_is_refused(served, chunked):
     assert len(served.service.asked) == asked
 
 
+def test_small_parts_are_sent_at_once():
+    """asyncio turns off Nagle's algorithm only on sockets made for TCP: with it each answer takes 40 ms more."""
+    with open_socket("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
 def test_headers_that_are_too_large_are_refused(served):
     with connected(served) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
@@ -89,11 +96,15 @@ def test_a_slow_body_is_refused(serve):
 def test_a_body_without_end_after_a_refusal_ends_the_connection(serve):
     with serve(header_seconds=0.3) as server, connected(server) as connection:
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
-        deadline = time.monotonic() + 30
-        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
-            while time.monotonic() < deadline:
+
+        def send():
+            try:
                 connection.sendall(b"1\r\nx\r\n")
-                time.sleep(0.01)
+            except OSError:
+                return False
+            return True
+
+        wait_for(lambda: not send())
 
 
 @pytest.mark.parametrize("stream", [False, True])
