@@ -1,0 +1,157 @@
+"""Conversations in other forms: Markdown for people, OpenAI's messages, rows of a data set."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from llf_core.chat.conversation import Conversation
+
+HEADINGS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+FENCE = re.compile("`{3,}")
+_HEADING = re.compile(r"^(#{1,6}\s)", re.MULTILINE)
+
+
+def as_markdown(conversation: Conversation, target: str = "") -> str:
+    """A conversation as Markdown: a heading for each message, thoughts and calls in code blocks.
+
+    Args:
+        conversation: the conversation.
+        target: name of the model whose path is written; empty for the path of all.
+    """
+    lines = [f"# {conversation.title or conversation.id}", ""]
+    system = conversation.settings.get("system")
+    if isinstance(system, str) and system.strip():
+        lines += ["## System", "", _body(system), ""]
+    for message in conversation.path(target):
+        named = f" ({message.target})" if message.role == "assistant" and message.target else ""
+        lines += [f"## {HEADINGS[message.role]}{named}", ""]
+        if message.reasoning:
+            lines += [_block(message.reasoning, "thinking"), ""]
+        if message.role == "tool":
+            lines += [_block(message.text()), ""]
+        elif message.content:
+            lines += [_body(_with_pictures(message.content)), ""]
+        for call in message.tool_calls:
+            function = call["function"]
+            lines += [
+                f"Calls `{function.get('name', '')}`:",
+                "",
+                _block(str(function.get("arguments", "")), "json"),
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def as_openai(conversation: Conversation, target: str = "") -> dict[str, Any]:
+    """A conversation as the JSON of a request to OpenAI's API: `messages`, and `tools` if it has any.
+
+    Args:
+        conversation: the conversation.
+        target: name of the model whose path is written; empty for the path of all.
+    """
+    messages = list(conversation.request_messages(conversation.path(target)))
+    tools = _tools(conversation)
+    return {"messages": messages, **({"tools": tools} if tools else {})}
+
+
+def as_row(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Messages as a row of a data set in the format `openai`, which every stage for conversations reads.
+
+    All rows have columns of the same types, so that Arrow reads any mixture of them: contents are text, arguments of
+    calls and tools are JSON text, and pictures stand in the column `images`, with `<image>` in their places.
+
+    Args:
+        messages: messages in OpenAI's form, a system prompt first if there is one.
+        tools: functions that the model could call, in OpenAI's form.
+
+    Returns:
+        The row: `messages`, and `tools` and `images` if there are any.
+    """
+    images: list[str] = []
+    rows = [_row_message(message, images) for message in messages]
+    row: dict[str, Any] = {"messages": rows}
+    if tools:
+        row["tools"] = json.dumps(list(tools), ensure_ascii=False)
+    if images:
+        row["images"] = images
+    return row
+
+
+def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]]:
+    """A conversation as training rows: one, up to its last reply; none if it has no reply.
+
+    Args:
+        conversation: the conversation.
+        target: name of the model whose path is taken; empty for the path of all.
+    """
+    path = list(conversation.path(target))
+    while path and (path[-1].role != "assistant" or not (path[-1].text().strip() or path[-1].tool_calls)):
+        path.pop()
+    return [as_row(conversation.request_messages(path), _tools(conversation))] if path else []
+
+
+def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as JSON Lines.
+
+    Args:
+        rows: the rows.
+    """
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _tools(conversation: Conversation) -> list[dict[str, Any]]:
+    tools = conversation.settings.get("tools")
+    return [one for one in tools if isinstance(one, dict)] if isinstance(tools, list) else []
+
+
+def _row_message(message: Mapping[str, Any], images: list[str]) -> dict[str, Any]:
+    row = {key: value for key, value in message.items() if key != "content"}
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = []
+        for part in content:
+            if part.get("type") == "image_url":
+                images.append(_address(part))
+                parts.append("<image>")
+            else:
+                parts.append(str(part.get("text", "")))
+        content = "".join(parts)
+    row["content"] = content or ""
+    if calls := row.get("tool_calls"):
+        row["tool_calls"] = [_call(call) for call in calls]
+    return row
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function.get("arguments", {})
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
+
+
+def _address(part: Mapping[str, Any]) -> str:
+    where = part.get("image_url")
+    return str(where.get("url", "")) if isinstance(where, dict) else str(where)
+
+
+def _with_pictures(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n\n".join(
+        "*(picture)*" if part.get("type") == "image_url" else str(part.get("text", "")) for part in content
+    )
+
+
+def _body(text: str) -> str:
+    """Text of a message, whose headings do not look like the headings of messages."""
+    return _HEADING.sub(r"##\1", text.strip()) if "```" not in text else text.strip()
+
+
+def _block(text: str, language: str = "") -> str:
+    fence = "`" * max(3, 1 + max((len(found) for found in FENCE.findall(text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

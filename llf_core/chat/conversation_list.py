@@ -1,0 +1,139 @@
+"""Conversations of `LLF_HOME` as a list, and the bin for deleted ones: `$LLF_HOME/bin/.chats`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llf_core.chat.conversation import (
+    CHATS,
+    CONVERSATION_ID,
+    Conversation,
+    ConversationError,
+    conversation_path,
+    make_folder,
+)
+from llf_core.runs.folder import home_folder
+from llf_core.runs.moving import move
+from llf_core.runs.plain_text import strip_bidi
+from llf_core.untrusted import leads_to_file
+
+BIN = Path("bin", f".{CHATS}")
+"""Folder of deleted conversations. `llf runs clean` empties it with the bin; its hidden name is no run."""
+
+
+@dataclass(frozen=True)
+class ConversationRow:
+    """A conversation in a list.
+
+    Attributes:
+        id: its id.
+        title: its title.
+        messages: number of messages on all branches.
+        targets: names of the models that have answered.
+        created: Unix seconds; 0 if unknown.
+        changed: Unix seconds of the last change of the file.
+    """
+
+    id: str
+    title: str
+    messages: int
+    targets: tuple[str, ...]
+    created: float
+    changed: float
+
+    def json(self) -> dict[str, Any]:
+        """The row as a JSON object."""
+        return asdict(self)
+
+
+def list_conversations(
+    home: Path | str | None = None, offset: int = 0, limit: int = 50
+) -> tuple[int, list[ConversationRow]]:
+    """List conversations, a page at a time, since the file of each one is read.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+        offset: number of conversations to skip.
+        limit: maximum number of conversations to return.
+
+    Returns:
+        The total number of conversations, and the selected ones, last changed first. A file that cannot be read is left
+        out of them.
+
+    Raises:
+        HomeError: the home folder is unknown.
+        OSError: the folder is not accessible.
+    """
+    found = []
+    with suppress(FileNotFoundError), os.scandir(home_folder(home) / CHATS) as entries:
+        for entry in entries:
+            name, ending = os.path.splitext(entry.name)  # noqa: PTH122
+            if ending == ".jsonl" and CONVERSATION_ID.fullmatch(name):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found.append((entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)))
+    found.sort(reverse=True)
+    rows = []
+    for changed, path in found[offset : offset + limit]:
+        with suppress(OSError):
+            rows.append(_row(Conversation(path), changed))
+    return len(found), rows
+
+
+def _row(conversation: Conversation, changed: float) -> ConversationRow:
+    messages = conversation.messages.values()
+    targets = dict.fromkeys(one.target for one in messages if one.role == "assistant" and one.target)
+    return ConversationRow(
+        conversation.id, strip_bidi(conversation.title), len(messages), tuple(targets), conversation.created, changed
+    )
+
+
+def delete_conversation(conversation_id: str, home: Path | str | None = None) -> Path:
+    """Move a conversation to the bin.
+
+    Args:
+        conversation_id: its id.
+        home: `LLF_HOME`. Default: from the environment.
+
+    Returns:
+        Its new path.
+
+    Raises:
+        ConversationError: there is none with this id.
+        HomeError: the home folder is unknown.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError: the move failed; the conversation is still at its old path.
+    """
+    path = conversation_path(conversation_id, home)
+    return _move(path, home_folder(home) / BIN / path.name, "There is no conversation")
+
+
+def restore_conversation(conversation_id: str, home: Path | str | None = None) -> Conversation:
+    """Move a conversation from the bin back to the list.
+
+    Args:
+        conversation_id: its id.
+        home: `LLF_HOME`. Default: from the environment.
+
+    Raises:
+        ConversationError: the bin has none with this id, or the list has one.
+        HomeError: the home folder is unknown.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError: the move failed; the conversation is still in the bin.
+    """
+    path = conversation_path(conversation_id, home)
+    if leads_to_file(path):
+        raise ConversationError(f"The conversation {conversation_id} already exists.")
+    return Conversation(_move(home_folder(home) / BIN / path.name, path, "The bin has no conversation"))
+
+
+def _move(source: Path, target: Path, missing: str) -> Path:
+    if not leads_to_file(source):
+        raise ConversationError(f"{missing} {source.stem}.")
+    make_folder(target.parent)
+    os.utime(source)  # its age in the bin is counted from now
+    move(source, target)
+    return target
