@@ -1,0 +1,411 @@
+"""Reads the calls after an opening mark, character by character, in each of the notations of `CallFormat`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from llf_core.chat.call_values import (
+    FUNCTION_NAME,
+    MalformedCallError,
+    is_object,
+    malformed,
+    read_gemma_object,
+    read_python_calls,
+    string_in,
+    typed_json,
+)
+from llf_core.chat.json_text import SPACE, InvalidJSONError, JSONObject
+from llf_core.chat.marks import held_at_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from llf_core.chat.reply_formats import CallFormat
+
+MAX_NAME = 256
+"""Maximum characters of a function's name or of a header."""
+MAX_LIST = 65_536
+"""Maximum characters of calls that can be read only as a whole."""
+MAX_VALUE = 1 << 20
+"""Maximum characters of a parameter."""
+NAME_KEYS = frozenset({"name", "tool_name"})
+ARGUMENT_KEYS = frozenset({"arguments", "parameters"})
+ID_KEYS = frozenset({"id", "tool_call_id"})
+FENCE = "```"
+
+
+class CallReader:
+    """Reads one or several calls after their opening mark.
+
+    Args:
+        call: the notation.
+        schemas: for each function that was offered, the JSON schemas of its parameters.
+        on_begin: called with the name and the id (empty if the model wrote none) of each call.
+        on_arguments: called with each part of the arguments of the last call.
+
+    Attributes:
+        certain: whether a call was reported, so that the opening mark is no text.
+        rest: what was read and belongs to no call; after `take` has returned something else than `more`.
+    """
+
+    def __init__(
+        self,
+        call: CallFormat,
+        schemas: Mapping[str, Mapping[str, Any]],
+        on_begin: Callable[[str, str], None],
+        on_arguments: Callable[[str], None],
+    ) -> None:
+        self.certain = False
+        self.rest = ""
+        self._schemas, self._on_begin, self._on_arguments = schemas, on_begin, on_arguments
+        self._raw: list[str] = []
+        self._pushed: list[str] = []
+        readers = {
+            "json": self._json_calls,
+            "named_json": self._named_calls,
+            "mistral": self._mistral_calls,
+            "parameters": self._parameter_calls,
+            "python": self._python_calls,
+            "gemma": self._gemma_call,
+            "action": self._action_call,
+        }
+        self._reader: Generator[None, str, None] = readers[call.syntax](call)
+        next(self._reader)
+
+    def take(self, char: str) -> Literal["more", "ended", "malformed"]:
+        """Take the next character.
+
+        Args:
+            char: the character; empty at the end of the reply.
+
+        Returns:
+            Whether more is expected, the calls have ended, or what was read since the last call is none.
+        """
+        self._raw.append(char)
+        try:
+            self._reader.send(char)
+        except StopIteration:
+            self.rest = "".join(reversed(self._pushed))
+            return "ended"
+        except MalformedCallError:
+            self.rest = "".join(self._raw)
+            return "malformed"
+        return "more"
+
+    def _next(self) -> Generator[None, str, str]:
+        if self._pushed:
+            return self._pushed.pop()
+        return (yield)
+
+    def _push(self, text: str) -> None:
+        self._pushed.extend(reversed(text))
+
+    def _safe(self) -> None:
+        """What was read so far belongs to a call, and never becomes text again."""
+        self.certain = True
+        self._raw = list(reversed(self._pushed))
+
+    def _skip(self, more: str = "") -> Generator[None, str, str]:
+        """Skip whitespace, and return the next character without taking it; empty at the end."""
+        while (char := (yield from self._next())) and char in SPACE + more:
+            pass
+        self._push(char)
+        return char
+
+    def _literal(self, text: str) -> Generator[None, str, bool]:
+        """Take a text if it follows."""
+        read = ""
+        while len(read) < len(text):
+            char = yield from self._next()
+            read += char
+            if not char or not text.startswith(read):
+                self._push(read)
+                return False
+        return True
+
+    def _until(self, ends: Sequence[str], most: int = MAX_NAME) -> Generator[None, str, tuple[str, str]]:
+        """Read up to one of some texts; the text before it, and which one it is."""
+        read = ""
+        while len(read) < most and (char := (yield from self._next())):
+            read += char
+            for end in ends:
+                if read.endswith(end):
+                    return read[: -len(end)], end
+        raise MalformedCallError
+
+    def _name(self, ends: Sequence[str]) -> Generator[None, str, tuple[str, str]]:
+        """Read a function's name up to one of some texts, and which one it is; stops at what no name has."""
+        read = ""
+        while len(read) < MAX_NAME and (char := (yield from self._next())):
+            read += char
+            for end in ends:
+                if read.endswith(end) and FUNCTION_NAME.fullmatch(name := read[: -len(end)].strip()):
+                    return name, end
+            name = read[: len(read) - held_at_end(read, ends)].strip()
+            if name and not FUNCTION_NAME.fullmatch(name):
+                break
+        raise MalformedCallError
+
+    def _begin(self, name: str, call_id: str = "") -> None:
+        """Send a call's name: from now on it is one."""
+        self._on_begin(name, call_id)
+        self._safe()
+
+    def _argue(self, text: str) -> None:
+        """Send a part of the arguments of the last call."""
+        if text:
+            self._on_arguments(text)
+            self._safe()
+
+    def _stream_object(self, end: str) -> Generator[None, str, None]:
+        """Send an object as the arguments of the last call, as it is written."""
+        scanner = JSONObject()
+        while not scanner.complete:
+            char = yield from self._next()
+            if not char:
+                self._argue(scanner.held)
+                return
+            held = scanner.held
+            try:
+                self._argue(scanner.take(char))
+            except InvalidJSONError:
+                self._argue(held + char)
+                yield from self._stream_raw(end)
+                return
+
+    def _stream_raw(self, end: str) -> Generator[None, str, None]:
+        """Send everything up to the closing mark as arguments, which are no JSON."""
+        tail = ""
+        while char := (yield from self._next()):
+            tail += char
+            if end and tail.endswith(end):
+                self._argue(tail[: -len(end)])
+                self._push(end)
+                return
+            kept = held_at_end(tail, (end,)) if end else 0
+            self._argue(tail[: len(tail) - kept])
+            tail = tail[len(tail) - kept :]
+        self._argue(tail)
+
+    def _value(self) -> Generator[None, str, str]:
+        """Read a JSON value as text."""
+        first = yield from self._skip()
+        if first in {"{", "["} and first:
+            scanner, text = JSONObject(), ""
+            while not scanner.complete:
+                char = yield from self._next()
+                try:
+                    text += scanner.take(char) if char else ""
+                except InvalidJSONError:
+                    raise MalformedCallError from None
+                if not char:
+                    raise MalformedCallError
+            return text
+        scanner, text = JSONObject(), ""
+        scanner.take("[")  # within a list, the scanner says where a string or number ends
+        while char := (yield from self._next()):
+            ends = char in ",}]" and not scanner.in_string
+            try:
+                more = scanner.take("]" if ends else char)
+            except InvalidJSONError:
+                raise MalformedCallError from None
+            if ends:
+                self._push(char)
+                return (text + more[:-1]).strip() or malformed()
+            text += more
+        raise MalformedCallError
+
+    def _json_call(self, call: CallFormat) -> Generator[None, str, None]:
+        """One object with name and arguments."""
+        found: dict[str, str] = {}
+        sent = False
+        if not (yield from self._literal("{")):
+            raise MalformedCallError
+        while (char := (yield from self._skip(","))) == '"':
+            key = string_in((yield from self._key()))
+            if key in ARGUMENT_KEYS and "name" in found and not sent and (yield from self._skip()) == "{":
+                sent = True
+                self._begin(found["name"], found.get("id", ""))
+                yield from self._stream_object(call.end)
+            else:
+                self._note(call, found, key, (yield from self._value()))
+        if char == "}":
+            yield from self._next()
+        if sent:
+            self._safe()
+        elif char == "}" and "name" in found and is_object(arguments := found.get("arguments", "{}")):
+            self._begin(found["name"], found.get("id", ""))
+            self._argue(arguments)
+        else:
+            raise MalformedCallError
+
+    def _note(self, call: CallFormat, found: dict[str, str], key: str, value: str) -> None:
+        """Take a field of a call's object."""
+        if key in NAME_KEYS:
+            found["name"] = string_in(value)
+            if not found["name"] or (not call.begin and found["name"] not in self._schemas):
+                raise MalformedCallError
+        elif key in ID_KEYS:
+            found["id"] = string_in(value)
+        elif key in ARGUMENT_KEYS:
+            found["arguments"] = value if value.startswith("{") else string_in(value)
+
+    def _key(self) -> Generator[None, str, str]:
+        """Read a key and its colon."""
+        scanner, text = JSONObject(), ""
+        scanner.take("{")
+        while char := (yield from self._next()):
+            try:
+                text += scanner.take(char)
+            except InvalidJSONError:
+                raise MalformedCallError from None
+            if char == ":" and scanner.expects_value:
+                return text[:-1].strip()
+        raise MalformedCallError
+
+    def _json_calls(self, call: CallFormat) -> Generator[None, str, None]:
+        """Objects with name and arguments, one after the other or as a list."""
+        count, listed = 0, False
+        while True:
+            char = yield from self._skip(",;" if count else "")
+            if char == "[" and not count and not listed:
+                listed = bool((yield from self._next()))
+            elif char == "]" and listed:
+                yield from self._next()
+                listed = False
+                self._end_of_calls(count)
+                if not call.end:
+                    return
+            elif char == "{":
+                yield from self._json_call(call)
+                count += 1
+            else:
+                self._end_of_calls(count)
+                if call.end:
+                    yield from self._literal(call.end)
+                return
+
+    def _end_of_calls(self, count: int) -> None:
+        if not count:
+            raise MalformedCallError
+        self._safe()
+
+    def _named_calls(self, call: CallFormat) -> Generator[None, str, None]:
+        """The name, a separator, and the arguments as JSON (DeepSeek, Kimi)."""
+        count = 0
+        while True:
+            yield from self._skip()
+            if not (yield from self._literal(call.call[0])):
+                self._end_of_calls(count)
+                yield from self._literal(call.end)
+                return
+            name, _ = yield from self._name(call.name_ends)
+            if name == "function":  # DeepSeek V3 and R1: `function<sep>NAME`, and the arguments in a code block
+                name, _ = yield from self._name(("\n",))
+            call_id = name if ":" in name else ""  # Kimi: `functions.NAME:0`, which is the call's id
+            name = name.removeprefix("functions.").partition(":")[0]
+            yield from self._skip()
+            fenced = yield from self._literal(FENCE + "json")
+            if not name or (yield from self._skip()) != "{":
+                raise MalformedCallError
+            self._begin(name, call_id)
+            yield from self._stream_object(call.call[1])
+            yield from self._skip()
+            if fenced and (yield from self._literal(FENCE)):
+                yield from self._skip()
+            if (yield from self._literal(call.call[1])):
+                self._safe()
+            count += 1
+
+    def _mistral_calls(self, call: CallFormat) -> Generator[None, str, None]:
+        """A list of objects, or (since 2025) the name, an optional id and the arguments."""
+        if (yield from self._skip()) == "[":
+            yield from self._json_calls(call)
+            return
+        name, end = yield from self._name(call.name_ends)
+        call_id = ""
+        if end == "[CALL_ID]":
+            call_id, end = yield from self._name(("[ARGS]", "{"))
+        if end == "{":
+            self._push("{")
+        if (yield from self._skip()) != "{":
+            raise MalformedCallError
+        self._begin(name, call_id)
+        yield from self._stream_object("")
+
+    def _action_call(self, _: CallFormat) -> Generator[None, str, None]:
+        """`Action: NAME` and `Action Input: {…}` on two lines, LLaMA-Factory's default."""
+        name, _end = yield from self._name(("\n",))
+        if not (yield from self._literal("Action Input:")) or (yield from self._skip()) != "{":
+            raise MalformedCallError
+        self._begin(name)
+        yield from self._stream_object("")
+
+    def _parameter_calls(self, call: CallFormat) -> Generator[None, str, None]:
+        """Each argument between marks of its own (Qwen3-Coder, GLM-4.5, Seed-OSS, MiniMax-M2)."""
+        count = 0
+        begin, end = call.call
+        while True:
+            yield from self._skip()
+            if begin and not (yield from self._literal(begin)):
+                self._end_of_calls(count)
+                yield from self._literal(call.end)
+                return
+            name, stop = yield from self._name(call.name_ends)
+            if stop in {call.key[0], end or call.end}:
+                self._push(stop)
+            elif not begin and (yield from self._skip()) != "<":
+                raise MalformedCallError
+            self._begin(name)
+            if not (yield from self._parameters(call, name, end or call.end)) or not begin:
+                return
+            count += 1
+
+    def _parameters(self, call: CallFormat, name: str, end: str) -> Generator[None, str, bool]:
+        """The arguments of a call up to its end; whether it was reached."""
+        sent = "{"
+        while True:
+            yield from self._skip()
+            if (yield from self._literal(end)):
+                self._argue("{}" if sent == "{" else "}")
+                return True
+            if not (yield from self._literal(call.key[0])):
+                self._argue("{}" if sent == "{" else "}")
+                return False
+            try:
+                key, _ = yield from self._until((call.key[1],))
+                yield from self._skip_to(call.value[0])
+                value, _ = yield from self._until((call.value[1],), most=MAX_VALUE)
+            except MalformedCallError:  # the reply ends here: the arguments stay incomplete, as they were written
+                self._argue(sent + "".join(self._raw).strip())
+                self._raw, self._pushed = [], []
+                return False
+            named = json.dumps(key.strip(), ensure_ascii=False)
+            self._argue(f"{sent}{named}: {typed_json(value, self._schemas.get(name, {}).get(key.strip()))}")
+            sent = ", "
+
+    def _skip_to(self, mark: str) -> Generator[None, str, None]:
+        if mark:
+            yield from self._skip()
+            if not (yield from self._literal(mark)):
+                raise MalformedCallError
+
+    def _python_calls(self, call: CallFormat) -> Generator[None, str, None]:
+        """A list of calls as in Python (LFM2)."""
+        text, stop = yield from self._until((call.end, call.begin), most=MAX_LIST)
+        if stop == call.begin:
+            raise MalformedCallError
+        for name, arguments in read_python_calls(text):
+            self._begin(name)
+            self._argue(arguments)
+
+    def _gemma_call(self, call: CallFormat) -> Generator[None, str, None]:
+        """`NAME{key:value}`, with `<|"|>` around strings (Gemma 4)."""
+        name, _ = yield from self._name(("{",))
+        text, stop = yield from self._until((call.end, call.begin), most=MAX_LIST)
+        arguments = read_gemma_object("{" + text)
+        if stop == call.begin:
+            raise MalformedCallError
+        self._begin(name)
+        self._argue(arguments)

@@ -1,0 +1,167 @@
+"""Values in calls: what Python's, Gemma's and untyped notations mean as JSON."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+FUNCTION_NAME = re.compile(r"[\w.:/-]+")
+"""Names of functions."""
+
+
+class MalformedCallError(Exception):
+    """What follows an opening mark is no call."""
+
+
+def typed_json(value: str, schema: object) -> str:
+    """A value as JSON, of the type that its schema names, else of the type it looks like.
+
+    Args:
+        value: as the model wrote it.
+        schema: JSON schema of the parameter; None if it is unknown.
+    """
+    text = value.removeprefix("\n").removesuffix("\n")
+    kinds = _types(schema)
+    if kinds == {"string"}:
+        return json.dumps(text, ensure_ascii=False)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = {"True": True, "False": False, "None": None}.get(text.strip(), text)
+    if isinstance(found, float) and not math.isfinite(found):
+        found = text
+    if "string" in kinds and not isinstance(found, str | None):
+        found = text if not kinds & _kinds_of(found) else found
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _types(schema: object) -> set[str]:
+    """The JSON types that a schema of a parameter names."""
+    if not isinstance(schema, dict):
+        return set()
+    named = schema.get("type")
+    found = {named} if isinstance(named, str) else {one for one in named or () if isinstance(one, str)}
+    for key in ("anyOf", "oneOf"):
+        for one in schema.get(key) or ():
+            found |= _types(one)
+    return found
+
+
+def _kinds_of(value: object) -> set[str]:
+    if isinstance(value, bool):
+        return {"boolean"}
+    names = {int: {"integer", "number"}, float: {"number"}, dict: {"object"}, list: {"array"}, type(None): {"null"}}
+    return names.get(type(value), set())
+
+
+def string_in(text: str) -> str:
+    """The string that JSON text holds; empty if it holds something else.
+
+    Args:
+        text: JSON text.
+    """
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def is_object(text: str) -> bool:
+    """Whether a text is a JSON object.
+
+    Args:
+        text: the text.
+    """
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def read_python_calls(text: str) -> list[tuple[str, str]]:
+    """The calls in a list as Python writes it: names, and arguments as JSON.
+
+    Args:
+        text: the list as the model wrote it. Strings may have line breaks.
+
+    Raises:
+        MalformedCallError: it is no list of calls with named arguments of plain values.
+    """
+    try:
+        text = _PYTHON_STRING.sub(lambda found: found[0].replace("\n", "\\n"), text.strip())
+        tree = ast.parse(text, mode="eval").body
+        calls = tree.elts if isinstance(tree, ast.List) else [tree]
+        found = []
+        for one in calls:
+            if not isinstance(one, ast.Call) or one.args or any(word.arg is None for word in one.keywords):
+                raise MalformedCallError
+            arguments = {str(word.arg): _plain(word.value) for word in one.keywords}
+            found.append((ast.unparse(one.func), json.dumps(arguments, ensure_ascii=False, allow_nan=False)))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise MalformedCallError from None
+    if not found or not all(FUNCTION_NAME.fullmatch(name) for name, _ in found):
+        raise MalformedCallError
+    return found
+
+
+def _plain(node: ast.expr) -> Any:
+    """A literal of Python, or JSON's names for constants."""
+    if isinstance(node, ast.Name):
+        return json.loads(node.id)  # `true`, `false` or `null`
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_plain(one) for one in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [str(_plain(key)) if key is not None else malformed() for key in node.keys]
+        return dict(zip(keys, map(_plain, node.values), strict=True))
+    return ast.literal_eval(node)
+
+
+def malformed() -> NoReturn:
+    """Raise the error of a malformed call, where an expression is needed.
+
+    Raises:
+        MalformedCallError: always.
+    """
+    raise MalformedCallError
+
+
+_PYTHON_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_GEMMA = re.compile(
+    r'<\|"\|>(.*?)<\|"\|>'  # a string
+    r'|"(?:[^"\\]|\\.)*"'  # a string of JSON
+    r'|([{,]\s*)([^\s:{}\[\],"<]+)(\s*:)'  # a key
+    r"|\b(None|True|False)\b",
+    re.DOTALL,
+)
+
+
+def read_gemma_object(text: str) -> str:
+    """Gemma's notation of an object as JSON: strings between `<|"|>`, keys without quotes.
+
+    Args:
+        text: the object as the model wrote it.
+
+    Raises:
+        MalformedCallError: it is no object.
+    """
+
+    def one(found: re.Match[str]) -> str:
+        if found[1] is not None:
+            return json.dumps(found[1], ensure_ascii=False)
+        if found[3] is not None:
+            return f"{found[2]}{json.dumps(found[3], ensure_ascii=False)}{found[4]}"
+        if found[5] is not None:
+            return {"None": "null", "True": "true", "False": "false"}[found[5]]
+        return found[0]
+
+    try:
+        value = json.loads(_GEMMA.sub(one, text))
+    except (ValueError, RecursionError):
+        raise MalformedCallError from None
+    if not isinstance(value, dict):
+        raise MalformedCallError
+    return json.dumps(value, ensure_ascii=False)
