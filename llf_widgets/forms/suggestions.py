@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.chat.kept_examples import kept_datasets
 from llf_core.config.paths import expanded
 from llf_core.data.sources import DEMO_FILES
 
@@ -31,7 +32,7 @@ class Completions:
 
 
 def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
-    """Data sets that this machine has: built-in ones, names in `dataset_info.json`, and data files.
+    """Data sets that this machine has: built-in ones, names in `dataset_info.json`, rows kept in chats, data files.
 
     Args:
         dataset_dir: folder of `dataset_info.json`.
@@ -41,11 +42,12 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
         At most 50 values for `dataset`.
 
     Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a folder cannot be listed.
     """
     folder = expanded(dataset_dir)
     here = here or Path.cwd()
-    names = [*DEMO_FILES, *_named(folder / "dataset_info.json")]
+    names = [*DEMO_FILES, *_named(folder / "dataset_info.json"), *(str(one.file) for one in kept_datasets())]
     for place in dict.fromkeys((here, folder)):
         if not place.is_dir():
             continue

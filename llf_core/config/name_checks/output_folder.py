@@ -26,7 +26,7 @@ MARKER = "llf_result.json"
 LARGEST_MARKER = 16 * 2**20
 HASHED_QUICKLY = 64 * 2**20
 """Maximum size in bytes of a file whose content a quick check compares if its modification time differs."""
-OWN = ("runs", "bin", "models", "cache", "locks", "uploads", "trust.key", "trusted.json")
+OWN = ("runs", "bin", "models", "cache", "locks", "uploads", "chats", "kept", "trust.key", "trusted.json")
 """Entries of `LLF_HOME`, into which nothing else may be written."""
 PREVIOUS = ".previous"
 """Suffix of an earlier result while it is replaced."""

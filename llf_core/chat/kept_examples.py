@@ -1,0 +1,328 @@
+"""Keeps replies of a chat as training data: rows of named data sets in `$LLF_HOME/kept`.
+
+A data set has one file for each kind: examples (`sft`), pairs (`dpo`, `rm`) and ratings (`kto`). Each row has a column
+`kept`, which training ignores: its id, and where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from llf_core.chat.conversation import ConversationError, make_folder
+from llf_core.chat.conversation_export import as_row
+from llf_core.redaction import redact_nested
+from llf_core.runs.files import locked, replace_file
+from llf_core.runs.folder import home_folder
+from llf_core.runs.jsonl import append, encode, records
+from llf_core.untrusted import HISTORY_BYTES, leads_to_file, list_folder, read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from llf_core.chat.conversation import ChatMessage, Conversation
+
+KEPT = "kept"
+"""Folder of the data sets in `LLF_HOME`, and column of a row's origin."""
+DEFAULT = "chat"
+"""Name of the data set, if none is given."""
+Kind = Literal["examples", "pairs", "ratings"]
+KINDS: dict[Kind, str] = {"examples": "sft", "pairs": "dpo", "ratings": "kto"}
+"""Kinds of rows, and the stage that each is for."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
+_FILE = re.compile(r"(.+)-(examples|pairs|ratings)\.jsonl")
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """A row that was kept.
+
+    Attributes:
+        id: random id.
+        file: the data set, as a value of `dataset`.
+        kind: kind of its rows.
+        rows: number of rows that the data set has now.
+        messages: ids of the messages that the row was made of; the first one is the reply that it teaches.
+    """
+
+    id: str
+    file: Path
+    kind: Kind
+    rows: int
+    messages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeptData:
+    """A data set of kept rows.
+
+    Attributes:
+        name: its name.
+        file: its file, as a value of `dataset`.
+        kind: kind of its rows.
+        rows: number of its rows.
+    """
+
+    name: str
+    file: Path
+    kind: Kind
+    rows: int
+
+
+def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAULT, text: str | None = None) -> KeptRow:
+    """Keep a reply with the conversation before it as an example for supervised fine-tuning (`sft`).
+
+    A reply that the data set has already is replaced.
+
+    Args:
+        conversation: the conversation.
+        reply: id of the reply.
+        dataset: name of the data set.
+        text: edited text of the reply; None for its own.
+
+    Returns:
+        The row.
+
+    Raises:
+        ConversationError: the message is no reply or is empty, or the name cannot be one of a data set.
+        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        TimeoutError: another process held the data set's lock for too long.
+        OSError: the disk is full, or the file cannot be written.
+        TypeError: a value is not JSON.
+    """
+    message = _reply(conversation, reply)
+    path = conversation.path_to(reply)[:-1]
+    answer = _edited(message, text)
+    row = _row(conversation, path, answer)
+    return _keep(conversation, dataset, "examples", row, (message,))
+
+
+def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
+    conversation: Conversation,
+    chosen: str,
+    rejected: str,
+    *,
+    dataset: str = DEFAULT,
+    chosen_text: str | None = None,
+    rejected_text: str | None = None,
+) -> KeptRow:
+    """Keep two replies to one question as a preference pair (`dpo`, `rm`), with the conversation before the better one.
+
+    A pair of the same replies is replaced.
+
+    Args:
+        conversation: the conversation.
+        chosen: id of the better reply.
+        rejected: id of the worse reply, or the same id if `chosen_text` is an improved text of it.
+        dataset: name of the data set.
+        chosen_text: edited text of the better reply; None for its own.
+        rejected_text: edited text of the worse reply; None for its own.
+
+    Returns:
+        The row.
+
+    Raises:
+        ConversationError: a message is no reply or is empty, they answer different questions or are equal, or the name
+            cannot be one of a data set.
+        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        TimeoutError: another process held the data set's lock for too long.
+        OSError: the disk is full, or the file cannot be written.
+        TypeError: a value is not JSON.
+    """
+    better, worse = _reply(conversation, chosen), _reply(conversation, rejected)
+    if better.parent != worse.parent and not _same_question(conversation, better, worse):
+        raise ConversationError("The two replies answer different questions. Choose two replies to one question.")
+    answers = [_edited(better, chosen_text), _edited(worse, rejected_text)]
+    if answers[0] == answers[1]:
+        raise ConversationError("The better and the worse reply are identical. Edit one of them.")
+    prompt = conversation.path_to(chosen)[:-1]
+    row = _row(conversation, prompt)
+    row |= dict(zip(("chosen", "rejected"), (as_row([one])["messages"][0] for one in answers), strict=True))
+    return _keep(conversation, dataset, "pairs", row, (better, worse))
+
+
+def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: str = DEFAULT) -> KeptRow:
+    """Keep a reply with a thumb up or down (`kto`), and note the rating in the conversation.
+
+    An earlier rating of the reply is replaced.
+
+    Args:
+        conversation: the conversation.
+        reply: id of the reply.
+        good: whether the reply is good.
+        dataset: name of the data set.
+
+    Returns:
+        The row.
+
+    Raises:
+        ConversationError: the message is no reply or is empty, or the name cannot be one of a data set.
+        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        TimeoutError: another process held the data set's lock for too long.
+        OSError: the disk is full, or the file cannot be written.
+        TypeError: a value is not JSON.
+    """
+    message = _reply(conversation, reply)
+    row = _row(conversation, conversation.path_to(reply)[:-1], _edited(message, None)) | {"label": good}
+    kept = _keep(conversation, dataset, "ratings", row, (message,))
+    conversation.change(reply, rating="good" if good else "bad")
+    return kept
+
+
+def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
+    """Remove the row of a reply from a data set; nothing happens if it has none. An empty data set is removed.
+
+    Args:
+        conversation: the conversation.
+        reply: id of the reply; of a pair, the better one.
+        file: the data set, see `KeptRow`.
+
+    Raises:
+        ConversationError: the message does not exist.
+        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        TimeoutError: another process held the data set's lock for too long.
+        OSError: the file cannot be written.
+        TypeError: a value is not JSON.
+    """
+    conversation.refresh()
+    conversation.path_to(reply)  # raises for a message that does not exist
+    message = conversation.messages[reply]
+    row_id = message.kept.get(file.name)
+    if row_id is None:
+        return
+    with _lock(file):
+        _without(file, lambda origin: origin.get("id") == row_id)
+    kept = {name: value for name, value in message.kept.items() if name != file.name}
+    rating = {"rating": ""} if _kind(file) == "ratings" else {}
+    conversation.change(reply, kept=kept, **rating)
+
+
+def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
+    """List the data sets of kept rows, by name. Files that cannot be read are left out.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+
+    Raises:
+        HomeError: the home folder is unknown.
+    """
+    folder = home_folder(home) / KEPT
+    found = []
+    with suppress(OSError):
+        for name in sorted(list_folder(folder)):
+            matched = _FILE.fullmatch(name)
+            if matched is not None:
+                with suppress(OSError):
+                    found.append(KeptData(matched[1], folder / name, matched[2], _count(folder / name)))  # type: ignore[arg-type]
+    return found
+
+
+def kept_file(conversation: Conversation, dataset: str, kind: Kind) -> Path:
+    """The file of a data set of kept rows.
+
+    Args:
+        conversation: a conversation; its `LLF_HOME` has the data set.
+        dataset: name of the data set.
+        kind: kind of rows.
+
+    Raises:
+        ConversationError: the name cannot be one of a data set.
+    """
+    if not NAME.fullmatch(dataset):
+        raise ConversationError(
+            f"{dataset!r} cannot be the name of a data set. Expected up to 80 letters, digits, spaces, '.', '_' and "
+            "'-', the first one a letter or digit."
+        )
+    return conversation.file.parent.parent / KEPT / f"{dataset}-{kind}.jsonl"
+
+
+def _reply(conversation: Conversation, name: str) -> ChatMessage:
+    conversation.refresh()
+    message = conversation.path_to(name)[-1]
+    if message.role != "assistant":
+        raise ConversationError(f"The message {name} is not a reply of a model. Choose a reply.")
+    return message
+
+
+def _edited(message: ChatMessage, text: str | None) -> dict[str, Any]:
+    """The reply as a message in OpenAI's form. Of an edited one, text and thought are those that were edited."""
+    answer = message.openai() if text is None else {**message.openai(), "content": text}
+    written = answer["content"] if isinstance(answer["content"], str) else message.text()
+    if not written.strip() and not answer.get("tool_calls"):
+        raise ConversationError("The reply is empty. Write its text before you keep it.")
+    return answer
+
+
+def _same_question(conversation: Conversation, one: ChatMessage, other: ChatMessage) -> bool:
+    """Whether two replies answer the same question to several models, whose histories may differ."""
+    if one.parent is None or other.parent is None:
+        return False
+    first, second = conversation.messages[one.parent], conversation.messages[other.parent]
+    return bool(first.turn) and first.turn == second.turn
+
+
+def _row(
+    conversation: Conversation, path: Iterable[ChatMessage], answer: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    messages = [*conversation.request_messages(path), *([] if answer is None else [answer])]
+    tools = conversation.settings.get("tools")
+    return as_row(messages, [one for one in tools if isinstance(one, dict)] if isinstance(tools, list) else ())
+
+
+def _keep(
+    conversation: Conversation, dataset: str, kind: Kind, row: dict[str, Any], replies: tuple[ChatMessage, ...]
+) -> KeptRow:
+    """Append a row in place of an earlier one of the same replies, and note it in the conversation."""
+    path = kept_file(conversation, dataset, kind)
+    ids = tuple(one.id for one in replies)
+    origin = {
+        "id": secrets.token_hex(8),
+        "time": time.time(),
+        "conversation": conversation.id,
+        "messages": list(ids),
+        "targets": [one.target for one in replies],
+        # As text, so that all rows have columns of the same types.
+        "sampling": json.dumps([one.sampling for one in replies]),
+    }
+    make_folder(path.parent)
+    with _lock(path):
+        _without(path, lambda old: old.get("conversation") == conversation.id and old.get("messages") == list(ids))
+        append(path, row | {KEPT: origin})
+        rows = _count(path)
+    conversation.change(ids[0], kept=conversation.messages[ids[0]].kept | {path.name: origin["id"]})
+    return KeptRow(str(origin["id"]), path, kind, rows, ids)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a data set while a row is added or removed."""
+    with locked(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def _without(path: Path, removed: Any) -> None:
+    """Rewrite a data set without the rows whose origin is to be removed."""
+    if not leads_to_file(path):
+        return
+    read_bytes(path, HISTORY_BYTES)  # a larger one cannot be rewritten
+    rows = list(records(path))
+    left = [row for row in rows if not (isinstance(row.get(KEPT), dict) and removed(row[KEPT]))]
+    if not left:
+        path.unlink()
+    elif len(left) < len(rows):
+        replace_file(path, b"".join(encode(redact_nested(row)) for row in left))
+
+
+def _count(path: Path) -> int:
+    return sum(1 for _ in records(path)) if leads_to_file(path) else 0
+
+
+def _kind(path: Path) -> str:
+    matched = _FILE.fullmatch(path.name)
+    return matched[2] if matched is not None else ""
