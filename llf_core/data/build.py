@@ -292,6 +292,11 @@ class Builder:
         known = find_template(self.template.jinja) if self.template.name == OWN_TEMPLATE else None
         if known is not None:
             report.add_template_note(f"The tokenizer's chat template is that of {known.family}.")
+        for end in sorted({*self.template.turn_ends} - {""}):
+            report.add_template_note(
+                f"The chat template ({self.template.name}) writes {end} only once the next turn follows, and "
+                "generation ends at it: it is trained at the end of each response."
+            )
         if self.template.marked and self.tokenizer.chat_template:
             report.add_template_note(difference_from_own(self.template, self.tokenizer))
 

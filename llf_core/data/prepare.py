@@ -216,7 +216,12 @@ def _built(
             "train": [one.identity() for one in train],
             "evaluation": [one.identity() for one in evaluation],
             "tokenizer": tokenizer_hash(builder.tokenizer),
-            "template": [builder.template.jinja, builder.template.marked, builder.template.options],
+            "template": [
+                builder.template.jinja,
+                builder.template.marked,
+                builder.template.options,
+                *builder.template.turn_ends,
+            ],
             "settings": builder.settings.key(),
         }
     )
@@ -299,6 +304,8 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
     Raises:
         DataError: unknown template, a tokenizer without a chat template, or one without the token that ends an answer.
         PluginError: two installed packages declare the same stage.
+        OSError: too many files are open.
+        MemoryError: out of memory.
     """
     data = config.data
     if data.template is None and not tokenizer.chat_template and wanted_kind(config) == TEXTS:

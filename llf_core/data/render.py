@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from llf_core.config.chat_templates import template_names
@@ -15,6 +15,7 @@ from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACEHOLDER, content_parts
 from llf_core.data.rendered import Rendered
 from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY, FastRenderer, named_template, render
+from llf_core.data.turn_ends import NOTHING, TurnEnds, find_turn_ends
 from llf_core.models.bounded_templates import limit_templates, template_limit_error
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class ChatTemplate:
         stop: further stop tokens of generation.
         tokens: special tokens of the tokenizer by name, for a template that ships with LLF.
         fast_renderer: faster renderer of conversations without tools and reasoning; gives the same text.
+        turn_ends: tokens to add to responses that the tokenizer's own template leaves without an end.
     """
 
     name: str
@@ -130,6 +132,7 @@ class ChatTemplate:
     stop: tuple[str, ...] = ()
     tokens: tuple[tuple[str, str], ...] = ()
     fast_renderer: FastRenderer | None = None
+    turn_ends: TurnEnds = NOTHING
 
     @cached_property
     def drops_earlier_reasoning(self) -> bool:
@@ -158,9 +161,10 @@ class ChatTemplate:
             tokenizer: tokenizer of the model.
 
         Returns:
-            The ids; empty for the model's own template, whose generation config has them.
+            The ids; of the model's own template only those of `turn_ends`, since its generation config has them.
         """
-        found = (tokenizer.convert_tokens_to_ids(one) for one in (self.end, *self.stop) if one)
+        tokens = dict.fromkeys(one for one in (self.end, *self.stop, *self.turn_ends) if one)
+        found = (tokenizer.convert_tokens_to_ids(one) for one in tokens)
         return [one for one in found if one not in {None, tokenizer.unk_token_id}]
 
     def render(
@@ -240,8 +244,10 @@ def choose_template(
         The template, for rendering in training and in the saved tokenizer.
 
     Raises:
-        DataError: unknown name, a tokenizer without a chat template, or one without the token that ends an answer, so
-            that the trained model would never stop.
+        DataError: unknown name, a tokenizer without a chat template or with one that exceeds its limits, or one without
+            the token that ends an answer, so that the trained model would never stop.
+        OSError: too many files are open.
+        MemoryError: out of memory.
     """
     if name is not None:
         named = named_template(name)
@@ -267,7 +273,12 @@ def choose_template(
             "Set template, e.g. template: default for a base model, or use the instruct version of the model."
         )
     jinja = tokenizer.get_chat_template()
-    return ChatTemplate(OWN_TEMPLATE, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
+    own = ChatTemplate(OWN_TEMPLATE, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
+    return (
+        own
+        if GENERATION.search(jinja)
+        else replace(own, turn_ends=find_turn_ends(partial(own.render, tokenizer), tokenizer))
+    )
 
 
 def _options(jinja: str, enable_thinking: bool | None, preserve_thinking: bool) -> tuple[tuple[str, bool], ...]:
@@ -347,7 +358,7 @@ def render_answers(
     the trained text itself. For all others prefixes are rendered: for the answer in turn i, the text up to the
     generation prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows
     their common prefix. Both must be prefixes of the whole text. Otherwise the loss would use a context that never
-    occurs in generation.
+    occurs in generation. An answer that the template leaves without an end gets one of `turn_ends`.
 
     Args:
         template: the template.
@@ -385,7 +396,10 @@ def render_answers(
             raise RewrittenAnswer(f"the chat template renders turn {place + 1} differently when later turns follow")
         start = len(prompt) if turn.startswith(prompt) else _shared(template, tokenizer, conversation, place, turn)
         _check_answer(messages[place], turn[start:], template.name)
-        answers.append((start, len(turn)))
+        closing = template.turn_ends.after(messages[place])
+        if last:
+            whole += closing
+        answers.append((start, len(turn) + (len(closing) if whole.startswith(closing, len(turn)) else 0)))
     for tool in tools or ():
         if str(tool["function"].get("name", "")) not in whole[: answers[0][0]]:
             raise BadExample(f"the chat template ({template.name}) does not render the tools")
@@ -596,7 +610,7 @@ def answer_suffix(
     """Text that the template writes after the words of an answer, such as `<|im_end|>` and a newline.
 
     Truncation keeps it, so that a shortened answer still ends. Found by adding a word to the answer: the common suffix
-    of both texts.
+    of both texts. One of the template's `turn_ends` follows it.
 
     Args:
         template: the template.
@@ -611,7 +625,7 @@ def answer_suffix(
     """
     text, other = _also_longer(template, tokenizer, conversation, place + 1)
     length = common_prefix_length(text[::-1], other[::-1])
-    return text[len(text) - length :]
+    return text[len(text) - length :] + template.turn_ends.after(conversation.messages[place])
 
 
 def _also_longer(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -31,6 +32,9 @@ class TemplateFacts:
         fails: fields and kinds of conversations for which it raises an error.
         object_arguments: whether arguments of calls may be objects; None if it renders no calls.
         date: whether it writes the current date.
+        next_turn: token that it writes after a response only once the next turn follows; empty if it has a `stop`.
+        models: patterns of hub ids of models that bring it, and for which LLaMA-Factory's named template writes a plain
+            conversation otherwise.
         note: what else to know; empty if nothing.
     """
 
@@ -43,6 +47,8 @@ class TemplateFacts:
     fails: tuple[str, ...]
     object_arguments: bool | None
     date: bool
+    next_turn: str = ""
+    models: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -69,6 +75,21 @@ def find_template(jinja: str) -> TemplateFacts | None:
     """
     digest = sha256(jinja)
     return next((one for one in known_templates().values() if one.sha256 == digest), None)
+
+
+def own_template_of(model: str) -> TemplateFacts | None:
+    """Find the chat template of a model for which LLaMA-Factory's named template writes a conversation otherwise.
+
+    Args:
+        model: hub id. The hub does not distinguish upper and lower case in ids.
+
+    Returns:
+        Facts of the model's own template; None if no difference is known.
+    """
+    name = model.lower()
+    return next(
+        (one for one in known_templates().values() if any(fnmatchcase(name, each.lower()) for each in one.models)), None
+    )
 
 
 def sha256(jinja: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,12 @@ from llf_core.data.render import accepts_parts, choose_template
 from llf_core.data.template_check import CALLS, DROPPED, FAILS, RENDERED, REWRITTEN, SYSTEM, TOOLS, template_check
 from llf_core.data.template_facts import known_templates
 from llf_core.data.templates import TOKEN
+from llf_core.data.turn_ends import ASKED, REPLIED, next_token
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.data.render import ChatTemplate
     from llf_core.data.template_facts import TemplateFacts
 
 ROWS = {"reasoning": None, "tool_calls": CALLS, "tools": TOOLS, "system": SYSTEM}
@@ -27,7 +32,9 @@ What the chat templates that models bring do with data, measured with sentinels
 make the same checks with your data and your model's template. `python -m llf_core.data.template_page` generates this
 page from `llf_core/config/template_facts.toml`, which also has the SHA-256 of each text.
 
-- **Stop**: the token that ends a response within the loss. Without one, the model does not learn to stop.
+- **Stop**: the token that ends a response within the loss. Without one, the model does not learn to stop. *Next turn*:
+  the template writes the token only once the next turn follows. LLF then adds it after each response, if the model's
+  `generation_config.json` (or `config.json`, or its EOS token) says that generation ends at it.
 - **Rewrites**: kinds of conversations whose earlier turns change once later turns follow, so that each response becomes
   an example of its own: all, with tools, or with reasoning.
 - **Not rendered**: fields that the template drops, or for which it raises an error (then the record is dropped).
@@ -46,10 +53,12 @@ def measure(jinja: str) -> dict[str, Any]:
         jinja: the Jinja source.
 
     Returns:
-        `stop`, `rewrites`, `dropped`, `fails`, `object_arguments` and `date`, as in `TemplateFacts`.
+        `stop`, `next_turn`, `rewrites`, `dropped`, `fails`, `object_arguments` and `date`, as in `TemplateFacts`.
 
     Raises:
+        BadExample: the template raises an error for a conversation in plain text, and ends no response.
         DataError: the template exceeds its limits of steps or length.
+        OSError: too many files are open.
         MemoryError: out of memory.
     """
     from tokenizers import Tokenizer, models
@@ -79,12 +88,19 @@ def measure(jinja: str) -> dict[str, Any]:
     stop = "eos_token" if found.stop == EOS else found.stop or ""
     return {
         "stop": stop,
+        "next_turn": "" if stop else _next_turn(template, tokenizer),
         "rewrites": tuple(kind for kind, state in found.prefixes.items() if state == REWRITTEN),
         "dropped": tuple(name for name, state in rows.items() if state == DROPPED),
         "fails": tuple(name for name, state in rows.items() if state == FAILS),
         "object_arguments": found.object_arguments,
         "date": found.varies_by_day,
     }
+
+
+def _next_turn(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Token that a template writes after a response once the next turn follows; it may put its name together."""
+    written = TOKEN.findall(template.render(tokenizer, [ASKED, REPLIED, ASKED]))
+    return next_token(partial(template.render, tokenizer), written).replace(EOS, "eos_token")
 
 
 def page() -> str:
@@ -97,7 +113,8 @@ def _cells(one: TemplateFacts) -> list[str]:
     objects = {None: "-", True: "yes", False: "no, text"}[one.object_arguments]
     rewrites = "all" if "plain" in one.rewrites else ", ".join(one.rewrites) or "-"
     family = f"{one.family}. {one.note}" if one.note else one.family
-    stop = f"`{one.stop}`".replace("|", "\\|") if one.stop else "**none**"
+    stop = f"`{one.stop}`" if one.stop else f"next turn: `{one.next_turn}`" if one.next_turn else "**none**"
+    stop = stop.replace("|", "\\|")
     return [family, one.source, stop, rewrites, ", ".join(missing) or "-", objects, "yes" if one.date else "-"]
 
 

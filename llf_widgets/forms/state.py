@@ -17,6 +17,7 @@ from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.trained_keys import only_trained_keys
 from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
+from llf_core.data.template_facts import own_template_of
 from llf_core.data.template_problems import template_problems
 from llf_core.estimate.fast_kernels import kernel_problems
 from llf_core.launch.cell_rows import RowsError
@@ -455,18 +456,26 @@ class FormState:
     def _set_template(self) -> None:
         """Set the chat template of a chosen model that the catalog knows, and say so in a note that can undo it.
 
-        A template that somebody chose stays. One that was set for the model before is replaced, or removed.
+        A template that somebody chose stays. One that was set for the model before is replaced, or removed. Where
+        LLaMA-Factory's template is known to differ from the model's own, none is set.
         """
         if self.config_values.get("template") not in {None, self._template}:
             return
         model = find_model(str(self.config_values.get(MODEL) or ""))
-        self._template = (model.template or None) if model else None
+        own = own_template_of(model.id) if model and model.template else None
+        self._template = model.template or None if model and own is None else None
         self.apply({"template": self._template})
         self._attached.pop("template", None)
         fixes: tuple[Fix, ...] = ()
-        if model is None or (self._template is None and model.tuning != "chat"):
+        if model is None or (self._template is None and own is None and model.tuning != "chat"):
             return
-        if self._template is None:
+        if own is not None:
+            said = (
+                f"The tokenizer's own template is used ({own.family}): `{model.template}`, LLaMA-Factory's template of "
+                f"{model.id}, writes conversations otherwise."
+            )
+            fixes = (Fix(f"Use {model.template}", {"template": model.template}),)
+        elif self._template is None:
             said = f"No named template is known for {model.id}: its tokenizer's own is used."
         else:
             said = f"The template of {model.id}. It was set when the model was chosen."

@@ -90,6 +90,18 @@ def test_a_base_model_has_none_and_a_conversational_one_without_a_name_is_told()
     ]
 
 
+def test_a_template_that_differs_from_the_models_own_is_left_out_and_offered() -> None:
+    state = FormState()
+    state.edit("model_name_or_path", QWEN)
+    state.edit("model_name_or_path", "openai/gpt-oss-20b")
+    assert "template" not in state.config_values
+    (note,) = notes(state, "template")
+    assert note.startswith("The tokenizer's own template is used (gpt-oss): `gpt_oss`, LLaMA-Factory's template of ")
+    state.apply(state.problems("template")[0].fixes[0].changes)
+    assert state.config_values["template"] == "gpt_oss"
+    assert state.problems("template") == ()
+
+
 def test_a_preset_keeps_the_model_with_its_template() -> None:
     state = FormState()
     state.edit("model_name_or_path", QWEN)
