@@ -37,9 +37,8 @@ def classify(key: str, value: object, line: int | None) -> Problem | None:
         return _value_not_built(spec, value, line)
     if key in listed.secrets:
         return None if value is None else _secret(key, listed.secrets[key], line)
-    if key in listed.not_needed:
-        message = f"`{key}` is not needed. {listed.not_needed[key]}"
-        return Problem("not_needed", key, value, message, severity="note", line=line)
+    if key in listed.not_needed or key in listed.replaced:
+        return _not_needed(key, value, line)
     if key in listed.features:
         if any(_same(value, harmless) for harmless in listed.defaults[key]):
             return None
@@ -47,6 +46,14 @@ def classify(key: str, value: object, line: int | None) -> Problem | None:
         message = f"`{key}` is {show(value)}, which is not supported yet ({feature}). Expected it to be absent."
         return Problem("not_built", key, value, message, (_removal(key),), line=line)
     return _unknown(key, value, line)
+
+
+def _not_needed(key: str, value: object, line: int | None) -> Problem | None:
+    listed = known()
+    if key in listed.replaced and (value is None or _same(value, harmless=False)):
+        return None
+    message = f"`{key}` is not needed. {listed.not_needed.get(key) or listed.replaced[key]}"
+    return Problem("not_needed", key, value, message, severity="note", line=line)
 
 
 def is_known(key: str) -> bool:

@@ -21,6 +21,7 @@ class Known:
         defaults: by key that is not built, the values that do nothing.
         values: by key, the values that are not built and their features.
         not_needed: by key, what happens instead.
+        replaced: by key, what happens instead where it is on.
         translated: by key, the key that took its place.
         secrets: by key, the environment variable that takes its place.
         optimizers: by name of an optimizer in transformers, the keys and values that select it here.
@@ -32,6 +33,7 @@ class Known:
     defaults: Mapping[str, tuple[object, ...]]
     values: Mapping[str, Mapping[Any, str]]
     not_needed: Mapping[str, str]
+    replaced: Mapping[str, str]
     translated: Mapping[str, str]
     secrets: Mapping[str, str]
     optimizers: Mapping[str, Mapping[str, object]]
@@ -41,7 +43,7 @@ class Known:
     @property
     def keys(self) -> frozenset[str]:
         """All known keys that are not options; a key that is neither is reported as unknown."""
-        return frozenset({*self.features, *self.not_needed, *self.translated, *self.secrets})
+        return frozenset({*self.features, *self.not_needed, *self.replaced, *self.translated, *self.secrets})
 
 
 @functools.cache
@@ -72,6 +74,7 @@ def known() -> Known:
         defaults=defaults,
         values=values,
         not_needed=data["not_needed"],
+        replaced=data["replaced"],
         translated=data["translated"],
         secrets=data["secret"],
         optimizers=data["optimizers"],

@@ -68,7 +68,7 @@ def _elsewhere() -> str:
     ]
     lines += [f"- {feature}: {', '.join(keys)}" for feature, keys in features.items()]
     lines += ["", "## Not needed", "", "These keys are accepted and have no effect. What happens instead:", ""]
-    lines += [f"- `{key}`: {instead}" for key, instead in listed.not_needed.items()]
+    lines += [f"- `{key}`: {instead}" for key, instead in {**listed.not_needed, **listed.replaced}.items()]
     lines += ["", "## Translated", "", "Older and alternative names:", ""]
     lines += [f"- `{old}` is read as `{new}`" for old, new in listed.translated.items()]
     lines += [

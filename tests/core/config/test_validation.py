@@ -30,16 +30,14 @@ def test_a_fix_is_offered_once_where_the_default_is_the_nearest_name_too():
 
 
 def test_a_feature_that_is_not_built_is_named():
-    problem = only(validate(BASE | {"enable_liger_kernel": True}), "not_built")
-    assert problem.message == (
-        "`enable_liger_kernel` is true, which is not supported yet (Liger kernels). Expected it to be absent."
-    )
+    problem = only(validate(BASE | {"use_kt": True}), "not_built")
+    assert problem.message == "`use_kt` is true, which is not supported yet (KTransformers). Expected it to be absent."
     assert problem.severity == "error"
 
 
 @pytest.mark.parametrize("value", [False, "no", "false", "off"])
 def test_a_feature_that_is_not_built_may_say_that_it_is_not_wanted(value):
-    assert validate(BASE | {"enable_liger_kernel": value, "use_unsloth": value}).problems == ()
+    assert validate(BASE | {"use_kt": value, "use_unsloth": value, "quantization_device_map": None}).problems == ()
 
 
 def test_a_value_that_is_not_built_is_named_and_replaced_by_the_default_in_the_rest():
@@ -55,6 +53,13 @@ def test_a_key_that_is_not_needed_is_a_note_that_says_what_happens_instead():
     assert only(report, "not_needed").message == (
         "`plot_loss` is not needed. Every logged value is kept, and Monitor draws it."
     )
+
+
+def test_a_key_that_is_replaced_is_a_note_where_it_is_on():
+    report = validate(BASE | {"use_unsloth": True, "quantization_device_map": "auto"})
+    assert report.ok
+    assert [problem.severity for problem in report.not_needed] == ["note", "note"]
+    assert "Unsloth replaces the model's code" in report.not_needed[0].message
 
 
 def test_a_key_that_was_ours_once_is_a_note():
