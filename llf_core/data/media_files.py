@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample, DataError
+from llf_core.models.errors import MEDIA_PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -144,7 +145,9 @@ def _av(what: str) -> Any:
     try:
         import av
     except ImportError:
-        raise DataError(f"The data has {what}, and decoding {what} needs PyAV. Run pip install av.") from None
+        raise DataError(
+            f"The data has {what}, and decoding {what} needs PyAV. Run pip install av, or {MEDIA_PACKAGES}."
+        ) from None
     return av
 
 

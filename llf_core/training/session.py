@@ -39,6 +39,7 @@ from llf_core.models import (
 from llf_core.models.adapter_loading import check_adapter_reloads, continues_adapter
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.checksums import write_checksums
+from llf_core.models.frozen_statistics import keep_frozen_statistics
 from llf_core.models.load import check_forward, scaled_architecture
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
@@ -313,6 +314,8 @@ def _adapted(  # noqa: PLR0913 - the parts of a run
         )
     if not continues_adapter(config):
         check_adapter_reloads(model)
+    if kept := keep_frozen_statistics(model):
+        logger.info(f"{kept} frozen layers of batch normalization keep their statistics.")
     return model
 
 
