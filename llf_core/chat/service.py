@@ -183,6 +183,9 @@ class ChatService:
         Args:
             name: the model's name.
 
+        Returns:
+            The state; that of a process that has not started yet has the phase `stopped` and no reason.
+
         Raises:
             TargetError: there is no such model.
         """

@@ -660,7 +660,7 @@ def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) ->
     nothing. For them media become placeholders in the text.
 
     Args:
-        template: "the model's own".
+        template: the one that stands for the tokenizer's own, named "the model's own".
         tokenizer: tokenizer with the template.
 
     Raises:
@@ -685,7 +685,7 @@ def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase
     A named template, which takes strings only, needs it in its text: the processor replaces it with the media tokens.
 
     Args:
-        template: "the model's own".
+        template: the one that stands for the tokenizer's own, named "the model's own".
         tokenizer: tokenizer with the template.
         kind: `image`, `video` or `audio`.
 

@@ -106,8 +106,14 @@ def layer_bytes(model: Architecture, step: TrainingPass) -> float:
 def kept_keys(longest: int) -> float:
     """Keys of a query whose probabilities the CPU's attention stores, on average over the queries of a document.
 
+    A long document takes less memory a token than a short one, since blocks with more than `KEPT` keys are computed
+    again in the backward pass.
+
     Args:
         longest: tokens of the document.
+
+    Source:
+        `llf_core.acceleration.kernels.attention`, which divides documents into the same blocks.
     """
     if longest <= WHOLE:
         return longest

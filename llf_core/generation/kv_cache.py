@@ -94,7 +94,7 @@ def truncate_cache(cache: Cache, length: int) -> None:
     """Truncate a cache of growing layers without copying, for a prompt that differs from there on.
 
     Args:
-        cache: changed in place.
+        cache: changed in place; the keys and values of a layer are `[batch, heads, positions, head size]`.
         length: number of positions to keep.
     """
     for layer in cache.layers:

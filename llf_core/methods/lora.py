@@ -78,8 +78,12 @@ class LoRA(PeftTuner):
             tuner: the adapter and its options.
 
         Raises:
-            ModelError: see `PeftTuner.settings`.
+            ModelError: see `PeftTuner.settings`; or CorDA has no examples, as for a model beside the trained one.
             RuntimeError: out of memory.
+
+        Source:
+            EVA with the same rank everywhere (`rho` 1): arXiv 2410.07170. CorDA in its mode `kpm`, which keeps what the
+            model knows of the examples: arXiv 2406.05223.
         """
         init = self.config.options(LoRAOptions).lora_init
         if init not in READS_DATA:

@@ -56,7 +56,7 @@ class CatalogModel:
         return total if self.active is None else f"{total}-A{_billions(self.active)}".removeprefix("-")
 
     def json(self) -> dict[str, Any]:
-        """Convert to JSON data; what is not known is null."""
+        """Convert to JSON data, for `llf models --json`; what is not known is null."""
         told = {name: getattr(self, name) for name in self.__slots__}
         told |= {"names": list(self.names), "gated": True if self.gated else None}
         return {name: None if value == "" else value for name, value in told.items()}

@@ -9,7 +9,10 @@ NOISE = {"torchao": "Failed to load", "torch.utils._pytree": "%s is an Enum subc
 
 
 def silence_torchao() -> None:
-    """Drop the messages of `NOISE`; all others are logged. Call it before torchao is imported, as transformers does."""
+    """Drop the messages of `NOISE`, which a user can do nothing about; all others are logged.
+
+    Call it before torchao is imported, which transformers does by itself.
+    """
     for name, start in NOISE.items():
         logging.getLogger(name).addFilter(_Dropped(start))
 

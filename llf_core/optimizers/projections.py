@@ -101,7 +101,7 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Args:
         matrix: float32, `[..., rows, columns]`.
-        rank: r, how many.
+        rank: r, how many; more than the shorter side has give as many as that.
 
     Returns:
         Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, the same for the same matrix.

@@ -16,6 +16,12 @@ CELL = "padding: 2px 12px 2px 0; text-align: {}"
 def table(overview: Mapping[str, Any]) -> list[list[str]]:
     """One row per data set, and a total if there are several, as text.
 
+    Args:
+        overview: see `llf_core.data.inspect.inspection.Inspection.overview`.
+
+    Returns:
+        A cell for each of `HEADS`: the name, six counts, and the share of the tokens that is in the loss, in percent.
+
     Raises:
         KeyError: the overview lacks a count.
     """

@@ -148,7 +148,8 @@ class Inspect(FrontEnd):
             limit: maximum number of records.
 
         Returns:
-            `rows`, and `total`, the number of all such records.
+            `rows`, and `total`, the number of all such records; see
+            `llf_core.data.inspect.inspection.Inspection.notable`.
 
         Raises:
             ValueError: the kind is unknown.
@@ -163,12 +164,13 @@ class Inspect(FrontEnd):
         """Search examples for a text, page by page, since a search of a million examples takes long.
 
         Args:
-            query: words to search for.
-            start: number of the first example.
+            query: text to search for, in upper or lower case.
+            start: number of the example to start at.
             limit: maximum number of results.
 
         Returns:
-            `rows`, and `next`, the start of the next page.
+            `rows` (`number` of the example, `dataset`, `record`, `where` it is, and `reason`, the text around it), and
+            `next`, the start of the next page; None at the end.
 
         Raises:
             ValueError: the process refuses the request.

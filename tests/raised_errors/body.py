@@ -76,7 +76,7 @@ OUTSIDE_ERRORS = {
     "signal.Signals": ("ValueError",),
     "subprocess.Popen": ("OSError",),
     "subprocess.run": ("OSError",),
-    "torch.load": ("OSError", "RuntimeError", "pickle.UnpicklingError"),
+    "torch.load": ("OSError", "RuntimeError", "EOFError", "KeyError", "IndexError", "pickle.UnpicklingError"),
     "torch.save": ("OSError", "RuntimeError"),
     "urllib.request.urlopen": ("OSError",),
     "yaml.load": ("yaml.YAMLError",),

@@ -478,6 +478,9 @@ def bounds_of(cu_seq_lens: Tensor | Sequence[int]) -> tuple[int, ...]:
 
     Args:
         cu_seq_lens: `[documents + 1]`, int32; or integers already.
+
+    Returns:
+        documents + 1 positions: 0 and the end of each document. A GPU is waited for once, see `cached_list`.
     """
     return tuple(cached_list(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
 

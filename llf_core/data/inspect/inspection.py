@@ -282,7 +282,7 @@ class Inspection:
         """Search the text of examples, for at most one second, so that the next request does not wait.
 
         Args:
-            text: words to search for, in any case.
+            text: text to search for, in upper or lower case.
             start: number of the example to start at.
             limit: maximum number of results.
 

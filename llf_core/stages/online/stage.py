@@ -183,7 +183,7 @@ class OnlineStage(TrainerStage):
             checkpoint: folder of the checkpoint.
 
         Raises:
-            OSError, RuntimeError, pickle.UnpicklingError: the file cannot be read, or is damaged.
+            OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError: the file is missing or damaged.
         """
         import torch
 
