@@ -42,8 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
-def pytest_collection_finish() -> None:
-    """What is loaded now stays: a trainer that collects garbage at its end would look through it for half a second."""
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage_of_others() -> None:
+    """Leaves what is there before a module out of its collections of garbage.
+
+    A trainer collects at its end, and would look through all modules and tests that are loaded for half a second.
+    """
     gc.collect()
     gc.freeze()
 
