@@ -135,6 +135,7 @@ def test_entry_points_and_what_they_name_stand_where_they_may() -> None:
         "optimizer": "optimizers",
         "stage": "stages",
         "format": "data",
+        "chat_engine": "chat",
     }
     for key, one in all_declared().items():
         if one.implementation:

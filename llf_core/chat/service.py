@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llf_core.chat.engine_process import EngineProcess, EngineState
+from llf_core.chat.chat_engine import ChatEngine, EngineSettings, EngineState
 from llf_core.chat.events import Failed, Finished
-from llf_core.chat.target import TargetError, find_target
+from llf_core.chat.target import TargetError, find_target, loading_config
+from llf_core.config.declaration import ChatEngineDeclaration
+from llf_core.config.registry import declared
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +35,7 @@ class Ticket:
     """
 
     id: int
-    _process: EngineProcess | None = None
+    _process: ChatEngine | None = None
 
     def cancel(self) -> None:
         """End the reply at its next token; without effect once it has ended."""
@@ -59,8 +63,8 @@ class ChatService:
         self, *, home: Path | None = None, idle_seconds: float = 600.0, max_waiting: int = 256, trust: bool = False
     ) -> None:
         self.targets: dict[str, Target] = {}
-        self._home, self._idle_seconds, self._max_waiting, self._trust = home, idle_seconds, max_waiting, trust
-        self._processes: dict[str, EngineProcess] = {}
+        self._settings = EngineSettings(home, idle_seconds, max_waiting, trust)
+        self._processes: dict[str, ChatEngine] = {}
         self._last: dict[str, EngineState] = {}
         self._generation: dict[str, int] = {}  # how many processes a base model has had
         self._watchers: list[Callable[[str, EngineState], object]] = []
@@ -87,7 +91,7 @@ class ChatService:
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.
         """
-        found = find_target(target, self._home)
+        found = find_target(target, self._settings.home)
         with self._lock:
             wanted = name or found.name
             named, number = wanted, 2
@@ -124,7 +128,9 @@ class ChatService:
             name: its name.
 
         Raises:
-            TargetError: there is no such model.
+            TargetError: there is no such model, or its engine is not installed.
+            ConfigError: its settings are invalid.
+            PluginError: two installed packages declare the same name or key.
             OSError: the process cannot be started.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
@@ -144,6 +150,9 @@ class ChatService:
             process = self._process_of(target)
         except TargetError as error:
             on_event(Failed("model_gone", error.message, error.what_to_do))
+            return Ticket(0)
+        except UserError as error:
+            on_event(Failed("engine", error.message, error.what_to_do))
             return Ticket(0)
         except OSError as error:
             on_event(Failed("engine", f"The process of the model cannot be started: {error}"))
@@ -238,7 +247,7 @@ class ChatService:
             raise TargetError(f"No model is called {name[:200]!r}. Expected one of: {names}.")
         return target
 
-    def _process_of(self, target: Target) -> EngineProcess:
+    def _process_of(self, target: Target) -> ChatEngine:
         key = target.base_key
         with self._lock:
             if self._closed:
@@ -246,13 +255,8 @@ class ChatService:
             process = self._processes.get(key)
             if process is None or not process.alive:
                 self._generation[key] = generation = self._generation.get(key, 0) + 1
-                process = self._processes[key] = EngineProcess(
-                    target.config,
-                    home=self._home,
-                    idle_seconds=self._idle_seconds,
-                    max_waiting=self._max_waiting,
-                    trust=self._trust,
-                    on_state=lambda state: self._tell(key, generation, state),
+                process = self._processes[key] = _engine_class(target)(
+                    target.config, self._settings, lambda state: self._tell(key, generation, state)
                 )
                 self._last[key] = process.state
         if target.adapter is not None:
@@ -269,3 +273,14 @@ class ChatService:
         for on_state in watchers:
             for name in names:
                 on_state(name, state)
+
+
+def _engine_class(target: Target) -> type[ChatEngine]:
+    """The engine that a target's config names."""
+    engine = declared(ChatEngineDeclaration)[loading_config(target.config).chat.infer_backend]
+    if engine.package and importlib.util.find_spec(engine.package) is None:
+        raise TargetError(
+            f"{engine.label} is not installed, and infer_backend is {engine.name}.",
+            f"Run pip install {engine.package}, or remove infer_backend to use LLF's engine.",
+        )
+    return engine.load(ChatEngine)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from llf_core.config import ConfigError, validate
-from llf_core.config.model import EMBEDDED
+from llf_core.config import ConfigError, fields, validate
+from llf_core.config.model import EMBEDDED, Model
 from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.registry import stage_of
@@ -33,6 +33,7 @@ FURTHER_KEYS = ("use_cpu", "bf16", "fp16", "pure_bf16", "threads", "template")
 """Keys of a run, besides those of its model, that an engine needs to load the model as the run did."""
 UNUSED_KEYS = ("adapter_name_or_path", "adapter_folder", "train_from_scratch", "print_param_status")
 """Keys of a run's model that concern its training only."""
+CONFIG_SUFFIXES = (".yaml", ".yml")
 _STEP = re.compile(r"^(?P<run>.+)@(?P<at>[0-9]+|latest|base)$")
 
 
@@ -108,7 +109,8 @@ def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) 
     Args:
         target: a run, its folder or its id (also abbreviated, as `find_run` reads it), each of them also with `@STEP`,
             `@latest` (the last checkpoint, or the result) or `@base` (the model before training); a folder of a model
-            or adapter, such as a run's `output/`; a GGUF file; a hub id.
+            or adapter, such as a run's `output/`; a GGUF file; a hub id; a YAML file with `model_name_or_path` and
+            perhaps `adapter_name_or_path`, as LLaMA-Factory's chat takes it.
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
@@ -162,7 +164,34 @@ def _of_path(path: Path) -> Target:
         return _of_run(run, at, path)
     if (path / ADAPTER_CONFIG).is_file():
         return _of_adapter(path, path.name, str(path))
+    if path.suffix in CONFIG_SUFFIXES:
+        return _of_config(path)
     return Target(path.name, "model", _settings({"model_name_or_path": str(path)}))
+
+
+def _of_config(path: Path) -> Target:
+    """The target of a config file: its last adapter on its model, into which the others are merged."""
+    report = validate(path)
+    errors = tuple(one for one in report.problems if one.severity == "error" and one.key != "dataset")
+    if errors:
+        raise ConfigError(errors)
+    config = report.config
+    names = list(config.model.adapter_name_or_path or ())
+    adapter = names.pop() if names else None
+    label = "adapter" if adapter else "model"
+    return Target(path.stem, label, _settings(_base_settings(config, names)), adapter)
+
+
+def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:
+    """Settings of a config with which its base model is loaded.
+
+    Args:
+        config: the config.
+        merged: adapters that are merged into the model.
+    """
+    settings = {name: value for name, value in config.flat().items() if name in _base_keys()}
+    settings |= {"model_name_or_path": config.model.model_name_or_path}
+    return settings | ({"adapter_name_or_path": merged} if merged else {})
 
 
 def _run_folder(path: Path) -> RunFolder:
@@ -206,12 +235,9 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
     """
     config = run_config(folder)
     _check_generates(folder, config)
-    settings = {name: value for name, value in config.flat().items() if name in _base_keys()}
-    settings |= {"model_name_or_path": config.model.model_name_or_path}
     names = list(config.model.adapter_name_or_path or ())
     continued = names.pop() if names and not config.get("create_new_adapter") else None
-    if names:
-        settings["adapter_name_or_path"] = names
+    settings = _base_settings(config, names)
     name = str(read_meta(folder).get("name") or "") or folder.id
     if at == BASE:
         return Target(f"{name}@base", "base model", _settings(settings), continued, folder.id)
@@ -267,9 +293,8 @@ def _check_generates(folder: RunFolder, config: RunConfig) -> None:
 
 def _base_keys() -> set[str]:
     """Keys with which an engine loads the model of a run."""
-    from llf_core.config.model import Model
-
-    return {*Model.model_fields, *FURTHER_KEYS} - set(UNUSED_KEYS)
+    chat = {spec.key for spec in fields() if spec.section == "chat"}
+    return {*Model.model_fields, *chat, *FURTHER_KEYS} - set(UNUSED_KEYS)
 
 
 def _settings(values: dict[str, Any]) -> str:

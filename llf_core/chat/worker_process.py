@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llf_core.chat.events import Failed, event_json
@@ -135,6 +136,8 @@ class Worker:
 
         config = self._config
         self._plan = plan_device(config)
+        if config.chat.infer_dtype != "auto":
+            self._plan = replace(self._plan, dtype=config.chat.infer_dtype, autocast=None)
         self.tell(progress="Finding the model")
         source = resolve_model(config.model.model_name_or_path, config)
         self.tell(progress="Reading the tokenizer")

@@ -326,6 +326,21 @@ class StageDeclaration(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ChatEngineDeclaration(Declaration):
+    """What holds a model and replies; implemented by a `llf_core.chat.chat_engine.ChatEngine`.
+
+    Attributes:
+        package: the package that it needs; empty if it needs none.
+    """
+
+    kind: ClassVar[str] = "chat_engine"
+    section: ClassVar[str] = "chat"
+    key: ClassVar[str] = "infer_backend"
+
+    package: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FormatDeclaration(Declaration):
     """A layout of a data set's records; implemented by a `llf_core.data.formats.dataset_format.DatasetFormat`.
 

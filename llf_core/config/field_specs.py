@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from llf_core.config.chat import Chat
 from llf_core.config.data import Data
 from llf_core.config.declaration import Declaration, MethodDeclaration, PluginError, StageDeclaration
 from llf_core.config.generation import Generation
@@ -41,6 +42,7 @@ SECTIONS: dict[str, type[Section]] = {
     "training": Training,
     "generation": Generation,
     "launch": Launch,
+    "chat": Chat,
 }
 
 
@@ -255,7 +257,7 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
 
 
 def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
-    """Whether a config uses an option: its plug-in is selected, or it selects it; stage and method read it.
+    """Whether a run uses an option: its plug-in is selected, or it selects it; stage and method read it.
 
     Options that are not used are neither shown in a form nor written with the defaults, and setting one is reported.
 
@@ -269,7 +271,12 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
     owner = all_declared()[spec.owner] if spec.owner else None
     selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
     in_stage = not spec.stages or config.stage.stage in spec.stages
-    return selected and in_stage and (not spec.methods or config.method.finetuning_type in spec.methods)
+    return (
+        spec.section != "chat"
+        and selected
+        and in_stage
+        and (not spec.methods or config.method.finetuning_type in spec.methods)
+    )
 
 
 def _names_with(kind: type[Declaration], trait: str) -> tuple[str, ...]:

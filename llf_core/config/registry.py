@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llf_core import __version__
 from llf_core.config.declaration import (
+    ChatEngineDeclaration,
     Declaration,
     FormatDeclaration,
     MethodDeclaration,
@@ -32,6 +33,7 @@ DECLARATION_TYPES: tuple[type[Declaration], ...] = (
     OptimizerDeclaration,
     StageDeclaration,
     FormatDeclaration,
+    ChatEngineDeclaration,
 )
 """Declaration class of each kind; the entry point group of a kind is `llf.` and its plural."""
 GROUPS: Mapping[str, str] = MappingProxyType({one.kind: f"llf.{one.kind}s" for one in DECLARATION_TYPES})

@@ -119,7 +119,9 @@ def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[st
         if spec is None or plain(config.get(key)) == spec.default:
             continue
         plugin = all_declared()[spec.owner] if spec.owner else None
-        if plugin is not None and key != plugin.selector and not plugin.is_selected(config):
+        if spec.section == "chat":
+            message = f"`{key}` has no effect on training. `llf chat`, `llf serve` and `llf predict` use it."
+        elif plugin is not None and key != plugin.selector and not plugin.is_selected(config):
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
         elif spec.stages and config.stage.stage not in spec.stages:
             message = (

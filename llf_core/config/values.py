@@ -11,6 +11,7 @@ from llf_core.config.option import Section
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llf_core.config.chat import Chat
     from llf_core.config.data import Data
     from llf_core.config.generation import Generation
     from llf_core.config.launch import Launch
@@ -36,6 +37,7 @@ class ConfigValues:
         training: length, batch size, evaluation, checkpoints.
         generation: how completions are sampled.
         launch: how the process starts.
+        chat: which engine chats with the model; training reads none of it.
         plugin_options: options of every plug-in, selected or not, by `kind.name`; `options` reads them.
     """
 
@@ -47,6 +49,7 @@ class ConfigValues:
     training: Training
     generation: Generation
     launch: Launch
+    chat: Chat
     plugin_options: Mapping[str, Section]
 
     def get(self, key: str) -> Any:

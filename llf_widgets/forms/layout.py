@@ -31,6 +31,7 @@ def assign_sections(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
         ValueError: a section of the config is not assigned to the form.
     """
     home = {section: title for title, sections in SECTIONS.items() for section in sections}
+    specs = [spec for spec in specs if spec.section != "chat"]  # a form starts runs, and these concern none
     unplaced = {spec.section for spec in specs} - set(home)
     if unplaced:
         raise ValueError(f"The form layout does not contain the section {', '.join(sorted(unplaced))}.")

@@ -62,13 +62,14 @@ def site(tmp_path_factory) -> Path:
     for block in blocks("toml"):
         for group, each in tomllib.loads(block)["project"]["entry-points"].items():
             points.setdefault(group, {}).update(each)
-    norms, norms_method, declarations, implementations = blocks("python")
+    norms, norms_method, declarations, implementations, echo = blocks("python")
     info = "llf_example-1.0.dist-info"
     files = {
         "llf_norms/__init__.py": norms,
         "llf_norms/method.py": norms_method,
         "llf_example/__init__.py": declarations,
         "llf_example/work.py": implementations,
+        "llf_example/echo.py": echo,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: llf-example\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": "".join(
@@ -143,8 +144,28 @@ def test_the_loss_is_that_of_the_stage_on_scaled_embeddings(run, tiny_model_dir)
     assert losses[0] == pytest.approx(total / count, rel=1e-5)
 
 
+def test_a_chat_uses_the_engine_that_its_config_names(site, tmp_path):
+    (tmp_path / "echo.yaml").write_text("model_name_or_path: org/model\ninfer_backend: echo\n")
+    program = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "from llf_core.chat.request import ChatRequest\n"
+        "from llf_core.chat.service import ChatService\n"
+        "service = ChatService()\n"
+        "name = service.add(sys.argv[1]).name\n"
+        "request = ChatRequest(messages=({'role': 'user', 'content': 'Is anybody there?'},))\n"
+        "print([type(one).__name__ for one in service.reply(name, request)], service.state(name).phase)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "echo.yaml")], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == "['Started', 'Piece', 'Finished'] ready\n"
+
+
 def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
+    from llf_core.chat.chat_engine import ChatEngine
     from llf_core.config.declaration import (
+        ChatEngineDeclaration,
         FormatDeclaration,
         MethodDeclaration,
         ModifierDeclaration,
@@ -164,6 +185,7 @@ def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
         OptimizerDeclaration: Optimizer,
         StageDeclaration: Stage,
         FormatDeclaration: DatasetFormat,
+        ChatEngineDeclaration: ChatEngine,
     }
     assert set(bases) == set(DECLARATION_TYPES)
     for kind, base in bases.items():

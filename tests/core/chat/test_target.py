@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from llf_core.chat.target import TargetError, find_target, loading_config
+from llf_core.config import ConfigError
 from llf_core.runs import Checkpoints, create_run, status, update_meta
 
 if TYPE_CHECKING:
@@ -111,6 +112,21 @@ def test_an_adapter_names_its_base(tmp_path):
     (tmp_path / "mine" / "adapter_config.json").write_text("{}")
     with pytest.raises(TargetError, match="does not name its base model"):
         find_target(tmp_path / "mine", tmp_path)
+
+
+def test_a_config_of_llama_factorys_chat_is_read(tmp_path):
+    first, last = save_adapter(tmp_path / "first"), save_adapter(tmp_path / "last")
+    file = tmp_path / "chat.yaml"
+    values = {"model_name_or_path": "org/base", "adapter_name_or_path": f"{first},{last}", "infer_dtype": "float32"}
+    file.write_text(yaml.safe_dump(values | {"template": "llama3", "infer_backend": "vllm", "vllm_maxlen": 99}))
+    found = find_target(file, tmp_path)
+    config = loading_config(found.config)
+    assert (found.name, found.adapter) == ("chat", str(last))
+    assert config.model.adapter_name_or_path == (str(first),)
+    assert (config.chat.infer_backend, config.chat.infer_dtype, config.get("vllm_maxlen")) == ("vllm", "float32", 99)
+    file.write_text("model_name_or_path: org/base\ninfer_backend: nobody\n")
+    with pytest.raises(ConfigError, match="nobody"):
+        find_target(file, tmp_path)
 
 
 def test_what_has_no_text_is_refused(tmp_path):

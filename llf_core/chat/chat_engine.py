@@ -1,0 +1,204 @@
+"""What holds a model and replies: the abstract class of the plug-in kind `chat_engine`."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from llf_core.chat.events import Failed, Finished
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llf_core.chat.events import Event
+    from llf_core.chat.request import ChatRequest
+
+Phase = Literal["stopped", "starting", "ready", "failed"]
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What an engine is doing, for views.
+
+    Attributes:
+        phase: `stopped` (not started, idle for too long, or closed), `starting`, `ready` or `failed`.
+        progress: what it is loading, while it is starting.
+        reason: why it stopped or failed, and what to do.
+        memory_bytes: resident memory of the process, and on a GPU the memory that torch holds there; 0 if unknown.
+        weight_bytes: memory of the weights; 0 if unknown.
+        context: number of tokens that the model reads at most; None if its config does not say.
+        device: `cuda`, `mps` or `cpu`; empty until it is ready.
+        dtype: data type of the weights.
+        sees_images: whether messages may have pictures.
+        thinks: whether its chat template has a section for thinking.
+        calls_tools: whether its chat template takes functions, and its calls can be read.
+        plain: why the model is run one request after the other; None if it is not.
+        code: code that is not allowed, if that is why it failed; see `llf_core.runs.foreign_code.ForeignCode.json`.
+    """
+
+    phase: Phase = "stopped"
+    progress: str = ""
+    reason: str = ""
+    memory_bytes: int = 0
+    weight_bytes: int = 0
+    context: int | None = None
+    device: str = ""
+    dtype: str = ""
+    sees_images: bool = False
+    thinks: bool = False
+    calls_tools: bool = False
+    plain: str | None = None
+    code: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a service runs its engines.
+
+    Attributes:
+        home: `LLF_HOME`; None for the environment's.
+        idle_seconds: time without a request after which an engine ends and its memory is free.
+        max_waiting: maximum number of requests of an engine that have not ended; another one fails at once.
+        trust: whether Python code of the models may run that has not been allowed yet.
+    """
+
+    home: Path | None = None
+    idle_seconds: float = 600.0
+    max_waiting: int = 256
+    trust: bool = False
+
+
+class ChatEngine(ABC):
+    """Holds one base model and any number of adapters in a process of its own. All methods may be called in any thread.
+
+    Args:
+        config: YAML of the settings with which the base model is loaded; see `llf_core.chat.target.Target.config`.
+        settings: how the service runs it.
+        on_state: called in a background thread with each new state.
+    """
+
+    def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
+        self.config, self.settings = config, settings
+        self.closing = False
+        self.running: dict[int, Callable[[Event], object]] = {}
+        self.lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._on_state = on_state
+        self._state = EngineState("starting", "Starting the process")
+
+    @property
+    def state(self) -> EngineState:
+        """What the engine is doing."""
+        return self._state
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """The id of its process, by which tests and views find its memory."""
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether it takes requests: it has neither ended nor been told to."""
+
+    @abstractmethod
+    def load_adapter(self, name: str, folder: str) -> None:
+        """Load an adapter onto the base model, once; later requests name it.
+
+        Args:
+            name: its name in requests.
+            folder: its folder or hub id. If it cannot be loaded, the requests that name it fail with the reason.
+        """
+
+    @abstractmethod
+    def unload_adapter(self, name: str) -> None:
+        """Remove an adapter once its requests have ended, and free its memory.
+
+        Args:
+            name: its name.
+        """
+
+    @abstractmethod
+    def begin(self, number: int, request: ChatRequest) -> None:
+        """Begin a reply; its events go to `dispatch`.
+
+        Args:
+            number: the id of the request.
+            request: the request.
+        """
+
+    @abstractmethod
+    def cancel(self, number: int) -> None:
+        """End a reply at its next token; its last event is then `Finished("cancelled")`.
+
+        Args:
+            number: what `submit` returned. A reply that has ended is left as it is.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the process, and its replies with `Failed`."""
+
+    def submit(self, request: ChatRequest, on_event: Callable[[Event], object]) -> int:
+        """Ask for a reply. Returns at once, also while the model is still loading.
+
+        Args:
+            request: the request.
+            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`.
+
+        Returns:
+            The id by which it can be cancelled.
+        """
+        most = self.settings.max_waiting
+        with self.lock:
+            number = next(self._ids)
+            full, ended = len(self.running) >= most, not self.alive
+            if not full and not ended:
+                self.running[number] = on_event
+        if full:
+            on_event(Failed("busy", f"{most} requests are waiting already.", "Wait until some have ended."))
+        elif ended:
+            on_event(self.ended())
+        else:
+            self.begin(number, request)
+        return number
+
+    def dispatch(self, number: int, event: Event) -> None:
+        """Pass an event on to whoever asked.
+
+        Args:
+            number: the id of the request.
+            event: the event; `Finished` and `Failed` end the request.
+        """
+        ends = isinstance(event, Finished | Failed)
+        with self.lock:
+            on_event = self.running.pop(number, None) if ends else self.running.get(number)
+        if on_event is not None:
+            on_event(event)
+
+    def tell(self, state: EngineState) -> None:
+        """Change the state, and tell whoever watches.
+
+        Args:
+            state: the new state.
+        """
+        self._state = state
+        self._on_state(state)
+
+    def end_requests(self) -> None:
+        """End all requests with the reason why the engine has ended."""
+        with self.lock:
+            left, self.running = self.running, {}
+        for on_event in left.values():
+            on_event(self.ended())
+
+    def ended(self) -> Failed:
+        """What a request is told after the engine has ended."""
+        state = self._state
+        if state.phase == "failed":
+            return Failed("untrusted" if state.code else "engine", state.reason or "The engine failed.")
+        return Failed("engine", "The engine was closed before the reply was complete.", "Ask again.")

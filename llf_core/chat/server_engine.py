@@ -1,0 +1,445 @@
+"""An engine that is a server of its own with OpenAI's API, such as vLLM's and SGLang's."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from abc import abstractmethod
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from llf_core.chat.chat_engine import ChatEngine
+from llf_core.chat.events import Alternative, Failed, Finished, Piece, Started, Token, ToolCallPiece
+from llf_core.chat.target import loading_config
+from llf_core.launch.exit_reason import signal_name
+from llf_core.launch.local_process import computing_environment
+from llf_core.runs.plain_text import without_escapes
+from llf_core.untrusted import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llf_core.chat.chat_engine import EngineSettings, EngineState
+    from llf_core.chat.events import Event
+    from llf_core.chat.request import ChatRequest
+    from llf_core.config import RunConfig
+
+HOST, BASE = "127.0.0.1", "base"
+"""Where the server listens, and the name under which it serves the base model."""
+POLL_SECONDS, CLOSE_SECONDS, ANSWER_SECONDS = 0.5, 10.0, 600.0
+UNKNOWN_TOKEN = -1
+"""Id of a token in log-probabilities: OpenAI's API has none."""
+
+
+class ServerEngine(ChatEngine):
+    """Starts a server, and asks it by HTTP.
+
+    Args:
+        config: see `ChatEngine`.
+        settings: see `ChatEngine`.
+        on_state: see `ChatEngine`.
+
+    Attributes:
+        title: the server's name, for messages.
+        load_path: path of the request that loads an adapter.
+        unload_path: path of the request that unloads one.
+
+    Raises:
+        OSError: the process cannot be started.
+        ConfigError: the settings are invalid.
+        PluginError: two installed packages declare the same name or key.
+    """
+
+    title: ClassVar[str] = "The server"
+    load_path: ClassVar[str] = "/v1/load_lora_adapter"
+    unload_path: ClassVar[str] = "/v1/unload_lora_adapter"
+
+    def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
+        super().__init__(config, settings, on_state)
+        self._config = loading_config(config)
+        self.port, self.key = _free_port(), secrets.token_urlsafe(32)
+        self._adapters: dict[str, str] = {}  # why it was refused, by name; empty if it was loaded
+        self._connections: dict[int, http.client.HTTPConnection] = {}
+        self._cancelled: set[int] = set()
+        self._ready = threading.Event()
+        self._last = time.monotonic()
+        command, environment = self.command(self._config)
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
+        self._process = subprocess.Popen(  # noqa: S603 - a command of the engine
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+            env=computing_environment(os.environ) | environment,
+        )
+        threading.Thread(target=self._watch, daemon=True, name="llf-chat-server").start()
+
+    @abstractmethod
+    def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
+        """The command that starts the server on `HOST` and `port`, with the base model named `BASE`.
+
+        Args:
+            config: settings of the base model and options of the engine.
+
+        Returns:
+            The arguments, and variables for its environment; secrets only in these.
+
+        Raises:
+            ModelError: the server cannot serve this model.
+            OSError: a file of the model cannot be read, as `FileNotFoundError` or `UnreadableError`.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        """
+
+    def model_name(self, adapter: str | None) -> str:
+        """The name of a model in requests.
+
+        Args:
+            adapter: name of a loaded adapter; None for the base model.
+        """
+        return adapter or BASE
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """See `ChatEngine.alive`."""
+        return not self.closing and self._process.poll() is None and self.state.phase in {"starting", "ready"}
+
+    def load_adapter(self, name: str, folder: str) -> None:
+        """See `ChatEngine.load_adapter`.
+
+        Args:
+            name: its name in requests.
+            folder: its folder or hub id.
+        """
+        with self.lock:
+            if name in self._adapters:
+                return
+            self._adapters[name] = ""
+        threading.Thread(target=self._load, args=(name, folder), daemon=True).start()
+
+    def unload_adapter(self, name: str) -> None:
+        """See `ChatEngine.unload_adapter`.
+
+        Args:
+            name: its name.
+        """
+        with self.lock:
+            if self._adapters.pop(name, None) is None:
+                return
+        threading.Thread(
+            target=self._post, args=(self.unload_path, {"lora_name": name}), daemon=True, name="llf-unload"
+        ).start()
+
+    def begin(self, number: int, request: ChatRequest) -> None:
+        """See `ChatEngine.begin`.
+
+        Args:
+            number: the id of the request.
+            request: the request.
+        """
+        threading.Thread(target=self._reply, args=(number, request), daemon=True, name="llf-reply").start()
+
+    def cancel(self, number: int) -> None:
+        """See `ChatEngine.cancel`.
+
+        Args:
+            number: the id of the request.
+        """
+        with self.lock:
+            if number not in self.running:
+                return
+            self._cancelled.add(number)
+            connection = self._connections.get(number)
+        if connection is not None and connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)  # the server ends a reply whose client is gone
+
+    def close(self) -> None:
+        """End the process, and its replies with `Failed`; returns after at most 10 s."""
+        self.closing = True
+        self._process.terminate()
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _watch(self) -> None:
+        """Tell when the server is ready, idle or has ended."""
+        self.tell(replace(self.state, progress=f"{self.title} is loading the model"))
+        while self._process.poll() is None:
+            if not self._ready.is_set():
+                if self._is_healthy():
+                    self.tell(replace(self.state, phase="ready", progress="", device="cuda"))
+                    self._ready.set()
+            elif not self.running and time.monotonic() - self._last > self.settings.idle_seconds:
+                minutes = self.settings.idle_seconds / 60
+                reason = f"No question for {minutes:g} min: {self.title} was stopped, and its memory is free."
+                self._state = replace(self._state, reason=reason)
+                self.close()
+            time.sleep(POLL_SECONDS)
+        code = self._process.wait()
+        if self.closing:
+            self.tell(replace(self.state, phase="stopped", progress=""))
+        else:
+            self.tell(replace(self.state, phase="failed", progress="", reason=self._exit_message(code)))
+        self._ready.set()
+        self._log.close()
+        self.end_requests()
+
+    def _exit_message(self, code: int) -> str:
+        if code < 0:
+            return f"{self.title} was ended by {signal_name(-code)}. Check that enough memory is free, and ask again."
+        self._log.seek(0)
+        lines = without_escapes(self._log.read().decode("utf-8", "replace")).strip().splitlines()
+        return f"{self.title} failed: {brief(lines[-1]) if lines else f'exit code {code}'}"
+
+    def _is_healthy(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=POLL_SECONDS)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _load(self, name: str, folder: str) -> None:
+        from llf_core.models.adapter_loading import find_adapter
+
+        try:
+            path = find_adapter(folder, self._config)
+            refused = self._post(self.load_path, {"lora_name": name, "lora_path": str(path)})
+        except (ValueError, OSError) as error:
+            refused = str(error)
+        with self.lock:
+            if name in self._adapters:
+                self._adapters[name] = f"{self.title} does not load the adapter: {refused}" if refused else "loaded"
+
+    def _post(self, path: str, content: dict[str, Any]) -> str:
+        """Send a request once the server is ready; returns its error, or an empty text."""
+        self._ready.wait()
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("POST", path, json.dumps(content), self._headers())
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            return str(error)
+        finally:
+            connection.close()
+        return "" if answer.status == http.HTTPStatus.OK else _message(text)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
+
+    def _reply(self, number: int, request: ChatRequest) -> None:
+        begun = time.monotonic()
+        self._ready.wait()
+        refused = self._wait_for_adapter(request.adapter)
+        if refused:
+            self.dispatch(number, Failed("model_gone", refused))
+            return
+        reply = _Reply(begun)
+        if number in self._cancelled:
+            self._cancelled.discard(number)
+            self.dispatch(number, reply.finished("cancelled"))
+            return
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
+        with self.lock:
+            self._connections[number] = connection
+        try:
+            path = "/v1/completions" if request.prompt is not None else "/v1/chat/completions"
+            connection.request("POST", path, json.dumps(self._content(request)), self._headers())
+            answer = connection.getresponse()
+            if answer.status != http.HTTPStatus.OK:
+                self.dispatch(number, _failure(answer.status, answer.read().decode("utf-8", "replace")))
+                return
+            for chunk in _chunks(answer):
+                for event in reply.read(chunk):
+                    self.dispatch(number, event)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if number not in self._cancelled:
+                self.dispatch(number, Failed("engine", f"{self.title} broke the reply off: {error}", "Ask again."))
+        finally:
+            connection.close()
+            with self.lock:
+                self._connections.pop(number, None)
+                cancelled = number in self._cancelled
+                self._cancelled.discard(number)
+            self._last = time.monotonic()
+            self.dispatch(number, reply.finished("cancelled" if cancelled else None))
+
+    def _wait_for_adapter(self, name: str | None) -> str:
+        """Why an adapter was refused, once that is known; empty if it can be used."""
+        while name is not None and not self.closing:
+            with self.lock:
+                found = self._adapters.get(name, "It was removed.")
+            if found:
+                return "" if found == "loaded" else found
+            time.sleep(POLL_SECONDS / 10)
+        return ""
+
+    def _content(self, request: ChatRequest) -> dict[str, Any]:
+        """The request in OpenAI's form, with the further parameters that vLLM and SGLang share."""
+        sampling = request.sampling
+        content: dict[str, Any] = {
+            "model": self.model_name(request.adapter),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "min_p": sampling.min_p,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "logit_bias": {str(token): bias for token, bias in sampling.logit_bias.items()} or None,
+            "repetition_penalty": sampling.repetition_penalty,
+            "seed": sampling.seed,
+            "max_tokens": request.max_tokens,
+            "stop": list(request.stop) or None,
+        }
+        if request.prompt is not None:
+            content |= {"prompt": request.prompt, "logprobs": request.top_logprobs if request.logprobs else None}
+        else:
+            content |= {"messages": list(request.messages), "tools": list(request.tools) or None}
+            content |= {"chat_template_kwargs": request.template_options or None}
+            if request.logprobs:
+                content |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+            if request.continue_last:
+                content |= {"continue_final_message": True, "add_generation_prompt": False}
+        if request.json_schema is not None:
+            content["response_format"] = (
+                {"type": "json_schema", "json_schema": {"name": "reply", "schema": request.json_schema}}
+                if request.json_schema
+                else {"type": "json_object"}
+            )
+        return {name: value for name, value in content.items() if value is not None}
+
+
+class _Reply:
+    """Turns the chunks of a stream into events.
+
+    Args:
+        begun: `time.monotonic()` at the request.
+    """
+
+    def __init__(self, begun: float) -> None:
+        self._begun, self._first = begun, 0.0
+        self._started = False
+        self._reason = "stop"
+        self._usage: dict[str, Any] = {}
+
+    def read(self, chunk: dict[str, Any]) -> Iterator[Event]:
+        """The events of a chunk.
+
+        Args:
+            chunk: a chunk of OpenAI's stream.
+        """
+        self._usage = chunk.get("usage") or self._usage
+        if not self._started:
+            self._started = True
+            yield Started(*self._prompt())
+        for choice in chunk.get("choices", ())[:1]:
+            delta = choice.get("delta") or {"content": choice.get("text")}
+            self._reason = choice.get("finish_reason") or self._reason
+            tokens = tuple(_tokens(choice.get("logprobs")))
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+            if reasoning:
+                yield self._timed(Piece(reasoning, "reasoning", tokens))
+            if delta.get("content"):
+                yield self._timed(Piece(delta["content"], "content", () if reasoning else tokens))
+            for call in delta.get("tool_calls") or ():
+                function = call.get("function") or {}
+                yield self._timed(
+                    ToolCallPiece(
+                        call.get("index", 0),
+                        function.get("arguments") or "",
+                        call.get("id") or "",
+                        function.get("name") or "",
+                    )
+                )
+
+    def finished(self, reason: str | None) -> Finished:
+        """The last event.
+
+        Args:
+            reason: why it ended, if another one than the server's.
+        """
+        named = reason or (self._reason if self._reason in {"stop", "length", "tool_calls"} else "stop")
+        prompt, cached = self._prompt()
+        now = time.monotonic()
+        return Finished(
+            named,  # type: ignore[arg-type]  # one of the four
+            prompt,
+            int(self._usage.get("completion_tokens") or 0),
+            cached,
+            (self._first or now) - self._begun,
+            now - self._begun,
+        )
+
+    def _timed(self, event: Event) -> Event:
+        self._first = self._first or time.monotonic()
+        return event
+
+    def _prompt(self) -> tuple[int, int]:
+        details = self._usage.get("prompt_tokens_details") or {}
+        return int(self._usage.get("prompt_tokens") or 0), int(details.get("cached_tokens") or 0)
+
+
+def _tokens(logprobs: dict[str, Any] | None) -> Iterator[Token]:
+    """The tokens of a chunk with their log-probabilities, in either of OpenAI's forms."""
+    if not logprobs:
+        return
+    for one in logprobs.get("content") or ():
+        top = tuple(Alternative(UNKNOWN_TOKEN, other["token"], other["logprob"]) for other in one["top_logprobs"])
+        yield Token(UNKNOWN_TOKEN, one["token"], one["logprob"], top)
+    for place, text in enumerate(logprobs.get("tokens") or ()):
+        listed = (logprobs.get("top_logprobs") or [None] * (place + 1))[place] or {}
+        top = tuple(Alternative(UNKNOWN_TOKEN, other, value) for other, value in listed.items())
+        yield Token(UNKNOWN_TOKEN, text, logprobs["token_logprobs"][place], top)
+
+
+def _chunks(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The JSON of server-sent events."""
+    for line in answer:
+        if line.startswith(b"data:") and not line.startswith(b"data: [DONE]"):
+            yield json.loads(line[5:])
+
+
+def _failure(status: int, text: str) -> Failed:
+    message = _message(text)
+    if "context length" in message or "maximum context" in message:
+        return Failed("too_long", message)
+    kinds = {400: "invalid", 404: "model_gone", 422: "invalid", 429: "busy"}
+    return Failed(kinds.get(status, "engine"), message)  # type: ignore[arg-type]  # one of the kinds
+
+
+def _message(text: str) -> str:
+    """The message of an error in any of the forms that servers have."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return brief(text)
+    error = content.get("error", content) if isinstance(content, dict) else content
+    named = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    return brief(str(named or text))
+
+
+def _free_port() -> int:
+    """A port that no process listens on."""
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        return int(found.getsockname()[1])

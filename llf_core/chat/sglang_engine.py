@@ -1,0 +1,58 @@
+"""SGLang as an engine."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+from llf_core.chat.server_arguments import base_model, further_arguments
+from llf_core.chat.server_engine import BASE, HOST, ServerEngine
+from llf_core.config.declarations.chat_engines.sglang import SGLangOptions
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+MAX_RANK = 256
+"""Largest rank of an adapter that is loaded while the server runs."""
+
+
+class SGLangEngine(ServerEngine):
+    """A running `python -m sglang.launch_server`.
+
+    It listens on loopback without a key, since SGLang takes its key as an argument, which other users can read. Source:
+    SGLang's documentation, *Server arguments* and *LoRA serving*.
+    """
+
+    title: ClassVar[str] = "SGLang"
+    load_path: ClassVar[str] = "/load_lora_adapter"
+    unload_path: ClassVar[str] = "/unload_lora_adapter"
+
+    def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
+        """See `ServerEngine.command`.
+
+        Args:
+            config: settings of the base model and `SGLangOptions`.
+
+        Raises:
+            ModelError: the base model cannot be served by SGLang.
+            OSError: a file of the model cannot be read.
+        """
+        options = config.options(SGLangOptions)
+        command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", base_model(config, self.title)]
+        command += ["--host", HOST, "--port", str(self.port), "--served-model-name", BASE]
+        command += ["--dtype", config.chat.infer_dtype, "--context-length", str(options.sglang_maxlen)]
+        command += ["--mem-fraction-static", str(options.sglang_mem_fraction)]
+        command += ["--tp-size", str(max(1, options.sglang_tp_size))]
+        command += ["--enable-lora", "--max-lora-rank", str(MAX_RANK), "--lora-target-modules", "all"]
+        command += ["--lora-backend", options.sglang_lora_backend]
+        command += ["--trust-remote-code"] if config.model.trust_remote_code else []
+        command += further_arguments(options.sglang_config)
+        return command, {}
+
+    def model_name(self, adapter: str | None) -> str:
+        """See `ServerEngine.model_name`.
+
+        Args:
+            adapter: name of a loaded adapter; None for the base model.
+        """
+        return BASE if adapter is None else f"{BASE}:{adapter}"

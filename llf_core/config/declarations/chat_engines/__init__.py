@@ -1,0 +1,1 @@
+"""Declarations of the engines that chat, serve and predict."""

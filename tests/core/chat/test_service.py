@@ -1,0 +1,179 @@
+"""Models by name, in processes of their own: started, shared, stopped, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from llf_core.chat.events import Failed, Finished, Piece, Started
+from llf_core.chat.request import ChatRequest
+from llf_core.chat.service import ChatService
+from llf_core.chat.target import TargetError
+from tests.hostile import evil_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.launches
+PATIENCE = 120.0  # seconds
+ASK = ChatRequest(messages=({"role": "user", "content": "What is 1 plus 2?"},), max_tokens=12)
+LONG = ChatRequest(messages=ASK.messages, max_tokens=400)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ChatService]:
+    made = ChatService(home=tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def text(events: list) -> str:
+    assert isinstance(events[0], Started), events
+    assert isinstance(events[-1], Finished), events
+    return "".join(one.text for one in events if isinstance(one, Piece))
+
+
+def wait(condition) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def processes() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children(recursive=True) if "llf_core.chat.worker_process" in one.cmdline()]
+
+
+def test_adapters_share_a_process_and_reply_differently(service, tiny_model_dir, adapters):
+    service.add(tiny_model_dir, "base")
+    for name, folder in adapters.items():
+        service.add(folder, name)
+    replies = {name: text(service.reply(name, ASK)) for name in service.targets}
+    assert len(set(replies.values())) == 4
+    assert len(processes()) == 1
+    assert replies == {name: text(service.reply(name, ASK)) for name in reversed(service.targets)}
+    state = service.state("first")
+    assert (state.phase, state.device) == ("ready", "cpu")
+    assert state.memory_bytes > state.weight_bytes > 0
+    assert state.context == 2048
+
+
+def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
+    service.add(tiny_model_dir, "base")
+    text(service.reply("base", ASK))
+    events, begun, ended = [], threading.Event(), threading.Event()
+
+    def receive(event) -> None:
+        events.append(event)
+        (ended if isinstance(event, Finished | Failed) else begun).set()
+
+    ticket = service.submit("base", LONG, receive)
+    assert begun.wait(PATIENCE)
+    ticket.cancel()
+    assert ended.wait(PATIENCE)
+    assert events[-1].reason == "cancelled"
+    assert events[-1].completion_tokens < 400
+
+
+def test_a_killed_process_is_a_sentence_and_the_next_request_starts_another(service, tiny_model_dir):
+    service.add(tiny_model_dir, "base")
+    expected = text(service.reply("base", ASK))
+    events, ended = [], threading.Event()
+    service.submit("base", LONG, lambda one: (events.append(one), isinstance(one, Failed) and ended.set()))
+    wait(lambda: any(isinstance(one, Started) for one in events))
+    os.kill(processes()[0].pid, signal.SIGKILL)
+    assert ended.wait(PATIENCE)
+    assert "ended by SIGKILL. Check that enough memory is free" in events[-1].message
+    assert text(service.reply("base", ASK)) == expected
+
+
+def test_an_idle_process_ends_and_starts_again(tmp_path, tiny_model_dir):
+    service = ChatService(home=tmp_path, idle_seconds=0.5)
+    states = []
+    service.watch(lambda name, state: states.append((name, state.phase)))
+    try:
+        service.add(tiny_model_dir, "base")
+        expected = text(service.reply("base", ASK))
+        wait(lambda: service.state("base").phase == "stopped")
+        assert "its memory is free" in service.state("base").reason
+        assert processes() == []
+        assert text(service.reply("base", ASK)) == expected
+    finally:
+        service.close()
+    phases = [phase for _, phase in states]
+    assert phases.index("starting") < phases.index("ready") < phases.index("stopped")
+
+
+def test_the_process_ends_when_its_last_model_is_removed(service, tiny_model_dir, adapters):
+    service.add(tiny_model_dir, "base")
+    service.add(adapters["first"], "first")
+    text(service.reply("first", ASK))
+    service.remove("first")
+    assert text(service.reply("base", ASK))
+    service.remove("base")
+    assert processes() == []
+    assert service.reply("base", ASK)[-1].kind == "model_gone"
+
+
+def test_a_model_that_cannot_be_loaded_is_a_sentence(service, tiny_model_dir, adapters, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    service.add(broken, "broken")
+    [failed] = service.reply("broken", ASK)
+    assert isinstance(failed, Failed)
+    assert "broken" in failed.message
+    assert service.state("broken").phase == "failed"
+    service.add(adapters["first"], "first")
+    for file in adapters["first"].iterdir():  # what is gone when it is loaded
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    (gone / "adapter_config.json").write_bytes((adapters["first"] / "adapter_config.json").read_bytes())
+    service.add(gone, "gone")
+    assert "adapter_model.safetensors" in service.reply("gone", ASK)[-1].message
+    assert text(service.reply("first", ASK))
+
+
+def test_code_that_is_not_allowed_is_shown_and_does_not_run(service, tiny_model_dir, tmp_path):
+    mark = tmp_path / "it-ran"
+    evil_model(tmp_path / "evil", tiny_model_dir, mark)
+    service.add(tmp_path / "evil", "evil")
+    [failed] = service.reply("evil", ASK)
+    assert failed.kind == "untrusted"
+    assert service.state("evil").code[0]["files"]
+    assert not mark.exists()
+
+
+def test_too_many_requests_fail_at_once(tmp_path, tiny_model_dir):
+    service = ChatService(home=tmp_path, max_waiting=2)
+    try:
+        service.add(tiny_model_dir, "base")
+        done = []
+        tickets = [service.submit("base", LONG, done.append) for _ in range(3)]
+        assert [one.kind for one in done if isinstance(one, Failed)] == ["busy"]
+        for ticket in tickets:
+            ticket.cancel()
+        wait(lambda: sum(isinstance(one, Finished) for one in done) == 2)
+    finally:
+        service.close()
+
+
+def test_a_closed_service_says_so(service, tiny_model_dir):
+    service.add(tiny_model_dir, "base")
+    service.close()
+    assert "was closed" in service.reply("base", ASK)[-1].message
+
+
+def test_an_unknown_model_is_a_sentence(service):
+    with pytest.raises(TargetError, match="Expected one of: none"):
+        service.state("x")
