@@ -53,7 +53,8 @@ class ServerEngine(ChatEngine):
         unload_path: path of the request that unloads one.
 
     Raises:
-        OSError: the process cannot be started.
+        ModelError: the server cannot serve this model.
+        OSError: a file of the model cannot be read, or the process cannot be started.
         ConfigError: the settings are invalid.
         PluginError: two installed packages declare the same name or key.
     """

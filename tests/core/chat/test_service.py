@@ -64,7 +64,7 @@ def test_adapters_share_a_process_and_reply_differently(service, tiny_model_dir,
     state = service.state("first")
     assert (state.phase, state.device) == ("ready", "cpu")
     assert state.memory_bytes > state.weight_bytes > 0
-    assert state.context == 2048
+    assert state.context == 1024
 
 
 def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
@@ -147,7 +147,8 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(service, tiny_model_dir, ad
 def test_code_that_is_not_allowed_is_shown_and_does_not_run(service, tiny_model_dir, tmp_path):
     mark = tmp_path / "it-ran"
     evil_model(tmp_path / "evil", tiny_model_dir, mark)
-    service.add(tmp_path / "evil", "evil")
+    (tmp_path / "evil.yaml").write_text(f"model_name_or_path: {tmp_path / 'evil'}\ntrust_remote_code: true\n")
+    service.add(tmp_path / "evil.yaml", "evil")
     [failed] = service.reply("evil", ASK)
     assert failed.kind == "untrusted"
     assert service.state("evil").code[0]["files"]
