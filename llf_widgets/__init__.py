@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llf_core.launch import attach
     from llf_core.rewards import reward
     from llf_widgets.answer_table import answers, losses
+    from llf_widgets.chat import Chat
     from llf_widgets.compare import Compare
     from llf_widgets.examples import Examples
     from llf_widgets.forms import Studio
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llf_widgets.versions import check
 
 __all__ = [
+    "Chat",
     "Compare",
     "Examples",
     "Inspect",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Chat": "llf_widgets.chat",
     "Compare": "llf_widgets.compare",
     "Examples": "llf_widgets.examples",
     "Inspect": "llf_widgets.inspect",

@@ -1,0 +1,85 @@
+// The models of a chat: what each is, and what its engine does.
+
+import { createButton } from '../shared/buttons.js';
+import { drawIfChanged, h } from '../shared/dom.js';
+
+/** @import { ChatModel, Send } from './types' */
+
+/**
+ * Creates the row of the models' names, with what concerns the whole conversation at its end.
+ * @param {Send} send
+ * @param {HTMLElement[]} actions
+ */
+export function modelsRow(send, actions) {
+  const names = h('div', { class: 'llf-Chat-names' });
+  const box = h(
+    'div',
+    { class: 'llf-Chat-head' },
+    names,
+    h('div', { class: 'llf-Chat-actions' }, ...actions)
+  );
+  return {
+    box,
+    /** @param {ChatModel[]} models */
+    show(models) {
+      drawIfChanged(
+        names,
+        models,
+        () =>
+          models.map(model =>
+            h(
+              'div',
+              {},
+              h('b', {}, model.name),
+              models.length > 1
+                ? removeButton(model.name, () =>
+                    send({ type: 'remove', model: model.name })
+                  )
+                : null,
+              h('p', { class: 'llf-secondary llf-small' }, model.about),
+              h('p', { class: 'llf-small', role: 'status' }, ...phaseOf(model))
+            )
+          ),
+        () => box
+      );
+    }
+  };
+}
+
+function removeButton(
+  /** @type {string} */ name,
+  /** @type {() => void} */ act
+) {
+  const button = createButton('Remove', act, 'llf-link llf-small');
+  button.setAttribute('aria-label', `Remove ${name}`);
+  return h('span', {}, ' ', button);
+}
+
+/** Draws what the engine of a model does. */
+function phaseOf(/** @type {ChatModel} */ { phase, progress, reason }) {
+  if (phase === 'starting') {
+    return [
+      h(
+        'span',
+        { class: 'llf-State is-starting' },
+        progress ? `Starting: ${progress}` : 'Starting'
+      )
+    ];
+  }
+  if (phase === 'ready') {
+    return [h('span', { class: 'llf-State is-finished' }, 'Ready')];
+  }
+  if (phase === 'failed') {
+    return [
+      h('span', { class: 'llf-State is-failed' }, 'Failed'),
+      ` ${reason}`
+    ];
+  }
+  return [
+    h(
+      'span',
+      { class: 'llf-State is-stopped' },
+      reason || 'Starts with the first question'
+    )
+  ];
+}

@@ -1,0 +1,138 @@
+// System prompt and sampling parameters.
+
+import { drawIfChanged, h } from '../shared/dom.js';
+
+/** @import { ChatErrors, ChatSettings, Send } from './types' */
+
+/** @type {[keyof ChatSettings, string, string][]} */
+const NUMBERS = [
+  [
+    'temperature',
+    'Temperature',
+    '0 always takes the most likely token. Higher values vary more.'
+  ],
+  [
+    'top_p',
+    'Top p',
+    'Samples from the most likely tokens whose probabilities add up to this.'
+  ],
+  ['max_tokens', 'At most', 'Maximum number of tokens of a reply.'],
+  [
+    'seed',
+    'Seed',
+    'The same seed gives the same reply. Empty: another one each time.'
+  ]
+];
+/** @type {Record<string, Partial<ChatSettings>>} */
+const PRESETS = {
+  Greedy: { temperature: '0', top_p: '1' },
+  Balanced: { temperature: '0.7', top_p: '0.9' },
+  Varied: { temperature: '1', top_p: '0.95' }
+};
+
+/**
+ * Creates the row of settings.
+ * @param {Send} send
+ * @param {string} idPrefix
+ */
+export function settingsRow(send, idPrefix) {
+  /** @type {Record<string, HTMLInputElement | HTMLTextAreaElement>} */
+  const fields = {};
+  const errors = h('div', { role: 'status' });
+  const change = (/** @type {object} */ changes) =>
+    send({ type: 'settings', changes });
+  fields.system = h('textarea', {
+    id: `${idPrefix}-system`,
+    rows: '1',
+    placeholder: 'No system prompt',
+    onchange: () => change({ system: fields.system.value })
+  });
+  const numbers = NUMBERS.flatMap(([name, label, help]) => {
+    fields[name] = h('input', {
+      type: 'text',
+      id: `${idPrefix}-${name}`,
+      class: 'llf-num',
+      inputmode: 'decimal',
+      title: help,
+      'aria-describedby': `${idPrefix}-errors`,
+      onchange: () => change({ [name]: fields[name].value })
+    });
+    return [
+      h(
+        'span',
+        { class: 'llf-nowrap' },
+        h('label', { for: `${idPrefix}-${name}` }, label),
+        ' ',
+        fields[name],
+        name === 'max_tokens'
+          ? h('span', { class: 'llf-secondary llf-small' }, ' tokens')
+          : null
+      )
+    ];
+  });
+  const presets = h(
+    'select',
+    {
+      'aria-label': 'Preset of the sampling parameters',
+      onchange: applyPreset
+    },
+    h('option', { value: '' }, 'Own values'),
+    ...Object.keys(PRESETS).map(name => h('option', { value: name }, name))
+  );
+  function applyPreset() {
+    if (presets.value) {
+      change(PRESETS[presets.value]);
+    }
+  }
+  const box = h(
+    'div',
+    { class: 'llf-Chat-settings' },
+    h('label', { for: `${idPrefix}-system` }, 'System'),
+    fields.system,
+    presets,
+    ...numbers
+  );
+  errors.id = `${idPrefix}-errors`;
+
+  return {
+    nodes: [box, errors],
+    /** Shows the settings; a field in which somebody types is left alone. */
+    show(
+      /** @type {ChatSettings} */ settings,
+      /** @type {ChatErrors} */ problems
+    ) {
+      for (const [name, field] of Object.entries(fields)) {
+        const value = String(
+          settings[/** @type {keyof ChatSettings} */ (name)] ?? ''
+        );
+        if (
+          document.activeElement !== field &&
+          !problems[name] &&
+          field.value !== value
+        ) {
+          field.value = value;
+        }
+        field.toggleAttribute('aria-invalid', name in problems);
+        field.classList.toggle('is-invalid', name in problems);
+      }
+      presets.value =
+        Object.entries(PRESETS).find(([, preset]) =>
+          Object.entries(preset).every(
+            ([name, value]) =>
+              Number(settings[/** @type {keyof ChatSettings} */ (name)]) ===
+              Number(value)
+          )
+        )?.[0] ?? '';
+      drawIfChanged(errors, problems, () =>
+        Object.values(problems).map(problem =>
+          h(
+            'div',
+            { class: 'llf-Message is-error' },
+            h('b', {}, 'Error'),
+            h('div', {}, problem)
+          )
+        )
+      );
+    }
+  };
+}

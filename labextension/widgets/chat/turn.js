@@ -1,0 +1,131 @@
+// A question, and the replies of all models to it.
+
+import { createButton } from '../shared/buttons.js';
+import { drawKeyed, h, keepFocus, setText } from '../shared/dom.js';
+import { replyView } from './reply.js';
+import { versionSwitch } from './versions.js';
+
+/** @import { ChatReply, ChatTurn, Send } from './types' */
+
+/** @type {WeakMap<Element, ReturnType<typeof replyView>>} */
+const replyViews = new WeakMap();
+
+/**
+ * Creates the element of a question with its replies.
+ * @param {Send} send
+ * @param {string} id of the question
+ */
+export function turnView(send, id) {
+  const question = h('p', { class: 'llf-Question-text' });
+  const pictures = h('span', { class: 'llf-secondary llf-small' });
+  const edit = createButton('Edit', startEditing, 'llf-link');
+  edit.setAttribute('aria-label', 'Edit the question');
+  const versions = versionSwitch('question', step =>
+    send({ type: 'version', turn: id, step })
+  );
+  const field = h('textarea', {
+    rows: '3',
+    'aria-label': 'New text of the question',
+    onkeydown: (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+        event.preventDefault();
+        resend();
+      } else if (event.key === 'Escape') {
+        event.stopPropagation();
+        endEditing();
+      }
+    }
+  });
+  const read = h(
+    'div',
+    { class: 'llf-Question' },
+    question,
+    pictures,
+    h('span', { class: 'llf-Question-actions' }, versions.box, edit)
+  );
+  const form = h(
+    'div',
+    { class: 'llf-Question-form', hidden: true },
+    field,
+    h(
+      'div',
+      { class: 'llf-row' },
+      createButton('Send as a new version', resend, 'llf-primary'),
+      createButton('Cancel', endEditing)
+    )
+  );
+  const replies = h('div', { class: 'llf-Replies' });
+  const box = h(
+    'section',
+    { class: 'llf-Turn-row', 'aria-label': 'Question and replies' },
+    h('span', { class: 'llf-secondary llf-Turn-who' }, 'You'),
+    h('div', { class: 'llf-Turn-question' }, read, form),
+    replies
+  );
+
+  function startEditing() {
+    field.value = question.textContent ?? '';
+    setEditing(true);
+    field.focus();
+  }
+
+  function endEditing() {
+    setEditing(false);
+    edit.focus();
+  }
+
+  function setEditing(/** @type {boolean} */ on) {
+    form.hidden = !on;
+    read.hidden = on;
+  }
+
+  function resend() {
+    if (field.value.trim()) {
+      send({ type: 'edit', turn: id, text: field.value });
+      endEditing();
+    }
+  }
+
+  function showReply(/** @type {ChatReply} */ reply) {
+    for (const node of replies.children) {
+      if (node.getAttribute('aria-label') === reply.model) {
+        replyViews.get(node)?.show(reply);
+      }
+    }
+  }
+
+  return {
+    box,
+    edit: startEditing,
+    showReply,
+    /** Shows a question. @param {ChatTurn} turn */
+    show(turn) {
+      setText(question, turn.text);
+      setText(
+        pictures,
+        turn.pictures
+          ? `${turn.pictures} picture${turn.pictures === 1 ? '' : 's'}`
+          : ''
+      );
+      versions.show(turn.version);
+      keepFocus(replies, () =>
+        drawKeyed(
+          replies,
+          turn.replies,
+          ({ model }) => model,
+          ({ model }) => {
+            const view = replyView(send, id, model);
+            replyViews.set(view.box, view);
+            return view.box;
+          },
+          (node, reply) => replyViews.get(node)?.show(reply)
+        )
+      );
+    },
+    close() {
+      for (const node of replies.children) {
+        replyViews.get(node)?.close();
+      }
+    }
+  };
+}

@@ -1,0 +1,75 @@
+/** A model of the chat, as `llf_widgets/chat/models.py` writes it. */
+export interface ChatModel {
+  name: string;
+  about: string;
+  phase: 'stopped' | 'starting' | 'ready' | 'failed';
+  progress: string;
+  reason: string;
+  memory: number;
+  engine: string;
+  live: boolean;
+  tools: boolean;
+  sees: boolean;
+  thinks: boolean;
+}
+
+/** A token of a reply: text, log-probability, and the most likely tokens in its place with theirs. */
+export type ReplyToken = [string, number, [string, number][]];
+
+/** A reply, as `llf_widgets/chat/replies.py` writes it. */
+export interface ChatReply {
+  id: string;
+  model: string;
+  /** Number of updates so far: an update that does not follow the last one means that some were lost. */
+  sequence: number;
+  state: 'waiting' | 'answering' | 'done' | 'failed';
+  text: string;
+  thinking: string;
+  calls: {
+    id: string;
+    name: string;
+    arguments: string;
+    result: string | null;
+  }[];
+  tokens: ReplyToken[];
+  footer: string;
+  error: { message: string; fixes: { action: string; label: string }[] } | null;
+  note: string;
+  version: [number, number];
+  kept: { id: string; label: string } | null;
+}
+
+/** A question with the replies of the models. */
+export interface ChatTurn {
+  id: string;
+  text: string;
+  pictures: number;
+  version: [number, number];
+  replies: ChatReply[];
+}
+
+/** New text of a reply. */
+export interface ReplyUpdate {
+  id: string;
+  sequence: number;
+  state: ChatReply['state'];
+  text: string;
+  thinking: string;
+  tokens: ReplyToken[];
+}
+
+export interface ChatSettings {
+  system: string;
+  temperature: string;
+  top_p: string;
+  max_tokens: string;
+  seed: string;
+  probabilities: boolean;
+  thinking: boolean;
+}
+
+export interface ChatErrors {
+  [field: string]: string;
+}
+
+export type Send = (content: object) => void;

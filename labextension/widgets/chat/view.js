@@ -1,0 +1,301 @@
+// A chat: one question to all models, their replies side by side.
+
+import '../shared/llf.css';
+import './chat.css';
+import { createButton, setDisabled } from '../shared/buttons.js';
+import { drawKeyed, h, keepFocus, setText } from '../shared/dom.js';
+import { codeNotice } from '../shared/foreign_code.js';
+import { initialize } from '../shared/initialize.js';
+import { formatBytes } from '../../src/numbers';
+import { modelsRow } from './models_row.js';
+import { settingsRow } from './settings.js';
+import { turnView } from './turn.js';
+
+/** @import { Context } from '../shared/model' */
+/** @import { ChatModel, ChatReply, ChatTurn, ReplyUpdate } from './types' */
+
+const ASK = ['Ask', 'Ask', 'Ask both', 'Ask all'];
+const NEAR_END = 40; // pixels from the end of the log within which it follows what is written
+let instanceCount = 0;
+
+/**
+ * Draws the chat. The kernel has the conversation and sends it as a trait; while a reply is written, it sends its new
+ * text in messages.
+ * @param {Context} context
+ */
+function render({ model, el }) {
+  const idPrefix = `llf-chat-${++instanceCount}`;
+  const send = (/** @type {object} */ content) => model.send(content);
+  /** @type {Map<string, ReturnType<typeof turnView>>} */
+  const views = new Map();
+  /** @type {Map<string, {turn: string, reply: ChatReply}>} */
+  const replies = new Map();
+
+  const settings = settingsRow(send, idPrefix);
+  const newChat = createButton(
+    'New chat',
+    () => send({ type: 'new' }),
+    'llf-link'
+  );
+  const head = modelsRow(send, [newChat]);
+  const notice = codeNotice({
+    purpose: 'The model or its tokenizer needs it.',
+    label: 'Allow this code and start the model',
+    progress: 'Starting…',
+    onAllow: () => send({ type: 'allow' }),
+    fallback: () => question
+  });
+  const log = h('div', {
+    class: 'llf-Chat-log',
+    role: 'log',
+    'aria-label': 'Conversation',
+    'aria-live': 'polite',
+    tabindex: '0'
+  });
+  const askLabel = h('label', {
+    class: 'llf-secondary',
+    for: `${idPrefix}-question`
+  });
+  const question = h('textarea', {
+    id: `${idPrefix}-question`,
+    rows: '2',
+    placeholder: 'Ctrl Enter sends, Escape stops'
+  });
+  const sendButton = createButton('Send', ask, 'llf-primary');
+  const stopAll = createButton('Stop all', stop);
+  const compose = h(
+    'div',
+    { class: 'llf-Chat-compose' },
+    askLabel,
+    question,
+    h('div', {}, sendButton, stopAll)
+  );
+  const note = h('span', { role: 'status' });
+  const memory = h('span', { class: 'llf-push' });
+  const free = createButton(
+    'Free the memory',
+    () => send({ type: 'free' }),
+    'llf-link'
+  );
+  const foot = h(
+    'div',
+    { class: 'llf-Chat-foot llf-secondary llf-small' },
+    note,
+    memory,
+    free
+  );
+  el.classList.add('llf', 'llf-Chat');
+  el.replaceChildren(
+    ...settings.nodes,
+    head.box,
+    notice.box,
+    log,
+    compose,
+    foot
+  );
+
+  function isWriting() {
+    return [...replies.values()].some(
+      ({ reply }) => reply.state === 'waiting' || reply.state === 'answering'
+    );
+  }
+
+  function ask() {
+    const text = question.value;
+    if (!text.trim() || isWriting()) {
+      return;
+    }
+    send({ type: 'send', text });
+    question.value = '';
+    question.focus();
+    drawCompose();
+    log.scrollTop = log.scrollHeight;
+  }
+
+  function stop() {
+    if (isWriting()) {
+      send({ type: 'stop' });
+    }
+  }
+
+  function onKey(/** @type {KeyboardEvent} */ event) {
+    if (event.key === 'Escape' && isWriting()) {
+      event.preventDefault();
+      stop();
+    } else if (
+      event.key === 'Enter' &&
+      (event.ctrlKey || event.metaKey) &&
+      event.target === question
+    ) {
+      event.preventDefault();
+      ask();
+    }
+  }
+
+  /** Keeps Ctrl Enter from running the cell; see `suppressNotebookShortcuts`, which leaves keys with Ctrl alone. */
+  function keepKeys(/** @type {KeyboardEvent} */ event) {
+    if (event.target instanceof Node && el.contains(event.target)) {
+      el.toggleAttribute(
+        'data-lm-suppress-shortcuts',
+        event.key === 'Enter' || event.key === 'Escape'
+      );
+    }
+  }
+
+  function drawTurns() {
+    /** @type {ChatTurn[]} */
+    const turns = model.get('_turns');
+    const atEnd =
+      log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
+    replies.clear();
+    for (const turn of turns) {
+      for (const reply of turn.replies) {
+        replies.set(reply.id, { turn: turn.id, reply: { ...reply } });
+      }
+    }
+    keepFocus(
+      log,
+      () =>
+        drawKeyed(
+          log,
+          turns,
+          ({ id }) => id,
+          ({ id }) => {
+            const view = turnView(send, id);
+            views.set(id, view);
+            return view.box;
+          },
+          (_, turn) => views.get(turn.id)?.show(turn)
+        ),
+      () => question
+    );
+    const known = new Set(turns.map(({ id }) => id));
+    for (const [id, view] of views) {
+      if (!known.has(id)) {
+        view.close();
+        views.delete(id);
+      }
+    }
+    log.hidden = !turns.length;
+    if (atEnd) {
+      log.scrollTop = log.scrollHeight;
+    }
+    drawCompose();
+  }
+
+  function receive(
+    /** @type {{type?: string, updates?: ReplyUpdate[], turn?: string}} */ content
+  ) {
+    if (content.type === 'edit') {
+      views.get(content.turn ?? '')?.edit();
+      return;
+    }
+    if (content.type !== 'updates') {
+      return;
+    }
+    const atEnd =
+      log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
+    for (const update of content.updates ?? []) {
+      const found = replies.get(update.id);
+      if (!found || update.sequence > found.reply.sequence + 1) {
+        send({ type: 'open' }); // an update was lost, or came before its reply
+        return;
+      }
+      const { reply, turn } = found;
+      if (update.sequence <= reply.sequence) {
+        continue; // what the trait had already
+      }
+      reply.sequence = update.sequence;
+      reply.state = update.state;
+      reply.text += update.text;
+      reply.thinking += update.thinking;
+      reply.tokens = [...reply.tokens, ...update.tokens];
+      views.get(turn)?.showReply(reply);
+    }
+    if (atEnd) {
+      log.scrollTop = log.scrollHeight;
+    }
+  }
+
+  function drawCompose() {
+    const count = model.get('_models').length;
+    const writing = isWriting();
+    setText(askLabel, ASK[Math.min(count, ASK.length - 1)]);
+    setDisabled(sendButton, writing || !question.value.trim());
+    setDisabled(stopAll, !writing);
+    setText(stopAll, count > 1 ? 'Stop all' : 'Stop');
+    setDisabled(newChat, writing || !model.get('_turns').length);
+  }
+
+  function drawModels() {
+    /** @type {ChatModel[]} */
+    const models = model.get('_models');
+    el.style.setProperty('--llf-models', String(Math.max(1, models.length)));
+    el.classList.toggle('has-one', models.length === 1);
+    head.show(models);
+    const engines = new Map(models.map(one => [one.engine, one]));
+    const bytes = [...engines.values()].reduce(
+      (sum, one) => sum + one.memory,
+      0
+    );
+    setText(memory, bytes ? `Engine: ${formatBytes(bytes)}` : '');
+    keepFocus(
+      foot,
+      () => {
+        free.hidden = !bytes;
+      },
+      () => question
+    );
+    drawCompose();
+  }
+
+  function drawSettings() {
+    settings.show(model.get('_settings'), model.get('_errors'));
+  }
+
+  function drawNote() {
+    setText(note, model.get('_note'));
+    notice.enable();
+  }
+
+  function drawCode() {
+    notice.show(model.get('_code'));
+  }
+
+  question.addEventListener('input', drawCompose);
+  el.addEventListener('keydown', onKey);
+  window.addEventListener('keydown', keepKeys, true);
+  /** @type {[string, (...values: any[]) => void][]} */
+  const listeners = [
+    ['change:_turns', drawTurns],
+    ['change:_models', drawModels],
+    ['change:_settings', drawSettings],
+    ['change:_errors', drawSettings],
+    ['change:_note', drawNote],
+    ['change:_code', drawCode],
+    ['msg:custom', receive]
+  ];
+  for (const [event, act] of listeners) {
+    model.on(event, act);
+  }
+  drawTurns();
+  drawModels();
+  drawSettings();
+  drawNote();
+  drawCode();
+  log.scrollTop = log.scrollHeight;
+  send({ type: 'open', keeps_view: 'llfHost' in globalThis }); // a reply may be under way whose text the trait lacks
+  return () => {
+    notice.close();
+    el.removeEventListener('keydown', onKey);
+    window.removeEventListener('keydown', keepKeys, true);
+    for (const view of views.values()) {
+      view.close();
+    }
+    for (const [event, act] of listeners) {
+      model.off(event, act);
+    }
+  };
+}
+
+export default { initialize, render };

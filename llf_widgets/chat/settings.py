@@ -1,0 +1,106 @@
+"""Settings of a chat as the page shows them: texts of fields, checked when a request is made of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.request import ChatRequest, ChatSampling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULTS: dict[str, Any] = {
+    "system": "",
+    "temperature": "0",
+    "top_p": "1",
+    "max_tokens": "512",
+    "seed": "",
+    "probabilities": False,
+    "thinking": True,
+}
+TOP_LOGPROBS = 5
+"""Number of likely tokens that are shown for a place."""
+_NAMES = {"temperature": "Temperature", "top_p": "Top p", "max_tokens": "At most", "seed": "Seed"}
+_EXPECTED = {
+    "temperature": "a number from 0 to 100",
+    "top_p": "a number above 0 and at most 1",
+    "max_tokens": "an integer of at least 1, or nothing for as many tokens as fit",
+    "seed": "an integer, or nothing for another seed each time",
+}
+_INTEGERS = frozenset({"max_tokens", "seed"})
+
+
+def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Apply changes of the page to settings.
+
+    Args:
+        settings: valid settings.
+        changes: new values by name; unknown names are ignored.
+
+    Returns:
+        The settings with the valid changes, and a sentence by name for each invalid one.
+    """
+    applied, problems = dict(settings), {}
+    for name in changes.keys() & DEFAULTS.keys():
+        value = changes[name]
+        if isinstance(DEFAULTS[name], bool):
+            applied[name] = bool(value)
+        elif name == "system":
+            applied[name] = str(value)
+        elif problem := _problem(name, str(value).strip()):
+            problems[name] = problem
+        else:
+            applied[name] = str(value).strip()
+    return applied, problems
+
+
+def sampling_of(settings: Mapping[str, Any]) -> ChatSampling:
+    """The sampling parameters of valid settings.
+
+    Args:
+        settings: valid settings.
+
+    Raises:
+        RequestError: a parameter is out of range.
+    """
+    return ChatSampling(
+        temperature=float(settings["temperature"]),
+        top_p=float(settings["top_p"]),
+        seed=int(settings["seed"]) if settings["seed"] else None,
+    )
+
+
+def request_of(settings: Mapping[str, Any], messages: tuple[dict[str, Any], ...], **values: Any) -> ChatRequest:
+    """The request for a reply.
+
+    Args:
+        settings: valid settings.
+        messages: see `ChatRequest`.
+        values: further fields of `ChatRequest`.
+
+    Raises:
+        RequestError: a field is invalid.
+    """
+    return ChatRequest(
+        messages=messages,
+        sampling=sampling_of(settings),
+        max_tokens=int(settings["max_tokens"]) if settings["max_tokens"] else None,
+        logprobs=settings["probabilities"],
+        top_logprobs=TOP_LOGPROBS if settings["probabilities"] else 0,
+        **values,
+    )
+
+
+def _problem(name: str, text: str) -> str:
+    """Why a field is invalid; empty if it is valid."""
+    if not text and name in _INTEGERS:
+        return ""
+    with suppress(ValueError):  # `RequestError` is one
+        number = int(text) if name in _INTEGERS else float(text)
+        if name == "max_tokens" and number >= 1:
+            return ""
+        if name != "max_tokens":
+            ChatSampling(**{name: number})  # type: ignore[arg-type]
+            return ""
+    return f"{_NAMES[name]} is {text[:40]!r}. Expected {_EXPECTED[name]}."

@@ -1,0 +1,45 @@
+"""Static text of a conversation for saved notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.plain_text import strip_bidi
+from llf_core.untrusted import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+STYLE = "white-space:pre-wrap;margin:0 0 8px"
+
+
+def summary_html(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
+    """A conversation as HTML without scripts; all text is escaped.
+
+    Args:
+        call: code that opens the view.
+        turns: see `llf_widgets.chat.turns.turn_json`.
+    """
+    lines = [f'<p style="{STYLE}"><b>{escape(who)}</b><br>{escape(text)}</p>' for who, text in _lines(turns)]
+    return strip_bidi(
+        f'<div class="llf-Static">{"".join(lines)}<p>Run <code>{escape(call)}</code> to continue the chat.</p></div>'
+    )
+
+
+def summary_text(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
+    """A conversation as plain text.
+
+    Args:
+        call: code that opens the view.
+        turns: see `llf_widgets.chat.turns.turn_json`.
+    """
+    return visible("\n\n".join([call, *(f"{who}:\n{text}" for who, text in _lines(turns))]))
+
+
+def _lines(turns: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for turn in turns:
+        yield "You", turn["text"]
+        for reply in turn["replies"]:
+            error = reply["error"]
+            yield reply["model"], reply["text"] or (error["message"] if error else "")

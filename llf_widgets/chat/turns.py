@@ -1,0 +1,95 @@
+"""A conversation as the page shows it: questions in order, with a reply of each model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llf_widgets.chat.replies import reply_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_widgets.chat.replies import Writing
+
+
+@dataclass
+class Turn:
+    """A question to one or several models.
+
+    Attributes:
+        id: what the questions of all models have in common: their `turn`, or the id of the only one.
+        questions: the question to each model, by the model's name.
+        replies: what follows it until the next question, by the model's name: replies, calls and their results.
+    """
+
+    id: str
+    questions: dict[str, ChatMessage] = field(default_factory=dict)
+    replies: dict[str, list[ChatMessage]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> ChatMessage:
+        """The question to the first model that has one."""
+        return next(iter(self.questions.values()))
+
+
+def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
+    """The questions on the chosen paths of models, in the order in which they were asked.
+
+    Args:
+        conversation: the conversation.
+        models: names of the models.
+    """
+    turns: dict[str, Turn] = {}
+    for model in models:
+        turn: Turn | None = None
+        for message in conversation.path(model):
+            if message.role == "user":
+                turn = turns.setdefault(message.turn or message.id, Turn(message.turn or message.id))
+                turn.questions[model] = message
+                turn.replies[model] = []
+            elif turn is not None:
+                turn.replies[model].append(message)
+    return sorted(turns.values(), key=lambda turn: turn.first.created)
+
+
+def turn_json(conversation: Conversation, turn: Turn, writing: Mapping[str, Writing]) -> dict[str, Any]:
+    """A question with its replies for the page.
+
+    Args:
+        conversation: the conversation.
+        turn: the question.
+        writing: the replies that are being written, by id.
+    """
+    question = turn.first
+    parts = question.content if isinstance(question.content, list) else []
+    return {
+        "id": turn.id,
+        "text": question.text(),
+        "pictures": sum(part.get("type") == "image_url" for part in parts),
+        "version": list(_version(conversation, question)),
+        "replies": [
+            reply_json(reply, writing.get(reply.id), _version(conversation, reply))
+            for messages in turn.replies.values()
+            for reply in messages[-1:]
+        ],
+    }
+
+
+def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
+    """Id of the version that is a step away from a message, within those that there are.
+
+    Args:
+        conversation: the conversation.
+        message: the message.
+        step: number of versions to go on; negative for earlier ones.
+    """
+    versions = conversation.siblings(message.id)
+    return versions[min(max(versions.index(message.id) + step, 0), len(versions) - 1)]
+
+
+def _version(conversation: Conversation, message: ChatMessage) -> tuple[int, int]:
+    """Place of a message among its versions, from 1, and their number."""
+    versions = conversation.siblings(message.id)
+    return versions.index(message.id) + 1, len(versions)

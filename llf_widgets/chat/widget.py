@@ -1,0 +1,523 @@
+"""`llf.Chat(*targets)`: one question to models side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from llf_core.chat.conversation import new_conversation, open_conversation
+from llf_core.chat.conversation_list import list_conversations
+from llf_core.chat.events import Failed
+from llf_core.chat.request import RequestError
+from llf_widgets.chat.models import model_json, shared_models
+from llf_widgets.chat.replies import Writing
+from llf_widgets.chat.settings import DEFAULTS, changed, request_of
+from llf_widgets.chat.summary import summary_html, summary_text
+from llf_widgets.chat.turns import Turn, sibling, turn_json, turns_of
+from llf_widgets.chat.update_sender import UpdateSender
+from llf_widgets.foreign_code import allow_code
+from llf_widgets.front_end import FrontEnd
+from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.engine_process import EngineState
+    from llf_core.chat.events import Event
+    from llf_core.chat.target import Target
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+
+MAX_MODELS = 4
+SAVE_SECONDS = 5.0
+"""Time after which the text of a reply that is being written is saved again."""
+SEARCHED = 50
+"""Number of conversations among which the one of a cell is searched."""
+
+
+class Chat(FrontEnd):
+    """A chat with one to four models: each question goes to all of them, and their replies stand side by side.
+
+    The models run in processes of their own, which all chats of the kernel share: one for each base model, with the
+    adapters of its runs. A process starts with the first question and ends after 10 minutes without one. The
+    conversation is kept in a file below `LLF_HOME`, so that it comes back when the cell is run again, also after a
+    restart of the kernel.
+
+    Args:
+        targets: what to chat with: a run, its id, `RUN@STEP`, `RUN@latest`, `RUN@base`, a folder of a model or adapter,
+            or a hub id.
+        conversation: id of the conversation; None for the last one of these models in this notebook.
+        system: system prompt; None for that of the conversation.
+        trust: whether Python code of the models may run that has not been allowed yet.
+        home: `LLF_HOME`. Default: from the environment.
+
+    Attributes:
+        models: names of the models.
+
+    Raises:
+        ValueError: there is no target, or there are too many.
+        TargetError: nothing has this name, or it generates no text.
+        ConversationError: there is no such conversation.
+        ConfigError: the config of the run is no longer valid.
+        UnreadableError: a file is not a regular file, or the system denies access.
+        TypeError: a target is of another type.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        PluginError: two installed packages declare the same name or key.
+        BrokenRunError: the status of a run cannot be read.
+        OSError: a file cannot be read.
+
+    Example:
+        >>> llf.Chat("HuggingFaceTB/SmolLM2-135M-Instruct", run)   # the base beside what was trained
+    """
+
+    _esm = script("chat")
+    _css = stylesheet("chat")
+    _models: traitlets.List[dict[str, Any]] = traitlets.List(help="the models and their engines").tag(sync=True)
+    _turns: traitlets.List[dict[str, Any]] = traitlets.List(help="questions and replies").tag(sync=True)
+    _settings = traitlets.Dict(DEFAULTS, help="system prompt and sampling, as texts of fields").tag(sync=True)
+    _errors = traitlets.Dict(help="a sentence for each invalid field").tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
+    _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
+
+    def __init__(
+        self,
+        *targets: str | Path | Run | RunFolder,
+        conversation: str | None = None,
+        system: str | None = None,
+        trust: bool = False,
+        home: Path | str | None = None,
+    ) -> None:
+        if not 1 <= len(targets) <= MAX_MODELS:
+            raise ValueError(f"There are {len(targets)} models. Expected 1 to {MAX_MODELS}.")
+        self._home = None if home is None else Path(home)
+        self._lock = threading.RLock()
+        self._shared = shared_models(self._home, trust=trust)
+        self._targets: dict[str, Target] = {}
+        self._given: list[str] = []
+        self._writing: dict[str, Writing] = {}
+        self._displays: list[Any] = []
+        self._page_updates_outputs = False
+        super().__init__()
+        self._sender = UpdateSender(self._send_updates)
+        for target in targets:
+            self._acquire(target)
+        self._conversation = self._open(conversation)
+        self._restore_settings()
+        if system is not None:
+            self._settings = {**self._settings, "system": system}
+        self._end_watch = self._shared.service.watch(self._on_state)
+        self._show_models()
+        self._show_turns()
+        self.on_msg(self._receive)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in the order of their columns."""
+        return list(self._targets)
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation that is shown."""
+        return self._conversation
+
+    def ask(self, text: str) -> None:
+        """Ask all models a question, as *Send* does; the replies appear in the view.
+
+        Args:
+            text: the question.
+
+        Raises:
+            ValueError: the text is empty, or replies are still being written.
+            ConversationError: the question is too large.
+            UnreadableError: the file of the conversation is not a regular file, or the system denies access.
+            OSError: the disk is full, or the file cannot be written.
+        """
+        if not text.strip():
+            raise ValueError("The question is empty.")
+        with self._lock:
+            if self._writing:
+                raise ValueError("Replies are still being written. Wait for them, or stop them.")
+            self._save_settings()
+            questions = self._conversation.ask(text, self.models)
+            self._begin({name: questions[name] for name in self.models})
+
+    def stop(self, reply: str | None = None) -> None:
+        """Stop replies at their next token.
+
+        Args:
+            reply: id of the reply; None for all.
+        """
+        with self._lock:
+            tickets = [one.ticket for one in self._writing.values() if reply in {None, one.id}]
+        for ticket in tickets:
+            if ticket is not None:
+                ticket.cancel()
+
+    def new_chat(self) -> None:
+        """Begin a new conversation; the old one stays in its file.
+
+        Raises:
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            UnreadableError: the system denies access.
+            OSError: too many files are open.
+        """
+        with self._lock:
+            if not self._writing:
+                self._conversation = new_conversation(self._home)
+                self._show_turns()
+
+    def add(self, target: str | Path | Run | RunFolder) -> str:
+        """Add a model; it answers from the next question on.
+
+        Args:
+            target: see the class.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ValueError: there are too many models.
+            TargetError: nothing has this name, or it generates no text.
+            ConfigError: the config of the run is no longer valid.
+            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            TypeError: the target is of another type.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the status of a run cannot be read.
+            OSError: a file cannot be read.
+        """
+        with self._lock:
+            if len(self._targets) >= MAX_MODELS:
+                raise ValueError(f"There are {MAX_MODELS} models already. Remove one first.")
+            name = self._acquire(target)
+            self._show_models()
+            self._show_turns()
+        return name
+
+    def remove(self, name: str) -> None:
+        """Remove a model from the view; its replies stay in the file.
+
+        Args:
+            name: its name; one that is unknown, or the only one, is left as it is.
+        """
+        with self._lock:
+            if name not in self._targets or len(self._targets) == 1:
+                return
+            del self._targets[name]
+            for writing in [one for one in self._writing.values() if one.model == name]:
+                self.stop(writing.id)
+            self._show_models()
+            self._show_turns()
+        self._shared.release(name)
+
+    def close(self) -> None:
+        """Stop all replies and close the view; models that no other chat uses give their memory back."""
+        self._end_watch()
+        self.stop()
+        for name in self.models:
+            self._shared.release(name)
+        super().close()
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget; for hosts without widgets and saved notebooks the conversation as text."""
+        data, metadata = self.widget_mimebundle(**options)
+        call = f"llf.Chat({', '.join(map(repr, self._given))})"
+        texts = {"text/plain": summary_text(call, self._turns), "text/html": summary_html(call, self._turns)}
+        return data | texts | {VIEW_MIME_TYPE: {"view": "chat"}}, metadata
+
+    def _ipython_display_(self, **options: Any) -> None:
+        """Display the view in an output whose text follows the conversation, for the saved notebook."""
+        from IPython.display import display
+
+        data, about = self._repr_mimebundle_(**options)
+        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._displays.append(handle)
+
+    # -- models ------------------------------------------------------------------------------------------
+    def _acquire(self, target: str | Path | Run | RunFolder) -> str:
+        found = self._shared.acquire(target, self._home)
+        if found.name in self._targets:
+            self._shared.release(found.name)
+            return found.name
+        self._targets[found.name] = found
+        folder = getattr(target, "folder", target)
+        self._given.append(str(getattr(folder, "id", folder)))
+        return found.name
+
+    def _on_state(self, name: str, _state: EngineState) -> None:
+        if name in self._targets:
+            with self._lock:
+                self._show_models()
+
+    def _show_models(self) -> None:
+        states = {name: self._shared.service.state(name) for name in self._targets}
+        self._models = [model_json(target, states[name]) for name, target in self._targets.items()]
+        code = {str(one["sha256"]): one for state in states.values() for one in state.code}
+        self._code = list(code.values())
+
+    def _start_engines(self) -> None:
+        for name in self.models:
+            self._shared.service.start(name)
+
+    def _allow(self) -> None:
+        """Allow the displayed code, and start the engines."""
+        if error := allow_code(self._code):
+            self._note = error
+            return
+        self._start_engines()
+
+    def _free_memory(self) -> None:
+        """End the engines; the next question starts them again."""
+        self.stop()
+        for name in self.models:
+            self._shared.service.stop(name)
+
+    # -- the conversation --------------------------------------------------------------------------------
+    def _open(self, name: str | None) -> Conversation:
+        """The conversation with an id; without one the last of these models in this notebook, or a new one."""
+        if name is not None:
+            return open_conversation(name, self._home)
+        for row in list_conversations(self._home, limit=SEARCHED)[1]:
+            if set(row.targets) == set(self.models):
+                found = open_conversation(row.id, self._home)
+                if found.settings.get("notebook", "") == _notebook():
+                    return found
+        return new_conversation(self._home)
+
+    def _restore_settings(self) -> None:
+        saved = self._conversation.settings
+        fields = saved.get("fields")
+        given = {**(fields if isinstance(fields, dict) else {}), "system": saved.get("system") or ""}
+        self._settings, _ = changed(DEFAULTS, given)
+
+    def _save_settings(self) -> None:
+        fields = {name: value for name, value in self._settings.items() if name != "system"}
+        wanted = {
+            "system": self._settings["system"],
+            "fields": fields,
+            "targets": self.models,
+            "notebook": _notebook(),
+        }
+        if any(self._conversation.settings.get(name) != value for name, value in wanted.items()):
+            self._conversation.set(**wanted)
+
+    def _show_turns(self) -> None:
+        found = turns_of(self._conversation, self.models)
+        self._turns = [turn_json(self._conversation, turn, self._writing) for turn in found]
+
+    def _turn(self, name: str) -> Turn | None:
+        self._conversation.refresh()
+        return next((one for one in turns_of(self._conversation, self.models) if one.id == name), None)
+
+    # -- replies -----------------------------------------------------------------------------------------
+    def _begin(self, questions: dict[str, ChatMessage], left_out: int = 0) -> None:
+        """Ask models for replies.
+
+        Args:
+            questions: the question to each model.
+            left_out: number of the oldest turns that are not sent.
+        """
+        begun = {}
+        for name, question in questions.items():
+            reply = self._conversation.add("assistant", parent=question.id, target=name, sampling=self._sampling())
+            self._conversation.choose(reply.id, name)
+            writing = self._writing[reply.id] = Writing(reply.id, name, left_out=left_out)
+            begun[name] = writing, _history(self._conversation.path_to(question.id), left_out)
+        self._show_turns()
+        self._note = ""
+        for name, (writing, history) in begun.items():
+            on_event = partial(self._on_event, writing)
+            try:
+                request = request_of(self._settings, self._conversation.request_messages(history))
+            except RequestError as error:
+                on_event(Failed("invalid", str(error)))
+                continue
+            writing.ticket = self._shared.service.submit(name, request, on_event)
+
+    def _sampling(self) -> dict[str, Any]:
+        names = ("temperature", "top_p", "max_tokens", "seed")
+        return {name: self._settings[name] for name in names if self._settings[name]}
+
+    def _on_event(self, writing: Writing, event: Event) -> None:
+        """Take an event of a reply, in a thread of its engine."""
+        with self._lock:
+            if writing.take(event):
+                self._end(writing)
+                return
+            if time.monotonic() - writing.saved_at > SAVE_SECONDS:
+                writing.saved_at = time.monotonic()
+                self._save(writing)
+        self._sender.notify()
+
+    def _end(self, writing: Writing) -> None:
+        self._save(writing)
+        self._writing.pop(writing.id, None)
+        self._show_turns()
+        if not self._writing:
+            self._update_outputs()
+
+    def _save(self, writing: Writing) -> None:
+        try:
+            self._conversation.change(writing.id, **writing.fields())
+        except (OSError, ValueError) as error:
+            self._note = f"The conversation could not be saved. {error}"
+
+    def _send_updates(self) -> None:
+        with self._lock:
+            updates = [update for one in self._writing.values() if (update := one.update()) is not None]
+            if updates:
+                self.send({"type": "updates", "updates": updates})
+
+    def _update_outputs(self) -> None:
+        """Update the text of the outputs in the notebook, if their page keeps the view while it does so."""
+        if self._page_updates_outputs:
+            data, about = self._repr_mimebundle_()
+            for handle in self._displays:
+                handle.update(data, metadata=about, raw=True)
+
+    # -- the page ----------------------------------------------------------------------------------------
+    def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
+        handlers: dict[str, Callable[[dict[str, Any]], object]] = {
+            "open": self._page_opened,
+            "start": lambda _: self._start_engines(),
+            "send": lambda given: self.ask(str(given["text"])),
+            "stop": lambda given: self.stop(given.get("reply")),
+            "again": lambda given: self._again(str(given["turn"]), str(given["model"])),
+            "edit": lambda given: self._edit(str(given["turn"]), str(given["text"])),
+            "version": lambda given: self._go_to_version(str(given["turn"]), int(given["step"])),
+            "reply_version": lambda given: self._go_to_reply(
+                str(given["turn"]), str(given["model"]), int(given["step"])
+            ),
+            "fix": lambda given: self._fix(str(given["turn"]), str(given["model"]), str(given["fix"])),
+            "settings": lambda given: self._change_settings(dict(given["changes"])),
+            "new": lambda _: self.new_chat(),
+            "remove": lambda given: self.remove(str(given["model"])),
+            "allow": lambda _: self._allow(),
+            "free": lambda _: self._free_memory(),
+        }
+        handler = handlers.get(str(content.get("type"))) if isinstance(content, dict) else None
+        if handler is None:
+            return
+        try:
+            handler(content)
+        except (ValueError, OSError) as error:  # `UserError`s are among them
+            self._note = str(error)
+
+    def _page_opened(self, given: dict[str, Any]) -> None:
+        with self._lock:
+            self._page_updates_outputs = bool(given.get("keeps_view"))
+            self._conversation.refresh()
+            self._show_turns()
+            self.send_state("_turns")
+
+    def _again(self, turn: str, model: str, *, left_out: int = 0) -> None:
+        with self._lock:
+            found = self._turn(turn)
+            busy = any(one.model == model for one in self._writing.values())
+            if found is not None and model in found.questions and model in self._targets and not busy:
+                self._save_settings()
+                self._begin({model: found.questions[model]}, left_out)
+
+    def _edit(self, turn: str, text: str) -> None:
+        """Ask a question in other words, as a new version of it."""
+        with self._lock:
+            found = self._turn(turn)
+            if found is None or self._writing or not text.strip():
+                return
+            self._save_settings()
+            new: dict[str, ChatMessage] = {}
+            name = secrets.token_hex(8) if found.first.turn else ""
+            for model, question in found.questions.items():
+                same = [made for made in new.values() if made.edited_from == question.id]
+                new[model] = (
+                    same[0]
+                    if same
+                    else self._conversation.add(
+                        "user",
+                        _with_text(question.content, text),
+                        parent=question.parent,
+                        target=question.target,
+                        turn=name,
+                        edited_from=question.id,
+                    )
+                )
+            for model, question in new.items():
+                self._conversation.choose(question.id, model)
+            self._begin(new)
+
+    def _go_to_version(self, turn: str, step: int) -> None:
+        with self._lock:
+            found = self._turn(turn)
+            if found is not None and not self._writing:
+                for model, question in found.questions.items():
+                    self._conversation.choose(sibling(self._conversation, question, step), model)
+                self._show_turns()
+
+    def _go_to_reply(self, turn: str, model: str, step: int) -> None:
+        with self._lock:
+            found = self._turn(turn)
+            if found is not None and not self._writing and found.replies.get(model):
+                self._conversation.choose(sibling(self._conversation, found.replies[model][0], step), model)
+                self._show_turns()
+
+    def _fix(self, turn: str, model: str, fix: str) -> None:
+        """Do what a button beside an error says."""
+        if fix == "edit":
+            self.send({"type": "edit", "turn": turn})
+        elif fix == "again":
+            self._again(turn, model)
+        elif fix == "shorten":
+            found = self._turn(turn)
+            if found is not None and model in found.questions:
+                path = self._conversation.path_to(found.questions[model].id)
+                earlier = sum(one.role == "user" for one in _history(path, 0)) - 1
+                replies = found.replies[model]
+                before = int(replies[0].usage.get("left_out", 0)) if replies else 0
+                self._again(turn, model, left_out=before + math.ceil((earlier - before) / 2))
+
+    def _change_settings(self, changes: dict[str, Any]) -> None:
+        with self._lock:
+            self._settings, problems = changed(self._settings, changes)
+            kept = {name: text for name, text in self._errors.items() if name not in changes}
+            self._errors = {**kept, **problems}
+
+
+def _notebook() -> str:
+    """Path of the notebook, as JupyterLab tells its kernels; empty elsewhere."""
+    return os.environ.get("JPY_SESSION_NAME", "")
+
+
+def _with_text(content: str | list[dict[str, Any]], text: str) -> str | list[dict[str, Any]]:
+    """The content of a question with another text and the same pictures."""
+    if isinstance(content, str):
+        return text
+    return [*(part for part in content if part.get("type") != "text"), {"type": "text", "text": text}]
+
+
+def _history(path: tuple[ChatMessage, ...], left_out: int) -> list[ChatMessage]:
+    """The messages of a path that a request has: without questions that got no reply, and the oldest turns.
+
+    Args:
+        path: messages that end with a question.
+        left_out: number of the oldest turns to leave out.
+    """
+    turns: list[list[ChatMessage]] = []
+    for message in path:
+        if message.role == "user" or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    *earlier, last = turns
+    answered = [
+        turn for turn in earlier if any(one.role == "assistant" and (one.content or one.tool_calls) for one in turn)
+    ]
+    return [message for turn in [*answered[left_out:], last] for message in turn]
