@@ -115,6 +115,7 @@ const ALLOWED = {
     'target'
   ],
   ALLOWED_URI_REGEXP: LINK,
+  ADD_URI_SAFE_ATTR: ['align', 'rel', 'start', 'tabindex', 'target'],
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
   RETURN_DOM_FRAGMENT: /** @type {const} */ (true)

@@ -6,18 +6,12 @@ import { drawIfChanged, h } from '../shared/dom.js';
 /** @import { ChatModel, Send } from './types' */
 
 /**
- * Creates the row of the models' names, with what concerns the whole conversation at its end.
+ * Creates the row of the models' names.
  * @param {Send} send
- * @param {HTMLElement[]} actions
  */
-export function modelsRow(send, actions) {
+export function modelsRow(send) {
   const names = h('div', { class: 'llf-Chat-names' });
-  const box = h(
-    'div',
-    { class: 'llf-Chat-head' },
-    names,
-    h('div', { class: 'llf-Chat-actions' }, ...actions)
-  );
+  const box = h('div', { class: 'llf-Chat-head', tabindex: '-1' }, names);
   return {
     box,
     /** @param {ChatModel[]} models */

@@ -115,6 +115,7 @@ export function replyView(send, turn, model) {
             : 'Answering…'
           : reply.footer
       );
+      status.hidden = !status.textContent;
       versions.show(reply.version);
       keepFocus(
         footer,

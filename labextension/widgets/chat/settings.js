@@ -34,8 +34,9 @@ const PRESETS = {
  * Creates the row of settings.
  * @param {Send} send
  * @param {string} idPrefix
+ * @param {HTMLElement[]} actions what concerns the whole conversation
  */
-export function settingsRow(send, idPrefix) {
+export function settingsRow(send, idPrefix, actions) {
   /** @type {Record<string, HTMLInputElement | HTMLTextAreaElement>} */
   const fields = {};
   const errors = h('div', { role: 'status' });
@@ -90,7 +91,8 @@ export function settingsRow(send, idPrefix) {
     h('label', { for: `${idPrefix}-system` }, 'System'),
     fields.system,
     presets,
-    ...numbers
+    ...numbers,
+    h('span', { class: 'llf-Chat-actions llf-push' }, ...actions)
   );
   errors.id = `${idPrefix}-errors`;
 

@@ -1,6 +1,6 @@
 // A question, and the replies of all models to it.
 
-import { createButton } from '../shared/buttons.js';
+import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawKeyed, h, keepFocus, setText } from '../shared/dom.js';
 import { replyView } from './reply.js';
 import { versionSwitch } from './versions.js';
@@ -36,6 +36,7 @@ export function turnView(send, id) {
       }
     }
   });
+  const again = createButton('Send as a new version', resend, 'llf-primary');
   const read = h(
     'div',
     { class: 'llf-Question' },
@@ -47,12 +48,7 @@ export function turnView(send, id) {
     'div',
     { class: 'llf-Question-form', hidden: true },
     field,
-    h(
-      'div',
-      { class: 'llf-row' },
-      createButton('Send as a new version', resend, 'llf-primary'),
-      createButton('Cancel', endEditing)
-    )
+    h('div', { class: 'llf-row' }, again, createButton('Cancel', endEditing))
   );
   const replies = h('div', { class: 'llf-Replies' });
   const box = h(
@@ -80,7 +76,7 @@ export function turnView(send, id) {
   }
 
   function resend() {
-    if (field.value.trim()) {
+    if (field.value.trim() && again.getAttribute('aria-disabled') !== 'true') {
       send({ type: 'edit', turn: id, text: field.value });
       endEditing();
     }
@@ -121,6 +117,11 @@ export function turnView(send, id) {
           (node, reply) => replyViews.get(node)?.show(reply)
         )
       );
+    },
+    /** A question cannot be asked again while a reply is being written. */
+    setBusy(/** @type {boolean} */ busy) {
+      setDisabled(again, busy);
+      versions.disable(busy);
     },
     close() {
       for (const node of replies.children) {

@@ -30,14 +30,15 @@ function render({ model, el }) {
   const views = new Map();
   /** @type {Map<string, {turn: string, reply: ChatReply}>} */
   const replies = new Map();
+  let started = false;
 
-  const settings = settingsRow(send, idPrefix);
   const newChat = createButton(
     'New chat',
     () => send({ type: 'new' }),
     'llf-link'
   );
-  const head = modelsRow(send, [newChat]);
+  const settings = settingsRow(send, idPrefix, [newChat]);
+  const head = modelsRow(send);
   const notice = codeNotice({
     purpose: 'The model or its tokenizer needs it.',
     label: 'Allow this code and start the model',
@@ -225,6 +226,23 @@ function render({ model, el }) {
     setDisabled(stopAll, !writing);
     setText(stopAll, count > 1 ? 'Stop all' : 'Stop');
     setDisabled(newChat, writing || !model.get('_turns').length);
+    for (const view of views.values()) {
+      view.setBusy(writing);
+    }
+  }
+
+  /** Loads the models while the first question is typed. */
+  function onInput() {
+    if (
+      !started &&
+      model
+        .get('_models')
+        .some((/** @type {ChatModel} */ one) => one.phase === 'stopped')
+    ) {
+      send({ type: 'start' });
+    }
+    started = true;
+    drawCompose();
   }
 
   function drawModels() {
@@ -262,7 +280,7 @@ function render({ model, el }) {
     notice.show(model.get('_code'));
   }
 
-  question.addEventListener('input', drawCompose);
+  question.addEventListener('input', onInput);
   el.addEventListener('keydown', onKey);
   window.addEventListener('keydown', keepKeys, true);
   /** @type {[string, (...values: any[]) => void][]} */

@@ -142,7 +142,9 @@ export function keepFocus(element, change, fallback) {
     : null;
   const name = focused ? controlName(focused) : '';
   change();
-  if (!focused || isShown(focused)) {
+  const active = document.activeElement;
+  const handedOn = active !== focused && element.contains(active); // by a part of it
+  if (!focused || isShown(focused) || handedOn) {
     return;
   }
   const controls = /** @type {HTMLElement[]} */ ([

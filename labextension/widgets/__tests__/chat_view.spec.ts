@@ -1,0 +1,183 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import view from '../chat/view.js';
+
+/** The part of a widget's model that the view uses. */
+class Model {
+  sent: Record<string, unknown>[] = [];
+  listeners = new Map<string, (...values: unknown[]) => void>();
+  constructor(readonly values: Record<string, unknown>) {}
+  get = (name: string): unknown => this.values[name];
+  send = (content: object): void => {
+    this.sent.push(content as Record<string, unknown>);
+  };
+  on = (event: string, act: (...values: unknown[]) => void): void => {
+    this.listeners.set(event, act);
+  };
+  off = (event: string): void => {
+    this.listeners.delete(event);
+  };
+  set(name: string, value: unknown): void {
+    this.values[name] = value;
+    this.listeners.get(`change:${name}`)?.();
+  }
+  message(content: object): void {
+    this.listeners.get('msg:custom')?.(content);
+  }
+}
+
+const named = (name: string) => ({
+  name, about: 'base model', phase: 'ready', progress: '', reason: '', memory: 1e9, engine: 'e', tools: false,
+  sees: false, thinks: false, live: false
+}); // prettier-ignore
+const reply = (model: string, values: object = {}) => ({
+  id: `r-${model}`, model, sequence: 0, state: 'waiting', text: '', thinking: '', calls: [], tokens: [], footer: '',
+  error: null, note: '', version: [1, 1], kept: null, ...values
+}); // prettier-ignore
+const turn = (...replies: object[]) => ({
+  id: 't',
+  text: 'Why?',
+  pictures: 0,
+  version: [1, 1],
+  replies
+});
+const update = (sequence: number, text: string) => ({
+  type: 'updates',
+  updates: [
+    { id: 'r-a', sequence, state: 'answering', text, thinking: '', tokens: [] }
+  ]
+});
+
+let model: Model;
+let el: HTMLElement;
+let close: () => void;
+beforeEach(() => {
+  vi.useFakeTimers();
+  el = document.createElement('div');
+  document.body.replaceChildren(el);
+  model = new Model({
+    _models: [named('a'), named('b')],
+    _turns: [],
+    _settings: {
+      system: '', temperature: '0', top_p: '1', max_tokens: '512', seed: '', probabilities: false, thinking: true
+    }, // prettier-ignore
+    _errors: {},
+    _note: '',
+    _code: []
+  });
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  close = view.render({ model: model as any, el });
+  model.sent = [];
+});
+afterEach(() => {
+  close();
+  vi.useRealTimers();
+});
+
+const button = (name: string): HTMLButtonElement =>
+  [...el.querySelectorAll('button')].find(
+    one => one.textContent === name && !one.closest('[hidden]')
+  )!;
+const question = (): HTMLTextAreaElement =>
+  el.querySelector('.llf-Chat-compose textarea')!;
+const markdown = () => el.querySelector('.llf-Markdown')?.textContent?.trim();
+const press = (node: Element, key: string, ctrlKey = false) =>
+  node.dispatchEvent(
+    new KeyboardEvent('keydown', { key, ctrlKey, bubbles: true })
+  );
+
+it('sends a question by Ctrl Enter, once, and keeps the focus', () => {
+  question().focus();
+  press(question(), 'Enter', true);
+  expect(model.sent).toEqual([]);
+  question().value = 'Why?';
+  press(question(), 'Enter');
+  expect(model.sent).toEqual([]);
+  press(question(), 'Enter', true);
+  expect(model.sent).toEqual([{ type: 'send', text: 'Why?' }]);
+  expect(question().value).toBe('');
+  expect(document.activeElement).toBe(question());
+  model.set('_turns', [turn(reply('a'), reply('b'))]);
+  question().value = 'And?';
+  press(question(), 'Enter', true);
+  expect(model.sent.length).toBe(1);
+  press(question(), 'Escape');
+  expect(model.sent[1]).toEqual({ type: 'stop' });
+});
+
+it('adds the updates of a reply in order, and asks for all of it if one was lost', () => {
+  model.set('_turns', [turn(reply('a'), reply('b'))]);
+  model.message(update(1, 'One '));
+  model.message(update(1, 'One ')); // what the trait had already
+  model.message(update(2, '**two**'));
+  vi.advanceTimersByTime(200);
+  expect(markdown()).toBe('One two');
+  expect(el.querySelector('[aria-busy=true]')).not.toBeNull();
+  model.message(update(4, 'four'));
+  expect(model.sent).toEqual([{ type: 'open' }]);
+  const done = reply('a', { state: 'done', text: 'All.', footer: '3 tokens' });
+  model.set('_turns', [turn(done, reply('b'))]);
+  expect(markdown()).toBe('All.');
+  expect(el.querySelector('footer')?.textContent).toContain('3 tokens');
+});
+
+it('draws at most ten times a second while text arrives', () => {
+  model.set('_turns', [turn(reply('a'))]);
+  const text = el.querySelector('.llf-Markdown')!;
+  const drawn = vi.spyOn(text, 'insertBefore');
+  for (let number = 1; number <= 40; number++) {
+    model.message(update(number, `word${number} `));
+    vi.advanceTimersByTime(25);
+  }
+  vi.advanceTimersByTime(200);
+  expect(text.textContent).toContain('word40');
+  expect(drawn.mock.calls.length).toBeLessThanOrEqual(12);
+  expect(drawn.mock.calls.length).toBeGreaterThan(3);
+});
+
+it('hands the focus from Stop to Again when a reply ends', () => {
+  model.set('_turns', [turn(reply('a'))]);
+  button('Stop').focus();
+  model.set('_turns', [turn(reply('a', { state: 'done', text: 'x' }))]);
+  expect(document.activeElement).toBe(button('Again'));
+});
+
+it('asks an edited question as a new version, and leaves the field by Escape', () => {
+  model.set('_turns', [turn(reply('a', { state: 'done', text: 'x' }))]);
+  button('Edit').click();
+  const field = el.querySelector<HTMLTextAreaElement>(
+    '.llf-Question-form textarea'
+  )!;
+  expect(document.activeElement).toBe(field);
+  expect(field.value).toBe('Why?');
+  press(field, 'Escape');
+  expect(document.activeElement).toBe(button('Edit'));
+  button('Edit').click();
+  field.value = 'Why not?';
+  press(field, 'Enter', true);
+  expect(model.sent).toEqual([{ type: 'edit', turn: 't', text: 'Why not?' }]);
+});
+
+it('offers what repairs an error, and the versions of a reply', () => {
+  const fixes = [{ action: 'shorten', label: 'Leave out the oldest turns' }];
+  const error = { message: 'The prompt is too long.', fixes };
+  model.set('_turns', [
+    turn(reply('a', { state: 'failed', error, version: [2, 3] }))
+  ]);
+  expect(el.querySelector('[role=alert]')?.textContent).toContain('too long');
+  button('Leave out the oldest turns').click();
+  button('‹').click();
+  expect(model.sent).toEqual([
+    { type: 'fix', turn: 't', model: 'a', fix: 'shorten' },
+    { type: 'reply_version', turn: 't', model: 'a', step: -1 }
+  ]);
+});
+
+it('begins to load a stopped model while the first question is typed', () => {
+  model.set('_models', [{ ...named('a'), phase: 'stopped' }]);
+  for (const text of ['W', 'Wh']) {
+    question().value = text;
+    question().dispatchEvent(new Event('input'));
+  }
+  expect(model.sent).toEqual([{ type: 'start' }]);
+});
