@@ -1,0 +1,121 @@
+"""`llf.Chat` with a tiny real model in its engine process."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from llf_core.chat.target import TargetError
+from llf_widgets.chat import models as shared
+from llf_widgets.chat.widget import Chat
+
+pytestmark = [pytest.mark.launches, pytest.mark.usefixtures("warm_python")]
+
+
+@pytest.fixture
+def chat(tiny_model_dir):
+    view = Chat(tiny_model_dir)
+    view._receive(view, {"type": "settings", "changes": {"max_tokens": "8"}}, [])
+    yield view
+    view.close()
+    for one in shared._shared.values():
+        one.service.close()
+    shared._shared.clear()
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def done(view):
+    until(lambda: view._turns and not view._writing)
+    return [reply for turn in view._turns for reply in turn["replies"]]
+
+
+def page(view, **content):
+    view._handle_custom_msg(content, [])
+
+
+def test_replies_arrive_in_updates_and_come_back_with_the_conversation(chat, tiny_model_dir):
+    sent = []
+    chat.send = sent.append
+    page(chat, type="send", text="one two three")
+    (reply,) = done(chat)
+    assert reply["state"] == "done", reply["error"]
+    assert reply["footer"].startswith("8 tokens, ")
+    updates = [update for message in sent for update in message["updates"]]
+    assert [update["sequence"] for update in updates] == list(range(1, len(updates) + 1))
+    assert reply["text"].startswith("".join(update["text"] for update in updates))
+    assert chat._models[0]["phase"] == "ready"
+
+    page(chat, type="again", turn=chat._turns[0]["id"], model=chat.models[0])
+    (again,) = done(chat)
+    assert again["version"] == [2, 2]
+    assert again["text"] == reply["text"]  # greedy
+    page(chat, type="edit", turn=chat._turns[0]["id"], text="the sea")
+    until(lambda: chat._turns[0]["text"] == "the sea")
+    done(chat)
+    page(chat, type="version", turn=chat._turns[0]["id"], step=-1)
+    assert chat._turns[0]["text"] == "one two three"
+    assert chat._turns[0]["version"] == [1, 2]
+
+    other = Chat(tiny_model_dir)  # the cell is run again, or its kernel was restarted
+    assert other._turns == chat._turns
+    assert other._settings == chat._settings
+    assert other._models == chat._models  # the same engine
+    text = other._repr_mimebundle_()[0]["text/html"]
+    assert "one two three" in text
+    page(other, type="new")
+    assert other._turns == []
+    other.close()
+
+
+def test_a_reply_is_stopped_and_what_was_written_is_kept(chat):
+    page(chat, type="settings", changes={"max_tokens": "900"})
+    page(chat, type="send", text="the sea, the ship")
+    until(lambda: any(one.text for one in chat._writing.values()))
+    page(chat, type="send", text="too early")
+    assert "still being written" in chat._note
+    page(chat, type="stop")
+    (reply,) = done(chat)
+    assert reply["note"] == "Stopped."
+    assert reply["text"]
+
+
+def test_a_prompt_that_is_too_long_offers_to_leave_out_old_turns(chat):
+    page(chat, type="send", text="the sea " * 150)
+    done(chat)
+    page(chat, type="send", text="the ship " * 150)
+    failed = done(chat)[1]
+    assert "tokens" in failed["error"]["message"]
+    assert [fix["action"] for fix in failed["error"]["fixes"]] == ["shorten", "edit"]
+    page(chat, type="fix", turn=chat._turns[1]["id"], model=chat.models[0], fix="shorten")
+    answered = done(chat)[1]
+    assert answered["state"] == "done", answered["error"]
+    assert "The 1 oldest turn" in answered["note"]
+
+
+def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat):
+    page(chat, type="settings", changes={"max_tokens": "900"})
+    page(chat, type="send", text="the sea")
+    until(lambda: any(one.text for one in chat._writing.values()))
+    (process,) = chat._shared.service._processes.values()
+    process._process.kill()
+    (reply,) = done(chat)
+    assert reply["state"] == "failed"
+    assert [fix["action"] for fix in reply["error"]["fixes"]] == ["again"]
+    page(chat, type="settings", changes={"max_tokens": "4"})
+    page(chat, type="fix", turn=chat._turns[0]["id"], model=chat.models[0], fix="again")
+    (reply,) = done(chat)
+    assert reply["state"] == "done", reply["error"]
+
+
+def test_what_is_no_model_is_refused_before_a_view_opens(tmp_path):
+    with pytest.raises(TargetError, match="no-such-run"):
+        Chat("no-such-run")
+    with pytest.raises(ValueError, match="Expected 1 to 4"):
+        Chat()

@@ -1,0 +1,67 @@
+"""A conversation in turns: branches of questions and replies of several models."""
+
+from __future__ import annotations
+
+import pytest
+
+from llf_core.chat.conversation import new_conversation
+from llf_widgets.chat.replies import INTERRUPTED, Writing
+from llf_widgets.chat.turns import sibling, turn_json, turns_of
+
+MODELS = ["a", "b"]
+
+
+@pytest.fixture
+def conversation():
+    return new_conversation()
+
+
+def ask(conversation, text):
+    for model, question in conversation.ask(text, MODELS).items():
+        reply(conversation, model, question, f"{text} {model}")
+
+
+def reply(conversation, model, question, text):
+    made = conversation.add("assistant", text, parent=question.id, target=model, finish_reason="stop")
+    conversation.choose(made.id, model)
+    return made
+
+
+def texts(conversation, models=MODELS):
+    shown = [turn_json(conversation, turn, {}) for turn in turns_of(conversation, models)]
+    return [(turn["text"], *(one["text"] for one in turn["replies"])) for turn in shown]
+
+
+def test_one_question_stands_above_the_replies_of_all_models(conversation):
+    ask(conversation, "one")
+    ask(conversation, "two")  # two messages by now, since the histories differ
+    assert texts(conversation) == [("one", "one a", "one b"), ("two", "two a", "two b")]
+    assert texts(conversation, ["b"]) == [("one", "one b"), ("two", "two b")]
+    assert texts(conversation, ["c"]) == [("one",)]
+
+
+def test_a_reply_that_was_made_again_begins_a_branch_of_its_model_only(conversation):
+    ask(conversation, "one")
+    ask(conversation, "two")
+    first = turns_of(conversation, MODELS)[0]
+    reply(conversation, "a", first.questions["a"], "one a again")
+    assert texts(conversation) == [("one", "one a again", "one b"), ("two", "two b")]
+    ask(conversation, "three")
+    assert texts(conversation)[2] == ("three", "three a", "three b")
+    turn = turns_of(conversation, MODELS)[0]
+    shown = turn_json(conversation, turn, {})["replies"]
+    assert [one["version"] for one in shown] == [[2, 2], [1, 1]]
+    conversation.choose(sibling(conversation, turn.replies["a"][0], -1), "a")
+    assert texts(conversation) == [("one", "one a", "one b"), ("two", "two a", "two b"), ("three", "three b")]
+    assert sibling(conversation, turn.replies["a"][0], 5) == turn.replies["a"][0].id
+
+
+def test_a_reply_under_way_has_what_was_written_so_far(conversation):
+    (question,) = set(conversation.ask("one", ["a"]).values())
+    made = conversation.add("assistant", parent=question.id, target="a")
+    (turn,) = turns_of(conversation, ["a"])
+    writing = Writing(made.id, "a", state="answering", text="so far", sequence=3)
+    (shown,) = turn_json(conversation, turn, {made.id: writing})["replies"]
+    assert (shown["text"], shown["sequence"], shown["state"]) == ("so far", 3, "answering")
+    (left,) = turn_json(conversation, turn, {})["replies"]  # its kernel has ended
+    assert (left["state"], left["note"]) == ("done", INTERRUPTED)
