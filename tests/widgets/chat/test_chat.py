@@ -10,13 +10,14 @@ from llf_core.chat.target import TargetError
 from llf_widgets.chat import models as shared
 from llf_widgets.chat.widget import Chat
 
+SAMPLED = {"temperature": "1", "seed": "7"}  # greedily, random weights repeat one token
 pytestmark = [pytest.mark.launches, pytest.mark.usefixtures("warm_python")]
 
 
 @pytest.fixture
 def chat(tiny_model_dir):
     view = Chat(tiny_model_dir)
-    view._receive(view, {"type": "settings", "changes": {"max_tokens": "8"}}, [])
+    view._receive(view, {"type": "settings", "changes": {"max_tokens": "8", **SAMPLED}}, [])
     yield view
     view.close()
     for one in shared._shared.values():
@@ -55,7 +56,7 @@ def test_replies_arrive_in_updates_and_come_back_with_the_conversation(chat, tin
     page(chat, type="again", turn=chat._turns[0]["id"], model=chat.models[0])
     (again,) = done(chat)
     assert again["version"] == [2, 2]
-    assert again["text"] == reply["text"]  # greedy
+    assert again["text"] == reply["text"]  # the same seed
     page(chat, type="edit", turn=chat._turns[0]["id"], text="the sea")
     until(lambda: chat._turns[0]["text"] == "the sea")
     done(chat)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from llf_core.chat.conversation import new_conversation
+
 from llf_widgets.chat.replies import INTERRUPTED, Writing
 from llf_widgets.chat.turns import sibling, turn_json, turns_of
 
@@ -57,7 +57,7 @@ def test_a_reply_that_was_made_again_begins_a_branch_of_its_model_only(conversat
 
 
 def test_a_reply_under_way_has_what_was_written_so_far(conversation):
-    (question,) = set(conversation.ask("one", ["a"]).values())
+    question = conversation.ask("one", ["a"])["a"]
     made = conversation.add("assistant", parent=question.id, target="a")
     (turn,) = turns_of(conversation, ["a"])
     writing = Writing(made.id, "a", state="answering", text="so far", sequence=3)
