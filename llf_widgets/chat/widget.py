@@ -89,6 +89,8 @@ class Chat(FrontEnd):
     _note = traitlets.Unicode("").tag(sync=True)
     _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
+    _end_watch = staticmethod(lambda: None)  # also of a view that could not be made
+
     def __init__(
         self,
         *targets: str | Path | Run | RunFolder,
@@ -97,21 +99,25 @@ class Chat(FrontEnd):
         trust: bool = False,
         home: Path | str | None = None,
     ) -> None:
+        self._lock = threading.RLock()
+        self._targets: dict[str, Target] = {}
+        self._writing: dict[str, Writing] = {}
         if not 1 <= len(targets) <= MAX_MODELS:
             raise ValueError(f"There are {len(targets)} models. Expected 1 to {MAX_MODELS}.")
         self._home = None if home is None else Path(home)
-        self._lock = threading.RLock()
         self._shared = shared_models(self._home, trust=trust)
-        self._targets: dict[str, Target] = {}
         self._given: list[str] = []
-        self._writing: dict[str, Writing] = {}
         self._displays: list[Any] = []
         self._page_updates_outputs = False
-        super().__init__()
         self._sender = UpdateSender(self._send_updates)
-        for target in targets:
-            self._acquire(target)
-        self._conversation = self._open(conversation)
+        try:
+            for target in targets:
+                self._acquire(target)
+            self._conversation = self._open(conversation)
+        except BaseException:
+            self._release_models()
+            raise
+        super().__init__()
         self._restore_settings()
         if system is not None:
             self._settings = {**self._settings, "system": system}
@@ -224,8 +230,7 @@ class Chat(FrontEnd):
         """Stop all replies and close the view; models that no other chat uses give their memory back."""
         self._end_watch()
         self.stop()
-        for name in self.models:
-            self._shared.release(name)
+        self._release_models()
         super().close()
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -253,6 +258,11 @@ class Chat(FrontEnd):
         folder = getattr(target, "folder", target)
         self._given.append(str(getattr(folder, "id", folder)))
         return found.name
+
+    def _release_models(self) -> None:
+        names, self._targets = list(self._targets), {}
+        for name in names:
+            self._shared.release(name)
 
     def _on_state(self, name: str, _state: EngineState) -> None:
         if name in self._targets:

@@ -1,0 +1,111 @@
+"""A chat as a reader meets it: a tiny real model beside an adapter of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from llf_core.chat.conversation import open_conversation
+from llf_core.chat.conversation_list import list_conversations
+from tests.ui.conftest import EVIL, set_theme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.ui.conftest import Lab
+
+pytestmark = [pytest.mark.browser, pytest.mark.launches]
+HOSTILE = f"{EVIL} <script>window.llfHacked=2</script>\n\n[click](javascript:alert(1)) ![p](https://evil.example/p)\n"
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a LoRA adapter of the tiny model."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapters") / "tuned"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    tuned = get_peft_model(model, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    tuned.save_pretrained(folder)
+    return folder
+
+
+def test_two_models_answer_stop_branch_and_come_back(
+    page: Any, lab: Lab, tiny_model_dir: Path, adapter: Path, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    lab.notebook("chat.ipynb", f"import llf_widgets as llf\nllf.Chat({str(tiny_model_dir)!r}, {str(adapter)!r})")
+    lab.open(page, "chat.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Chat")
+    question = view.get_by_role("textbox", name="Ask both")
+    expect(question).to_be_visible(timeout=60_000)
+    for name, value in (("Temperature", "1"), ("Seed", "7"), ("At most", "many")):
+        view.get_by_label(name).fill(value)
+    question.fill("one two three")
+    expect(view).to_contain_text("At most is 'many'. Expected an integer")
+    view.get_by_label("At most").fill("12")
+
+    question.press("Control+Enter")
+    log = view.get_by_role("log", name="Conversation")
+    expect(log.get_by_text("tokens/s")).to_have_count(2, timeout=90_000)
+    base = log.get_by_role("article", name="tiny-llama")
+    tuned = log.get_by_role("article", name="tuned")
+    for reply in (base, tuned):
+        expect(reply).to_contain_text("12 tokens, ")
+        expect(reply).to_contain_text("The reply was cut at the maximum number of tokens.")
+        expect(reply).to_have_attribute("aria-busy", "false")
+    assert base.locator(".llf-Markdown").inner_text() != tuned.locator(".llf-Markdown").inner_text()
+    expect(view.get_by_text("Ready")).to_have_count(2)
+    expect(question).to_be_focused()
+    assert page.locator(".jp-Cell").count() == 1  # Ctrl Enter ran no cell
+
+    view.get_by_label("At most").fill("900")
+    question.fill("the sea, the ship")
+    question.press("Control+Enter")
+    expect(log.get_by_text("Answering…")).to_have_count(2)
+    question.press("Escape")
+    expect(log.get_by_text("Stopped.")).to_have_count(2)
+
+    view.get_by_label("At most").fill("12")
+    view.get_by_role("button", name="Again: tuned").last.click()
+    expect(tuned.last).to_contain_text("2/2")
+    view.get_by_role("button", name="Edit the question").last.click()
+    field = view.get_by_role("textbox", name="New text of the question")
+    field.fill("the light")
+    field.press("Control+Enter")
+    expect(log).to_contain_text("the light")
+    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=60_000)
+    expect(log).not_to_contain_text("the ship")
+    for name in ("Light", "Dark"):
+        set_theme(page, f"JupyterLab {name}")
+        assert axe(page, ".llf-Chat") == []
+    view.get_by_role("button", name="Earlier version of the question").click()
+    expect(log).to_contain_text("the sea, the ship")
+    lab.save(page)
+    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    (saved,) = json.loads((lab.root / "chat.ipynb").read_text())["cells"][0]["outputs"]
+    assert "one two three" in "".join(saved["data"]["text/html"])
+
+    # Others wrote into the file what a hostile model might: it stays text, after a reload and after a restart.
+    (row, *_) = list_conversations(lab.home)[1]
+    conversation = open_conversation(row.id, lab.home)
+    end = conversation.end("tuned")
+    asked = conversation.add("user", EVIL, parent=end, target="tuned")
+    made = conversation.add("assistant", HOSTILE, parent=asked.id, target="tuned", finish_reason="stop")
+    conversation.choose(made.id, "tuned")
+    page.reload()
+    lab.settle(page)
+    expect(log).to_contain_text("window.llfHacked=2", timeout=60_000)
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    lab.settle(page)
+    lab.run_all(page)
+    expect(log).to_contain_text("window.llfHacked=2", timeout=60_000)
+    expect(log).to_contain_text("click (javascript:alert(1)) [p: https://evil.example/p]")
+    expect(view.get_by_label("Seed")).to_have_value("7")
+    assert log.locator("img, script, a").count() == 0
+    assert page.evaluate("() => window.llfHacked") is None
