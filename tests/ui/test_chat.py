@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import expect
 
-from llf_core.chat.conversation import open_conversation
-from llf_core.chat.conversation_list import list_conversations
+from llf_core.chat.conversation import new_conversation
 from tests.ui.conftest import EVIL, set_theme
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ def adapter(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
     folder = tmp_path_factory.mktemp("adapters") / "tuned"
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    tuned = get_peft_model(model, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    tuned = get_peft_model(model, LoraConfig(target_modules="all-linear", lora_alpha=256, init_lora_weights=False))
     tuned.save_pretrained(folder)
     return folder
 
@@ -71,41 +69,57 @@ def test_two_models_answer_stop_branch_and_come_back(
     question.press("Escape")
     expect(log.get_by_text("Stopped.")).to_have_count(2)
 
-    view.get_by_label("At most").fill("12")
-    view.get_by_role("button", name="Again: tuned").last.click()
-    expect(tuned.last).to_contain_text("2/2")
-    view.get_by_role("button", name="Edit the question").last.click()
-    field = view.get_by_role("textbox", name="New text of the question")
-    field.fill("the light")
-    field.press("Control+Enter")
-    expect(log).to_contain_text("the light")
-    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=60_000)
-    expect(log).not_to_contain_text("the ship")
+    branch(view)
     for name in ("Light", "Dark"):
         set_theme(page, f"JupyterLab {name}")
         assert axe(page, ".llf-Chat") == []
     view.get_by_role("button", name="Earlier version of the question").click()
     expect(log).to_contain_text("the sea, the ship")
-    lab.save(page)
-    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
-    (saved,) = json.loads((lab.root / "chat.ipynb").read_text())["cells"][0]["outputs"]
-    assert "one two three" in "".join(saved["data"]["text/html"])
-
-    # Others wrote into the file what a hostile model might: it stays text, after a reload and after a restart.
-    (row, *_) = list_conversations(lab.home)[1]
-    conversation = open_conversation(row.id, lab.home)
-    end = conversation.end("tuned")
-    asked = conversation.add("user", EVIL, parent=end, target="tuned")
-    made = conversation.add("assistant", HOSTILE, parent=asked.id, target="tuned", finish_reason="stop")
-    conversation.choose(made.id, "tuned")
-    page.reload()
-    lab.settle(page)
-    expect(log).to_contain_text("window.llfHacked=2", timeout=60_000)
-    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart().then(() => 1)")
     lab.settle(page)
     lab.run_all(page)
-    expect(log).to_contain_text("window.llfHacked=2", timeout=60_000)
-    expect(log).to_contain_text("click (javascript:alert(1)) [p: https://evil.example/p]")
+    expect(log).to_contain_text("the sea, the ship", timeout=60_000)
+    expect(view.get_by_text("Starts with the first question")).to_have_count(2)  # its engine ended with the kernel
     expect(view.get_by_label("Seed")).to_have_value("7")
-    assert log.locator("img, script, a").count() == 0
+
+
+def branch(view: Any) -> None:
+    """Makes the last reply of the adapter again, then asks the last question in other words."""
+    log = view.get_by_role("log", name="Conversation")
+    view.get_by_label("At most").fill("12")
+    view.get_by_role("button", name="Again: tuned").last.click()
+    expect(log.get_by_role("article", name="tuned").last).to_contain_text("2/2")
+    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=60_000)
+    view.get_by_role("button", name="Edit the question").last.click()
+    field = view.get_by_role("textbox", name="New text of the question")
+    field.fill("the light")
+    field.press("Control+Enter")
+    expect(log).to_contain_text("the light")
+    expect(log).not_to_contain_text("the ship")
+    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=60_000)
+
+
+def test_what_a_hostile_model_wrote_stays_text_in_the_view_and_in_the_saved_notebook(
+    page: Any, lab: Lab, tiny_model_dir: Path
+) -> None:
+    conversation = new_conversation(lab.home)
+    asked = conversation.add("user", EVIL)
+    conversation.add("assistant", HOSTILE, parent=asked.id, target="tiny-llama", finish_reason="stop")
+    call = f"llf.Chat({str(tiny_model_dir)!r}, conversation={conversation.id!r})"
+    lab.notebook("hostile.ipynb", f"import llf_widgets as llf\n{call}")
+    lab.open(page, "hostile.ipynb")
+    lab.run_all(page)
+    log = page.get_by_role("log", name="Conversation")
+    for _ in range(2):
+        expect(log).to_contain_text("<script>window.llfHacked=2</script>", timeout=60_000)
+        expect(log).to_contain_text("click (javascript:alert(1)) [p: https://evil.example/p]")
+        assert log.locator("img, script, a").count() == 0
+        lab.save(page)
+        page.reload()
+        lab.settle(page)
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => 1)")
+    page.goto(lab.address("hostile.ipynb"))
+    static = page.locator(".jp-OutputArea-output .llf-Static, .jp-OutputArea-output .jp-RenderedHTMLCommon")
+    expect(static.first).to_contain_text("window.llfHacked=2", timeout=60_000)
+    assert static.locator("img, script").count() == 0
     assert page.evaluate("() => window.llfHacked") is None
