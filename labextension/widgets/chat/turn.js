@@ -52,8 +52,12 @@ export function turnView(send, id) {
   );
   const replies = h('div', { class: 'llf-Replies' });
   const box = h(
-    'section',
-    { class: 'llf-Turn-row', 'aria-label': 'Question and replies' },
+    'div',
+    {
+      class: 'llf-Turn-row',
+      role: 'group',
+      'aria-label': 'Question and replies'
+    },
     h('span', { class: 'llf-secondary llf-Turn-who' }, 'You'),
     h('div', { class: 'llf-Turn-question' }, read, form),
     replies
