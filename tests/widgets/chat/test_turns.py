@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from llf_core.chat.conversation import new_conversation
 
+from llf_core.chat.conversation import new_conversation
 from llf_widgets.chat.replies import INTERRUPTED, Writing
 from llf_widgets.chat.turns import sibling, turn_json, turns_of
 
