@@ -135,7 +135,7 @@ def reply_json(message: ChatMessage, writing: Writing | None, version: tuple[int
 
     Args:
         message: the reply in the conversation.
-        writing: what has been written of it, while it is.
+        writing: what has been written of it so far; None if it is not being written.
         version: its place among its versions, from 1, and their number.
     """
     error = message.usage.get("error")

@@ -61,6 +61,9 @@ def turn_json(conversation: Conversation, turn: Turn, writing: Mapping[str, Writ
         conversation: the conversation.
         turn: the question.
         writing: the replies that are being written, by id.
+
+    Raises:
+        ConversationError: the message is not of this conversation.
     """
     question = turn.first
     parts = question.content if isinstance(question.content, list) else []
@@ -84,6 +87,9 @@ def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
         conversation: the conversation.
         message: the message.
         step: number of versions to go on; negative for earlier ones.
+
+    Raises:
+        ConversationError: the message is not of this conversation.
     """
     versions = conversation.siblings(message.id)
     return versions[min(max(versions.index(message.id) + step, 0), len(versions) - 1)]

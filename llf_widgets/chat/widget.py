@@ -173,6 +173,7 @@ class Chat(FrontEnd):
         """Begin a new conversation; the old one stays in its file.
 
         Raises:
+            ConversationError: the file of the conversation was replaced.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
             UnreadableError: the system denies access.
             OSError: too many files are open.
@@ -193,6 +194,7 @@ class Chat(FrontEnd):
 
         Raises:
             ValueError: there are too many models.
+            ConversationError: the file of the conversation was replaced.
             TargetError: nothing has this name, or it generates no text.
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
@@ -215,6 +217,10 @@ class Chat(FrontEnd):
 
         Args:
             name: its name; one that is unknown, or the only one, is left as it is.
+
+        Raises:
+            ConversationError: the file of the conversation was replaced.
+            TargetError: another view has closed the service.
         """
         with self._lock:
             if name not in self._targets or len(self._targets) == 1:
