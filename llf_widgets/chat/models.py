@@ -15,7 +15,7 @@ from llf_core.runs.formatting import size
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llf_core.chat.engine_process import EngineState
+    from llf_core.chat.chat_engine import EngineState
     from llf_core.chat.target import Target
     from llf_core.launch import Run
     from llf_core.runs import RunFolder

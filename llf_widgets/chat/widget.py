@@ -31,8 +31,8 @@ from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from llf_core.chat.chat_engine import EngineState
     from llf_core.chat.conversation import ChatMessage, Conversation
-    from llf_core.chat.engine_process import EngineState
     from llf_core.chat.events import Event
     from llf_core.chat.target import Target
     from llf_core.launch import Run
