@@ -217,11 +217,11 @@ class Conversation:
     def _read_choice(self, record: dict[str, Any]) -> None:
         name, target = record.get("message"), record.get("target", "")
         if isinstance(name, str) and name in self.messages and isinstance(target, str):
-            self._choose(self.messages[name], target)
+            self._choose(self.messages[name], target, last=record.get("last") is True)
 
-    def _choose(self, message: ChatMessage, target: str) -> None:
+    def _choose(self, message: ChatMessage, target: str, *, last: bool = False) -> None:
         self._events += 1
-        self._ends[target] = choice = _Choice(self._events, message.id)
+        self._ends[target] = choice = _Choice(self._events, message.id, last)
         self._chosen.setdefault(message.parent, {})[target] = choice
 
     def _has(self, name: object) -> bool:
@@ -311,7 +311,7 @@ class Conversation:
         self._append({"type": "change", "id": message} | values)
         return self._own(message)
 
-    def choose(self, message: str, target: str = "") -> None:
+    def choose(self, message: str, target: str = "", *, last: bool = False) -> None:
         """Choose the path through a message, as a view does that shows another branch.
 
         A model that joins a conversation takes over the history of another one in this way.
@@ -319,6 +319,7 @@ class Conversation:
         Args:
             message: id of the message.
             target: name of the model whose path it is; empty for the path of all models.
+            last: whether the path ends with the message, so that the next question follows it.
 
         Raises:
             ConversationError: the message does not exist.
@@ -328,7 +329,7 @@ class Conversation:
         self.refresh()
         if message not in self.messages:
             raise ConversationError(f"The conversation {self.id} has no message {message!r}.")
-        self._append({"type": "choose", "message": message, "target": target})
+        self._append({"type": "choose", "message": message, "target": target, "last": last})
 
     def rename(self, title: str) -> None:
         """Set the title.
@@ -378,11 +379,11 @@ class Conversation:
         Args:
             target: name of a model: what was added or chosen for it or for all models; empty for any model.
         """
-        last = _latest(self._ends, target)
-        if last is None:
+        chosen = _latest(self._ends, target)
+        if chosen is None:
             return ()
-        found = list(self._up_to(last))
-        while (following := self._following(found[-1].id, target)) is not None:
+        found = list(self._up_to(chosen.message))
+        while not chosen.last and (following := self._following(found[-1].id, target)) is not None:
             found.append(self.messages[following])
         return tuple(found)
 
@@ -433,7 +434,8 @@ class Conversation:
             for lane, choice in self._chosen.get(parent, {}).items()
             if not target or self.messages[choice.message].target in {"", target}
         }
-        return _latest(fitting, target)
+        choice = _latest(fitting, target)
+        return None if choice is None else choice.message
 
     def _own(self, name: str) -> ChatMessage:
         if name not in self.messages:
@@ -467,16 +469,18 @@ class _Choice(NamedTuple):
     Attributes:
         number: number of the event.
         message: the message's id.
+        last: whether the path ends with it.
     """
 
     number: int
     message: str
+    last: bool = False
 
 
-def _latest(choices: Mapping[str, _Choice], target: str) -> str | None:
+def _latest(choices: Mapping[str, _Choice], target: str) -> _Choice | None:
     """The message that was chosen last for a target or for all; for any target if it is empty."""
     found = [choice for lane, choice in choices.items() if not target or lane in {"", target}]
-    return max(found).message if found else None
+    return max(found, default=None)
 
 
 def _message(values: dict[str, Any]) -> ChatMessage:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from llf_core.cli.chat import chat
 from llf_core.cli.environment import env, version
 from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
@@ -67,6 +68,7 @@ app.command()(parameters)
 app.command()(estimate)
 app.command()(models)
 app.command()(serve)
+app.command()(chat)
 app.command()(env)
 app.command()(demo)
 app.command()(version)

@@ -1,0 +1,176 @@
+"""`llf chat`: talk to models, runs and adapters in a terminal."""
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from llf_core.cli.errors import UsageError, in_a_sentence
+from llf_core.cli.parameters import Json, Trust
+from llf_core.cli.terminal import err, print_json
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.chat.conversation import Conversation
+    from llf_core.chat.service import ChatService
+    from llf_core.cli.chat_session import ChatSession
+
+MAX_INPUT = 4 << 20
+"""Maximum characters of a message on stdin."""
+
+
+def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="Run id, RUN@STEP, RUN@latest, RUN@base, `last`, a folder or hub id of a model or adapter.",
+        ),
+    ],
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Ask this and exit; also read from stdin, if that is a pipe.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    temperature: Annotated[float, typer.Option(help="Temperature of sampling; 0 decodes greedily.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling, in (0, 1].")] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens of a reply.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of sampling.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--continue", metavar="CONVERSATION", help="Continue a conversation: its id, or `last`."),
+    ] = None,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Talk to models, runs and adapters. Several are asked in turn; adapters of one base model share its weights.
+
+    /help lists the commands. Ctrl-C stops a reply, a second one leaves. With --message or a pipe, the command prints
+    the replies and stores no conversation.
+
+    Raises:
+        UserError: a target does not exist, an option has an invalid value, or there is no reply.
+        TypeError: a target is not text.
+    """
+    from llf_core.chat.request import ChatSampling, RequestError
+    from llf_core.chat.service import ChatService
+
+    try:
+        sampling = ChatSampling(temperature=temperature, top_p=top_p, seed=seed)
+    except RequestError as error:
+        raise UsageError(str(error)) from None
+    if message is None and not sys.stdin.isatty():
+        message = sys.stdin.read(MAX_INPUT + 1).rstrip("\n")
+        if len(message) > MAX_INPUT:
+            raise UsageError(f"The message on stdin has more than {MAX_INPUT:,} characters.")
+    if message is not None and not message.strip():
+        raise UsageError("The message is empty.", "Name one with --message, or write one to stdin.")
+    if as_json and message is None:
+        raise UsageError("--json needs a message.", "Name one with --message, or write one to stdin.")
+    with in_a_sentence():
+        service = ChatService(trust=trust)
+        try:
+            for one in targets:
+                service.add(one)
+            names = list(service.targets)
+            options: dict[str, Any] = {"sampling": sampling, "max_tokens": max_tokens}
+            if message is not None:
+                _once(service, names, message, system, options, as_json=as_json)
+                return
+            _talk(service, names, system, resume, options)
+        finally:
+            service.close()
+
+
+def _once(  # noqa: PLR0913 - what a request needs
+    service: "ChatService",
+    names: list[str],
+    message: str,
+    system: str | None,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the replies to one message.
+
+    Raises:
+        UserError: a model gave no reply.
+    """
+    import queue
+
+    from llf_core.chat.request import ChatRequest
+    from llf_core.cli.chat_session import ReplyPrinter, collect
+    from llf_core.cli.terminal import out
+
+    head = [{"role": "system", "content": system}] if system else []
+    request = ChatRequest((*head, {"role": "user", "content": message}), **options)
+    replies = []
+    for name in names:
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        service.submit(name, request, events.put)
+        printer = ReplyPrinter()
+        if len(names) > 1 and not as_json:
+            out.print(f"[bold]{escape(name)}[/bold]")
+        collect(events, printer.reply.take if as_json else printer.take, _progress(service, name))
+        if not as_json:
+            printer.end()
+        if (failed := printer.reply.failed) is not None:
+            raise UserError(failed.message, failed.what_to_do)
+        replies.append({"target": name, **printer.reply.message_fields()})
+    if as_json:
+        print_json({"replies": replies, "sampling": asdict(options["sampling"])})
+
+
+def _progress(service: "ChatService", name: str) -> "Callable[[], str]":
+    """What the process of a model is loading."""
+    return lambda: service.state(name).progress
+
+
+def _talk(
+    service: "ChatService", names: list[str], system: str | None, resume: str | None, options: dict[str, Any]
+) -> None:
+    """Talk until the user leaves."""
+    from llf_core.chat.conversation import new_conversation
+    from llf_core.cli.chat_session import ChatSession
+
+    import_readline()
+    for name in names:
+        service.start(name)
+    session = ChatSession(service, names, new_conversation, conversation=_continued(resume), **options)
+    if system is not None:
+        session.conversation.set(system=system)
+    for name in names:
+        err.print(f"{escape(name)}: {escape(service.targets[name].label)}")
+    err.print("/help lists the commands.")
+    session.run(input)
+    _say_where(session)
+
+
+def _say_where(session: "ChatSession") -> None:
+    if session.conversation.messages:
+        err.print(f"Kept as {session.conversation.id}. To continue it: --continue {session.conversation.id}")
+
+
+def _continued(resume: str | None) -> "Conversation | None":
+    from llf_core.chat.conversation import open_conversation
+    from llf_core.chat.conversation_list import list_conversations
+
+    if resume is None:
+        return None
+    if resume == "last":
+        _, rows = list_conversations(limit=1)
+        if not rows:
+            raise UsageError("There is no conversation yet.", "Leave out --continue.")
+        resume = rows[0].id
+    return open_conversation(resume)
+
+
+def import_readline() -> None:
+    """Make `input` edit lines and remember them, where Python has readline."""
+    from contextlib import suppress
+
+    with suppress(ImportError):
+        import readline  # noqa: F401 - importing it is what does it

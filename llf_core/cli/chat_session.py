@@ -1,0 +1,309 @@
+"""A chat in a terminal: asks the models in turn, prints their replies as they come, and obeys commands."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from llf_core.chat.collected_reply import CollectedReply
+from llf_core.chat.conversation_export import as_jsonl, as_markdown, as_openai, as_rows
+from llf_core.chat.events import Piece, ToolCallPiece
+from llf_core.chat.request import ChatRequest, ChatSampling
+from llf_core.cli.terminal import err, out, print_error
+from llf_core.config.paths import expanded
+from llf_core.redaction import redact
+from llf_core.untrusted import visible
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.events import Event
+    from llf_core.chat.service import ChatService, Ticket
+
+HELP = """/system TEXT   set the system prompt; without TEXT, remove it
+/again         answer the last question again
+/undo          go back before the last question
+/clear         begin a new conversation
+/save FILE     write the conversation: Markdown, .json (OpenAI's messages) or .jsonl (training rows)
+/exit          leave, as Ctrl-D does
+Ctrl-C stops a reply; at the prompt, it leaves."""
+POLL_SECONDS = 0.2
+"""Time after which a wait for an event is interrupted, so that Ctrl-C is heeded."""
+CANCEL_SECONDS = 10.0
+"""Time that a stopped reply has to end."""
+
+
+class ChatSession:
+    """A conversation with one or several models.
+
+    Args:
+        service: has the models.
+        names: names of the models, in the order in which they answer.
+        new: begins a conversation.
+        sampling: sampling parameters of the replies.
+        max_tokens: maximum number of tokens of a reply; None for what the context leaves.
+        conversation: the conversation that is continued; None for a new one.
+
+    Attributes:
+        conversation: the conversation.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a chat
+        self,
+        service: ChatService,
+        names: list[str],
+        new: Callable[[], Conversation],
+        *,
+        sampling: ChatSampling,
+        max_tokens: int | None,
+        conversation: Conversation | None = None,
+    ) -> None:
+        self.conversation = conversation or new()
+        self._service, self._names, self._new = service, names, new
+        self._sampling, self._max_tokens = sampling, max_tokens
+
+    def run(self, read: Callable[[str], str]) -> None:
+        """Read lines and answer them, until the end of the input, `/exit` or Ctrl-C at the prompt.
+
+        Args:
+            read: reads a line after a prompt, as `input` does.
+
+        Raises:
+            RequestError: `max_tokens` is below 1.
+            OSError: the conversation cannot be written, for example on a full disk.
+        """
+        while True:
+            try:
+                line = read("> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                out.print()
+                return
+            if line in {"/exit", "/quit"}:
+                return
+            try:
+                if line.startswith("/"):
+                    self.command(line)
+                elif line:
+                    self.ask(line)
+            except UserError as error:
+                print_error(error)
+
+    def command(self, line: str) -> None:
+        """Obey a command.
+
+        Args:
+            line: the command with its argument.
+
+        Raises:
+            UserError: the command or its argument cannot be used.
+            RequestError: `max_tokens` is below 1.
+            OSError: the conversation cannot be written, for example on a full disk.
+        """
+        name, _, argument = line.partition(" ")
+        argument = argument.strip()
+        if name == "/system":
+            self.conversation.set(system=argument)
+            err.print("System prompt set." if argument else "System prompt removed.")
+        elif name == "/again":
+            self.again()
+        elif name == "/undo":
+            self.undo()
+        elif name == "/clear":
+            system = self.conversation.settings.get("system", "")
+            self.conversation = self._new()
+            if system:
+                self.conversation.set(system=system)
+            err.print("New conversation.")
+        elif name == "/save":
+            self.save(argument)
+        elif name == "/help":
+            err.print(HELP, markup=False)
+        else:
+            raise UserError(f"There is no command {name[:80]}.", "/help lists the commands.")
+
+    def ask(self, text: str) -> None:
+        """Ask all models, and print their replies.
+
+        Args:
+            text: the question.
+
+        Raises:
+            ConversationError: the question is too large.
+            RequestError: `max_tokens` is below 1.
+            OSError: the conversation cannot be written, for example on a full disk.
+        """
+        self._answer(self.conversation.ask(text, self._names))
+
+    def again(self) -> None:
+        """Answer the last question again; the new replies are branches.
+
+        Raises:
+            UserError: there is no question yet.
+            RequestError: `max_tokens` is below 1.
+            OSError: the conversation cannot be written, for example on a full disk.
+        """
+        self._answer({name: self._last_question(name) for name in self._names})
+
+    def undo(self) -> None:
+        """Go back to the end of the reply before the last question.
+
+        Raises:
+            UserError: there is no question yet.
+            RequestError: `max_tokens` is below 1.
+            OSError: the conversation cannot be written, for example on a full disk.
+        """
+        before = {name: self._last_question(name).parent for name in self._names}
+        if None in before.values():
+            self.command("/clear")
+            return
+        for name, parent in before.items():
+            self.conversation.choose(str(parent), name, last=True)
+        err.print("The last question is taken back.")
+
+    def save(self, name: str) -> None:
+        """Write the conversation to a file: as its ending says.
+
+        Args:
+            name: the file.
+
+        Raises:
+            UserError: there is no name, the file exists already, or it cannot be written.
+        """
+        if not name:
+            raise UserError("/save needs the name of a file.", "For example: /save chat.md")
+        path = expanded(name)
+        kind, target = path.suffix.lower(), self._names[0] if len(self._names) > 1 else ""
+        if kind == ".jsonl":
+            text = as_jsonl(row for one in self._names for row in as_rows(self.conversation, one))
+        elif kind == ".json":
+            text = json.dumps(as_openai(self.conversation, target), ensure_ascii=False, indent=2) + "\n"
+        else:
+            text = "\n".join(as_markdown(self.conversation, one) for one in self._names)
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(redact(text))
+        except FileExistsError:
+            raise UserError(f"{path} already exists.", "Name another file.") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+        err.print(f"Saved to {escape(str(path))}.")
+
+    def _last_question(self, name: str) -> ChatMessage:
+        asked = [one for one in self.conversation.path(name) if one.role == "user"]
+        if not asked:
+            raise UserError("There is no question yet.", "Type one.")
+        return asked[-1]
+
+    def _answer(self, questions: dict[str, ChatMessage]) -> None:
+        for name, question in questions.items():
+            if len(self._names) > 1:
+                out.print(f"[bold]{escape(name)}[/bold]")
+            reply, stopped = self._print_reply(name, question.id)
+            fields = reply.message_fields()
+            if reply.content or reply.reasoning or reply.tool_calls or reply.failed is None:
+                self.conversation.add(
+                    "assistant", parent=question.id, target=name, sampling=_set(self._sampling), **fields
+                )
+            if reply.failed is not None:
+                print_error(UserError(reply.failed.message, reply.failed.what_to_do))
+            if stopped:
+                return
+
+    def _print_reply(self, name: str, question: str) -> tuple[CollectedReply, bool]:
+        """Print a reply while it is written; it, and whether it was stopped."""
+        messages = self.conversation.request_messages(self.conversation.path_to(question))
+        request = ChatRequest(messages, sampling=self._sampling, max_tokens=self._max_tokens)
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        ticket = self._service.submit(name, request, events.put)
+        printer = ReplyPrinter()
+        try:
+            collect(events, printer.take, lambda: self._service.state(name).progress)
+        except KeyboardInterrupt:
+            _stop(ticket, events, printer)
+            err.print("\nStopped.")
+            return printer.reply, True
+        printer.end()
+        return printer.reply, False
+
+
+class ReplyPrinter:
+    """Prints a reply while it is written: thoughts dimmed, calls as JSON.
+
+    Attributes:
+        reply: the reply as far as it was printed.
+    """
+
+    def __init__(self) -> None:
+        self.reply = CollectedReply()
+        self._last = ""
+
+    def take(self, event: Event) -> bool:
+        """Print an event.
+
+        Args:
+            event: the event.
+
+        Returns:
+            Whether it was the last one.
+        """
+        if isinstance(event, Piece) and event.text:
+            if event.kind == "content" and self._last == "reasoning":
+                out.print("\n")
+            out.print(escape(event.text), style="dim" if event.kind == "reasoning" else None, end="")
+            self._last = event.kind
+        elif isinstance(event, ToolCallPiece):
+            if event.name:
+                out.print(f"\n[bold]{escape(event.name)}[/bold] ", end="")
+            out.print(escape(event.arguments), end="")
+        sys.stdout.flush()
+        return self.reply.take(event)
+
+    def end(self) -> None:
+        """End the line."""
+        out.print()
+
+
+def collect(
+    events: queue.SimpleQueue[Event], take: Callable[[Event], bool], progress: Callable[[], str] | None = None
+) -> None:
+    """Take events until the last one.
+
+    Args:
+        events: the queue that they come through.
+        take: takes an event, and says whether it was the last one.
+        progress: what the model's process is loading; None if nobody watches.
+    """
+    with err.status("Loading …", spinner_style="dim") as status:
+        while True:
+            try:
+                event = events.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if progress is not None and (said := progress()):
+                    status.update(escape(visible(said)))
+                continue
+            status.stop()
+            if take(event):
+                return
+
+
+def _stop(ticket: Ticket, events: queue.SimpleQueue[Event], printer: ReplyPrinter) -> None:
+    """Stop a reply, and take what it had written; a second Ctrl-C does not wait for it."""
+    ticket.cancel()
+    try:
+        while not printer.reply.take(events.get(timeout=CANCEL_SECONDS)):
+            pass
+    except queue.Empty:
+        return
+
+
+def _set(sampling: ChatSampling) -> dict[str, object]:
+    """The sampling parameters that differ from the defaults."""
+    plain = asdict(ChatSampling())
+    return {key: value for key, value in asdict(sampling).items() if value != plain[key]}

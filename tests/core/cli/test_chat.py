@@ -1,0 +1,137 @@
+"""`llf chat` with a tiny model: replies, commands, Ctrl-C, several models, JSON."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llf_core.chat.conversation import new_conversation, open_conversation
+from llf_core.chat.events import Piece
+from llf_core.chat.request import ChatSampling
+from llf_core.chat.service import ChatService
+from llf_core.cli.chat_session import ChatSession, ReplyPrinter
+from llf_core.untrusted import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def service(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatService]:
+    """Two names of one model, in one process."""
+    service = ChatService(home=tmp_path_factory.mktemp("home"))
+    for name in ("one", "two"):
+        service.add(tiny_model_dir, name)
+    yield service
+    service.close()
+
+
+def talk(service: ChatService, tmp_path: Path, *lines: str, names: tuple[str, ...] = ("one",)) -> ChatSession:
+    session = ChatSession(
+        service,
+        list(names),
+        lambda: new_conversation(tmp_path),
+        sampling=ChatSampling(temperature=1.0, seed=1),
+        max_tokens=12,
+    )
+    left = iter(lines)
+
+    def read(_: str) -> str:
+        line = next(left, None)
+        if line is None:
+            raise EOFError
+        return line
+
+    session.run(read)
+    return session
+
+
+def texts(session: ChatSession, name: str = "") -> list[tuple[str, str]]:
+    return [(one.role, one.text()) for one in session.conversation.path(name)]
+
+
+def test_replies_commands_and_files(
+    service: ChatService, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    session = talk(
+        service, tmp_path, "/system Be brief.", "Hello", "/again", "Bye", "/undo", "More", "/save chat.md",
+        "/save chat.json", "/save chat.jsonl", "/save chat.md", "/nothing", "/exit", "never asked",
+    )  # fmt: skip
+    said = capsys.readouterr()
+    path = session.conversation.path()
+    assert [(one.role, one.text()) for one in path if one.role == "user"] == [("user", "Hello"), ("user", "More")]
+    assert len(session.conversation.siblings(path[1].id)) == 2
+    assert visible(path[1].text()) in said.out
+    assert visible(path[1].text()) != path[1].text()  # the random text has a control character
+    assert path[1].usage["completion_tokens"] == 12
+    assert path[1].finish_reason == "length"
+    assert "chat.md already exists" in said.err
+    assert "There is no command /nothing" in said.err
+    assert (tmp_path / "chat.md").read_text().startswith("# Hello")
+    messages = json.loads((tmp_path / "chat.json").read_text())["messages"]
+    assert [one["role"] for one in messages] == ["system", "user", "assistant", "user", "assistant"]
+    (row,) = (json.loads(line) for line in (tmp_path / "chat.jsonl").read_text().splitlines())
+    assert row["messages"] == messages
+    assert open_conversation(session.conversation.id, tmp_path).messages == session.conversation.messages
+
+
+def test_two_models_answer_one_after_the_other(
+    service: ChatService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = talk(service, tmp_path, "Hello", "Again?", "/undo", names=("one", "two"))
+    said = capsys.readouterr().out
+    assert said.index("one\n") < said.index("two\n")
+    assert [role for role, _ in texts(session, "one")] == ["user", "assistant"]
+    assert session.conversation.path("one")[1].target == "one"
+    assert session.conversation.path("two")[1].target == "two"
+    assert texts(session, "one") == texts(session, "two")
+
+
+def test_ctrl_c_stops_a_reply_and_the_next_one_comes(
+    service: ChatService, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take: Callable[[ReplyPrinter, Any], bool] = ReplyPrinter.take
+    pressed = False
+
+    def pressing(printer: ReplyPrinter, event: Any) -> bool:
+        nonlocal pressed
+        ended = take(printer, event)
+        if isinstance(event, Piece) and not pressed:
+            pressed = True
+            signal.raise_signal(signal.SIGINT)
+        return ended
+
+    monkeypatch.setattr(ReplyPrinter, "take", pressing)
+    session = talk(service, tmp_path, "Hello", "Once more")
+    path = session.conversation.path()
+    assert "Stopped." in capsys.readouterr().err
+    assert pressed
+    assert path[1].text() == "" or path[1].finish_reason in {"cancelled", "length"}
+    assert (path[-1].role, path[-1].finish_reason) == ("assistant", "length")
+
+
+def test_one_message_as_json_and_from_stdin(llf: Any, tiny_model_dir: Path) -> None:
+    done = llf("chat", tiny_model_dir, "--json", "--max-tokens", "5", input="Hello\n")
+    assert done.exit_code == 0, done.output
+    (reply,) = json.loads(done.stdout)["replies"]
+    assert reply["usage"]["completion_tokens"] <= 5
+    assert reply["finish_reason"] in {"length", "stop"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing-of-this-name", "-m", "hi"], "No model is called"),
+        (["smollm2-135m-instruct", "-m", " "], "The message is empty"),
+        (["smollm2-135m-instruct", "-m", "hi", "--top-p", "2"], "top_p is 2.0"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(llf: Any, arguments: list[str], said: str) -> None:
+    done = llf("chat", *arguments)
+    assert done.exit_code != 0
+    assert said in str(done.exception)
