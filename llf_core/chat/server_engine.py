@@ -249,6 +249,8 @@ class ServerEngine(ChatEngine):
     def _reply(self, number: int, request: ChatRequest) -> None:
         begun = time.monotonic()
         self._ready.wait()
+        if self._process.poll() is not None:
+            return  # `_watch` ends all requests with the reason
         refused = self._wait_for_adapter(request.adapter)
         if refused:
             self.dispatch(number, Failed("model_gone", refused))
@@ -302,7 +304,7 @@ class ServerEngine(ChatEngine):
             "stream_options": {"include_usage": True},
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "top_k": sampling.top_k or -1,
+            "top_k": sampling.top_k or None,
             "min_p": sampling.min_p,
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
