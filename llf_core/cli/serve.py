@@ -28,6 +28,10 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     name: Annotated[
         list[str] | None, typer.Option(metavar="NAME=TARGET", help="Serve a target under a name; can be repeated.")
     ] = None,
+    reward_model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]TARGET", help="Reward model whose scores are served; can be repeated."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Others than loopback need an API key.")
     ] = "127.0.0.1",
@@ -66,19 +70,26 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
         if (error.name or "").startswith("llf"):
             raise
         raise UserError(MISSING.format(error.name)) from None
+    from llf_core.chat.server.reward_process import RewardProcess
     from llf_core.chat.service import ChatService
 
     access, generated = _access(host, allow_host, api_key_env, allow_origin, generate_key)
-    named = _named(targets, name)
+    named = _named(targets, name, reward_model)
+    rewards = dict(_reward_model(one) for one in reward_model or [])
     with in_a_sentence():
         listener = open_socket(host, port)
         service = ChatService(idle_seconds=idle_seconds, max_waiting=max_waiting, trust=trust)
+        processes = {
+            one: RewardProcess(target, idle_seconds=idle_seconds, max_waiting=max_waiting, trust=trust)
+            for one, target in rewards.items()
+        }
         try:
             for one, target in named:
                 service.add(target, one)
+            _check_rewards(service, rewards)
             for one in service.targets:
                 service.start(one)
-            server = Server(service, access)
+            server = Server(service, access, rewards=processes)
             shown_port = listener.getsockname()[1]
             make_server(
                 server,
@@ -88,6 +99,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
         finally:
             listener.close()
             service.close()
+            for process in processes.values():
+                process.close()
 
 
 def _access(
@@ -117,7 +130,41 @@ def _access(
     return Access(host, tuple(hosts or ()), tuple(keys), tuple(origins or ())), generated
 
 
-def _named(targets: list[str] | None, names: list[str] | None) -> list[tuple[str | None, str]]:
+def _reward_model(given: str) -> tuple[str, str]:
+    """Name and target of a reward model; its name is the last part of a path if none is given.
+
+    Raises:
+        UsageError: one of them is empty.
+    """
+    name, sign, target = given.partition("=")
+    if not sign:
+        name, target = given.rstrip("/").rpartition("/")[2], given
+    if not name.strip() or not target.strip():
+        raise UsageError(f"--reward-model {given[:200]!r} is not TARGET or NAME=TARGET.")
+    return name, target
+
+
+def _check_rewards(service: "ChatService", rewards: dict[str, str]) -> None:
+    """Find the reward models, without loading them.
+
+    Raises:
+        UserError: there is no such reward model, or its name is taken.
+    """
+    if not rewards:
+        return
+    from llf_core.config import RunConfig
+    from llf_core.models.reward_model import find_reward_model
+
+    config = RunConfig.load({"dataset": "unused", "finetuning_type": "lora"})
+    for name, target in rewards.items():
+        if name in service.targets:
+            raise UsageError(f"Two models are called {name[:200]!r}.", "Name the reward model: NAME=TARGET.")
+        find_reward_model(target, config)
+
+
+def _named(
+    targets: list[str] | None, names: list[str] | None, rewards: list[str] | None
+) -> list[tuple[str | None, str]]:
     """The targets with their names; None for a target's own.
 
     Raises:
@@ -132,7 +179,7 @@ def _named(targets: list[str] | None, names: list[str] | None) -> list[tuple[str
             raise UsageError(f"--name {name[:200]!r} is given twice.", "Expected a name for one target.")
         named.append((name, target))
     named += [(None, target) for target in targets or []]
-    if not named:
+    if not named and not rewards:
         raise UsageError("There is nothing to serve.", "Name a run, a model or an adapter.")
     return named
 

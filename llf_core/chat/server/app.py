@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,27 +13,33 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from llf_core.chat.events import Failed
 from llf_core.chat.server.api_error import ApiError, invalid, of_failure, shown
 from llf_core.chat.server.chat_call import ChatCall, read_chat_call
 from llf_core.chat.server.chat_reply import ChatReply
 from llf_core.chat.server.completion_call import CompletionCall, read_completion_call
 from llf_core.chat.server.completion_reply import CompletionReply
 from llf_core.chat.server.event_stream import DONE, HEADERS, MEDIA_TYPE, event_bytes
+from llf_core.chat.server.fields import one_of
 from llf_core.chat.server.guard import Guard
 from llf_core.chat.server.metrics import CONTENT_TYPE, Metrics
 from llf_core.chat.server.read_body import BODY_SECONDS, read_json
 from llf_core.chat.server.replies import STOPPING, Replies
+from llf_core.chat.server.score_call import evaluation_answer, read_evaluation_call, read_score_call, score_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from llf_core.chat.server.guard import Access
+    from llf_core.chat.server.reward_process import RewardProcess, Scores
+    from llf_core.chat.server.score_call import ScoreCall
     from llf_core.chat.service import ChatService
 
     Endpoint = Callable[[Request], Awaitable[Response]]
 
+ResultT = TypeVar("ResultT")
 CLIENT_GONE = 499
 """Status in the metrics of a request whose client did not wait for the answer."""
 
@@ -41,15 +47,24 @@ CLIENT_GONE = 499
 class Server:
     """The application: routes, metrics and the open calls of one server."""
 
-    def __init__(self, service: ChatService, access: Access, *, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self,
+        service: ChatService,
+        access: Access,
+        *,
+        rewards: Mapping[str, RewardProcess] | None = None,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
         """Build the application.
 
         Args:
             service: the models to serve.
             access: who may use the server.
+            rewards: reward models by name; None for none.
             body_seconds: time in which a client must have sent a body.
         """
         self._service = service
+        self._rewards = dict(rewards or {})
         self._metrics = Metrics()
         self._calls: set[Replies] = set()
         self._body_seconds = body_seconds
@@ -68,6 +83,8 @@ class Server:
             Route("/v1/models/{name:path}", self._model),
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._completions, methods=["POST"]),
+            Route("/v1/score", self._score, methods=["POST"]),
+            Route("/v1/score/evaluation", self._score_evaluation, methods=["POST"]),
         ]
         self._paths = {route.path for route in routes}
         inner = Starlette(routes=routes, exception_handlers=handlers)
@@ -97,11 +114,12 @@ class Server:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._card(name) for name in list(self._service.targets)]})
+        return JSONResponse({"object": "list", "data": [self._card(name) for name in self._names()]})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        self._check_model(name)
+        if name not in self._names():
+            raise self._not_served(name)
         return JSONResponse(self._card(name))
 
     async def _chat(self, request: Request) -> Response:
@@ -116,6 +134,29 @@ class Server:
         self._check_model(call.model)
         return await self._answer(request, call, CompletionReply(call))
 
+    async def _score(self, request: Request) -> Response:
+        call = read_score_call(await read_json(request, self._body_seconds))
+        return JSONResponse(score_answer(call, await self._scores(request, call)))
+
+    async def _score_evaluation(self, request: Request) -> Response:
+        call = read_evaluation_call(await read_json(request, self._body_seconds))
+        return JSONResponse(evaluation_answer(call, await self._scores(request, call)))
+
+    async def _scores(self, request: Request, call: ScoreCall) -> Scores:
+        """The scores of a call."""
+        process = self._rewards.get(call.model)
+        if process is None and call.model in self._service.targets:
+            raise invalid("model", call.model, f"a reward model: {one_of(list(self._rewards)) or 'none is served'}")
+        if process is None:
+            raise self._not_served(call.model)
+        if self._stopping:
+            raise of_failure(STOPPING)
+        future = process.submit(call.inputs, special=call.special, max_length=call.max_length)
+        scores = await _unless_gone(request, asyncio.wrap_future(future))
+        if isinstance(scores, Failed):
+            raise of_failure(scores)
+        return scores
+
     async def _answer(
         self, request: Request, call: ChatCall | CompletionCall, reply: ChatReply | CompletionReply
     ) -> Response:
@@ -125,20 +166,16 @@ class Server:
         replies = Replies(self._service, call.model, call.requests, self._metrics, self._calls)
         if call.stream:
             return _Stream(replies, reply)
-        gone = asyncio.ensure_future(_wait_until_gone(request.receive))
-        work = asyncio.ensure_future(_whole(replies, reply))
-        try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientDisconnect
-            return JSONResponse(work.result())
-        finally:
-            for task in (gone, work):
-                task.cancel()
-            with suppress(asyncio.CancelledError, ApiError):
-                await work
+        return JSONResponse(await _unless_gone(request, _whole(replies, reply)))
+
+    def _names(self) -> list[str]:
+        """Names of all models."""
+        return [*self._service.targets, *self._rewards]
 
     def _card(self, name: str) -> dict[str, Any]:
+        if name in self._rewards:
+            about = {"label": "reward model", "root": self._rewards[name].target}
+            return {"id": name, "object": "model", "created": self._created, "owned_by": "llf"} | about
         target, state = self._service.targets[name], self._service.state(name)
         card = {"id": name, "object": "model", "created": self._created, "owned_by": "llf", "root": target.base}
         if state.context is not None:
@@ -146,12 +183,16 @@ class Server:
         return card | {"label": target.label, "state": state.phase}
 
     def _check_model(self, name: str) -> None:
+        """Refuse the name of a model that does not generate text."""
+        if name in self._rewards:
+            raise invalid("model", name, "a model that generates text; send texts for a reward model to /v1/score")
         if name not in self._service.targets:
-            names = ", ".join(self._service.targets)
-            raise ApiError(
-                404, f"The model {shown(name)} is not served. Expected one of: {names}.", param="model",
-                code="model_not_found",
-            )  # fmt: skip
+            raise self._not_served(name)
+
+    def _not_served(self, name: str) -> ApiError:
+        known = ", ".join(self._names())
+        message = f"The model {shown(name)} is not served. Expected one of: {known}."
+        return ApiError(404, message, param="model", code="model_not_found")
 
     def _counted(self, app: ASGIApp) -> ASGIApp:
         """Count the answers of an application."""
@@ -235,6 +276,26 @@ async def _whole(replies: Replies, reply: ChatReply | CompletionReply) -> dict[s
             if reply.failure is not None:
                 raise of_failure(reply.failure)
     return reply.whole()
+
+
+async def _unless_gone(request: Request, work: Awaitable[ResultT]) -> ResultT:
+    """The result of some work, which is cancelled once the client has gone.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+    gone = asyncio.ensure_future(_wait_until_gone(request.receive))
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, task}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+        with suppress(asyncio.CancelledError, ApiError):
+            await task
 
 
 async def _wait_until_gone(receive: Receive) -> None:

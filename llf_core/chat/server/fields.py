@@ -209,7 +209,7 @@ class Fields:
 
 def one_of(options: Collection[str]) -> str:
     """Options as the end of a sentence."""
-    *rest, last = options
+    *rest, last = options or [""]
     return f"{', '.join(rest)} or {last}" if rest else last
 
 

@@ -40,7 +40,8 @@ def messages_of(fields: Fields) -> list[dict[str, Any]]:
     """
     given = fields.list("messages", MAX_MESSAGES, "a list of messages")
     given = fields.required("messages", given, "a list of at least one message")
-    return [_message(Fields(one, f"messages[{number}]")) for number, one in enumerate(given)]
+    path = fields.path("messages")
+    return [_message(Fields(one, f"{path}[{number}]")) for number, one in enumerate(given)]
 
 
 def has_pictures(messages: Sequence[dict[str, Any]]) -> bool:
