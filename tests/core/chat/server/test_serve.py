@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 from typer.testing import CliRunner
 
 from llf_core.cli import app
+from llf_core.estimate.bf16_probe import probe_key
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.launches
@@ -56,6 +57,13 @@ def judge(tiny_tokenizer, tmp_path_factory):
     return folder
 
 
+def compute_in_float32(home):
+    """Fills the cache of the benchmark that chooses the precision: in bfloat16 a batch changes what is nearly equal."""
+    keys = {probe_key(torch.backends.cpu.get_cpu_capability(), threads): 0.5 for threads in range(1, 257)}
+    (home / "cache").mkdir()
+    (home / "cache" / "probe.json").write_text(json.dumps(keys))
+
+
 class Process:
     """A running `llf serve`."""
 
@@ -86,6 +94,12 @@ class Process:
     def children(self):
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def child(self, module):
+        """The only child process that runs a module."""
+        alive = [one for one in self.children() if one.status() != psutil.STATUS_ZOMBIE]
+        (found,) = [one for one in alive if module in one.cmdline()]
+        return found
+
     def end(self):
         children = self.children() if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
@@ -96,8 +110,10 @@ class Process:
 
 @pytest.fixture(scope="module")
 def served(tiny_model_dir, adapters, judge, tmp_path_factory):
+    home = tmp_path_factory.mktemp("serve-home")
+    compute_in_float32(home)
     process = Process(
-        tmp_path_factory.mktemp("serve-home"),
+        home,
         "--name", f"base={tiny_model_dir}", "--name", f"red={adapters['red']}", "--name", f"blue={adapters['blue']}",
         "--reward-model", judge, "--api-key-env", "SERVE_KEY", "--grace-seconds", "1",
         env={"SERVE_KEY": KEY, "HF_HUB_OFFLINE": "1"},
@@ -119,7 +135,7 @@ def text(client, model="base", **fields):
     return answer.choices[0].message.content
 
 
-def test_models_and_adapters_answer_as_themselves(client, tiny_model_dir, tiny_tokenizer):
+def test_models_and_adapters_answer_as_themselves(served, client, tiny_model_dir, tiny_tokenizer):
     answers = {name: text(client, name) for name in ("base", "red", "blue")}
     assert len(set(answers.values())) == 3
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
@@ -128,8 +144,7 @@ def test_models_and_adapters_answer_as_themselves(client, tiny_model_dir, tiny_t
     )
     ids = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert answers["base"] == tiny_tokenizer.decode(ids, skip_special_tokens=True)
-    engines = {child.pid for child in psutil.process_iter() if "llf_core.chat.worker_process" in child.cmdline()}
-    assert engines
+    assert served.child("llf_core.chat.worker_process")  # one process for all three
     assert [model.id for model in client.models.list()] == ["base", "red", "blue", "judge"]
 
 
@@ -181,8 +196,8 @@ def test_log_probabilities_are_those_of_the_model(client, tiny_model_dir, tiny_t
     )
     with torch.no_grad():
         expected = model(**prompt).logits[0, -1].log_softmax(-1).topk(3)
-    assert entries[0].logprob == pytest.approx(expected.values[0].item(), abs=0.02)
-    assert [one.logprob for one in entries[0].top_logprobs] == pytest.approx(expected.values.tolist(), abs=0.02)
+    assert entries[0].logprob == pytest.approx(expected.values[0].item(), abs=1e-3)
+    assert [one.logprob for one in entries[0].top_logprobs] == pytest.approx(expected.values.tolist(), abs=1e-3)
     assert bytes(entries[0].bytes or b"") in {b"", entries[0].token.encode()}
 
 
@@ -270,18 +285,17 @@ def test_a_reward_model_scores_as_transformers_does(served, judge, tiny_tokenize
     rendered = tiny_tokenizer.apply_chat_template(talk, tokenize=False)
     got = ask("/v1/score", input=["It is Paris.", talk]).json()
     scores = [entry["score"] for entry in got["data"]]
-    assert scores == pytest.approx([expected("It is Paris."), expected(rendered)], abs=0.02)
+    assert scores == pytest.approx([expected("It is Paris."), expected(rendered)], abs=1e-3)
     assert got["usage"]["total_tokens"] == sum(len(tiny_tokenizer(one).input_ids) for one in ("It is Paris.", rendered))
     answer = ask("/v1/score/evaluation", messages=[rendered, "one two three"], max_length=200).json()
     assert (answer["object"], answer["model"]) == ("score.evaluation", "judge")
-    assert answer["scores"] == pytest.approx([expected(rendered), expected("one two three")], abs=0.02)
+    assert answer["scores"] == pytest.approx([expected(rendered), expected("one two three")], abs=1e-3)
     assert ask("/v1/score", input=talk).json()["data"][0]["score"] == scores[1]  # one conversation
     cut = tiny_tokenizer(rendered).input_ids[:5]
     with torch.no_grad():
         wanted = model(torch.tensor([cut])).logits.item()
-    assert ask("/v1/score/evaluation", messages=[rendered], max_length=5).json()["scores"] == pytest.approx(
-        [wanted], abs=0.02
-    )
+    short = ask("/v1/score/evaluation", messages=[rendered], max_length=5).json()
+    assert short["scores"] == pytest.approx([wanted], abs=0.02)
     for path, fields, status, words in (
         ("/v1/score", {"input": "one two three " * 2000}, 400, "Expected at most 1,024"),
         ("/v1/score", {"input": [3]}, 400, "input[0] is 3"),
@@ -293,9 +307,6 @@ def test_a_reward_model_scores_as_transformers_does(served, judge, tiny_tokenize
     ):
         refused = ask(path, **fields)
         assert (refused.status_code, words in refused.json()["error"]["message"]) == (status, True), refused.text
-    (worker,) = [one for one in served.children() if "llf_core.chat.server.reward_worker" in one.cmdline()]
-    worker.kill()
-    assert ask("/v1/score", input=talk).json()["data"][0]["score"] == scores[1]  # it comes back
 
 
 def test_a_prompt_beyond_the_context_is_refused(client):
@@ -304,12 +315,30 @@ def test_a_prompt_beyond_the_context_is_refused(client):
     assert refused.value.code == "context_length_exceeded"
 
 
+@pytest.mark.long
+def test_a_process_with_a_reward_model_that_is_killed_comes_back(served):
+    def ask():
+        headers = {"Authorization": f"Bearer {KEY}"}
+        body = {"model": "judge", "input": "It is Paris."}
+        return httpx.post(f"{served.url}/v1/score", json=body, headers=headers, timeout=120).json()["data"]
+
+    before = ask()
+    worker = served.child("llf_core.chat.server.reward_worker")
+    worker.kill()
+    deadline = time.monotonic() + 30
+    while worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert ask() == before
+
+
+@pytest.mark.long
 def test_an_engine_that_is_killed_is_an_error_and_comes_back(served, client):
     stream = client.chat.completions.create(
         model="base", messages=QUESTION, stream=True, temperature=0, max_tokens=900, logit_bias={"2": -100, "0": -100}
     )
     next(stream)
-    (engine,) = [one for one in served.children() if "llf_core.chat.worker_process" in one.cmdline()]
+    engine = served.child("llf_core.chat.worker_process")
     engine.kill()
     with pytest.raises(openai.APIError, match="SIGKILL"):
         list(stream)
