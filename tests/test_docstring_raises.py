@@ -26,6 +26,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "it has no reward functions",
     },
     "llf_core.cli.serve.serve": {"TypeError": "targets are texts"},
+    "llf_core.chat.server.reward_worker.main": dict.fromkeys(
+        ("JSONDecodeError", "RecursionError"), "the parent has written the line"
+    ),
     "llf_core.cli.inspect.inspect": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.evaluation.answers.answer": {"ValueError": "a config admits only settings in range"},
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
@@ -140,6 +141,8 @@ class Server:
 
     async def _score_evaluation(self, request: Request) -> Response:
         call = read_evaluation_call(await read_json(request, self._body_seconds))
+        if len(self._rewards) == 1 and call.model not in self._names():  # LLaMA-Factory's clients send any name
+            call = replace(call, model=next(iter(self._rewards)))
         return JSONResponse(evaluation_answer(call, await self._scores(request, call)))
 
     async def _scores(self, request: Request, call: ScoreCall) -> Scores:

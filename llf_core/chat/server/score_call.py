@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llf_core.chat.server.reward_process import Scores
 
-MAX_INPUTS = 256
+MAX_INPUTS = 1024
 """Maximum number of texts or conversations of a request."""
 
 

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from llf_core.cli import app
 from llf_core.estimate.bf16_probe import probe_key
+from llf_core.stages.ppo.reward_endpoint import ask_scores
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.launches
@@ -270,7 +271,7 @@ def test_64_requests_at_once_get_their_own_replies(served, client):
     assert asyncio.run(together()) == alone
 
 
-def test_a_reward_model_scores_as_transformers_does(served, judge, tiny_tokenizer):
+def test_a_reward_model_scores_as_transformers_does(served, judge, tiny_tokenizer, monkeypatch):
     model = LlamaForSequenceClassification.from_pretrained(judge)
 
     def expected(text):
@@ -291,6 +292,8 @@ def test_a_reward_model_scores_as_transformers_does(served, judge, tiny_tokenize
     assert (answer["object"], answer["model"]) == ("score.evaluation", "judge")
     assert answer["scores"] == pytest.approx([expected(rendered), expected("one two three")], abs=1e-3)
     assert ask("/v1/score", input=talk).json()["data"][0]["score"] == scores[1]  # one conversation
+    monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", f"Bearer {KEY}")
+    assert ask_scores(f"{served.url}/v1/score/evaluation", [rendered]) == answer["scores"][:1]  # as PPO asks
     cut = tiny_tokenizer(rendered).input_ids[:5]
     with torch.no_grad():
         wanted = model(torch.tensor([cut])).logits.item()
