@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llf_core.chat.engine_process import EngineState
+from llf_core.chat.chat_engine import EngineState
 from llf_core.chat.events import Failed, Finished, Piece, Started
 from llf_core.chat.service import ChatService, Ticket
 from llf_core.chat.target import Target
