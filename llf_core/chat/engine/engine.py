@@ -17,8 +17,8 @@ from llf_core.chat.engine.json_grammar import Grammars
 from llf_core.chat.engine.plain_generation import PlainGeneration
 from llf_core.chat.engine.prefill import Prefill
 from llf_core.chat.engine.prefix_cache import Prefix, PrefixCache
-from llf_core.chat.engine.prompt import has_images, prompt_ids
-from llf_core.chat.engine.reply import Reply
+from llf_core.chat.engine.prompt import encode_prompt, has_images
+from llf_core.chat.engine.reply import Reply, reply_parser
 from llf_core.chat.engine.row_batch import RowBatch, accept_tokens
 from llf_core.chat.engine.token_choice import TokenChooser
 from llf_core.chat.events import Failed
@@ -208,9 +208,9 @@ class Engine:
         inputs: dict[str, Any] = {}
         tokenizer = self._tokenizers[request.adapter]
         if has_images(request):
-            prompt, inputs = image_inputs(request, self._processor, tokenizer, self._device)
+            prompt, text, inputs = image_inputs(request, self._processor, tokenizer, self._device)
         else:
-            prompt = prompt_ids(request, tokenizer)
+            prompt, text = encode_prompt(request, tokenizer)
         if self._context is not None and len(prompt) >= self._context:
             on_event(
                 Failed(
@@ -222,7 +222,8 @@ class Engine:
             return
         left = None if self._context is None else self._context - len(prompt)
         limit = min(one for one in (request.max_tokens, left, 1 << 20) if one is not None)
-        reply = Reply(id, request, on_event, prompt, limit, self._ends_of(tokenizer), tokenizer)
+        parser = None if request.prompt is not None else reply_parser(request, tokenizer, text)
+        reply = Reply(id, request, on_event, prompt, limit, self._ends_of(tokenizer), tokenizer, parser)
         grammar = None if request.json_schema is None else self._grammars.grammar(request.json_schema)
         self._check_bias(request)
         penalty = repetition_penalty_of(self._model, request.sampling.repetition_penalty)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.chat.engine.reply import reply_format
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -17,7 +19,7 @@ class EngineFacts:
         context: maximum number of tokens of a prompt with its reply; None if the model has no limit.
         sees_images: whether messages may have pictures.
         thinks: whether its chat template knows of reasoning.
-        calls_tools: whether its chat template renders tools.
+        calls_tools: whether its chat template renders tools, and its calls can be read.
         plain: why `model.generate` is used, so that replies run one after the other; None if the fast loop is used.
     """
 
@@ -43,11 +45,12 @@ def read_facts(
         plain: see `EngineFacts`.
     """
     template = str(getattr(processor, "chat_template", None) or tokenizer.chat_template or "")
+    form = reply_format(tokenizer)
     return EngineFacts(
         context=context_length(model),
         sees_images=processor is not None and hasattr(processor, "image_processor"),
-        thinks="<think>" in template or "enable_thinking" in template or "reasoning_content" in template,
-        calls_tools="tools" in template,
+        thinks=form.harmony or "enable_thinking" in template or any(one.begin in template for one in form.thoughts),
+        calls_tools="tools" in template and bool(form.calls or form.harmony),
         plain=plain,
     )
 

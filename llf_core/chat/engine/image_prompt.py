@@ -25,8 +25,8 @@ def image_inputs(
     processor: ProcessorMixin | None,
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
-) -> tuple[list[int], dict[str, Any]]:
-    """Token ids and model inputs of a request with pictures.
+) -> tuple[list[int], str, dict[str, Any]]:
+    """Token ids, text and model inputs of a request with pictures.
 
     Args:
         request: a message has a picture.
@@ -35,7 +35,7 @@ def image_inputs(
         device: device of the model.
 
     Returns:
-        Token ids with those of the pictures, and the inputs of `generate`.
+        Token ids with those of the pictures, the rendered text, and the inputs of `generate`.
 
     Raises:
         RequestError: the model sees no pictures, or a picture cannot be read.
@@ -59,7 +59,7 @@ def image_inputs(
     except Exception as error:
         raise RequestError(f"The model's processor refuses the pictures: {first_line(error)}") from error
     inputs = dict(made.to(device))
-    return inputs["input_ids"][0].tolist(), inputs
+    return inputs["input_ids"][0].tolist(), text, inputs
 
 
 def _picture(part: dict[str, Any], number: int) -> Image:

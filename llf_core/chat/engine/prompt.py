@@ -71,8 +71,8 @@ def prompt_text(
     return str(text)
 
 
-def prompt_ids(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a request's prompt.
+def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
+    """Token ids and text of a request's prompt.
 
     Args:
         request: without pictures.
@@ -81,15 +81,18 @@ def prompt_ids(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> list
     Raises:
         RequestError: there is no template, it refuses the messages, or the prompt has no tokens.
     """
+    ids: list[int]
     if request.prompt is not None:
-        ids: list[int] = tokenizer(request.prompt)["input_ids"]
+        text = request.prompt
+        ids = tokenizer(text)["input_ids"]
         if not ids and tokenizer.bos_token_id is not None:
             ids = [tokenizer.bos_token_id]
     else:
-        ids = tokenizer(prompt_text(request, tokenizer), add_special_tokens=False)["input_ids"]
+        text = prompt_text(request, tokenizer)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise RequestError("The prompt is empty. Expected at least one token.")
-    return ids
+    return ids, text
 
 
 def _message(message: Mapping[str, Any], number: int, *, in_parts: bool) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from llf_core.chat.events import Alternative, Failed, Finished, Piece, Started, Token, ToolCallPiece
+from llf_core.chat.reply_formats import recognize_format
+from llf_core.chat.reply_parser import ReplyParser
 from llf_core.generation.text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from llf_core.chat.engine.token_choice import TokenChooser
     from llf_core.chat.events import Event, FailureKind, FinishReason
+    from llf_core.chat.reply_formats import ReplyFormat
     from llf_core.chat.request import ChatRequest
 
 
@@ -30,6 +33,7 @@ class Reply:
         limit: maximum number of tokens of the reply.
         ends: end-of-sequence token ids.
         tokenizer: decodes the tokens.
+        parser: tells thoughts and tool calls from text; None if all of it is text.
 
     Attributes:
         tokens: token ids of the reply.
@@ -49,6 +53,7 @@ class Reply:
         limit: int,
         ends: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
+        parser: ReplyParser | None = None,
     ) -> None:
         self.id, self.request, self.prompt, self.limit = id, request, prompt, limit
         self.tokens: list[int] = []
@@ -56,11 +61,12 @@ class Reply:
         self.prompt_tokens = len(prompt)
         self._on_event, self._ends, self._tokenizer = on_event, frozenset(ends), tokenizer
         self._new: list[str] = []
-        self._stream = TextStream(tokenizer, ends, request.stop, self._new.append)
+        self._stream = TextStream(tokenizer, ends, request.stop, self._new.append, keep_special=parser is not None)
+        self._parser = parser
         self._received = time.monotonic()
         self._first: float | None = None
         self._cached = 0
-        self._called = False
+        self._calls = False
 
     @property
     def adapter(self) -> str | None:
@@ -88,8 +94,7 @@ class Reply:
         self.tokens.append(token)
         self.chooser.accept(token)
         ended = self._stream.put(token)
-        pieces: list[Piece | ToolCallPiece] = [Piece(text) for text in self._new]
-        self._new.clear()
+        pieces = self._pieces()
         if self.request.logprobs and token not in self._ends:
             given = (self._token(token, logits),)
             place = next((at for at, one in enumerate(pieces) if isinstance(one, Piece)), None)
@@ -113,9 +118,13 @@ class Reply:
             reason: see `Finished`; a reply that called a tool and came to its end ends with `tool_calls`.
         """
         self._stream.close()
-        for text in self._new:
-            self._emit(Piece(text))
-        self._new.clear()
+        pieces = self._pieces()
+        if self._parser is not None:
+            pieces += self._parser.finish()
+        for piece in pieces:
+            self._emit(piece)
+        if reason == "stop" and self._calls:
+            reason = "tool_calls"
         now = time.monotonic()
         self._emit(
             Finished(
@@ -140,9 +149,18 @@ class Reply:
         self._emit(Failed(kind, message, what_to_do))
         self.done = True
 
+    def _pieces(self) -> list[Piece | ToolCallPiece]:
+        """The text since the last token, taken apart."""
+        text = "".join(self._new)
+        self._new.clear()
+        if self._parser is None:
+            return [Piece(text)] if text else []
+        return self._parser.feed(text) if text else []
+
     def _emit(self, event: Event) -> None:
         if self.done:
             return
+        self._calls = self._calls or isinstance(event, ToolCallPiece)
         try:
             self._on_event(event)
         except Exception:  # noqa: BLE001 - whoever listened is gone, and the other replies go on
@@ -162,3 +180,25 @@ class Reply:
     def _text(self, token: int) -> str:
         text: str = self._tokenizer.decode([token])
         return text
+
+
+def reply_parser(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, prompt: str) -> ReplyParser:
+    """The parser of a reply to messages.
+
+    Args:
+        request: for its tools.
+        tokenizer: for its chat template and special tokens.
+        prompt: the rendered prompt, which may have opened a thought.
+    """
+    return ReplyParser(reply_format(tokenizer), tools=request.tools, prompt=prompt)
+
+
+def reply_format(tokenizer: PreTrainedTokenizerBase) -> ReplyFormat:
+    """How a model writes thoughts and tool calls.
+
+    Args:
+        tokenizer: for its chat template and special tokens.
+    """
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    template = tokenizer.chat_template
+    return recognize_format(template if isinstance(template, str) else None, special)
