@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.chat.chat_engine import ChatEngine, EngineSettings, EngineState
 from llf_core.chat.events import Failed, Finished
-from llf_core.chat.target import TargetError, find_target, loading_config
+from llf_core.chat.target import Target, TargetError, find_target, loading_config
 from llf_core.config.declaration import ChatEngineDeclaration
 from llf_core.config.registry import declared
 from llf_core.user_error import UserError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from llf_core.chat.events import Event
     from llf_core.chat.request import ChatRequest
-    from llf_core.chat.target import Target
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
 
@@ -71,11 +70,11 @@ class ChatService:
         self._lock = threading.RLock()
         self._closed = False
 
-    def add(self, target: str | Path | Run | RunFolder, name: str | None = None) -> Target:
+    def add(self, target: str | Path | Run | RunFolder | Target, name: str | None = None) -> Target:
         """Add a model; it is loaded with its first request.
 
         Args:
-            target: see `find_target`.
+            target: see `find_target`; or a target that was found.
             name: its name here; None for its own. A name that is taken gets a number.
 
         Returns:
@@ -91,7 +90,7 @@ class ChatService:
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.
         """
-        found = find_target(target, self._settings.home)
+        found = target if isinstance(target, Target) else find_target(target, self._settings.home)
         with self._lock:
             wanted = name or found.name
             named, number = wanted, 2

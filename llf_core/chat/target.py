@@ -136,6 +136,28 @@ def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) 
     return _of_name(text, home)
 
 
+def target_of_config(config: RunConfig, name: str = "model") -> Target:
+    """The model that a config names, with its adapters merged into it.
+
+    Args:
+        config: the config.
+        name: name of the target.
+
+    Raises:
+        TargetError: its stage trains no model that generates text.
+        PluginError: two installed packages declare the same name or key.
+    """
+    if not stage_of(config).generates:
+        raise TargetError(
+            f"Stage {config.stage.stage} trains a model that generates no text. Expected another stage, such as sft."
+        )
+    settings = {key: value for key, value in config.flat().items() if key in _base_keys()}
+    settings |= {"model_name_or_path": config.model.model_name_or_path}
+    if config.model.adapter_name_or_path:
+        settings["adapter_name_or_path"] = list(config.model.adapter_name_or_path)
+    return Target(name, "model of the config", _settings(settings))
+
+
 def _of_name(text: str, home: Path | None) -> Target:
     """The target of a run's id or a hub id."""
     match = _STEP.match(text)

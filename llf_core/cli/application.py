@@ -19,6 +19,7 @@ from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
 from llf_core.cli.inspect import inspect
 from llf_core.cli.model_parameters import parameters
 from llf_core.cli.model_search import models
+from llf_core.cli.predict import predict
 from llf_core.cli.runs.bin import runs_clean, runs_delete, runs_restore
 from llf_core.cli.runs.look import runs_list, runs_show
 from llf_core.cli.runs.requests import runs_checkpoint, runs_evaluate, runs_kill, runs_sample, runs_set, runs_stop
@@ -69,6 +70,7 @@ app.command()(estimate)
 app.command()(models)
 app.command()(serve)
 app.command()(chat)
+app.command()(predict)
 app.command()(env)
 app.command()(demo)
 app.command()(version)

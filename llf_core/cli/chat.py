@@ -46,7 +46,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Talk to models, runs and adapters. Several are asked in turn; adapters of one base model share its weights.
+    """Talk to models, runs and adapters. Several answer in turn; adapters of one base model share its weights.
 
     /help lists the commands. Ctrl-C stops a reply, a second one leaves. With --message or a pipe, the command prints
     the replies and stores no conversation.

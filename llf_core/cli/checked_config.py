@@ -36,7 +36,18 @@ def load_config(source: str, overrides: list[str] | None = None, *, data: bool =
     from llf_core.config.trained_keys import only_trained_keys
 
     report = with_name_checks(check(source, overrides or ()), starting=True)
-    report = with_data_checks(report) if data else only_trained_keys(report)
+    return accepted(with_data_checks(report) if data else only_trained_keys(report))
+
+
+def accepted(report: Report) -> RunConfig:
+    """Print the problems of a config to stderr, and return it if it has no errors.
+
+    Args:
+        report: the report.
+
+    Raises:
+        Exit: the config has errors; the exit code is `BAD_CONFIG`.
+    """
     for problem in report.problems:
         if problem.severity != "note" or problem.kind == "unresolved" or problem.key in RUNS_CODE:
             print_problem(problem)

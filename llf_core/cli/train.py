@@ -7,7 +7,7 @@ import typer
 
 from llf_core.cli.attach_run import attach_run
 from llf_core.cli.checked_config import load_config
-from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.follow_run import follow_run
 from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile
 from llf_core.cli.reward_functions import functions_of_file, names_in_config, say_unused
@@ -28,12 +28,16 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
 
     Raises:
         Exit: the config has errors, the run fails, or the command was interrupted.
-        UserError: the reward functions cannot be loaded, or the run cannot be started.
+        UserError: the reward functions cannot be loaded, the run cannot be started, or the config asks for predictions.
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
         TypeError: a reward function is not a function, or has no parameter for the answer.
     """
+    from llf_core.config.read_config import read
     from llf_core.launch import active_runs, launch
 
+    asked = read(config, overrides or ()).values
+    if asked.get("do_predict") is True and not asked.get("do_train"):
+        raise UsageError("The config has `do_predict` and no `do_train`.", f"Run it with: llf predict {config}")
     given = functions_of_file(rewards)
     named = list(names_in_config(config, overrides) or given) if given else []
     loaded = load_config(config, [*(overrides or ()), *([f"reward_functions={json.dumps(named)}"] if named else [])])

@@ -1,0 +1,230 @@
+"""Batch prediction: the responses of a model to many prompts, kept as they come, and continued after a stop."""
+
+from __future__ import annotations
+
+import queue
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.collected_reply import CollectedReply
+from llf_core.redaction import redact_nested
+from llf_core.runs.files import json_bytes, locked, replace_file
+from llf_core.runs.jsonl import append, encode, records, spell_non_finite
+from llf_core.untrusted import leads_to_file, read_object
+from llf_core.user_error import BAD_CONFIG, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from llf_core.chat.events import Event
+    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.service import ChatService, Ticket
+
+RESULT = "generated_predictions.jsonl"
+"""LLaMA-Factory's name of the result: `{"prompt", "predict", "label"}` for each record, in the order of the data."""
+PARTIAL, STATE, LOCK = "generated_predictions.partial.jsonl", "generated_predictions.json", ".predict.lock"
+MAX_OPEN = 64
+"""Maximum number of requests that the engine has at a time."""
+POLL_SECONDS = 0.2
+OF_ONE_RECORD = frozenset({"invalid", "too_long"})
+"""Failures that concern a single record."""
+CHANGED = {
+    "model": "another model",
+    "generation": "other generation settings",
+    "data": "other data",
+}
+
+
+class PredictionError(UserError):
+    """The predictions cannot be made or continued."""
+
+    exit_code = BAD_CONFIG
+
+
+class PredictionFolder:
+    """A folder with predictions: those made so far, then the result.
+
+    Args:
+        folder: the folder; created if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """See the class.
+
+        Args:
+            folder: the folder.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def result(self) -> Path:
+        """The file of the result."""
+        return self.folder / RESULT
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder while predictions are made.
+
+        Raises:
+            PredictionError: another process makes predictions in it.
+            OSError: its lock cannot be opened.
+        """
+        try:
+            with locked(self.folder / LOCK, seconds=0):
+                yield
+        except TimeoutError:
+            raise PredictionError(f"Another process makes predictions in {self.folder}. Wait for it.") from None
+
+    def begin(self, settings: Mapping[str, Any], total: int) -> tuple[set[int], bool]:
+        """Begin or continue predictions.
+
+        Args:
+            settings: what the predictions depend on, by the keys of `CHANGED`.
+            total: number of records.
+
+        Returns:
+            Numbers of the records that have a prediction, and whether all have one.
+
+        Raises:
+            PredictionError: the folder has predictions with other settings.
+            UnreadableError: a file is not a regular file, or the system denies access.
+            OSError: a file cannot be written.
+            TypeError: a setting is not JSON.
+        """
+        state = read_object(self.folder / STATE)
+        begun = state.get("settings")
+        now = spell_non_finite(redact_nested(dict(settings)))
+        if state and begun != now:
+            begun = begun if isinstance(begun, dict) else {}
+            what = " and ".join(name for key, name in CHANGED.items() if begun.get(key) != now.get(key))
+            raise PredictionError(
+                f"The predictions in {self.folder} were begun with {what or 'another version'}.",
+                "Name another folder with --output, or delete this one.",
+            )
+        if not state and leads_to_file(self.result):
+            raise PredictionError(
+                f"{self.result} exists already, and LLF did not write it.", "Name another folder with --output."
+            )
+        if state.get("finished") is True and leads_to_file(self.result):
+            return set(range(total)), True
+        replace_file(self.folder / STATE, json_bytes({"settings": now, "total": total, "finished": False}))
+        return {one["index"] for one in self._partial(total)}, False
+
+    def add(self, index: int, record: Mapping[str, Any]) -> None:
+        """Keep a prediction.
+
+        Args:
+            index: number of its record.
+            record: `prompt`, `predict`, `label`, and `error` if there is no prediction.
+
+        Raises:
+            OSError: the disk is full, or the file cannot be written.
+        """
+        append(self.folder / PARTIAL, {"index": index, **record})
+
+    def finish(self, total: int) -> None:
+        """Write the result in the order of the data.
+
+        Args:
+            total: number of records.
+
+        Raises:
+            OSError: the disk is full, or a file cannot be written; the predictions are still there.
+        """
+        found = {one.pop("index"): one for one in self._partial(total)}
+        replace_file(self.result, b"".join(encode(redact_nested(found[at])) for at in sorted(found)))
+        state = read_object(self.folder / STATE)
+        replace_file(self.folder / STATE, json_bytes(state | {"finished": True}))
+        (self.folder / PARTIAL).unlink(missing_ok=True)
+
+    def _partial(self, total: int) -> Iterator[dict[str, Any]]:
+        for one in records(self.folder / PARTIAL):
+            index = one.get("index")
+            if isinstance(index, int) and 0 <= index < total and isinstance(one.get("predict"), str):
+                yield one
+
+
+def predict_all(
+    service: ChatService,
+    name: str,
+    requests: Mapping[int, ChatRequest],
+    keep: Callable[[int, CollectedReply], None],
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Ask a model for many replies. Several are generated at a time, in the given order.
+
+    Args:
+        service: has the model.
+        name: the model's name.
+        requests: the requests by number. Neighbours of a similar length make the best use of a batch.
+        keep: called with each reply, in the order in which they end; a reply may have failed for its prompt alone.
+        on_progress: called with the number of replies and of their tokens.
+
+    Raises:
+        PredictionError: the model cannot be loaded, ran out of memory, or its process ended.
+        Exception: whatever `keep` raises.
+    """
+    waiting = iter(requests.items())
+    events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+    open_replies: dict[int, tuple[Ticket, CollectedReply]] = {}
+    done = tokens = 0
+
+    def submit_next() -> None:
+        for number, request in waiting:
+            reply = CollectedReply()
+            ticket = service.submit(name, request, lambda event, number=number: events.put((number, event)))  # type: ignore[misc]
+            open_replies[number] = (ticket, reply)
+            return
+
+    try:
+        for _ in range(MAX_OPEN):
+            submit_next()
+        while open_replies:
+            try:
+                number, event = events.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                on_progress(done, tokens)
+                continue
+            reply = open_replies[number][1]
+            if not reply.take(event):
+                continue
+            del open_replies[number]
+            if (failed := reply.failed) is not None and failed.kind not in OF_ONE_RECORD:
+                raise PredictionError(failed.message, failed.what_to_do)
+            keep(number, reply)
+            done += 1
+            tokens += reply.finished.completion_tokens if reply.finished is not None else 0
+            on_progress(done, tokens)
+            submit_next()
+    finally:
+        for ticket, _ in open_replies.values():
+            ticket.cancel()
+
+
+def seeded(request: ChatRequest, seed: int, index: int) -> ChatRequest:
+    """A request whose seed depends on its number alone, so that a continued prediction equals one at a time.
+
+    Args:
+        request: the request.
+        seed: the config's seed.
+        index: number of the record.
+    """
+    if not request.sampling.temperature:
+        return request
+    return replace(request, sampling=replace(request.sampling, seed=seed + index))
+
+
+def by_length(lengths: Sequence[int], left: set[int]) -> list[int]:
+    """Numbers of the records that are left, the longest first, so that a batch has prompts of similar lengths.
+
+    Args:
+        lengths: length of each prompt.
+        left: numbers of the records.
+    """
+    return sorted(left, key=lambda index: (-lengths[index], index))

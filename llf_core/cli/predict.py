@@ -1,0 +1,241 @@
+"""`llf predict`: the responses of a model to a data set, as LLaMA-Factory's `do_predict` writes them."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from llf_core.cli.checked_config import accepted, with_data_checks, with_name_checks
+from llf_core.cli.errors import UsageError, in_a_sentence
+from llf_core.cli.parameters import Json, Overrides, Trust
+from llf_core.cli.terminal import err, out, print_json
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from llf_core.chat.collected_reply import CollectedReply
+    from llf_core.chat.predict_data import PredictPrompt
+    from llf_core.chat.predictions import PredictionFolder
+    from llf_core.chat.request import ChatRequest
+    from llf_core.chat.target import Target
+    from llf_core.config import RunConfig
+
+
+def predict(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG|RUN", help="A YAML or JSON file; or a run, also RUN@STEP or RUN@base.")
+    ],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the result. Default: output_dir of the config; RUN/predictions of a run."),
+    ] = None,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Generate the response to each prompt of a data set, and write generated_predictions.jsonl.
+
+    The data are eval_dataset, the validation split, or dataset of the config; of a run, its validation data. The same
+    command continues what was stopped.
+
+    Raises:
+        Exit: the config has errors.
+        UserError: model or data cannot be loaded, or the folder has predictions with other settings.
+        OSError: a file of the config, the data or the model cannot be read, or the result cannot be written.
+        MemoryError: out of memory.
+        TypeError: the model is not text.
+    """
+    loaded, target, folder = _of_config(config, overrides) if Path(config).is_file() else _of_run(config, overrides)
+    folder = output or folder
+    if folder is None:
+        raise UsageError("The config has no output_dir.", "Name a folder with --output.")
+    with in_a_sentence():
+        done = _predict(loaded, target, folder.expanduser().absolute(), trust=trust)
+    if as_json:
+        print_json(done)
+    else:
+        out.print(done["file"], markup=False)
+
+
+def _of_config(source: str, overrides: list[str] | None) -> "tuple[RunConfig, Target, Path | None]":
+    from llf_core.chat.target import target_of_config
+    from llf_core.config.paths import expanded
+    from llf_core.config.read_config import read
+
+    requested = read(source, overrides or ())
+    loaded = _checked(requested.values if not requested.problems else source, overrides, requested.base)
+    folder = requested.values.get("output_dir")
+    return loaded, target_of_config(loaded), requested.base / expanded(folder) if isinstance(folder, str) else None
+
+
+def _of_run(name: str, overrides: list[str] | None) -> "tuple[RunConfig, Target, Path | None]":
+    """The config, model and folder of a run.
+
+    Raises:
+        UserError: there is no such run, or it has no validation data.
+    """
+    from llf_core.chat.target import find_target
+    from llf_core.config.read_config import read
+    from llf_core.runs import open_run
+    from llf_core.runs.config_file import run_config
+
+    with in_a_sentence():
+        target = find_target(name)
+        if not target.run_id:
+            raise UsageError(
+                f"{name} is neither a config nor a run.", "Expected a YAML file with a data set, or a run."
+            )
+        run = open_run(target.run_id)
+        config = run_config(run)
+    if not (config.data.eval_dataset or config.data.val_size):
+        raise UsageError(
+            f"{run.id} has no validation data.", "Name a config with the data set and the run's output instead."
+        )
+    requested = read(config.flat(), overrides or ())
+    return _checked(requested.values, None, run.path), target, run.path / "predictions"
+
+
+def _checked(values: Any, overrides: list[str] | None, base: Path) -> "RunConfig":
+    """The config whose `dataset` is to be predicted, after its problems were printed."""
+    from llf_core.config import validate
+
+    if isinstance(values, dict):
+        values, overrides = dict(values), None
+        values.pop("output_dir", None)  # it may have the predictions of an earlier start
+        evaluated = values.pop("eval_dataset", None)
+        if evaluated:
+            values |= {"dataset": evaluated}
+            values.pop("val_size", None)
+    return accepted(with_data_checks(with_name_checks(validate(values, overrides or (), base=base), starting=True)))
+
+
+def _predict(config: "RunConfig", target: "Target", folder: Path, *, trust: bool) -> dict[str, Any]:
+    from llf_core.chat.predict_data import digest_of, read_predict_prompts
+    from llf_core.chat.predictions import PredictionFolder
+    from llf_core.chat.target import loading_config
+    from llf_core.models import load_tokenizer, resolve_model
+    from llf_core.runs.foreign_code import started_by_user
+
+    loading = loading_config(target.config)
+    with started_by_user():
+        tokenizer = load_tokenizer(resolve_model(loading.model.model_name_or_path, loading), loading)
+        prompts, unusable = read_predict_prompts(config, tokenizer)
+    if unusable:
+        err.print(f"[yellow]Warning[/yellow] {unusable:,} records are unusable and left out. `llf inspect` says why.")
+    requests, texts = _requests(config, prompts, tokenizer)
+    place = PredictionFolder(folder)
+    settings = {
+        "model": [target.config, target.adapter, *_weights_state(target)],
+        "generation": repr([requests[0].sampling, requests[0].max_tokens]),
+        "data": digest_of(prompts),
+    }
+    started = time.monotonic()
+    errors = tokens = 0
+    with place.held():
+        known, finished = place.begin(settings, len(prompts))
+        if known:
+            err.print(f"{len(known):,} of {len(prompts):,} records have a prediction already.")
+        if not finished:
+            errors, tokens = _generate(place, target, requests, prompts, texts, known, trust=trust)
+            place.finish(len(prompts))
+    if errors:
+        err.print(f"[yellow]Warning[/yellow] {errors:,} records have no prediction; their field `error` says why.")
+    return {
+        "file": str(place.result),
+        "records": len(prompts),
+        "unusable": unusable,
+        "errors": errors,
+        "tokens": tokens,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _generate(  # noqa: PLR0913, PLR0917 - the parts of a prediction
+    place: "PredictionFolder",
+    target: "Target",
+    requests: "list[ChatRequest]",
+    prompts: "list[PredictPrompt]",
+    texts: list[str],
+    known: set[int],
+    *,
+    trust: bool,
+) -> tuple[int, int]:
+    """Generate the predictions that are missing; the number of failed ones, and of tokens.
+
+    Raises:
+        UserError: the user stopped it, or the model cannot be used.
+    """
+    from llf_core.chat.predictions import by_length, predict_all
+    from llf_core.chat.service import ChatService
+
+    errors = generated = 0
+    started = time.monotonic()
+    service = ChatService(trust=trust)
+    name = service.add(target).name
+
+    def keep(index: int, reply: "CollectedReply") -> None:
+        nonlocal errors
+        record = {"prompt": texts[index], "predict": reply.content, "label": prompts[index].label}
+        if reply.failed is not None:
+            errors += 1
+            record["error"] = reply.failed.message
+        place.add(index, record)
+
+    def show(done: int, tokens: int) -> None:
+        nonlocal generated
+        generated = tokens
+        speed = tokens / max(time.monotonic() - started, 1e-9)
+        counts = f"{len(known) + done:,} of {len(prompts):,} records, {speed:,.1f} tokens/s"
+        status.update(escape(counts if done else service.state(name).progress or "Loading the model"))
+
+    order = by_length([len(text) for text in texts], set(range(len(prompts))) - known)
+    try:
+        with err.status("Loading the model") as status:
+            predict_all(service, name, {index: requests[index] for index in order}, keep, show)
+    except KeyboardInterrupt:
+        raise UserError(f"Stopped. The predictions so far are in {place.folder}; the same command continues.") from None
+    finally:
+        service.close()
+    return errors, generated
+
+
+def _requests(
+    config: "RunConfig", prompts: "list[PredictPrompt]", tokenizer: Any
+) -> "tuple[list[ChatRequest], list[str]]":
+    """The request and the rendered text of each prompt."""
+    from llf_core.chat.engine.prompt import prompt_text
+    from llf_core.chat.predictions import seeded
+    from llf_core.chat.request import ChatRequest, ChatSampling, RequestError
+
+    made = config.generation
+    sampling = ChatSampling(
+        temperature=made.temperature if made.do_sample else 0.0,
+        top_p=made.top_p,
+        top_k=made.top_k,
+        repetition_penalty=made.repetition_penalty,
+    )
+    if made.num_beams > 1:
+        raise UserError("num_beams is above 1, and `llf predict` has no beam search. Set num_beams to 1.")
+    system = config.data.default_system
+    requests, texts = [], []
+    for index, one in enumerate(prompts):
+        messages = one.messages
+        if system is not None and messages[0]["role"] != "system":
+            messages = ({"role": "system", "content": system}, *messages)
+        request = ChatRequest(messages, tools=one.tools, sampling=sampling, max_tokens=made.max_new_tokens or None)
+        requests.append(seeded(request, config.training.seed, index))
+        try:
+            texts.append(prompt_text(request, tokenizer))
+        except RequestError as error:
+            raise UserError(f"Record {index + 1}: {error}") from None
+    return requests, texts
+
+
+def _weights_state(target: "Target") -> list[object]:
+    """What tells whether the weights of an adapter are the same: its step, and size and time of its file."""
+    facts: list[object] = [target.step]
+    if target.adapter is not None and (file := Path(target.adapter, "adapter_model.safetensors")).is_file():
+        known = file.stat()
+        facts += [known.st_size, known.st_mtime_ns]
+    return facts
