@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import nbformat
 import pytest
@@ -180,6 +180,8 @@ class Server:
                     "--ServerApp.base_url=/user/ada/",  # as a hub has it
                     "--LabApp.expose_app_in_browser=True",
                     "--LabApp.news_url=None",
+                    # Or each page asks whether JupyterLab must be built again, which takes the server a second.
+                    "--ServerApp.tornado_settings={'page_config_data': {'buildCheck': False, 'buildAvailable': False}}",
                     "--ServerApp.jpserver_extensions={'llf_widgets': True, 'notebook': True}",
                 ],
                 env=self._env,
@@ -247,13 +249,32 @@ def default_theme(request: pytest.FixtureRequest) -> None:
         (settings / "themes.jupyterlab-settings").unlink(missing_ok=True)
 
 
+STORED = "cookies,local_storage,indexeddb,service_workers,cache_storage"
+"""What a page can store in the browser, but for its cache of files."""
+
+
+@pytest.fixture(scope="session")
+def context(browser: Any) -> Any:
+    """The context of all pages: its cache holds JupyterLab's scripts, which are large, as loaded and compiled once."""
+    return browser.new_context(viewport={"width": 1280, "height": 1000})
+
+
 @pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A fresh page of 1280 by 1000 with its own cookies."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    page = context.new_page()
-    yield page
-    context.close()
+def page(context: Any) -> Iterator[Any]:
+    """A fresh page of 1280 by 1000; afterwards all pages are closed, and what they stored or were allowed is gone."""
+    yield context.new_page()
+    places = [urlsplit(one.url) for one in context.pages]
+    origins = {f"{place.scheme}://{place.netloc}" for place in places if place.netloc}
+    for one in context.pages:
+        one.close()
+    context.unroute_all()
+    context.clear_permissions()
+    context.clear_cookies()
+    blank = context.new_page()
+    session = context.new_cdp_session(blank)
+    for origin in origins:
+        session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": STORED})
+    blank.close()
 
 
 # Each violation as a rule with the elements that break it. Frames have scripts of their own and are left out.

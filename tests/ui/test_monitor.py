@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -25,7 +24,8 @@ POINTS = (
     "() => { const g = document.querySelector('.llf-Monitor .js-plotly-plot'); return g?.data?.[0]?.x?.length ?? 0; }"
 )
 FIRST_STEPS = 3
-NUMBERS = count(1)
+LIVE, ENDED = "live.ipynb", "ended.ipynb"
+"""Notebooks: one that was open before finds its kernel there."""
 
 
 @pytest.fixture
@@ -46,9 +46,8 @@ def wait_for_points(page, more_than):
 
 def show(page, lab, live, *more):
     """A notebook with a Monitor of the run, its curve drawn; further cells run behind it."""
-    name = f"monitor-{next(NUMBERS)}.ipynb"
-    path = lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})", *more)
-    lab.open(page, name)
+    path = lab.notebook(LIVE, f"import llf_widgets as llf\nllf.Monitor({live!r})", *more)
+    lab.open(page, LIVE)
     lab.run_all(page)
     wait_for_points(page, FIRST_STEPS)
     return path
@@ -111,8 +110,8 @@ def test_the_charts_of_an_ended_run_are_as_wide_as_its_view(page, lab):
     writer = RunWriter(folder)
     writer.metric(1, {"loss": 1.0})
     writer.close("finished")
-    lab.notebook("wide.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
-    lab.open(page, "wide.ipynb")
+    lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, ENDED)
     lab.run_all(page)
     for width in (1500, 1280):
         page.set_viewport_size({"width": width, "height": 1000})
@@ -135,9 +134,8 @@ def test_names_are_never_html(page, lab):
     writer.event("warning", message=evil)
     folder.log.write_text(evil)
     writer.close("failed", f"Because of {evil}.")
-    name = "evil.ipynb"
-    lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
-    lab.open(page, name)
+    lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, ENDED)
     lab.run_all(page)
     expect(head(page)).to_contain_text(f"Because of {evil}.", timeout=30_000)
     expect(head(page).get_by_role("alert").first).to_contain_text("Error")
@@ -187,8 +185,8 @@ def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path)
         home=lab.home,
     )  # fmt: skip
     assert run.wait(240, progress=False).state == "finished"
-    lab.notebook("pairs.ipynb", f"import llf_widgets as llf\nllf.Monitor({run.id!r})")
-    lab.open(page, "pairs.ipynb")
+    lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({run.id!r})")
+    lab.open(page, ENDED)
     lab.run_all(page)
     expect(head(page)).to_contain_text("Held-out accuracy", timeout=30_000)
     wait_for_points(page, FIRST_STEPS)
@@ -220,8 +218,8 @@ def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
             rewards = {"form": form, "right": right}
             writer.sample(step=step, kind="completion", prompt=evil, text=said, reward=form + right, rewards=rewards)
     writer.close("finished")
-    lab.notebook("sampled.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
-    lab.open(page, "sampled.ipynb")
+    lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, ENDED)
     lab.run_all(page)
     part = page.get_by_role("region", name="Sampled completions and rewards")
     expect(part).to_contain_text("step 3: 3 completions; mean reward 0.9167", timeout=30_000)
@@ -250,8 +248,8 @@ def test_older_answers_are_one_click_away(page, lab):
         for prompt in ("Hi?", "Ho?"):
             writer.sample(step=step, kind="answer", prompt=prompt, text=f"{prompt} {step}!", of="tuned")
     writer.close("finished")
-    lab.notebook("asked.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
-    lab.open(page, "asked.ipynb")
+    lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, ENDED)
     lab.run_all(page)
     part = page.get_by_role("region", name="Watched prompts")
     expect(part).to_contain_text("Hi? 30!", timeout=30_000)
@@ -278,8 +276,8 @@ def test_charts_that_are_seldom_looked_at_wait_for_a_click(page, lab):
         values = {"loss": 0.1, "reward": step / 30, "kl": step / 100, "entropy": 1 / step, "response_length": 40.0}
         writer.metric(step, values | dict.fromkeys(more, 0.1 + step / 1000))
     writer.close("finished")
-    lab.notebook("phases.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
-    lab.open(page, "phases.ipynb")
+    lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, ENDED)
     lab.run_all(page)
     view = page.locator(".llf-Monitor").first
     button = view.get_by_role("button", name="more charts")
@@ -310,8 +308,8 @@ def test_another_curve_is_compared(page, lab):
             writer.metric(step, {"loss": 0.6, "rewards/accuracies": 0.5 + step / 20, "rewards/margins": step / 10})
         writer.close("finished")
         ids.append(folder.id)
-    lab.notebook("curves.ipynb", f"import llf_widgets as llf\nllf.Compare({ids!r})")
-    lab.open(page, "curves.ipynb")
+    lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Compare({ids!r})")
+    lab.open(page, ENDED)
     lab.run_all(page)
     view = page.locator(".llf-Compare").first
     choose = view.get_by_label("Curve", exact=True)
@@ -362,8 +360,8 @@ def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
     writer.metric(1, {"loss": 1.0})
     folder.output.mkdir()
     writer.close("finished")
-    lab.notebook("asked.ipynb", f"import ipywidgets\nimport llf_widgets as llf\n{shown.format(folder.id)}", "1 + 1")
-    lab.open(page, "asked.ipynb")
+    lab.notebook(ENDED, f"import ipywidgets\nimport llf_widgets as llf\n{shown.format(folder.id)}", "1 + 1")
+    lab.open(page, ENDED)
     lab.run_cell(page, 0)
     page.get_by_role("textbox", name="Prompt", exact=True).fill('Say "hi" \\ {x}.', timeout=30_000)
     page.keyboard.press("Enter")

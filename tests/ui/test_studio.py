@@ -20,8 +20,8 @@ CELL = "import llf_widgets as llf\nstudio = llf.Studio()\nstudio"
 pytestmark = pytest.mark.browser
 
 
-def open_studio(page: Any, lab: Lab, name: str, *cells: str) -> Any:
-    """A notebook whose cell shows the form; returns the form."""
+def open_studio(page: Any, lab: Lab, name: str = "form.ipynb", *cells: str) -> Any:
+    """A notebook whose cell shows the form; returns the form. One that was open before finds its kernel there."""
     lab.notebook(name, *(cells or (CELL,)))
     lab.open(page, name)
     lab.run_all(page)
@@ -86,7 +86,7 @@ WATCH = """(label) => {
 
 
 def test_names_that_do_not_exist_stand_beside_their_fields_within_300_ms(page: Any, lab: Lab) -> None:
-    form = open_studio(page, lab, "typos.ipynb")
+    form = open_studio(page, lab)
     for label, (typo, fix) in TYPOS.items():
         before = form.locator("input").and_(form.get_by_label(label, exact=True)).input_value()
         taken = []
@@ -105,14 +105,14 @@ def test_names_that_do_not_exist_stand_beside_their_fields_within_300_ms(page: A
 
 
 def test_link_in_the_sentence_leads_to_the_field(page: Any, lab: Lab) -> None:
-    form = open_studio(page, lab, "goto.ipynb")
+    form = open_studio(page, lab)
     fill(page, form, "Learning rate", "fast")
     form.get_by_role("button", name="Learning rate", exact=True).click()
     expect(form.get_by_label("Learning rate", exact=True)).to_be_focused()
 
 
 def test_form_follows_what_is_pasted_and_text_follows_the_form(page: Any, lab: Lab) -> None:
-    form = open_studio(page, lab, "paste.ipynb")
+    form = open_studio(page, lab)
     yaml = form.get_by_label("Configuration as YAML")
     yaml.fill("dataset: llf_demo\nlora_rnak: 32\n")
     expect(form.get_by_role("alert")).to_contain_text("lora_rank", timeout=10_000)
@@ -126,7 +126,7 @@ def test_form_follows_what_is_pasted_and_text_follows_the_form(page: Any, lab: L
 
 
 def test_every_control_has_a_name_and_can_be_reached_by_keys(page: Any, lab: Lab) -> None:
-    form = open_studio(page, lab, "names.ipynb")
+    form = open_studio(page, lab)
     form.get_by_role("button", name="more fields in Model").click()
     snapshot = form.aria_snapshot()
     controls = re.findall(r"- (textbox|combobox|checkbox|button)\b(.*)", snapshot)
@@ -147,7 +147,7 @@ def test_every_control_has_a_name_and_can_be_reached_by_keys(page: Any, lab: Lab
 
 def test_text_of_a_config_is_never_markup(page: Any, lab: Lab) -> None:
     evil = "<img src=x onerror=document.title='gone'>"
-    form = open_studio(page, lab, "evil.ipynb")
+    form = open_studio(page, lab)
     fill(page, form, "Data set", evil)
     form.get_by_label("Configuration as YAML").fill(f'dataset: "{evil}"\n"{evil}": 1\n')
     expect(form.get_by_role("alert").first).to_contain_text("<img", timeout=10_000)
@@ -178,7 +178,7 @@ ODD = "[{'q': f'{n}?', 'gold_reply': f'{n}!', 'lang': '<b>en</b>'} for n in rang
 
 
 def test_a_model_is_completed_by_keys_and_brings_its_template(page: Any, lab: Lab, axe: Any) -> None:
-    form = open_studio(page, lab, "completion.ipynb")
+    form = open_studio(page, lab)
     field = form.get_by_role("combobox", name="Model", exact=True)
     options = form.get_by_role("listbox", name="Known values of Model").get_by_role("option")
     yaml = form.get_by_label("Configuration as YAML")
@@ -216,7 +216,7 @@ def test_a_model_is_completed_by_keys_and_brings_its_template(page: Any, lab: La
 
 
 def test_letters_typed_into_a_list_or_on_a_button_never_reach_the_notebook(page: Any, lab: Lab) -> None:
-    form = open_studio(page, lab, "letters.ipynb")
+    form = open_studio(page, lab)
     cells = page.locator(".jp-Notebook .jp-Cell")
     stage = form.get_by_label("Stage", exact=True)
     stage.focus()
@@ -265,7 +265,7 @@ studio"""
 
 
 def test_a_file_is_uploaded_and_a_bad_one_changes_nothing(page: Any, lab: Lab, tmp_path: Path) -> None:
-    form = open_studio(page, lab, "upload.ipynb")
+    form = open_studio(page, lab)
     data = form.locator("input").and_(form.get_by_label("Data set", exact=True))
     good, bad = tmp_path / "mine.jsonl", tmp_path / "bad.json"
     good.write_text('{"instruction": "Hi", "output": "%s"}\n' % ("Yo" * 1000) * 1000)  # two pieces

@@ -80,8 +80,8 @@ def test_the_form_the_monitor_and_the_panel_say_the_same(
 
 
 def test_a_closed_list_shows_a_label_and_an_open_one_the_lines(page: Any, lab: Lab) -> None:
-    lab.notebook("lists.ipynb", CELL)
-    lab.open(page, "lists.ipynb")
+    lab.notebook("form.ipynb", CELL)
+    lab.open(page, "form.ipynb")
     lab.run_all(page)
     method = page.locator(".llf-Studio [data-llf-key='finetuning_type']")
     text = "select => select.selectedOptions[0].textContent"
