@@ -6,6 +6,7 @@ import hashlib
 import json
 from array import array
 from typing import TYPE_CHECKING, Self, TextIO
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -202,7 +203,7 @@ def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
         examples = Dataset.from_file(str(path))
         reading = path.with_suffix(".npy")
         return examples, np.load(reading)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, BadZipFile) as error:
         raise damaged_cache(reading, error) from None
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -291,7 +292,7 @@ def _read(path: Path, examples: int) -> Table | None:
     """The cached table; None if the file is incomplete."""
     try:
         kept: Table = np.load(path)
-    except (ValueError, EOFError):
+    except (ValueError, EOFError, BadZipFile):
         return None
     return kept if kept.shape == (examples, 2) else None
 

@@ -58,7 +58,7 @@ OUTSIDE_ERRORS = {
     "json.load": ("json.JSONDecodeError", "RecursionError"),
     "json.loads": ("json.JSONDecodeError", "RecursionError"),
     "inspect.getsource": ("OSError", "TypeError"),
-    "numpy.load": ("OSError", "ValueError", "EOFError"),
+    "numpy.load": ("OSError", "ValueError", "EOFError", "zipfile.BadZipFile"),
     "numpy.save": ("OSError",),
     "os.getpgid": ("OSError",),
     "os.kill": ("OSError",),

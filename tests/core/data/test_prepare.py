@@ -295,12 +295,12 @@ def test_another_setting_is_another_preparation(make_config, write, tokenizer, v
 
 
 @pytest.mark.parametrize("name", ["train.arrow", "train.npy", "report.json"])
-@pytest.mark.parametrize("left", [0, 90])
-def test_a_damaged_file_of_the_cache_is_named_with_what_to_do(make_config, write, tokenizer, llf_home, name, left):
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:90], lambda whole: b"PK\x03\x04" + whole[4:]])
+def test_a_damaged_file_of_the_cache_is_named_with_what_to_do(make_config, write, tokenizer, llf_home, name, damage):
     write(GOOD)
     prepare(make_config(), tokenizer)
     (path,) = (llf_home / "cache" / "data").glob(f"*/{name}")
-    path.write_bytes(path.read_bytes()[:left])
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=rf"{re.escape(str(path))} is damaged: .* Set `overwrite_cache: true`"):
         prepare(make_config(), tokenizer)
     assert prepare(make_config(overwrite_cache=True), tokenizer).report.cached is False
