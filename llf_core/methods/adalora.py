@@ -98,7 +98,7 @@ class AdaLoRA(PeftTuner):
         self._pattern, settings.rank_pattern = settings.rank_pattern, None
 
     def state(self) -> dict[str, Tensor]:
-        """Moving averages of the allocator, and the pattern of the ranks that are left."""
+        """Moving averages of the allocator, of the shape of their matrix, and which ranks are left, `[rank]`, bool."""
         import torch
 
         allocator = self._tuner.rankallocator
@@ -110,7 +110,10 @@ class AdaLoRA(PeftTuner):
         """Restore what `state` returned.
 
         Args:
-            state: tensors by name.
+            state: tensors by name, of the shapes that `state` says.
+
+        Raises:
+            KeyError: a tensor belongs to no matrix of this model.
         """
         allocator = self._tuner.rankallocator
         of = dict(self._tuner.model.named_parameters())

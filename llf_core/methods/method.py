@@ -92,7 +92,10 @@ class Method(ABC):
         """Restore what `state` returned, so that a resumed run goes on as if it had not stopped.
 
         Args:
-            state: tensors by name.
+            state: tensors of any shape by name.
+
+        Raises:
+            KeyError, RuntimeError: a tensor belongs to no part of this model, or has another shape than its part.
         """
 
 

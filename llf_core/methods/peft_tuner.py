@@ -150,7 +150,7 @@ class PeftTuner(Method):
             ) from error
 
     def state(self) -> dict[str, Tensor]:
-        """Weights of a prompt's encoder, of which PEFT saves only what it computes."""
+        """Weights of a prompt's encoder by name, of any shape; of it PEFT saves only what it computes."""
         encoder = encoded_prompt(self._model)
         return {} if encoder is None else dict(encoder.state_dict())
 
@@ -158,7 +158,10 @@ class PeftTuner(Method):
         """Restore what `state` returned.
 
         Args:
-            state: tensors by name.
+            state: weights of a prompt's encoder by name, of any shape.
+
+        Raises:
+            RuntimeError: a weight is missing, or has another shape.
         """
         encoder = encoded_prompt(self._model)
         if encoder is not None:

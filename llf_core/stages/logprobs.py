@@ -44,7 +44,7 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
         batch: of `llf_core.data.pair_collator.PairCollator`.
 
     Returns:
-        Log-probabilities in float32 (float64 for float64), with a graph.
+        Those of the tokens and their sums, see `Answers`; in float32 (float64 for float64), with a graph.
 
     Raises:
         RuntimeError: out of memory.

@@ -43,6 +43,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
 
         Raises:
             OSError, SafetensorError: the file of the state cannot be read, or is damaged.
+            KeyError, RuntimeError: it is of another model, see `Method.restore`.
         """
         del args, state, control
         if self._resumed is not None and (self._resumed / FILE).is_file():

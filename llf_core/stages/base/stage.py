@@ -102,7 +102,7 @@ class Stage:
             state: what `state` returned, as JSON; empty if the checkpoint has none.
 
         Raises:
-            KeyError: an entry is missing.
+            KeyError, TypeError, ValueError: an entry is missing, or of another type.
         """
 
     def save(self, checkpoint: Path) -> None:

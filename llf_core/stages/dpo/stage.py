@@ -211,6 +211,7 @@ class DPO(LossStage):
 
         Raises:
             KeyError: the mean lacks its sum or count.
+            TypeError, ValueError: one of them is no number.
         """
         if "baseline" in state:
             self.baseline.load(state["baseline"])

@@ -82,5 +82,6 @@ class RunningMean:
 
         Raises:
             KeyError: one of them is missing.
+            TypeError, ValueError: one of them is no number.
         """
         self.total, self.count = float(state["total"]), float(state["count"])

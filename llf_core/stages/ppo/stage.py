@@ -438,7 +438,7 @@ class PPO(LossStage):
             state: of the checkpoint, see `state`.
 
         Raises:
-            KeyError: an entry is missing.
+            KeyError, TypeError, ValueError: an entry is missing, or of another type.
         """
         from llf_core.stages.ppo.token_rewards import RunningMoments
 
