@@ -25,7 +25,7 @@ def flatten_documents(ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray
     at 0 in each document, and attention gets the bounds of the documents.
 
     Args:
-        ids: token ids of each document, `[seq]` each, int64; at least one document.
+        ids: token ids of each document, `[seq]` each, int64; at least one document, none of them empty.
         labels: labels of each document, `[seq]` each, int64.
 
     Returns:

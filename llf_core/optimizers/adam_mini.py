@@ -73,6 +73,9 @@ class AdamMiniOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`, `exp_avg` of the parameter's shape and `exp_avg_sq` of as many values as it has blocks.
             group: its group.
+
+        Source:
+            arXiv 2406.16793, algorithms 1 and 3.
         """
         decay_weights(parameter, group)
         if group["block"] == VALUES:

@@ -51,6 +51,9 @@ class AnyPrecisionOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`, and `exp_avg`, `exp_avg_sq` and `compensation` of the same shape, each in its dtype.
             group: its group.
+
+        Source:
+            `AnyPrecisionAdamW` of torchdistx.
         """
         if "exp_avg" not in state:
             kept = {"exp_avg": "momentum_dtype", "exp_avg_sq": "variance_dtype"}

@@ -91,6 +91,9 @@ class ApolloOptimizer(PerParameterOptimizer):
 
         Raises:
             OptimizerError: the gradient is not finite.
+
+        Source:
+            arXiv 2412.05270, algorithm 1; the limit of growth: arXiv 2410.01623, equation 8.
         """
         if "rank" not in group:
             parameter.add_(adam_direction(gradient, state, group), alpha=-group["lr"])

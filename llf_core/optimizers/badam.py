@@ -135,6 +135,9 @@ class BlockOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: of this parameter since its block began.
             group: its group.
+
+        Source:
+            arXiv 2404.02827, algorithm 1.
         """
         exact = parameter.dtype == torch.float32
         if not exact and "master" not in state:
@@ -230,6 +233,9 @@ class ShareOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `steps`, the moments `[values]` of the share, and its `index` `[values]` where it is drawn at random.
             group: its group.
+
+        Source:
+            The ratio mode of the authors' package `badam`.
         """
         size, steps = parameter.numel(), state.get("steps", 0)
         count = size if size < SMALL else max(1, int(size * self._share))

@@ -95,6 +95,9 @@ class ProjectedOptimizer(PerParameterOptimizer):
 
         Raises:
             OptimizerError: the gradient is not finite.
+
+        Source:
+            arXiv 2403.03507, algorithm 2, in the order of the package `galore-torch`.
         """
         if "rank" not in group:
             parameter.add_(self._direction(gradient, state, group), alpha=-group["lr"])

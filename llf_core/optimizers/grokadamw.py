@@ -69,6 +69,9 @@ class GrokAdamWOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`, `slow` (s), `exp_avg` and `exp_avg_sq`, of the same shape.
             group: its group.
+
+        Source:
+            arXiv 2405.20233, section 2; as in the package `grokadamw`.
         """
         if "slow" not in state:
             state |= {name: torch.zeros_like(gradient) for name in ("slow", "exp_avg", "exp_avg_sq")}

@@ -60,6 +60,9 @@ class LOMOOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: stays empty.
             group: its group.
+
+        Source:
+            arXiv 2306.09782, algorithm 1.
         """
         del state
         exact = parameter.float()
@@ -76,8 +79,11 @@ class AdaLOMOOptimizer(PerParameterOptimizer):
         Args:
             parameter: of any shape.
             gradient: of the same shape.
-            state: `step` and the factors of the second moment, float32.
+            state: `step` and the factors of the second moment, float32, see `moments.adafactor_direction`.
             group: its group.
+
+        Source:
+            arXiv 2310.10195, algorithm 1.
         """
         state["step"] = state.get("step", 0) + 1
         update = adafactor_normalized(gradient.float(), state, 1.0 - math.pow(state["step"], DECAY))

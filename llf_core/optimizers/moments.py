@@ -174,7 +174,7 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
 
 
 def rms(tensor: Tensor) -> Tensor:
-    """Root mean square of all values, a scalar."""
+    """Root mean square of all values of a tensor of any shape, a scalar."""
     norm: Tensor = torch.linalg.vector_norm(tensor)
     return norm / math.sqrt(tensor.numel())
 

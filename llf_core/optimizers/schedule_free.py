@@ -61,8 +61,13 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
     def begin(self, group: Group) -> None:
         """Compute the rate and the share `c` of a step.
 
+        The first steps of RAdam, whose variance is not known yet, have the rate 0 and change nothing.
+
         Args:
-            group: its `rate`, `rectified` and `share` are set.
+            group: its `rate`, `rectified` and `share` are set, and `steps`, `lr_max` and `weight_sum` carried on.
+
+        Source:
+            The share: arXiv 2405.15682, algorithm 1. RAdam's rectification: arXiv 1908.03265, algorithm 2.
         """
         group["steps"] += 1
         step, (_, beta2) = group["steps"], group["betas"]
@@ -86,6 +91,9 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `z` and `exp_avg_sq`, of the same shape.
             group: its group.
+
+        Source:
+            arXiv 2405.15682, algorithm 1.
         """
         beta1, beta2 = group["betas"]
         if "z" not in state:

@@ -54,6 +54,9 @@ class StableAdamWOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`, `exp_avg` and `exp_avg_sq`, and `compensation` in low precision, of the same shape.
             group: its group.
+
+        Source:
+            arXiv 2304.13013, algorithm 2.
         """
         if "exp_avg" not in state:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)

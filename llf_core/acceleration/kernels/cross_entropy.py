@@ -63,7 +63,7 @@ class Terms:
 
     @property
     def gradient_scale(self) -> float:
-        """Factor of the gradients in the matrix products, which prevents underflow."""
+        """Factor of the gradients in matrix products: in float16 they would underflow without; 1 in other dtypes."""
         return GRADIENT_SCALE if self.dtype == torch.float16 else 1.0
 
 
