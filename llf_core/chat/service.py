@@ -141,8 +141,11 @@ class ChatService:
         Args:
             name: its name.
             request: the request; its adapter is that of the model.
-            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`, also if the
-                model is unknown or its process cannot be started.
+            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
+                model is unknown or its process cannot be started, it is called with `Failed` at once, in this thread.
+
+        Returns:
+            A ticket that can end the reply; of a request that has failed, it does nothing.
         """
         try:
             target = self._target(name)

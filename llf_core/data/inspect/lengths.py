@@ -51,7 +51,9 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
 
 
 def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
-    """Cutoffs to compare: multiples of the current one, up to the first that truncates nothing.
+    """Cutoffs to compare: the current one, and others from half to one and a half times it.
+
+    Above the current one, those are left out that are longer than every example.
 
     Args:
         cutoff: current `cutoff_len`.
