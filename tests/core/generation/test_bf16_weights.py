@@ -29,6 +29,9 @@ def test_products_are_those_of_the_float32_matrix():
     x, y = torch.randn(53, generator=generator), torch.randn(37, generator=generator)
     expected = matrix.double() @ x.double()
     torch.testing.assert_close(Bf16Matrix(matrix).mv(x).double(), expected, rtol=1e-5, atol=1e-5)
+    rows = torch.stack([x, -x, 2 * x])
+    expected_rows = rows.double() @ matrix.double().T
+    torch.testing.assert_close(Bf16Matrix(matrix).mm(rows).double(), expected_rows, rtol=1e-5, atol=1e-5)
     added = y.clone()
     Bf16Matrix(matrix).add_to(added, x)
     torch.testing.assert_close(added.double(), y.double() + expected, rtol=1e-5, atol=1e-5)
