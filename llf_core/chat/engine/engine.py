@@ -182,11 +182,11 @@ class Engine:
         """
         with torch.inference_mode():
             self._end_cancelled()
-            if self._decode_next or not self._read_prompt():
+            if self._decode_next or not self._read_prompts():
                 self._decode()
                 self._decode_next = False
             else:
-                self._decode_next = any(batch.replies for batch in self._batches.values())
+                self._decode_next = self._running() > 0
         self._generate_plain()
         return self._prefill is not None or any(not reply.done for reply in self._replies())
 
@@ -277,29 +277,45 @@ class Engine:
                 raise
             self._prefixes.shrink(0)
 
-    def _read_prompt(self) -> bool:
-        """Read a piece of the next prompt; false if there is none that can be read now."""
-        running = sum(len(batch.replies) for batch in self._batches.values())
+    def _running(self) -> int:
+        return sum(len(batch.replies) for batch in self._batches.values())
+
+    def _read_prompts(self) -> bool:
+        """Read a piece of a long prompt, or several short ones; false if there is none that can be read now."""
+        size = SHORT_PIECE if self._running() else PIECE
+        left = size
+        while left > 0 and (count := self._read_prompt(left)):
+            left -= count
+        return left < size
+
+    def _read_prompt(self, size: int) -> int:
+        """Read up to `size` tokens of the next prompt.
+
+        Returns:
+            Their number, at least 1; 0 if there is no prompt that can be read now.
+        """
+        running = self._running()
         if self._prefill is None:
             if not self._waiting or running >= self._max_batch or not self._has_memory(self._waiting[0], running):
-                return False
+                return 0
             reply = self._waiting.popleft()
             try:
                 self._prefill = Prefill(reply, self._forward(reply.adapter), self._layers, self._device, self._prefixes)
             except Exception as error:  # noqa: BLE001 - of one reply
                 reply.fail(*failure(error))
-                return True
+                return 1
         prefill = self._prefill
+        before = prefill.length
         try:
             with self._adapters.active(prefill.reply.adapter) as model, autocast_mixed_dtypes(model):
-                logits = prefill.step(SHORT_PIECE if running else PIECE)
+                logits = prefill.step(size)
             if logits is not None:
                 self._prefill = None
                 self._begin(prefill, logits)
         except Exception as error:  # noqa: BLE001 - of one reply
             self._prefill = None
             prefill.reply.fail(*failure(error))
-        return True
+        return max(1, prefill.length - before)
 
     def _begin(self, prefill: Prefill, logits: torch.Tensor) -> None:
         reply = prefill.reply

@@ -29,6 +29,7 @@ class Prefill:
 
     Attributes:
         cache: keys and values of the tokens that have been read.
+        length: number of these tokens.
     """
 
     def __init__(
@@ -36,11 +37,11 @@ class Prefill:
     ) -> None:
         self.reply, self._forward, self._device = reply, forward, device
         self.cache = growing_cache(layers, len(reply.prompt))
-        prefix, self._read = prefixes.longest(reply.adapter, reply.prompt[:-1])
+        prefix, self.length = prefixes.longest(reply.adapter, reply.prompt[:-1])
         if prefix is not None:
             for layer, (keys, values) in zip(self.cache.layers, prefix.layers, strict=True):
-                layer.update(keys[:, :, : self._read], values[:, :, : self._read])
-        reply.start(self._read)
+                layer.update(keys[:, :, : self.length], values[:, :, : self.length])
+        reply.start(self.length)
 
     def step(self, size: int) -> Tensor | None:
         """Read the next tokens of the prompt.
@@ -55,14 +56,14 @@ class Prefill:
             RuntimeError: out of memory.
         """
         prompt = self.reply.prompt
-        end = min(self._read + size, len(prompt))
-        tokens = torch.tensor([prompt[self._read : end]], device=self._device)
-        positions = torch.arange(self._read, end, device=self._device)[None]
+        end = min(self.length + size, len(prompt))
+        tokens = torch.tensor([prompt[self.length : end]], device=self._device)
+        positions = torch.arange(self.length, end, device=self._device)[None]
         logits = self._forward.read(tokens, positions, None, self.cache)
-        self._read = end
+        self.length = end
         return logits if end == len(prompt) else None
 
     def prefix(self) -> Prefix:
         """What has been read, for later prompts."""
         layers = [(layer.keys, layer.values) for layer in self.cache.layers]
-        return Prefix(self.reply.adapter, self.reply.prompt[: self._read], layers)
+        return Prefix(self.reply.adapter, self.reply.prompt[: self.length], layers)
