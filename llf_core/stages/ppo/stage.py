@@ -418,7 +418,7 @@ class PPO(LossStage):
 
     # -- checkpoints -------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:
-        """Position in the run, KL coefficient and moments, as JSON; `save` writes completions and value function."""
+        """Position in the run, KL coefficient, moments and chunk sizes, as JSON; `save` writes what are tensors."""
         return {
             "made": self.steps_done,
             "phase": self.phase,

@@ -118,6 +118,11 @@ MISFITS = [
         "galore_target",
         "'attention', and no matrix with that name",
     ),
+    (
+        {"use_apollo": True, "apollo_target": ","},
+        "apollo_target",
+        "is '', and no matrix with that name is trained",
+    ),
     ({"use_galore": True, "galore_rank": 65}, "galore_rank", "`galore_rank` is 65, and "),
     (
         {"use_galore": True, "galore_rank": 33, "galore_target": "k_proj"},

@@ -74,8 +74,8 @@ def check_projections(
     """
     inside = {name: shape for name, shape in shapes.items() if is_target(name, shape, (ALL,))}
     expected = f"`all`, or some of {', '.join(sorted({name.split('.')[-2] for name in inside}))}"
-    for target in targets:
-        if not any(is_target(name, shape, (target,)) for name, shape in shapes.items()):
+    for target in targets or ("",):
+        if not target or not any(is_target(name, shape, (target,)) for name, shape in shapes.items()):
             missing = "no matrix inside the model's layers" if target == ALL else "no matrix with that name"
             return _problem(
                 f"{prefix}_target",
