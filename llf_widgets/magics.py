@@ -23,7 +23,9 @@ USAGE = """\
 %llf checkpoint [RUN]     saves a checkpoint now
 %llf kill [RUN]           kills the run
 %llf resume [RUN]         resumes from the newest checkpoint
+%llf chat [RUN]           a chat with its base model and its newest weights
 %%llf_train [VARIABLE]    starts a run from the YAML in the cell and shows it
+%%llf_chat MODEL …        asks models the question in the cell and shows their replies
 RUN is a run id or `last`, the default."""
 MAX_ROWS = 20
 
@@ -37,7 +39,8 @@ class LLFMagics(Magics):
         """List, show and control runs; `%llf help` lists the commands.
 
         Returns:
-            A `Monitor` for `%llf monitor`, which IPython displays; None for commands that print.
+            A `Monitor` or `Chat` for `%llf monitor` and `%llf chat`, which IPython displays; None for commands that
+            print.
 
         Raises:
             UsageError: the command is unknown, or the run does not exist or does not allow it. IPython shows it without
@@ -87,6 +90,33 @@ class LLFMagics(Magics):
             self.shell.user_ns[variable] = run
         display(_monitor(run))  # type: ignore[no-untyped-call]
 
+    @cell_magic
+    def llf_chat(self, line: str, cell: str) -> Any:
+        """Ask models the question in the cell, and show the chat below it.
+
+        Args:
+            line: one to four models, as for `llf.Chat`; empty for the newest run beside its base.
+            cell: the question.
+
+        Returns:
+            A `Chat`, which IPython displays.
+
+        Raises:
+            UsageError: there is no such model, there are too many, or the question is empty. IPython shows it without a
+                traceback.
+            TypeError: a value of the conversation is not JSON.
+        """
+        from llf_widgets.chat import Chat
+
+        try:
+            targets = shlex.split(line)
+            chat = Chat(*targets) if targets else _chat("last")
+            chat.new_chat()
+            chat.ask(cell.strip())
+        except (ValueError, OSError, RuntimeError) as error:
+            raise UsageError(str(error)) from None
+        return chat
+
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics. IPython calls it on `%load_ext llf_widgets`."""
@@ -127,6 +157,13 @@ def _monitor(run: Any) -> Any:
     return Monitor(_attach(run) if isinstance(run, str) else run)
 
 
+def _chat(name: str) -> Any:
+    from llf_widgets.chat import Chat
+
+    run = _attach(name)
+    return Chat(f"{run.id}@base", run)
+
+
 def _stop(name: str) -> None:
     run = _attach(name)
     _print_status(run, "has already ended" if run.stop(by="magic") is None else "stops after the current step")
@@ -164,6 +201,7 @@ def _print_status(run: Run, what: str) -> None:
 COMMANDS: dict[str, Callable[[str], Any]] = {
     "runs": _runs,
     "monitor": _monitor,
+    "chat": _chat,
     "stop": _stop,
     "checkpoint": _checkpoint,
     "kill": _kill,

@@ -7,7 +7,7 @@ import { ApiError, type IRun, type RunState } from './api';
 import type { BinActions } from './bin_actions';
 import { showBranchDialog } from './branch_dialog';
 import { MetaEditor } from './meta_editor';
-import { displayName, viewCode } from './format';
+import { chatCode, displayName, viewCode } from './format';
 import { llfIcon } from './icon';
 import { LIVE_STATES, type RunsModel } from './model';
 import {
@@ -22,6 +22,7 @@ import { confirmForeignCode } from './trust_dialog';
 export const RUN_MENU: readonly (string | null)[] = [
   'llf:open-monitor',
   'llf:compare',
+  'llf:chat',
   null,
   'llf:resume',
   'llf:branch',
@@ -45,6 +46,20 @@ export const RUN_MENU: readonly (string | null)[] = [
 /** Argument schema of commands that act on the selected runs and take no arguments. */
 export const NO_ARGS = {
   args: { type: 'object', properties: {} }
+} as const;
+
+/** Argument schema of *Chat*: the checkpoint of the run. */
+const CHAT_ARGS = {
+  args: {
+    type: 'object',
+    properties: {
+      step: {
+        type: 'integer',
+        description:
+          'The checkpoint of the run to chat with. Default: its newest weights.'
+      }
+    }
+  }
 } as const;
 
 /** Argument schema of *Branch*: the checkpoint that the dialog preselects. */
@@ -170,6 +185,18 @@ export function addCommands(
       label: runs => trans.__('Compare %1 runs', runs.length),
       isEnabled: runs => runs.length > 1 && runs.length <= 8,
       execute: runs => runCode(viewCode(runs.map(run => run.id)))
+    },
+    'llf:chat': {
+      label: () => trans.__('Chat'),
+      isEnabled: runs => runs.length > 0 && runs.length <= 4,
+      describedBy: CHAT_ARGS,
+      execute: (runs, { step }) =>
+        runCode(
+          chatCode(
+            runs.map(run => run.id),
+            step as number | undefined
+          )
+        )
     },
     'llf:resume': {
       label: () => trans.__('Resume'),

@@ -95,6 +95,18 @@ export function viewCode(ids: readonly string[]): string {
     : `llf.Compare([${names.join(', ')}])`;
 }
 
+/**
+ * Returns the Python code of a chat with runs; one run stands beside its base model.
+ *
+ * @param step - a checkpoint of the only run; by default its newest weights
+ */
+export function chatCode(ids: readonly string[], step?: number): string {
+  const [id] = ids;
+  const tuned = step === undefined ? id : `${id}@${step}`;
+  const targets = ids.length === 1 ? [`${id}@base`, tuned] : ids;
+  return `llf.Chat(${targets.map(target => `"${target}"`).join(', ')})`;
+}
+
 /** ANSI escape sequences and control characters except tab and line feed. */
 const CONTROL_CHARACTERS =
   // eslint-disable-next-line no-control-regex

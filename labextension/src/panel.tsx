@@ -112,6 +112,7 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
           onMonitor={() => props.execute('llf:open-monitor')}
           onStop={() => props.execute('llf:stop')}
           onBranch={step => props.execute('llf:branch', { step })}
+          onChat={step => props.execute('llf:chat', { step })}
           onMore={openMenu}
         />
       )}

@@ -27,6 +27,7 @@ interface IRunDetailsProps {
   onStop: () => void;
   /** Opens the branch dialog with a checkpoint preselected. */
   onBranch: (step: number) => void;
+  onChat: (step: number) => void;
   onMore: (event: React.MouseEvent) => void;
 }
 
@@ -107,6 +108,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
             steps={details.checkpoints}
             evaluated={details.chart?.lines.eval_loss}
             onBranch={props.onBranch}
+            onChat={props.onChat}
             trans={trans}
           />
         </Section>
@@ -227,6 +229,7 @@ function Checkpoints(props: {
   steps: readonly number[];
   evaluated?: [number[], (number | null)[]];
   onBranch: (step: number) => void;
+  onChat: (step: number) => void;
   trans: TranslationBundle;
 }): React.JSX.Element {
   const { trans } = props;
@@ -259,6 +262,13 @@ function Checkpoints(props: {
               onClick={() => props.onBranch(step)}
             >
               {trans.__('Branch…')}
+            </button>
+            <button
+              className="llf-link"
+              aria-label={trans.__('Chat with step %1', step)}
+              onClick={() => props.onChat(step)}
+            >
+              {trans.__('Chat')}
             </button>
           </li>
         );

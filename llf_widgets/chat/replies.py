@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llf_core.chat.events import Failed, Finished, Piece, Started, ToolCallPiece
 from llf_core.config.number_format import with_unit
 from llf_core.runs.formatting import duration
+from llf_widgets.chat.keeping import kept_json
 
 if TYPE_CHECKING:
     from llf_core.chat.conversation import ChatMessage
@@ -130,13 +131,16 @@ class Writing:
         call["function"]["arguments"] += piece.arguments
 
 
-def reply_json(message: ChatMessage, writing: Writing | None, version: tuple[int, int]) -> dict[str, Any]:
+def reply_json(
+    message: ChatMessage, writing: Writing | None, version: tuple[int, int], tokens: list[Any]
+) -> dict[str, Any]:
     """A reply for the page.
 
     Args:
         message: the reply in the conversation.
         writing: what has been written of it so far; None if it is not being written.
         version: its place among its versions, from 1, and their number.
+        tokens: its tokens with their probabilities, if they are known; see `Writing.tokens`.
     """
     error = message.usage.get("error")
     state: State = "failed" if message.finish_reason == "failed" else "done"
@@ -151,12 +155,12 @@ def reply_json(message: ChatMessage, writing: Writing | None, version: tuple[int
         "text": message.text(),
         "thinking": message.reasoning,
         "calls": [],
-        "tokens": [],
+        "tokens": tokens,
         "footer": footer(message.usage),
         "error": _error(error) if isinstance(error, dict) else None,
         "note": note,
         "version": list(version),
-        "kept": None,
+        "kept": kept_json(message),
     }
     if writing is not None:
         shown |= {

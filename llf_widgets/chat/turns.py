@@ -54,13 +54,16 @@ def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
     return sorted(turns.values(), key=lambda turn: turn.first.created)
 
 
-def turn_json(conversation: Conversation, turn: Turn, writing: Mapping[str, Writing]) -> dict[str, Any]:
+def turn_json(
+    conversation: Conversation, turn: Turn, writing: Mapping[str, Writing], tokens: Mapping[str, list[Any]]
+) -> dict[str, Any]:
     """A question with its replies for the page.
 
     Args:
         conversation: the conversation.
         turn: the question.
         writing: the replies that are being written, by id.
+        tokens: tokens with their probabilities of replies, by id.
 
     Raises:
         ConversationError: the message is not of this conversation.
@@ -73,7 +76,7 @@ def turn_json(conversation: Conversation, turn: Turn, writing: Mapping[str, Writ
         "pictures": sum(part.get("type") == "image_url" for part in parts),
         "version": list(_version(conversation, question)),
         "replies": [
-            reply_json(reply, writing.get(reply.id), _version(conversation, reply))
+            reply_json(reply, writing.get(reply.id), _version(conversation, messages[0]), tokens.get(reply.id, []))
             for messages in turn.replies.values()
             for reply in messages[-1:]
         ],

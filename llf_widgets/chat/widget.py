@@ -16,7 +16,9 @@ import traitlets
 from llf_core.chat.conversation import new_conversation, open_conversation
 from llf_core.chat.conversation_list import list_conversations
 from llf_core.chat.events import Failed
+from llf_core.chat.kept_examples import KINDS
 from llf_core.chat.request import RequestError
+from llf_widgets.chat.keeping import keep, kept_rows, undo
 from llf_widgets.chat.models import model_json, shared_models
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.settings import DEFAULTS, changed, request_of
@@ -86,6 +88,7 @@ class Chat(FrontEnd):
     _turns: traitlets.List[dict[str, Any]] = traitlets.List(help="questions and replies").tag(sync=True)
     _settings = traitlets.Dict(DEFAULTS, help="system prompt and sampling, as texts of fields").tag(sync=True)
     _errors = traitlets.Dict(help="a sentence for each invalid field").tag(sync=True)
+    _kept: traitlets.List[dict[str, str]] = traitlets.List(help="data sets of kept replies").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
     _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
@@ -107,6 +110,7 @@ class Chat(FrontEnd):
         self._home = None if home is None else Path(home)
         self._shared = shared_models(self._home, trust=trust)
         self._given: list[str] = []
+        self._tokens: dict[str, list[Any]] = {}
         self._displays: list[Any] = []
         self._page_updates_outputs = False
         self._sender = UpdateSender(self._send_updates)
@@ -124,6 +128,7 @@ class Chat(FrontEnd):
         self._end_watch = self._shared.service.watch(self._on_state)
         self._show_models()
         self._show_turns()
+        self._show_kept()
         self.on_msg(self._receive)
 
     @property
@@ -329,7 +334,10 @@ class Chat(FrontEnd):
 
     def _show_turns(self) -> None:
         found = turns_of(self._conversation, self.models)
-        self._turns = [turn_json(self._conversation, turn, self._writing) for turn in found]
+        self._turns = [turn_json(self._conversation, turn, self._writing, self._tokens) for turn in found]
+
+    def _show_kept(self) -> None:
+        self._kept = kept_rows(self._home, next(iter(self._targets.values())))
 
     def _turn(self, name: str) -> Turn | None:
         self._conversation.refresh()
@@ -378,6 +386,8 @@ class Chat(FrontEnd):
     def _end(self, writing: Writing) -> None:
         self._save(writing)
         self._writing.pop(writing.id, None)
+        if writing.tokens:
+            self._tokens[writing.id] = writing.tokens
         self._show_turns()
         if not self._writing:
             self._update_outputs()
@@ -417,6 +427,9 @@ class Chat(FrontEnd):
             "fix": lambda given: self._fix(str(given["turn"]), str(given["model"]), str(given["fix"])),
             "settings": lambda given: self._change_settings(dict(given["changes"])),
             "new": lambda _: self.new_chat(),
+            "add": lambda given: self.add(str(given["target"])),
+            "keep": self._keep,
+            "undo": self._undo,
             "remove": lambda given: self.remove(str(given["model"])),
             "allow": lambda _: self._allow(),
             "free": lambda _: self._free_memory(),
@@ -500,6 +513,25 @@ class Chat(FrontEnd):
                 replies = found.replies[model]
                 before = int(replies[0].usage.get("left_out", 0)) if replies else 0
                 self._again(turn, model, left_out=before + math.ceil((earlier - before) / 2))
+
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Keep a reply as training data."""
+        with self._lock:
+            turn, model = self._turn(str(given["turn"])), str(given["model"])
+            if turn is not None:
+                other, text = str(given.get("other", "")), str(given.get("text", ""))
+                keep(self._conversation, turn, model, str(given["what"]), other=other, text=text)
+                self._show_turns()
+                self._show_kept()
+
+    def _undo(self, given: dict[str, Any]) -> None:
+        """Remove a reply from a data set."""
+        with self._lock:
+            turn, kind = self._turn(str(given["turn"])), given["kind"]
+            if turn is not None and kind in KINDS:
+                undo(self._conversation, turn, str(given["model"]), kind)
+                self._show_turns()
+                self._show_kept()
 
     def _change_settings(self, changes: dict[str, Any]) -> None:
         with self._lock:

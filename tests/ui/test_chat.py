@@ -61,6 +61,8 @@ def test_two_models_answer_stop_branch_and_come_back(
     expect(question).to_be_focused()
     assert page.locator(".jp-Cell").count() == 1  # Ctrl Enter ran no cell
 
+    keep_replies(view)
+    view.get_by_label("Probabilities").check()
     view.get_by_label("At most").fill("900")
     question.fill("the sea, the ship")
     question.press("Control+Enter")
@@ -69,6 +71,10 @@ def test_two_models_answer_stop_branch_and_come_back(
     expect(log.get_by_text("Stopped.")).to_have_count(2)
 
     branch(view)
+    tokens = log.get_by_role("group", name="Tokens with their probabilities").first
+    tokens.focus()
+    tokens.press("ArrowRight")
+    expect(log.get_by_role("table", name="Likely tokens in this place").locator("tr")).to_have_count(5)
     for name in ("Light", "Dark"):
         set_theme(page, f"JupyterLab {name}")
         assert axe(page, ".llf-Chat") == []
@@ -80,6 +86,21 @@ def test_two_models_answer_stop_branch_and_come_back(
     expect(log).to_contain_text("the sea, the ship", timeout=60_000)
     expect(view.get_by_text("Starts with the first question")).to_have_count(2)  # its engine ended with the kernel
     expect(view.get_by_label("Seed")).to_have_value("7")
+
+
+def keep_replies(view: Any) -> None:
+    """Keeps a pair and takes it back, then keeps a corrected reply as an example."""
+    base = view.get_by_role("article", name="tiny-llama")
+    tuned = view.get_by_role("article", name="tuned")
+    view.get_by_role("button", name="Better than the other: tuned").click()
+    expect(tuned).to_contain_text("Preferred, kept as a pair")
+    expect(view).to_contain_text("1 pair in chat-pairs.jsonl")
+    view.get_by_role("button", name="Undo Preferred, kept as a pair: tuned").click()
+    expect(view).not_to_contain_text("1 pair")
+    base.get_by_role("button", name="Correct…").click()
+    base.get_by_role("textbox", name="Corrected text").fill("three two one")
+    base.get_by_role("button", name="Keep as an example").last.click()
+    expect(view).to_contain_text("1 example in chat-examples.jsonl")
 
 
 def branch(view: Any) -> None:

@@ -50,6 +50,14 @@ def test_monitor_returns_the_view(shell, run):
     view.close()
 
 
+def test_a_chat_with_what_is_no_model_is_a_usage_error(shell):
+    for line in ("no-such-model", "a b c d e", '"'):
+        with pytest.raises(UsageError):
+            shell.run_cell_magic("llf_chat", line, "Why?")
+    with pytest.raises(UsageError, match="No runs yet"):
+        shell.run_line_magic("llf", "chat")
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

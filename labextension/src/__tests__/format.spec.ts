@@ -4,7 +4,13 @@ import { join } from 'path';
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, it } from 'vitest';
 
-import { formatAge, displayName, progressText, viewCode } from '../format';
+import {
+  formatAge,
+  displayName,
+  progressText,
+  viewCode,
+  chatCode
+} from '../format';
 import {
   formatBytes,
   formatCount,
@@ -37,6 +43,12 @@ it('shows state and steps', () => {
   expect(progressText(run('a', { state: 'created', total: null }), trans)).toBe(
     'created'
   );
+});
+
+it('returns the code of a chat with a run beside its base, or with several runs', () => {
+  expect(chatCode(['a'])).toBe('llf.Chat("a@base", "a")');
+  expect(chatCode(['a'], 75)).toBe('llf.Chat("a@base", "a@75")');
+  expect(chatCode(['a', 'b'])).toBe('llf.Chat("a", "b")');
 });
 
 it('returns the code that shows a run, or several side by side', () => {

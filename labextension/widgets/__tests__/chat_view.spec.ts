@@ -32,7 +32,7 @@ const named = (name: string) => ({
 }); // prettier-ignore
 const reply = (model: string, values: object = {}) => ({
   id: `r-${model}`, model, sequence: 0, state: 'waiting', text: '', thinking: '', calls: [], tokens: [], footer: '',
-  error: null, note: '', version: [1, 1], kept: null, ...values
+  error: null, note: '', version: [1, 1], kept: [], ...values
 }); // prettier-ignore
 const turn = (...replies: object[]) => ({
   id: 't',
@@ -63,6 +63,7 @@ beforeEach(() => {
     }, // prettier-ignore
     _errors: {},
     _note: '',
+    _kept: [],
     _code: []
   });
   // eslint-disable-next-line @typescript-eslint/no-explicit-any

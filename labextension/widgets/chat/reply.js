@@ -2,7 +2,9 @@
 
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
+import { keepControls } from './keep_controls.js';
 import { drawMarkdown, typesetMath } from './markdown.js';
+import { tokensOf } from './tokens.js';
 import { versionSwitch } from './versions.js';
 
 /** @import { ChatReply, Send } from './types' */
@@ -41,7 +43,18 @@ export function replyView(send, turn, model) {
   const versions = versionSwitch(`reply of ${model}`, step =>
     send({ type: 'reply_version', turn, model, step })
   );
-  const footer = h('footer', {}, status, versions.box, stop, again, copy);
+  const keep = keepControls(send, turn, model);
+  const tokens = h('div', { hidden: true });
+  const footer = h(
+    'footer',
+    {},
+    status,
+    versions.box,
+    stop,
+    again,
+    copy,
+    keep.buttons
+  );
   for (const button of [stop, again, copy]) {
     button.setAttribute('aria-label', `${button.textContent}: ${model}`);
   }
@@ -51,8 +64,10 @@ export function replyView(send, turn, model) {
     h('p', { class: 'llf-Reply-model llf-secondary llf-small' }, model),
     thinking,
     text,
+    tokens,
     problem,
-    footer
+    footer,
+    keep.form
   );
 
   async function copyText() {
@@ -83,8 +98,13 @@ export function replyView(send, turn, model) {
 
   return {
     box,
-    /** Shows a reply, or what has changed in it. @param {ChatReply} reply */
-    show(reply) {
+    /**
+     * Shows a reply, or what has changed in it.
+     * @param {ChatReply} reply
+     * @param {string[]} others models whose replies to this question are complete
+     * @param {boolean} probabilities whether tokens with their probabilities take the place of the text
+     */
+    show(reply, others, probabilities) {
       const writing = reply.state === 'waiting' || reply.state === 'answering';
       shown = reply;
       box.setAttribute('aria-busy', String(writing));
@@ -117,6 +137,13 @@ export function replyView(send, turn, model) {
       );
       status.hidden = !status.textContent;
       versions.show(reply.version);
+      keep.show(reply, others);
+      const withTokens = probabilities && !writing && reply.tokens.length > 0;
+      text.hidden = withTokens;
+      tokens.hidden = !withTokens;
+      if (withTokens) {
+        drawIfChanged(tokens, reply.tokens, () => tokensOf(reply.tokens));
+      }
       keepFocus(
         footer,
         () => {

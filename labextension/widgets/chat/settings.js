@@ -80,6 +80,14 @@ export function settingsRow(send, idPrefix, actions) {
     h('option', { value: '' }, 'Own values'),
     ...Object.keys(PRESETS).map(name => h('option', { value: name }, name))
   );
+  const probabilities = h('input', {
+    type: 'checkbox',
+    onchange: applyProbabilities
+  });
+  function applyProbabilities() {
+    change({ probabilities: probabilities.checked });
+  }
+
   function applyPreset() {
     if (presets.value) {
       change(PRESETS[presets.value]);
@@ -92,6 +100,16 @@ export function settingsRow(send, idPrefix, actions) {
     fields.system,
     presets,
     ...numbers,
+    h(
+      'label',
+      {
+        class: 'llf-nowrap',
+        title:
+          'Shows the tokens of new replies with their probabilities and alternatives.'
+      },
+      probabilities,
+      'Probabilities'
+    ),
     h('span', { class: 'llf-Chat-actions llf-push' }, ...actions)
   );
   errors.id = `${idPrefix}-errors`;
@@ -117,6 +135,7 @@ export function settingsRow(send, idPrefix, actions) {
         field.toggleAttribute('aria-invalid', name in problems);
         field.classList.toggle('is-invalid', name in problems);
       }
+      probabilities.checked = settings.probabilities;
       presets.value =
         Object.entries(PRESETS).find(([, preset]) =>
           Object.entries(preset).every(

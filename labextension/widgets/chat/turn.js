@@ -86,20 +86,38 @@ export function turnView(send, id) {
     }
   }
 
-  function showReply(/** @type {ChatReply} */ reply) {
+  /** @type {string[]} */
+  let complete = [];
+
+  function showReply(
+    /** @type {ChatReply} */ reply,
+    /** @type {boolean} */ probabilities
+  ) {
     for (const node of replies.children) {
       if (node.getAttribute('aria-label') === reply.model) {
-        replyViews.get(node)?.show(reply);
+        show(node, reply, probabilities);
       }
     }
+  }
+
+  function show(
+    /** @type {Element} */ node,
+    /** @type {ChatReply} */ reply,
+    /** @type {boolean} */ probabilities
+  ) {
+    const others = complete.filter(model => model !== reply.model);
+    replyViews.get(node)?.show(reply, others, probabilities);
   }
 
   return {
     box,
     edit: startEditing,
     showReply,
-    /** Shows a question. @param {ChatTurn} turn */
-    show(turn) {
+    /** Shows a question. @param {ChatTurn} turn @param {boolean} probabilities */
+    show(turn, probabilities) {
+      complete = turn.replies
+        .filter(({ state, text }) => state === 'done' && text)
+        .map(({ model }) => model);
       setText(question, turn.text);
       setText(
         pictures,
@@ -118,7 +136,7 @@ export function turnView(send, id) {
             replyViews.set(view.box, view);
             return view.box;
           },
-          (node, reply) => replyViews.get(node)?.show(reply)
+          (node, reply) => show(node, reply, probabilities)
         )
       );
     },

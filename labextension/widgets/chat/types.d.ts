@@ -36,7 +36,7 @@ export interface ChatReply {
   error: { message: string; fixes: { action: string; label: string }[] } | null;
   note: string;
   version: [number, number];
-  kept: { id: string; label: string } | null;
+  kept: { kind: string; label: string }[];
 }
 
 /** A question with the replies of the models. */

@@ -3,7 +3,13 @@
 import '../shared/llf.css';
 import './chat.css';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { drawKeyed, h, keepFocus, setText } from '../shared/dom.js';
+import {
+  drawIfChanged,
+  drawKeyed,
+  h,
+  keepFocus,
+  setText
+} from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { formatBytes } from '../../src/numbers';
@@ -14,6 +20,7 @@ import { turnView } from './turn.js';
 /** @import { Context } from '../shared/model' */
 /** @import { ChatModel, ChatReply, ChatTurn, ReplyUpdate } from './types' */
 
+const MAX_MODELS = 4;
 const ASK = ['Ask', 'Ask', 'Ask both', 'Ask all'];
 const NEAR_END = 40; // pixels from the end of the log within which it follows what is written
 let instanceCount = 0;
@@ -31,14 +38,36 @@ function render({ model, el }) {
   /** @type {Map<string, {turn: string, reply: ChatReply}>} */
   const replies = new Map();
   let started = false;
+  let drawnProbabilities = model.get('_settings').probabilities;
 
   const newChat = createButton(
     'New chat',
     () => send({ type: 'new' }),
     'llf-link'
   );
-  const settings = settingsRow(send, idPrefix, [newChat]);
+  const add = createButton('Add a model…', startAdding, 'llf-link');
+  const settings = settingsRow(send, idPrefix, [add, newChat]);
   const head = modelsRow(send);
+  const addField = h('input', {
+    type: 'text',
+    'aria-label': 'Model to add',
+    placeholder: 'Run, RUN@STEP, folder or hub id',
+    onkeydown: (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === 'Enter') {
+        addModel();
+      } else if (event.key === 'Escape') {
+        event.stopPropagation();
+        closeAdding();
+      }
+    }
+  });
+  const adding = h(
+    'div',
+    { class: 'llf-row llf-Chat-adding', hidden: true },
+    addField,
+    createButton('Add', addModel),
+    createButton('Cancel', closeAdding)
+  );
   const notice = codeNotice({
     purpose: 'The model or its tokenizer needs it.',
     label: 'Allow this code and start the model',
@@ -78,9 +107,11 @@ function render({ model, el }) {
     () => send({ type: 'free' }),
     'llf-link'
   );
+  const kept = h('span', { class: 'llf-Keep' });
   const foot = h(
     'div',
     { class: 'llf-Chat-foot llf-secondary llf-small' },
+    kept,
     note,
     memory,
     free
@@ -88,12 +119,17 @@ function render({ model, el }) {
   el.classList.add('llf', 'llf-Chat');
   el.replaceChildren(
     ...settings.nodes,
+    adding,
     head.box,
     notice.box,
     log,
     compose,
     foot
   );
+
+  function probabilities() {
+    return model.get('_settings').probabilities;
+  }
 
   function isWriting() {
     return [...replies.values()].some(
@@ -111,6 +147,24 @@ function render({ model, el }) {
     question.focus();
     drawCompose();
     log.scrollTop = log.scrollHeight;
+  }
+
+  function startAdding() {
+    adding.hidden = false;
+    addField.focus();
+  }
+
+  function closeAdding() {
+    adding.hidden = true;
+    add.focus();
+  }
+
+  function addModel() {
+    if (addField.value.trim()) {
+      send({ type: 'add', target: addField.value.trim() });
+      addField.value = '';
+      closeAdding();
+    }
   }
 
   function stop() {
@@ -166,7 +220,7 @@ function render({ model, el }) {
             views.set(id, view);
             return view.box;
           },
-          (_, turn) => views.get(turn.id)?.show(turn)
+          (_, turn) => views.get(turn.id)?.show(turn, probabilities())
         ),
       () => question
     );
@@ -211,7 +265,7 @@ function render({ model, el }) {
       reply.text += update.text;
       reply.thinking += update.thinking;
       reply.tokens = [...reply.tokens, ...update.tokens];
-      views.get(turn)?.showReply(reply);
+      views.get(turn)?.showReply(reply, probabilities());
     }
     if (atEnd) {
       log.scrollTop = log.scrollHeight;
@@ -225,6 +279,7 @@ function render({ model, el }) {
     setDisabled(sendButton, writing || !question.value.trim());
     setDisabled(stopAll, !writing);
     setText(stopAll, count > 1 ? 'Stop all' : 'Stop');
+    setDisabled(add, count >= MAX_MODELS);
     setDisabled(newChat, writing || !model.get('_turns').length);
     for (const view of views.values()) {
       view.setBusy(writing);
@@ -268,7 +323,40 @@ function render({ model, el }) {
   }
 
   function drawSettings() {
+    if (probabilities() !== drawnProbabilities) {
+      drawnProbabilities = probabilities();
+      drawTurns();
+    }
     settings.show(model.get('_settings'), model.get('_errors'));
+  }
+
+  function drawKept() {
+    /** @type {{text: string, code: string}[]} */
+    const sets = model.get('_kept');
+    drawIfChanged(kept, sets, () =>
+      sets.map(({ text, code }) => {
+        const train = createButton(
+          'Train on it…',
+          () => openForm(code),
+          'llf-link'
+        );
+        train.setAttribute('aria-label', `Train on ${text}`);
+        return h('span', {}, `${text} `, train);
+      })
+    );
+  }
+
+  /** Opens a form with a data set in a cell below; on a page that cannot, shows the code. */
+  function openForm(/** @type {string} */ code) {
+    const host =
+      /** @type {{llfHost?: {runCell?: (code: string) => Promise<unknown>}}} */ (
+        globalThis
+      ).llfHost;
+    if (host?.runCell) {
+      host.runCell(code);
+    } else {
+      setText(note, `Run this in a cell: ${code}`);
+    }
   }
 
   function drawNote() {
@@ -289,6 +377,7 @@ function render({ model, el }) {
     ['change:_models', drawModels],
     ['change:_settings', drawSettings],
     ['change:_errors', drawSettings],
+    ['change:_kept', drawKept],
     ['change:_note', drawNote],
     ['change:_code', drawCode],
     ['msg:custom', receive]
@@ -299,6 +388,7 @@ function render({ model, el }) {
   drawTurns();
   drawModels();
   drawSettings();
+  drawKept();
   drawNote();
   drawCode();
   log.scrollTop = log.scrollHeight;

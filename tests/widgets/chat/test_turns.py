@@ -28,7 +28,7 @@ def reply(conversation, model, question, text):
 
 
 def texts(conversation, models=MODELS):
-    shown = [turn_json(conversation, turn, {}) for turn in turns_of(conversation, models)]
+    shown = [turn_json(conversation, turn, {}, {}) for turn in turns_of(conversation, models)]
     return [(turn["text"], *(one["text"] for one in turn["replies"])) for turn in shown]
 
 
@@ -49,7 +49,7 @@ def test_a_reply_that_was_made_again_begins_a_branch_of_its_model_only(conversat
     ask(conversation, "three")
     assert texts(conversation)[2] == ("three", "three a", "three b")
     turn = turns_of(conversation, MODELS)[0]
-    shown = turn_json(conversation, turn, {})["replies"]
+    shown = turn_json(conversation, turn, {}, {})["replies"]
     assert [one["version"] for one in shown] == [[2, 2], [1, 1]]
     conversation.choose(sibling(conversation, turn.replies["a"][0], -1), "a")
     assert texts(conversation) == [("one", "one a", "one b"), ("two", "two a", "two b"), ("three", "three b")]
@@ -61,7 +61,7 @@ def test_a_reply_under_way_has_what_was_written_so_far(conversation):
     made = conversation.add("assistant", parent=question.id, target="a")
     (turn,) = turns_of(conversation, ["a"])
     writing = Writing(made.id, "a", state="answering", text="so far", sequence=3)
-    (shown,) = turn_json(conversation, turn, {made.id: writing})["replies"]
+    (shown,) = turn_json(conversation, turn, {made.id: writing}, {})["replies"]
     assert (shown["text"], shown["sequence"], shown["state"]) == ("so far", 3, "answering")
-    (left,) = turn_json(conversation, turn, {})["replies"]  # its kernel has ended
+    (left,) = turn_json(conversation, turn, {}, {})["replies"]  # its kernel has ended
     assert (left["state"], left["note"]) == ("done", INTERRUPTED)

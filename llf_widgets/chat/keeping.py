@@ -1,0 +1,132 @@
+"""Replies that were kept as training data, as the page shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from llf_core.chat.conversation import ConversationError
+from llf_core.chat.kept_examples import (
+    DEFAULT,
+    KINDS,
+    Kind,
+    keep_example,
+    keep_pair,
+    keep_rating,
+    kept_datasets,
+    kept_file,
+    undo_kept,
+)
+from llf_core.config.number_format import with_unit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.target import Target
+    from llf_widgets.chat.turns import Turn
+
+UNITS: dict[Kind, str] = {"examples": "example", "pairs": "pair", "ratings": "rating"}
+_LABELS: dict[Kind, str] = {"examples": "Kept as an example", "pairs": "Preferred, kept as a pair", "ratings": "Rated"}
+
+
+def kept_json(message: ChatMessage) -> list[dict[str, str]]:
+    """What a reply was kept as.
+
+    Args:
+        message: the reply.
+
+    Returns:
+        For each data set its `kind` and a `label`.
+    """
+    found = []
+    for kind in KINDS:
+        if f"{DEFAULT}-{kind}.jsonl" in message.kept:
+            rating = f" {message.rating}" if kind == "ratings" else ""
+            found.append({"kind": kind, "label": f"{_LABELS[kind]}{rating}"})
+    return found
+
+
+def keep(  # noqa: PLR0913 - both replies, and an edited text
+    conversation: Conversation, turn: Turn, model: str, what: str, *, other: str = "", text: str = ""
+) -> None:
+    """Keep a reply as a row of a data set.
+
+    Args:
+        conversation: the conversation.
+        turn: the question.
+        model: the model that wrote the reply.
+        what: `example`; `pair` for a reply that is better than another one; `good` or `bad`.
+        other: of a pair, the model with the worse reply; empty if `text` is an improved text of the reply itself.
+        text: edited text of the reply; empty for its own.
+
+    Raises:
+        ConversationError: there is no such reply, it is empty, or the replies of the pair are identical.
+        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        TimeoutError: another process held the data set's lock for too long.
+        OSError: the disk is full, or the file cannot be written.
+        TypeError: a value is not JSON.
+        ValueError: `what` is unknown.
+    """
+    reply = _reply(turn, model)
+    if what == "example":
+        keep_example(conversation, reply, text=text or None)
+    elif what == "pair":
+        keep_pair(conversation, reply, _reply(turn, other) if other else reply, chosen_text=text or None)
+    elif what in {"good", "bad"}:
+        keep_rating(conversation, reply, good=what == "good")
+    else:
+        raise ValueError(f"A reply cannot be kept as {what[:40]!r}. Expected example, pair, good or bad.")
+
+
+def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None:
+    """Remove the row of a reply from a data set.
+
+    Args:
+        conversation: the conversation.
+        turn: the question.
+        model: the model that wrote the reply.
+        kind: kind of row.
+
+    Raises:
+        ConversationError: there is no such reply.
+        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        TimeoutError: another process held the data set's lock for too long.
+        OSError: the file cannot be written.
+        TypeError: a value is not JSON.
+    """
+    undo_kept(conversation, _reply(turn, model), kept_file(conversation, DEFAULT, kind))
+
+
+def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
+    """The data sets of kept rows.
+
+    Args:
+        home: `LLF_HOME`; None for the environment's.
+        target: the model to train on them.
+
+    Returns:
+        For each data set a `text` with its number of rows, and `code` of a cell that opens a form with it.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    base = yaml.safe_load(target.config)["model_name_or_path"]
+    return [
+        {
+            "text": f"{with_unit(one.rows, UNITS[one.kind])} in {one.file.name}",
+            "code": "llf.Studio("
+            + repr({"model_name_or_path": base, "stage": KINDS[one.kind], "dataset": str(one.file)})
+            + ")",
+        }
+        for one in kept_datasets(home)
+        if one.name == DEFAULT
+    ]
+
+
+def _reply(turn: Turn, model: str) -> str:
+    replies = turn.replies.get(model)
+    if not replies:
+        raise ConversationError("This model has not answered the question.")
+    return replies[-1].id
