@@ -74,7 +74,7 @@ def test_two_models_answer_stop_branch_and_come_back(
     tokens = log.get_by_role("group", name="Tokens with their probabilities").first
     tokens.focus()
     tokens.press("ArrowRight")
-    expect(log.get_by_role("table", name="Likely tokens in this place").locator("tr")).to_have_count(5)
+    expect(log.get_by_role("table", name="Likely tokens in this place").locator("tr.is-chosen")).to_have_count(1)
     for name in ("Light", "Dark"):
         set_theme(page, f"JupyterLab {name}")
         assert axe(page, ".llf-Chat") == []
@@ -89,17 +89,16 @@ def test_two_models_answer_stop_branch_and_come_back(
 
 
 def keep_replies(view: Any) -> None:
-    """Keeps a pair and takes it back, then keeps a corrected reply as an example."""
-    base = view.get_by_role("article", name="tiny-llama")
+    """Keeps a corrected reply as the better one of a pair and takes it back, then keeps an example."""
     tuned = view.get_by_role("article", name="tuned")
-    view.get_by_role("button", name="Better than the other: tuned").click()
+    tuned.get_by_role("button", name="Correct…").click()
+    tuned.get_by_role("textbox", name="Corrected text").fill("three two one")
+    tuned.get_by_role("button", name="Keep as better than the original").click()
     expect(tuned).to_contain_text("Preferred, kept as a pair")
     expect(view).to_contain_text("1 pair in chat-pairs.jsonl")
-    view.get_by_role("button", name="Undo Preferred, kept as a pair: tuned").click()
+    tuned.get_by_role("button", name="Undo Preferred, kept as a pair").click()
     expect(view).not_to_contain_text("1 pair")
-    base.get_by_role("button", name="Correct…").click()
-    base.get_by_role("textbox", name="Corrected text").fill("three two one")
-    base.get_by_role("button", name="Keep as an example").last.click()
+    tuned.get_by_role("button", name="Keep as an example: tuned").click()
     expect(view).to_contain_text("1 example in chat-examples.jsonl")
 
 

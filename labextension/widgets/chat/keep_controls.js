@@ -73,7 +73,7 @@ export function keepControls(send, turn, model) {
   return {
     buttons,
     form,
-    /** @param {ChatReply} reply @param {string[]} others models whose replies to this question are complete */
+    /** @param {ChatReply} reply @param {string[]} others models that have answered this question in other words */
     show(reply, others) {
       text = reply.text;
       buttons.hidden = reply.state !== 'done' || !reply.text;

@@ -101,7 +101,7 @@ export function replyView(send, turn, model) {
     /**
      * Shows a reply, or what has changed in it.
      * @param {ChatReply} reply
-     * @param {string[]} others models whose replies to this question are complete
+     * @param {string[]} others models that have answered this question in other words
      * @param {boolean} probabilities whether tokens with their probabilities take the place of the text
      */
     show(reply, others, probabilities) {

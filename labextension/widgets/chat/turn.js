@@ -86,7 +86,7 @@ export function turnView(send, id) {
     }
   }
 
-  /** @type {string[]} */
+  /** @type {ChatReply[]} */
   let complete = [];
 
   function showReply(
@@ -105,7 +105,9 @@ export function turnView(send, id) {
     /** @type {ChatReply} */ reply,
     /** @type {boolean} */ probabilities
   ) {
-    const others = complete.filter(model => model !== reply.model);
+    const others = complete
+      .filter(({ model, text }) => model !== reply.model && text !== reply.text)
+      .map(({ model }) => model);
     replyViews.get(node)?.show(reply, others, probabilities);
   }
 
@@ -115,9 +117,9 @@ export function turnView(send, id) {
     showReply,
     /** Shows a question. @param {ChatTurn} turn @param {boolean} probabilities */
     show(turn, probabilities) {
-      complete = turn.replies
-        .filter(({ state, text }) => state === 'done' && text)
-        .map(({ model }) => model);
+      complete = turn.replies.filter(
+        ({ state, text }) => state === 'done' && text
+      );
       setText(question, turn.text);
       setText(
         pictures,
