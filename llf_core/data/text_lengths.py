@@ -12,12 +12,17 @@ import numpy as np
 
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.errors import BadExample, DataError
+from llf_core.data.image_tokens import image_tokens
 from llf_core.data.load import open_source
-from llf_core.data.prepare import sources_of
+from llf_core.data.prepare import media_dir, sources_of
 from llf_core.data.records import LongFileError, Record, file_type, limit_file, read_file, row_count
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
     from llf_core.config import RunConfig
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
@@ -35,6 +40,8 @@ MOST_RECORDS = 2000
 MOST_BYTES = 4_000_000
 """Of a file, as many records or bytes are read; the number of further ones follows from its size."""
 DECIDED_ROWS = 100
+MOST_SIZES = 100
+"""The sizes of so many images are read."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,14 @@ class _Texts:
 
     Attributes:
         tokens: of each sequence.
+        images: of each sequence, the paths of its images; empty for one that is not a file.
         records: number of records that were read.
         total: number of records that the files have, estimated if they were not read to their end.
         whole: whether all were read.
     """
 
     tokens: tuple[int, ...]
+    images: tuple[tuple[str, ...], ...]
     records: int
     total: float
     whole: bool
@@ -84,11 +93,13 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     if not found:
         return None
     tokens = np.concatenate([np.array(one.tokens, np.int64) for one in found])
+    shown, about_images = _of_images(config, [paths for one in found for paths in one.images])
+    tokens += shown
     total = sum(_drawn(one, config) for one in found)
     read = sum(one.records for one in found)
     which = f"all {read:,} records" if all(one.whole for one in found) else f"the first {read:,} records"
     missing = "" if len(found) == len(names) else " of the data sets that are on this machine"
-    basis = f"Lengths of the examples are estimated from the text of {which}{missing}."
+    basis = f"Lengths of the examples are estimated from the text of {which}{missing}.{about_images}"
     return of_lengths(tokens, max(1, round(total)), basis=basis, exact=False)
 
 
@@ -136,16 +147,17 @@ def _read(source: Source, kind: DataKind, state: tuple[tuple[Path, int, int], ..
         whole = whole and complete
         read += size if complete else _bytes(rows[before:])
     if not rows:
-        return _Texts((), 0, 0, whole)
+        return _Texts((), (), 0, 0, whole)
     reading = decide(source, tuple(rows[:DECIDED_ROWS]), kind)
-    tokens = tuple(length for row in rows for length in _lengths(reading, row))
+    lengths = [(row, length) for row in rows for length in _lengths(reading, row)]
+    tokens, images = tuple(length for _, length in lengths), tuple(_images(row, reading.columns) for row, _ in lengths)
     counts = [_count(file) for file, _, _ in state]
     if all(counts):
         total = float(sum(count or 0 for count in counts))
     else:
         total = len(rows) if whole else len(rows) * held / max(1, read)
     total = source.num_samples or total
-    return _Texts(tokens, len(rows), total, whole)
+    return _Texts(tokens, images, len(rows), total, whole)
 
 
 def _rows(file: Path, most: int) -> list[Row]:
@@ -187,6 +199,52 @@ def _lengths(reading: Reading, row: Row) -> list[int]:
         return [shared]
     last = _tokens(str(found.messages[-1].get("content")))
     return [shared, shared - last + _tokens(str(found.rejected.get("content")))]
+
+
+def _images(row: Row, columns: Mapping[str, str]) -> tuple[str, ...]:
+    """Paths of the images of a record; an empty text for one that is stored in the record."""
+    given = row.get(columns.get("images", ""))
+    found = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    paths = ((one.get("path") if isinstance(one, dict) and not one.get("bytes") else one) for one in found)
+    return tuple(one if isinstance(one, str) and not one.startswith("data:") else "" for one in paths)
+
+
+def _of_images(config: RunConfig, images: list[tuple[str, ...]]) -> tuple[NDArray[np.int64], str]:
+    """Tokens of the images of each sequence, and a sentence about them.
+
+    The sizes of the first images are read from the headers of their files, which stand for the others.
+
+    Raises:
+        OSError: too many files are open.
+    """
+    none = np.zeros(len(images), np.int64)
+    counter = image_tokens(config) if any(images) else None
+    if counter is None:
+        return none, ""
+    side = round(config.data.image_max_pixels**0.5)
+    folder = media_dir(config)
+    paths = [path for one in images for path in one if path][:MOST_SIZES]
+    sizes = [size for path in paths if (size := _size(folder / path)) is not None] or [(side, side)]
+    counts = [counter.count(*size) for size in sizes]
+    if None in counts:
+        return none, " The tokens of images are not counted: the number is not known for this model."
+    counted = np.array(counts, np.int64)
+    places = np.cumsum([0, *map(len, images)])
+    each = counted[np.arange(places[-1]) % len(counted)]
+    least, most = counted.min(), counted.max()
+    many = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    return np.diff(np.concatenate([[0], np.cumsum(each)])[places]), f" An image counts {many} tokens."
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height of an image from the header of its file; None if it cannot be read, or without Pillow."""
+    try:
+        from PIL import Image
+
+        with Image.open(path) as image:
+            return image.size
+    except (ImportError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def _texts(conversation: Conversation) -> list[str]:

@@ -45,6 +45,7 @@ class TrainingPass:
         first: index of the first trained layer; layers below store no activations.
         checkpointing: whether gradient checkpointing is on.
         tied: whether the embedding is trained and is the output head too.
+        chunks_head: whether the logits are computed in chunks, also where the rest of the fast path is not used.
     """
 
     tokens: int
@@ -58,6 +59,7 @@ class TrainingPass:
     first: int = 0
     checkpointing: bool = False
     tied: bool = False
+    chunks_head: bool = False
 
 
 def activation_bytes(model: Architecture, step: TrainingPass) -> int:

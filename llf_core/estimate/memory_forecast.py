@@ -137,7 +137,7 @@ def head_bytes(model: Architecture, step: TrainingPass) -> int:
         Bytes of the logits, their float32 copy and their gradient.
     """
     whole = step.tokens * model.vocabulary * BYTES_PER_LOGIT
-    return min(HEAD_BYTES if step.on_cpu else HEAD_BYTES_GPU, whole) if step.fast else whole
+    return min(HEAD_BYTES if step.on_cpu else HEAD_BYTES_GPU, whole) if step.fast or step.chunks_head else whole
 
 
 def weight_bytes(model: Architecture, parameters: int, *, width: int, each: float | None = None) -> int:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _MATRIX, _EXPERTS = 2, 3  # dimensions of a linear layer's weight, and of one that holds all experts
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _HEAD = 64  # width of a head where nothing tells
+_OTHER_PART = re.compile(
+    r"(?:^|\.)(?:vision\w*|visual|image\w*|audio\w*|speech\w*|multi_modal_projector|mm_projector|connector|aligner|"
+    r"projector|merger|embed_vision|embed_audio|qformer)\."
+)
+"""Parts of the names of weights of encoders and projectors, see `llf_core.models.multimodal_parts`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,27 @@ class Architecture:
     def tied(self) -> bool:
         """Whether the output head is the embedding, so that no second matrix is counted outside the layers."""
         return self.outer < 2 * self.vocabulary * self.hidden
+
+
+def language_weights(weights: Shapes, settings: Mapping[str, Any]) -> Shapes:
+    """Select the weights of the language model, whose layers alone store activations while encoders are frozen.
+
+    Args:
+        weights: shape of every weight by name.
+        settings: content of `config.json`.
+
+    Returns:
+        All weights of a model of text alone, or where no layers would be left.
+    """
+    if not is_multimodal(settings):
+        return weights
+    found = {name: shape for name, shape in weights.items() if not _OTHER_PART.search(name)}
+    return found if any(map(LAYER.search, found)) else weights
+
+
+def is_multimodal(settings: Mapping[str, Any]) -> bool:
+    """Whether the content of a `config.json` names an encoder of images or audio."""
+    return isinstance(settings.get("vision_config"), dict) or isinstance(settings.get("audio_config"), dict)
 
 
 def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> Architecture | None:

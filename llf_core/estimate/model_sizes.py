@@ -16,7 +16,7 @@ from llf_core.config.safetensors_header import read_bytes, read_dtypes, read_sha
 from llf_core.config.stored_quantization import is_quantized, stays_packed
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
-from llf_core.estimate.model_shapes import architecture, read_model_config
+from llf_core.estimate.model_shapes import architecture, is_multimodal, language_weights, read_model_config
 from llf_core.model_catalog import find_model
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class ModelSizes:
         exact: whether they are those of the model, not of a typical one of its size.
         float32: whether weights are stored in float32, in which trained ones then are loaded.
         packed_bytes: bytes of the weights if they are quantized in the files and stay so in memory; else None.
+        language: shapes of the weights of the language model alone; None for a model of text.
     """
 
     weights: Shapes
@@ -63,6 +64,7 @@ class ModelSizes:
     exact: bool = True
     float32: bool = False
     packed_bytes: int | None = None
+    language: Shapes | None = None
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -159,13 +161,16 @@ def _sizes(weights: Shapes, settings: dict[str, Any], basis: str, *, exact: bool
             "Download the model's config.json and weights again.",
         )
     try:
-        model = architecture(weights, settings)
+        language = language_weights(weights, settings)
+        model = architecture(language, settings)
     except (ValueError, TypeError, OverflowError):
         raise ModelSizeError(
             "The model's config.json has a number of heads or experts that is no number.",
             "Download the model's config.json again.",
         ) from None
-    return None if model is None else ModelSizes(weights, model, basis, exact)
+    if model is None:
+        return None
+    return ModelSizes(weights, model, basis, exact, language=language if is_multimodal(settings) else None)
 
 
 @functools.lru_cache(maxsize=16)

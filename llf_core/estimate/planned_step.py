@@ -102,14 +102,16 @@ def plan_step(
         PluginError: two installed packages declare the same method.
     """
     method, optimizer, stage = method_of(config), optimizer_of(config), stage_of(config)
-    trained = trained_parameters(config, sizes.weights)
+    weights = sizes.language if sizes.language is not None and _trains_language_alone(config) else sizes.weights
+    trained = trained_parameters(config, weights)
     if trained is None:
         return None
-    tokens, longest = largest_step(config, lengths)
+    sees = sizes.language is not None
+    tokens, longest = largest_step(config, lengths, padded=sees)
     autocast = precision.autocast and not optimizer.keeps_masters
     loaded = _loaded_width(config, sizes, precision)
     width = loaded if optimizer.keeps_masters else precision.width if config.get("pure_bf16") else SINGLE
-    own = trained_shapes(config, sizes.weights, trained)
+    own = trained_shapes(config, weights, trained)
     fast = config.training.fast_path and not stage.pads and not method.prompts(config)
     training = TrainingPass(
         tokens=tokens,
@@ -118,7 +120,8 @@ def plan_step(
         autocast=autocast,
         trains_base=not method.frozen_base,
         rank=int(config.get(method.rank_key)) if method.rank_key else 0,
-        fast=bool(fast),
+        fast=bool(fast) and not sees,
+        chunks_head=bool(fast),
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
         tied=not method.frozen_base and not method.selects_blocks and sizes.model.tied,
@@ -139,16 +142,23 @@ def plan_step(
         optimizer=optimizer.memory_for(config, own, width),
         gradient_width=width,
         quantized=bits is not None or sizes.packed_bytes is not None,
-        rows=bool(method.frozen_base and new_token_parameters(config, sizes.weights)),
+        rows=bool(method.frozen_base and new_token_parameters(config, weights)),
     )
 
 
-def largest_step(config: RunConfig, lengths: ExampleLengths) -> tuple[int, int]:
+def _trains_language_alone(config: RunConfig) -> bool:
+    """Whether encoders and projectors of a multimodal model stay frozen, as by default."""
+    method = config.method
+    return method.freeze_vision_tower and method.freeze_multi_modal_projector and not method.freeze_language_model
+
+
+def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = False) -> tuple[int, int]:
     """Tokens of the largest micro-batch, and of its longest example, as `training.memory_plan` counts prepared data.
 
     Args:
         config: for the micro-batch, `cutoff_len`, packing and the stage, which may compare two completions.
         lengths: lengths of the examples.
+        padded: whether the model's batches are padded, as those of a multimodal model.
 
     Raises:
         PluginError: two installed packages declare the same stage.
@@ -159,7 +169,7 @@ def largest_step(config: RunConfig, lengths: ExampleLengths) -> tuple[int, int]:
     longest = lengths.longest(cutoff) + drawn
     if config.data.packing:
         return batch * cutoff, longest
-    if stage.pads or not config.training.fast_path:
+    if stage.pads or padded or not config.training.fast_path:
         return batch * sequences * -(-longest // PADDING) * PADDING, longest
     return sequences * lengths.largest_batch(batch, cutoff) + batch * drawn, longest
 

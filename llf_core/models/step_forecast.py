@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.registry import optimizer_of
 from llf_core.config.weight_shapes import LAYER
 from llf_core.estimate import TrainingPass, architecture, available_memory, training_memory
+from llf_core.estimate.model_shapes import language_weights
 from llf_core.models.adapter_loading import ROWS
 from llf_core.models.parameter_count import count_parameters, stored_bytes, unpacked_shape
 from llf_core.models.quantize import is_quantized
@@ -47,7 +48,8 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
     Raises:
         PluginError: two installed packages declare the same optimizer.
     """
-    sizes = architecture(base_shapes(model), model.config.to_dict())
+    settings = model.config.to_dict()
+    sizes = architecture(language_weights(base_shapes(model), settings), settings)
     if sizes is None:
         return None
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -61,6 +63,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         trains_base=any(not in_adapter(model, name) for name in inside),
         rank=max(ranks, default=0),
         fast=fast,
+        chunks_head=hasattr(getattr(model, "get_base_model", lambda: model)(), "_llf_decoder"),
         on_cpu=plan.device != "cuda",
         first=_first_trained(model, inside.values(), sizes.layers),
         tied=sizes.tied and _trains_embedding(model),
