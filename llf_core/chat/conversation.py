@@ -216,8 +216,13 @@ class Conversation:
 
     def _read_choice(self, record: dict[str, Any]) -> None:
         name, target = record.get("message"), record.get("target", "")
-        if isinstance(name, str) and name in self.messages and isinstance(target, str):
+        if not isinstance(target, str):
+            return
+        if isinstance(name, str) and name in self.messages:
             self._choose(self.messages[name], target, last=record.get("last") is True)
+        elif name is None and "message" in record:
+            self._events += 1
+            self._ends[target] = _Choice(self._events, None, last=True)
 
     def _choose(self, message: ChatMessage, target: str, *, last: bool = False) -> None:
         self._events += 1
@@ -311,13 +316,13 @@ class Conversation:
         self._append({"type": "change", "id": message} | values)
         return self._own(message)
 
-    def choose(self, message: str, target: str = "", *, last: bool = False) -> None:
+    def choose(self, message: str | None, target: str = "", *, last: bool = False) -> None:
         """Choose the path through a message, as a view does that shows another branch.
 
         A model that joins a conversation takes over the history of another one in this way.
 
         Args:
-            message: id of the message.
+            message: id of the message; None for the beginning, before the first message.
             target: name of the model whose path it is; empty for the path of all models.
             last: whether the path ends with the message, so that the next question follows it.
 
@@ -327,7 +332,7 @@ class Conversation:
             OSError: the disk is full, or the file cannot be written.
         """
         self.refresh()
-        if message not in self.messages:
+        if message is not None and message not in self.messages:
             raise ConversationError(f"The conversation {self.id} has no message {message!r}.")
         self._append({"type": "choose", "message": message, "target": target, "last": last})
 
@@ -380,7 +385,7 @@ class Conversation:
             target: name of a model: what was added or chosen for it or for all models; empty for any model.
         """
         chosen = _latest(self._ends, target)
-        if chosen is None:
+        if chosen is None or chosen.message is None:
             return ()
         found = list(self._up_to(chosen.message))
         while not chosen.last and (following := self._following(found[-1].id, target)) is not None:
@@ -432,7 +437,7 @@ class Conversation:
         fitting = {
             lane: choice
             for lane, choice in self._chosen.get(parent, {}).items()
-            if not target or self.messages[choice.message].target in {"", target}
+            if choice.message is not None and (not target or self.messages[choice.message].target in {"", target})
         }
         choice = _latest(fitting, target)
         return None if choice is None else choice.message
@@ -468,12 +473,12 @@ class _Choice(NamedTuple):
 
     Attributes:
         number: number of the event.
-        message: the message's id.
+        message: the message's id; None for the beginning of the conversation.
         last: whether the path ends with it.
     """
 
     number: int
-    message: str
+    message: str | None
     last: bool = False
 
 

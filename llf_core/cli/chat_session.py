@@ -160,11 +160,8 @@ class ChatSession:
             OSError: the conversation cannot be written, for example on a full disk.
         """
         before = {name: self._last_question(name).parent for name in self._names}
-        if None in before.values():
-            self.command("/clear")
-            return
         for name, parent in before.items():
-            self.conversation.choose(str(parent), name, last=True)
+            self.conversation.choose(parent, name, last=True)
         err.print("The last question is taken back.")
 
     def save(self, name: str) -> None:
@@ -207,7 +204,10 @@ class ChatSession:
                 out.print(f"[bold]{escape(name)}[/bold]")
             reply, stopped = self._print_reply(name, question.id)
             fields = reply.message_fields()
-            if reply.content or reply.reasoning or reply.tool_calls or reply.failed is None:
+            if not (reply.content.strip() or reply.reasoning or reply.tool_calls):
+                # A question without an answer would stand before the next question, which templates refuse.
+                self.conversation.choose(question.parent, name, last=True)
+            else:
                 self.conversation.add(
                     "assistant", parent=question.id, target=name, sampling=_set(self._sampling), **fields
                 )

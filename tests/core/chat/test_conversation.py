@@ -70,6 +70,20 @@ def test_each_model_has_its_own_history(tmp_path: Path) -> None:
     assert texts(chat, "tuned") == ["hello", "I am tuned", "again"]
 
 
+def test_a_path_may_end_before_what_was_said(tmp_path: Path) -> None:
+    chat = new_conversation(tmp_path)
+    question = chat.add("user", "one")
+    reply = chat.add("assistant", "first", parent=question.id)
+    chat.add("user", "more", parent=reply.id)
+    chat.choose(reply.id, last=True)
+    assert texts(open_conversation(chat.id, tmp_path)) == ["one", "first"]
+    chat.choose(None)
+    assert texts(open_conversation(chat.id, tmp_path)) == []
+    assert chat.end() is None
+    chat.choose(question.id)
+    assert texts(chat) == ["one", "first", "more"]
+
+
 def test_two_writers_see_the_messages_of_each_other(tmp_path: Path) -> None:
     one = new_conversation(tmp_path)
     question = one.add("user", "hello")
