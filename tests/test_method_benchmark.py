@@ -67,18 +67,11 @@ def test_stored_runs_have_the_settings_that_lie_here_and_equal_tokens():
                 assert one["trained"] <= one["weights"]
 
 
-LOW = {("llama-1b", "galore")}
-"""Runs whose forecast is more than a tenth too low: two gradients of a shared embedding exist at once."""
-
-
 def test_stored_runs_reach_what_the_methods_are_taken_for():
     """BAdam and layer-wise GaLore in 0.45 of full fine-tuning's peak, 4 bits in 0.6 bytes, forecasts within 10 %."""
     found = method_claims.claims({"memory": STORED["memory"]})
     assert {one.must for one in found} == {0.45, 0.6, 0.1}
-    assert [one.work for one in found if not one.reached and one.must != method_claims.FORECAST_GOAL] == []
-    runs = STORED["memory"]["runs"]
-    far = [one for one in runs if abs(method_claims.forecast_error(one)) > method_claims.FORECAST_GOAL]
-    assert {(one["model"], one["contender"]) for one in far} <= LOW
+    assert [one.work for one in found if not one.reached] == []
 
 
 def test_stored_speeds_are_of_the_settings_that_lie_here():
