@@ -88,6 +88,17 @@ class ToolCallPiece:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """The embedding of a prompt; then `Finished` follows.
+
+    Attributes:
+        values: mean of the last hidden states, scaled to length 1; a number per hidden dimension.
+    """
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Finished:
     """The reply is complete.
 
@@ -123,8 +134,8 @@ class Failed:
     what_to_do: str = ""
 
 
-Event = Started | Piece | ToolCallPiece | Finished | Failed
-_EVENTS = {one.__name__: one for one in (Started, Piece, ToolCallPiece, Finished, Failed)}
+Event = Started | Piece | ToolCallPiece | Embedded | Finished | Failed
+_EVENTS = {one.__name__: one for one in (Started, Piece, ToolCallPiece, Embedded, Finished, Failed)}
 
 
 def event_json(event: Event) -> dict[str, Any]:
@@ -152,4 +163,6 @@ def read_event(given: dict[str, Any]) -> Event:
         values["tokens"] = tuple(
             Token(**{**one, "top": tuple(Alternative(**other) for other in one["top"])}) for one in values["tokens"]
         )
+    if kind is Embedded:
+        values["values"] = tuple(values["values"])
     return kind(**values)

@@ -84,6 +84,7 @@ class ChatRequest:
         top_logprobs: number of alternatives of each token, up to `MAX_TOP_LOGPROBS`.
         json_schema: JSON schema that the reply follows; `{}` for any JSON object, None for free text.
         template_options: further variables of the chat template, such as `enable_thinking`.
+        embed: whether the prompt is answered with its embedding (`Embedded`) instead of a reply.
         continue_last: whether the reply continues the last message, which is the assistant's, instead of answering it.
     """
 
@@ -99,6 +100,7 @@ class ChatRequest:
     json_schema: dict[str, Any] | None = None
     template_options: dict[str, Any] = field(default_factory=dict)
     continue_last: bool = False
+    embed: bool = False
 
     def __post_init__(self) -> None:
         """Check what needs no model.
@@ -108,6 +110,8 @@ class ChatRequest:
         """
         if bool(self.messages) == (self.prompt is not None):
             raise RequestError("Expected either messages or a prompt.")
+        if self.embed and not self.prompt:
+            raise RequestError("An embedding needs a prompt that is not empty.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}. Expected an integer of at least 1.")
         if len(self.stop) > MAX_STOPS:

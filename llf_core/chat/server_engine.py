@@ -247,6 +247,9 @@ class ServerEngine(ChatEngine):
         return {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
 
     def _reply(self, number: int, request: ChatRequest) -> None:
+        if request.embed:
+            self.dispatch(number, Failed("invalid", f"{self.title} is started for replies, so it gives no embeddings."))
+            return
         begun = time.monotonic()
         self._ready.wait()
         if self._process.poll() is not None:
@@ -362,8 +365,8 @@ class _Reply:
             reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
             if reasoning:
                 yield self._timed(Piece(reasoning, "reasoning", tokens))
-            if delta.get("content"):
-                yield self._timed(Piece(delta["content"], "content", () if reasoning else tokens))
+            if delta.get("content") or (tokens and not reasoning):  # text that is held back comes with later tokens
+                yield self._timed(Piece(delta.get("content") or "", "content", () if reasoning else tokens))
             for call in delta.get("tool_calls") or ():
                 function = call.get("function") or {}
                 yield self._timed(

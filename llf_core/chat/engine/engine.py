@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.chat.engine.adapters import Adapters
+from llf_core.chat.engine.embedding import embedding
 from llf_core.chat.engine.facts import context_length, read_facts, token_bytes
 from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure, is_out_of_memory
 from llf_core.chat.engine.image_prompt import image_inputs
@@ -90,6 +91,7 @@ class Engine:
         self._waiting: deque[Reply] = deque()
         self._prefill: Prefill | None = None
         self._plain_waiting: deque[tuple[Reply, dict[str, Any]]] = deque()
+        self._embeds: deque[Reply] = deque()
         self._generation: PlainGeneration | None = None
         self._decode_next = False
         self._grammars = Grammars(tokenizer, self._ends, model.get_input_embeddings().weight.shape[0])
@@ -175,7 +177,7 @@ class Engine:
                 reply.cancelled = True
 
     def step(self) -> bool:
-        """Do one unit of work: read a piece of a prompt, or generate one token of each running reply.
+        """Do one unit of work: read a piece of a prompt, or generate one token of each reply, and embed one text.
 
         Returns:
             Whether work is left.
@@ -187,6 +189,7 @@ class Engine:
                 self._decode_next = False
             else:
                 self._decode_next = self._running() > 0
+            self._embed()
         self._generate_plain()
         return self._prefill is not None or any(not reply.done for reply in self._replies())
 
@@ -197,6 +200,7 @@ class Engine:
         self._generate_plain()
         self._batches.clear()
         self._waiting.clear()
+        self._embeds.clear()
         self._plain_waiting.clear()
         self._prefill = None
         self._prefixes.shrink(0)
@@ -207,6 +211,11 @@ class Engine:
             return
         inputs: dict[str, Any] = {}
         tokenizer = self._tokenizers[request.adapter]
+        if request.tools and request.json_schema is None and "tools" not in str(tokenizer.chat_template or ""):
+            raise RequestError(
+                "The model's chat template takes no tools, so it would not see them. Expected a request without tools, "
+                "or a model that calls tools."
+            )
         if has_images(request):
             prompt, text, inputs = image_inputs(request, self._processor, tokenizer, self._device)
         else:
@@ -226,6 +235,9 @@ class Engine:
         reply = Reply(id, request, on_event, prompt, limit, self._ends_of(tokenizer), tokenizer, parser)
         grammar = None if request.json_schema is None else self._grammars.grammar(request.json_schema)
         self._check_bias(request)
+        if request.embed:
+            self._embeds.append(reply)
+            return
         penalty = repetition_penalty_of(self._model, request.sampling.repetition_penalty)
         reply.chooser = TokenChooser(request.sampling, penalty, prompt, self._device, grammar)
         if inputs or self._plain[request.adapter] is not None:
@@ -243,7 +255,7 @@ class Engine:
             raise RequestError(f"logit_bias has the token id {wrong[0]}. Expected ids from 0 to {size - 1:,}.")
 
     def _replies(self) -> list[Reply]:
-        found = [*self._waiting, *(reply for reply, _ in self._plain_waiting)]
+        found = [*self._waiting, *self._embeds, *(reply for reply, _ in self._plain_waiting)]
         found += [reply for batch in self._batches.values() for reply in batch.replies]
         found += [self._prefill.reply] if self._prefill is not None else []
         found += [self._generation.reply] if self._generation is not None else []
@@ -258,6 +270,7 @@ class Engine:
     def _remove_ended(self) -> None:
         """Take ended replies out of the queue and the batches, and keep their keys and values."""
         self._waiting = deque(one for one in self._waiting if not one.done)
+        self._embeds = deque(one for one in self._embeds if not one.done)
         self._plain_waiting = deque(one for one in self._plain_waiting if not one[0].done)
         if self._prefill is not None and self._prefill.reply.done:
             self._keep(self._prefill.prefix)
@@ -379,6 +392,20 @@ class Engine:
                 generation.reply.fail(*failure(generation.error))
             elif not generation.reply.done:
                 generation.reply.finish("length")
+
+    def _embed(self) -> None:
+        """Compute one embedding."""
+        if not self._embeds:
+            return
+        reply = self._embeds.popleft()
+        reply.start()
+        try:
+            with self._adapters.active(reply.adapter) as model:
+                reply.embed(embedding(model, reply.prompt, self._device))
+        except RequestError as error:
+            reply.fail("invalid", str(error))
+        except Exception as error:  # noqa: BLE001 - of one request
+            reply.fail(*failure(error))
 
     def _is_loaded(self, reply: Reply) -> bool:
         return reply.adapter is None or reply.adapter in self._adapters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from llf_core.chat.events import Alternative, Failed, Finished, Piece, Started, Token, ToolCallPiece
+from llf_core.chat.events import Alternative, Embedded, Failed, Finished, Piece, Started, Token, ToolCallPiece
 from llf_core.chat.reply_formats import recognize_format
 from llf_core.chat.reply_parser import ReplyParser
 from llf_core.generation.text_stream import TextStream
@@ -110,6 +110,15 @@ class Reply:
             self.finish("stop")
         elif len(self.tokens) >= self.limit:
             self.finish("length")
+
+    def embed(self, values: Sequence[float]) -> None:
+        """End a request for an embedding with it.
+
+        Args:
+            values: see `Embedded`.
+        """
+        self._emit(Embedded(tuple(values)))
+        self.finish("stop")
 
     def finish(self, reason: FinishReason) -> None:
         """End the reply and report it.

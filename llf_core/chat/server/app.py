@@ -20,6 +20,7 @@ from llf_core.chat.server.chat_call import ChatCall, read_chat_call
 from llf_core.chat.server.chat_reply import ChatReply
 from llf_core.chat.server.completion_call import CompletionCall, read_completion_call
 from llf_core.chat.server.completion_reply import CompletionReply
+from llf_core.chat.server.embedding_call import EmbeddingReply, read_embedding_call
 from llf_core.chat.server.event_stream import DONE, HEADERS, MEDIA_TYPE, event_bytes
 from llf_core.chat.server.fields import one_of
 from llf_core.chat.server.guard import Guard
@@ -84,6 +85,7 @@ class Server:
             Route("/v1/models/{name:path}", self._model),
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/completions", self._completions, methods=["POST"]),
+            Route("/v1/embeddings", self._embeddings, methods=["POST"]),
             Route("/v1/score", self._score, methods=["POST"]),
             Route("/v1/score/evaluation", self._score_evaluation, methods=["POST"]),
         ]
@@ -134,6 +136,14 @@ class Server:
         call = read_completion_call(await read_json(request, self._body_seconds))
         self._check_model(call.model)
         return await self._answer(request, call, CompletionReply(call))
+
+    async def _embeddings(self, request: Request) -> Response:
+        call = read_embedding_call(await read_json(request, self._body_seconds))
+        self._check_model(call.model)
+        if self._stopping:
+            raise of_failure(STOPPING)
+        replies = Replies(self._service, call.model, call.requests, self._metrics, self._calls)
+        return JSONResponse(await _unless_gone(request, _whole(replies, EmbeddingReply(call))))
 
     async def _score(self, request: Request) -> Response:
         call = read_score_call(await read_json(request, self._body_seconds))
@@ -269,7 +279,7 @@ class _Stream(Response):
         await send({"type": "http.response.body", "body": end, "more_body": False})
 
 
-async def _whole(replies: Replies, reply: ChatReply | CompletionReply) -> dict[str, Any]:
+async def _whole(replies: Replies, reply: ChatReply | CompletionReply | EmbeddingReply) -> dict[str, Any]:
     """The answer to a call as a whole."""
     async with replies:
         async for batch in replies.batches():

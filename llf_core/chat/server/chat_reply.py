@@ -120,7 +120,7 @@ class ChatReply:
         if isinstance(event, Failed):
             self.failure = self.failure or event
         elif isinstance(event, Finished):
-            chosen = choice.calls and event.reason == "stop" and self._call.choice.function is None
+            chosen = choice.calls and event.reason == "stop" and not self._call.choice.named
             if choice.cut or chosen:
                 event = replace(event, reason="tool_calls")
             if event.reason == "cancelled":

@@ -30,11 +30,13 @@ class ToolChoice:
         tools: tools to offer.
         schema: JSON schema of the reply; None if no call is forced.
         function: name of the forced function; None if the model chooses.
+        named: whether the request names the function, instead of offering only one.
     """
 
     tools: tuple[dict[str, Any], ...] = ()
     schema: dict[str, Any] | None = None
     function: str | None = None
+    named: bool = False
 
     @property
     def is_forced(self) -> bool:
@@ -84,7 +86,7 @@ def _choice(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoice:
     inner.finish()
     outer.finish()
     tool = tools[names.index(name)]
-    return ToolChoice(tuple(tools), tool["function"]["parameters"], name)
+    return ToolChoice(tuple(tools), tool["function"]["parameters"], name, named=True)
 
 
 def _with_name(function: dict[str, Any]) -> dict[str, Any]:

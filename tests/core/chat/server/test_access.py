@@ -15,15 +15,19 @@ ROUTES = (
     ("GET", "/v1/models/base"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/score"),
+    ("POST", "/v1/score/evaluation"),
     ("GET", "/nowhere"),
     ("OPTIONS", "/v1/models"),
 )
-CHAT = {"model": "base", "messages": [{"role": "user", "content": "x"}], "prompt": "x"}
+CHAT = {"model": "base", "messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x"}
 
 
 def answer(served, method, path, **headers):
     """The answer to a request with these headers only."""
-    body = {key: CHAT[key] for key in ("model", "messages" if "chat" in path else "prompt")}
+    field = "messages" if "chat" in path else "input" if "embeddings" in path or "score" in path else "prompt"
+    body = {key: CHAT[key] for key in ("model", field)}
     with httpx.Client(base_url=served.url) as client:
         return client.request(method, path, headers=headers, json=body if method == "POST" else None)
 
@@ -38,7 +42,8 @@ def test_every_route_needs_the_key(served, method, path):
         assert KEY not in refused.text
     assert len(served.service.asked) == asked
     allowed = answer(served, method, path, Authorization=f"Bearer {KEY}")
-    assert allowed.status_code == {"/nowhere": 404}.get(path, 405 if method == "OPTIONS" else 200)
+    others = {"/nowhere": 404, "/v1/embeddings": 503, "/v1/score": 400, "/v1/score/evaluation": 400}  # of this service
+    assert allowed.status_code == others.get(path, 405 if method == "OPTIONS" else 200)
 
 
 def test_health_is_open_and_says_nothing(served):

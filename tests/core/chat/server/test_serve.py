@@ -15,7 +15,7 @@ import openai
 import psutil
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 from typer.testing import CliRunner
 
@@ -223,6 +223,43 @@ def test_plain_completions_continue_each_text(client):
     assert both.choices[1].text == alone.choices[0].text
     assert both.choices[0].text != both.choices[1].text
     assert len(both.choices[0].logprobs.tokens) == len(both.choices[0].logprobs.token_logprobs)
+
+
+def test_embeddings_are_the_mean_of_the_last_hidden_states(client, tiny_model_dir, adapters, tiny_tokenizer):
+    texts = ["What is the capital of France?", "one two three"]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    for name in ("base", "red"):
+        used = model if name == "base" else PeftModel.from_pretrained(model, adapters[name])
+        got = client.embeddings.create(model=name, input=texts)
+        for text, one in zip(texts, got.data, strict=True):
+            with torch.no_grad():
+                states = used(**tiny_tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[-1]
+            expected = torch.nn.functional.normalize(states[0].mean(0), dim=0)
+            assert one.embedding == pytest.approx(expected.tolist(), abs=1e-4)
+        assert got.usage.prompt_tokens == sum(len(tiny_tokenizer(text).input_ids) for text in texts)
+    plain = client.embeddings.create(model="red", input=texts[1], encoding_format="float").data[0].embedding
+    assert plain == pytest.approx(got.data[1].embedding, abs=1e-6)
+    for fields, words in (
+        ({"input": [1, 2]}, "token ids are not supported"),
+        ({"input": ""}, "a text that is not empty"),
+        ({"input": "x", "dimensions": 8}, "hidden size"),
+        ({"input": "one two three " * 2000}, "too many|tokens; the model reads"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=words):
+            client.embeddings.create(model="base", **fields)
+
+
+def test_tools_that_the_template_does_not_take_are_refused_unless_a_call_is_forced(client):
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {
+        "sign": {"enum": ["plus", "minus"]}}, "required": ["sign"], "additionalProperties": False}}}]  # fmt: skip
+    with pytest.raises(openai.BadRequestError, match="takes no tools"):
+        client.chat.completions.create(model="base", messages=QUESTION, tools=tools)
+    answer = client.chat.completions.create(
+        model="base", messages=QUESTION, tools=tools, tool_choice="required", max_tokens=100, seed=1
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert (call.function.name, answer.choices[0].finish_reason) == ("add", "tool_calls")
+    assert json.loads(call.function.arguments)["sign"] in {"plus", "minus"}
 
 
 def test_a_reply_that_is_cancelled_ends(served, client):
