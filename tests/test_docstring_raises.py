@@ -26,6 +26,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "it has no reward functions",
     },
     "llf_core.cli.serve.serve": {"TypeError": "targets are texts"},
+    "llf_core.chat.server.embedding_call.read_embedding_call": {"RequestError": "the texts were checked before"},
     "llf_core.chat.server.reward_worker.main": dict.fromkeys(
         ("JSONDecodeError", "RecursionError"), "the parent has written the line"
     ),
