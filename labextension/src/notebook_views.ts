@@ -38,6 +38,8 @@ interface IHeadEvent {
 /** What this extension offers to the views of a page. */
 interface IPageHost {
   runCell: (code: string) => Promise<unknown>;
+  /** Typesets the math in an element, where JupyterLab has a typesetter. */
+  typeset?: (node: HTMLElement) => void;
 }
 
 /** The module `widgets/monitor/view.js`. */
@@ -94,7 +96,11 @@ export const viewsPlugin: JupyterFrontEndPlugin<void> = {
         RENDERER_RANK
       );
     };
-    const host: IPageHost = { runCell: code => runInCell(app, tracker, code) };
+    const host: IPageHost = {
+      runCell: code => runInCell(app, tracker, code),
+      typeset: node =>
+        tracker.currentWidget?.content.rendermime.latexTypesetter?.typeset(node)
+    };
     (globalThis as { llfHost?: IPageHost }).llfHost = host; // for views that are drawn by widgets of a kernel
     tracker.forEach(addRenderer);
     tracker.widgetAdded.connect((_, panel) => addRenderer(panel));

@@ -7,16 +7,16 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.service import ChatService
-from llf_core.chat.target import find_target
+from llf_core.chat.target import Target, find_target
 from llf_core.config.number_format import with_unit
 from llf_core.runs import home as environment_home
 from llf_core.runs.formatting import size
+from llf_widgets.chat.live_run import follows_run, is_live
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llf_core.chat.chat_engine import EngineState
-    from llf_core.chat.target import Target
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
 
@@ -36,11 +36,11 @@ class SharedModels:
         self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def acquire(self, target: str | Path | Run | RunFolder, home: Path | None) -> Target:
+    def acquire(self, target: str | Path | Run | RunFolder | Target, home: Path | None) -> Target:
         """Add a model, or take the one that another chat has added.
 
         Args:
-            target: see `llf_core.chat.target.find_target`.
+            target: see `llf_core.chat.target.find_target`; or a target that was found.
             home: `LLF_HOME`; None for the environment's.
 
         Returns:
@@ -56,10 +56,10 @@ class SharedModels:
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.
         """
-        found = find_target(target, home)
+        found = target if isinstance(target, Target) else find_target(target, home)
         with self._lock:
             known = [one for one in self.service.targets.values() if _weights(one) == _weights(found)]
-            taken = known[0] if known else self.service.add(target)
+            taken = known[0] if known else self.service.add(found)
             self._users[taken.name] += 1
         return taken
 
@@ -75,6 +75,32 @@ class SharedModels:
                 return
             del self._users[name]
         self.service.remove(name)
+
+    def renew(self, target: Target, home: Path | None) -> Target:
+        """Put the newest weights of a run in the place of older ones.
+
+        Args:
+            target: a model of a run that this chat has.
+            home: `LLF_HOME`; None for the environment's.
+
+        Returns:
+            The model with the newest weights; the same one if it has them.
+
+        Raises:
+            TargetError: the run has no weights any more.
+            ConfigError: the config of the run is no longer valid.
+            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            TypeError: never; `find_target` raises it for targets of other types.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the status of the run cannot be read.
+            OSError: a file cannot be read.
+        """
+        found = find_target(target.run_id, home)
+        if _weights(found) == _weights(target):
+            return target
+        self.release(target.name)
+        return self.acquire(found, home)
 
 
 _shared: dict[tuple[Path, bool], SharedModels] = {}
@@ -98,12 +124,13 @@ def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
         return _shared[key]
 
 
-def model_json(target: Target, state: EngineState) -> dict[str, Any]:
+def model_json(target: Target, state: EngineState, home: Path | None) -> dict[str, Any]:
     """A model and its engine for the page.
 
     Args:
         target: the model.
         state: what its engine does.
+        home: `LLF_HOME`; None for the environment's.
     """
     about = [target.label if target.base == target.name else f"{target.label}, {target.base}"]
     if state.phase == "ready":
@@ -120,6 +147,8 @@ def model_json(target: Target, state: EngineState) -> dict[str, Any]:
         "tools": state.calls_tools,
         "sees": state.sees_images,
         "thinks": state.thinks,
+        "run": follows_run(target),
+        "live": is_live(target, home),
     }
 
 

@@ -18,7 +18,9 @@ from llf_core.chat.conversation_list import list_conversations
 from llf_core.chat.events import Failed
 from llf_core.chat.kept_examples import KINDS
 from llf_core.chat.request import RequestError
+from llf_core.runs import Checkpoints, open_run
 from llf_widgets.chat.keeping import keep, kept_rows, undo
+from llf_widgets.chat.live_run import follows_run, request_checkpoint, wait_for_checkpoint
 from llf_widgets.chat.models import model_json, shared_models
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.settings import DEFAULTS, changed, request_of
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 MAX_MODELS = 4
 SAVE_SECONDS = 5.0
 """Time after which the text of a reply that is being written is saved again."""
+CHECKPOINT_SECONDS = 600.0
+"""Maximum time to wait for a checkpoint that was requested."""
 SEARCHED = 50
 """Number of conversations among which the one of a cell is searched."""
 
@@ -237,6 +241,37 @@ class Chat(FrontEnd):
             self._show_turns()
         self._shared.release(name)
 
+    def use_newest(self, name: str) -> None:
+        """Answer with the newest weights of a run from the next question on.
+
+        Args:
+            name: name of a model that stands for a run.
+
+        Raises:
+            ValueError: there is no such model, or it is writing a reply.
+            ConversationError: the file of the conversation was replaced.
+            TargetError: the run has no weights any more.
+            ConfigError: the config of the run is no longer valid.
+            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            TypeError: never; `find_target` raises it for targets of other types.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the status of the run cannot be read.
+            OSError: a file cannot be read.
+        """
+        with self._lock:
+            target = self._run_target(name)
+            if any(one.model == name for one in self._writing.values()):
+                raise ValueError(f"{name} is writing a reply. Wait for it, or stop it.")
+            new = self._shared.renew(target, self._home)
+            self._targets = {
+                (new.name if one == name else one): (new if one == name else known)
+                for one, known in self._targets.items()
+            }
+            self._show_models()
+            self._show_turns()
+            self._note = f"{name} answers with {new.label}." if new != target else f"{name} has the newest weights."
+
     def close(self) -> None:
         """Stop all replies and close the view; models that no other chat uses give their memory back."""
         self._end_watch()
@@ -275,6 +310,30 @@ class Chat(FrontEnd):
         for name in names:
             self._shared.release(name)
 
+    def _run_target(self, name: str) -> Target:
+        target = self._targets.get(name)
+        if target is None or not follows_run(target):
+            raise ValueError(f"{name[:200]!r} does not stand for a run. Expected one of: {', '.join(self.models)}.")
+        return target
+
+    def _use_next_checkpoint(self, name: str) -> None:
+        """Request a checkpoint of a live run, and answer with it once it is there."""
+        target = self._run_target(name)
+        steps = Checkpoints(open_run(target.run_id, self._home)).list()
+        folder = request_checkpoint(target, self._home)
+        self._note = f"Checkpoint of {name} requested. The chat uses it as soon as it is saved."
+
+        def follow() -> None:
+            try:
+                if wait_for_checkpoint(folder, steps[-1] if steps else -1, CHECKPOINT_SECONDS):
+                    self.use_newest(name)
+                else:
+                    self._note = f"{name} has saved no further checkpoint."
+            except (ValueError, OSError, RuntimeError) as error:
+                self._note = str(error)
+
+        threading.Thread(target=follow, daemon=True, name="llf-chat-checkpoint").start()
+
     def _on_state(self, name: str, _state: EngineState) -> None:
         if name in self._targets:
             with self._lock:
@@ -282,7 +341,7 @@ class Chat(FrontEnd):
 
     def _show_models(self) -> None:
         states = {name: self._shared.service.state(name) for name in self._targets}
-        self._models = [model_json(target, states[name]) for name, target in self._targets.items()]
+        self._models = [model_json(target, states[name], self._home) for name, target in self._targets.items()]
         code = {str(one["sha256"]): one for state in states.values() for one in state.code}
         self._code = list(code.values())
 
@@ -428,6 +487,8 @@ class Chat(FrontEnd):
             "settings": lambda given: self._change_settings(dict(given["changes"])),
             "new": lambda _: self.new_chat(),
             "add": lambda given: self.add(str(given["target"])),
+            "newest": lambda given: self.use_newest(str(given["model"])),
+            "checkpoint": lambda given: self._use_next_checkpoint(str(given["model"])),
             "keep": self._keep,
             "undo": self._undo,
             "remove": lambda given: self.remove(str(given["model"])),

@@ -31,13 +31,38 @@ export function modelsRow(send) {
                   )
                 : null,
               h('p', { class: 'llf-secondary llf-small' }, model.about),
-              h('p', { class: 'llf-small', role: 'status' }, ...phaseOf(model))
+              h('p', { class: 'llf-small', role: 'status' }, ...phaseOf(model)),
+              h('div', { class: 'llf-row' }, ...weightLinks(model, send))
             )
           ),
         () => box
       );
     }
   };
+}
+
+/** Draws what brings newer weights of a run. */
+function weightLinks(
+  /** @type {ChatModel} */ { name, run, live },
+  /** @type {Send} */ send
+) {
+  const links = [
+    run ? ['newest', 'Use the newest weights'] : null,
+    live ? ['checkpoint', 'Save a checkpoint and use it'] : null
+  ];
+  return links.flatMap(link => {
+    if (!link) {
+      return [];
+    }
+    const [type, label] = link;
+    const button = createButton(
+      label,
+      () => send({ type, model: name }),
+      'llf-link llf-small'
+    );
+    button.setAttribute('aria-label', `${label}: ${name}`);
+    return [button];
+  });
 }
 
 function removeButton(

@@ -7,6 +7,8 @@ export interface ChatModel {
   reason: string;
   memory: number;
   engine: string;
+  /** Whether it stands for the newest weights of a run. */
+  run: boolean;
   live: boolean;
   tools: boolean;
   sees: boolean;

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
 
 from llf_core.chat.target import TargetError
+from llf_core.runs import Checkpoints
 from llf_widgets.chat import models as shared
 from llf_widgets.chat.widget import Chat
+from tests.attempts import data_file, make_run, settings, trained
+
+__all__ = ["data_file", "make_run", "settings", "trained"]
 
 SAMPLED = {"temperature": "1", "seed": "7"}  # greedily, random weights repeat one token
 pytestmark = [pytest.mark.launches, pytest.mark.usefixtures("warm_python")]
@@ -113,6 +118,28 @@ def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat
     page(chat, type="fix", turn=chat._turns[0]["id"], model=chat.models[0], fix="again")
     (reply,) = done(chat)
     assert reply["state"] == "done", reply["error"]
+
+
+def test_a_run_that_goes_on_answers_with_its_newest_checkpoint(trained, tmp_path):
+    folder, _ = trained()
+    shutil.rmtree(folder.output)
+    last = Checkpoints(folder).path(6)
+    shutil.move(last, tmp_path / "later")
+    view = Chat(f"{folder.id}@base", folder)
+    base, tuned = view.models
+    assert view._models[1]["about"].startswith("adapter of step 4")
+    assert [one["run"] for one in view._models] == [False, True]
+    page(view, type="newest", model=tuned)
+    assert view._note == f"{tuned} has the newest weights."
+    shutil.move(tmp_path / "later", last)
+    page(view, type="newest", model=tuned)
+    assert view.models == [base, tuned]
+    assert view._models[1]["about"].startswith("adapter of step 6")
+    page(view, type="newest", model=base)
+    assert "does not stand for a run" in view._note
+    page(view, type="checkpoint", model=tuned)
+    assert "is not running" in view._note
+    view.close()
 
 
 def test_what_is_no_model_is_refused_before_a_view_opens(tmp_path):

@@ -1,0 +1,92 @@
+"""Newer weights of a run whose model is in a chat: its last checkpoint, or one that is saved now."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.runs import Checkpoints, open_run, send_request
+from llf_core.runs.shown_status import shown_status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.chat.target import Target
+    from llf_core.runs import RunFolder
+
+POLL_SECONDS = 1.0
+_FIXED = re.compile(r"@(?:[0-9]+|base)(?:-[0-9]+)?$")
+
+
+def follows_run(target: Target) -> bool:
+    """Whether a model stands for the newest weights of a run, and not for one checkpoint or the base.
+
+    Args:
+        target: the model.
+    """
+    return bool(target.run_id) and not _FIXED.search(target.name)
+
+
+def is_live(target: Target, home: Path | None) -> bool:
+    """Whether the run of a model can save further checkpoints.
+
+    Args:
+        target: the model.
+        home: `LLF_HOME`; None for the environment's.
+    """
+    if not follows_run(target):
+        return False
+    try:
+        return shown_status(open_run(target.run_id, home)).state == "running"
+    except (OSError, ValueError, RuntimeError):  # the run was deleted, or cannot be read
+        return False
+
+
+def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
+    """Request a checkpoint of the run of a model.
+
+    Args:
+        target: the model.
+        home: `LLF_HOME`; None for the environment's.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: the run has ended.
+        FileNotFoundError: the run does not exist.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: the request cannot be written.
+    """
+    folder = open_run(target.run_id, home)
+    if not is_live(target, home):
+        raise ValueError(f"{folder.id} is not running, so it saves no checkpoint.")
+    send_request(folder, "checkpoint", by="chat")
+    return folder
+
+
+def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
+    """Wait for a checkpoint.
+
+    Args:
+        folder: the run.
+        after: step after which it must be.
+        seconds: maximum seconds to wait.
+
+    Returns:
+        Whether there is one; False if the run ended first, or the time has passed.
+
+    Raises:
+        BrokenRunError: the status of the run cannot be read.
+        OSError: too many files are open.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        steps = Checkpoints(folder).list()
+        if steps and steps[-1] > after:
+            return True
+        if shown_status(folder).has_ended:
+            return False
+        time.sleep(POLL_SECONDS)
+    return False
