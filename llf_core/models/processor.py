@@ -48,9 +48,12 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
             )
     except ImportError as error:
         raise ModelError(f"The processor of {source.name} cannot be loaded: {missing_package(error)}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if "torchvision" in str(error).lower() and find_spec("torchvision") is None:
-            raise ModelError(f"The processor of {source.name} cannot be loaded: {missing_package(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        # Without torchvision, transformers looks for a video processor of some types (LLaVA-NeXT-Video) without an end.
+        endless = isinstance(error, RecursionError)
+        if (endless or "torchvision" in str(error).lower()) and find_spec("torchvision") is None:
+            missing = missing_package(ImportError("torchvision"))
+            raise ModelError(f"The processor of {source.name} cannot be loaded: {missing}") from error
         raise ModelError(
             f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
             "preprocessor_config.json in the model's folder."

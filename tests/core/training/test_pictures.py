@@ -8,6 +8,7 @@ import shutil
 import struct
 import sys
 import zlib
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -374,9 +375,20 @@ def test_a_pair_whose_text_has_a_sign_for_pictures_is_dropped(asked, tmp_path):
     assert [index for index, *_ in data.report.dropped] == [0]
 
 
-def test_a_processor_that_needs_torchvision_names_the_version_for_this_torch(asked, llava, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("Qwen2VLVideoProcessor requires the Torchvision library but it was not found."),
+        pytest.param(
+            RecursionError("maximum recursion depth exceeded"),  # as of LLaVA-NeXT-Video
+            marks=pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed"),
+        ),
+    ],
+    ids=["import", "recursion"],
+)
+def test_a_processor_that_needs_torchvision_names_the_version_for_this_torch(asked, llava, monkeypatch, error):
     def lacks(*_, **__):
-        raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library but it was not found.")
+        raise error
 
     monkeypatch.setattr(AutoProcessor, "from_pretrained", lacks)
     config = RunConfig.load(asked)
