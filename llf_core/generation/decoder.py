@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llf_core.generation.checked_forward import CheckedForward
-from llf_core.generation.kv_cache import growing_cache, keep_rows, truncate_cache
+from llf_core.generation.kv_cache import growing_cache, keep_rows
 from llf_core.generation.supported_models import causal_model
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ class Decoder:
         """Why single tokens go through the model's own forward; None if they do not."""
         return self._forward.plain
 
-    @property
-    def length(self) -> int:
-        """Number of positions in the cache, including padding: what the next turn of a conversation can reuse."""
-        return int(self._cache.layers[0].get_seq_length())
-
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Tensor:
         """Clear the cache and read one prompt per row, padded on the left, so that all rows continue at one position.
 
@@ -69,28 +64,6 @@ class Decoder:
         positions = (columns - (longest - lengths[:, None])).clamp(min=0)
         self._positions = lengths
         return self._forward.read(tokens, positions, self._mask, self._cache)
-
-    def continue_row(self, tokens: Sequence[int], keep: int, room: int) -> Tensor:
-        """Continue a single row: truncate the cache to what a changed prompt has in common with it, and read the rest.
-
-        Args:
-            tokens: token ids to read, at least one.
-            keep: number of cached positions to keep.
-            room: number of tokens that will follow.
-
-        Returns:
-            Logits after the last token, `[1, vocabulary]`.
-
-        Raises:
-            RuntimeError: out of memory.
-        """
-        if keep == 0:
-            return self.read([tokens], room)
-        truncate_cache(self._cache, keep)
-        new = torch.tensor([list(tokens)], device=self._device)
-        positions = torch.arange(keep, keep + len(tokens), device=self._device)[None]
-        self._positions = positions[:, -1] + 1
-        return self._forward.read(new, positions, None, self._cache)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Read one token per row into the cache.

@@ -193,6 +193,10 @@ class Engine:
         self._generate_plain()
         return self._prefill is not None or any(not reply.done for reply in self._replies())
 
+    def forget_prefixes(self) -> None:
+        """Free the keys and values of ended replies; the next prompts are read from their beginning."""
+        self._prefixes.shrink(0)
+
     def close(self) -> None:
         """End all replies with `Failed`, and free the cache."""
         for reply in self._replies():
@@ -203,7 +207,7 @@ class Engine:
         self._embeds.clear()
         self._plain_waiting.clear()
         self._prefill = None
-        self._prefixes.shrink(0)
+        self.forget_prefixes()
 
     def _submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002
         if request.adapter is not None and request.adapter not in self._adapters:

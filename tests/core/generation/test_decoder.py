@@ -81,19 +81,6 @@ def test_scores_of_a_padded_batch_are_those_of_each_row_alone(models, kind):
             torch.testing.assert_close(one[row], other[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["gemma", "gpt_neox"])
-def test_going_on_reads_only_what_is_new(models, kind):
-    model = models(kind)
-    decoder = Decoder(model)
-    text = PROMPTS[3]
-    continued(decoder, [text], 10)
-    turned = [*text[:9], 100, 101, 102]
-    logits = decoder.continue_row(turned[9:], 9, 4)
-    fresh = Decoder(model)
-    torch.testing.assert_close(logits, fresh.read([turned], 4), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(decoder.step([8]), fresh.step([8]), rtol=1e-4, atol=1e-4)
-
-
 def test_a_forward_that_gives_other_scores_is_dropped(models):
     model = models("llama")
     expected = by_transformers(model, PROMPTS[0], 12)

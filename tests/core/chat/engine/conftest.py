@@ -125,7 +125,7 @@ def shared_talk(plain_model, tokenizer, adapter_folders):
 @pytest.fixture
 def talk(shared_talk):
     """The shared engine without the prefixes and events of earlier tests."""
-    shared_talk.engine._prefixes.shrink(0)
+    shared_talk.engine.forget_prefixes()
     shared_talk.events.clear()
     yield shared_talk
     assert not shared_talk.engine.step(), "a test left a request"

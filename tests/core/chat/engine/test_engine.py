@@ -4,10 +4,11 @@ import random
 import pytest
 import torch
 
-from llf_core.chat.events import Failed, Piece
+from llf_core.chat.events import Failed, Piece, ToolCallPiece
 from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.models.errors import ModelError
 from tests.core.chat.engine.conftest import TARGETS, Talk, prompt_of, user
+from tests.core.generation.small_models import CONFIGS, by_transformers, make
 
 WORDS = ["system", "user", "What", "is the capital", "of France", "sea", "light", "one two", "three", "é", "你好"]
 
@@ -299,3 +300,95 @@ def test_adapters_are_loaded_and_unloaded_while_others_run(plain_model, tokenize
     with engine._adapters.active(None) as model:
         assert {name: weight.data_ptr() for name, weight in model.named_parameters()} == base
         assert not hasattr(model, "peft_config")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bloom", "gpt_neox", "qwen3", "mixtral"])
+def test_other_architectures_reply_in_batches_and_from_prefixes(tokenizer, kind):
+    model = make(kind, CONFIGS[kind], len(tokenizer))
+    talk = Talk(copy.deepcopy(model), tokenizer)
+    assert talk.engine.facts()["plain"] is None
+    requests = [user(text, max_tokens=10 + 3 * at) for at, text in enumerate(["the sea", "one two three four", "x"])]
+    numbers = []
+    for request in (*requests, *requests):
+        numbers.append(talk.submit(request))
+        talk.engine.step()
+    talk.finish()
+    for number, request in zip(numbers, (*requests, *requests), strict=True):
+        ids = by_transformers(model, prompt_of(request, tokenizer), request.max_tokens)
+        assert talk.text(number) == tokenizer.decode(ids, skip_special_tokens=True)
+    assert talk.started(numbers[-1]).cached_tokens == talk.started(numbers[-1]).prompt_tokens - 1
+
+
+def test_thoughts_and_tool_calls_are_told_from_the_text(tokenizer):
+    from llf_core.chat.engine.reply import Reply, reply_parser
+    from llf_core.chat.engine.token_choice import TokenChooser
+
+    class Template:
+        """The tokenizer with a template that names Hermes' marks of calls."""
+
+        chat_template = "{{ tools }}<tool_call></tool_call>"
+
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+    tools = ({"type": "function", "function": {"name": "sea", "parameters": {"properties": {}}}},)
+    request = user("x", tools=tools, logprobs=True)
+    written = '<think>one</think>two<tool_call>{"name": "sea", "arguments": {"a": 1}}</tool_call><|im_end|>'
+    ids = tokenizer(written)["input_ids"]
+    events = []
+    reply = Reply(
+        1, request, events.append, [1], 200, [tokenizer.eos_token_id], tokenizer, reply_parser(request, Template(), "")
+    )
+    reply.chooser = TokenChooser(request.sampling, 1.0, [1], torch.device("cpu"))
+    for token in ids:
+        reply.put(token, torch.zeros(len(tokenizer)))
+    said = {
+        kind: "".join(one.text for one in events if isinstance(one, Piece) and one.kind == kind)
+        for kind in ("reasoning", "content")
+    }
+    assert said == {"reasoning": "one", "content": "two"}
+    calls = [one for one in events if isinstance(one, ToolCallPiece)]
+    assert (calls[0].name, "".join(one.arguments for one in calls)) == ("sea", '{"a": 1}')
+    assert events[-1].reason == "tool_calls"
+    tokens = [token.id for one in events if isinstance(one, Piece) for token in one.tokens]
+    assert tokens == ids[:-1]  # each token once, also where its text is none
+
+
+def test_penalties_are_those_of_the_formula():
+    from llf_core.chat.engine.token_choice import TokenChooser
+
+    def chooser(penalty=1.0, **settings):
+        made = TokenChooser(ChatSampling(**settings), penalty, [0], torch.device("cpu"))
+        for token in (1, 1, 2):
+            made.accept(token)
+        return made
+
+    logits = torch.tensor([3.0, 4.0, 2.9, 2.8, -1.0])
+    assert chooser().choose(logits) == 1
+    found = chooser(presence_penalty=0.5, frequency_penalty=0.3)._penalized(logits)
+    assert found.tolist() == pytest.approx([3.0, 4.0 - 0.5 - 2 * 0.3, 2.9 - 0.5 - 0.3, 2.8, -1.0])
+    found = chooser(2.0, logit_bias={4: 5.0})._penalized(logits)
+    assert found.tolist() == pytest.approx([1.5, 2.0, 1.45, 2.8, 4.0])
+    assert logits.tolist() == pytest.approx([3.0, 4.0, 2.9, 2.8, -1.0])  # the batch's own logits stay
+
+
+def test_samples_come_from_the_distribution_of_transformers():
+    from transformers import LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper
+    from transformers import TopPLogitsWarper as TopP
+
+    from llf_core.chat.engine.token_choice import TokenChooser
+
+    logits = torch.randn(3000, generator=torch.Generator().manual_seed(0)) * 3
+    for settings in (
+        {"top_p": 0.8}, {"top_p": 0.999}, {"top_k": 50, "top_p": 0.7}, {"min_p": 0.05}, {"top_k": 7}, {"top_p": 1e-9}
+    ):  # fmt: skip
+        sampling = ChatSampling(temperature=0.8, seed=0, **settings)
+        chooser = TokenChooser(sampling, 1.0, [], torch.device("cpu"))
+        found, ids = chooser._candidates((logits - logits.max()) / 0.8)
+        warpers = LogitsProcessorList([TemperatureLogitsWarper(0.8)])
+        warpers += [TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
+        warpers += [TopP(sampling.top_p)] * (sampling.top_p < 1) + [MinPLogitsWarper(0.05)] * bool(sampling.min_p)
+        expected = warpers(None, logits[None]).softmax(-1)[0]
+        whole = torch.zeros(3000)
+        whole[ids] = found / found.sum()
+        torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-3)

@@ -1,0 +1,296 @@
+"""The chat's engine against `model.generate`: the same weights, prompts and greedy tokens, on the CPU in float32.
+
+    python -m benchmarks.chat [--rounds 5] [--threads 2] [--cpu-seconds]
+
+Each round measures both sides of every figure one after the other, in turning order; a figure is the ratio within a
+round. On a machine that other programs use, `--cpu-seconds --threads 1` compares the CPU time of both sides instead of
+the time that passes: memory bandwidth and cores that others take then matter less. The memory is that of processes of
+their own (`--memory`), one with a single adapter and one with three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NAME = "smollm2-135m-instruct"
+RESULT = Path(__file__).parent / "results" / "chat.json"
+TOKENS = 32
+"""Tokens of a reply."""
+HISTORY = 1000
+"""Tokens of the history before a second turn."""
+QUESTIONS = (
+    "Explain how a lighthouse works and why it stands near the sea.",
+    "What is the capital of France?",
+    "Write a short poem about a ship.",
+    "How do plants make their food?",
+)
+GOALS: dict[str, tuple[str, float]] = {
+    "first_token": ("at most", 1.1),
+    "decode_1": ("at least", 1.5),
+    "decode_8": ("at least", 1.3),
+    "concurrent_16": ("at least", 3.0),
+    "second_turn": ("at most", 0.3),
+    "three_adapters": ("at most", 1.1),
+}
+WHAT = {
+    "first_token": "seconds to the first token: engine / generate",
+    "decode_1": "decoded tokens per second, batch of 1: engine / generate",
+    "decode_8": "decoded tokens per second, batch of 8: engine / generate",
+    "concurrent_16": "tokens per second of 16 requests: at once / one after the other",
+    "second_turn": f"seconds to the first token after {HISTORY:,} tokens of history: kept / cold",
+    "three_adapters": "resident memory: base and three adapters / base and one adapter",
+}
+
+
+class Sides:
+    """Both sides with copies of the same weights."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        import copy
+
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from llf_core.chat.engine import Engine
+        from llf_core.models import resolve_model
+
+        folder = resolve_model(NAME).path
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.plain.generation_config.eos_token_id = None  # both sides write TOKENS tokens
+        self.tokenizer.eos_token = None
+        self.engine = Engine(copy.deepcopy(self.plain), self.tokenizer)
+        self.clock, self.texts_differ = clock, 0
+
+    def request(self, number: int, tokens: int) -> Any:
+        from llf_core.chat.request import ChatRequest
+
+        text = f"{QUESTIONS[number % len(QUESTIONS)]} ({number})"
+        return ChatRequest(messages=({"role": "user", "content": text},), max_tokens=tokens)
+
+    def forget(self) -> None:
+        """Remove all prefixes, so that the next prompt is cold."""
+        self.engine.forget_prefixes()
+
+    def reply(self, requests: Sequence[Any]) -> tuple[float, list[list[Any]]]:
+        """Seconds until all requests are answered, and their events."""
+        events: list[list[Any]] = [[] for _ in requests]
+        start = self.clock()
+        for number, request in enumerate(requests):
+            self.engine.submit(number, request, events[number].append)
+        while self.engine.step():
+            pass
+        return self.clock() - start, events
+
+    def cold_reply(self, requests: Sequence[Any]) -> tuple[float, list[list[Any]]]:
+        self.forget()
+        return self.reply(requests)
+
+    def generate(self, requests: Sequence[Any], tokens: int) -> tuple[float, list[str]]:
+        """Seconds of `model.generate` for all prompts as one batch, with rendering and tokenizing, and the texts."""
+        import torch
+
+        start = self.clock()
+        texts = [
+            self.tokenizer.apply_chat_template(list(one.messages), add_generation_prompt=True, tokenize=False)
+            for one in requests
+        ]
+        batch = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+        with torch.no_grad():
+            found = self.plain.generate(
+                **batch, max_new_tokens=tokens, do_sample=False, eos_token_id=None,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )  # fmt: skip
+        took = self.clock() - start
+        return took, self.tokenizer.batch_decode(found[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def text_of(events: list[Any]) -> str:
+    from llf_core.chat.events import Piece
+
+    return "".join(one.text for one in events if isinstance(one, Piece))
+
+
+def first_token(sides: Sides, swap: bool) -> float:
+    request = sides.request(0, 1)
+    ours, theirs = in_order(lambda: sides.cold_reply([request])[0], lambda: sides.generate([request], 1)[0], swap)
+    return ours / theirs
+
+
+def decode(sides: Sides, batch: int, swap: bool) -> float:
+    """Ratio of the tokens per second after the first token of each reply."""
+    long, short = ([sides.request(at, tokens) for at in range(batch)] for tokens in (TOKENS, 1))
+
+    def ours() -> tuple[float, list[str]]:
+        first = sides.cold_reply(short)[0]
+        took, events = sides.cold_reply(long)
+        return took - first, [text_of(one) for one in events]
+
+    def theirs() -> tuple[float, list[str]]:
+        first = sides.generate(short, 1)[0]
+        took, texts = sides.generate(long, TOKENS)
+        return took - first, texts
+
+    (one, texts), (other, expected) = in_order(ours, theirs, swap)
+    sides.texts_differ += sum(a != b for a, b in zip(texts, expected, strict=True))
+    return other / one
+
+
+def concurrent(sides: Sides, swap: bool) -> float:
+    requests = [sides.request(at, TOKENS) for at in range(16)]
+
+    def serial() -> float:
+        sides.forget()
+        return sum(sides.reply([one])[0] for one in requests)
+
+    together, apart = in_order(lambda: sides.cold_reply(requests)[0], serial, swap)
+    return apart / together
+
+
+def second_turn(sides: Sides) -> float:
+    """A question after a history of about `HISTORY` tokens: just after its first turn, and with an empty cache."""
+    from llf_core.chat.request import ChatRequest
+
+    word = "The keeper of the lighthouse wrote down each ship that passed in the night. "
+    count = HISTORY // len(sides.tokenizer(word)["input_ids"])
+    first = ({"role": "user", "content": word * count},)
+    _, events = sides.cold_reply([ChatRequest(messages=first, max_tokens=8)])
+    said = {"role": "assistant", "content": text_of(events[0])}
+    second = ChatRequest(messages=(*first, said, {"role": "user", "content": "And then?"}), max_tokens=1)
+    kept = sides.reply([second])[0]
+    return kept / sides.cold_reply([second])[0]
+
+
+def in_order(ours: Callable[[], Any], theirs: Callable[[], Any], swap: bool) -> tuple[Any, Any]:
+    """Both sides, the other one first where `swap` is set."""
+    if swap:
+        second = theirs()
+        return ours(), second
+    return ours(), theirs()
+
+
+def write_adapters(folder: Path) -> list[Path]:
+    """Three LoRA adapters of rank 8 on all linear layers, as LLF trains them."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from llf_core.models import resolve_model
+
+    found = []
+    for number in range(3):
+        model = AutoModelForCausalLM.from_pretrained(resolve_model(NAME).path, dtype=torch.float32)
+        wrapped = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+        found.append(folder / f"adapter-{number}")
+        wrapped.save_pretrained(found[-1])
+    return found
+
+
+def memory(adapters: Sequence[str]) -> int:
+    """Bytes of a process in which base and adapters have answered: resident memory after a reply of each."""
+    from dataclasses import replace
+
+    from llf_core.models.free_memory import release_free_memory
+
+    sides = Sides()
+    del sides.plain
+    for number, folder in enumerate(adapters):
+        sides.engine.load_adapter(str(number), Path(folder))
+    for name in (None, *map(str, range(len(adapters)))):
+        sides.cold_reply([replace(sides.request(0, 8), adapter=name)])
+    sides.forget()
+    release_free_memory()
+    return sides.engine.memory_bytes
+
+
+def memory_ratio(folders: list[Path]) -> float:
+    def used(adapters: list[Path]) -> int:
+        command = [sys.executable, "-m", "benchmarks.chat", "--memory", *map(str, adapters)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return int(done.stdout.splitlines()[-1])
+
+    return used(folders) / used(folders[:1])
+
+
+def measure(rounds: int, wanted: Sequence[str], clock: Callable[[], float]) -> tuple[dict[str, list[float]], int]:
+    """Ratios of each figure by round, after a round that is left out, and the number of replies that differ."""
+    sides = Sides(clock)
+    found: dict[str, list[float]] = {name: [] for name in wanted}
+    for number in range(rounds + 1):
+        swap = number % 2 == 1
+        figures: dict[str, Callable[[], float]] = {
+            "first_token": lambda swap=swap: first_token(sides, swap),
+            "decode_1": lambda swap=swap: decode(sides, 1, swap),
+            "decode_8": lambda swap=swap: decode(sides, 8, swap),
+            "concurrent_16": lambda swap=swap: concurrent(sides, swap),
+            "second_turn": lambda: second_turn(sides),
+        }
+        for name in (one for one in wanted if one in figures):
+            ratio = figures[name]()
+            print(f"{'warm-up' if number == 0 else f'round {number}'}: {name} {ratio:.2f}", flush=True)
+            found[name] += [ratio] if number else []
+    if "three_adapters" in wanted:
+        with tempfile.TemporaryDirectory() as scratch:
+            folders = write_adapters(Path(scratch))
+            found["three_adapters"] = [memory_ratio(folders) for _ in range(2)]
+    return found, sides.texts_differ
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu-seconds", action="store_true", help="compare CPU time")
+    parser.add_argument("--only", nargs="*", default=list(GOALS), choices=list(GOALS))
+    parser.add_argument("--memory", nargs="*", help="print the memory of a process with these adapters, and end")
+    asked = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(asked.threads)
+    if asked.memory is not None:
+        print(memory(asked.memory))
+        return
+    load = os.getloadavg()[0]
+    ratios, differ = measure(asked.rounds, asked.only, time.process_time if asked.cpu_seconds else time.perf_counter)
+    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    known["engine"] = {
+        "goals": {name: list(goal) for name, goal in GOALS.items()},
+        "ratios": known.get("engine", {}).get("ratios", {})
+        | {
+            name: {"what": WHAT[name], "median": statistics.median(found), "min": min(found), "max": max(found)}
+            for name, found in ratios.items()
+            if found
+        },
+        "replies_that_differ": differ,
+        "tokens": TOKENS,
+        "threads": asked.threads,
+        "clock": "CPU seconds" if asked.cpu_seconds else "seconds",
+        "load": [round(load, 1), round(os.getloadavg()[0], 1)],
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.processor() or platform.machine(),
+        "versions": {name: importlib.metadata.version(name) for name in ("llf", "torch", "transformers", "peft")},
+    }
+    RESULT.write_text(json.dumps(known, indent=2) + "\n")
+    for name, found in ratios.items():
+        if found:
+            side, goal = GOALS[name]
+            print(f"{WHAT[name]}: {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f}); {side} {goal}")
+    print(f"replies that differ: {differ}")
+
+
+if __name__ == "__main__":
+    main()
