@@ -11,6 +11,9 @@ from llf_core.cli.terminal import print_problem
 from llf_core.user_error import BAD_CONFIG
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from llf_core.config import Report, RunConfig
 
 RUNS_CODE = ("trust_remote_code", "allow_pickle")
@@ -37,6 +40,38 @@ def load_config(source: str, overrides: list[str] | None = None, *, data: bool =
 
     report = with_name_checks(check(source, overrides or ()), starting=True)
     return accepted(with_data_checks(report) if data else only_trained_keys(report))
+
+
+def asks_for_predictions(values: Mapping[str, object]) -> bool:
+    """Whether a config asks for predictions and not for a training run, as LLaMA-Factory's do.
+
+    Args:
+        values: the values of the config as requested.
+    """
+    return values.get("do_predict") is True and not values.get("do_train")
+
+
+def prediction_report(values: Mapping[str, object], base: Path) -> Report:
+    """Check the config of a prediction. The data set to predict is its `dataset`.
+
+    Args:
+        values: the values of the config as requested.
+        base: folder that relative paths start from.
+
+    Raises:
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
+    """
+    from llf_core.config import validate as check
+
+    asked = dict(values)
+    asked.pop("output_dir", None)  # it may have the predictions of an earlier start
+    evaluated = asked.pop("eval_dataset", None)
+    if evaluated:
+        asked |= {"dataset": evaluated}
+        asked.pop("val_size", None)
+    return with_data_checks(with_name_checks(check(asked, base=base), starting=True))
 
 
 def accepted(report: Report) -> RunConfig:

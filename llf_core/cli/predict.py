@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from llf_core.cli.checked_config import accepted, with_data_checks, with_name_checks
+from llf_core.cli.checked_config import accepted, load_config, prediction_report
 from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.parameters import Json, Overrides, Trust
 from llf_core.cli.terminal import err, out, print_json
@@ -65,7 +65,9 @@ def _of_config(source: str, overrides: list[str] | None) -> "tuple[RunConfig, Ta
     from llf_core.config.read_config import read
 
     requested = read(source, overrides or ())
-    loaded = _checked(requested.values if not requested.problems else source, overrides, requested.base)
+    if requested.problems:
+        load_config(source, overrides)  # prints them, and ends the command
+    loaded = accepted(prediction_report(requested.values, requested.base))
     folder = requested.values.get("output_dir")
     return loaded, target_of_config(loaded), requested.base / expanded(folder) if isinstance(folder, str) else None
 
@@ -94,21 +96,7 @@ def _of_run(name: str, overrides: list[str] | None) -> "tuple[RunConfig, Target,
             f"{run.id} has no validation data.", "Name a config with the data set and the run's output instead."
         )
     requested = read(config.flat(), overrides or ())
-    return _checked(requested.values, None, run.path), target, run.path / "predictions"
-
-
-def _checked(values: Any, overrides: list[str] | None, base: Path) -> "RunConfig":
-    """The config whose `dataset` is to be predicted, after its problems were printed."""
-    from llf_core.config import validate
-
-    if isinstance(values, dict):
-        values, overrides = dict(values), None
-        values.pop("output_dir", None)  # it may have the predictions of an earlier start
-        evaluated = values.pop("eval_dataset", None)
-        if evaluated:
-            values |= {"dataset": evaluated}
-            values.pop("val_size", None)
-    return accepted(with_data_checks(with_name_checks(validate(values, overrides or (), base=base), starting=True)))
+    return accepted(prediction_report(requested.values, run.path)), target, run.path / "predictions"
 
 
 def _predict(config: "RunConfig", target: "Target", folder: Path, *, trust: bool) -> dict[str, Any]:

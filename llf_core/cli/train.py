@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llf_core.cli.attach_run import attach_run
-from llf_core.cli.checked_config import load_config
+from llf_core.cli.checked_config import asks_for_predictions, load_config
 from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.follow_run import follow_run
 from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile
@@ -35,8 +35,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     from llf_core.config.read_config import read
     from llf_core.launch import active_runs, launch
 
-    asked = read(config, overrides or ()).values
-    if asked.get("do_predict") is True and not asked.get("do_train"):
+    if asks_for_predictions(read(config, overrides or ()).values):
         raise UsageError("The config has `do_predict` and no `do_train`.", f"Run it with: llf predict {config}")
     given = functions_of_file(rewards)
     named = list(names_in_config(config, overrides) or given) if given else []

@@ -45,9 +45,11 @@ def test_predictions_are_continued_and_equal_those_made_at_once(
     llf: Any, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write(tmp_path, settings)
+    assert llf("validate", config).exit_code == 0
     done = llf("predict", config, "--json")
     assert done.exit_code == 0, (done.output, done.exception)
     assert json.loads(done.stdout)["records"] == 7
+    assert llf("validate", config).exit_code == 0  # also with the result in output_dir
     whole = rows(tmp_path / "result")
     assert [set(one) for one in whole] == [{"prompt", "predict", "label"}] * 7
     assert [one["label"] for one in whole] == [row["output"] for row in ROWS[:7]]
@@ -107,6 +109,8 @@ def test_what_cannot_be_predicted_is_said(llf: Any, tmp_path: Path, settings: di
     assert "llf predict" in str(llf("train", config).exception)
     assert isinstance(llf("predict", write(tmp_path, {**settings, "output_dir": None})).exception, UsageError)
     assert llf("predict", "nothing-of-this-name").exit_code != 0
+    (tmp_path / "broken.yaml").write_text("a: [")
+    assert llf("predict", tmp_path / "broken.yaml").exit_code != 0
     assert "beam search" in str(llf("predict", write(tmp_path, settings), "num_beams=2").exception)
     place = PredictionFolder(tmp_path / "mine")
     place.result.write_text("mine\n")
