@@ -64,12 +64,14 @@ class EngineSettings:
         idle_seconds: time without a request after which an engine ends and its memory is free.
         max_waiting: maximum number of requests of an engine that have not ended; another one fails at once.
         trust: whether Python code of the models may run that has not been allowed yet.
+        template: name of a chat template for the base model, used if its tokenizer has none; None for none.
     """
 
     home: Path | None = None
     idle_seconds: float = 600.0
     max_waiting: int = 256
     trust: bool = False
+    template: str | None = None
 
 
 class ChatEngine(ABC):

@@ -64,7 +64,7 @@ class EngineProcess(ChatEngine):
         )
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-chat")
         self._thread.start()
-        self._send({"start": {"config": config, "idle_seconds": settings.idle_seconds}})
+        self._send({"start": {"config": config, "idle_seconds": settings.idle_seconds, "template": settings.template}})
 
     @property
     def pid(self) -> int:

@@ -257,8 +257,10 @@ class ChatService:
             process = self._processes.get(key)
             if process is None or not process.alive:
                 self._generation[key] = generation = self._generation.get(key, 0) + 1
+                templates = (one.template for one in self.targets.values() if one.base_key == key)
+                settings = replace(self._settings, template=next(filter(None, templates), None))
                 process = self._processes[key] = _engine_class(target)(
-                    target.config, self._settings, lambda state: self._tell(key, generation, state)
+                    target.config, settings, lambda state: self._tell(key, generation, state)
                 )
                 self._last[key] = process.state
         if target.adapter is not None:

@@ -29,10 +29,17 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 LATEST, BASE = "latest", "base"
 """What may follow `@` after a run besides a step."""
-FURTHER_KEYS = ("use_cpu", "bf16", "fp16", "pure_bf16", "threads", "template")
-"""Keys of a run, besides those of its model, that an engine needs to load the model as the run did."""
-UNUSED_KEYS = ("adapter_name_or_path", "adapter_folder", "train_from_scratch", "print_param_status")
-"""Keys of a run's model that concern its training only."""
+FURTHER_KEYS = ("use_cpu", "threads", "template")
+"""Keys of a config file for a chat besides those of its model. Of a run they are left out: it was another machine's."""
+UNUSED_KEYS = (
+    "adapter_name_or_path",
+    "adapter_folder",
+    "train_from_scratch",
+    "print_param_status",
+    "disable_gradient_checkpointing",
+    "use_reentrant_gc",
+)
+"""Keys of a model that concern its training only: targets that differ in them share their weights."""
 CONFIG_SUFFIXES = (".yaml", ".yml")
 _STEP = re.compile(r"^(?P<run>.+)@(?P<at>[0-9]+|latest|base)$")
 
@@ -55,6 +62,7 @@ class Target:
         adapter: folder or hub id of the adapter on the base model; None for none.
         run_id: the run that it belongs to; empty if there is none.
         step: the step of its weights; None for a base model and what is not of a run.
+        template: name of a chat template for the base model, used if its tokenizer has none; None for none.
     """
 
     name: str
@@ -63,6 +71,7 @@ class Target:
     adapter: str | None = None
     run_id: str = ""
     step: int | None = None
+    template: str | None = None
 
     @cached_property
     def base_key(self) -> str:
@@ -201,7 +210,8 @@ def _of_config(path: Path) -> Target:
     names = list(config.model.adapter_name_or_path or ())
     adapter = names.pop() if names else None
     label = "adapter" if adapter else "model"
-    return Target(path.stem, label, _settings(_base_settings(config, names)), adapter)
+    own = {name: value for name, value in config.flat().items() if name in FURTHER_KEYS}
+    return Target(path.stem, label, _settings(_base_settings(config, names) | own), adapter)
 
 
 def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:
@@ -259,20 +269,20 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
     _check_generates(folder, config)
     names = list(config.model.adapter_name_or_path or ())
     continued = names.pop() if names and not config.get("create_new_adapter") else None
-    settings = _base_settings(config, names)
+    settings, template = _base_settings(config, names), config.data.template
     name = str(read_meta(folder).get("name") or "") or folder.id
     if at == BASE:
-        return Target(f"{name}@base", "base model", _settings(settings), continued, folder.id)
+        return Target(f"{name}@base", "base model", _settings(settings), continued, folder.id, template=template)
     path = _weights(folder, at) if path is None else path
     step = _last_step(folder) if path == folder.output else _step_of(path)
     label = "adapter" if (path / ADAPTER_CONFIG).is_file() else "model"
     where = f"{label} of step {step}" if step is not None else label
     shown = name if at == LATEST else f"{name}@{at}"
     if (path / ADAPTER_CONFIG).is_file():
-        return Target(shown, where, _settings(settings), str(path), folder.id, step)
+        return Target(shown, where, _settings(settings), str(path), folder.id, step, template)
     settings.pop("adapter_name_or_path", None)
     whole = settings | {"model_name_or_path": str(path)}
-    return Target(shown, where, _settings(whole), None, folder.id, step)
+    return Target(shown, where, _settings(whole), None, folder.id, step, template)
 
 
 def _weights(folder: RunFolder, at: str) -> Path:
@@ -316,7 +326,7 @@ def _check_generates(folder: RunFolder, config: RunConfig) -> None:
 def _base_keys() -> set[str]:
     """Keys with which an engine loads the model of a run."""
     chat = {spec.key for spec in fields() if spec.section == "chat"}
-    return {*Model.model_fields, *chat, *FURTHER_KEYS} - set(UNUSED_KEYS)
+    return {*Model.model_fields, *chat} - set(UNUSED_KEYS)
 
 
 def _settings(values: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.log_handler import log_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -46,13 +46,20 @@ class Worker:
         output: where lines to the parent are written.
         messages: what the parent has sent; None ends the process.
         config: settings with which the base model is loaded.
-        idle_seconds: time without work after which the parent is told.
+        start: what the parent sent first: `config`, the settings with which the base model is loaded; `idle_seconds`,
+            the time without work after which the parent is told; `template`, the name of a chat template for a base
+            model whose tokenizer has none, or None.
+
+    Raises:
+        ConfigError: the settings of the base model are invalid.
+        PluginError: two installed packages declare the same plug-in.
     """
 
-    def __init__(
-        self, output: TextIO, messages: queue.Queue[dict[str, Any] | None], config: RunConfig, idle_seconds: float
-    ) -> None:
-        self._output, self._messages, self._config, self._idle_seconds = output, messages, config, idle_seconds
+    def __init__(self, output: TextIO, messages: queue.Queue[dict[str, Any] | None], start: Mapping[str, Any]) -> None:
+        self._output, self._messages = output, messages
+        self._config: RunConfig = loading_config(start["config"])
+        self._idle_seconds: float = start["idle_seconds"]
+        self._template: str | None = start["template"]
         self._plan: DevicePlan
         self._engine: Engine
         self._refused: dict[str, Failed] = {}
@@ -63,6 +70,7 @@ class Worker:
 
         Raises:
             ModelError: the model cannot be loaded as configured.
+            DataError: its tokenizer lacks a token of the named template.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             RuntimeError, MemoryError: out of memory.
             OSError: a file cannot be read.
@@ -128,7 +136,8 @@ class Worker:
         with deferred_imports(self._config):
             from llf_core.models.adapter_loading import merge_adapters
             from llf_core.models.load import load_model
-        from llf_core.generation import prepare_weights
+        from llf_core.data.render import choose_template
+        from llf_core.generation import add_end_tokens
         from llf_core.models.device import plan_device
         from llf_core.models.processor import load_processor
         from llf_core.models.resolve import resolve_model
@@ -145,8 +154,11 @@ class Worker:
         self.tell(progress="Loading the weights")
         model = load_model(source, config, self._plan)
         model = merge_adapters(model, list(config.model.adapter_name_or_path or ()), config)
-        model.eval()
-        prepare_weights(model)
+        named = config.data.template or (None if tokenizer.chat_template else self._template)
+        if named is not None:
+            template = choose_template(named, tokenizer)
+            template.apply_to(tokenizer)
+            add_end_tokens(model, template.end_ids(tokenizer))
         return model, tokenizer, load_processor(source, config, tokenizer)
 
     def _pending(self, *, wait: bool, until: float) -> Iterator[dict[str, Any] | None]:
@@ -255,7 +267,7 @@ def main() -> int:
     prepare_imports()
     start = first["start"]
     with redirect_stdout(sys.stderr), panics_as_errors():
-        worker = Worker(output, messages, loading_config(start["config"]), start["idle_seconds"])
+        worker = Worker(output, messages, start)
         try:
             worker.load()
         except Exception as error:  # noqa: BLE001 - the parent says it

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+import yaml
 
 from llf_core.chat.events import Failed, Finished, Piece, Started
 from llf_core.chat.request import ChatRequest
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import TargetError
+from llf_core.runs import create_run
 from tests.hostile import evil_model
 
 if TYPE_CHECKING:
@@ -153,6 +157,31 @@ def test_code_that_is_not_allowed_is_shown_and_does_not_run(service, tiny_model_
     assert failed.kind == "untrusted"
     assert service.state("evil").code[0]["files"]
     assert not mark.exists()
+
+
+def test_a_base_without_a_template_gets_that_of_a_run(service, tiny_model_dir, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model_dir, bare)
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        file = bare / name
+        if name.endswith(".json"):
+            settings = json.loads(file.read_text())
+            settings.pop("chat_template", None)
+            file.write_text(json.dumps(settings))
+        else:
+            file.unlink(missing_ok=True)
+    service.add(bare, "bare")
+    assert "template" in service.reply("bare", ASK)[-1].message
+    service.remove("bare")
+    (tmp_path / "chat.yaml").write_text(f"model_name_or_path: {bare}\ntemplate: chatml\n")
+    service.add(tmp_path / "chat.yaml", "named")
+    service.add(tiny_model_dir, "own")
+    assert text(service.reply("named", ASK)) == text(service.reply("own", ASK))
+    run = create_run(
+        yaml.safe_dump({"model_name_or_path": str(bare), "template": "chatml", "dataset": "x"}), "r", tmp_path
+    )
+    service.add(f"{run.id}@base", "base of a run")
+    assert text(service.reply("base of a run", ASK)) == text(service.reply("own", ASK))
 
 
 def test_too_many_requests_fail_at_once(tmp_path, tiny_model_dir):

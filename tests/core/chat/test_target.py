@@ -75,13 +75,16 @@ def test_targets_of_one_base_share_its_weights(run, tmp_path):
     save_adapter(run.output)
     other = a_run(tmp_path, "other", **CONFIG | {"lora_rank": 8, "learning_rate": 0.1})
     save_adapter(other.output)
+    machine = a_run(tmp_path, "machine", **CONFIG | {"use_cpu": True, "template": "chatml", "bf16": True, "threads": 1})
+    save_adapter(machine.output)
+    assert find_target(machine, tmp_path).template == "chatml"
     quantized = a_run(tmp_path, "quantized", **CONFIG | {"quantization_bit": 4})
     save_adapter(quantized.output)
     base = find_target(f"{run.id}@base", tmp_path)
     assert base.adapter is None
     assert find_target(run, tmp_path).base_key == find_target(other, tmp_path).base_key == base.base_key
     assert find_target(quantized, tmp_path).base_key != base.base_key
-    assert find_target("org/base", tmp_path).base_key == base.base_key
+    assert find_target("org/base", tmp_path).base_key == base.base_key == find_target(machine, tmp_path).base_key
 
 
 def test_adapters_before_the_last_one_are_part_of_the_base(tmp_path):
