@@ -21,6 +21,7 @@ from llf_core.chat.events import Failed, event_json
 from llf_core.chat.request import ChatRequest, RequestError
 from llf_core.chat.target import loading_config
 from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.errors import ModelError
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.log_handler import log_to
@@ -207,6 +208,8 @@ class Worker:
             own = (path / "tokenizer_config.json").is_file()
             tokenizer = load_tokenizer(ModelSource(str(path), path, "folder"), self._config) if own else None
             self._engine.load_adapter(name, path, tokenizer=tokenizer)
+        except ModelError as error:
+            self._refused[name] = Failed("model_gone", str(error))
         except Exception as error:  # noqa: BLE001 - the requests that name it fail with the reason
             self._refused[name] = failure(error)
         self.tell(progress="", memory_bytes=self._memory())

@@ -147,7 +147,8 @@ class _Uvicorn(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread gets signals
             return
-        before = {one: signal.signal(one, self.handle_exit) for one in _SIGNALS}
+        taken = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]  # as `nohup` ignores one
+        before = {one: signal.signal(one, self.handle_exit) for one in taken}
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llf_core.chat.chat_engine import EngineState
-from llf_core.chat.events import Failed, Finished, Piece, Started
+from llf_core.chat.events import Embedded, Failed, Finished, Piece, Started
 from llf_core.chat.service import ChatService, Ticket
 from llf_core.chat.target import Target
 
@@ -57,7 +57,10 @@ class ScriptedService(ChatService):
 
 
 def hello(asked: Asked) -> None:
-    """A short reply."""
+    """A short reply, or an embedding."""
+    if asked.request.embed:
+        asked.say(Started(3, 1), Embedded((0.6, 0.8)), finished(tokens=0))
+        return
     asked.say(Started(3, 1), Piece("Hel"), Piece("lo"), finished())
 
 

@@ -42,7 +42,7 @@ def test_every_route_needs_the_key(served, method, path):
         assert KEY not in refused.text
     assert len(served.service.asked) == asked
     allowed = answer(served, method, path, Authorization=f"Bearer {KEY}")
-    others = {"/nowhere": 404, "/v1/embeddings": 503, "/v1/score": 400, "/v1/score/evaluation": 400}  # of this service
+    others = {"/nowhere": 404, "/v1/score": 400, "/v1/score/evaluation": 400}  # of this service
     assert allowed.status_code == others.get(path, 405 if method == "OPTIONS" else 200)
 
 

@@ -218,6 +218,7 @@ NAMES = st.sampled_from([
     "model", "messages", "prompt", "temperature", "top_p", "top_k", "n", "stop", "seed", "stream", "stream_options",
     "logprobs", "top_logprobs", "tools", "tool_choice", "response_format", "logit_bias", "max_tokens", "echo", "role",
     "content", "type", "text", "image_url", "url", "function", "name", "arguments", "parameters", "tool_calls",
+    "input", "encoding_format", "max_length",
     "chat_template_kwargs", "json_schema", "schema", "include_usage", "best_of", "user", "colour",
 ])  # fmt: skip
 WORDS = st.sampled_from([
@@ -233,14 +234,17 @@ MESSAGES = st.lists(
 )
 BODIES = st.dictionaries(NAMES, VALUES, max_size=6).flatmap(
     lambda more: st.fixed_dictionaries(
-        {"model": st.just("base")}, optional={"messages": MESSAGES, "prompt": VALUES}
+        {"model": st.just("base")}, optional={"messages": MESSAGES, "prompt": VALUES, "input": VALUES}
     ).map(lambda body: more | body)
 )
 ANY_BYTES = BODIES.map(lambda body: json.dumps(body).encode()) | VALUES.map(lambda one: json.dumps(one).encode())
 
 
+PATHS = [f"/v1/{path}" for path in ("chat/completions", "completions", "embeddings", "score", "score/evaluation")]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(body=ANY_BYTES | st.binary(max_size=20), path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]))
+@given(body=ANY_BYTES | st.binary(max_size=20), path=st.sampled_from(PATHS))
 def test_no_body_makes_the_server_fail(served, body, path):
     served.service.answer = hello
     answer = served.http.post(path, content=body, headers={"Content-Type": "application/json"})

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,9 +33,9 @@ GREEDY = {"temperature": 0, "max_tokens": 12}
 
 @pytest.fixture(scope="module")
 def adapters(tiny_model_dir, tmp_path_factory):
-    """Folders of two adapters that change what the model says."""
+    """Folders of three adapters that change what the model says."""
     folders = {}
-    for seed, name in enumerate(("red", "blue"), 1):
+    for seed, name in enumerate(("red", "blue", "lost"), 1):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
         tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj"]))
@@ -115,6 +116,7 @@ def served(tiny_model_dir, adapters, judge, tmp_path_factory):
     compute_in_float32(home)
     process = Process(
         home,
+        "--name", f"lost={adapters['lost']}",
         "--name", f"base={tiny_model_dir}", "--name", f"red={adapters['red']}", "--name", f"blue={adapters['blue']}",
         "--reward-model", judge, "--api-key-env", "SERVE_KEY", "--grace-seconds", "1",
         env={"SERVE_KEY": KEY, "HF_HUB_OFFLINE": "1"},
@@ -146,7 +148,7 @@ def test_models_and_adapters_answer_as_themselves(served, client, tiny_model_dir
     ids = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert answers["base"] == tiny_tokenizer.decode(ids, skip_special_tokens=True)
     assert served.child("llf_core.chat.worker_process")  # one process for all three
-    assert [model.id for model in client.models.list()] == ["base", "red", "blue", "judge"]
+    assert [model.id for model in client.models.list()] == ["lost", "base", "red", "blue", "judge"]
 
 
 def test_a_stream_is_the_answer_with_its_usage(client):
@@ -341,7 +343,7 @@ def test_a_reward_model_scores_as_transformers_does(served, judge, tiny_tokenize
         ("/v1/score", {"input": [3]}, 400, "input[0] is 3"),
         ("/v1/score", {"input": []}, 400, "input is []"),
         ("/v1/score", {"input": "x", "model": "base"}, 400, "Expected a reward model: judge"),
-        ("/v1/score", {"input": "x", "model": "nobody"}, 404, "Expected one of: base, red, blue, judge"),
+        ("/v1/score", {"input": "x", "model": "nobody"}, 404, "Expected one of: lost, base, red, blue, judge"),
         ("/v1/score/evaluation", {"messages": [talk]}, 400, "send conversations to /v1/score"),
         ("/v1/completions", {"prompt": "x"}, 400, "send texts for a reward model to /v1/score"),
     ):
@@ -373,7 +375,10 @@ def test_a_process_with_a_reward_model_that_is_killed_comes_back(served):
 
 
 @pytest.mark.long
-def test_an_engine_that_is_killed_is_an_error_and_comes_back(served, client):
+def test_an_engine_that_is_killed_is_an_error_and_comes_back(served, client, adapters):
+    """An adapter that was deleted in the meantime is gone; the others are not."""
+    shutil.rmtree(adapters["lost"])
+    assert text(client, "lost")  # it is still loaded
     stream = client.chat.completions.create(
         model="base", messages=QUESTION, stream=True, temperature=0, max_tokens=900, logit_bias={"2": -100, "0": -100}
     )
@@ -383,6 +388,9 @@ def test_an_engine_that_is_killed_is_an_error_and_comes_back(served, client):
     with pytest.raises(openai.APIError, match="SIGKILL"):
         list(stream)
     assert text(client)
+    with pytest.raises(openai.APIStatusError, match="No adapter at") as gone:
+        text(client, "lost")
+    assert gone.value.status_code == 410
 
 
 def test_the_key_is_in_no_process_and_no_output(served):
