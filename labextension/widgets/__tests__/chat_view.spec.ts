@@ -182,3 +182,14 @@ it('begins to load a stopped model while the first question is typed', () => {
   }
   expect(model.sent).toEqual([{ type: 'start' }]);
 });
+
+it('keeps a check box as it was clicked until the kernel has answered', () => {
+  const box = el.querySelector<HTMLInputElement>('[type=checkbox]')!;
+  const settings = model.values._settings as object;
+  box.click();
+  model.set('_settings', { ...settings, max_tokens: '9' }); // of an earlier change
+  expect(box.checked).toBe(true);
+  model.set('_settings', { ...settings, probabilities: true });
+  model.set('_settings', { ...settings, probabilities: false });
+  expect(box.checked).toBe(false);
+});

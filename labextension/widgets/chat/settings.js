@@ -84,8 +84,12 @@ export function settingsRow(send, idPrefix, actions) {
     type: 'checkbox',
     onchange: applyProbabilities
   });
+  /** @type {boolean | null} */
+  let asked = null; // what the kernel has not answered yet
+
   function applyProbabilities() {
-    change({ probabilities: probabilities.checked });
+    asked = probabilities.checked;
+    change({ probabilities: asked });
   }
 
   function applyPreset() {
@@ -135,7 +139,8 @@ export function settingsRow(send, idPrefix, actions) {
         field.toggleAttribute('aria-invalid', name in problems);
         field.classList.toggle('is-invalid', name in problems);
       }
-      probabilities.checked = settings.probabilities;
+      asked = asked === settings.probabilities ? null : asked;
+      probabilities.checked = asked ?? settings.probabilities;
       presets.value =
         Object.entries(PRESETS).find(([, preset]) =>
           Object.entries(preset).every(
