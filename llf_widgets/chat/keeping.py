@@ -126,7 +126,7 @@ def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
 
 
 def _reply(turn: Turn, model: str) -> str:
-    replies = turn.replies.get(model)
-    if not replies:
+    reply = turn.reply(model)
+    if reply is None:
         raise ConversationError("This model has not answered the question.")
-    return replies[-1].id
+    return reply.id

@@ -132,7 +132,11 @@ class Writing:
 
 
 def reply_json(
-    message: ChatMessage, writing: Writing | None, version: tuple[int, int], tokens: list[Any]
+    message: ChatMessage,
+    writing: Writing | None,
+    version: tuple[int, int],
+    tokens: list[Any],
+    calls: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """A reply for the page.
 
@@ -141,6 +145,7 @@ def reply_json(
         writing: what has been written of it so far; None if it is not being written.
         version: its place among its versions, from 1, and their number.
         tokens: its tokens with their probabilities, if they are known; see `Writing.tokens`.
+        calls: its calls of tools, see `llf_widgets.chat.turns.Turn.calls`.
     """
     error = message.usage.get("error")
     state: State = "failed" if message.finish_reason == "failed" else "done"
@@ -154,7 +159,7 @@ def reply_json(
         "state": state,
         "text": message.text(),
         "thinking": message.reasoning,
-        "calls": [],
+        "calls": calls,
         "tokens": tokens,
         "footer": footer(message.usage),
         "error": _error(error) if isinstance(error, dict) else None,

@@ -33,6 +33,37 @@ class Turn:
         """The question to the first model that has one."""
         return next(iter(self.questions.values()))
 
+    def reply(self, model: str) -> ChatMessage | None:
+        """The last reply of a model, after all its calls of tools; None if it has not answered.
+
+        Args:
+            model: its name.
+        """
+        replies = [one for one in self.replies.get(model, ()) if one.role == "assistant"]
+        return replies[-1] if replies else None
+
+    def calls(self, model: str) -> list[dict[str, Any]]:
+        """The calls of tools of a model with their results, for the page.
+
+        Args:
+            model: its name.
+
+        Returns:
+            `id`, `name`, `arguments` (JSON text), and `result`, which is None until there is one.
+        """
+        messages = self.replies.get(model, [])
+        results = {one.tool_call_id: one.text() for one in messages if one.role == "tool"}
+        return [
+            {
+                "id": str(call.get("id", "")),
+                "name": str(call["function"].get("name", "")),
+                "arguments": str(call["function"].get("arguments", "")),
+                "result": results.get(str(call.get("id", ""))),
+            }
+            for message in messages
+            for call in message.tool_calls
+        ]
+
 
 def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
     """The questions on the chosen paths of models, in the order in which they were asked.
@@ -76,9 +107,15 @@ def turn_json(
         "pictures": sum(part.get("type") == "image_url" for part in parts),
         "version": list(_version(conversation, question)),
         "replies": [
-            reply_json(reply, writing.get(reply.id), _version(conversation, messages[0]), tokens.get(reply.id, []))
-            for messages in turn.replies.values()
-            for reply in messages[-1:]
+            reply_json(
+                reply,
+                writing.get(reply.id),
+                _version(conversation, turn.replies[model][0]),
+                tokens.get(reply.id, []),
+                turn.calls(model),
+            )
+            for model in turn.replies
+            if (reply := turn.reply(model)) is not None
         ],
     }
 

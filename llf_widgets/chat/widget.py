@@ -25,6 +25,7 @@ from llf_widgets.chat.models import model_json, shared_models
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.settings import DEFAULTS, changed, request_of
 from llf_widgets.chat.summary import summary_html, summary_text
+from llf_widgets.chat.tools import call_tool, tool_schema
 from llf_widgets.chat.turns import Turn, sibling, turn_json, turns_of
 from llf_widgets.chat.update_sender import UpdateSender
 from llf_widgets.foreign_code import allow_code
@@ -33,7 +34,7 @@ from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from llf_core.chat.chat_engine import EngineState
     from llf_core.chat.conversation import ChatMessage, Conversation
@@ -64,6 +65,8 @@ class Chat(FrontEnd):
             or a hub id.
         conversation: id of the conversation; None for the last one of these models in this notebook.
         system: system prompt; None for that of the conversation.
+        tools: functions that the models may call; the result goes back to the model. Their annotations and docstrings
+            say what they do.
         trust: whether Python code of the models may run that has not been allowed yet.
         home: `LLF_HOME`. Default: from the environment.
 
@@ -71,7 +74,7 @@ class Chat(FrontEnd):
         models: names of the models.
 
     Raises:
-        ValueError: there is no target, or there are too many.
+        ValueError: there is no target, there are too many, or a tool has a parameter without a name.
         TargetError: nothing has this name, or it generates no text.
         ConversationError: there is no such conversation.
         ConfigError: the config of the run is no longer valid.
@@ -103,6 +106,7 @@ class Chat(FrontEnd):
         *targets: str | Path | Run | RunFolder,
         conversation: str | None = None,
         system: str | None = None,
+        tools: Sequence[Callable[..., Any]] = (),
         trust: bool = False,
         home: Path | str | None = None,
     ) -> None:
@@ -113,6 +117,8 @@ class Chat(FrontEnd):
             raise ValueError(f"There are {len(targets)} models. Expected 1 to {MAX_MODELS}.")
         self._home = None if home is None else Path(home)
         self._shared = shared_models(self._home, trust=trust)
+        self._functions = {one.__name__: one for one in tools}
+        self._tools = [tool_schema(one) for one in tools]
         self._given: list[str] = []
         self._tokens: dict[str, list[Any]] = {}
         self._displays: list[Any] = []
@@ -387,8 +393,9 @@ class Chat(FrontEnd):
             "fields": fields,
             "targets": self.models,
             "notebook": _notebook(),
+            "tools": self._tools or self._conversation.settings.get("tools", []),
         }
-        if any(self._conversation.settings.get(name) != value for name, value in wanted.items()):
+        if any(self._conversation.settings.get(name, []) != value for name, value in wanted.items()):
             self._conversation.set(**wanted)
 
     def _show_turns(self) -> None:
@@ -421,7 +428,11 @@ class Chat(FrontEnd):
         for name, (writing, history) in begun.items():
             on_event = partial(self._on_event, writing)
             try:
-                request = request_of(self._settings, self._conversation.request_messages(history))
+                request = request_of(
+                    self._settings,
+                    self._conversation.request_messages(history),
+                    tools=tuple(self._conversation.settings.get("tools", ())),
+                )
             except RequestError as error:
                 on_event(Failed("invalid", str(error)))
                 continue
@@ -448,8 +459,35 @@ class Chat(FrontEnd):
         if writing.tokens:
             self._tokens[writing.id] = writing.tokens
         self._show_turns()
-        if not self._writing:
+        if writing.calls and writing.reason == "tool_calls" and self._functions.keys() >= _called(writing.calls):
+            threading.Thread(target=self._call_tools, args=(writing,), daemon=True, name="llf-chat-tools").start()
+        elif not self._writing:
             self._update_outputs()
+
+    def _call_tools(self, writing: Writing) -> None:
+        """Call functions of the cell as a model asked, and ask it again with their results."""
+        results = {}
+        for call in writing.calls:
+            function = call["function"]
+            results[call["id"]] = call_tool(self._functions, function["name"], function["arguments"])
+        try:
+            self._answer_calls(writing.id, results)
+        except (ValueError, OSError) as error:
+            self._note = str(error)
+
+    def _answer_calls(self, reply: str, results: dict[str, str]) -> None:
+        """Ask a model again with the results of its calls."""
+        with self._lock:
+            message = self._conversation.path_to(reply)[-1]
+            model, last = message.target, message
+            if model not in self._targets or any(one.model == model for one in self._writing.values()):
+                return
+            for call in message.tool_calls:
+                name = str(call.get("id", ""))
+                text = results.get(name, "")
+                last = self._conversation.add("tool", text, parent=last.id, tool_call_id=name, target=model)
+            if last is not message:
+                self._begin({model: last})
 
     def _save(self, writing: Writing) -> None:
         try:
@@ -489,6 +527,7 @@ class Chat(FrontEnd):
             "add": lambda given: self.add(str(given["target"])),
             "newest": lambda given: self.use_newest(str(given["model"])),
             "checkpoint": lambda given: self._use_next_checkpoint(str(given["model"])),
+            "results": lambda given: self._answer_calls(str(given["reply"]), dict(given["results"])),
             "keep": self._keep,
             "undo": self._undo,
             "remove": lambda given: self.remove(str(given["model"])),
@@ -604,6 +643,11 @@ class Chat(FrontEnd):
 def _notebook() -> str:
     """Path of the notebook, as JupyterLab tells its kernels; empty elsewhere."""
     return os.environ.get("JPY_SESSION_NAME", "")
+
+
+def _called(calls: list[dict[str, Any]]) -> set[str]:
+    """Names of the functions that a reply calls."""
+    return {call["function"]["name"] for call in calls}
 
 
 def _with_text(content: str | list[dict[str, Any]], text: str) -> str | list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
+import { callsOf } from './calls.js';
 import { keepControls } from './keep_controls.js';
 import { drawMarkdown, typesetMath } from './markdown.js';
 import { tokensOf } from './tokens.js';
@@ -27,6 +28,7 @@ export function replyView(send, turn, model) {
   const thinkingLabel = h('summary', {}, 'Thinking');
   const thinking = h('details', { hidden: true }, thinkingLabel, thinkingText);
   const text = h('div', { class: 'llf-Markdown' });
+  const calls = h('div');
   const problem = h('div');
   const status = h('span');
   const stop = createButton(
@@ -63,6 +65,7 @@ export function replyView(send, turn, model) {
     { class: 'llf-Reply', 'aria-label': model, tabindex: '-1' },
     h('p', { class: 'llf-Reply-model llf-secondary llf-small' }, model),
     thinking,
+    calls,
     text,
     tokens,
     problem,
@@ -138,6 +141,11 @@ export function replyView(send, turn, model) {
       status.hidden = !status.textContent;
       versions.show(reply.version);
       keep.show(reply, others);
+      drawIfChanged(calls, [reply.calls, writing], () =>
+        callsOf(reply.calls, !writing, results =>
+          send({ type: 'results', reply: reply.id, results })
+        )
+      );
       const withTokens = probabilities && !writing && reply.tokens.length > 0;
       text.hidden = withTokens;
       tokens.hidden = !withTokens;

@@ -120,6 +120,22 @@ def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat
     assert reply["state"] == "done", reply["error"]
 
 
+def test_results_of_calls_go_back_to_the_model(chat, tiny_model_dir):
+    (model,) = chat.models
+    conversation = chat.conversation
+    asked = conversation.ask("What is the weather?", [model])[model]
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}
+    conversation.add("assistant", parent=asked.id, target=model, tool_calls=[call], finish_reason="tool_calls")
+    page(chat, type="open")
+    (waiting,) = chat._turns[0]["replies"]
+    assert waiting["calls"] == [{"id": "c1", "name": "weather", "arguments": '{"city": "Ulm"}', "result": None}]
+    page(chat, type="results", reply=waiting["id"], results={"c1": "Rain."})
+    (reply,) = done(chat)
+    assert reply["state"] == "done", reply["error"]
+    assert reply["footer"].startswith("8 tokens, ")
+    assert [one["result"] for one in reply["calls"]] == ["Rain."]
+
+
 def test_a_run_that_goes_on_answers_with_its_newest_checkpoint(trained, tmp_path):
     folder, _ = trained()
     shutil.rmtree(folder.output)

@@ -1,0 +1,61 @@
+"""Functions of a cell that a model may call."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+
+
+def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
+    """A function in OpenAI's form: its name, its docstring, and its parameters with the types of their annotations.
+
+    Args:
+        function: a function whose parameters can be passed by name.
+
+    Raises:
+        ValueError: it has a parameter that cannot be passed by name, or no name.
+    """
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # noqa: BLE001 - an annotation can be any expression
+        hints = {}
+    properties, required = {}, []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
+            raise ValueError(f"The parameter {parameter} cannot be passed by name. Expected named parameters only.")
+        kind = hints.get(name)
+        known = _TYPES.get(get_origin(kind) or kind) if kind is not None else None
+        properties[name] = {"type": known} if known else {}
+        if parameter.default is parameter.empty:
+            required.append(name)
+    described = {
+        "name": function.__name__,
+        "description": inspect.getdoc(function) or "",
+        "parameters": {"type": "object", "properties": properties, "required": required},
+    }
+    return {"type": "function", "function": described}
+
+
+def call_tool(functions: Mapping[str, Callable[..., Any]], name: str, arguments: str) -> str:
+    """Call a function as a model asks, and return what the model is told.
+
+    Args:
+        functions: the functions by name.
+        name: name of the function.
+        arguments: its arguments as a JSON object.
+
+    Returns:
+        The result, as JSON unless it is text; for an error its type and message.
+    """
+    try:
+        given = json.loads(arguments or "{}")
+        found = functions[name](**given)
+        return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the model is told
+        return f"Error: {type(error).__name__}: {error}"
