@@ -188,7 +188,10 @@ export function addCommands(
     },
     'llf:chat': {
       label: () => trans.__('Chat'),
-      isEnabled: runs => runs.length > 0 && runs.length <= 4,
+      isEnabled: runs =>
+        runs.length > 0 &&
+        runs.length <= 4 &&
+        runs.every(run => run.state !== 'created'),
       describedBy: CHAT_ARGS,
       execute: (runs, { step }) =>
         runCode(

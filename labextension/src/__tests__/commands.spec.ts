@@ -100,6 +100,7 @@ it.each<[RunState[], string[]]>([
     ['running'],
     [
       'open-monitor',
+      'chat',
       'branch',
       'replay',
       'evaluate',
@@ -114,6 +115,7 @@ it.each<[RunState[], string[]]>([
     ['finished'],
     [
       'open-monitor',
+      'chat',
       'branch',
       'replay',
       'evaluate',
@@ -124,7 +126,16 @@ it.each<[RunState[], string[]]>([
   ],
   [
     ['failed'],
-    ['open-monitor', 'resume', 'branch', 'replay', ...ALWAYS, ...ONE, 'delete']
+    [
+      'open-monitor',
+      'chat',
+      'resume',
+      'branch',
+      'replay',
+      ...ALWAYS,
+      ...ONE,
+      'delete'
+    ]
   ],
   [
     ['created'],
@@ -132,11 +143,11 @@ it.each<[RunState[], string[]]>([
   ],
   [
     ['running', 'finished'],
-    ['compare', 'stop', ...ALWAYS, 'tags']
+    ['compare', 'chat', 'stop', ...ALWAYS, 'tags']
   ],
   [
     ['finished', 'lost'],
-    ['compare', ...ALWAYS, 'tags', 'delete']
+    ['compare', 'chat', ...ALWAYS, 'tags', 'delete']
   ]
 ])('enables for runs that are %j the commands %j', async (states, expected) => {
   await selectRuns(...states);
@@ -179,6 +190,8 @@ it('runs actions that need a process in a cell', async () => {
   await selectRuns('finished', 'finished');
   await commands.execute('llf:compare');
   expect(vi.mocked(runInCell).mock.calls[1][2]).toBe('llf.Compare(["a", "b"])');
+  await commands.execute('llf:chat');
+  expect(vi.mocked(runInCell).mock.calls[2][2]).toBe('llf.Chat("a", "b")');
 });
 
 const CODE = {

@@ -277,7 +277,7 @@ it('shows reason, metrics, curves, config and log of a run, all as text', () => 
     'The disk is full.',
     '3.1e-5',
     '1.61 GB',
-    'step 90Branch…step 75Branch…',
+    'step 90Branch…Chatstep 75Branch…Chat',
     'lora_rank8',
     'It rises. End it.',
     'step 93 of 141'
@@ -476,9 +476,9 @@ it('offers a branch from each checkpoint', () => {
   show();
   const steps = host.querySelectorAll('.llf-Details-checkpoint');
   expect(Array.from(steps, item => item.textContent)).toEqual([
-    'step 150Branch…',
-    'step 1001.500Branch…',
-    'step 501.250, bestBranch…'
+    'step 150Branch…Chat',
+    'step 1001.500Branch…Chat',
+    'step 501.250, bestBranch…Chat'
   ]);
   act(() => button('Stop').click());
   expect(execute).toHaveBeenCalledWith('llf:stop');

@@ -193,3 +193,16 @@ it('keeps a check box as it was clicked until the kernel has answered', () => {
   model.set('_settings', { ...settings, probabilities: false });
   expect(box.checked).toBe(false);
 });
+
+it('hands the focus to Undo when a reply has been kept', () => {
+  const answered = { state: 'done', text: 'x' };
+  model.set('_turns', [turn(reply('a', answered))]);
+  button('Good').focus();
+  button('Good').click();
+  expect(model.sent).toEqual([
+    { type: 'keep', turn: 't', model: 'a', what: 'good' }
+  ]);
+  const kept = [{ kind: 'ratings', label: 'Rated good' }];
+  model.set('_turns', [turn(reply('a', { ...answered, kept }))]);
+  expect(document.activeElement).toBe(button('Undo'));
+});

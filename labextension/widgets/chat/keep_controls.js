@@ -77,44 +77,49 @@ export function keepControls(send, turn, model) {
     show(reply, others) {
       text = reply.text;
       buttons.hidden = reply.state !== 'done' || !reply.text;
-      drawIfChanged(buttons, [reply.kept, others], () => {
-        const kinds = new Set(reply.kept.map(({ kind }) => kind));
-        return [
-          ...reply.kept.map(({ kind, label }) =>
-            h(
-              'span',
-              {},
-              h('b', {}, label),
-              ' ',
-              link(
-                'Undo',
-                () => send({ type: 'undo', turn, model, kind }),
-                `Undo ${label}`
-              )
-            )
-          ),
-          ...(kinds.has('examples')
-            ? []
-            : [link('Keep as an example', () => keep({ what: 'example' }))]),
-          ...(kinds.has('pairs')
-            ? []
-            : others.map(other =>
+      drawIfChanged(
+        buttons,
+        [reply.kept, others],
+        () => {
+          const kinds = new Set(reply.kept.map(({ kind }) => kind));
+          return [
+            ...reply.kept.map(({ kind, label }) =>
+              h(
+                'span',
+                {},
+                h('b', {}, label),
+                ' ',
                 link(
-                  others.length > 1
-                    ? `Better than ${other}`
-                    : 'Better than the other',
-                  () => keep({ what: 'pair', other })
+                  'Undo',
+                  () => send({ type: 'undo', turn, model, kind }),
+                  `Undo ${label}`
                 )
-              )),
-          ...(kinds.has('ratings')
-            ? []
-            : [
-                link('Good', () => keep({ what: 'good' }), 'Rate as good'),
-                link('Bad', () => keep({ what: 'bad' }), 'Rate as bad')
-              ]),
-          link('Correct…', correct)
-        ];
-      });
+              )
+            ),
+            ...(kinds.has('examples')
+              ? []
+              : [link('Keep as an example', () => keep({ what: 'example' }))]),
+            ...(kinds.has('pairs')
+              ? []
+              : others.map(other =>
+                  link(
+                    others.length > 1
+                      ? `Better than ${other}`
+                      : 'Better than the other',
+                    () => keep({ what: 'pair', other })
+                  )
+                )),
+            ...(kinds.has('ratings')
+              ? []
+              : [
+                  link('Good', () => keep({ what: 'good' }), 'Rate as good'),
+                  link('Bad', () => keep({ what: 'bad' }), 'Rate as bad')
+                ]),
+            link('Correct…', correct)
+          ];
+        },
+        () => buttons.querySelector('button') ?? field
+      );
     }
   };
 }
