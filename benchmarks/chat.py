@@ -4,8 +4,8 @@
 
 Each round measures both sides of every figure one after the other, in turning order; a figure is the ratio within a
 round. On a machine that other programs use, `--cpu-seconds --threads 1` compares the CPU time of both sides instead of
-the time that passes: memory bandwidth and cores that others take then matter less. The memory is that of processes of
-their own (`--memory`), one with a single adapter and one with three.
+the time that passes: memory bandwidth and cores that others take then matter less. The memory is that of a
+process of its own (`--memory`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ WHAT = {
     "decode_8": "decoded tokens per second, batch of 8: engine / generate",
     "concurrent_16": "tokens per second of 16 requests: at once / one after the other",
     "second_turn": f"seconds to the first token after {HISTORY:,} tokens of history: kept / cold",
-    "three_adapters": "resident memory: base and three adapters / base and one adapter",
+    "three_adapters": "resident memory: base and three adapters / base alone",
 }
 
 
@@ -200,30 +200,32 @@ def write_adapters(folder: Path) -> list[Path]:
     return found
 
 
-def memory(adapters: Sequence[str]) -> int:
-    """Bytes of a process in which base and adapters have answered: resident memory after a reply of each."""
+def memory(adapters: Sequence[str]) -> float:
+    """Resident memory of this process after replies of the base and three adapters, relative to that with the base."""
     from dataclasses import replace
 
     from llf_core.models.free_memory import release_free_memory
 
     sides = Sides()
     del sides.plain
+
+    def used(name: str | None) -> int:
+        sides.cold_reply([replace(sides.request(0, 8), adapter=name)])
+        sides.forget()
+        release_free_memory()
+        return sides.engine.memory_bytes
+
+    base = used(None)
     for number, folder in enumerate(adapters):
         sides.engine.load_adapter(str(number), Path(folder))
-    for name in (None, *map(str, range(len(adapters)))):
-        sides.cold_reply([replace(sides.request(0, 8), adapter=name)])
-    sides.forget()
-    release_free_memory()
-    return sides.engine.memory_bytes
+        last = used(str(number))
+    return last / base
 
 
 def memory_ratio(folders: list[Path]) -> float:
-    def used(adapters: list[Path]) -> int:
-        command = [sys.executable, "-m", "benchmarks.chat", "--memory", *map(str, adapters)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return int(done.stdout.splitlines()[-1])
-
-    return used(folders) / used(folders[:1])
+    command = [sys.executable, "-m", "benchmarks.chat", "--memory", *map(str, folders)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.splitlines()[-1])
 
 
 def measure(rounds: int, wanted: Sequence[str], clock: Callable[[], float]) -> tuple[dict[str, list[float]], int]:
@@ -256,7 +258,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-seconds", action="store_true", help="compare CPU time")
     parser.add_argument("--only", nargs="*", default=list(GOALS), choices=list(GOALS))
-    parser.add_argument("--memory", nargs="*", help="print the memory of a process with these adapters, and end")
+    parser.add_argument("--memory", nargs="*", help="print the ratio of memory with these adapters, and end")
     asked = parser.parse_args()
     import torch
 
