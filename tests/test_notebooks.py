@@ -128,6 +128,20 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
 
 @pytest.mark.launches
 @pytest.mark.timeout(900)
+def test_the_chat_tutorial_trains_on_what_was_corrected(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLF_HOME", str(embedded_model))
+    book = nbformat.read(REPOSITORY / "notebooks" / "chat.ipynb", 4)
+    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    shown = "\n".join(data["text/plain"] for data in bundles(book))
+    assert re.search(r"KeptData\(name='sea', .*rows=12\)", shown)
+    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+    base, tuned = re.search(r"^smollm2-135m-instruct: (.*)^whales: (.*)", printed, re.MULTILINE | re.DOTALL).groups()
+    assert "whales" in tuned
+    assert "whales" not in base
+
+
+@pytest.mark.launches
+@pytest.mark.timeout(900)
 def test_every_cell_of_the_tutorial_on_preferences_runs(tiny_model_dir: Path):
     """With a tiny model, which learns no manners: the next test has the real one, and takes five minutes."""
     book = nbformat.read(REPOSITORY / "notebooks" / "preferences.ipynb", 4)

@@ -48,6 +48,8 @@ SAVE_SECONDS = 5.0
 """Time after which the text of a reply that is being written is saved again."""
 CHECKPOINT_SECONDS = 600.0
 """Maximum time to wait for a checkpoint that was requested."""
+WAIT_SECONDS = 0.05
+"""Time between two looks at replies that are waited for."""
 SEARCHED = 50
 """Number of conversations among which the one of a cell is searched."""
 
@@ -171,6 +173,20 @@ class Chat(FrontEnd):
             self._save_settings()
             questions = self._conversation.ask(text, self.models)
             self._begin({name: questions[name] for name in self.models})
+
+    def wait(self) -> dict[str, ChatMessage]:
+        """Wait until all replies are written, for cells that go on with them.
+
+        An interrupt ends the waiting only, not the replies.
+
+        Returns:
+            The reply of each model to the last question, by the model's name; models without one are left out.
+        """
+        while self._writing:
+            time.sleep(WAIT_SECONDS)
+        turns = turns_of(self._conversation, self.models)
+        last = turns[-1].replies if turns else {}
+        return {name: replies[-1] for name, replies in last.items() if replies}
 
     def stop(self, reply: str | None = None) -> None:
         """Stop replies at their next token.
