@@ -23,29 +23,11 @@ from llf_core.config.number_format import with_unit
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.conversation import Conversation
     from llf_core.chat.target import Target
     from llf_widgets.chat.turns import Turn
 
 UNITS: dict[Kind, str] = {"examples": "example", "pairs": "pair", "ratings": "rating"}
-_LABELS: dict[Kind, str] = {"examples": "Kept as an example", "pairs": "Preferred, kept as a pair", "ratings": "Rated"}
-
-
-def kept_json(message: ChatMessage) -> list[dict[str, str]]:
-    """What a reply was kept as.
-
-    Args:
-        message: the reply.
-
-    Returns:
-        For each data set its `kind` and a `label`.
-    """
-    found = []
-    for kind in KINDS:
-        if f"{DEFAULT}-{kind}.jsonl" in message.kept:
-            rating = f" {message.rating}" if kind == "ratings" else ""
-            found.append({"kind": kind, "label": f"{_LABELS[kind]}{rating}"})
-    return found
 
 
 def keep(  # noqa: PLR0913 - both replies, and an edited text

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.chat.events import Failed, Finished, Piece, Started, ToolCallPiece
+from llf_core.chat.kept_examples import DEFAULT, KINDS, Kind
 from llf_core.config.number_format import with_unit
 from llf_core.runs.formatting import duration
-from llf_widgets.chat.keeping import kept_json
 
 if TYPE_CHECKING:
     from llf_core.chat.conversation import ChatMessage
@@ -28,6 +28,8 @@ FIXES: dict[FailureKind, list[dict[str, str]]] = {
     "untrusted": [],
 }
 ASK_AGAIN = [{"action": "again", "label": "Ask again"}]
+
+_LABELS: dict[Kind, str] = {"examples": "Kept as an example", "pairs": "Preferred, kept as a pair", "ratings": "Rated"}
 
 
 @dataclass
@@ -200,3 +202,20 @@ def _error(given: dict[str, Any]) -> dict[str, Any]:
     sentences = [str(given.get(name) or "") for name in ("message", "what_to_do")]
     fixes = FIXES.get(given.get("kind", "engine"), ASK_AGAIN)
     return {"message": " ".join(filter(None, sentences)), "fixes": fixes}
+
+
+def kept_json(message: ChatMessage) -> list[dict[str, str]]:
+    """What a reply was kept as.
+
+    Args:
+        message: the reply.
+
+    Returns:
+        For each data set its `kind` and a `label`.
+    """
+    found = []
+    for kind in KINDS:
+        if f"{DEFAULT}-{kind}.jsonl" in message.kept:
+            rating = f" {message.rating}" if kind == "ratings" else ""
+            found.append({"kind": kind, "label": f"{_LABELS[kind]}{rating}"})
+    return found
