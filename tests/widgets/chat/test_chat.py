@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 
 import pytest
@@ -106,17 +107,19 @@ def test_a_prompt_that_is_too_long_offers_to_leave_out_old_turns(chat):
 
 
 def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat):
-    page(chat, type="settings", changes={"max_tokens": "900"})
     page(chat, type="send", text="the sea")
-    until(lambda: any(one.text for one in chat._writing.values()))
+    done(chat)
     (process,) = chat._shared.service._processes.values()
+    page(chat, type="settings", changes={"max_tokens": "900"})
+    page(chat, type="send", text="the land")
+    process._process.send_signal(signal.SIGSTOP)  # before the reply can end
     process._process.kill()
-    (reply,) = done(chat)
+    *_, reply = done(chat)
     assert reply["state"] == "failed"
     assert [fix["action"] for fix in reply["error"]["fixes"]] == ["again"]
     page(chat, type="settings", changes={"max_tokens": "4"})
-    page(chat, type="fix", turn=chat._turns[0]["id"], model=chat.models[0], fix="again")
-    (reply,) = done(chat)
+    page(chat, type="fix", turn=chat._turns[1]["id"], model=chat.models[0], fix="again")
+    *_, reply = done(chat)
     assert reply["state"] == "done", reply["error"]
 
 
