@@ -37,8 +37,20 @@ NAMED = {
     "eof_token": "<|extra_201|>",
 }
 """Tokens that a tokenizer has by a name."""
-OTHERS = ("<imgpad>", "|SPEAKER|", "|NEWLINE|", "<|python_tag|>", "<|video|>")
+OTHERS = (
+    "<imgpad>",
+    "|SPEAKER|",
+    "|NEWLINE|",
+    "<|python_tag|>",
+    "<|video|>",
+    "<IMG_START>",
+    "<IMG_ATOM>",
+    "<IMG_GRID>",
+    "<IMG_END>",
+)
 """Tokens that processors look for by their text."""
+PLACEHOLDERS = {"Ovis2Processor": "<IMG_ATOM>"}
+"""Tokens in the place of an image that a processor writes instead of its `image_token`."""
 IDS = {
     "image_token_index": "image_token",
     "video_token_index": "video_token",
@@ -140,6 +152,8 @@ def _number_placeholders(config: Any, processor: Any, tokenizer: Any) -> None:
         for key in (f"{medium}_token_id", f"{medium}_token_index"):
             if isinstance(getattr(config, key, None), int):
                 number = getattr(processor, f"{medium}_token_id", None)
+                if written := PLACEHOLDERS.get(type(processor).__name__):
+                    number = tokenizer.convert_tokens_to_ids(written)
                 setattr(config, key, number or tokenizer.convert_tokens_to_ids(str(sign)))
 
 
