@@ -164,8 +164,9 @@ class Collator:
         for row, own, given in zip(rows, tokens, mask.bool(), strict=True):
             if own[given].tolist() != ids[row].tolist():
                 raise DataError(
-                    f"Example {examples[row].get('index', '?')} has other tokens than when it was prepared: its media "
-                    "have changed. Set overwrite_cache: true to prepare the data again."
+                    f"Example {examples[row].get('index', '?')} has other tokens in a batch than when it was prepared. "
+                    "Expected its media and the model's processor to be the same. Set overwrite_cache: true to prepare "
+                    "the data again."
                 )
         batch = self._padded(ids, labels)
         for name in PER_TOKEN & made.keys():

@@ -38,6 +38,8 @@ IMAGE_OPTIONS = {"crop_to_patches": "crop_to_patches", "image_do_pan_and_scan": 
 """Keys of the config, and the option of image processors that each one sets."""
 PREFIX_ATTENTION = {"PaliGemmaProcessor"}
 """Processors of models whose prompt attends to itself in both directions. They write further tokens into a text."""
+AS_TEXT = "return_for_text_completion"
+"""Option of Chameleon's processor that leaves out the separator that it adds to each text, or part of one."""
 NOT_INPUTS = {"labels", "video_metadata"}
 """What processors return besides a model's inputs."""
 
@@ -314,12 +316,19 @@ def process(
         if type(processor).__name__ in PREFIX_ATTENTION:
             made = _with_repeated_placeholders(processor, texts, images, options)
         else:
-            made = processor(text=texts, **given, add_special_tokens=False, **options)
+            whole = {AS_TEXT: True} if AS_TEXT in _own_options(processor) else {}
+            made = processor(text=texts, **given, **whole, add_special_tokens=False, **options)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - of any type, also a division by zero for an image of one pixel
         raise BadExample(f"the model's processor cannot process it: {reason(error)}") from None
     return {name: value for name, value in dict(made).items() if name not in NOT_INPUTS}
+
+
+def _own_options(processor: ProcessorMixin) -> frozenset[str]:
+    """Names of the options that a type of processor has beside those of all."""
+    kinds = getattr(type(processor), "valid_processor_kwargs", None)
+    return frozenset(getattr(kinds, "__annotations__", {}))
 
 
 def audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:

@@ -156,8 +156,8 @@ SPLIT: dict[str, dict[str, Any]] = {
 }
 UNFIT = "the tiny model and a tiny processor that fit each other are still to be made."
 UNFIT_TYPES = (
-    "apertus1p5", "aria", "deepseek_vl", "deepseek_vl_hybrid", "granite4_vision", "granite_docling", "kimi_k25",
-    "nemotron_h_omni", "vipllava",
+    "apertus1p5", "aria", "chameleon", "deepseek_vl", "deepseek_vl_hybrid", "granite4_vision", "granite_docling",
+    "kimi_k25", "nemotron_h_omni", "vipllava",
 )  # fmt: skip
 UNTRIED = {
     **{(kind, "image"): UNFIT for kind in UNFIT_TYPES},

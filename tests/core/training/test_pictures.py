@@ -23,13 +23,14 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data import Collator, DataError, prepare
 from llf_core.data.formats.conversation import Medium
 from llf_core.data.inspect import Inspection
+from llf_core.data.media import process
 from llf_core.data.media_files import open_image, open_video
 from llf_core.data.media_limits import MediaLimits
 from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.sft import SFT
 from llf_core.training.session import run_attempt
-from tests.tiny import save_tiny_gemma3, save_tiny_llava
+from tests.tiny import save_tiny_gemma3, save_tiny_llava, tiny_tokenizer
 
 COLORS = ["red", "green", "blue", "white"]
 SHOWN = 4  # tokens of a picture
@@ -426,3 +427,13 @@ def test_a_video_without_its_decoder_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(DataError, match=r"The data has videos, .*Run pip install av"):
         open_video(Medium("video", str(tmp_path / "a.mp4")), MediaLimits())
+
+
+def test_chameleons_processor_adds_no_separator_to_a_text_or_a_part_of_it():
+    from transformers import ChameleonImageProcessorPil, ChameleonProcessor
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"sep_token": "<sep>"})
+    processor = ChameleonProcessor(ChameleonImageProcessorPil(), tokenizer, image_seq_length=4)
+    made = process(processor, ["What is it?"], [[]], MediaLimits())
+    assert list(made["input_ids"][0]) == tokenizer("What is it?", add_special_tokens=False)["input_ids"]
