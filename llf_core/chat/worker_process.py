@@ -25,6 +25,7 @@ from llf_core.models.errors import ModelError
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.log_handler import log_to
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -223,22 +224,24 @@ class Worker:
 
 
 def failure(error: BaseException) -> Failed:
-    """What a request is told about an error of this process.
+    """What a request is told about an error of this process, which prevents that a model or adapter is loaded.
 
     Args:
         error: the error; its trace is printed.
-
-    Raises:
-        OSError: too many files are open.
-        PluginError: two installed packages declare the same plug-in.
     """
-    from llf_core.training.failures import explain_failure
+    from llf_core.models.errors import first_line
 
     traceback.print_exception(error)
-    explained = explain_failure(error)
-    memory = isinstance(error, MemoryError) or "memory" in str(error)
-    kind = "untrusted" if isinstance(error, UntrustedCodeError) else "out_of_memory" if memory else "engine"
-    return Failed(kind, explained.reason)  # type: ignore[arg-type]  # one of the three
+    if isinstance(error, UserError):
+        kind = "untrusted" if isinstance(error, UntrustedCodeError) else "engine"
+        return Failed(kind, error.message, error.what_to_do)  # type: ignore[arg-type]  # one of the two
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return Failed(
+            "out_of_memory",
+            "The model does not fit into the free memory.",
+            "Free memory of other programs, or choose a smaller or quantized model.",
+        )
+    return Failed("engine", f"The model cannot be loaded: {first_line(error)}")
 
 
 def _read(messages: queue.Queue[dict[str, Any] | None]) -> None:
