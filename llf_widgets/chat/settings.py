@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.request import ChatRequest, ChatSampling
@@ -17,8 +18,12 @@ DEFAULTS: dict[str, Any] = {
     "max_tokens": "512",
     "seed": "",
     "probabilities": False,
-    "thinking": True,
+    "thinking": "",
 }
+THINKING: Mapping[str, dict[str, bool]] = MappingProxyType(
+    {"": {}, "on": {"enable_thinking": True}, "off": {"enable_thinking": False}}
+)
+"""Variables of the chat template by the setting `thinking`; the empty text leaves it to the template."""
 TOP_LOGPROBS = 5
 """Number of likely tokens that are shown for a place."""
 _NAMES = {"temperature": "Temperature", "top_p": "Top p", "max_tokens": "At most", "seed": "Seed"}
@@ -48,6 +53,8 @@ def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[di
             applied[name] = bool(value)
         elif name == "system":
             applied[name] = str(value)
+        elif name == "thinking":
+            applied[name] = value if value in THINKING else ""
         elif problem := _problem(name, str(value).strip()):
             problems[name] = problem
         else:
@@ -88,6 +95,7 @@ def request_of(settings: Mapping[str, Any], messages: tuple[dict[str, Any], ...]
         max_tokens=int(settings["max_tokens"]) if settings["max_tokens"] else None,
         logprobs=settings["probabilities"],
         top_logprobs=TOP_LOGPROBS if settings["probabilities"] else 0,
+        template_options=THINKING[settings["thinking"]],
         **values,
     )
 

@@ -59,7 +59,7 @@ beforeEach(() => {
     _models: [named('a'), named('b')],
     _turns: [],
     _settings: {
-      system: '', temperature: '0', top_p: '1', max_tokens: '512', seed: '', probabilities: false, thinking: true
+      system: '', temperature: '0', top_p: '1', max_tokens: '512', seed: '', probabilities: false, thinking: ''
     }, // prettier-ignore
     _errors: {},
     _note: '',
@@ -205,4 +205,18 @@ it('hands the focus to Undo when a reply has been kept', () => {
   const kept = [{ kind: 'ratings', label: 'Rated good' }];
   model.set('_turns', [turn(reply('a', { ...answered, kept }))]);
   expect(document.activeElement).toBe(button('Undo'));
+});
+
+it('offers to switch thinking off only if a model can think', () => {
+  const thinking: HTMLSelectElement = el.querySelector(
+    '[aria-label="Thinking before the reply"]'
+  )!;
+  expect(thinking.hidden).toBe(true);
+  model.set('_models', [named('a'), { ...named('b'), thinks: true }]);
+  expect(thinking.hidden).toBe(false);
+  thinking.value = 'off';
+  thinking.dispatchEvent(new Event('change'));
+  expect(model.sent).toEqual([
+    { type: 'settings', changes: { thinking: 'off' } }
+  ]);
 });

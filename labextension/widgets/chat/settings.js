@@ -92,6 +92,22 @@ export function settingsRow(send, idPrefix, actions) {
     change({ probabilities: asked });
   }
 
+  const thinking = h(
+    'select',
+    {
+      'aria-label': 'Thinking before the reply',
+      title: 'Whether a model that can think does so before it replies.',
+      onchange: applyThinking
+    },
+    h('option', { value: '' }, 'Thinking: as the model does'),
+    h('option', { value: 'on' }, 'Thinking on'),
+    h('option', { value: 'off' }, 'Thinking off')
+  );
+
+  function applyThinking() {
+    change({ thinking: thinking.value });
+  }
+
   function applyPreset() {
     if (presets.value) {
       change(PRESETS[presets.value]);
@@ -114,17 +130,22 @@ export function settingsRow(send, idPrefix, actions) {
       probabilities,
       'Probabilities'
     ),
+    thinking,
     h('span', { class: 'llf-Chat-actions llf-push' }, ...actions)
   );
   errors.id = `${idPrefix}-errors`;
 
   return {
     nodes: [box, errors],
-    /** Shows the settings; a field in which somebody types is left alone. */
-    show(
-      /** @type {ChatSettings} */ settings,
-      /** @type {ChatErrors} */ problems
-    ) {
+    /**
+     * Shows the settings; a field in which somebody types is left alone.
+     * @param {ChatSettings} settings
+     * @param {ChatErrors} problems a sentence for each invalid field
+     * @param {boolean} canThink whether one of the models can think
+     */
+    show(settings, problems, canThink) {
+      thinking.hidden = !canThink;
+      thinking.value = settings.thinking;
       for (const [name, field] of Object.entries(fields)) {
         const value = String(
           settings[/** @type {keyof ChatSettings} */ (name)] ?? ''

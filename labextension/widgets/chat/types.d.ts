@@ -67,7 +67,7 @@ export interface ChatSettings {
   max_tokens: string;
   seed: string;
   probabilities: boolean;
-  thinking: boolean;
+  thinking: string;
 }
 
 export interface ChatErrors {

@@ -306,6 +306,7 @@ function render({ model, el }) {
     el.style.setProperty('--llf-models', String(Math.max(1, models.length)));
     el.classList.toggle('has-one', models.length === 1);
     head.show(models);
+    showSettings();
     const engines = new Map(models.map(one => [one.engine, one]));
     const bytes = [...engines.values()].reduce(
       (sum, one) => sum + one.memory,
@@ -327,7 +328,17 @@ function render({ model, el }) {
       drawnProbabilities = probabilities();
       drawTurns();
     }
-    settings.show(model.get('_settings'), model.get('_errors'));
+    showSettings();
+  }
+
+  function showSettings() {
+    /** @type {ChatModel[]} */
+    const models = model.get('_models');
+    settings.show(
+      model.get('_settings'),
+      model.get('_errors'),
+      models.some(one => one.thinks)
+    );
   }
 
   function drawKept() {

@@ -24,6 +24,16 @@ def test_valid_texts_become_a_request():
 
 
 @pytest.mark.parametrize(
+    ("chosen", "options"),
+    [("", {}), ("on", {"enable_thinking": True}), ("off", {"enable_thinking": False}), (True, {}), ("?", {})],
+)
+def test_thinking_is_left_to_the_template_unless_it_is_chosen(chosen, options):
+    settings, problems = changed(DEFAULTS, {"thinking": chosen})
+    assert problems == {}
+    assert request_of(settings, ({"role": "user", "content": "Hi."},)).template_options == options
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [("temperature", "-1"), ("temperature", "warm"), ("temperature", "nan"), ("top_p", "0"), ("top_p", ""),
      ("max_tokens", "0"), ("max_tokens", "1.5"), ("seed", "x" * 9000)],
