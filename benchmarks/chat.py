@@ -1,6 +1,9 @@
-"""The chat's engine against `model.generate`: the same weights, prompts and greedy tokens, on the CPU in float32.
+"""The chat's engine against `model.generate`: the same weights, prompts and greedy tokens, on the CPU.
 
-    python -m benchmarks.chat [--rounds 5] [--threads 2] [--cpu-seconds]
+    python -m benchmarks.chat [--rounds 5] [--threads 2] [--dtype bfloat16] [--cpu-seconds]
+
+Both sides have the data type that a run on this machine has, or that of `--dtype`. Whether their texts are equal is
+asked in float32, since bfloat16 rounds a batch otherwise than a single row.
 
 Each round measures both sides of every figure one after the other, in turning order; a figure is the ratio within a
 round. On a machine that other programs use, `--cpu-seconds --threads 1` compares the CPU time of both sides instead of
@@ -59,7 +62,7 @@ WHAT = {
 class Sides:
     """Both sides with copies of the same weights."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, dtype: str, clock: Callable[[], float] = time.perf_counter) -> None:
         import copy
 
         import torch
@@ -70,7 +73,7 @@ class Sides:
 
         folder = resolve_model(NAME).path
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.plain = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
         self.plain.generation_config.eos_token_id = None  # both sides write TOKENS tokens
         self.tokenizer.eos_token = None
         self.engine = Engine(copy.deepcopy(self.plain), self.tokenizer)
@@ -200,13 +203,13 @@ def write_adapters(folder: Path) -> list[Path]:
     return found
 
 
-def memory(adapters: Sequence[str]) -> float:
+def memory(adapters: Sequence[str], dtype: str) -> float:
     """Resident memory of this process after replies of the base and three adapters, relative to that with the base."""
     from dataclasses import replace
 
     from llf_core.models.free_memory import release_free_memory
 
-    sides = Sides()
+    sides = Sides(dtype)
     del sides.plain
 
     def used(name: str | None) -> int:
@@ -222,15 +225,33 @@ def memory(adapters: Sequence[str]) -> float:
     return last / base
 
 
-def memory_ratio(folders: list[Path]) -> float:
-    command = [sys.executable, "-m", "benchmarks.chat", "--memory", *map(str, folders)]
+def memory_ratio(folders: list[Path], dtype: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.chat", "--dtype", dtype, "--memory", *map(str, folders)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def measure(rounds: int, wanted: Sequence[str], clock: Callable[[], float]) -> tuple[dict[str, list[float]], int]:
+def own_dtype() -> str:
+    """The data type of the weights of a run on this machine."""
+    from llf_core.config import RunConfig
+    from llf_core.models.device import plan_device
+
+    return plan_device(RunConfig.load({"dataset": "unused", "use_cpu": True})).dtype
+
+
+def differing_replies() -> int:
+    """How many of nine greedy replies in float32, alone and in a batch of eight, are not those of `generate`."""
+    sides = Sides("float32")
+    for batch in (1, 8):
+        decode(sides, batch, swap=False)
+    return sides.texts_differ
+
+
+def measure(
+    rounds: int, wanted: Sequence[str], dtype: str, clock: Callable[[], float]
+) -> tuple[dict[str, list[float]], int]:
     """Ratios of each figure by round, after a round that is left out, and the number of replies that differ."""
-    sides = Sides(clock)
+    sides = Sides(dtype, clock)
     found: dict[str, list[float]] = {name: [] for name in wanted}
     for number in range(rounds + 1):
         swap = number % 2 == 1
@@ -248,26 +269,29 @@ def measure(rounds: int, wanted: Sequence[str], clock: Callable[[], float]) -> t
     if "three_adapters" in wanted:
         with tempfile.TemporaryDirectory() as scratch:
             folders = write_adapters(Path(scratch))
-            found["three_adapters"] = [memory_ratio(folders) for _ in range(2)]
-    return found, sides.texts_differ
+            found["three_adapters"] = [memory_ratio(folders, dtype) for _ in range(2)]
+    return found, differing_replies()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: that of a run on this machine")
     parser.add_argument("--cpu-seconds", action="store_true", help="compare CPU time")
     parser.add_argument("--only", nargs="*", default=list(GOALS), choices=list(GOALS))
     parser.add_argument("--memory", nargs="*", help="print the ratio of memory with these adapters, and end")
     asked = parser.parse_args()
     import torch
 
+    dtype = asked.dtype or own_dtype()
     torch.set_num_threads(asked.threads)
     if asked.memory is not None:
-        print(memory(asked.memory))
+        print(memory(asked.memory, dtype))
         return
     load = os.getloadavg()[0]
-    ratios, differ = measure(asked.rounds, asked.only, time.process_time if asked.cpu_seconds else time.perf_counter)
+    clock = time.process_time if asked.cpu_seconds else time.perf_counter
+    ratios, differ = measure(asked.rounds, asked.only, dtype, clock)
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     known["engine"] = {
         "goals": {name: list(goal) for name, goal in GOALS.items()},
@@ -280,6 +304,7 @@ def main() -> None:
         "replies_that_differ": differ,
         "tokens": TOKENS,
         "threads": asked.threads,
+        "dtype": dtype,
         "clock": "CPU seconds" if asked.cpu_seconds else "seconds",
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "cores": len(os.sched_getaffinity(0)),

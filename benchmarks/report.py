@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, report_methods, report_pairs, report_ppo, results
+from benchmarks import plots, report_chat, report_methods, report_pairs, report_ppo, results
 from benchmarks.peers import LLAMA_FACTORY
 from benchmarks.ratios import (
     CLAIMS,
@@ -60,6 +60,8 @@ def page(result: dict[str, Any]) -> str:
         parts.append(report_ppo.text(result.get("ppo"), result.get("ppo_memory")))
     if result.get("methods"):
         parts.append(report_methods.text(result["methods"]))
+    if result.get("chat"):
+        parts.append(report_chat.text(result["chat"]))
     if "sweep" in groups:
         parts += ["## Scaling", sweep_table(groups["sweep"])]
         parts.append("![Speed and memory against length, batch size, rank and model size](images/bench-sweep.png)")

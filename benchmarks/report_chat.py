@@ -1,0 +1,53 @@
+"""The section of `docs/benchmarks.md` about the chat, made of `results/chat.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def text(result: dict[str, Any]) -> str:
+    """The section.
+
+    Args:
+        result: what `benchmarks.chat` and `benchmarks.chat_servers` stored.
+    """
+    parts = []
+    if "engine" in result:
+        engine = result["engine"]
+        about = (
+            f"`python -m benchmarks.chat`: the engine beside `model.generate` on the same weights in "
+            f"{engine['dtype']}, {engine['threads']} threads, {engine['clock']}, greedy replies of {engine['tokens']} "
+            f"tokens; load of the machine {load(engine)}. Of nine replies in float32, "
+            f"{engine['replies_that_differ']} differed."
+        )
+        parts += ["## The chat's engine", about, table(engine)]
+    if "servers" in result:
+        servers = result["servers"]
+        about = (
+            f"`python -m benchmarks.chat_servers`: `llf serve` beside `transformers serve` "
+            f"{servers['versions']['transformers']} in bfloat16, the same client, greedy replies of "
+            f"{servers['tokens']} tokens; load of the machine {load(servers)}."
+        )
+        parts += ["## The chat's server", about, table(servers)]
+    return "\n\n".join(parts)
+
+
+def load(measured: dict[str, Any]) -> str:
+    """The load before and after."""
+    before, after = measured["load"]
+    return f"{before} to {after}"
+
+
+def table(measured: dict[str, Any]) -> str:
+    """The figures beside their goals."""
+    lines = ["| what | median | smallest and largest | goal | |", "|---|---|---|---|---|"]
+    for name, (side, goal) in measured["goals"].items():
+        found = measured["ratios"].get(name)
+        if found is None:
+            continue
+        reached = found["median"] <= goal if side == "at most" else found["median"] >= goal
+        sign = "≤" if side == "at most" else "≥"
+        spread = f"{found['min']:.2f} to {found['max']:.2f}"
+        state = "reached" if reached else "missed"
+        lines.append(f"| {found['what']} | **{found['median']:.2f}** | {spread} | {sign} {goal} | {state} |")
+    return "\n".join(lines)
