@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
+from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.resolve import resolve_model
 
 if TYPE_CHECKING:
@@ -14,14 +15,21 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 
-def base_model(config: RunConfig, server: str) -> str:
+def base_model(config: RunConfig, server: str) -> tuple[str, list[str]]:
     """The base model as a server takes it: a folder, so that it is the revision that LLF found.
+
+    Its Python code is run by the server only if the user has allowed it.
 
     Args:
         config: names the model.
         server: the server's name, for messages.
 
+    Returns:
+        The folder, and the argument by which the server runs the model's code, or none.
+
     Raises:
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         ModelError: the model is missing, adapters are to be merged into it, or LLF would quantize it.
         OSError: a file of the model cannot be read.
     """
@@ -37,7 +45,8 @@ def base_model(config: RunConfig, server: str) -> str:
             "quantization_bit, name a quantized model, or remove infer_backend to use LLF's engine."
         )
     source = resolve_model(model.model_name_or_path, config)
-    return str(source.path)
+    code = ["--trust-remote-code"] if resolve_trust_remote_code(source, config) else []
+    return str(source.path), code
 
 
 def further_arguments(given: Mapping[str, object] | None) -> list[str]:

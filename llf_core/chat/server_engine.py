@@ -54,6 +54,8 @@ class ServerEngine(ChatEngine):
 
     Raises:
         ModelError: the server cannot serve this model.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         OSError: a file of the model cannot be read, or the process cannot be started.
         ConfigError: the settings are invalid.
         PluginError: two installed packages declare the same name or key.
@@ -96,6 +98,8 @@ class ServerEngine(ChatEngine):
 
         Raises:
             ModelError: the server cannot serve this model.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             OSError: a file of the model cannot be read, as `FileNotFoundError` or `UnreadableError`.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """

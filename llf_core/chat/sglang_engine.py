@@ -34,18 +34,21 @@ class SGLangEngine(ServerEngine):
             config: settings of the base model and `SGLangOptions`.
 
         Raises:
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             ModelError: the base model cannot be served by SGLang.
             OSError: a file of the model cannot be read.
         """
         options = config.options(SGLangOptions)
-        command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", base_model(config, self.title)]
+        folder, code = base_model(config, self.title)
+        command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", folder]
         command += ["--host", HOST, "--port", str(self.port), "--served-model-name", BASE]
         command += ["--dtype", config.chat.infer_dtype, "--context-length", str(options.sglang_maxlen)]
         command += ["--mem-fraction-static", str(options.sglang_mem_fraction)]
         command += ["--tp-size", str(max(1, options.sglang_tp_size))]
         command += ["--enable-lora", "--max-lora-rank", str(MAX_RANK), "--lora-target-modules", "all"]
         command += ["--lora-backend", options.sglang_lora_backend]
-        command += ["--trust-remote-code"] if config.model.trust_remote_code else []
+        command += code
         command += further_arguments(options.sglang_config)
         return command, {}
 

@@ -63,6 +63,7 @@ class Target:
         run_id: the run that it belongs to; empty if there is none.
         step: the step of its weights; None for a base model and what is not of a run.
         template: name of a chat template for the base model, used if its tokenizer has none; None for none.
+        model: the base model's folder or hub id, as in `config`.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Target:
     run_id: str = ""
     step: int | None = None
     template: str | None = None
+    model: str = ""
 
     @cached_property
     def base_key(self) -> str:
@@ -81,8 +83,7 @@ class Target:
     @cached_property
     def base(self) -> str:
         """Name of the base model, for people."""
-        named = str(yaml.safe_load(self.config)["model_name_or_path"])
-        return Path(named).name if is_there(expanded(named)) else named
+        return Path(self.model).name if self.model and is_there(expanded(self.model)) else self.model
 
     def named(self, name: str) -> Target:
         """The same target under another name.
@@ -139,7 +140,7 @@ def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) 
         raise TypeError(f"{target!r} is not a model. Expected a run, its id, a folder, or a hub id.")
     text = str(target).strip()
     if text == EMBEDDED:
-        return Target(EMBEDDED, "base model", _settings({"model_name_or_path": EMBEDDED}))
+        return _target(EMBEDDED, "base model", {"model_name_or_path": EMBEDDED})
     if text and is_there(expanded(text)):
         return _of_path(expanded(text).absolute())
     return _of_name(text, home)
@@ -164,7 +165,7 @@ def target_of_config(config: RunConfig, name: str = "model") -> Target:
     settings |= {"model_name_or_path": config.model.model_name_or_path}
     if config.model.adapter_name_or_path:
         settings["adapter_name_or_path"] = list(config.model.adapter_name_or_path)
-    return Target(name, "model of the config", _settings(settings))
+    return _target(name, "model of the config", settings)
 
 
 def _of_name(text: str, home: Path | None) -> Target:
@@ -197,7 +198,7 @@ def _of_path(path: Path) -> Target:
         return _of_adapter(path, path.name, str(path))
     if path.suffix in CONFIG_SUFFIXES:
         return _of_config(path)
-    return Target(path.name, "model", _settings({"model_name_or_path": str(path)}))
+    return _target(path.name, "model", {"model_name_or_path": str(path)})
 
 
 def _of_config(path: Path) -> Target:
@@ -211,7 +212,7 @@ def _of_config(path: Path) -> Target:
     adapter = names.pop() if names else None
     label = "adapter" if adapter else "model"
     own = {name: value for name, value in config.flat().items() if name in FURTHER_KEYS}
-    return Target(path.stem, label, _settings(_base_settings(config, names) | own), adapter)
+    return _target(path.stem, label, _base_settings(config, names) | own, adapter)
 
 
 def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:
@@ -247,14 +248,14 @@ def _of_hub(name: str) -> Target:
     for snapshot in snapshots(name):
         if (snapshot / ADAPTER_CONFIG).is_file():
             return _of_adapter(snapshot, name, name)
-    return Target(name, "model", _settings({"model_name_or_path": name}))
+    return _target(name, "model", {"model_name_or_path": name})
 
 
 def _of_adapter(folder: Path, name: str, adapter: str) -> Target:
     base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise TargetError(f"The adapter {name} does not name its base model (base_model_name_or_path).")
-    return Target(name, "adapter", _settings({"model_name_or_path": base}), adapter)
+    return _target(name, "adapter", {"model_name_or_path": base}, adapter)
 
 
 def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
@@ -272,17 +273,17 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
     settings, template = _base_settings(config, names), config.data.template
     name = str(read_meta(folder).get("name") or "") or folder.id
     if at == BASE:
-        return Target(f"{name}@base", "base model", _settings(settings), continued, folder.id, template=template)
+        return _target(f"{name}@base", "base model", settings, continued, folder.id, template=template)
     path = _weights(folder, at) if path is None else path
     step = _last_step(folder) if path == folder.output else _step_of(path)
     label = "adapter" if (path / ADAPTER_CONFIG).is_file() else "model"
     where = f"{label} of step {step}" if step is not None else label
     shown = name if at == LATEST else f"{name}@{at}"
     if (path / ADAPTER_CONFIG).is_file():
-        return Target(shown, where, _settings(settings), str(path), folder.id, step, template)
+        return _target(shown, where, settings, str(path), folder.id, step, template)
     settings.pop("adapter_name_or_path", None)
     whole = settings | {"model_name_or_path": str(path)}
-    return Target(shown, where, _settings(whole), None, folder.id, step, template)
+    return _target(shown, where, whole, None, folder.id, step, template)
 
 
 def _weights(folder: RunFolder, at: str) -> Path:
@@ -329,6 +330,15 @@ def _base_keys() -> set[str]:
     return {*Model.model_fields, *chat} - set(UNUSED_KEYS)
 
 
-def _settings(values: dict[str, Any]) -> str:
-    """The settings as YAML in one order, so that equal settings are equal texts."""
-    return yaml.safe_dump({name: values[name] for name in sorted(values)}, sort_keys=True)
+def _target(  # noqa: PLR0913, PLR0917 - in the order of `Target`
+    name: str,
+    label: str,
+    settings: dict[str, Any],
+    adapter: str | None = None,
+    run_id: str = "",
+    step: int | None = None,
+    template: str | None = None,
+) -> Target:
+    """A target whose settings are written as YAML in one order, so that equal settings are equal texts."""
+    config = yaml.safe_dump(settings, sort_keys=True)
+    return Target(name, label, config, adapter, run_id, step, template, settings["model_name_or_path"])

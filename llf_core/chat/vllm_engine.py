@@ -25,16 +25,19 @@ class VLLMEngine(ServerEngine):
             config: settings of the base model and `VLLMOptions`.
 
         Raises:
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             ModelError: the base model cannot be served by vLLM.
             OSError: a file of the model cannot be read.
         """
         options = config.options(VLLMOptions)
-        command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", base_model(config, self.title)]
+        folder, code = base_model(config, self.title)
+        command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", folder]
         command += ["--host", HOST, "--port", str(self.port), "--served-model-name", BASE]
         command += ["--dtype", config.chat.infer_dtype, "--max-model-len", str(options.vllm_maxlen)]
         command += ["--gpu-memory-utilization", str(options.vllm_gpu_util)]
         command += ["--enable-lora", "--max-lora-rank", str(options.vllm_max_lora_rank)]
         command += ["--enforce-eager"] if options.vllm_enforce_eager else []
-        command += ["--trust-remote-code"] if config.model.trust_remote_code else []
+        command += code
         command += further_arguments(options.vllm_config)
         return command, {"VLLM_API_KEY": self.key, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import yaml
-
 from llf_core.chat.conversation import ConversationError
 from llf_core.chat.kept_examples import (
     DEFAULT,
@@ -94,12 +92,11 @@ def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
-    base = yaml.safe_load(target.config)["model_name_or_path"]
     return [
         {
             "text": f"{with_unit(one.rows, UNITS[one.kind])} in {one.file.name}",
             "code": "llf.Studio("
-            + repr({"model_name_or_path": base, "stage": KINDS[one.kind], "dataset": str(one.file)})
+            + repr({"model_name_or_path": target.model, "stage": KINDS[one.kind], "dataset": str(one.file)})
             + ")",
         }
         for one in kept_datasets(home)

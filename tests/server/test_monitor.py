@@ -178,13 +178,15 @@ async def test_many_pages_that_look_at_more_runs_than_are_kept_leave_nothing_ope
                 assert answer["sections"]["head"]["id"] == folder.id
 
     await asyncio.gather(*(page(number, 2) for number in range(10)))
-    descriptors, threads = process.num_fds(), threading.active_count()
+    descriptors, before = process.num_fds(), set(threading.enumerate())
     await asyncio.gather(*(page(number, 5) for number in range(50)))
     for _ in range(600):
         if process.num_fds() > descriptors + 5:
             await asyncio.sleep(0.05)  # connections that are being closed
     assert process.num_fds() <= descriptors + 5
-    assert threading.active_count() <= max(threads, POOL)
+    now = threading.enumerate()
+    assert sum(one.name.startswith("llf-") for one in now) <= POOL
+    assert [one.name for one in now if one not in before and not one.name.startswith(("llf-", "asyncio_"))] == []
     for folder in folders:
         _, answer = await ask("runs", folder.id, "monitor")
         assert answer["sections"]["head"]["state"] == "finished"

@@ -31,7 +31,7 @@ METHODS = ADAPTERS | {
     "lora, noise": {"neftune_noise_alpha": 5.0},
     "lora, shifted attention": {"shift_attn": True, "shift_attn_group": 8},
 }  # fmt: skip
-ELSEWHERE = {"mixture_of_depths", "moe_aux_loss_coef", "fp8"}
+ELSEWHERE = {"mixture_of_depths", "moe_aux_loss_coef", "fp8", "enable_liger_kernel"}
 """Switches that need another model or a GPU, or whose result LLF alone loads: see `tests/core/modifiers`."""
 PRECISIONS = {
     "fp32": {}, "bf16": {"bf16": True}, "nf4": {"quantization_bit": 4}, "int8": {"quantization_bit": 8},

@@ -12,7 +12,7 @@ from llf_widgets.chat.keeping import keep, kept_rows, undo
 from llf_widgets.chat.replies import kept_json
 from llf_widgets.chat.turns import turns_of
 
-BASE = Target("a", "base model", "model_name_or_path: tiny\n")
+BASE = Target("a", "base model", "model_name_or_path: tiny\n", model="tiny")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ class ScriptedService(ChatService):
         self.answer = answer or hello
         self.sees_images = False
         for name in ("base", "tuned"):
-            self.targets[name] = Target(name, "model", "model_name_or_path: owner/base\n")
+            self.targets[name] = Target(name, "model", "model_name_or_path: owner/base\n", model="owner/base")
 
     def state(self, name: str) -> EngineState:
         return EngineState("ready", context=1024, sees_images=self.sees_images)
