@@ -25,8 +25,8 @@ def text(result: dict[str, Any]) -> str:
         servers = result["servers"]
         about = (
             f"`python -m benchmarks.chat_servers`: `llf serve` beside `transformers serve` "
-            f"{servers['versions']['transformers']} in bfloat16, the same client, greedy replies of "
-            f"{servers['tokens']} tokens; load of the machine {load(servers)}."
+            f"{servers['versions']['transformers']} with continuous batching, in bfloat16, the same client, greedy "
+            f"replies of {servers['tokens']} tokens; load of the machine {load(servers)}."
         )
         parts += ["## The chat's server", about, table(servers)]
     return "\n\n".join(parts)
