@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llf_core.chat.events import Failed, Finished
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -81,7 +83,12 @@ class ChatEngine(ABC):
         config: YAML of the settings with which the base model is loaded; see `llf_core.chat.target.Target.config`.
         settings: how the service runs it.
         on_state: called in a background thread with each new state.
+
+    Attributes:
+        process: its process; None for an engine without one.
     """
+
+    process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
         self.config, self.settings = config, settings
@@ -98,14 +105,15 @@ class ChatEngine(ABC):
         return self._state
 
     @property
-    @abstractmethod
     def pid(self) -> int:
-        """The id of its process, by which tests and views find its memory."""
+        """The id of its process, by which tests and views find its memory; this process's own if it has none."""
+        return os.getpid() if self.process is None else self.process.pid
 
     @property
-    @abstractmethod
     def alive(self) -> bool:
-        """Whether it takes requests: it has neither ended nor been told to."""
+        """Whether it takes requests: it has neither ended nor been closed."""
+        running = self.process is None or self.process.poll() is None
+        return running and not self.closing and self.state.phase in {"starting", "ready"}
 
     @abstractmethod
     def load_adapter(self, name: str, folder: str) -> None:
@@ -134,11 +142,11 @@ class ChatEngine(ABC):
         """
 
     @abstractmethod
-    def cancel(self, number: int) -> None:
+    def interrupt(self, number: int) -> None:
         """End a reply at its next token; its last event is then `Finished("cancelled")`.
 
         Args:
-            number: what `submit` returned. A reply that has ended is left as it is.
+            number: the id of the request, which has not ended.
         """
 
     @abstractmethod
@@ -168,6 +176,22 @@ class ChatEngine(ABC):
         else:
             self.begin(number, request)
         return number
+
+    def cancel(self, number: int) -> None:
+        """End a reply at its next token, or at once while the model is loading.
+
+        Its last event is then `Finished("cancelled")`.
+
+        Args:
+            number: what `submit` returned. A reply that has ended is left as it is.
+        """
+        with self.lock:
+            known = number in self.running
+        if not known:
+            return
+        self.interrupt(number)
+        if self.state.phase == "starting":
+            self.dispatch(number, Finished("cancelled", 0, 0, 0, 0.0, 0.0))
 
     def dispatch(self, number: int, event: Event) -> None:
         """Pass an event on to whoever asked.
@@ -199,7 +223,7 @@ class ChatEngine(ABC):
             on_event(self.ended())
 
     def ended(self) -> Failed:
-        """What a request is told after the engine has ended."""
+        """The last event of a request after the engine has ended."""
         state = self._state
         if state.phase == "failed":
             return Failed("untrusted" if state.code else "engine", state.reason or "The engine failed.")

@@ -54,7 +54,7 @@ class EngineProcess(ChatEngine):
         env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}))
         env[VARIABLE] = RUN_VALUE if settings.trust else ""
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        self._process = subprocess.Popen(  # noqa: S603 - a module of this package
+        self.process = self._process = subprocess.Popen(  # noqa: S603 - a module of this package
             [sys.executable, "-P", "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -65,16 +65,6 @@ class EngineProcess(ChatEngine):
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-chat")
         self._thread.start()
         self._send({"start": {"config": config, "idle_seconds": settings.idle_seconds, "template": settings.template}})
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """See `ChatEngine.alive`."""
-        return not self.closing and self._process.poll() is None and self.state.phase in {"starting", "ready"}
 
     def load_adapter(self, name: str, folder: str) -> None:
         """See `ChatEngine.load_adapter`.
@@ -110,16 +100,13 @@ class EngineProcess(ChatEngine):
         """
         self._send({"request": {"id": number, **request.json()}})
 
-    def cancel(self, number: int) -> None:
-        """See `ChatEngine.cancel`.
+    def interrupt(self, number: int) -> None:
+        """See `ChatEngine.interrupt`.
 
         Args:
             number: the id of the request.
         """
-        with self.lock:
-            known = number in self.running
-        if known:
-            self._send({"cancel": number})
+        self._send({"cancel": number})
 
     def close(self) -> None:
         """End the process, and its replies with `Failed`; returns after at most 10 s."""

@@ -69,14 +69,14 @@ class ServerEngine(ChatEngine):
         super().__init__(config, settings, on_state)
         self._config = loading_config(config)
         self.port, self.key = _free_port(), secrets.token_urlsafe(32)
-        self._adapters: dict[str, str] = {}  # why it was refused, by name; empty if it was loaded
+        self._adapters: dict[str, str | None] = {}  # None while it is loaded; then why it was refused, or nothing
         self._connections: dict[int, http.client.HTTPConnection] = {}
         self._cancelled: set[int] = set()
         self._ready = threading.Event()
         self._last = time.monotonic()
         command, environment = self.command(self._config)
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        self._process = subprocess.Popen(  # noqa: S603 - a command of the engine
+        self.process = self._process = subprocess.Popen(  # noqa: S603 - a command of the engine
             command,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -112,16 +112,6 @@ class ServerEngine(ChatEngine):
         """
         return adapter or BASE
 
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """See `ChatEngine.alive`."""
-        return not self.closing and self._process.poll() is None and self.state.phase in {"starting", "ready"}
-
     def load_adapter(self, name: str, folder: str) -> None:
         """See `ChatEngine.load_adapter`.
 
@@ -132,7 +122,7 @@ class ServerEngine(ChatEngine):
         with self.lock:
             if name in self._adapters:
                 return
-            self._adapters[name] = ""
+            self._adapters[name] = None
         threading.Thread(target=self._load, args=(name, folder), daemon=True).start()
 
     def unload_adapter(self, name: str) -> None:
@@ -142,8 +132,9 @@ class ServerEngine(ChatEngine):
             name: its name.
         """
         with self.lock:
-            if self._adapters.pop(name, None) is None:
+            if name not in self._adapters:
                 return
+            del self._adapters[name]
         threading.Thread(
             target=self._post, args=(self.unload_path, {"lora_name": name}), daemon=True, name="llf-unload"
         ).start()
@@ -157,15 +148,13 @@ class ServerEngine(ChatEngine):
         """
         threading.Thread(target=self._reply, args=(number, request), daemon=True, name="llf-reply").start()
 
-    def cancel(self, number: int) -> None:
-        """See `ChatEngine.cancel`.
+    def interrupt(self, number: int) -> None:
+        """See `ChatEngine.interrupt`.
 
         Args:
             number: the id of the request.
         """
         with self.lock:
-            if number not in self.running:
-                return
             self._cancelled.add(number)
             connection = self._connections.get(number)
         if connection is not None and connection.sock is not None:
@@ -231,7 +220,7 @@ class ServerEngine(ChatEngine):
             refused = str(error)
         with self.lock:
             if name in self._adapters:
-                self._adapters[name] = f"{self.title} does not load the adapter: {refused}" if refused else "loaded"
+                self._adapters[name] = f"{self.title} does not load the adapter: {refused}" if refused else ""
 
     def _post(self, path: str, content: dict[str, Any]) -> str:
         """Send a request once the server is ready; returns its error, or an empty text."""
@@ -297,8 +286,8 @@ class ServerEngine(ChatEngine):
         while name is not None and not self.closing:
             with self.lock:
                 found = self._adapters.get(name, "It was removed.")
-            if found:
-                return "" if found == "loaded" else found
+            if found is not None:
+                return found
             time.sleep(POLL_SECONDS / 10)
         return ""
 

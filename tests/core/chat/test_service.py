@@ -88,6 +88,18 @@ def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
     assert events[-1].completion_tokens < 400
 
 
+def test_a_reply_is_cancelled_at_once_while_the_model_is_loading(service, tiny_model_dir):
+    service.add(tiny_model_dir, "base")
+    events = []
+    ticket = service.submit("base", LONG, events.append)
+    assert service.state("base").phase == "starting"
+    ticket.cancel()
+    [cancelled] = events
+    assert cancelled.reason == "cancelled"
+    assert text(service.reply("base", ASK))
+    assert events == [cancelled]
+
+
 def test_a_killed_process_is_a_sentence_and_the_next_request_starts_another(service, tiny_model_dir):
     service.add(tiny_model_dir, "base")
     expected = text(service.reply("base", ASK))
