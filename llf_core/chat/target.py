@@ -23,7 +23,7 @@ from llf_core.untrusted import read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
-    from llf_core.config import RunConfig
+    from llf_core.config import Report, RunConfig
     from llf_core.launch import Run
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -104,7 +104,11 @@ def loading_config(settings: str) -> RunConfig:
         ConfigError: the settings are invalid.
         PluginError: two installed packages declare the same name or key.
     """
-    report = validate(settings)
+    return _accepted(validate(settings))
+
+
+def _accepted(report: Report) -> RunConfig:
+    """The config of a report that has no error but the missing data set."""
     errors = tuple(one for one in report.problems if one.severity == "error" and one.key != "dataset")
     if errors:
         raise ConfigError(errors)
@@ -204,10 +208,9 @@ def _of_path(path: Path) -> Target:
 def _of_config(path: Path) -> Target:
     """The target of a config file: its last adapter on its model, into which the others are merged."""
     report = validate(path)
-    errors = tuple(one for one in report.problems if one.severity == "error" and one.key != "dataset")
-    if errors:
-        raise ConfigError(errors)
-    config = report.config
+    config = _accepted(report)
+    if "model_name_or_path" not in report.lines:
+        raise TargetError(f"{path.name} names no model. Expected model_name_or_path in it.")
     names = list(config.model.adapter_name_or_path or ())
     adapter = names.pop() if names else None
     label = "adapter" if adapter else "model"

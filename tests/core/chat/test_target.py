@@ -127,6 +127,10 @@ def test_a_config_of_llama_factorys_chat_is_read(tmp_path):
     assert (found.name, found.adapter) == ("chat", str(last))
     assert config.model.adapter_name_or_path == (str(first),)
     assert (config.chat.infer_backend, config.chat.infer_dtype, config.get("vllm_maxlen")) == ("vllm", "float32", 99)
+    for without in ("", "template: llama3\n"):
+        file.write_text(without)
+        with pytest.raises(TargetError, match=r"chat\.yaml names no model"):
+            find_target(file, tmp_path)
     file.write_text("model_name_or_path: org/base\ninfer_backend: nobody\n")
     with pytest.raises(ConfigError, match="nobody"):
         find_target(file, tmp_path)
