@@ -254,7 +254,7 @@ class ChatService:
         with self._lock:
             if self._closed:
                 raise TargetError("The chat was closed.", "Open it again.")
-            process = self._processes.get(key)
+            process, generation = self._processes.get(key), 0
             if process is None or not process.alive:
                 self._generation[key] = generation = self._generation.get(key, 0) + 1
                 templates = (one.template for one in self.targets.values() if one.base_key == key)
@@ -262,7 +262,8 @@ class ChatService:
                 process = self._processes[key] = _engine_class(target)(
                     target.config, settings, lambda state: self._tell(key, generation, state)
                 )
-                self._last[key] = process.state
+        if generation:
+            self._tell(key, generation, process.state)
         if target.adapter is not None:
             process.load_adapter(target.name, target.adapter)
         return process

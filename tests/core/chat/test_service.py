@@ -90,9 +90,10 @@ def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
 
 def test_a_reply_is_cancelled_at_once_while_the_model_is_loading(service, tiny_model_dir):
     service.add(tiny_model_dir, "base")
-    events = []
+    events, phases = [], []
+    service.watch(lambda _, state: phases.append(state.phase))
     ticket = service.submit("base", LONG, events.append)
-    assert service.state("base").phase == "starting"
+    assert service.state("base").phase == phases[0] == "starting"
     ticket.cancel()
     [cancelled] = events
     assert cancelled.reason == "cancelled"
