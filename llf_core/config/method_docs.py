@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,8 +120,9 @@ def main(argv: list[str] | None = None) -> None:
         PluginError: two installed packages declare the same name.
         OSError: the file cannot be written.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    Path(arguments[0] if arguments else "docs/methods.md").write_text(method_page(), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=Path("docs/methods.md"), help="file to write")
+    parser.parse_args(argv).file.write_text(method_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,8 +96,9 @@ def main(argv: list[str] | None = None) -> None:
         OSError: the file cannot be written.
         PluginError: the options cannot be listed, see `fields`.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    Path(arguments[0] if arguments else "docs/config.md").write_text(reference(), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=Path("docs/config.md"), help="file to write")
+    parser.parse_args(argv).file.write_text(reference(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -124,10 +125,13 @@ def main() -> int:
     Raises:
         OSError: the file cannot be written.
     """
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page(), encoding="utf-8")
-    else:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, help="file to write; without it, the page is printed")
+    file = parser.parse_args().file
+    if file is None:
         sys.stdout.write(page())
+    else:
+        file.write_text(page(), encoding="utf-8")
     return 0
 
 
