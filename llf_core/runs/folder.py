@@ -188,6 +188,11 @@ class RunFolder:
         return self.path / "output.json"
 
     @cached_property
+    def evaluations(self) -> Path:
+        """Results of evaluations, one folder each, see `llf_core.runs.evaluations`."""
+        return self.path / "evaluations"
+
+    @cached_property
     def reserve(self) -> Path:
         """A 64 KiB file that is removed on a full disk to make room for the final status."""
         return self.path / ".reserve"

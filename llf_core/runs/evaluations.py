@@ -1,0 +1,423 @@
+"""Results of evaluations: one target measured on one set of examples with one set of settings.
+
+A result is a folder `evaluations/<id>/` of a run. Results of models that belong to no run are in
+`$LLF_HOME/evaluations/<key of the model>/<id>/`. `EvaluationWriter` writes them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llf_core.runs.folder import RunFolder, home_folder
+from llf_core.runs.jsonl import as_number, records
+from llf_core.untrusted import NotPlainError, UnreadableError, json_value, list_folder, read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+VERSION = 1
+SUMMARY, EXAMPLES, TOKEN_LOSSES = "evaluation.json", "examples.jsonl", "token_losses.jsonl"
+RESULT_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+MODEL_KEY = re.compile(r"[0-9a-f]{16}")
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """A metric of a target, with its interval over the examples.
+
+    Attributes:
+        name: name in the settings and in `ExampleResult.scores`.
+        label: name for people.
+        value: the value.
+        low: lower bound of its 95 % interval; None if there is none.
+        high: upper bound of the interval; None if there is none.
+        count: number of examples that it is computed from.
+        unit: unit for people; empty for none.
+        higher_is_better: whether a higher value is better.
+        by_source: the value for the examples of each data set.
+    """
+
+    name: str
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int = 0
+    unit: str = ""
+    higher_is_better: bool = True
+    by_source: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluatedTarget:
+    """What was measured.
+
+    Attributes:
+        name: name of the target.
+        label: what it is, for people: `base model`, `adapter of step 75`.
+        run: id of the run that it belongs to; empty for none.
+        step: step of its weights; None for a base model and what is not of a run.
+        base: name of its base model.
+        weights: equal for targets with the same weights and chat template.
+    """
+
+    name: str
+    label: str = ""
+    run: str = ""
+    step: int | None = None
+    base: str = ""
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluatedData:
+    """What it was measured on.
+
+    Attributes:
+        names: names of the data sets.
+        fingerprint: equal for the same examples in the same order.
+        examples: number of examples.
+    """
+
+    names: tuple[str, ...] = ()
+    fingerprint: str = ""
+    examples: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """A result, or a damaged one with the reason.
+
+    Attributes:
+        id: name of its folder.
+        made: time in ISO 8601 with offset.
+        target: what was measured.
+        data: what it was measured on.
+        settings: how it was measured.
+        settings_key: equal for the same settings.
+        metrics: the metrics in the order in which they are shown.
+        seconds: duration of the measurement, without loading the model.
+        tokens: number of tokens that the model has read and generated.
+        folder: its folder.
+        problem: why it cannot be read; empty for a valid result.
+    """
+
+    id: str
+    made: str
+    target: EvaluatedTarget
+    data: EvaluatedData
+    settings: Mapping[str, Any]
+    settings_key: str
+    metrics: tuple[MetricValue, ...]
+    seconds: float
+    tokens: int
+    folder: Path
+    problem: str = ""
+
+    def metric(self, name: str) -> MetricValue | None:
+        """A metric by its name; None if it was not measured.
+
+        Args:
+            name: its name.
+        """
+        return next((one for one in self.metrics if one.name == name), None)
+
+    def json(self) -> dict[str, Any]:
+        """What `evaluation.json` holds."""
+        target, data = _values(self.target), _values(self.data)
+        return {
+            "version": VERSION,
+            "id": self.id,
+            "made": self.made,
+            "target": target,
+            "data": data | {"names": list(self.data.names)},
+            "settings": dict(self.settings),
+            "settings_key": self.settings_key,
+            "metrics": [_values(one) | {"by_source": dict(one.by_source)} for one in self.metrics],
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+        }
+
+
+@dataclass(frozen=True)
+class ExampleResult:
+    """What was measured of an example.
+
+    Attributes:
+        index: its number in the data, counted from 0; equal for all targets.
+        source: its data set.
+        prompt: the messages before the answer; empty for plain text.
+        reference: the expected answer; None if the data has none.
+        answer: the model's answer; None if none was generated.
+        scores: score by metric.
+        tokens: number of tokens whose loss was measured.
+        nll: sum of their losses in nats (negative log-likelihood); None if it was not measured.
+        bytes: number of bytes in UTF-8 of the text of these tokens.
+        correct: number of these tokens that are the most likely one.
+    """
+
+    index: int
+    source: str = ""
+    prompt: tuple[dict[str, Any], ...] = ()
+    reference: str | None = None
+    answer: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    nll: float | None = None
+    bytes: int = 0
+    correct: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of its tokens in nats; NaN if it was not measured."""
+        return math.nan if self.nll is None or not self.tokens else self.nll / self.tokens
+
+    def json(self) -> dict[str, Any]:
+        """What a line of `examples.jsonl` holds."""
+        return _values(self) | {"prompt": list(self.prompt), "scores": dict(self.scores)}
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """The loss of each measured token of an example.
+
+    Attributes:
+        index: number of the example.
+        tokens: text of each token.
+        losses: its loss in nats.
+    """
+
+    index: int
+    tokens: tuple[str, ...]
+    losses: tuple[float, ...]
+
+    def json(self) -> dict[str, Any]:
+        """What a line of `token_losses.jsonl` holds."""
+        return {"index": self.index, "tokens": list(self.tokens), "losses": list(self.losses)}
+
+
+def model_evaluations(key: str, home: Path | str | None = None) -> Path:
+    """Folder of the results of a model that belongs to no run.
+
+    Args:
+        key: key of the model, 16 hexadecimal digits.
+        home: `LLF_HOME`; None for the environment's.
+
+    Raises:
+        ValueError: `key` is not a key.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    if not MODEL_KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is not the key of a model. Expected 16 hexadecimal digits.")
+    return home_folder(home) / "evaluations" / key
+
+
+def results_of(place: RunFolder | Path) -> list[EvaluationResult]:
+    """Read the results of a run or model. Damaged ones are in the list, with the reason in `problem`.
+
+    Args:
+        place: a run, or a folder of results (`model_evaluations`).
+
+    Returns:
+        The results, newest first; empty if there are none or the folder cannot be listed.
+    """
+    folder = place.evaluations if isinstance(place, RunFolder) else place
+    try:
+        names = list_folder(folder)
+    except (OSError, ValueError):
+        return []
+    return [read_result(folder / name) for name in sorted(names, reverse=True) if RESULT_ID.fullmatch(name)]
+
+
+def find_result(place: RunFolder | Path, weights: str, settings_key: str, fingerprint: str) -> EvaluationResult | None:
+    """Find the newest result of the same weights, settings and examples, which need not be measured again.
+
+    Args:
+        place: see `results_of`.
+        weights: `EvaluatedTarget.weights`.
+        settings_key: `EvaluationResult.settings_key`.
+        fingerprint: `EvaluatedData.fingerprint`.
+
+    Returns:
+        A valid result, or None.
+    """
+    wanted = (weights, settings_key, fingerprint)
+    for one in results_of(place):
+        if not one.problem and (one.target.weights, one.settings_key, one.data.fingerprint) == wanted:
+            return one
+    return None
+
+
+def read_result(folder: Path) -> EvaluationResult:
+    """Read the summary of a result. One that is damaged has the reason in `problem`.
+
+    Args:
+        folder: folder of the result.
+    """
+    try:
+        value = json_value(read_bytes(folder / SUMMARY, root=folder.parent))
+        return _result(value, folder)
+    except FileNotFoundError:
+        problem = f"{SUMMARY} is missing."
+    except UnreadableError as error:
+        problem = str(error)
+    except (NotPlainError, _DamagedError) as error:
+        problem = f"{SUMMARY} is not valid: {error}."
+    except OSError as error:
+        problem = f"{SUMMARY} cannot be read: {error.strerror}."
+    empty = EvaluatedTarget(""), EvaluatedData()
+    return EvaluationResult(folder.name, "", *empty, {}, "", (), 0.0, 0, folder, problem)
+
+
+def examples_of(result: EvaluationResult) -> list[ExampleResult]:
+    """Read the examples of a result in the order of the data; invalid lines are left out.
+
+    Args:
+        result: the result.
+
+    Raises:
+        UnreadableError: the file is not a regular file, or the system denies access.
+        OSError: too many files are open.
+    """
+    found = (_read_line(line, _example) for line in records(result.folder / EXAMPLES))
+    return sorted((one for one in found if one is not None), key=lambda one: one.index)
+
+
+def token_losses_of(result: EvaluationResult) -> Iterator[TokenLosses]:
+    """Read the token losses of a result example by example, in the order in which they were measured.
+
+    Args:
+        result: the result.
+
+    Yields:
+        The losses of an example; invalid lines are left out.
+
+    Raises:
+        UnreadableError: the file is not a regular file, or the system denies access.
+        OSError: too many files are open.
+    """
+    for line in records(result.folder / TOKEN_LOSSES):
+        if (one := _read_line(line, _token_losses)) is not None:
+            yield one
+
+
+class _DamagedError(ValueError):
+    """A value of a result is missing or of another type."""
+
+
+def _values(one: Any) -> dict[str, Any]:
+    return {each.name: getattr(one, each.name) for each in fields(one)}
+
+
+def _read_line(line: dict[str, Any], read: Callable[[dict[str, Any]], _Made]) -> _Made | None:
+    try:
+        return read(line)
+    except _DamagedError:
+        return None
+
+
+def _result(value: object, folder: Path) -> EvaluationResult:
+    given = _object(value, "the file")
+    version = given.get("version")
+    if version != VERSION:
+        raise _DamagedError(f"version is {version!r}, expected {VERSION}")
+    target, data = _object(given.get("target"), "target"), _object(given.get("data"), "data")
+    return EvaluationResult(
+        folder.name,
+        _text(given, "made"),
+        EvaluatedTarget(
+            _text(target, "name"),
+            _text(target, "label"),
+            _text(target, "run"),
+            _count(target, "step") if target.get("step") is not None else None,
+            _text(target, "base"),
+            _text(target, "weights"),
+        ),
+        EvaluatedData(
+            tuple(str(name) for name in _list(data, "names")), _text(data, "fingerprint"), _count(data, "examples")
+        ),
+        _object(given.get("settings"), "settings"),
+        _text(given, "settings_key"),
+        tuple(_metric(_object(one, "a metric")) for one in _list(given, "metrics")),
+        _number(given, "seconds"),
+        _count(given, "tokens"),
+        folder,
+    )
+
+
+def _metric(given: dict[str, Any]) -> MetricValue:
+    by_source = _object(given.get("by_source", {}), "by_source")
+    return MetricValue(
+        _text(given, "name"),
+        _text(given, "label"),
+        _number(given, "value"),
+        as_number(given.get("low")),
+        as_number(given.get("high")),
+        _count(given, "count"),
+        _text(given, "unit"),
+        given.get("higher_is_better") is True,
+        {name: _number(by_source, name) for name in by_source},
+    )
+
+
+def _example(given: dict[str, Any]) -> ExampleResult:
+    scores = _object(given.get("scores", {}), "scores")
+    return ExampleResult(
+        _count(given, "index"),
+        _text(given, "source"),
+        tuple(_object(message, "a message") for message in _list(given, "prompt")),
+        _text(given, "reference") if given.get("reference") is not None else None,
+        _text(given, "answer") if given.get("answer") is not None else None,
+        {name: _number(scores, name) for name in scores},
+        _count(given, "tokens"),
+        as_number(given.get("nll")),
+        _count(given, "bytes"),
+        _count(given, "correct") if "correct" in given else 0,
+    )
+
+
+def _token_losses(given: dict[str, Any]) -> TokenLosses:
+    tokens = tuple(str(one) for one in _list(given, "tokens"))
+    losses = tuple(as_number(one) for one in _list(given, "losses"))
+    if len(tokens) != len(losses) or None in losses:
+        raise _DamagedError("tokens and losses differ in number")
+    return TokenLosses(_count(given, "index"), tokens, tuple(one for one in losses if one is not None))
+
+
+def _object(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _DamagedError(f"{name} is not an object")
+    return value
+
+
+def _list(given: dict[str, Any], name: str) -> list[Any]:
+    value = given.get(name)
+    if not isinstance(value, list):
+        raise _DamagedError(f"{name} is not a list")
+    return value
+
+
+def _text(given: dict[str, Any], name: str) -> str:
+    value = given.get(name)
+    if not isinstance(value, str):
+        raise _DamagedError(f"{name} is not a text")
+    return value
+
+
+def _number(given: dict[str, Any], name: str) -> float:
+    value = as_number(given.get(name))
+    if value is None:
+        raise _DamagedError(f"{name} is not a number")
+    return value
+
+
+def _count(given: dict[str, Any], name: str) -> int:
+    value = given.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _DamagedError(f"{name} is not a number of at least 0")
+    return value
