@@ -62,6 +62,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.data.text_lengths.lengths_from_text": {"ValueError": "there is a length"},
     "llf_core.estimate.cheaper_changes._combined": {"ConfigError": "the values were tried before"},
     "llf_core.evaluation.demo_report.newest_demo": {"ValueError": "the sort order is a constant"},
+    "llf_core.evaluation.run_losses.losses": dict.fromkeys(
+        ("SafetensorError", "EOFError", "UnpicklingError"), "it continues from no checkpoint"
+    ),
     "llf_core.evaluation.run_losses.with_explicit_reference": {
         "ConfigError": "a model that is valid as the base is valid as the reference"
     },
@@ -111,7 +114,10 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "a config admits only settings in range"
     },
     "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
-    "llf_core.training.measure.measure": {"NotPlainError": "its run is new, so that it has no broken files"},
+    "llf_core.training.measure.measure": dict.fromkeys(
+        ("NotPlainError", "SafetensorError", "EOFError", "UnpicklingError"),
+        "its run is new, so that it has no broken files",
+    ),
     "llf_core.training.measure.main": {"error": "a config admits only regular expressions"},
     "llf_core.training.past_run.prepared_lengths": {"ValueError": "there is a length"},
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},

@@ -37,7 +37,7 @@ def document_count(batch: Batch) -> int:
     """Count the documents of a batch (see `llf_core.data.Collator`), the most parts that it can be split into.
 
     Args:
-        batch: flattened or padded.
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
 
     Returns:
         Number of documents; for a batch of answers, number of groups of answers to the same prompt.
@@ -54,7 +54,7 @@ def token_count(batch: Batch) -> Tensor:
     """Count the tokens of a batch that belong to a document, without padding: the work that a step has done.
 
     Args:
-        batch: flattened or padded.
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
 
     Returns:
         int64 scalar on the batch's device; reading its value waits for the device.
@@ -73,7 +73,7 @@ def trained_token_count(batch: Batch) -> Tensor:
     they are its `targets`.
 
     Args:
-        batch: flattened or padded.
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
 
     Returns:
         int64 scalar on the batch's device.
@@ -133,8 +133,8 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
 def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
     """Partition a sequence into contiguous parts so that the largest sum is as small as possible.
 
-    The peak memory of a split step is that of its largest part. Found by binary search over the largest sum (the linear
-    partitioning problem).
+    The peak memory of a split step is that of its largest part. Found by binary search over the largest sum. (Skiena,
+    The Algorithm Design Manual, 2nd edition, section 8.5, solves this linear partition problem by dynamic programming.)
 
     Args:
         lengths: positive integers.

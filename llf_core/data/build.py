@@ -274,6 +274,8 @@ class Builder:
     def check_template(self, report: DataReport, encoder: Encoder, fields: Iterable[Field]) -> None:
         """Note in the report what the chat template does not render of a data set's fields.
 
+        A model never sees such a field, for example reasoning, and training itself would not fail for it.
+
         Args:
             report: report to add to.
             encoder: encoder of the data set.

@@ -46,7 +46,8 @@ class CloudFile:
             mode: `rb`; readers pass it as for a path.
 
         Raises:
-            DataError: unknown protocol, missing package, no such file, or no permission.
+            DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
+                lacks the password of the URL.
         """
         import fsspec
 
@@ -73,7 +74,8 @@ def fetch_file(url: str) -> Path:
         Path of the local copy. It ends with the file's name, by which readers recognize its type.
 
     Raises:
-        DataError: unknown protocol, missing package, no such file, or no permission.
+        DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
+            lacks the password of the URL.
         OSError: the copy cannot be written.
     """
     import fsspec

@@ -157,8 +157,8 @@ def content_hash(ids: array[int], labels: array[int], more: Mapping[str, object]
     """64-bit hash (BLAKE2b, RFC 7693), equal for examples with equal tokens, labels and media, to find duplicates.
 
     Args:
-        ids: token ids `[seq]`.
-        labels: labels `[seq]`.
+        ids: token ids `[seq]`, int32.
+        labels: labels `[seq]`, int32.
         more: further columns of the example, which are hashed too; None for none.
 
     Returns:

@@ -49,7 +49,9 @@ class ImageTokens:
     image: Mapping[str, Any]
 
     def count(self, width: int, height: int) -> int | None:
-        """Count the tokens of an image in the text, those around it included.
+        """Count the tokens of an image in the text, those around it included, by the rules of transformers' processors.
+
+        For example, a Qwen-VL image has one token for each `merge_size`² patches after `smart_resize`.
 
         Args:
             width: of the file's image, in pixels.

@@ -225,6 +225,8 @@ def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
 def media_token_ids(processor: ProcessorMixin) -> set[int]:
     """Ids of the tokens that stand for images, videos and audio in a model's input.
 
+    Their labels are masked, since no text predicts them, and a view shows a run of them as one entry.
+
     Args:
         processor: processor of the model.
     """
@@ -233,7 +235,7 @@ def media_token_ids(processor: ProcessorMixin) -> set[int]:
 
 
 def check_options(processor: ProcessorMixin, limits: MediaLimits) -> None:
-    """Refuse options of image processors that the model's does not have.
+    """Refuse options of image processors that the model's does not have, where they would have no effect.
 
     Args:
         processor: processor of the model.

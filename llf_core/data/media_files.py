@@ -50,14 +50,14 @@ def open_image(medium: Medium, limits: MediaLimits) -> Image:
 
 
 def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Decode the frames of a video that the limits select, in RGB.
+    """Decode the frames of a video that the limits select, in RGB, so that the processor samples none itself.
 
     Args:
         medium: a video.
         limits: number of frames, frames per second, and area of each.
 
     Returns:
-        Frames `[frames, height, width, 3]`, and the keys of transformers' `VideoMetadata`: `fps` and
+        Frames `[frames, height, width, 3]`, uint8, and the keys of transformers' `VideoMetadata`: `fps` and
         `total_num_frames` of the file, `frames_indices`, `duration` in seconds, `width`, `height`.
 
     Raises:
@@ -97,7 +97,7 @@ def open_audio(medium: Medium, rate: int) -> NDArray[np.float32]:
         rate: sampling rate in Hz.
 
     Returns:
-        Samples `[samples]` in [-1, 1].
+        Samples `[samples]`, float32, in [-1, 1].
 
     Raises:
         BadExample: there is no such file, or it is no audio or damaged.

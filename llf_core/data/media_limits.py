@@ -62,20 +62,22 @@ class MediaLimits:
     def frame_indices(self, total: int, seconds: float) -> list[int]:
         """Indices of the frames that are taken from a video, spread evenly from the first to the last.
 
+        Their number and places are those of LLaMA-Factory (`_get_video_sample_indices`).
+
         ```
         20 frames of 4 seconds, 2 frames per second  ->  8 of them: 0 2 5 8 10 13 16 19
         ```
 
         Args:
             total: number of frames of the video, at least 1.
-            seconds: its duration.
+            seconds: its duration in seconds.
         """
         count = min(total, self.video_maxlen, max(1, int(seconds * self.video_fps)))
         return [place * (total - 1) // max(1, count - 1) for place in range(count)]
 
 
 def scaled(width: int, height: int, least: int, most: int) -> tuple[int, int]:
-    """Width and height with the same aspect ratio and an area within two limits, rounded down.
+    """Width and height with the same aspect ratio and an area within two limits, rounded down as in LLaMA-Factory.
 
     Args:
         width: in pixels.

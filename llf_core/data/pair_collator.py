@@ -77,6 +77,7 @@ class PairCollator:
         Raises:
             DataError: every answer of the batch is a single token, so that no token can be predicted; the processor
                 does not accept its media, or a media file has changed since the preparation.
+            MemoryError: out of memory, for example for a large image.
         """
         import torch
 

@@ -62,8 +62,8 @@ class Prepared:
             step.
         report: report of the preparation.
         template: template that rendered the conversations.
-        counts: `[examples, columns]` of the training examples, see `llf_core.data.example_store.COUNT_COLUMNS`.
-        eval_counts: `[examples, columns]` of the evaluation examples.
+        counts: `[examples, columns]`, int64, of the training examples, see `llf_core.data.example_store.COUNT_COLUMNS`.
+        eval_counts: `[examples, columns]`, int64, of the evaluation examples.
     """
 
     train: Dataset | PackedRows | Stream

@@ -93,7 +93,7 @@ class LimitedFile:
 
     @property
     def stem(self) -> str:
-        """File name without any extension."""
+        """File name without any extension, as readers use it of a path."""
         return self.path.name.partition(".")[0]
 
     def open(self, _mode: str = "rb") -> BinaryIO:

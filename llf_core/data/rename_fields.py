@@ -15,7 +15,7 @@ ROLES = ("messages", "chosen", "rejected")
 
 
 def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str]) -> Row:
-    """Rename keys of the messages of a record.
+    """Rename keys of the messages of a record, for chat templates that read the same under another name.
 
     Args:
         row: one record.

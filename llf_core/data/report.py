@@ -278,7 +278,9 @@ class DataReport:
         self.divided += [SplitRecord(index, count, dataset) for index, count in parts.items() if count > 1]
 
     def note_template(self, found: TemplateCheck) -> None:
-        """Record what the chat template does with the fields of a data set. What is known already is not repeated.
+        """Record what the chat template does with the fields of a data set, for the report's warnings and notes.
+
+        What another data set has added already is not repeated.
 
         Args:
             found: result of the check of the template.

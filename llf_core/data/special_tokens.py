@@ -60,6 +60,8 @@ class SplittingTokenizer(FastTokenizer):
     def marked(self, conversation: Conversation) -> Conversation:
         """Put `SPLIT` into the special tokens in the texts of a conversation, before it is rendered.
 
+        Afterwards they could not be told from those that the chat template writes.
+
         Args:
             conversation: as its record gives it.
 
@@ -99,6 +101,9 @@ class SplittingTokenizer(FastTokenizer):
             texts: the texts, with markers.
             cuts: positions in characters at which each text is split, ascending.
 
+        Returns:
+            Token ids `[tokens]` of all pieces, int32; for each text, one piece more than it has cuts.
+
         Raises:
             DataError: the tokenizer fails on a text.
             ValueError: `texts` and `cuts` differ in length.
@@ -113,6 +118,9 @@ class SplittingTokenizer(FastTokenizer):
         Args:
             texts: the texts, with markers.
             parts: for each text, parts `[start, end)` in characters, markers included.
+
+        Returns:
+            For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens.
 
         Raises:
             DataError: the tokenizer fails on a text.
@@ -133,6 +141,8 @@ class SplittingTokenizer(FastTokenizer):
 
 def splitting_tokenizer(tokenizer: PreTrainedTokenizerBase) -> SplittingTokenizer:
     """Copy the fast implementation of a tokenizer, as one that drops the markers in special tokens.
+
+    A copy, since the marker must not become a token of the tokenizer that is saved with the result.
 
     Args:
         tokenizer: tokenizer of the model; unchanged.

@@ -80,6 +80,8 @@ def find_template(jinja: str) -> TemplateFacts | None:
 def own_template_of(model: str) -> TemplateFacts | None:
     """Find the chat template of a model for which LLaMA-Factory's named template writes a conversation otherwise.
 
+    A form says so beside `template`, since a run with the named template trains on another format than the model knows.
+
     Args:
         model: hub id. The hub does not distinguish upper and lower case in ids.
 

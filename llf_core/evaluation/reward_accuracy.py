@@ -101,6 +101,7 @@ def reward_accuracy(
         ConfigError: `data` or `dataset_dir` is not valid in a config.
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
         RuntimeError: out of memory.
+        jinja2.TemplateError: the chat template of the reward model refuses a conversation.
         OSError, MemoryError: a file of the model cannot be read, or memory does not suffice for it.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same name or key.

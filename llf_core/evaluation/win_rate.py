@@ -130,7 +130,8 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         ConfigError: the run's config is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         BadExample: the chat template refuses a prompt.
-        RuntimeError: out of memory, or two installed plug-ins declare the same key or name (`PluginError`).
+        jinja2.TemplateError: the chat template of the reward model refuses a conversation.
+        RuntimeError: out of memory.
         OSError, MemoryError: a file of a model cannot be read, or memory does not suffice for it.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def gguf_arguments(file: str) -> dict[str, Any]:
     """Arguments of `AutoModelForCausalLM.from_pretrained` that load a GGUF file as trainable weights.
 
-    Both then give weights that can be trained. transformers 5.24 and newer keep the blocks quantized by default; older
-    versions always dequantize them.
+    transformers 5.24 and newer keep the blocks quantized by default; older versions always dequantize them. With these
+    arguments all of them give weights that can be trained.
 
     Args:
         file: name of the file inside its folder.

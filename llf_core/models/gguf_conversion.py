@@ -49,7 +49,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 def read_gguf_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Read a GGUF file as a model with ordinary weights.
+    """Read a GGUF file as a model with ordinary weights, which can be trained and saved as safetensors.
 
     Args:
         gguf: the GGUF file.

@@ -45,12 +45,14 @@ class RoutingSettings:
     layers: tuple[int, ...]
 
     def json(self) -> dict[str, object]:
-        """As it stands in the model's config."""
+        """As it stands in the model's config, from which `read_settings` restores it."""
         return {"capacity": self.capacity, "layers": list(self.layers)}
 
 
 def read_settings(config: object) -> RoutingSettings | None:
     """What a model's config says about its routers; None if it has none.
+
+    Loading needs it, since transformers builds the model without routers.
 
     Args:
         config: the model's config.

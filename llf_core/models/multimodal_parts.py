@@ -25,7 +25,7 @@ are encoders. Qwen3-VL's `deepstack_merger_list` counts as its encoder, as in LL
 
 
 def multimodal_parts(model: PreTrainedModel) -> dict[str, str]:
-    """Find the encoders and projectors of a multimodal model.
+    """Find the encoders and projectors of a multimodal model, which `freeze_vision_tower` and its like select.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.

@@ -58,7 +58,7 @@ class NewRows:
 
 
 def add_new_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig, further: Sequence[NewToken] = ()) -> NewRows:
-    """Add the tokens that a config asks for to a tokenizer.
+    """Add the tokens that a config asks for to a tokenizer; `add_rows` then gives them embeddings.
 
     Args:
         tokenizer: tokenizer of a model; changed in place.
@@ -90,6 +90,8 @@ def add_new_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig, furthe
 
 def tokens_of_adapter(tokenizer: PreTrainedTokenizerBase, stored: PreTrainedTokenizerBase, name: str) -> list[NewToken]:
     """Tokens that the tokenizer saved with an adapter has and its base has not, in the order of their ids.
+
+    Added in this order they get the same ids again, for which the adapter has trained rows.
 
     Args:
         tokenizer: tokenizer of the base.
@@ -123,8 +125,9 @@ def add_rows(
 
     The row of a token begins as the mean of those of all tokens that the tokenizer had (`mean_init`), or of the tokens
     of its description (`desc_init`). `noise_init` and `desc_init_w_noise` add values from N(0, 1/d), which have the
-    standard deviation 1/√d, where d is the hidden size. A token without a description begins with the mean. An output
-    head of its own begins with its own rows in the same way. The draws depend on `seed` alone.
+    standard deviation 1/√d, where d is the hidden size, as LLaMA-Factory (`_noisy_mean_initialization`). A token
+    without a description begins with the mean. An output head of its own begins with its own rows in the same way. The
+    draws depend on `seed` alone.
 
     Args:
         model: changed in place; on the device `meta` rows are added without values.

@@ -49,6 +49,8 @@ def parameter_size(parameter: nn.Parameter) -> int:
 def unpacked_shape(parameter: nn.Parameter) -> tuple[int, ...]:
     """Shape of the weight that a parameter stands for; of a packed one, that of the weight as it was.
 
+    The architecture of a quantized model is derived from it, as its packed bytes have another shape.
+
     Args:
         parameter: of a model, quantized or not.
     """
@@ -57,7 +59,7 @@ def unpacked_shape(parameter: nn.Parameter) -> tuple[int, ...]:
 
 
 def is_packed(tensor: Tensor) -> bool:
-    """Whether a tensor holds quantized weights.
+    """Whether a tensor holds quantized weights, which cannot be read, cast or changed like ordinary numbers.
 
     Args:
         tensor: a parameter or buffer of any shape.
@@ -90,7 +92,7 @@ def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
 def is_quantized_layer(module: nn.Module) -> bool:
     """Whether a module is a linear layer of a quantizer with a class of its own, such as HQQ's or GPTQ's.
 
-    Layers of bitsandbytes, torchao and quanto are subclasses of `nn.Linear` instead.
+    A search for `nn.Linear` finds those of bitsandbytes, torchao and quanto, which are subclasses of it, and not these.
 
     Args:
         module: any module.
@@ -103,6 +105,8 @@ def is_quantized_layer(module: nn.Module) -> bool:
 
 def stored_bytes(model: nn.Module) -> int:
     """Bytes of the parameters of a model as they are stored, with the scales of quantized ones.
+
+    The forecast of a step's memory begins with them.
 
     Args:
         model: any module, wrapped by PEFT or not.

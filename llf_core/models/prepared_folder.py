@@ -20,6 +20,8 @@ def prepare_folder(
 ) -> None:
     """Make a folder, if it is not there, in a hidden folder beside it, which is then renamed.
 
+    A killed process leaves nothing under the folder's name, and a second one waits instead of making the same.
+
     Args:
         folder: the folder; replaced if it is there and not whole.
         is_whole: whether a folder is complete and up to date.

@@ -73,6 +73,8 @@ def quantization_config(config: RunConfig, plan: DevicePlan) -> Any:
 def unpacking_config(quantizer: Quantizer) -> Any:
     """Config of transformers with which `from_pretrained` unpacks a model's quantized files to ordinary weights.
 
+    Every method can then train them, and adapters can be merged into them.
+
     Args:
         quantizer: of the files.
 
@@ -141,7 +143,7 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
 
 def mark_quantized(model: nn.Module, name: str) -> None:
-    """Note that a model's weights are quantized, where transformers does not know it.
+    """Note that a model's weights are quantized, where transformers does not know it, for `is_quantized`.
 
     Args:
         model: changed in place.
@@ -151,7 +153,7 @@ def mark_quantized(model: nn.Module, name: str) -> None:
 
 
 def is_quantized(model: Any) -> bool:
-    """Whether the weights of a model are quantized in memory.
+    """Whether the weights of a model are quantized in memory: no adapter is then merged into them without loss.
 
     Args:
         model: a `PreTrainedModel`, not wrapped by PEFT.

@@ -170,6 +170,9 @@ def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
     Returns:
         The id, or None.
+
+    Raises:
+        TemplateError: the chat template refuses a conversation of one question and answer.
     """
     padding: int | None = tokenizer.pad_token_id
     if not tokenizer.chat_template:

@@ -102,7 +102,7 @@ class RouterOutputs:
         Args:
             router: a router.
             index: place of the logits among its outputs.
-            output: what its forward returned.
+            output: what its forward returned: the logits `[…, experts]`, or a tuple or list with them.
         """
         if _trains(router):
             self.logits.setdefault(router, []).append(output[index] if isinstance(output, tuple | list) else output)

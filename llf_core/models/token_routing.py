@@ -38,9 +38,12 @@ class Documents:
 def real_tokens(shape: Sequence[int], batch: Mapping[str, Any], device: torch.device) -> Tensor:
     """Which tokens of a batch are no padding, as far as the arguments of its decoder tell: `[batch, seq]`, bool.
 
+    Padding neither passes a routed block nor counts in the loss of its router.
+
     Args:
         shape: batch and seq.
-        batch: keyword arguments of the decoder.
+        batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]` or `attention_mask` `[batch, seq]`,
+            if there is one.
         device: of the result.
     """
     import torch

@@ -53,7 +53,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
 
 
 def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTrainedTokenizerBase, NewRows]:
-    """`load_tokenizer`, with the tokens that it has added for the config.
+    """`load_tokenizer`, with the tokens that it has added for the config, for which the model gets new rows.
 
     Args:
         source: see `load_tokenizer`.

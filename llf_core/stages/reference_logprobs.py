@@ -103,6 +103,7 @@ class Reference:
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
             MemoryError: memory does not suffice for the reference model.
+            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         """
         self._context = context
         self._collate = collator(
@@ -135,7 +136,7 @@ class Reference:
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
-            MemoryError: memory does not suffice for the reference model.
+            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes.
         """
         if not self.precomputed:
             return examples
@@ -253,6 +254,8 @@ class Reference:
 
 def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:
     """Paths of the media of examples, without those whose bytes are in the examples.
+
+    Sizes and times of these files are part of the cache's key, since a file may be replaced under the same path.
 
     Raises:
         DataError: the prepared data is damaged.

@@ -117,6 +117,7 @@ class SFT(LossStage):
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
             MemoryError: memory does not suffice for the reference model.
+            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         """
         super().__init__(context)
         options = SFTOptions() if context is None else context.config.options(SFTOptions)

@@ -224,7 +224,6 @@ def map_of_config(config: RunConfig) -> ParameterMap:
             plug-in.
         MemoryError: out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        MemoryError: out of memory.
     """
     model = _on_meta(config)
     change_before_method(model, config)

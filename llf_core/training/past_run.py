@@ -128,6 +128,8 @@ def _forecaster(context: TrainingContext) -> Forecaster | None:
 def prepared_lengths(context: TrainingContext) -> ExampleLengths:
     """Lengths of the prepared examples before truncation; of streamed data, `cutoff_len` for each.
 
+    The forecast of a run that is about to train uses them in place of the estimate from the text.
+
     Args:
         context: the training context.
     """

@@ -29,7 +29,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """Bytes that the process has used at most since `reset_peak`.
+    """Bytes that the process has used at most since `reset_peak`, kept with the run to correct later forecasts.
 
     Args:
         device: `cuda`: reserved memory and the context; else the resident set.

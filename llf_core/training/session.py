@@ -376,10 +376,12 @@ def make_trainer(
     Raises:
         DataError: the stage cannot train on these examples, or there are too few.
         ModelError: the reference model does not exist or fit, or its log-probabilities are not finite.
-        RewardError: a reward function does not exist or cannot be executed.
+        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
         ValueError: transformers or TRL refuse a value or a combination of values.
         OSError: the checkpoint or `LLF_HOME/cache` cannot be read or written.
-        UnreadableError, NotPlainError: the counters or the state of the checkpoint are broken.
+        UnreadableError, NotPlainError, KeyError: the counters or the state of the checkpoint are broken.
+        RuntimeError, EOFError, LookupError, SafetensorError, pickle.UnpicklingError: a file that the stage has written
+            into the checkpoint is damaged.
         ImportError: a package of an integration in `report_to` is not installed.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the reference model is not valid in a config.

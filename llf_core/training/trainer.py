@@ -296,7 +296,7 @@ class RunTrainer(TrainingLoop):
             The Trainer's result, with `<prefix>_loss` replaced and the stage's metrics added.
 
         Raises:
-            DoesNotFitError: see `compute_loss`.
+            DoesNotFitError, MemoryError, OSError: see `compute_loss`.
             StopTraining: the stage ends a run whose evaluation is void, see `LossStage.evaluated`.
             ZeroDivisionError: no example of the evaluation set has a supervised token.
         """

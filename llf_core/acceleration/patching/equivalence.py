@@ -50,7 +50,7 @@ class EquivalenceCheck:
     Attributes:
         decoder: the decoder.
         calls: for each kind of attention, the keyword arguments that its model passes; filled by `flattens`.
-        looped: modules that are called separately for each document; filled by `flattens`.
+        separate_modules: modules that are called separately for each document; filled by `flattens`.
     """
 
     def __init__(self, causal: PreTrainedModel) -> None:

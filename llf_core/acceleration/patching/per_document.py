@@ -44,7 +44,7 @@ def forward_per_document(self: nn.Module, *args: object, **kwargs: Any) -> objec
 
     Args:
         self: the module.
-        *args: arguments of the module's own forward.
+        *args: arguments of the module's own forward, of which tensors `[1, tokens, …]` are divided by documents.
         **kwargs: arguments of the module's own forward.
 
     Returns:
@@ -83,7 +83,7 @@ def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any
 
     Args:
         self: the module.
-        *args: arguments of the module's own forward.
+        *args: arguments of the module's own forward, of which tensors `[1, tokens, …]` are divided by documents.
         **kwargs: arguments of the module's own forward.
 
     Returns:

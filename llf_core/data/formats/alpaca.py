@@ -29,9 +29,10 @@ class Alpaca(DatasetFormat):
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
         """Convert a row of columns to a conversation, as LLaMA-Factory reads this format.
 
-        Data sets made for LLaMA-Factory so need no change. The question is `prompt`, and `query` on a line below it;
-        `history` has earlier pairs of question and answer. The answer is `response`, or the two answers `chosen` and
-        `rejected`; with `kto_tag`, whether `response` is good. Without any of them the conversation is a prompt.
+        A data set that was made for LLaMA-Factory needs no change. The question is `prompt`, and `query` on a line
+        below it; `history` has earlier pairs of question and answer. The answer is `response`, or the two answers
+        `chosen` and `rejected`; with `kto_tag`, whether `response` is good. Without any of them the conversation is a
+        prompt.
 
         Args:
             row: one record.

@@ -24,6 +24,8 @@ MAX_PACKED = 200_000  # examples; of more, a sample of this size is packed
 def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
     """Histogram of the lengths before truncation, from which a person sees how many examples a cutoff truncates.
 
+    Its bars cover 99.5 % of the examples, and the cutoff if it truncates some.
+
     Args:
         lengths: `[examples]`, int64, tokens; at least one.
         cutoff: current `cutoff_len`.
@@ -51,7 +53,7 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
 
 
 def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
-    """Cutoffs to compare: the current one, and others from half to one and a half times it.
+    """Cutoffs whose costs are compared (see `cost`): the current one, and others from half to one and a half times it.
 
     Above the current one, those are left out that are longer than every example.
 

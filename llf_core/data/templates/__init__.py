@@ -275,6 +275,7 @@ def render(jinja: str, variables: dict[str, object]) -> str:
 
     Raises:
         TemplateError: the source is not valid, or it refuses the messages by `raise_exception`.
+        TypeError: a value in the messages is of a type that an expression of the source cannot use.
     """
     template, known = _compiled(jinja)
     # `Template.render` would copy the environment's globals each time, which takes longer than rendering.

@@ -54,6 +54,8 @@ class Stage:
         RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             name or key.
+        KeyError: a record of the prepared data is no longer in its data set.
+        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         OSError: a file of a model or of the run cannot be read or written.
         MemoryError: out of memory.
     """
@@ -148,6 +150,8 @@ class LossStage(Stage, ABC):
         RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             name or key.
+        KeyError: a record of the prepared data is no longer in its data set.
+        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         OSError: a file of a model or of the run cannot be read or written.
         MemoryError: out of memory.
     """
@@ -186,7 +190,7 @@ class LossStage(Stage, ABC):
             ConfigError: that model is not valid in a config.
             PluginError: two installed packages declare the same name or key.
             OSError: a file of that model cannot be read, or the cache cannot be written.
-            MemoryError: out of memory.
+            RuntimeError, MemoryError: out of memory.
         """
         return examples
 
@@ -197,7 +201,7 @@ class LossStage(Stage, ABC):
         The trainer divides by the sum over all micro-batches and ranks, so a step does not depend on how it is split.
 
         Args:
-            batch: the collator's tensors.
+            batch: the collator's tensors, see `llf_core.data.Collator` for their shapes.
         """
         return None
 
@@ -232,7 +236,7 @@ class LossStage(Stage, ABC):
 
         Args:
             model: the model under training, perhaps wrapped.
-            batch: the collator's tensors.
+            batch: the collator's tensors, flattened (`[1, tokens]`) or padded (`[batch, seq]`).
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
             record_losses: called with the loss of each of the batch's examples and the tokens that it is the sum over,
                 `[examples]` each, by stages that know them; None if nobody needs them.
@@ -294,6 +298,7 @@ class TrainerStage(Stage, ABC):
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             OSError: a file of the prompts can no longer be opened, or the disk is full.
+            KeyError: a record of the prepared data is no longer in its data set.
         """
 
 
@@ -312,6 +317,8 @@ def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | Train
         UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
             could not review it.
         RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
+        KeyError: a record of the prepared data is no longer in its data set.
+        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         OSError: a file of a model or of the run cannot be read or written.
         MemoryError: out of memory.
     """

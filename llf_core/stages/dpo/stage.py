@@ -45,6 +45,7 @@ class DPO(LossStage):
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
             MemoryError: memory does not suffice for the reference model.
+            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         """
         super().__init__(context)
         config, options = context.config, context.config.options(DPOOptions)
@@ -86,7 +87,7 @@ class DPO(LossStage):
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
-            MemoryError: memory does not suffice for the reference model.
+            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes.
         """
         return (
             examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)
@@ -113,7 +114,7 @@ class DPO(LossStage):
 
         Args:
             model: see `LossStage.loss_sum`.
-            batch: of `PairCollator`.
+            batch: of `PairCollator`; see there for its columns and their shapes.
             label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each; None if
                 nobody needs them.

@@ -56,6 +56,7 @@ class KTO(LossStage):
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
             MemoryError: memory does not suffice for the reference model.
+            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         """
         super().__init__(context)
         options = context.config.options(KTOOptions)
@@ -90,7 +91,7 @@ class KTO(LossStage):
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
-            MemoryError: memory does not suffice for the reference model.
+            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes.
         """
         if not held_out:
             self._check(examples)
@@ -129,7 +130,7 @@ class KTO(LossStage):
 
         Args:
             model: see `LossStage.loss_sum`.
-            batch: of `PairCollator`.
+            batch: of `PairCollator`; see there for its columns and their shapes.
             label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each; None if
                 nobody needs them.

@@ -73,6 +73,7 @@ class OnlineStage(TrainerStage):
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
             UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+            KeyError: a record of the prepared data is no longer in its data set.
         """
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards

@@ -56,7 +56,7 @@ class OnlineTrainer(TrainingLoop):
 
     @property
     def seen(self) -> Tensor:
-        """Tokens of prompts and completions, and of completions alone, since the attempt began, `[2]`.
+        """Tokens of prompts and completions, and of completions alone, since the attempt began, `[2]`, int64.
 
         TRL counts them, and goes on counting after a resume, so the number at the start of the attempt is subtracted.
         """

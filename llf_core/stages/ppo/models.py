@@ -98,6 +98,8 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
             or key.
         ConfigError: a reward model is the result of a run whose config can no longer be read.
         BadExample: the chat template of the policy cannot render an answer.
+        KeyError: a record of the prepared data is no longer in its data set.
+        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     config, policy = context.config, context.model

@@ -93,7 +93,11 @@ class ModelScoring:
         self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One score per completion."""
+        """One score per completion, computed without gradients in one forward pass.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
         return [Score(one) for one in self._scores(completions)]
 
     def _scores(self, completions: Sequence[SampledCompletion]) -> list[float]:

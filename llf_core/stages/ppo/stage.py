@@ -62,6 +62,8 @@ class PPO(LossStage):
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
             MemoryError: memory does not suffice for a model.
+            KeyError: a record of the prepared data is no longer in its data set.
+            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         """
         super().__init__(context)
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)
@@ -170,6 +172,7 @@ class PPO(LossStage):
             OSError: the disk is full.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
+            KeyError: a record of the prepared data is no longer in its data set.
         """
         import numpy as np
 
@@ -481,6 +484,7 @@ class PPO(LossStage):
         Raises:
             OSError, SafetensorError: the file is missing or damaged.
             KeyError: a parameter of the value function is not in it.
+            RuntimeError: a parameter in it has another shape.
         """
         import torch
         from safetensors.torch import load_file
