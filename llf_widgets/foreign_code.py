@@ -24,7 +24,7 @@ def allow_code(code: Iterable[Mapping[str, Any]]) -> str:
         Why the permission could not be stored, to be shown in the view; empty on success.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        KeyError: an entry lacks `folder` or `sha256`.
     """
     try:
         for one in code:

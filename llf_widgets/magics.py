@@ -104,7 +104,6 @@ class LLFMagics(Magics):
         Raises:
             UsageError: there is no such model, there are too many, or the question is empty. IPython shows it without a
                 traceback.
-            TypeError: a value of the conversation is not JSON.
         """
         from llf_widgets.chat import Chat
 

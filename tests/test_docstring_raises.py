@@ -25,6 +25,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "TypeError": "it has no reward functions",
         "ValueError": "it has no reward functions",
     },
+    "llf_core.cli.chat.chat": {"TypeError": "targets are texts"},
+    "llf_core.cli.predict.predict": {"TypeError": "targets are texts"},
     "llf_core.cli.serve.serve": {"TypeError": "targets are texts"},
     "llf_core.chat.server.embedding_call.read_embedding_call": {"RequestError": "the texts were checked before"},
     "llf_core.chat.server.reward_worker.main": dict.fromkeys(
@@ -121,6 +123,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.training.measure.main": {"error": "a config admits only regular expressions"},
     "llf_core.training.past_run.prepared_lengths": {"ValueError": "there is a length"},
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
+    "llf_widgets.chat.models.SharedModels.renew": {"TypeError": "the id of a run is a text"},
+    "llf_widgets.chat.widget.Chat._begin": {"TypeError": "a conversation is JSON"},
     "llf_widgets.compare.widget.Compare.refresh": {
         "QueryCancelledError": "it cancels no query",
         "ValueError": "the sort order is a constant",
@@ -133,6 +137,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     ),
     "llf_widgets.server.output.zip_chunks": {"BadZipFile": "it writes a file"},
     "llf_widgets.view_files.text": {"UnicodeDecodeError": "reads a file of this package"},
+    "llf_widgets.magics.LLFMagics.llf_chat": {"TypeError": "targets are texts"},
     "llf_widgets.magics._monitor": dict.fromkeys(
         ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is one that was started"
     ),

@@ -74,13 +74,14 @@ class CallReader:
         next(self._reader)
 
     def take(self, char: str) -> Literal["more", "ended", "malformed"]:
-        """Take the next character.
+        """Take the next character; one at a time, since a client of a stream gets arguments while they are written.
 
         Args:
             char: the character; empty at the end of the reply.
 
         Returns:
-            Whether more is expected, the calls have ended, or what was read since the last call is none.
+            `more` if further characters are expected; `ended` after the last call; `malformed` if what was read since
+            the last call is no call, so that it is text.
         """
         self._raw.append(char)
         try:

@@ -19,9 +19,14 @@ class MalformedCallError(Exception):
 def typed_json(value: str, schema: object) -> str:
     """A value as JSON, of the type that its schema names, else of the type it looks like.
 
+    Formats with marks around each parameter write all values as plain text, and the arguments of a call are JSON.
+
     Args:
         value: as the model wrote it.
         schema: JSON schema of the parameter; None if it is unknown.
+
+    Returns:
+        JSON text.
     """
     text = value.removeprefix("\n").removesuffix("\n")
     kinds = _types(schema)
@@ -58,7 +63,7 @@ def _kinds_of(value: object) -> set[str]:
 
 
 def string_in(text: str) -> str:
-    """The string that JSON text holds; empty if it holds something else.
+    """The string that JSON text holds; empty if it holds something else, which no name and no id of a call may be.
 
     Args:
         text: JSON text.
@@ -71,7 +76,7 @@ def string_in(text: str) -> str:
 
 
 def is_object(text: str) -> bool:
-    """Whether a text is a JSON object.
+    """Whether a text is a JSON object, as the arguments of a call have to be.
 
     Args:
         text: the text.

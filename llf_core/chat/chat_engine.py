@@ -101,7 +101,7 @@ class ChatEngine(ABC):
 
     @property
     def state(self) -> EngineState:
-        """What the engine is doing."""
+        """What the engine is doing, as views show it; changed by `tell`."""
         return self._state
 
     @property
@@ -111,13 +111,15 @@ class ChatEngine(ABC):
 
     @property
     def alive(self) -> bool:
-        """Whether it takes requests: it has neither ended nor been closed."""
+        """Whether it takes requests: it has neither ended nor been closed. Otherwise a service starts a new engine."""
         running = self.process is None or self.process.poll() is None
         return running and not self.closing and self.state.phase in {"starting", "ready"}
 
     @abstractmethod
     def load_adapter(self, name: str, folder: str) -> None:
         """Load an adapter onto the base model, once; later requests name it.
+
+        All adapters share the base's weights, so that a run beside its base needs the memory of one model.
 
         Args:
             name: its name in requests.
@@ -126,7 +128,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def unload_adapter(self, name: str) -> None:
-        """Remove an adapter once its requests have ended, and free its memory.
+        """Remove an adapter that no target needs any more, and free its memory. Its open replies may end with `Failed`.
 
         Args:
             name: its name.
@@ -134,16 +136,21 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def begin(self, number: int, request: ChatRequest) -> None:
-        """Begin a reply; its events go to `dispatch`.
+        """Begin a reply; its events go to `dispatch`. `submit` calls it for requests that the engine takes.
 
         Args:
             number: the id of the request.
             request: the request.
+
+        Raises:
+            TypeError: a value of the request is not JSON.
         """
 
     @abstractmethod
     def interrupt(self, number: int) -> None:
         """End a reply at its next token; its last event is then `Finished("cancelled")`.
+
+        `cancel` calls it, so that the engine does not work for a reader who has gone or has seen enough.
 
         Args:
             number: the id of the request, which has not ended.
@@ -151,7 +158,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End the process, and its replies with `Failed`."""
+        """End the process, and its replies with `Failed`, so that its memory is free; returns after at most 10 s."""
 
     def submit(self, request: ChatRequest, on_event: Callable[[Event], object]) -> int:
         """Ask for a reply. Returns at once, also while the model is still loading.
@@ -162,6 +169,9 @@ class ChatEngine(ABC):
 
         Returns:
             The id by which it can be cancelled.
+
+        Raises:
+            TypeError: a value of the request is not JSON.
         """
         most = self.settings.max_waiting
         with self.lock:
@@ -207,7 +217,7 @@ class ChatEngine(ABC):
             on_event(event)
 
     def tell(self, state: EngineState) -> None:
-        """Change the state, and tell whoever watches.
+        """Change the state, and tell whoever watches, so that views need not poll.
 
         Args:
             state: the new state.
@@ -216,14 +226,14 @@ class ChatEngine(ABC):
         self._on_state(state)
 
     def end_requests(self) -> None:
-        """End all requests with the reason why the engine has ended."""
+        """End all requests with the reason why the engine has ended, so that nobody waits for replies in vain."""
         with self.lock:
             left, self.running = self.running, {}
         for on_event in left.values():
             on_event(self.ended())
 
     def ended(self) -> Failed:
-        """The last event of a request after the engine has ended."""
+        """The last event of a request after the engine has ended, which says why, and what to do."""
         state = self._state
         if state.phase == "failed":
             return Failed("untrusted" if state.code else "engine", state.reason or "The engine failed.")

@@ -28,7 +28,7 @@ class CollectedReply:
         self._calls: dict[int, dict[str, str]] = {}
 
     def take(self, event: Event) -> bool:
-        """Add an event.
+        """Add an event; pieces of text and of calls continue those before.
 
         Args:
             event: the event.
@@ -54,7 +54,7 @@ class CollectedReply:
 
     @property
     def tool_calls(self) -> tuple[dict[str, Any], ...]:
-        """The calls in OpenAI's form."""
+        """The calls in OpenAI's form, in which conversations and predictions keep them."""
         return tuple(
             {
                 "id": call["id"],

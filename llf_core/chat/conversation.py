@@ -79,7 +79,7 @@ class ChatMessage:
     created: float = 0.0
 
     def text(self) -> str:
-        """The text of the content, without pictures."""
+        """The text of the content, without pictures, for titles, views and exports that show text alone."""
         if isinstance(self.content, str):
             return self.content
         return "".join(str(part.get("text", "")) for part in self.content if part.get("type") == "text")
@@ -248,7 +248,8 @@ class Conversation:
             The message as it is in the file, where secrets are redacted.
 
         Raises:
-            ConversationError: the parent does not exist, a field has another type, or the message is too large.
+            ConversationError: the parent does not exist, a field has another type, the message is too large, or the
+                file was replaced or deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a field is unknown, or a value is not JSON.
@@ -273,7 +274,7 @@ class Conversation:
             The question to each model; the replies have it as their parent.
 
         Raises:
-            ConversationError: the message is too large.
+            ConversationError: the message is too large, or the file was replaced or deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a value is not JSON.
@@ -298,8 +299,8 @@ class Conversation:
             The message as it is in the file, where secrets are redacted.
 
         Raises:
-            ConversationError: the message does not exist, a field cannot change or has another type, or the message
-                becomes too large.
+            ConversationError: the message does not exist, a field cannot change or has another type, the message
+                becomes too large, or the file was replaced or deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a value is not JSON.
@@ -337,7 +338,7 @@ class Conversation:
         self._append({"type": "choose", "message": message, "target": target, "last": last})
 
     def rename(self, title: str) -> None:
-        """Set the title.
+        """Set the title, which lists show in place of the first question.
 
         Args:
             title: the title; empty for the beginning of the first question.
@@ -349,7 +350,7 @@ class Conversation:
         self._append({"type": "title", "title": " ".join(title.split())})
 
     def set(self, **settings: Any) -> None:
-        """Set settings; the others keep their values.
+        """Set settings; the others keep their values. They come back when the conversation is opened again.
 
         Args:
             settings: see the attribute.
@@ -534,7 +535,7 @@ def make_folder(folder: Path) -> None:
 
 
 def new_conversation(home: Path | str | None = None) -> Conversation:
-    """Begin a conversation. Its file is made with its first message.
+    """Begin a conversation. Its file is made with its first message, so that a chat without one leaves nothing behind.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
@@ -549,7 +550,7 @@ def new_conversation(home: Path | str | None = None) -> Conversation:
 
 
 def conversation_path(conversation_id: str, home: Path | str | None = None) -> Path:
-    """Path of a conversation's file.
+    """Path of a conversation's file. Only ids are accepted, so that none leads out of the folder of conversations.
 
     Args:
         conversation_id: its id.
@@ -567,7 +568,7 @@ def conversation_path(conversation_id: str, home: Path | str | None = None) -> P
 
 
 def open_conversation(conversation_id: str, home: Path | str | None = None) -> Conversation:
-    """Open a conversation.
+    """Open a conversation that is in a file, to continue, show or export it.
 
     Args:
         conversation_id: its id.

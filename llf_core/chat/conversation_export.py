@@ -71,6 +71,10 @@ def as_row(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, A
 
     Returns:
         The row: `messages`, and `tools` and `images` if there are any.
+
+    Raises:
+        KeyError: a call of a message has no `function`.
+        TypeError: a tool, or the arguments of a call, are not JSON.
     """
     images: list[str] = []
     rows = [_row_message(message, images) for message in messages]
@@ -96,10 +100,13 @@ def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]
 
 
 def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as JSON Lines.
+    """Rows as JSON Lines, the format of a data set that a person can read and edit.
 
     Args:
-        rows: the rows.
+        rows: the rows, with JSON values.
+
+    Raises:
+        TypeError: a value is not JSON.
     """
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -97,6 +97,9 @@ class EngineProcess(ChatEngine):
         Args:
             number: the id of the request.
             request: the request.
+
+        Raises:
+            TypeError: a value of the request is not JSON.
         """
         self._send({"request": {"id": number, **request.json()}})
 
@@ -109,7 +112,7 @@ class EngineProcess(ChatEngine):
         self._send({"cancel": number})
 
     def close(self) -> None:
-        """End the process, and its replies with `Failed`; returns after at most 10 s."""
+        """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
         self.closing = True
         self._close_pipe()
         try:

@@ -148,7 +148,7 @@ def event_json(event: Event) -> dict[str, Any]:
 
 
 def read_event(given: dict[str, Any]) -> Event:
-    """The event that `event_json` wrote.
+    """The event that `event_json` wrote, on the other side of the pipe.
 
     Args:
         given: its JSON.

@@ -36,7 +36,7 @@ class JSONObject:
         self._escape = 0
 
     def take(self, char: str) -> str:
-        """Take the next character.
+        """Take the next character, and return what can be sent of it at once.
 
         Args:
             char: the character.
@@ -59,17 +59,17 @@ class JSONObject:
 
     @property
     def expects_value(self) -> bool:
-        """Whether a key and its colon were taken last."""
+        """Whether a key and its colon were taken last, by which a reader of keys knows that one is complete."""
         return self._expected == "value"
 
     @property
     def in_string(self) -> bool:
-        """Whether the next character is a part of a string."""
+        """Whether the next character is a part of a string, in which brackets and commas mean nothing."""
         return self._expected in {"string", "key_string"}
 
     @property
     def held(self) -> str:
-        """The number or constant that was taken and not returned yet."""
+        """The number or constant that was taken and not returned yet, for a reply that ends within it."""
         return self._word
 
     def _structure(self, char: str) -> str:

@@ -90,10 +90,11 @@ def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAU
         The row.
 
     Raises:
-        ConversationError: the message is no reply or is empty, or the name cannot be one of a data set.
+        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set, or
+            the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         TimeoutError: another process held the data set's lock for too long.
-        OSError: the disk is full, or the file cannot be written.
+        OSError: the disk is full, or a file cannot be written.
         TypeError: a value is not JSON.
     """
     message = _reply(conversation, reply)
@@ -128,11 +129,11 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
         The row.
 
     Raises:
-        ConversationError: a message is no reply or is empty, they answer different questions or are equal, or the name
-            cannot be one of a data set.
+        ConversationError: a message does not exist, is no reply or is empty, they answer different questions or are
+            equal, the name cannot be one of a data set, or the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         TimeoutError: another process held the data set's lock for too long.
-        OSError: the disk is full, or the file cannot be written.
+        OSError: the disk is full, or a file cannot be written.
         TypeError: a value is not JSON.
     """
     better, worse = _reply(conversation, chosen), _reply(conversation, rejected)
@@ -162,10 +163,11 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
         The row.
 
     Raises:
-        ConversationError: the message is no reply or is empty, or the name cannot be one of a data set.
+        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set, or
+            the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         TimeoutError: another process held the data set's lock for too long.
-        OSError: the disk is full, or the file cannot be written.
+        OSError: the disk is full, or a file cannot be written.
         TypeError: a value is not JSON.
     """
     message = _reply(conversation, reply)
@@ -176,7 +178,9 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
 
 
 def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
-    """Remove the row of a reply from a data set; nothing happens if it has none. An empty data set is removed.
+    """Remove the row of a reply from a data set, as when it was kept by mistake; nothing happens if it has none.
+
+    An empty data set is removed, and a rating with its row.
 
     Args:
         conversation: the conversation.
@@ -184,11 +188,10 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
         file: the data set, see `KeptRow`.
 
     Raises:
-        ConversationError: the message does not exist.
+        ConversationError: the message does not exist, or the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         TimeoutError: another process held the data set's lock for too long.
-        OSError: the file cannot be written.
-        TypeError: a value is not JSON.
+        OSError: a file cannot be written.
     """
     conversation.refresh()
     conversation.path_to(reply)  # raises for a message that does not exist
@@ -204,7 +207,7 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
 
 
 def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
-    """List the data sets of kept rows, by name. Files that cannot be read are left out.
+    """List the data sets of kept rows, by name, so that forms can offer them. Files that cannot be read are left out.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
@@ -224,7 +227,7 @@ def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
 
 
 def kept_file(conversation: Conversation, dataset: str, kind: Kind) -> Path:
-    """The file of a data set of kept rows.
+    """The file of a data set of kept rows, in the `LLF_HOME` that has the conversation. It need not exist.
 
     Args:
         conversation: a conversation; its `LLF_HOME` has the data set.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
-    """Find the first mark in a text.
+    """Find the first mark in a text, at which a reader of the text changes what it does.
 
     Args:
         text: the text.
@@ -26,7 +26,7 @@ def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
 
 
 def held_at_end(text: str, marks: Iterable[str]) -> int:
-    """Number of characters at the end of a text that may be the beginning of a mark.
+    """Number of characters at the end of a text that may be the beginning of a mark, and so cannot be sent yet.
 
     Args:
         text: the text.

@@ -64,7 +64,7 @@ class PredictionFolder:
 
     @property
     def result(self) -> Path:
-        """The file of the result."""
+        """The file of the result, which exists once all predictions are made."""
         return self.folder / RESULT
 
     @contextmanager
@@ -82,7 +82,7 @@ class PredictionFolder:
             raise PredictionError(f"Another process makes predictions in {self.folder}. Wait for it.") from None
 
     def begin(self, settings: Mapping[str, Any], total: int) -> tuple[set[int], bool]:
-        """Begin or continue predictions.
+        """Begin predictions, or continue those that a stop or a crash has interrupted.
 
         Args:
             settings: what the predictions depend on, by the keys of `CHANGED`.
@@ -92,7 +92,7 @@ class PredictionFolder:
             Numbers of the records that have a prediction, and whether all have one.
 
         Raises:
-            PredictionError: the folder has predictions with other settings.
+            PredictionError: the folder has predictions with other settings, or a result that LLF did not write.
             UnreadableError: a file is not a regular file, or the system denies access.
             OSError: a file cannot be written.
             TypeError: a setting is not JSON.
@@ -117,7 +117,7 @@ class PredictionFolder:
         return {one["index"] for one in self._partial(total)}, False
 
     def add(self, index: int, record: Mapping[str, Any]) -> None:
-        """Keep a prediction.
+        """Keep a prediction at once, so that a stop loses none.
 
         Args:
             index: number of its record.
@@ -125,11 +125,12 @@ class PredictionFolder:
 
         Raises:
             OSError: the disk is full, or the file cannot be written.
+            TypeError: a value of the record is not JSON.
         """
         append(self.folder / PARTIAL, {"index": index, **record})
 
     def finish(self, total: int) -> None:
-        """Write the result in the order of the data.
+        """Write the result in the order of the data: predictions were kept in the order in which they ended.
 
         Args:
             total: number of records.

@@ -132,7 +132,7 @@ class ReplyFormat:
 
 
 def recognize_format(chat_template: str | None, special_tokens: Iterable[str] = ()) -> ReplyFormat:
-    """Find how a model writes thoughts and calls.
+    """Find how a model writes thoughts and calls, by the marks in its chat template; no list of models is needed.
 
     Args:
         chat_template: text of the model's chat template; None if it has none.

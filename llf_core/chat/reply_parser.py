@@ -70,7 +70,7 @@ class ReplyParser:
         self._bodies: set[str] = set()
 
     def feed(self, text: str) -> list[Part]:
-        """Take the next text.
+        """Take the next text, as soon as its tokens are decoded.
 
         Args:
             text: decoded tokens, with special tokens except the end-of-sequence token.
@@ -83,7 +83,7 @@ class ReplyParser:
         return self._take_parts()
 
     def finish(self) -> list[Part]:
-        """End the reply.
+        """End the reply: nothing follows that could make a mark of its last characters.
 
         Returns:
             What was held back until now.

@@ -23,11 +23,12 @@ class ChatSampling:
     """Sampling parameters of a reply.
 
     Attributes:
-        temperature: temperature of sampling; 0 decodes greedily.
+        temperature: temperature of sampling, in [0, 100]; 0 decodes greedily.
         top_p: nucleus sampling: cumulative probability of the tokens to sample from, in (0, 1].
         top_k: number of most likely tokens to sample from; 0 for all.
-        min_p: minimum probability of a token relative to the most likely one, in [0, 1); 0 for no minimum.
-        repetition_penalty: divides the scores of tokens that have already occurred; None for the model's own.
+        min_p: minimum probability of a token relative to the most likely one, in [0, 1]; 0 for no minimum.
+        repetition_penalty: divides the positive scores of tokens that have already occurred and multiplies the negative
+            ones, in (0, 100]; None for the model's own.
         presence_penalty: subtracted once from the score of each token that is in the reply, in [-2, 2].
         frequency_penalty: subtracted from the score of a token for each time it is in the reply, in [-2, 2].
         logit_bias: added to the scores of tokens, by token id.
@@ -69,7 +70,7 @@ class ChatSampling:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A request for one reply.
+    """A request for one reply. Its values are JSON, since an engine gets them through a pipe or by HTTP.
 
     Attributes:
         messages: the conversation in OpenAI's form: `role` (system, user, assistant, tool), `content` (text, or parts
@@ -127,13 +128,14 @@ class ChatRequest:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> ChatRequest:
-        """The request that `json` wrote.
+        """The request that `json` wrote, on the other side of the pipe.
 
         Args:
             given: its JSON; keys of `logit_bias` may be text.
 
         Raises:
             RequestError: a field is invalid.
+            ValueError: a key of `logit_bias` is not a token id.
             TypeError: a field is unknown.
         """
         values = dict(given)

@@ -50,10 +50,11 @@ def base_model(config: RunConfig, server: str) -> tuple[str, list[str]]:
 
 
 def further_arguments(given: Mapping[str, object] | None) -> list[str]:
-    """Arguments of a command from a mapping of their names.
+    """Arguments of a command from a mapping of their names, for those that have no config key of their own.
 
     Args:
-        given: values by name; `true` for an argument without a value, `false` and null for one that is left out.
+        given: values by name; `true` for an argument without a value, `false` and null for one that is left out. None
+            for no arguments.
     """
     found: list[str] = []
     for name, value in (given or {}).items():

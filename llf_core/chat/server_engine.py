@@ -105,7 +105,7 @@ class ServerEngine(ChatEngine):
         """
 
     def model_name(self, adapter: str | None) -> str:
-        """The name of a model in requests.
+        """The name of a model in requests, which servers form in different ways.
 
         Args:
             adapter: name of a loaded adapter; None for the base model.
@@ -162,7 +162,7 @@ class ServerEngine(ChatEngine):
                 connection.sock.shutdown(socket.SHUT_RDWR)  # the server ends a reply whose client is gone
 
     def close(self) -> None:
-        """End the process, and its replies with `Failed`; returns after at most 10 s."""
+        """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
         self.closing = True
         self._process.terminate()
         try:

@@ -71,7 +71,7 @@ class ChatService:
         self._closed = False
 
     def add(self, target: str | Path | Run | RunFolder | Target, name: str | None = None) -> Target:
-        """Add a model; it is loaded with its first request.
+        """Add a model, so that requests can name it; it is loaded with the first of them.
 
         Args:
             target: see `find_target`; or a target that was found.
@@ -100,7 +100,7 @@ class ChatService:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a model; its process ends with its last target, else its adapter is unloaded.
+        """Remove a model to free its memory; its process ends with its last target, else its adapter is unloaded.
 
         Args:
             name: its name; one that is unknown is ignored.
@@ -130,7 +130,10 @@ class ChatService:
             TargetError: there is no such model, or its engine is not installed.
             ConfigError: its settings are invalid.
             PluginError: two installed packages declare the same name or key.
-            OSError: the process cannot be started.
+            ModelError: the server of vLLM or SGLang cannot serve the model.
+            UntrustedCodeError: Python code of the model would run in such a server, and the user has not allowed it.
+            TooMuchCodeError: a file of that code is larger than a person could review.
+            OSError: a file of the model cannot be read, or the process cannot be started.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         self._process_of(self._target(name))
@@ -146,6 +149,9 @@ class ChatService:
 
         Returns:
             A ticket that can end the reply; of a request that has failed, it does nothing.
+
+        Raises:
+            TypeError: a value of the request is not JSON.
         """
         try:
             target = self._target(name)
@@ -171,6 +177,9 @@ class ChatService:
 
         Returns:
             The events in order; the last one is `Finished` or `Failed`.
+
+        Raises:
+            TypeError: a value of the request is not JSON.
         """
         events: list[Event] = []
         done = threading.Event()
@@ -189,7 +198,7 @@ class ChatService:
         return events
 
     def state(self, name: str) -> EngineState:
-        """What the process of a model is doing.
+        """What the process of a model is doing, as views show it.
 
         Args:
             name: the model's name.
@@ -203,7 +212,7 @@ class ChatService:
         return self._last.get(self._target(name).base_key, EngineState())
 
     def watch(self, on_state: Callable[[str, EngineState], object]) -> Callable[[], None]:
-        """Follow the states of all models.
+        """Follow the states of all models, so that a view need not poll them.
 
         Args:
             on_state: called in a background thread with a model's name and its new state.
@@ -235,7 +244,7 @@ class ChatService:
             process.close()
 
     def close(self) -> None:
-        """End all processes; requests then fail."""
+        """End all processes to free their memory; requests then fail."""
         with self._lock:
             self._closed = True
             processes, self._processes = list(self._processes.values()), {}

@@ -86,7 +86,7 @@ class Target:
         return Path(self.model).name if self.model and is_there(expanded(self.model)) else self.model
 
     def named(self, name: str) -> Target:
-        """The same target under another name.
+        """The same target under another name, for a service in which its own is taken.
 
         Args:
             name: the name.
@@ -151,7 +151,7 @@ def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) 
 
 
 def target_of_config(config: RunConfig, name: str = "model") -> Target:
-    """The model that a config names, with its adapters merged into it.
+    """The model that a config names, with its adapters merged into it, as predictions use it.
 
     Args:
         config: the config.

@@ -47,7 +47,6 @@ class Worker:
     Args:
         output: where lines to the parent are written.
         messages: what the parent has sent; None ends the process.
-        config: settings with which the base model is loaded.
         start: what the parent sent first: `config`, the settings with which the base model is loaded; `idle_seconds`,
             the time without work after which the parent is told; `template`, the name of a chat template for a base
             model whose tokenizer has none, or None.
@@ -68,14 +67,14 @@ class Worker:
         self._told = 0.0
 
     def load(self) -> None:
-        """Load the base model, and tell the parent what it is.
+        """Load the base model, and tell the parent what it is; each step is told before, since it may take minutes.
 
         Raises:
             ModelError: the model cannot be loaded as configured.
             DataError: its tokenizer lacks a token of the named template.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             RuntimeError, MemoryError: out of memory.
-            OSError: a file cannot be read.
+            OSError: a file cannot be read, or the parent has ended.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
         """
@@ -119,10 +118,13 @@ class Worker:
                 self._write({"idle": self._idle_seconds})
 
     def tell(self, **state: Any) -> None:
-        """Tell the parent what changed.
+        """Tell the parent what changed, which its views show.
 
         Args:
             state: attributes of an `EngineState`.
+
+        Raises:
+            OSError: the parent has ended.
         """
         self._told = time.monotonic()
         self._write({"state": state})

@@ -53,7 +53,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Raises:
         UserError: a target does not exist, an option has an invalid value, or there is no reply.
-        TypeError: a target is not text.
+        UnicodeDecodeError: the text on stdin is not in the encoding of the terminal.
     """
     from llf_core.chat.request import ChatSampling, RequestError
     from llf_core.chat.service import ChatService
@@ -169,7 +169,7 @@ def _continued(resume: str | None) -> "Conversation | None":
 
 
 def import_readline() -> None:
-    """Make `input` edit lines and remember them, where Python has readline."""
+    """Make `input` edit lines and remember them, where Python has readline; importing it changes `input` so."""
     from contextlib import suppress
 
     with suppress(ImportError):

@@ -96,7 +96,7 @@ class ChatSession:
                 print_error(error)
 
     def command(self, line: str) -> None:
-        """Obey a command.
+        """Obey a command of `HELP`, typed in place of a question.
 
         Args:
             line: the command with its argument.
@@ -129,20 +129,20 @@ class ChatSession:
             raise UserError(f"There is no command {name[:80]}.", "/help lists the commands.")
 
     def ask(self, text: str) -> None:
-        """Ask all models, and print their replies.
+        """Ask all models, one after the other, and print their replies while they are written.
 
         Args:
             text: the question.
 
         Raises:
-            ConversationError: the question is too large.
+            ConversationError: the question is too large, or the conversation was replaced or deleted meanwhile.
             RequestError: `max_tokens` is below 1.
             OSError: the conversation cannot be written, for example on a full disk.
         """
         self._answer(self.conversation.ask(text, self._names))
 
     def again(self) -> None:
-        """Answer the last question again; the new replies are branches.
+        """Answer the last question again, for another reply; the new replies are branches, and the old ones stay.
 
         Raises:
             UserError: there is no question yet.
@@ -152,11 +152,10 @@ class ChatSession:
         self._answer({name: self._last_question(name) for name in self._names})
 
     def undo(self) -> None:
-        """Go back to the end of the reply before the last question.
+        """Go back to the end of the reply before the last question, to ask another one; nothing is deleted.
 
         Raises:
             UserError: there is no question yet.
-            RequestError: `max_tokens` is below 1.
             OSError: the conversation cannot be written, for example on a full disk.
         """
         before = {name: self._last_question(name).parent for name in self._names}
@@ -165,13 +164,14 @@ class ChatSession:
         err.print("The last question is taken back.")
 
     def save(self, name: str) -> None:
-        """Write the conversation to a file: as its ending says.
+        """Write the conversation to a file in the form that its ending says, to read it or to train on it.
 
         Args:
             name: the file.
 
         Raises:
             UserError: there is no name, the file exists already, or it cannot be written.
+            UnicodeEncodeError: a message has a lone surrogate, which UTF-8 cannot hold.
         """
         if not name:
             raise UserError("/save needs the name of a file.", "For example: /save chat.md")
@@ -245,7 +245,7 @@ class ReplyPrinter:
         self._last = ""
 
     def take(self, event: Event) -> bool:
-        """Print an event.
+        """Print an event at once, also within a line.
 
         Args:
             event: the event.
@@ -266,14 +266,14 @@ class ReplyPrinter:
         return self.reply.take(event)
 
     def end(self) -> None:
-        """End the line."""
+        """End the line, so that what follows does not stand beside the reply."""
         out.print()
 
 
 def collect(
     events: queue.SimpleQueue[Event], take: Callable[[Event], bool], progress: Callable[[], str] | None = None
 ) -> None:
-    """Take events until the last one.
+    """Take events until the last one, with a line that says what is loading before the first one.
 
     Args:
         events: the queue that they come through.

@@ -20,7 +20,6 @@ def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = 
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
         ModelError: the model's architecture is not known, or the method does not fit it.
-        MemoryError: out of memory.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

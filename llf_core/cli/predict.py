@@ -45,7 +45,6 @@ def predict(
         UserError: model or data cannot be loaded, or the folder has predictions with other settings.
         OSError: a file of the config, the data or the model cannot be read, or the result cannot be written.
         MemoryError: out of memory.
-        TypeError: the model is not text.
     """
     loaded, target, folder = _of_config(config, overrides) if Path(config).is_file() else _of_run(config, overrides)
     folder = output or folder

@@ -31,7 +31,7 @@ UNITS: dict[Kind, str] = {"examples": "example", "pairs": "pair", "ratings": "ra
 def keep(  # noqa: PLR0913 - both replies, and an edited text
     conversation: Conversation, turn: Turn, model: str, what: str, *, other: str = "", text: str = ""
 ) -> None:
-    """Keep a reply as a row of a data set.
+    """Keep a reply as a row of a data set, as the buttons beside it do.
 
     Args:
         conversation: the conversation.
@@ -42,7 +42,8 @@ def keep(  # noqa: PLR0913 - both replies, and an edited text
         text: edited text of the reply; empty for its own.
 
     Raises:
-        ConversationError: there is no such reply, it is empty, or the replies of the pair are identical.
+        ConversationError: there is no such reply, it is empty, the replies of the pair are identical, or the
+            conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         TimeoutError: another process held the data set's lock for too long.
         OSError: the disk is full, or the file cannot be written.
@@ -61,7 +62,7 @@ def keep(  # noqa: PLR0913 - both replies, and an edited text
 
 
 def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None:
-    """Remove the row of a reply from a data set.
+    """Remove the row of a reply from a data set, as the button for a row that was kept does.
 
     Args:
         conversation: the conversation.
@@ -73,14 +74,13 @@ def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None
         ConversationError: there is no such reply.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         TimeoutError: another process held the data set's lock for too long.
-        OSError: the file cannot be written.
-        TypeError: a value is not JSON.
+        OSError: a file cannot be written.
     """
     undo_kept(conversation, _reply(turn, model), kept_file(conversation, DEFAULT, kind))
 
 
 def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
-    """The data sets of kept rows.
+    """The data sets of kept rows, with a cell that trains on each: the step from a chat to a run.
 
     Args:
         home: `LLF_HOME`; None for the environment's.

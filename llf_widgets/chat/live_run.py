@@ -29,7 +29,7 @@ def follows_run(target: Target) -> bool:
 
 
 def is_live(target: Target, home: Path | None) -> bool:
-    """Whether the run of a model can save further checkpoints.
+    """Whether the run of a model can save further checkpoints, so that the page offers to request one.
 
     Args:
         target: the model.
@@ -44,7 +44,7 @@ def is_live(target: Target, home: Path | None) -> bool:
 
 
 def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
-    """Request a checkpoint of the run of a model.
+    """Request a checkpoint of the run of a model, to chat with what it has learned so far.
 
     Args:
         target: the model.
@@ -67,7 +67,7 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
 
 
 def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
-    """Wait for a checkpoint.
+    """Wait for a checkpoint: its trainer saves it after the current step, and writing it takes time.
 
     Args:
         folder: the run.

@@ -37,7 +37,7 @@ class SharedModels:
         self._lock = threading.Lock()
 
     def acquire(self, target: str | Path | Run | RunFolder | Target, home: Path | None) -> Target:
-        """Add a model, or take the one that another chat has added.
+        """Add a model, or take the one that another chat has added, so that equal weights are in memory once.
 
         Args:
             target: see `llf_core.chat.target.find_target`; or a target that was found.
@@ -64,7 +64,7 @@ class SharedModels:
         return taken
 
     def release(self, name: str) -> None:
-        """Remove a model if no other chat has it.
+        """Remove a model if no other chat has it, so that its memory is free.
 
         Args:
             name: its name.
@@ -77,7 +77,7 @@ class SharedModels:
         self.service.remove(name)
 
     def renew(self, target: Target, home: Path | None) -> Target:
-        """Put the newest weights of a run in the place of older ones.
+        """Put the newest weights of a run in the place of older ones, while the run trains or after its end.
 
         Args:
             target: a model of a run that this chat has.
@@ -90,7 +90,6 @@ class SharedModels:
             TargetError: the run has no weights any more.
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
-            TypeError: never; `find_target` raises it for targets of other types.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.
@@ -108,7 +107,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
-    """The models of this kernel.
+    """The models of this kernel, one object for each `LLF_HOME`, which all its chats use.
 
     Args:
         home: `LLF_HOME`; None for the environment's.
@@ -125,7 +124,7 @@ def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
 
 
 def model_json(target: Target, state: EngineState, home: Path | None) -> dict[str, Any]:
-    """A model and its engine for the page.
+    """A model and its engine as the page shows them above a column: what it is, what it does, what it can.
 
     Args:
         target: the model.

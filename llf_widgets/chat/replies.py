@@ -68,7 +68,7 @@ class Writing:
     _sent: tuple[int, int, int] = (0, 0, 0)
 
     def take(self, event: Event) -> bool:
-        """Add what an event brings.
+        """Add what an event brings; `update` then has it for the page.
 
         Args:
             event: the event.
@@ -106,7 +106,7 @@ class Writing:
         }
 
     def fields(self) -> dict[str, Any]:
-        """The fields of its message in the conversation."""
+        """The fields of its message in the conversation, which keeps it while it is being written and afterwards."""
         return {
             "content": self.text,
             "reasoning": self.thinking,
@@ -140,7 +140,7 @@ def reply_json(
     tokens: list[Any],
     calls: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """A reply for the page.
+    """A reply for the page. One without a reason for its end that nobody writes was cut off by the end of its kernel.
 
     Args:
         message: the reply in the conversation.
@@ -184,6 +184,9 @@ def reply_json(
 def footer(usage: dict[str, Any]) -> str:
     """Number of tokens, speed and time to the first token of a reply; empty if it has none.
 
+    The speed is that after the first token, `(tokens - 1) / (seconds - first_token_seconds)`: the inverse of the time
+    per output token (TPOT) of vLLM's benchmark, which does not depend on the length of the prompt.
+
     Args:
         usage: see `ChatMessage.usage`; it may have been written by others.
     """
@@ -205,7 +208,7 @@ def _error(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept_json(message: ChatMessage) -> list[dict[str, str]]:
-    """What a reply was kept as.
+    """What a reply was kept as, with which the page offers to undo it.
 
     Args:
         message: the reply.

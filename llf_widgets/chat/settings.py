@@ -37,7 +37,7 @@ _INTEGERS = frozenset({"max_tokens", "seed"})
 
 
 def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Apply changes of the page to settings.
+    """Apply changes of the page to settings; an invalid one becomes a sentence beside its field, and changes nothing.
 
     Args:
         settings: valid settings.
@@ -63,13 +63,14 @@ def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[di
 
 
 def sampling_of(settings: Mapping[str, Any]) -> ChatSampling:
-    """The sampling parameters of valid settings.
+    """The sampling parameters of valid settings, which are texts as the page has them.
 
     Args:
         settings: valid settings.
 
     Raises:
         RequestError: a parameter is out of range.
+        ValueError: a text is not a number.
     """
     return ChatSampling(
         temperature=float(settings["temperature"]),
@@ -79,7 +80,7 @@ def sampling_of(settings: Mapping[str, Any]) -> ChatSampling:
 
 
 def request_of(settings: Mapping[str, Any], messages: tuple[dict[str, Any], ...], **values: Any) -> ChatRequest:
-    """The request for a reply.
+    """The request for a reply with the settings of the page.
 
     Args:
         settings: valid settings.
@@ -88,6 +89,7 @@ def request_of(settings: Mapping[str, Any], messages: tuple[dict[str, Any], ...]
 
     Raises:
         RequestError: a field is invalid.
+        ValueError: a text of the settings is not a number.
     """
     return ChatRequest(
         messages=messages,

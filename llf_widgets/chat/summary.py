@@ -15,7 +15,7 @@ STYLE = "white-space:pre-wrap;margin:0 0 8px"
 
 
 def summary_html(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
-    """A conversation as HTML without scripts; all text is escaped.
+    """A conversation as HTML without scripts, for notebooks that are read without a kernel; all text is escaped.
 
     Args:
         call: code that opens the view.
@@ -28,7 +28,7 @@ def summary_html(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
 
 
 def summary_text(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
-    """A conversation as plain text.
+    """A conversation as plain text, for hosts that show no HTML.
 
     Args:
         call: code that opens the view.

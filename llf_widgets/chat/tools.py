@@ -15,11 +15,15 @@ _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list:
 def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
     """A function in OpenAI's form: its name, its docstring, and its parameters with the types of their annotations.
 
+    The model reads it to decide whether and how to call the function.
+
     Args:
         function: a function whose parameters can be passed by name.
 
     Raises:
-        ValueError: it has a parameter that cannot be passed by name, or no name.
+        ValueError: it has a parameter that cannot be passed by name, or Python knows no signature of it.
+        TypeError: it cannot be called.
+        AttributeError: it has no name, as a `functools.partial`.
     """
     try:
         hints = get_type_hints(function)
@@ -43,7 +47,7 @@ def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def call_tool(functions: Mapping[str, Callable[..., Any]], name: str, arguments: str) -> str:
-    """Call a function as a model asks, and return what the model is told.
+    """Call a function as a model asks, and return what the model is told, also of errors, which it may correct.
 
     Args:
         functions: the functions by name.

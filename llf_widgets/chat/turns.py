@@ -30,11 +30,11 @@ class Turn:
 
     @property
     def first(self) -> ChatMessage:
-        """The question to the first model that has one."""
+        """The question to the first model that has one, which stands for the turn: its text is that of all."""
         return next(iter(self.questions.values()))
 
     def reply(self, model: str) -> ChatMessage | None:
-        """The last reply of a model, after all its calls of tools; None if it has not answered.
+        """The last reply of a model, after all its calls of tools, which is the one shown; None if it has not answered.
 
         Args:
             model: its name.
@@ -66,7 +66,7 @@ class Turn:
 
 
 def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
-    """The questions on the chosen paths of models, in the order in which they were asked.
+    """The questions on the chosen paths of models, in the order in which they were asked: one row of the page each.
 
     Args:
         conversation: the conversation.
@@ -121,7 +121,7 @@ def turn_json(
 
 
 def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
-    """Id of the version that is a step away from a message, within those that there are.
+    """Id of the version that is a step away from a message, within those that there are, for the page's arrows.
 
     Args:
         conversation: the conversation.

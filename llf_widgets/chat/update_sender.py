@@ -26,7 +26,7 @@ class UpdateSender:
         self._pending = self._running = False
 
     def notify(self) -> None:
-        """Say that there is news. May be called in any thread."""
+        """Say that there is news, as often as it comes; the page gets it at most 20 times a second. For any thread."""
         with self._lock:
             self._pending = True
             if self._running:

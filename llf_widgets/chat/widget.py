@@ -76,12 +76,13 @@ class Chat(FrontEnd):
         models: names of the models.
 
     Raises:
-        ValueError: there is no target, there are too many, or a tool has a parameter without a name.
+        ValueError: there is no target, there are too many, or a tool has a parameter that cannot be passed by name.
         TargetError: nothing has this name, or it generates no text.
         ConversationError: there is no such conversation.
         ConfigError: the config of the run is no longer valid.
         UnreadableError: a file is not a regular file, or the system denies access.
-        TypeError: a target is of another type.
+        TypeError: a target is of another type, or a tool cannot be called.
+        AttributeError: a tool has no name, as a `functools.partial`.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         PluginError: two installed packages declare the same name or key.
         BrokenRunError: the status of a run cannot be read.
@@ -145,12 +146,12 @@ class Chat(FrontEnd):
 
     @property
     def models(self) -> list[str]:
-        """Names of the models, in the order of their columns."""
+        """Names of the models, in the order of their columns, by which other methods name them."""
         return list(self._targets)
 
     @property
     def conversation(self) -> Conversation:
-        """The conversation that is shown."""
+        """The conversation that is shown, for cells that export it or read its messages."""
         return self._conversation
 
     def ask(self, text: str) -> None:
@@ -161,7 +162,7 @@ class Chat(FrontEnd):
 
         Raises:
             ValueError: the text is empty, or replies are still being written.
-            ConversationError: the question is too large.
+            ConversationError: the question is too large, or the file was replaced or deleted meanwhile.
             UnreadableError: the file of the conversation is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
         """
@@ -189,7 +190,7 @@ class Chat(FrontEnd):
         return {name: replies[-1] for name, replies in last.items() if replies}
 
     def stop(self, reply: str | None = None) -> None:
-        """Stop replies at their next token.
+        """Stop replies at their next token, as the button does; their text so far stays.
 
         Args:
             reply: id of the reply; None for all.
@@ -201,7 +202,7 @@ class Chat(FrontEnd):
                 ticket.cancel()
 
     def new_chat(self) -> None:
-        """Begin a new conversation; the old one stays in its file.
+        """Begin a new conversation, unless replies are being written; the old one stays in its file.
 
         Raises:
             ConversationError: the file of the conversation was replaced.
@@ -215,7 +216,7 @@ class Chat(FrontEnd):
                 self._show_turns()
 
     def add(self, target: str | Path | Run | RunFolder) -> str:
-        """Add a model; it answers from the next question on.
+        """Add a model to compare with the others; it answers from the next question on.
 
         Args:
             target: see the class.
@@ -244,7 +245,7 @@ class Chat(FrontEnd):
         return name
 
     def remove(self, name: str) -> None:
-        """Remove a model from the view; its replies stay in the file.
+        """Remove a model from the view, to make room for another one; its replies stay in the file.
 
         Args:
             name: its name; one that is unknown, or the only one, is left as it is.
@@ -264,7 +265,7 @@ class Chat(FrontEnd):
         self._shared.release(name)
 
     def use_newest(self, name: str) -> None:
-        """Answer with the newest weights of a run from the next question on.
+        """Answer with the newest weights of a run from the next question on, to see what it has learned meanwhile.
 
         Args:
             name: name of a model that stands for a run.
@@ -275,7 +276,6 @@ class Chat(FrontEnd):
             TargetError: the run has no weights any more.
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
-            TypeError: never; `find_target` raises it for targets of other types.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.

@@ -71,7 +71,7 @@ class Adapters:
         return name in self._adapters
 
     def load(self, name: str, folder: Path) -> None:
-        """Load an adapter; one of the same name is replaced.
+        """Load an adapter beside the others, so that requests can name it; one of the same name is replaced.
 
         Args:
             name: name for requests.
@@ -114,7 +114,7 @@ class Adapters:
         self._adapters[name] = Adapter(wrapped, found)
 
     def unload(self, name: str) -> None:
-        """Remove an adapter; its memory is freed.
+        """Remove an adapter, so that its memory is free.
 
         Args:
             name: its name; an unknown one is ignored.
@@ -131,6 +131,9 @@ class Adapters:
 
         Yields:
             The model to call: the `PeftModel`, or the base.
+
+        Raises:
+            KeyError: no adapter of this name is loaded.
         """
         adapter = None if name is None else self._adapters[name]
         self._activate(adapter)

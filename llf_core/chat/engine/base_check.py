@@ -22,7 +22,10 @@ class BaseWeights:
         ]
 
     def changed(self) -> str | None:
-        """Name of the first weight that was changed or moved since; None if there is none."""
+        """Name of the first weight that was changed or moved since; None if there is none.
+
+        The next adapter and the base model itself would compute with such a weight.
+        """
         for name, weight, place, version, _ in self._weights:
             if (weight.data_ptr(), _version(weight)) != (place, version):
                 return name

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[float]:
-    """The mean of the last hidden states of a text, scaled to length 1.
+    """The mean of the last hidden states of a text, scaled to length 1, so that a dot product is the cosine similarity.
 
     Args:
         model: causal language model, wrapped by PEFT or not.
@@ -23,11 +23,14 @@ def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[f
         device: device of the token embedding.
 
     Returns:
-        A number per hidden dimension.
+        The embedding `[hidden]`, computed in float32.
 
     Raises:
         RequestError: the model gives no hidden states, its adapter is a learned prompt, or they are not finite.
         RuntimeError: out of memory.
+
+    Source:
+        Mean pooling as in Sentence-BERT (arXiv 1908.10084, section 3).
     """
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise RequestError("The adapter is a learned prompt, so it gives no embeddings. Expected its base model.")

@@ -102,12 +102,12 @@ class Engine:
         self._prefixes = PrefixCache(prefix_cache_bytes)
 
     def facts(self) -> dict[str, Any]:
-        """What the base model can do: the attributes of `EngineFacts`."""
+        """What the base model can do: the attributes of `EngineFacts`, as JSON for the parent of the process."""
         return asdict(read_facts(self._model, self._tokenizer, self._processor, self._plain[None]))
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory that the process holds on the model's device."""
+        """Bytes of memory that the process holds on the model's device, which views show beside the model."""
         return memory_in_use(self._device)
 
     def load_adapter(self, name: str, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -134,7 +134,7 @@ class Engine:
             self._plain[name] = unsupported(model)
 
     def unload_adapter(self, name: str) -> None:
-        """Remove an adapter. Its replies end with `Failed`.
+        """Remove an adapter and free its memory. Its replies end with `Failed`, since their model is gone.
 
         Args:
             name: its name; an unknown one is ignored.
@@ -152,7 +152,7 @@ class Engine:
         self._adapters.unload(name)
 
     def submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002 - as `cancel`
-        """Add a request to the queue. An invalid one is reported as `Failed`.
+        """Add a request to the queue. An invalid one is reported as `Failed`, so that it does not end the others.
 
         Args:
             id: number of the request, for `cancel`.
@@ -179,6 +179,8 @@ class Engine:
     def step(self) -> bool:
         """Do one unit of work: read a piece of a prompt, or generate one token of each reply, and embed one text.
 
+        Between two units the caller can add and cancel requests.
+
         Returns:
             Whether work is left.
         """
@@ -194,11 +196,11 @@ class Engine:
         return self._prefill is not None or any(not reply.done for reply in self._replies())
 
     def forget_prefixes(self) -> None:
-        """Free the keys and values of ended replies; the next prompts are read from their beginning."""
+        """Free the keys and values of ended replies, which others may need more; the next prompts are read in full."""
         self._prefixes.shrink(0)
 
     def close(self) -> None:
-        """End all replies with `Failed`, and free the cache."""
+        """End all replies with `Failed`, so that nobody waits for them, and free the cache."""
         for reply in self._replies():
             reply.fail("model_gone", "The engine was stopped.")
         self._generate_plain()

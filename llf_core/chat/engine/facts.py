@@ -36,7 +36,7 @@ def read_facts(
     processor: ProcessorMixin | None,
     plain: str | None,
 ) -> EngineFacts:
-    """Read the facts of a model.
+    """Read the facts of a model, so that views offer pictures, thinking and tools only where they work.
 
     Args:
         model: the base model.
@@ -56,7 +56,7 @@ def read_facts(
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Number of tokens that a model was made for; None if its config names none.
+    """Number of tokens that a model was made for; None if its config names none. A prompt that reaches it is refused.
 
     Args:
         model: the base model.
@@ -67,7 +67,10 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def token_bytes(model: PreTrainedModel) -> int:
-    """Bytes of the keys and values of one token.
+    """Bytes of the keys and values of one token, by which the engine tells whether a prompt fits into memory.
+
+    It is `2 * layers * key_value_heads * head_dim` numbers in the model's data type: the tensors that transformers'
+    `DynamicCache` holds. Layers that keep less, such as those with a sliding window, are counted in full.
 
     Args:
         model: the base model.

@@ -17,7 +17,7 @@ WHAT_TO_DO = "Shorten the conversation or max_tokens, send fewer requests at onc
 
 
 def failure(error: Exception) -> tuple[FailureKind, str, str]:
-    """Kind, message and next step of `Failed` for an exception.
+    """Kind, message and next step of `Failed` for an exception, so that a client reads a sentence and not a trace.
 
     Args:
         error: raised while a reply was generated.
@@ -34,7 +34,9 @@ def failure(error: Exception) -> tuple[FailureKind, str, str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a CPU or a GPU.
+    """Whether an allocation failed, on a CPU or a GPU; then memory can be freed and the work tried again.
+
+    On a CPU, torch raises a plain `RuntimeError`, which is recognized by the word "memory" in its message.
 
     Args:
         error: exception of torch or Python.

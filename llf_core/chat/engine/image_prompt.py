@@ -26,7 +26,7 @@ def image_inputs(
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
 ) -> tuple[list[int], str, dict[str, Any]]:
-    """Token ids, text and model inputs of a request with pictures.
+    """Token ids, text and model inputs of a request with pictures, which only the model's own processor can make.
 
     Args:
         request: a message has a picture.
@@ -35,11 +35,13 @@ def image_inputs(
         device: device of the model.
 
     Returns:
-        Token ids with those of the pictures, the rendered text, and the inputs of `generate`.
+        Token ids with those of the pictures, the rendered text, and the inputs of `generate`: `input_ids` and
+        `attention_mask` `[1, prompt]`, int64, and the pictures, whose names and shapes depend on the model.
 
     Raises:
         RequestError: the model sees no pictures, or a picture cannot be read.
         MemoryError: out of memory.
+        RuntimeError: out of memory on the model's device.
     """
     if processor is None or not hasattr(processor, "image_processor"):
         raise RequestError("A message has a picture, and the model reads text only. Expected a vision model.")

@@ -34,14 +34,14 @@ class Grammar:
 
     @property
     def complete(self) -> bool:
-        """Whether no further token is allowed, except an end-of-sequence token."""
+        """Whether no further token is allowed, except an end-of-sequence token: then the reply ends."""
         return bool(self._matcher.is_stopped())
 
     def mask(self, scores: Tensor) -> None:
-        """Set the scores of tokens that may not come next to minus infinity.
+        """Set the scores of tokens that may not come next to minus infinity, so that none of them is chosen.
 
         Args:
-            scores: `[vocabulary]`; changed in place.
+            scores: `[vocabulary]`, float32; changed in place.
 
         Raises:
             RuntimeError: the matcher failed, for example because the schema is too complex.
@@ -55,7 +55,7 @@ class Grammar:
         scores[size:] = -torch.inf
 
     def accept(self, token: int) -> None:
-        """Advance by a token.
+        """Advance by a token of the reply, on which depends what may come next.
 
         Args:
             token: its id.
@@ -77,7 +77,7 @@ class Grammars:
         self._table: Any = None
 
     def grammar(self, schema: dict[str, Any]) -> Grammar:
-        """The grammar of a JSON schema.
+        """The grammar of a JSON schema, for one reply.
 
         Args:
             schema: JSON schema; `{}` for any object.

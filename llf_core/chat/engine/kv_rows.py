@@ -26,11 +26,14 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def join(self, keys: Tensor, values: Tensor) -> None:
-        """Add a row.
+        """Add a row, so that its reply is generated together with the others.
 
         Args:
             keys: `[1, heads, length, head_dim]`.
             values: `[1, heads, length, head_dim]`.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         new = keys.shape[-2]
         longest = max(new, self._end - self._start)
@@ -48,18 +51,21 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         self._view()
 
     def row(self, row: int, length: int) -> tuple[Tensor, Tensor]:
-        """Copy the keys and values of a row, `[1, heads, length, head_dim]` each.
+        """Copy the keys and values of a row, `[1, heads, length, head_dim]` each, since other rows reuse the buffers.
 
         Args:
             row: its index.
             length: number of its tokens, without padding.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         assert self._buffers is not None  # noqa: S101 - there are rows
         keys, values = (one[row : row + 1, :, self._end - length : self._end].clone() for one in self._buffers)
         return keys, values
 
     def leave(self, row: int) -> None:
-        """Remove a row; the last row takes its index.
+        """Remove a row; the last row takes its index, so that only one row moves.
 
         Args:
             row: its index.
@@ -75,7 +81,7 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         self._view()
 
     def cut(self, length: int) -> None:
-        """Remove leading columns that are padding in all rows.
+        """Remove leading columns that are padding in all rows, so that attention does not read them.
 
         Args:
             length: number of columns to keep, the last ones.
@@ -84,7 +90,7 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         self._view()
 
     def undo(self, length: int) -> None:
-        """Remove the columns of a step that failed in a later layer.
+        """Remove the columns of a step that failed in a later layer, so that the step can be repeated.
 
         Args:
             length: number of columns before the step.
@@ -103,6 +109,9 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
 
         Returns:
             All keys and values, `[rows, heads, length, head_dim]` each.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         new = key_states.shape[-2]
         buffers = self._buffers
@@ -116,14 +125,14 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         return self._view()
 
     def reset(self) -> None:
-        """Remove all rows and free the buffers."""
+        """Remove all rows and free the buffers, once the last row has left."""
         self.rows = self._start = self._end = 0
         self._buffers = None
         super().reset()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffers."""
+        """Bytes of the buffers, slots without a row included."""
         return 0 if self._buffers is None else sum(one.nbytes for one in self._buffers)
 
     def _view(self) -> tuple[Tensor, Tensor]:

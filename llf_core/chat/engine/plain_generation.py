@@ -25,7 +25,7 @@ class PlainGeneration:
 
     Args:
         model: transformers model, wrapped by PEFT or not.
-        inputs: input ids, mask and whatever else the model takes, for one prompt.
+        inputs: `input_ids` and `attention_mask` `[1, prompt]`, int64, and whatever else the model takes.
         reply: the reply.
         pad: token id of padding.
         autocast: context manager around the generation.
@@ -42,7 +42,7 @@ class PlainGeneration:
         self._over = False
 
     def step(self) -> bool:
-        """Generate one token.
+        """Let the thread generate one token, and wait for it.
 
         Returns:
             Whether the generation goes on. If it ended by an exception, `error` has it.

@@ -28,8 +28,11 @@ class Prefill:
         prefixes: where a common prefix is taken from.
 
     Attributes:
-        cache: keys and values of the tokens that have been read.
+        cache: keys and values of the tokens that have been read, `[1, heads, length, head_dim]` each per layer.
         length: number of these tokens.
+
+    Raises:
+        RuntimeError: out of memory.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Prefill:
         reply.start(self.length)
 
     def step(self, size: int) -> Tensor | None:
-        """Read the next tokens of the prompt.
+        """Read the next tokens of the prompt; in pieces, so that running replies wait for a short time only.
 
         Args:
             size: maximum number of tokens.

@@ -27,7 +27,7 @@ class Prefix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys and values."""
+        """Bytes of the memory behind the keys and values, which may be more than the views of it show."""
         return sum(keys.untyped_storage().nbytes() + values.untyped_storage().nbytes() for keys, values in self.layers)
 
 
@@ -44,11 +44,11 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all prefixes."""
+        """Bytes of all prefixes, which the limit bounds."""
         return sum(one.nbytes for one in self._kept)
 
     def longest(self, adapter: str | None, tokens: Sequence[int]) -> tuple[Prefix | None, int]:
-        """Find the prefix that has the most tokens in common with a prompt.
+        """Find the prefix that has the most tokens in common with a prompt, so that they need not be read again.
 
         Args:
             adapter: see `Prefix`.
@@ -84,7 +84,7 @@ class PrefixCache:
         self.shrink(self.limit)
 
     def shrink(self, limit: int) -> None:
-        """Remove prefixes, the longest unused first.
+        """Remove prefixes, the longest unused first, for example when a prompt needs their memory.
 
         Args:
             limit: number of bytes to keep at most.
@@ -94,7 +94,7 @@ class PrefixCache:
             left -= self._kept.pop(0).nbytes
 
     def forget(self, adapter: str | None) -> None:
-        """Remove the prefixes of an adapter.
+        """Remove the prefixes of an adapter, which another one of the same name must not take over.
 
         Args:
             adapter: its name; None for the base model.

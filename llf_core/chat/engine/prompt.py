@@ -20,7 +20,7 @@ IMAGE_TYPES = {"image", "image_url", "input_image"}
 
 
 def has_images(request: ChatRequest) -> bool:
-    """Whether a message has a picture.
+    """Whether a message has a picture; then the model's processor makes the prompt.
 
     Args:
         request: the request.
@@ -36,7 +36,7 @@ def has_images(request: ChatRequest) -> bool:
 def prompt_text(
     request: ChatRequest, renderer: PreTrainedTokenizerBase | ProcessorMixin, *, in_parts: bool = False
 ) -> str:
-    """Render the messages of a request with the chat template.
+    """Render the messages of a request with the chat template, as the model was trained to read them.
 
     Args:
         request: has messages.
@@ -45,6 +45,7 @@ def prompt_text(
 
     Raises:
         RequestError: there is no template, or it refuses the messages.
+        MemoryError: out of memory.
     """
     if not getattr(renderer, "chat_template", None):
         raise RequestError(
@@ -72,7 +73,7 @@ def prompt_text(
 
 
 def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
-    """Token ids and text of a request's prompt.
+    """Token ids and text of a request's prompt. A template writes the special tokens itself, plain text gets them here.
 
     Args:
         request: without pictures.
@@ -80,6 +81,8 @@ def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> t
 
     Raises:
         RequestError: there is no template, it refuses the messages, or the prompt has no tokens.
+        TypeError: the text has a lone surrogate, which tokenizers cannot encode.
+        MemoryError: out of memory.
     """
     ids: list[int]
     if request.prompt is not None:

@@ -74,7 +74,7 @@ class Reply:
         return self.request.adapter
 
     def start(self, cached: int = 0) -> None:
-        """Report that the prompt is being read.
+        """Report that the prompt is being read, so that clients know that their turn has come.
 
         Args:
             cached: number of its tokens that were taken from the cache.
@@ -85,9 +85,11 @@ class Reply:
     def put(self, token: int, logits: Tensor) -> None:
         """Add a token and report its text; the reply may end with it.
 
+        Text that may be the beginning of a character, a stop string or a tool call is held back until that is certain.
+
         Args:
             token: its id.
-            logits: logits it was chosen from, `[vocabulary]`, for log-probabilities.
+            logits: logits it was chosen from, `[vocabulary]`; their log-softmax in float32 are the log-probabilities.
         """
         if self._first is None:
             self._first = time.monotonic()
@@ -121,7 +123,7 @@ class Reply:
         self.finish("stop")
 
     def finish(self, reason: FinishReason) -> None:
-        """End the reply and report it.
+        """End the reply and report it, with the text that was held back and the numbers of tokens and seconds.
 
         Args:
             reason: see `Finished`; a reply that called a tool and came to its end ends with `tool_calls`.
@@ -148,7 +150,7 @@ class Reply:
         self.done = True
 
     def fail(self, kind: FailureKind, message: str, what_to_do: str = "") -> None:
-        """End the reply with an error.
+        """End the reply with an error, for example when memory is out; the other replies go on.
 
         Args:
             kind: see `Failed`.
@@ -203,7 +205,7 @@ def reply_parser(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, promp
 
 
 def reply_format(tokenizer: PreTrainedTokenizerBase) -> ReplyFormat:
-    """How a model writes thoughts and tool calls.
+    """How a model writes thoughts and tool calls, which its chat template and special tokens tell.
 
     Args:
         tokenizer: for its chat template and special tokens.

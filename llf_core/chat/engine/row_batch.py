@@ -53,7 +53,7 @@ class RowBatch:
         self._lengths.append(int(cache.layers[0].get_seq_length()))
 
     def step(self) -> None:
-        """Generate one token of each reply.
+        """Generate one token of each reply by one forward pass, which costs little more than that of a single reply.
 
         Raises:
             RuntimeError: out of memory; the rows are as before.
@@ -75,7 +75,7 @@ class RowBatch:
         return [row for row in range(len(self.replies) - 1, -1, -1) if self.replies[row].done]
 
     def tokens_of(self, row: int) -> list[int]:
-        """Token ids of a row in the cache.
+        """Token ids of a row in the cache, under which a later prompt finds its keys and values.
 
         Args:
             row: its index.
@@ -84,10 +84,13 @@ class RowBatch:
         return [*reply.prompt, *reply.tokens][: self._lengths[row]]
 
     def row(self, row: int) -> list[tuple[Tensor, Tensor]]:
-        """Copy the keys and values of a row.
+        """Copy the keys and values of a row, to keep them for later prompts.
 
         Args:
             row: its index.
+
+        Returns:
+            Keys and values of each layer, `[1, heads, length, head_dim]` each, without padding.
 
         Raises:
             RuntimeError: out of memory.
@@ -95,7 +98,7 @@ class RowBatch:
         return [layer.row(row, self._lengths[row]) for layer in self.cache.layers]
 
     def leave(self, row: int) -> None:
-        """Remove a row; the last row takes its index.
+        """Remove a row whose reply has ended, so that steps no longer compute it; the last row takes its index.
 
         Args:
             row: its index.

@@ -65,14 +65,17 @@ class TokenChooser:
 
     @property
     def complete(self) -> bool:
-        """Whether the grammar allows no further token."""
+        """Whether the grammar allows no further token, so that the reply ends; false without a grammar."""
         return self._grammar is not None and self._grammar.complete
 
     def choose(self, logits: Tensor) -> int:
-        """Choose a token.
+        """Choose the next token by the reply's own parameters.
 
         Args:
             logits: `[vocabulary]`.
+
+        Returns:
+            Its id.
 
         Raises:
             NotANumberError: the logits are NaN.
@@ -95,7 +98,7 @@ class TokenChooser:
         return drawn if ids is None else int(ids[drawn])
 
     def accept(self, token: int) -> None:
-        """Count a token as part of the reply.
+        """Count a token as part of the reply, for the penalties and the grammar.
 
         Args:
             token: its id.

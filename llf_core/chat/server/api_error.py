@@ -66,12 +66,12 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The answer with this error."""
+        """The answer with this error, for a request whose answer has not begun."""
         return JSONResponse(self.body(), self.status, self.headers)
 
 
 def invalid(param: str, value: object, expected: str) -> ApiError:
-    """A field with a wrong value.
+    """The error of a field with a wrong value, in a sentence by which a client can correct it.
 
     Args:
         param: the field, such as `messages[0].role`.
@@ -89,6 +89,6 @@ def shown(value: object) -> str:
 
 
 def of_failure(failure: Failed) -> ApiError:
-    """The error of a failure that an engine reports."""
+    """The error of a failure that an engine reports, with the HTTP status by which clients decide whether to retry."""
     status, code = _OF_FAILURE[failure.kind]
     return ApiError(status, f"{failure.message} {failure.what_to_do}".strip(), code=code)

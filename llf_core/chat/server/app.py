@@ -63,7 +63,7 @@ class Server:
             service: the models to serve.
             access: who may use the server.
             rewards: reward models by name; None for none.
-            body_seconds: time in which a client must have sent a body.
+            body_seconds: seconds in which a client must have sent a body.
         """
         self._service = service
         self._rewards = dict(rewards or {})
@@ -95,7 +95,7 @@ class Server:
         self.app: ASGIApp = self._counted(Guard(inner, access))
 
     def stop(self) -> None:
-        """Refuse new calls."""
+        """Refuse new calls, while a shutdown waits for the running ones."""
         self._stopping = True
 
     def cancel_all(self) -> None:

@@ -62,7 +62,7 @@ class ChatReply:
         return self._taken(number, event)[1]
 
     def chunks(self, number: int, event: Event) -> tuple[list[dict[str, Any]], bool]:
-        """Take an event of a stream.
+        """Take an event of a stream, so that the client reads the reply while it is written.
 
         Args:
             number: number of the choice.
@@ -94,7 +94,11 @@ class ChatReply:
         return self._head | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
 
     def whole(self) -> dict[str, Any]:
-        """The answer, once all replies have ended."""
+        """The answer to a call without a stream.
+
+        Raises:
+            KeyError: a reply has not ended, or it failed.
+        """
         return self._head | {
             "object": "chat.completion",
             "choices": [self._whole_choice(number, choice) for number, choice in enumerate(self._choices)],

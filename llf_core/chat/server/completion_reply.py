@@ -62,7 +62,7 @@ class CompletionReply:
         return False
 
     def chunks(self, number: int, event: Event) -> tuple[list[dict[str, Any]], bool]:
-        """Take an event of a stream.
+        """Take an event of a stream, so that the client reads the text while it is written.
 
         Args:
             number: number of the choice.
@@ -84,7 +84,11 @@ class CompletionReply:
         return self._chunk([]) | {"usage": self._usage()} if self._call.include_usage else None
 
     def whole(self) -> dict[str, Any]:
-        """The answer, once all replies have ended."""
+        """The answer to a call without a stream.
+
+        Raises:
+            KeyError: a reply has not ended, or it failed.
+        """
         choices = [
             self._choice(number, "".join(text), self._tokens[number], self._finished[number].reason)
             for number, text in enumerate(self._texts)

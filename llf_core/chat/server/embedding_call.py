@@ -39,7 +39,7 @@ class EmbeddingCall:
 
 
 def read_embedding_call(body: Mapping[str, Any]) -> EmbeddingCall:
-    """Read a request.
+    """Read a request, and refuse fields that would have no effect, since a client would take them for obeyed.
 
     Args:
         body: the JSON of its body.
@@ -78,7 +78,7 @@ class EmbeddingReply:
         self.failure: Failed | None = None
 
     def take(self, number: int, event: Event) -> bool:
-        """Take an event.
+        """Take an event: an embedding is one event, and the number of its tokens another.
 
         Args:
             number: number of the text.
@@ -98,7 +98,7 @@ class EmbeddingReply:
         return False
 
     def whole(self) -> dict[str, Any]:
-        """The answer, once all texts have been read."""
+        """The answer, in the order of the texts and not in that in which they were read."""
         data = [
             {"object": "embedding", "index": number, "embedding": self._numbers(values)}
             for number, values in sorted(self._found.items())

@@ -33,7 +33,7 @@ class Fields:
         self._where = where
 
     def path(self, name: str) -> str:
-        """The path of a field in the body."""
+        """The path of a field in the body, by which an error names it."""
         return f"{self._where}.{name}" if self._where else name
 
     def raw(self, name: str) -> Any:
@@ -41,7 +41,7 @@ class Fields:
         return self._given.pop(name, None)
 
     def text(self, name: str, expected: str = "text") -> str | None:
-        """Take a text; None if missing.
+        """Take a text; None if missing. What is taken counts as known, see `finish`.
 
         Args:
             name: the field.
@@ -56,7 +56,7 @@ class Fields:
         return value
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """Take true or false.
+        """Take true or false; numbers and texts do not count, since clients disagree on what they mean.
 
         Args:
             name: the field.
@@ -73,7 +73,7 @@ class Fields:
         return value
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
-        """Take a finite number; None if missing.
+        """Take a finite number; None if missing. JSON as Python reads it also has NaN, which no setting can be.
 
         Args:
             name: the field.
@@ -93,7 +93,7 @@ class Fields:
         return float(value)
 
     def integer(self, name: str, low: int = _BELOW, high: int = _ABOVE) -> int | None:
-        """Take an integer; None if missing.
+        """Take an integer; None if missing. By default within 64 bits, as libraries expect it.
 
         Args:
             name: the field.
@@ -111,12 +111,12 @@ class Fields:
         return value
 
     def choice(self, name: str, options: Collection[str], default: str | None = None) -> str | None:
-        """Take one of several texts.
+        """Take one of several texts; the error of another one lists them.
 
         Args:
             name: the field.
             options: the texts.
-            default: its value if missing.
+            default: its value if missing; None for none.
 
         Raises:
             ApiError: the value is none of them.
@@ -129,7 +129,7 @@ class Fields:
         return value
 
     def object(self, name: str) -> dict[str, Any] | None:
-        """Take an object; None if missing.
+        """Take an object; None if missing. Its own fields are read by another `Fields`.
 
         Args:
             name: the field.
@@ -143,7 +143,7 @@ class Fields:
         return value
 
     def list(self, name: str, most: int, expected: str = "a list") -> list[Any] | None:
-        """Take a list; None if missing.
+        """Take a list; None if missing. Its length is bounded, so that one request does not occupy the server.
 
         Args:
             name: the field.
@@ -168,12 +168,15 @@ class Fields:
         return value
 
     def required(self, name: str, value: Any, expected: str) -> Any:
-        """Refuse a missing value, or an empty text or list.
+        """Refuse a missing value, or an empty text or list, of a field that a request cannot do without.
 
         Args:
             name: the field.
-            value: what was taken of it.
+            value: what was taken of it; None if it is missing.
             expected: what is expected, for the message.
+
+        Returns:
+            The value.
 
         Raises:
             ApiError: it is missing or empty.
@@ -186,7 +189,7 @@ class Fields:
         return value
 
     def finish(self, known: Mapping[str, str] | None = None) -> None:
-        """Refuse what has not been taken.
+        """Refuse what has not been taken: a misspelled field would otherwise have no effect, without a word.
 
         Args:
             known: fields that the server does not support, with what to do instead, as a sentence; None for none.

@@ -46,7 +46,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address.
+    """Whether only this machine reaches an address; then the server needs no API key.
 
     Args:
         host: name or address.

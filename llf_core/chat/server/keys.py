@@ -53,5 +53,5 @@ def keys_of(variables: Sequence[str], *, exposed: bool) -> list[str]:
 
 
 def new_key() -> str:
-    """A new API key."""
+    """A new API key with 256 random bits, for a user who has none; it is shown once and stored nowhere."""
     return f"llf-{secrets.token_urlsafe(32)}"

@@ -39,7 +39,7 @@ class PortError(UserError):
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Listen on an address.
+    """Listen on an address before any model is loaded, so that a port that is taken is reported at once.
 
     Args:
         host: name or address.
@@ -186,10 +186,10 @@ def make_server(
 
     Args:
         server: the application.
-        grace_seconds: time that running replies have after the signal.
+        grace_seconds: seconds that running replies have after the signal.
         started: called once requests are accepted.
-        header_seconds: time in which a client must have sent the headers of a request.
-        unread_seconds: time in which a client must have read what was sent.
+        header_seconds: seconds in which a client must have sent the headers of a request.
+        unread_seconds: seconds in which a client must have read what was sent.
     """
     limits = {"header_seconds": header_seconds, "unread_seconds": unread_seconds}
     config = uvicorn.Config(

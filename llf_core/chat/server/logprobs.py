@@ -15,20 +15,26 @@ LOWEST = -9999.0
 
 
 def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    """Tokens in the form of chat completions.
+    """Tokens in the form of chat completions, which differs from that of plain ones.
 
     Args:
         tokens: the tokens.
+
+    Returns:
+        For each token `token`, `logprob` (natural logarithm), `bytes` and `top_logprobs`.
     """
     return [_entry(token) | {"top_logprobs": [_entry(one) for one in token.top]} for token in tokens]
 
 
 def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[Any]]:
-    """Tokens in the form of `/v1/completions`.
+    """Tokens in the form of `/v1/completions`, whose lists have an item for each token.
 
     Args:
         tokens: the tokens.
         offset: number of characters of the tokens before them.
+
+    Returns:
+        `tokens`, `token_logprobs` (natural logarithms), `top_logprobs` and `text_offset` (characters).
     """
     offsets = []
     for token in tokens:

@@ -27,7 +27,7 @@ _PART_KINDS = ("text", "image_url")
 
 
 def messages_of(fields: Fields) -> list[dict[str, Any]]:
-    """Take the messages.
+    """Take the messages, each checked, so that no chat template sees what it does not expect.
 
     Args:
         fields: fields of the body.
@@ -45,7 +45,7 @@ def messages_of(fields: Fields) -> list[dict[str, Any]]:
 
 
 def has_pictures(messages: Sequence[dict[str, Any]]) -> bool:
-    """Whether a message has a picture."""
+    """Whether a message has a picture, which a model of text would not see."""
     return any(
         part["type"] == "image_url"
         for message in messages
@@ -55,7 +55,7 @@ def has_pictures(messages: Sequence[dict[str, Any]]) -> bool:
 
 
 def tools_of(fields: Fields) -> list[dict[str, Any]]:
-    """Take the tools.
+    """Take the tools, whose schemas the chat template shows the model.
 
     Args:
         fields: fields of the body.

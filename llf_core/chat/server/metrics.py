@@ -46,16 +46,16 @@ class Metrics:
         )
 
     def answered(self, route: str, status: int) -> None:
-        """Count an HTTP request.
+        """Count an HTTP request, by which an operator sees errors.
 
         Args:
-            route: path of its route.
+            route: path of its route, not of the request, so that the number of counters is bounded.
             status: status of the answer.
         """
         self._requests.labels(route, str(status)).inc()
 
     def submitted(self, model: str) -> None:
-        """Count a reply that waits.
+        """Count a reply that waits; many of them mean that the server is overloaded.
 
         Args:
             model: name of the model.
@@ -63,7 +63,7 @@ class Metrics:
         self._waiting.labels(model).inc()
 
     def started(self, model: str) -> None:
-        """Count a reply that has begun, and no longer waits.
+        """Count a reply that has begun, and no longer waits; `ended` takes it out again.
 
         Args:
             model: name of the model.
@@ -72,7 +72,7 @@ class Metrics:
         self._running.labels(model).inc()
 
     def ended(self, model: str, event: Finished | Failed | None, *, began: bool) -> None:
-        """Count a reply that has ended.
+        """Count a reply that has ended, with its tokens and times if it is complete.
 
         Args:
             model: name of the model.
@@ -91,5 +91,5 @@ class Metrics:
         self._seconds.labels(model).observe(event.seconds)
 
     def text(self) -> bytes:
-        """The metrics in Prometheus's text format."""
+        """The metrics in Prometheus's text format, for its scraper."""
         return generate_latest(self._registry)

@@ -26,7 +26,7 @@ async def read_json(request: Request, seconds: float = BODY_SECONDS) -> dict[str
 
     Args:
         request: the request.
-        seconds: time in which the client must have sent it.
+        seconds: seconds in which the client must have sent it.
 
     Raises:
         ApiError: the body is too large, too slow, not JSON, or of another content type.

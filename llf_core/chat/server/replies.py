@@ -92,7 +92,7 @@ class Replies:
                 yield batch
 
     def cancel(self, number: int) -> None:
-        """End a reply at its next token; its last event still comes.
+        """End a reply at its next token, for example after its only tool call; its last event still comes.
 
         Args:
             number: number of the choice.
@@ -101,7 +101,7 @@ class Replies:
         self._loop.run_in_executor(_THREADS, self._cancel, number)
 
     def fail(self, failure: Failed) -> None:
-        """Cancel all replies that have not ended, each with a last event.
+        """Cancel all replies that have not ended, each with a last event, so that `batches` ends.
 
         Args:
             failure: the last event.

@@ -96,7 +96,7 @@ class RewardProcess:
         return answer if isinstance(answer, Failed) else Scores(answer["scores"], answer["tokens"])
 
     def close(self) -> None:
-        """End the process; what waits for it fails."""
+        """End the process, after at most 5 s by force, so that its memory is free; what waits for it fails."""
         with self._lock:
             self._closed = True
         process = self._process

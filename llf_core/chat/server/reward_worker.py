@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
-    """Score texts or conversations.
+    """Score texts or conversations. What is wrong with them is an answer too, so that the process goes on.
 
     Args:
         model: the reward model.

@@ -59,12 +59,12 @@ def sampling_of(fields: Fields) -> ChatSampling:
 
 
 def of_request(error: RequestError) -> ApiError:
-    """The error of a request whose values are invalid together."""
+    """The error of a request whose values are out of range, with the field that the message names first as `param`."""
     return ApiError(400, str(error), param=str(error).partition(" ")[0], code="invalid_value")
 
 
 def stops_of(fields: Fields) -> tuple[str, ...]:
-    """Take the stop strings.
+    """Take the stop strings, `stop`: one or several, as in OpenAI's API.
 
     Args:
         fields: fields of the body.
@@ -86,7 +86,7 @@ def stops_of(fields: Fields) -> tuple[str, ...]:
 
 
 def choices_of(fields: Fields) -> int:
-    """Take the number of replies, `n`.
+    """Take the number of replies, `n`, which is bounded, so that one request does not occupy the server.
 
     Args:
         fields: fields of the body.
@@ -98,7 +98,7 @@ def choices_of(fields: Fields) -> int:
 
 
 def stream_of(fields: Fields) -> tuple[bool, bool]:
-    """Take `stream` and `stream_options`.
+    """Take `stream` and `stream_options`, of which the second needs the first.
 
     Args:
         fields: fields of the body.
@@ -123,7 +123,7 @@ def stream_of(fields: Fields) -> tuple[bool, bool]:
 
 
 def ignore(fields: Fields) -> None:
-    """Take the fields that change no reply.
+    """Take the fields that change no reply, so that clients which always send them are not refused.
 
     Args:
         fields: fields of the body.
@@ -140,7 +140,7 @@ def ignore(fields: Fields) -> None:
 
 
 def with_seed(sampling: ChatSampling, choice: int) -> ChatSampling:
-    """The sampling parameters of a choice: each of several choices has a seed of its own.
+    """The sampling parameters of a choice: each of several choices has a seed of its own, or all would be equal.
 
     Args:
         sampling: the parameters of the request.

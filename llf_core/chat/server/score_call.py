@@ -84,7 +84,7 @@ def read_evaluation_call(body: Mapping[str, Any]) -> ScoreCall:
 
 
 def score_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
-    """The answer of `/v1/score`.
+    """The answer of `/v1/score`, with the numbers of tokens as the other routes have them.
 
     Args:
         call: the request.
@@ -102,7 +102,7 @@ def score_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
 
 
 def evaluation_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
-    """The answer of `/v1/score/evaluation`, in LLaMA-Factory's form.
+    """The answer of `/v1/score/evaluation`, in LLaMA-Factory's form, so that its clients and trainers can use it.
 
     Args:
         call: the request.

@@ -40,12 +40,12 @@ class ToolChoice:
 
     @property
     def is_forced(self) -> bool:
-        """Whether the reply is a tool call."""
+        """Whether the reply is a tool call for certain, since a schema makes it one."""
         return self.schema is not None
 
 
 def tool_choice_of(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoice:
-    """Take `tool_choice`.
+    """Take `tool_choice`, which says whether a model may, must or must not call a tool.
 
     Args:
         fields: fields of the body.
@@ -109,7 +109,7 @@ class ForcedCall:
         self._text = ""
 
     def events(self, event: Event) -> list[Event]:
-        """Translate an event of the reply.
+        """Translate an event of the reply, whose text is the call and not an answer.
 
         Args:
             event: the event.
@@ -143,5 +143,5 @@ class ForcedCall:
 
 
 def new_call_id() -> str:
-    """A new id of a tool call."""
+    """A new random id of a tool call, by which its result refers to it."""
     return f"call_{secrets.token_hex(12)}"

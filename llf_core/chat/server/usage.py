@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def usage_of(finished: Mapping[int, Finished], choices: int) -> dict[str, Any]:
-    """The numbers of tokens in OpenAI's form. A prompt with several choices counts once.
+    """The numbers of tokens in OpenAI's form. A prompt with several choices counts once, as in OpenAI's API.
 
     Args:
         finished: last events by number of the choice.
