@@ -13,12 +13,13 @@ from llf_core.data.prepare import media_dir, prepare, sources_of, template_of
 from llf_core.data.report import DataReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.config import RunConfig
     from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.records import Row
 
 
 def validation_conversations(
@@ -51,24 +52,53 @@ def validation_conversations(
         raise DataError("The run has no validation data. Pass prompts, or set eval_dataset or val_size.")
     if data.streaming:
         raise DataError("The run streamed its data, so its validation data is not stored. Pass prompts.")
-    settings = EncodingSettings.of(config)
-    if settings.kind == TEXTS:
+    if EncodingSettings.of(config).kind == TEXTS:
         raise DataError("The validation data of the run is plain text without prompts. Pass prompts.")
     prepared = prepare(config, tokenizer)
     assert prepared.eval is not None  # noqa: S101 - for the type checker
     sets = prepared.eval_counts[:, SET_COLUMN].tolist()
     places = list(dict.fromkeys(zip(sets, prepared.eval["index"], strict=True)))[:limit]
+    found = conversations_at(config, tokenizer, data.eval_dataset or data.dataset or (), places)
+    return [found[place][0] for place in places]
+
+
+def conversations_at(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], places: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[Conversation, Row]]:
+    """Read prepared records again, as conversations with the config's system prompt.
+
+    Args:
+        config: config by which they were prepared; not streamed.
+        tokenizer: tokenizer by which they were prepared.
+        names: names of their data sets.
+        places: number of the data set in `names` and index of the record, of each.
+
+    Returns:
+        The conversation and the record of each place. A record that has changed since and cannot be used any more is
+        missing.
+
+    Raises:
+        DataError: a data set cannot be read any more.
+        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        OSError: a file can no longer be opened.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+        MemoryError: out of memory.
+    """
     builder = Builder(
-        settings, tokenizer, template_of(config, tokenizer), ProgressReporter(None, None), None, media_dir(config)
+        EncodingSettings.of(config),
+        tokenizer,
+        template_of(config, tokenizer),
+        ProgressReporter(None, None),
+        None,
+        media_dir(config),
     )
-    found = dict(_conversations(config, builder, places))
-    return [found[place] for place in places]
+    return dict(_conversations(config, builder, tuple(names), set(places)))
 
 
 def _conversations(
-    config: RunConfig, builder: Builder, places: list[tuple[int, int]]
-) -> Iterator[tuple[tuple[int, int], Conversation]]:
-    names = config.data.eval_dataset or config.data.dataset or ()
+    config: RunConfig, builder: Builder, names: tuple[str, ...], places: set[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], tuple[Conversation, Row]]]:
     for number, source in enumerate(sources_of(config, names)):
         wanted = {index for one, index in places if one == number}
         if not wanted:
@@ -80,6 +110,7 @@ def _conversations(
             if record.index in wanted:
                 wanted.discard(record.index)
                 _, rendered_rows = encoder.render([record])
-                yield (number, record.index), rendered_rows[0][1]
+                if rendered_rows:
+                    yield (number, record.index), (rendered_rows[0][1], record.row)
             if not wanted:
                 break

@@ -82,11 +82,13 @@ class EvaluatedData:
         names: names of the data sets.
         fingerprint: equal for the same examples in the same order.
         examples: number of examples.
+        unusable: number of records that gave no example.
     """
 
     names: tuple[str, ...] = ()
     fingerprint: str = ""
     examples: int = 0
+    unusable: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class ExampleResult:
     """What was measured of an example.
 
     Attributes:
-        index: its number in the data, counted from 0; equal for all targets.
+        index: number of its record in its data set, counted from 0.
         source: its data set.
         prompt: the messages before the answer; empty for plain text.
         reference: the expected answer; None if the data has none.
@@ -173,6 +175,11 @@ class ExampleResult:
     correct: int = 0
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Data set and number of the record, equal for the same example of all targets."""
+        return self.source, self.index
+
+    @property
     def loss(self) -> float:
         """Mean loss of its tokens in nats; NaN if it was not measured."""
         return math.nan if self.nll is None or not self.tokens else self.nll / self.tokens
@@ -187,18 +194,25 @@ class TokenLosses:
     """The loss of each measured token of an example.
 
     Attributes:
-        index: number of the example.
+        index: `ExampleResult.index` of the example.
         tokens: text of each token.
         losses: its loss in nats.
+        source: data set of the example.
     """
 
     index: int
     tokens: tuple[str, ...]
     losses: tuple[float, ...]
+    source: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """`ExampleResult.key` of the example."""
+        return self.source, self.index
 
     def json(self) -> dict[str, Any]:
         """What a line of `token_losses.jsonl` holds."""
-        return {"index": self.index, "tokens": list(self.tokens), "losses": list(self.losses)}
+        return _values(self) | {"tokens": list(self.tokens), "losses": list(self.losses)}
 
 
 def model_evaluations(key: str, home: Path | str | None = None) -> Path:
@@ -285,7 +299,7 @@ def examples_of(result: EvaluationResult) -> list[ExampleResult]:
         OSError: too many files are open.
     """
     found = (_read_line(line, _example) for line in records(result.folder / EXAMPLES))
-    return sorted((one for one in found if one is not None), key=lambda one: one.index)
+    return [one for one in found if one is not None]
 
 
 def token_losses_of(result: EvaluationResult) -> Iterator[TokenLosses]:
@@ -339,7 +353,10 @@ def _result(value: object, folder: Path) -> EvaluationResult:
             _text(target, "weights"),
         ),
         EvaluatedData(
-            tuple(str(name) for name in _list(data, "names")), _text(data, "fingerprint"), _count(data, "examples")
+            tuple(str(name) for name in _list(data, "names")),
+            _text(data, "fingerprint"),
+            _count(data, "examples"),
+            _count(data, "unusable"),
         ),
         _object(given.get("settings"), "settings"),
         _text(given, "settings_key"),
@@ -386,7 +403,8 @@ def _token_losses(given: dict[str, Any]) -> TokenLosses:
     losses = tuple(as_number(one) for one in _list(given, "losses"))
     if len(tokens) != len(losses) or None in losses:
         raise _DamagedError("tokens and losses differ in number")
-    return TokenLosses(_count(given, "index"), tokens, tuple(one for one in losses if one is not None))
+    kept = tuple(one for one in losses if one is not None)
+    return TokenLosses(_count(given, "index"), tokens, kept, _text(given, "source"))
 
 
 def _object(value: object, name: str) -> dict[str, Any]:

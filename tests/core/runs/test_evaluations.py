@@ -23,7 +23,7 @@ from llf_core.runs.evaluations import (
 )
 
 TARGET = EvaluatedTarget("tuned", "adapter of step 3", "run", 3, "tiny", "0a1b")
-DATA = EvaluatedData(("sums",), "f00d", 2)
+DATA = EvaluatedData(("sums",), "f00d", 2, 1)
 SETTINGS = {"limit": None, "metrics": ["rouge"]}
 METRICS = (
     MetricValue("perplexity", "Perplexity", 7.5, 7.0, 8.25, 2, higher_is_better=False, by_source={"sums": 7.5}),
@@ -33,7 +33,7 @@ EXAMPLES = (
     ExampleResult(1, "sums", ({"role": "user", "content": "1+1"},), "2", "3", {"rouge-l": 0.0}, 2, 4.5, 1, 1),
     ExampleResult(0, "sums", (), None, None, {}, 3, float("inf"), 2),
 )
-LOSSES = TokenLosses(1, ("2", "<end>"), (4.0, 0.5))
+LOSSES = TokenLosses(1, ("2", "<end>"), (4.0, 0.5), "sums")
 WRITE = """
 import sys
 from pathlib import Path
@@ -59,8 +59,8 @@ def test_a_result_is_read_as_it_was_written(folder):
     assert (read.target, read.data, read.settings, read.problem) == (TARGET, DATA, SETTINGS, "")
     assert read.metric("perplexity") == METRICS[0]
     assert read.metric("rouge-l").value != read.metric("rouge-l").value
-    assert examples_of(read) == [EXAMPLES[1], EXAMPLES[0]]
-    assert [one.loss for one in examples_of(read)] == [float("inf"), 2.25]
+    assert examples_of(read) == list(EXAMPLES)
+    assert [one.loss for one in examples_of(read)] == [2.25, float("inf")]
     assert list(token_losses_of(read)) == [LOSSES]
     assert {oct(path.stat().st_mode & 0o777) for path in read.folder.iterdir()} == {"0o600"}
     assert oct(read.folder.stat().st_mode & 0o777) == "0o700"
