@@ -25,7 +25,7 @@ RANKS = (
     {"untrusted", "model_catalog"},
     {"config"},
     {"runs"},
-    {"rewards"},
+    {"rewards", "metrics"},
     {"launch", "doctor", "estimate"},
     {"methods", "modifiers", "optimizers", "data", "models", "acceleration", "generation"},
     {"stages"},
@@ -44,6 +44,7 @@ LIGHT = {
     "config",
     "runs",
     "rewards",
+    "metrics",
     "launch",
     "doctor",
     "estimate",
@@ -136,6 +137,7 @@ def test_entry_points_and_what_they_name_stand_where_they_may() -> None:
         "stage": "stages",
         "format": "data",
         "chat_engine": "chat",
+        "metric": "metrics",
     }
     for key, one in all_declared().items():
         if one.implementation:
@@ -159,6 +161,7 @@ def loaded_after(code: str) -> set[str]:
     ("code", "more"),
     [
         ("import llf_core.config, llf_core.runs, llf_core.rewards, llf_core.launch, llf_core.estimate", NOTEBOOK),
+        ("import llf_core.metrics", NOTEBOOK),
         ("import llf_core.cli", NOTEBOOK),
         ("import llf_widgets", WIDGETS | {"jupyter_server"}),
         ("import llf_widgets as llf; llf.train; llf.attach", WIDGETS),

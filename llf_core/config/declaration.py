@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-from llf_core.config.option import Section
+from llf_core.config.option import Section, split_names
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
@@ -338,6 +338,33 @@ class ChatEngineDeclaration(Declaration):
     key: ClassVar[str] = "infer_backend"
 
     package: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MetricDeclaration(Declaration):
+    """What scores generated answers; implemented by a `llf_core.metrics.metric.Metric`.
+
+    Attributes:
+        unit: shown behind a value. `%` is for values from 0 to 1, which are shown times 100, and whose differences are
+            shown in points.
+        higher_is_better: whether a higher value is a better one.
+        needs_reference: whether it compares an answer with the reference; examples without one are not scored.
+        group: another name in `metrics`, which selects all metrics of the group; empty for none.
+    """
+
+    kind: ClassVar[str] = "metric"
+    section: ClassVar[str] = "evaluation"
+    key: ClassVar[str] = "metrics"
+
+    unit: str = ""
+    higher_is_better: bool = True
+    needs_reference: bool = True
+    group: str = ""
+
+    def selected_by(self, value: object) -> bool:
+        """Whether the names in `metrics` have that of the metric or of its group."""
+        names = split_names(value)
+        return isinstance(names, tuple) and bool({self.name, self.group} & set(names))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

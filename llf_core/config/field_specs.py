@@ -6,6 +6,7 @@ import functools
 import re
 import types
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -13,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from llf_core.config.chat import Chat
 from llf_core.config.data import Data
 from llf_core.config.declaration import Declaration, MethodDeclaration, PluginError, StageDeclaration
+from llf_core.config.evaluation import Evaluation
 from llf_core.config.generation import Generation
 from llf_core.config.launch import Launch
 from llf_core.config.method import MethodSection
@@ -25,7 +27,7 @@ from llf_core.config.stage import StageSection
 from llf_core.config.training import Training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -43,7 +45,12 @@ SECTIONS: dict[str, type[Section]] = {
     "generation": Generation,
     "launch": Launch,
     "chat": Chat,
+    "evaluation": Evaluation,
 }
+USED_BY_OTHERS: Mapping[str, str] = MappingProxyType(
+    {"chat": "`llf chat`, `llf serve` and `llf predict` use it", "evaluation": "`llf eval` and `llf.Evaluate` use it"}
+)
+"""Sections that training does not read, with the end of the sentence about a key of theirs in a run's config."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +279,7 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
     selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
     in_stage = not spec.stages or config.stage.stage in spec.stages
     return (
-        spec.section != "chat"
+        spec.section not in USED_BY_OTHERS
         and selected
         and in_stage
         and (not spec.methods or config.method.finetuning_type in spec.methods)

@@ -14,6 +14,7 @@ from llf_core.config.declaration import (
     Declaration,
     FormatDeclaration,
     MethodDeclaration,
+    MetricDeclaration,
     ModifierDeclaration,
     OptimizerDeclaration,
     PluginError,
@@ -34,6 +35,7 @@ DECLARATION_TYPES: tuple[type[Declaration], ...] = (
     StageDeclaration,
     FormatDeclaration,
     ChatEngineDeclaration,
+    MetricDeclaration,
 )
 """Declaration class of each kind; the entry point group of a kind is `llf.` and its plural."""
 GROUPS: Mapping[str, str] = MappingProxyType({one.kind: f"llf.{one.kind}s" for one in DECLARATION_TYPES})

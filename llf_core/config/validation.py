@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from llf_core.config.build import build
 from llf_core.config.classify_key import classify, is_known
 from llf_core.config.did_you_mean import listed
-from llf_core.config.field_specs import field, plain
+from llf_core.config.field_specs import USED_BY_OTHERS, field, plain
 from llf_core.config.key_aliases import translate
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.read_config import read
@@ -119,8 +119,8 @@ def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[st
         if spec is None or plain(config.get(key)) == spec.default:
             continue
         plugin = all_declared()[spec.owner] if spec.owner else None
-        if spec.section == "chat":
-            message = f"`{key}` has no effect on training. `llf chat`, `llf serve` and `llf predict` use it."
+        if spec.section in USED_BY_OTHERS:
+            message = f"`{key}` has no effect on training. {USED_BY_OTHERS[spec.section]}."
         elif plugin is not None and key != plugin.selector and not plugin.is_selected(config):
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
         elif spec.stages and config.stage.stage not in spec.stages:

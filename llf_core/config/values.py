@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from llf_core.config.chat import Chat
     from llf_core.config.data import Data
+    from llf_core.config.evaluation import Evaluation
     from llf_core.config.generation import Generation
     from llf_core.config.launch import Launch
     from llf_core.config.method import MethodSection
@@ -38,6 +39,7 @@ class ConfigValues:
         generation: how completions are sampled.
         launch: how the process starts.
         chat: which engine chats with the model; training reads none of it.
+        evaluation: which metrics score the answers of an evaluation; training reads none of it.
         plugin_options: options of every plug-in, selected or not, by `kind.name`; `options` reads them.
     """
 
@@ -50,6 +52,7 @@ class ConfigValues:
     generation: Generation
     launch: Launch
     chat: Chat
+    evaluation: Evaluation
     plugin_options: Mapping[str, Section]
 
     def get(self, key: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.field_specs import USED_BY_OTHERS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,7 +33,7 @@ def assign_sections(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
         ValueError: a section of the config is not assigned to the form.
     """
     home = {section: title for title, sections in SECTIONS.items() for section in sections}
-    specs = [spec for spec in specs if spec.section != "chat"]  # a form starts runs, and these concern none
+    specs = [spec for spec in specs if spec.section not in USED_BY_OTHERS]  # a form starts runs, and these concern none
     unplaced = {spec.section for spec in specs} - set(home)
     if unplaced:
         raise ValueError(f"The form layout does not contain the section {', '.join(sorted(unplaced))}.")

@@ -62,7 +62,7 @@ def site(tmp_path_factory) -> Path:
     for block in blocks("toml"):
         for group, each in tomllib.loads(block)["project"]["entry-points"].items():
             points.setdefault(group, {}).update(each)
-    norms, norms_method, declarations, implementations, echo = blocks("python")
+    norms, norms_method, declarations, implementations, echo, metrics = blocks("python")
     info = "llf_example-1.0.dist-info"
     files = {
         "llf_norms/__init__.py": norms,
@@ -70,6 +70,7 @@ def site(tmp_path_factory) -> Path:
         "llf_example/__init__.py": declarations,
         "llf_example/work.py": implementations,
         "llf_example/echo.py": echo,
+        "llf_example/metrics.py": metrics,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: llf-example\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": "".join(
@@ -162,12 +163,27 @@ def test_a_chat_uses_the_engine_that_its_config_names(site, tmp_path):
     assert made.stdout == "['Started', 'Piece', 'Finished'] ready\n"
 
 
+def test_metrics_of_a_package_score_answers(site):
+    program = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "from llf_core.metrics import ScoredExample, load_metrics, score_answers\n"
+        "examples = [ScoredExample(reference='a b c d'), ScoredExample(reference='a')]\n"
+        "for metric in load_metrics(['brevity', 'word_recall']):\n"
+        "    found = score_answers(metric, ['a x', 'a'], examples)\n"
+        "    print(found.scores, found.value)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert made.stdout == "(2.0, 1.0) 1.5\n(0.25, 1.0) 0.4\n"  # 2 of 5 words, which is not the mean of the scores
+
+
 def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
     from llf_core.chat.chat_engine import ChatEngine
     from llf_core.config.declaration import (
         ChatEngineDeclaration,
         FormatDeclaration,
         MethodDeclaration,
+        MetricDeclaration,
         ModifierDeclaration,
         OptimizerDeclaration,
         StageDeclaration,
@@ -175,6 +191,7 @@ def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
     from llf_core.config.registry import DECLARATION_TYPES, declared
     from llf_core.data.formats.dataset_format import DatasetFormat
     from llf_core.methods.method import Method
+    from llf_core.metrics.metric import Metric
     from llf_core.modifiers.modifier import Modifier
     from llf_core.optimizers.optimizer import Optimizer
     from llf_core.stages.base.stage import Stage
@@ -186,6 +203,7 @@ def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
         StageDeclaration: Stage,
         FormatDeclaration: DatasetFormat,
         ChatEngineDeclaration: ChatEngine,
+        MetricDeclaration: Metric,
     }
     assert set(bases) == set(DECLARATION_TYPES)
     for kind, base in bases.items():

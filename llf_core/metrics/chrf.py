@@ -1,0 +1,95 @@
+"""chrF, equal to sacrebleu's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.metrics.metric import Metric, divided, library
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.config.declaration import MetricDeclaration
+    from llf_core.metrics.metric import Numbers, ScoredExample
+
+ORDER = 6
+"""Longest n-gram, in characters."""
+BETA = 2
+"""Recall counts β times as much as precision."""
+
+
+class ChrF(Metric):
+    """chrF2 (Popović 2015), as sacrebleu computes it by default, from 0 to 100.
+
+    The score of one answer is sacrebleu's sentence score, the value over all is the corpus score.
+    """
+
+    def __init__(self, declaration: MetricDeclaration) -> None:
+        """Import sacrebleu.
+
+        Args:
+            declaration: name, label and unit.
+
+        Raises:
+            MetricError: sacrebleu is not installed.
+        """
+        super().__init__(declaration)
+        self._ngrams = library(self, "sacrebleu.metrics.helpers", "sacrebleu").extract_all_char_ngrams
+
+    def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
+        """Compute the sentence score of each answer.
+
+        Args:
+            answers: the generated texts.
+            examples: their references.
+
+        Returns:
+            Scores from 0 to 100.
+        """
+        return [float(one) for one in self.total(self.statistics(answers, examples, ()))]
+
+    def statistics(
+        self,
+        answers: Sequence[str],
+        examples: Sequence[ScoredExample],
+        scores: Sequence[float | None],  # noqa: ARG002 - scores do not add up
+    ) -> Numbers:
+        """For each length of n-grams: those of the answer, of the reference, and the common ones.
+
+        Args:
+            answers: the generated texts.
+            examples: their references.
+            scores: not used.
+
+        Returns:
+            Counts of shape `[answers, 18]`. Those of the answer are 0 where the reference is shorter than the n-gram.
+        """
+        rows = [
+            [
+                number
+                for ours, theirs in zip(
+                    self._ngrams(answer, ORDER), self._ngrams(one.reference or "", ORDER), strict=True
+                )
+                for number in (ours.total() if theirs else 0, theirs.total(), (ours & theirs).total())
+            ]
+            for answer, one in zip(answers, examples, strict=True)
+        ]
+        return np.array(rows, float).reshape(-1, 3 * ORDER)
+
+    def total(self, sums: Numbers) -> Numbers:
+        """F measure of the mean precision and the mean recall over the lengths that both texts have.
+
+        Args:
+            sums: counts of shape `[…, 18]`.
+
+        Returns:
+            Scores of shape `[…]`, from 0 to 100.
+        """
+        answer, reference, common = (sums[..., place::3] for place in range(3))
+        used = (answer > 0) & (reference > 0)
+        orders = used.sum(-1)
+        precision = divided((divided(common, answer, 0.0) * used).sum(-1), orders, 0.0)
+        recall = divided((divided(common, reference, 0.0) * used).sum(-1), orders, 0.0)
+        return 100 * divided((1 + BETA**2) * precision * recall, BETA**2 * precision + recall, 0.0)

@@ -1,0 +1,175 @@
+"""What scores answers: the abstract class of the plug-in kind `metric`."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    from llf_core.config.declaration import MetricDeclaration
+
+    Numbers: TypeAlias = NDArray[np.float64]
+
+
+class MetricError(UserError):
+    """A metric is unknown or cannot compute its scores. The sentence is for the user.
+
+    Attributes:
+        name: name of the metric.
+    """
+
+    def __init__(self, name: str, message: str, what_to_do: str = "") -> None:
+        super().__init__(message, what_to_do)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class ScoredExample:
+    """What a metric sees of an example beside the answer.
+
+    Attributes:
+        messages: conversation before the answer, `{"role", "content"}` each.
+        reference: the expected answer; None if the data set has none.
+        row: record of the data set.
+    """
+
+    messages: Sequence[Mapping[str, Any]] = ()
+    reference: str | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Metric(ABC):
+    """Scores answers. A subclass implements `scores`; where the value is no mean, also `statistics` and `total`.
+
+    Attributes:
+        declaration: its name, label, unit and traits.
+        notes: sentences about how it measured, for the person who reads the values.
+    """
+
+    def __init__(self, declaration: MetricDeclaration) -> None:
+        self.declaration = declaration
+        self.notes: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Name in the config and in results."""
+        return self.declaration.name
+
+    @abstractmethod
+    def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> Sequence[float | None]:
+        """Score each answer.
+
+        Callers use `llf_core.metrics.score_answers`, which checks the result.
+
+        Args:
+            answers: the generated texts.
+            examples: what was asked and expected, one for each answer; each has a reference if the declaration says
+                `needs_reference`.
+
+        Returns:
+            One finite number for each answer; None where the metric does not apply.
+        """
+
+    def statistics(
+        self,
+        answers: Sequence[str],  # noqa: ARG002 - subclasses use them
+        examples: Sequence[ScoredExample],  # noqa: ARG002
+        scores: Sequence[float | None],
+    ) -> Numbers:
+        """Sufficient statistics of each answer: the value over several answers is `total` of their sum.
+
+        Args:
+            answers: the generated texts.
+            examples: what was asked and expected.
+            scores: what `scores` returned for them.
+
+        Returns:
+            Numbers of shape `[answers, statistics]`; here the score and 1, or two zeros where it does not apply.
+        """
+        return mean_statistics(scores)
+
+    def total(self, sums: Numbers) -> Numbers:
+        """The value over several answers.
+
+        Args:
+            sums: sums of `statistics`, of shape `[…, statistics]`.
+
+        Returns:
+            Values of shape `[…]`; NaN where there is nothing to compute one from. Here the mean of the scores.
+        """
+        return ratio(sums)
+
+
+def mean_statistics(scores: Sequence[float | None]) -> Numbers:
+    """Sufficient statistics of a mean: each score and 1, or two zeros for None.
+
+    Args:
+        scores: one for each example.
+
+    Returns:
+        Numbers of shape `[examples, 2]`; `ratio` of their sum is the mean.
+    """
+    return np.array([(0.0, 0.0) if one is None else (one, 1.0) for one in scores], float).reshape(-1, 2)
+
+
+def ratio(sums: Numbers) -> Numbers:
+    """The first sum divided by the second: a mean of scores, or a loss for each token or byte.
+
+    Args:
+        sums: of shape `[…, 2]`.
+
+    Returns:
+        Values of shape `[…]`; NaN where the second is 0.
+    """
+    return divided(sums[..., 0], sums[..., 1], np.nan)
+
+
+def divided(upper: Numbers, lower: Numbers, otherwise: float) -> Numbers:
+    """A quotient, and another value where the divisor is 0.
+
+    Args:
+        upper: dividends, of shape `[…]`.
+        lower: divisors, of shape `[…]`.
+        otherwise: the value where the divisor is 0.
+
+    Returns:
+        Quotients of shape `[…]`.
+    """
+    found: Numbers = np.full(np.broadcast(upper, lower).shape, otherwise, float)
+    np.divide(upper, lower, out=found, where=np.asarray(lower) != 0)
+    return found
+
+
+def library(metric: Metric, module: str, package: str) -> ModuleType:
+    """Import a library that a metric computes with: only when it is used, since nothing else needs it.
+
+    Args:
+        metric: the metric.
+        module: module to import, such as `rouge_score.rouge_scorer`.
+        package: the name by which pip installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        MetricError: the package is not installed, or its installation is damaged.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MetricError(
+            metric.name,
+            f"The metric {metric.name} needs {package}, which cannot be imported: {error}.",
+            f"Run: pip install {package}",
+        ) from error

@@ -1,0 +1,128 @@
+"""Scores answers by a metric and validates the result."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.metrics.metric import MetricError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.metrics.metric import Metric, Numbers, ScoredExample
+
+SHOWN = 60
+"""Characters of an answer or of a value that a message shows."""
+
+
+@dataclass(frozen=True)
+class MetricScores:
+    """Scores of answers by one metric.
+
+    Attributes:
+        scores: one for each answer; None where the metric does not apply.
+        statistics: sufficient statistics, of shape `[answers, statistics]`; zeros where it does not apply.
+        value: the value over all answers; None if it applies to none.
+        count: number of answers that have a score.
+    """
+
+    scores: tuple[float | None, ...]
+    statistics: Numbers
+    value: float | None
+    count: int
+
+
+def score_answers(metric: Metric, answers: Sequence[str], examples: Sequence[ScoredExample]) -> MetricScores:
+    """Score answers and check the result, so that no wrong value reaches a table.
+
+    A metric that compares with the reference is not asked about examples that have none.
+
+    Args:
+        metric: the metric.
+        answers: the generated texts.
+        examples: what was asked and expected, one for each answer.
+
+    Returns:
+        The scores and the value over all of them.
+
+    Raises:
+        MetricError: the metric raised an error, or returned NaN, another type, or another number of scores.
+        ValueError: the numbers of answers and examples differ.
+    """
+    if len(answers) != len(examples):
+        raise ValueError(f"There are {len(answers)} answers and {len(examples)} examples. Expected as many.")
+    needs = metric.declaration.needs_reference
+    places = [place for place, one in enumerate(examples) if one.reference is not None or not needs]
+    own_answers, own_examples = [answers[place] for place in places], [examples[place] for place in places]
+    try:
+        found = metric.scores(own_answers, own_examples) if places else []
+    except MetricError:
+        raise
+    except Exception as error:
+        raise _error(metric, f"raised {_first_line(error)}") from error
+    scores = _checked(metric, found, own_answers)
+    try:
+        statistics = np.asarray(metric.statistics(own_answers, own_examples, scores), float)
+        value = float(metric.total(statistics.sum(axis=0))) if places else math.nan
+    except MetricError:
+        raise
+    except Exception as error:
+        raise _error(metric, f"raised {_first_line(error)} in statistics or total") from error
+    if statistics.ndim != 2 or len(statistics) != len(places) or not np.isfinite(statistics).all():  # noqa: PLR2004
+        raise _error(
+            metric,
+            f"returned statistics of shape {list(statistics.shape)} for {len(places)} answers. Expected one row of "
+            "finite numbers for each",
+        )
+    count = sum(one is not None for one in scores)
+    if count and not math.isfinite(value):
+        raise _error(metric, f"has the value {value} over {count} scores. Expected a finite number")
+    every: list[float | None] = [None] * len(answers)
+    rows = np.zeros((len(answers), statistics.shape[1]))
+    for place, score, row in zip(places, scores, statistics, strict=True):
+        every[place], rows[place] = score, row
+    return MetricScores(tuple(every), rows, value if count else None, count)
+
+
+def _checked(metric: Metric, found: object, answers: Sequence[str]) -> list[float | None]:
+    """The scores as numbers."""
+    found = found.tolist() if hasattr(found, "tolist") else found
+    if not isinstance(found, list | tuple) or len(found) != len(answers):
+        what = f"{len(found)} values" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
+        raise _error(metric, f"returned {what} for {len(answers)} answers. Expected one score for each")
+    return [_number(metric, value, answer) for value, answer in zip(found, answers, strict=True)]
+
+
+def _number(metric: Metric, value: object, answer: str) -> float | None:
+    if value is None:
+        return None
+    if hasattr(value, "item"):  # a scalar of numpy or torch
+        with suppress(ValueError, RuntimeError, TypeError):  # several values: reported below
+            value = value.item()
+    on = f'on the answer "{_shown(answer)}"'
+    if not isinstance(value, int | float):
+        raise _error(metric, f"returned {_shown(repr(value))} {on}. Expected a number, or None")
+    with suppress(OverflowError):
+        if math.isfinite(float(value)):
+            return float(value)
+    raise _error(metric, f"returned {_shown(repr(value))} {on}. Expected a finite number, or None")
+
+
+def _error(metric: Metric, what: str) -> MetricError:
+    return MetricError(metric.name, f"The metric {metric.name} {what}.")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__).rstrip(".")
+
+
+def _shown(text: str) -> str:
+    """A text in one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"
