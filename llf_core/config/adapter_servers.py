@@ -253,7 +253,7 @@ def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
 
 def base_type(config: RunConfig) -> str | None:
-    """`model_type` of a config's model; None if it is not on this machine.
+    """`model_type` of a config's model, by which servers differ; None if it is not on this machine.
 
     Raises:
         OSError: too many files are open.
@@ -266,7 +266,7 @@ def base_type(config: RunConfig) -> str | None:
 
 
 def named_type(value: object) -> str | None:
-    """A `model_type` as a file tells it; None if it is none."""
+    """A `model_type` as a file tells it, which may come from anybody: cut to `LONGEST_TYPE`; None if it is none."""
     return value[:LONGEST_TYPE] if isinstance(value, str) and value else None
 
 

@@ -59,6 +59,8 @@ def _not_needed(key: str, value: object, line: int | None) -> Problem | None:
 def is_known(key: str) -> bool:
     """Whether a key is an option, or a known key that is not supported, not needed or a secret.
 
+    Of the others, which a wrong file has by the thousand, only some are reported one by one.
+
     Raises:
         PluginError: the options cannot be listed, see `fields`.
     """

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 12
 LETTERS_PER_EDIT = 5
-"""A misspelling may differ by one letter per this many letters of the name, and by at most `MAX_EDITS`."""
+"""A misspelling may differ by one letter per this many letters of the name, and by at most `MAX_EDITS`; by hand."""
 MAX_EDITS = 2
 MIN_SIMILARITY = 0.6
+"""Least ratio of `difflib.SequenceMatcher`; the default of `difflib.get_close_matches`."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

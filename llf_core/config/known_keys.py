@@ -48,7 +48,7 @@ class Known:
 
 @functools.cache
 def known() -> Known:
-    """Read `llama_factory.toml`, once per process."""
+    """Read `llama_factory.toml`, so that every key of LLaMA-Factory or transformers has an answer. Once per process."""
     data = tomllib.loads(files(__package__).joinpath("llama_factory.toml").read_text(encoding="utf-8"))
     features: dict[str, str] = {}
     defaults: dict[str, tuple[object, ...]] = {}

@@ -65,7 +65,7 @@ def requested_tokens(config: ConfigValues) -> tuple[NewToken, ...]:
 
 
 def listed_tokens(config: ConfigValues) -> list[NewToken]:
-    """The tokens that a config names itself, without those of a file.
+    """The tokens that a config names itself, without those of a file, so that a rule can check them without reading it.
 
     Args:
         config: the config.
@@ -118,7 +118,10 @@ def descriptions(path: str) -> list[NewToken]:
 
 
 def adds_tokens(config: ConfigValues) -> bool:
-    """Whether a config has a key that can add tokens; none may be new to its tokenizer."""
+    """Whether a config has a key that can add tokens; none may be new to its tokenizer.
+
+    Rules and forecasts about rows of new tokens hold only then.
+    """
     model = config.model
     return bool(model.resize_vocab or model.add_tokens or model.add_special_tokens or model.new_special_tokens_config)
 

@@ -68,7 +68,7 @@ class Quantizer:
         return 4 if 4 in self.packed else max(self.packed, default=None)  # noqa: PLR2004 - bits
 
     def bytes_per_weight(self, bits: int, width: int) -> float:
-        """Bytes of a quantized weight with its share of the scales.
+        """Bytes of a quantized weight with its share of the scales: `packed + scales * width`, for the memory forecast.
 
         Args:
             bits: one of `bits`.
@@ -76,6 +76,10 @@ class Quantizer:
 
         Raises:
             KeyError: the quantizer does not have these bits.
+
+        Source:
+            The storage formats of the libraries; of bitsandbytes in 4 bits, double quantization (arXiv 2305.14314,
+            section 3).
         """
         return self.packed[bits] + self.scales.get(bits, 0.0) * width
 
@@ -208,7 +212,7 @@ FORMATS = ("nf4", "fp4", "float8")
 
 
 def stored_quantizer(method: object) -> Quantizer | None:
-    """Find the quantizer of a model's files.
+    """Find the quantizer of a model's files, whose packages and limits are checked before they are loaded.
 
     Args:
         method: `quant_method` of the `quantization_config` in its `config.json`.
@@ -220,12 +224,12 @@ def stored_quantizer(method: object) -> Quantizer | None:
 
 
 def on_the_fly() -> Iterator[Quantizer]:
-    """The quantizers that quantize an ordinary model while it is loaded."""
+    """The quantizers that quantize an ordinary model while it is loaded: those that a fix can suggest."""
     return (one for one in QUANTIZERS.values() if one.bits)
 
 
 def has_cuda() -> bool:
-    """Whether this machine has the driver of an NVIDIA GPU. Does not load torch."""
+    """Whether this machine has the driver of an NVIDIA GPU. Rules ask after each key press, so torch is not loaded."""
     return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
 
 

@@ -59,7 +59,7 @@ class RopeScaling:
         return self.original if self.kind == "dynamic" else self.longest
 
     def parameters(self, before: Mapping[str, object]) -> dict[str, object]:
-        """The model's `rope_parameters` with the scaling.
+        """The model's `rope_parameters` with the scaling, from which transformers builds the embeddings.
 
         Args:
             before: the parameters without it: `rope_theta`, the rotated share, axes of pictures.
@@ -110,7 +110,8 @@ def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: i
         RopeScalingError: the model is scaled in another way already.
 
     Source:
-        linear: arXiv 2306.15595, section 2.3; YaRN: arXiv 2309.00071; the choice of the factor is LLaMA-Factory's.
+        linear: arXiv 2306.15595, section 2.3; YaRN: arXiv 2309.00071; dynamic and llama3: `modeling_rope_utils` of
+        transformers. The choice of the factor is LLaMA-Factory's.
     """
     before = str(table.get("rope_type", table.get("type", "default")))
     had, original = _number(table.get("factor"), 1.0), int(_number(table.get(ORIGINAL), longest))
@@ -135,6 +136,8 @@ def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: i
 
 def longest_text(config: RunConfig) -> int:
     """Tokens of the longest text that a run reads: `cutoff_len`, and a completion where the stage samples them.
+
+    The scaling has to reach it.
 
     Args:
         config: of the run.
@@ -177,7 +180,7 @@ def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> s
 
 
 def check_rope_scaling(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
-    """Compare `rope_scaling` with a model's `config.json`, as far as that tells.
+    """Compare `rope_scaling` with a model's `config.json`, as far as that tells, before the model is loaded.
 
     Args:
         settings: the model's `config.json`.

@@ -34,7 +34,7 @@ def is_quantized(settings: Mapping[str, object]) -> bool:
 
 
 def quantizer_of_files(settings: Mapping[str, object]) -> Quantizer | None:
-    """Find the quantizer of a model's files.
+    """Find the quantizer of a model's files, whose limits are then those of the run, whatever the config says.
 
     Args:
         settings: the model's `config.json`.

@@ -55,6 +55,8 @@ def expert_weights(
 ) -> dict[str, tuple[int, int, int]]:
     """Select the parameters that hold all experts of a layer and get an adapter, as transformers' models have them.
 
+    Their adapters are counted apart, since each expert has matrices of its own.
+
     Args:
         weights: shape of each weight of a model, by its name.
         requested: names of parameters, or `all`.

@@ -43,7 +43,8 @@ LOOKBACK = 300
 NOISE, NOISE_WINDOW = 4.2, 30
 """A rise must exceed this multiple of the median difference of consecutive losses.
 
-The multiple corresponds to four standard deviations; the second value is the number of losses.
+The multiple corresponds to four standard deviations, since the median of |x - y| is 0.954 of them for normal x and y.
+The second value is the number of losses.
 """
 FLAT = 0.01
 """Minimum relative decrease of the loss by half of the run."""
@@ -70,7 +71,7 @@ STALL, STALL_LEAST = 20.0, 120.0
 
 
 def not_finite(metrics: RunMetrics) -> Finding | None:
-    """Find a NaN or infinite loss, the first value of which is reported. All later steps are unusable."""
+    """Find a NaN or infinite loss and report the first one: a run can go on only from a checkpoint before it."""
     steps, values = metrics.series.get("loss", (np.empty(0), np.empty(0)))
     broken = np.flatnonzero(~np.isfinite(values))
     if not len(broken):

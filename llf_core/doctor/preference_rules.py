@@ -1,4 +1,7 @@
-"""Problems of runs that learn from preferences or rewards: one function per rule, as in `loss_rules`."""
+"""Problems of runs that learn from preferences or rewards: one function per rule, as in `loss_rules`.
+
+Like theirs, the thresholds were tested on healthy runs (`tests/core/doctor`), and each needs several logged values.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,10 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
 
 
 def no_reward_variance(metrics: RunMetrics) -> Finding | None:
-    """All completions of each prompt have the same reward over `WINDOW` logged values, so all advantages are 0."""
+    """Find equal rewards of all completions of each prompt, over `WINDOW` logged values.
+
+    Advantages are differences from the group's mean (GRPO, arXiv 2402.03300), so all are 0 and nothing is learned.
+    """
     steps, equal = metrics.line("frac_reward_zero_std")  # TRL: share of prompts with equal rewards
     if not len(equal):
         steps, spread = metrics.line("reward_std")

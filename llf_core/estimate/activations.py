@@ -26,7 +26,10 @@ OVERHEAD = {
     (False, True, True): 1.8,
     (False, True, False): 1.32,
 }
-"""Measured memory divided by the formula's, by (fast path, base weights trained, autocast); measured on a Llama."""
+"""Measured memory divided by the formula's, by (fast path, base weights trained, autocast).
+
+Measured on a Llama; `benchmarks.estimate_peaks` compares the whole forecast with measured peaks.
+"""
 
 
 @dataclass(frozen=True)

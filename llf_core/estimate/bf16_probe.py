@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIN_SPEEDUP = 1.1
-"""Speedup from which a run computes in bfloat16."""
+"""Speedup from which a run computes in bfloat16, chosen by hand."""
 
 
 @functools.cache
 def default_threads() -> int:
-    """Number of compute threads of a run that sets none: the cores that this process may use, read once."""
+    """Number of compute threads of a run that sets none: the cores that this process may use.
+
+    Read once, since a form asks for a forecast after each key press.
+    """
     return usable_cpus()
 
 
 def probe_file() -> Path:
-    """File of the measurements, which `llf_core.models.bf16_benchmark` writes.
+    """File of the measurements: `llf_core.models.bf16_benchmark` writes it, so that a forecast needs no torch.
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
@@ -36,6 +39,8 @@ def probe_file() -> Path:
 @functools.cache
 def probe_key(flags: str, threads: int) -> str:
     """Name of a measurement: the CPU, its instructions, torch's version and the number of threads.
+
+    With another value of any of them, the speed has to be measured again.
 
     Args:
         flags: the instructions that torch uses, such as `AVX512`.

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 MOST_CHANGES = 5
+"""Most changes that are listed."""
 LEAST_CUTOFF = 256
+"""Tokens below which examples are not shortened."""
 EIGHT_BIT = "adamw_8bit"
 LARGE_RANK = 8
+"""Rank above which a lower one is suggested, and the lowest that is: the default of `lora_rank`."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
 
     Args:
         config: the config that does not fit.
-        needed: forecasts the bytes that a config needs; None if they are unknown.
+        needed: forecasts the bytes that a config needs; None if they are unknown. A change for which it raises a
+            `ConfigError` or another `ValueError` is left out too.
         room: bytes that are free.
 
     Returns:

@@ -78,7 +78,7 @@ class Precision:
 
 
 def find_devices() -> tuple[Device, ...]:
-    """The devices of this machine, the one that a run would use first, and the CPU last.
+    """The devices of this machine, the one that a run would use first, and the CPU last; for forecasts without torch.
 
     GPUs are asked for by NVIDIA's library or, without it, by `nvidia-smi`; the answer is kept for ten seconds. GPUs
     that `CUDA_VISIBLE_DEVICES` hides are left out, and all of them if the installed torch is a CPU build.
@@ -88,7 +88,7 @@ def find_devices() -> tuple[Device, ...]:
 
 
 def cpu_device() -> Device:
-    """The CPU with the memory that this process may use."""
+    """The CPU with the memory that this process may use, which a container may limit below that of the machine."""
     total, limit = int(psutil.virtual_memory().total), Cgroup().memory_limit()
     return Device("cpu", _cpu(), total if limit is None else min(total, limit), available_memory())
 
@@ -146,7 +146,10 @@ def _cpu() -> str:
 
 @functools.cache
 def has_bf16_instructions() -> bool:
-    """Whether the processor multiplies in bfloat16: AMX or AVX-512 BF16, or the same of an ARM processor."""
+    """Whether the processor multiplies in bfloat16: AMX or AVX-512 BF16, or the same of an ARM processor.
+
+    Forecasts go by it until the first run has measured the speed.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

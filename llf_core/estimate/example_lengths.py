@@ -34,11 +34,11 @@ class ExampleLengths:
     exact: bool = False
 
     def mean(self, cutoff: int) -> float:
-        """Mean tokens of an example after truncation to `cutoff` tokens."""
+        """Mean tokens of an example after truncation to `cutoff` tokens, from which the time of a step is forecast."""
         return float(np.minimum(self.lengths, cutoff).mean())
 
     def longest(self, cutoff: int) -> int:
-        """Tokens of the longest example after truncation to `cutoff` tokens."""
+        """Tokens of the longest example after truncation to `cutoff` tokens, to which a padded batch is filled up."""
         return int(min(self.lengths[-1], cutoff))
 
     def largest_batch(self, batch: int, cutoff: int) -> int:

@@ -48,7 +48,7 @@ class Kernels:
 
 @cache
 def fast_kernels() -> tuple[Kernels, ...]:
-    """All packages of the table. Read once per process."""
+    """All packages of the table, for `kernel_problems` to look for. Read once per process."""
     with FILE.open("rb") as file:
         return tuple(Kernels(**(one | {"types": frozenset(one["types"])})) for one in tomllib.load(file)["kernels"])
 

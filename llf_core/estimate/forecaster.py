@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llf_core.estimate.planned_step import PlannedStep
 
 SAMPLED_SPREAD = 4.0
-"""Uncertainty of the time where completions are sampled, before a run has shown it."""
+"""Factor of uncertainty of the time where completions are sampled, before a run has shown it; chosen by hand."""
 
 
 class Forecaster:
@@ -57,14 +57,14 @@ class Forecaster:
         )
 
     def basis(self) -> tuple[str, ...]:
-        """What the forecast is from: the model, its data and the precision, a sentence each."""
+        """What the forecast is from: model, data and precision, a sentence each, so that a user can judge it."""
         model = "The sizes of the model are not known on this machine." if self.sizes is None else self.sizes.basis
         if self.sizes is not None and self.step is None:
             model = "The method cannot tell its number of trained parameters before the model is loaded."
         return model, self.lengths.basis, f"Precision: {self.precision.reason}."
 
     def uncorrected_memory(self, *, checkpointing: bool) -> MemoryParts | None:
-        """Peak memory by part, from shapes alone; None if it is unknown.
+        """Peak memory by part, from shapes alone; None if it is unknown. Past runs are compared with it.
 
         Args:
             checkpointing: whether gradient checkpointing is on.
@@ -131,7 +131,7 @@ class Forecaster:
         )
 
     def mean_tokens(self) -> float:
-        """Tokens of an optimizer step on average, sampled completions included.
+        """Tokens of an optimizer step on average, sampled completions included, from which its time is forecast.
 
         Raises:
             PluginError: two installed packages declare the same stage.
@@ -144,7 +144,10 @@ class Forecaster:
         return rows * (sequences * self.lengths.mean(config.data.cutoff_len) + stage.completion_tokens(config))
 
     def steps(self) -> int | None:
-        """Number of optimizer steps; None if the number of examples is unknown."""
+        """Number of optimizer steps, as transformers' `Trainer` counts them; None if the number of examples is unknown.
+
+        The time of a run is that of a step times this number.
+        """
         training, data = self.config.training, self.config.data
         if training.max_steps > 0:
             return training.max_steps

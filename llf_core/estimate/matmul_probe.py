@@ -29,9 +29,14 @@ GPU_FLOPS: tuple[tuple[str, float], ...] = (
 )  # fmt: skip
 """Dense products a second in half precision, from the data sheets of NVIDIA; the first name that fits counts."""
 OTHER_GPU = 50e12
+"""The same of a GPU that is not listed, on the safe side: less than any that is."""
 APPLE = 4e12
+"""The same of the GPU of an Apple processor, a rough value for all of them; the first run corrects it."""
 GPU_SHARE = 0.4
-"""Share of the data sheet's speed that training reaches on a GPU (arXiv 2205.05198, table 5, reports 0.3 to 0.5)."""
+"""Share of the data sheet's speed that training reaches on a GPU.
+
+arXiv 2205.05198, table 5, reports 0.42 to 0.56 for models of 22 to 1,000 billion parameters; smaller ones reach less.
+"""
 
 
 def products_per_second(device: Device) -> tuple[float, str]:

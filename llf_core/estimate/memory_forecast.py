@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llf_core.estimate.model_shapes import Architecture
 
 PROCESS_BYTES = {"cpu": 530_000_000, "mps": 900_000_000, "cuda": 0}
-"""Bytes of the process with its libraries and data, without a model.
+"""Bytes of the process with its libraries and data, without a model, measured.
 
 The resident set also includes pages of mapped weight files, which the kernel drops when memory is short. The memory of
 the CUDA context is already missing from the device's free memory.
@@ -84,7 +84,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
 ) -> Forecast:
     """Forecast the peak memory of a training step, before it can run out of memory.
 
-    The parts are weights, float32 gradients, optimizer state and activations, the accounting of ZeRO (arXiv 1910.02054,
+    The parts are weights, gradients, optimizer state and activations, the accounting of ZeRO (arXiv 1910.02054,
     section 3) with the dtypes of LLF. The constants of this module and of `activations` are measured.
 
     Args:
@@ -93,7 +93,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         weights: bytes of all weights as loaded.
         trained: number of trained parameters.
         optimizer: state and gradients of the optimizer; unset, those of Adam.
-        gradient_width: bytes of a value of a gradient.
+        gradient_width: bytes of a value of a gradient; 4 for float32.
         device: `cpu`, `mps` or `cuda`.
         quantized: whether weights are quantized.
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.

@@ -73,7 +73,7 @@ def language_weights(weights: Shapes, settings: Mapping[str, Any]) -> Shapes:
 
 
 def is_multimodal(settings: Mapping[str, Any]) -> bool:
-    """Whether the content of a `config.json` names an encoder of images or audio."""
+    """Whether the content of a `config.json` names an encoder of images or audio, whose layers are counted apart."""
     return isinstance(settings.get("vision_config"), dict) or isinstance(settings.get("audio_config"), dict)
 
 
@@ -94,6 +94,7 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
     Raises:
         ValueError: a number in `settings` is not one.
         TypeError: likewise.
+        OverflowError: likewise, an infinite number.
     """
     settings = _text(settings or {})
     outer = {name: shape for name, shape in weights.items() if not LAYER.search(name)}

@@ -107,7 +107,8 @@ def named_parameters(name: str) -> float | None:
     """The number of parameters that the name of a model tells, such as 7e9 of `Llama-2-7b-hf`; None if it tells none.
 
     Args:
-        name: hub id or path. Of `8x7B`, all experts are counted; they share the rest, which is about a sixth.
+        name: hub id or path. Of `8x7B`, all experts are counted; they share the rest, which is about a
+            sixth, as in Mixtral (47 billion, arXiv 2401.04088).
     """
     found = NAMED_SIZE.search(name.rstrip("/").rpartition("/")[2].replace("_", "-"))
     if found is None:

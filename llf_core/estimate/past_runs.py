@@ -70,7 +70,7 @@ class PastRun:
 
     @property
     def time_ratio(self) -> float:
-        """Measured seconds divided by forecast seconds."""
+        """Measured seconds divided by forecast seconds, by which the forecasts of like runs are multiplied."""
         return self.seconds / self.uncorrected_seconds
 
 
@@ -90,7 +90,7 @@ class Correction:
 
 
 def table_file() -> Path:
-    """File of the table, `LLF_HOME/past_runs.json`.
+    """File of the table, `LLF_HOME/past_runs.json`: runs of one user on one machine share it.
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
@@ -187,7 +187,8 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
     """How much longer or shorter than computed a step will take, by the past runs that are most like it.
 
     The factor is the geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and, among equal
-    runs, by a half for each newer one, since a machine changes.
+    runs, by a half for each newer one, since a machine changes. The spread is `LEAST_SPREAD` next to a like run, and
+    grows to `FIRST_SPREAD` over a distance of 2.
 
     Args:
         like: the run that is forecast.
@@ -243,8 +244,13 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
 def data_key(config: RunConfig) -> str:
     """Key of a config's training examples before truncation: the files as they are, and all settings that read them.
 
+    By it, the lengths that a past run has counted are found again.
+
     Args:
         config: the run's config.
+
+    Raises:
+        OSError: the working directory was removed.
     """
     data = config.data.model_dump(mode="json")
     for name in ("dataset", "cutoff_len", "packing", "eval_dataset", "preprocessing_num_workers", "overwrite_cache"):

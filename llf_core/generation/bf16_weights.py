@@ -75,7 +75,7 @@ def _exact(whole: Tensor) -> Tensor | None:
 
 
 def bf16_copy_of(weight: Tensor) -> Tensor | None:
-    """The copy that `add_bf16_copies` made; None if there is none or the weight has changed since.
+    """The copy that `add_bf16_copies` made, half as many bytes to read; None without one, or if the weight has changed.
 
     Args:
         weight: a weight of any shape.

@@ -95,6 +95,9 @@ class BlockForward:
 
         Returns:
             Logits `[batch, vocabulary]`.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
             return self._read(tokens, positions, mask, cache)

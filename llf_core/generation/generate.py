@@ -59,7 +59,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         One completion for each prompt, in order, without special tokens and surrounding whitespace.
 
     Raises:
-        ValueError: a sampling parameter is out of range, or the tokenizer has no padding token.
+        ValueError: a sampling parameter is out of range, `batch_size` is 0, or the tokenizer has no padding token.
         jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
         Exception: any other error of the template's code, such as a `TypeError`.
         RuntimeError: out of memory, or logits to sample from are NaN.
@@ -118,7 +118,7 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
         One completion for each prompt, in order, without special tokens and surrounding whitespace.
 
     Raises:
-        ValueError: a sampling parameter is out of range.
+        ValueError: a sampling parameter is out of range, or `batch_size` is 0.
         RuntimeError: out of memory, or logits to sample from are NaN.
     """
     from llf_core.generation.batches import BatchGenerator

@@ -42,6 +42,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
         Returns:
             All keys and values, `[batch, heads, length, head_dim]` each.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         past = self.get_seq_length()
         length = past + key_states.shape[-2]

@@ -108,6 +108,8 @@ class Cgroup:
 def usable_cpus(cgroup: Cgroup | None = None) -> int:
     """Number of threads that can run in parallel: the minimum of CPU affinity and quota, at least 1.
 
+    More threads than that wait for each other, which makes every product slower.
+
     Args:
         cgroup: control groups of the process. Default: those of this process.
     """

@@ -33,6 +33,7 @@ def describe() -> dict[str, Any]:
 
     Raises:
         OSError: the disk of `LLF_HOME` cannot be examined.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     return {
         **_versions(),
@@ -79,7 +80,10 @@ def start_facts(
 
 
 def packages() -> dict[str, str]:
-    """Versions of the installed packages that affect training, without importing them."""
+    """Versions of the installed packages that affect training, by which a difference between two runs is explained.
+
+    They are read from package metadata: importing torch and the others would take seconds.
+    """
     found = {}
     for name in PACKAGES:
         try:

@@ -31,7 +31,7 @@ class ProcessEnd:
         kill_requested: whether the user requested a kill.
         stop_requested: whether a stop was pending.
         out_of_memory: whether the OOM killer ended a process of the run.
-        memory_limit: memory limit of the container in bytes, if any.
+        memory_limit: memory limit of the container in bytes; None if there is none.
     """
 
     exit_code: int

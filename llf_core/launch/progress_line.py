@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunReader, Status
 
-SHARE = 0.05  # of the steps between two printed lines
+SHARE = 0.05  # of the steps between two printed lines, at least
 SECONDS = 10.0  # between two printed lines, at least
 
 
@@ -35,8 +35,8 @@ class ProgressLine:
     def show(self, status: Status) -> None:
         """Show a status.
 
-        Elsewhere than in a terminal, where each line stays, one is printed only if the state has changed or 5 % of the
-        steps have passed.
+        Elsewhere than in a terminal, where each line stays, one is printed only if the state has changed, or if 5 % of
+        the steps and ten seconds have passed since the last one.
 
         Raises:
             UnreadableError: the run's metrics cannot be read.

@@ -190,11 +190,13 @@ class Run:
             by: who requested it.
 
         Returns:
-            See `ask`.
+            Id of the request; with `wait`, the message of the trainer's answer.
 
         Raises:
-            RuntimeError: see `ask`.
+            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
+                ends before it is handled.
             BrokenRunError: the run's status cannot be read.
+            UnreadableError: with `wait`, the run's events cannot be read.
             OSError: the request cannot be written.
         """
         return self.ask("checkpoint", wait=wait, by=by)
@@ -207,11 +209,13 @@ class Run:
             by: who requested it.
 
         Returns:
-            See `ask`.
+            Id of the request; with `wait`, the message of the trainer's answer.
 
         Raises:
-            RuntimeError: see `ask`.
+            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
+                ends before it is handled.
             BrokenRunError: the run's status cannot be read.
+            UnreadableError: with `wait`, the run's events cannot be read.
             OSError: the request cannot be written.
         """
         return self.ask("evaluate", wait=wait, by=by)
@@ -224,11 +228,13 @@ class Run:
             by: who requested it.
 
         Returns:
-            See `ask`.
+            Id of the request; with `wait`, the message of the trainer's answer.
 
         Raises:
-            RuntimeError: see `ask`.
+            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
+                ends before it is handled.
             BrokenRunError: the run's status cannot be read.
+            UnreadableError: with `wait`, the run's events cannot be read.
             OSError: the request cannot be written.
         """
         return self.ask("sample", wait=wait, by=by)
@@ -243,12 +249,14 @@ class Run:
                 `watch` (a prompt to answer at every checkpoint and evaluation).
 
         Returns:
-            See `ask`.
+            Id of the request; with `wait`, the message of the trainer's answer.
 
         Raises:
             ValueError: a setting cannot be changed, or its value is out of range.
-            RuntimeError: see `ask`.
+            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
+                ends before it is handled.
             BrokenRunError: the run's status cannot be read.
+            UnreadableError: with `wait`, the run's events cannot be read.
             OSError: the request cannot be written.
 
         Example:

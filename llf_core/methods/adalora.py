@@ -72,6 +72,8 @@ class AdaLoRA(PeftTuner):
     def after_step(self, step: int, total: int) -> None:
         """Measure how much each singular value matters, and set those to 0 that exceed the budget of the step.
 
+        The importance and the schedule of the budget are PEFT's (arXiv 2303.10512, algorithm 1).
+
         Args:
             step: number of the step, from 1.
             total: number of all steps.

@@ -54,9 +54,9 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Linear layers that an adapter can target, by path, without the output head and the frozen parts.
 
     Quantized layers of bitsandbytes, torchao and quanto are subclasses of `nn.Linear`, those of others have the same
-    sizes, and transformers' `Conv1D` (GPT-2) is a linear
-    layer with its weight transposed; both count. A subclass with a forward of its own counts where that is the same
-    product: routers that choose experts, or layers that work in groups, are called like a linear layer and are none.
+    sizes, and transformers' `Conv1D` (GPT-2) is a linear layer with its weight transposed; all of them count. A
+    subclass with a forward of its own counts where that is the same product: routers that choose experts, or layers
+    that work in groups, are called like a linear layer and are none.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
@@ -66,6 +66,8 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 def linear_names(model: PreTrainedModel) -> list[str]:
     """Shortest name suffixes that match the linear layers of a model and no other modules, sorted.
+
+    PEFT selects modules by the ends of their paths, so these are what `all` stands for.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
@@ -84,7 +86,7 @@ def adapter_targets(
     plain: bool = True,
     parameters: bool = True,
 ) -> Targets:
-    """Select the targets of an adapter.
+    """Select the targets of an adapter, so that each one that is named is reached and trained, and no other module.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.

@@ -17,7 +17,7 @@ BLOCK = re.compile(r"^(?P<stack>(?:\w+\.)*?)(?P<index>\d+)\.(?P<rest>.+)$")
 
 
 def block_count(model: PreTrainedModel) -> int:
-    """Number of transformer blocks, from the model's config.
+    """Number of transformer blocks, from the model's config, to select some of them by their index.
 
     Raises:
         ModelError: the config does not tell.
@@ -55,7 +55,10 @@ def block_of(parameter: str) -> tuple[int, str] | None:
 
 
 def block_modules(parameters: Iterable[str]) -> set[str]:
-    """Names of modules that blocks have: each part of a parameter's path inside its block, its own name left out."""
+    """Names of modules that blocks have: each part of a parameter's path inside its block, its own name left out.
+
+    They are what `freeze_trainable_modules` can name.
+    """
     names: set[str] = set()
     for parameter in parameters:
         inside = block_of(parameter)
@@ -73,7 +76,7 @@ def outer_modules(parameters: Iterable[str]) -> set[str]:
 
 
 def require_known(key: str, requested: Iterable[str], known: set[str]) -> None:
-    """Check that the model has all named modules.
+    """Check that the model has all named modules: a misspelled one would stay frozen without a message.
 
     Args:
         key: the config key that names them.

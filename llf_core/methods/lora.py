@@ -79,6 +79,7 @@ class LoRA(PeftTuner):
 
         Raises:
             ModelError: see `PeftTuner.settings`; or CorDA has no examples, as for a model beside the trained one.
+            ValueError: see `PeftTuner.settings`.
             RuntimeError: out of memory.
 
         Source:

@@ -150,7 +150,7 @@ def new_rows(model: PreTrainedModel, whole: Sequence[str]) -> dict[str, list[int
 
 
 def tied_embeddings(model: PreTrainedModel) -> bool:
-    """Whether the output head of a model has the weight of its embedding."""
+    """Whether the output head of a model has the weight of its embedding, so that rows trained in one count in both."""
     head = model.get_output_embeddings()
     return head is not None and head.weight is model.get_input_embeddings().weight
 
@@ -183,7 +183,7 @@ def _show_bias(wrapped: PeftModel) -> None:
 
 
 def check_new_tokens_trained(model: PeftModel, config: RunConfig) -> None:
-    """Check that a continued adapter has the rows of all tokens that are new to the base.
+    """Check that a continued adapter has the rows of all tokens that are new to the base: PEFT adds none to it.
 
     Args:
         model: the model with the adapter.

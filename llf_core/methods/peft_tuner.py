@@ -94,7 +94,7 @@ class PeftTuner(Method):
         return wrapped
 
     def settings(self, model: PreTrainedModel, tuner: Tuner) -> PeftConfig:
-        """PEFT's config of a new adapter.
+        """Make PEFT's config of a new adapter, before PEFT wraps the model; methods with more options override it.
 
         Args:
             model: a `PreTrainedModel`, not yet wrapped.
@@ -102,6 +102,8 @@ class PeftTuner(Method):
 
         Raises:
             ModelError: a module that the model does not have, or options that PEFT refuses.
+            ValueError: the installed PEFT has no adapter of the type `tuner.peft_type`.
+            RuntimeError: out of memory, in a method that runs examples for it.
         """
         from peft import TaskType
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -180,7 +182,7 @@ def _check_factors(wrapped: PeftModel, tuner: Tuner) -> None:
 
 
 def layer_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    """Shapes of the linear layers of a model.
+    """Shapes of the linear layers of a model, against which a method checks its options before PEFT is called.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.

@@ -27,6 +27,9 @@ class License:
 
 @cache
 def license_conditions() -> dict[str, License]:
-    """Licenses with conditions beyond keeping a notice, by the name that the catalog gives them."""
+    """Licenses with conditions beyond keeping a notice, by the name that the catalog gives them.
+
+    A check of a config tells their conditions before a model is downloaded. Read once per process.
+    """
     with FILE.open("rb") as file:
         return {name: License(**entry) for name, entry in tomllib.load(file).items()}

@@ -24,7 +24,7 @@ class FP8(Modifier):
     """Replaces linear layers by torchao's, which scale the rows of their operands to 8-bit floats."""
 
     def apply(self, model: nn.Module) -> None:
-        """Convert the model.
+        """Have the linear layers compute in 8-bit floats, see `convert`; a model without weights stays as it is.
 
         Raises:
             ModelError: the GPU has no products of 8-bit floats, or the model has no layer that can be converted.
@@ -37,7 +37,7 @@ class FP8(Modifier):
 
 
 def check_card(device: Any) -> None:
-    """Refuse a device without products of 8-bit floats.
+    """Refuse a device without products of 8-bit floats, before the model is converted for it.
 
     Args:
         device: of the model.

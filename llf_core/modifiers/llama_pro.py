@@ -38,7 +38,7 @@ class LLaMAPro(Modifier):
             insert_blocks(model, int(self.config.get("freeze_trainable_layers")))
 
     def apply(self, model: nn.Module) -> None:
-        """Nothing: the method trains the inserted blocks."""
+        """Change nothing more: the blocks are there before the method, which trains them."""
 
 
 def insert_blocks(model: PreTrainedModel, number: int) -> None:

@@ -24,7 +24,7 @@ class ExtraLoss:
 
     Attributes:
         total: scalar with a graph, summed over the tokens of the micro-batch.
-        measures: by name of a metric, its sum and the number of values, detached scalars.
+        measures: by name of a metric, its sum and the number of values, detached scalars `[]`.
     """
 
     total: Tensor

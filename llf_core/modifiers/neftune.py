@@ -16,12 +16,12 @@ class NEFTune(Modifier):
     """Adds noise to the embeddings of every training forward pass."""
 
     def apply(self, model: nn.Module) -> None:
-        """Register the hooks of `add_noise`."""
+        """Register the hooks of `add_noise`, which act in training mode only; none if the noise is 0."""
         alpha = self.config.options(NEFTuneOptions).neftune_noise_alpha
         self.hooks = add_noise(model, alpha) if alpha else ()
 
     def remove(self, model: nn.Module) -> None:  # noqa: ARG002 - the hooks know their modules
-        """Remove the hooks."""
+        """Remove the hooks, so that the embeddings are without noise again."""
         for hook in self.hooks:
             hook.remove()
 
@@ -38,6 +38,9 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
 
     Returns:
         The hooks, which end the noise when they are removed.
+
+    Source:
+        NEFTune, arXiv 2310.05914, algorithm 1.
     """
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -66,13 +69,13 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
 
 
 def document_lengths(batch: dict[str, Any]) -> Tensor:
-    """Length of each token's document, in tokens.
+    """Length of each token's document, in tokens, which the noise is divided by.
 
     Args:
         batch: flattened or padded, see `llf_core.data.Collator`.
 
     Returns:
-        `[1, tokens, 1]` of a flattened batch, `[batch, 1, 1]` of a padded one.
+        `[1, tokens, 1]` of a flattened batch, `[batch, 1, 1]` of a padded one; integers.
     """
     if "cu_seq_lens_q" in batch:
         sizes = batch["cu_seq_lens_q"].diff()

@@ -29,6 +29,8 @@ class RouterLoss(Modifier):
     def extra_loss(self) -> ExtraLoss | None:
         """The loss of a micro-batch, as often as it has tokens: over a step, the mean weighted by tokens.
 
+        The loss is that of the Switch Transformer (arXiv 2101.03961, equation 4), as transformers computes it.
+
         Raises:
             ModelError: the routers were not called once for each token.
         """
@@ -39,6 +41,6 @@ class RouterLoss(Modifier):
         return ExtraLoss(self.coefficient * loss * tokens, {"aux_loss": (loss.detach() * tokens, tokens)})
 
     def remove(self, model: nn.Module) -> None:  # noqa: ARG002 - the hooks know their modules
-        """Remove the hooks."""
+        """Remove the hooks, which would keep the outputs of the routers in memory."""
         for hook in self.outputs.hooks:
             hook.remove()

@@ -33,7 +33,7 @@ class UpcastNorms(Modifier):
         ]
 
     def remove(self, model: nn.Module) -> None:  # noqa: ARG002 - the hooks know their modules
-        """Remove the hooks."""
+        """Remove the hooks; the parameters stay in float32."""
         for hook in self.hooks:
             hook.remove()
 

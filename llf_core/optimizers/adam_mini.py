@@ -52,6 +52,9 @@ def block_of(name: str, parameter: Tensor, head: int) -> str:
         name: of the parameter.
         parameter: of any shape.
         head: rows of a head; 0 where they are not known.
+
+    Source:
+        arXiv 2406.16793, algorithm 3, with the names of layers of transformers' models.
     """
     lower = name.lower()
     if any(part in lower for part in BIASES):
@@ -71,7 +74,8 @@ class AdamMiniOptimizer(PerParameterOptimizer):
         Args:
             parameter: of any shape.
             gradient: of the same shape.
-            state: `step`, `exp_avg` of the parameter's shape and `exp_avg_sq` of as many values as it has blocks.
+            state: `step`, `exp_avg` of the parameter's shape, and `exp_avg_sq`: `[heads, 1]`, `[..., rows, 1]` or a
+                scalar, one value for each block; of the parameter's shape where each value has its own.
             group: its group.
 
         Source:

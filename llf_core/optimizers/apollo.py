@@ -86,7 +86,8 @@ class ApolloOptimizer(PerParameterOptimizer):
         Args:
             parameter: of any shape; a matrix `[..., rows, columns]` in a group with a `rank`.
             gradient: of the same shape.
-            state: of this parameter.
+            state: `step`; `exp_avg` and `exp_avg_sq` of the projected gradient, `[..., r, columns]` (left) or
+                `[..., rows, r]` (right); `norm` of the last update, `[..., 1, 1]`; and the projection of an SVD.
             group: its group.
 
         Raises:

@@ -124,7 +124,7 @@ class BlockOptimizer(PerParameterOptimizer):
 
     @property
     def block(self) -> int:
-        """Index of the block that is trained, from 0."""
+        """Index of the block that is trained now, from 0: it alone has gradients and moments."""
         return int(self.param_groups[0][PROGRESS]["block"])
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
@@ -133,7 +133,8 @@ class BlockOptimizer(PerParameterOptimizer):
         Args:
             parameter: of any shape.
             gradient: of the same shape.
-            state: of this parameter since its block began.
+            state: `step`, `exp_avg` and `exp_avg_sq` since its block began, and `master` where it has fewer bits;
+                float32, of the parameter's shape.
             group: its group.
 
         Source:
@@ -175,6 +176,9 @@ class BlockOptimizer(PerParameterOptimizer):
 
         Args:
             state_dict: of `state_dict()`.
+
+        Raises:
+            ValueError: it is of other parameter groups.
         """
         super().load_state_dict(state_dict)
         self._freeze_others()

@@ -90,7 +90,8 @@ class ProjectedOptimizer(PerParameterOptimizer):
         Args:
             parameter: of any shape; a matrix `[..., rows, columns]` in a group with a `rank`.
             gradient: of the same shape.
-            state: of this parameter.
+            state: `left` `[..., rows, r]` and `right` `[..., r, columns]`, one or both of them, and what `direction`
+                keeps of the projected gradient.
             group: its group.
 
         Raises:

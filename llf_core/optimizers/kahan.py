@@ -15,6 +15,10 @@ def add_exactly(parameter: Tensor, update: Tensor, compensation: Tensor) -> None
         parameter: of any shape; changed in place.
         update: of the same shape.
         compensation: of the same shape: what was lost so far; changed in place.
+
+    Source:
+        Kahan, Further remarks on reducing truncation errors, CACM 8(1), 1965; for training in bfloat16: arXiv
+        2010.06192.
     """
     compensation.add_(update)
     before = parameter.detach().clone()

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 DECAY = -0.8
+"""Exponent of the step in the decay of the second moment (Adafactor, arXiv 1804.04235, section 7.2)."""
 CLIPPING = 1.0
+"""Largest root mean square of an update before its learning rate (Adafactor, section 6)."""
 SMALLEST_RMS = 1e-3
-"""Least root mean square of a parameter that its learning rate is scaled by."""
+"""Least root mean square of a parameter that its learning rate is scaled by (Adafactor's ε₂, algorithm 4)."""
 
 
 class LOMO(Optimizer):

@@ -19,6 +19,7 @@ SMALLEST_8BIT = 4096
 ADAFACTOR_EPSILON = 1e-30
 ADAFACTOR_DECAY = -0.8
 ADAFACTOR_CLIPPING = 1.0
+"""ε₁, the exponent of the step in `β₂ₜ` and the clipping threshold d, as arXiv 1804.04235 proposes (algorithm 6)."""
 
 
 def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
@@ -174,7 +175,7 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
 
 
 def rms(tensor: Tensor) -> Tensor:
-    """Root mean square of all values of a tensor of any shape, a scalar."""
+    """Root mean square of all values of a tensor of any shape, a scalar: Adafactor limits that of an update."""
     norm: Tensor = torch.linalg.vector_norm(tensor)
     return norm / math.sqrt(tensor.numel())
 

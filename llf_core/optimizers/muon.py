@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOMENTUM = 0.95
 STEPS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration."""
+"""μ, and steps and coefficients of the quintic iteration, as Jordan et al. 2024 and `torch.optim.Muon` have them."""
 SMALLEST_NORM = 1e-7
 RMS = 0.2
 """Root mean square of AdamW's updates, which Muon's are scaled to (section 2.2 of arXiv 2502.16982)."""
@@ -55,7 +55,7 @@ class MuonOptimizer(PerParameterOptimizer):
         Args:
             parameter: `[rows, columns]` in a group with a `momentum`, else of any shape.
             gradient: of the same shape.
-            state: of this parameter.
+            state: `momentum_buffer` of the parameter's shape; of AdamW's parameters, see `moments.adam_direction`.
             group: its group.
 
         Source:
@@ -81,6 +81,9 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
     Returns:
         `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2.
+
+    Source:
+        Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024: kellerjordan.github.io/posts/muon
     """
     a, b, c = COEFFICIENTS
     wide = matrix.bfloat16()

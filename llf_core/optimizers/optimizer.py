@@ -61,7 +61,7 @@ class Optimizer(ABC):
 
     @property
     def base(self) -> str:
-        """Name of the optimizer that this one is built on.
+        """Name of the optimizer that this one is built on, whose moments it keeps.
 
         Raises:
             PluginError: two installed packages declare the same optimizer.
@@ -70,7 +70,7 @@ class Optimizer(ABC):
 
     @property
     def layerwise(self) -> bool:
-        """Whether each parameter is updated in the backward pass, and its gradient freed.
+        """Whether each parameter is updated in the backward pass, and its gradient freed, which saves their memory.
 
         Raises:
             PluginError: two installed packages declare the same optimizer.
@@ -102,6 +102,7 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
     Raises:
         OptimizerError: it cannot train this model, or not in several processes, or a package is missing.
         PluginError: two installed packages declare the same optimizer, or its implementation cannot be imported.
+        ValueError: the environment variable `WORLD_SIZE` is no integer.
     """
     declaration = optimizer_of(config)
     check_packages(config)
@@ -119,7 +120,7 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
 
 def check_packages(config: RunConfig) -> None:
-    """Check that the packages of the selected optimizer are installed.
+    """Check that the packages of the selected optimizer are installed, so that the error says how to get them.
 
     Raises:
         OptimizerError: one is missing; the message has the command that installs it.
@@ -130,7 +131,7 @@ def check_packages(config: RunConfig) -> None:
 
 
 def names_of(model: nn.Module) -> Mapping[nn.Parameter, str]:
-    """Name of each parameter of a model."""
+    """Name of each parameter of a model, by which the parameters of groups are told apart."""
     return {parameter: name for name, parameter in model.named_parameters()}
 
 
@@ -139,10 +140,15 @@ def split_groups(
 ) -> list[dict[str, Any]]:
     """Split each group into the parameters that are chosen, with further settings, and the others.
 
+    An optimizer that treats some parameters differently tells them by the settings of their group.
+
     Args:
         groups: parameter groups.
         chosen: some of their parameters.
         settings: further values of the groups of these.
+
+    Returns:
+        Groups for torch, none of them empty.
     """
     split: list[dict[str, Any]] = []
     for group in groups:

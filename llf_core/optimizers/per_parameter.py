@@ -114,6 +114,9 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
         Args:
             state_dict: of `state_dict()`.
+
+        Raises:
+            ValueError: it is of other parameter groups.
         """
         super().load_state_dict(state_dict)
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):

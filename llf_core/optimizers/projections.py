@@ -26,6 +26,9 @@ def projected_groups(
         groups: its trained parameters.
         targets: parts of the names of projected weights, or `all`, see `low_rank.is_target`.
         settings: further values of the groups of projected weights; `rank` is that of the projections.
+
+    Returns:
+        Groups for torch, none of them empty.
     """
     names = names_of(model)
     trained = {names[one]: tuple(one.shape) for group in groups for one in group["params"]}
@@ -34,12 +37,13 @@ def projected_groups(
 
 
 OVERSAMPLING = 16
-"""Vectors that a randomized SVD finds beyond the rank."""
+"""Vectors that a randomized SVD finds beyond the rank; arXiv 0909.4061, section 4.2, advises 5 or 10."""
 POWER_ITERATIONS = 2
+"""Iterations that damp the small singular values; one or two suffice (arXiv 0909.4061, section 1.6)."""
 
 
 def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool = False) -> dict[str, Tensor]:
-    """Find the singular vectors that a gradient is projected on (section 3 of the paper).
+    """Find the singular vectors that a gradient is projected on (GaLore, arXiv 2403.03507, section 3).
 
     Args:
         gradient: `[..., rows, columns]`.
@@ -121,7 +125,7 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def projected_side(gradient: Tensor, side: str) -> str:
-    """The side of a matrix that is projected: `left`, `right` or `full`.
+    """The side of a matrix that is projected: `left`, `right` or `full`; as the package `galore-torch` chooses it.
 
     Args:
         gradient: `[..., rows, columns]`.

@@ -113,7 +113,10 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Set all parameters to the average `x`; `y` is kept, so that `train` brings it back to the last bit."""
+        """Set all parameters to the average `x = y + (1 - 1/β₁)(z - y)` (arXiv 2405.15682, algorithm 1).
+
+        Losses and results are those of `x`; `y` is kept, so that `train` brings it back to the last bit.
+        """
         for group in self.param_groups:
             for parameter in group["params"] if group["trains"] else ():
                 state = self.state[parameter]

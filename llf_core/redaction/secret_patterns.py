@@ -107,5 +107,8 @@ EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tupl
 
 
 def split_words(name: str) -> str:
-    """Separate the words of a name with underscores: `X-API-Key` becomes `X_API_Key`, `apiKey` becomes `api_Key`."""
+    """Separate the words of a name with underscores: `X-API-Key` becomes `X_API_Key`, `apiKey` becomes `api_Key`.
+
+    The patterns of names then need to know one way of writing only.
+    """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name)

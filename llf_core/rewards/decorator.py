@@ -50,7 +50,7 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
 
     Raises:
         TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
-        ValueError: the name belongs to a built-in reward, or is no identifier.
+        ValueError: the name belongs to a built-in reward or is no identifier, or the signature cannot be inspected.
 
     Example:
         >>> @reward
@@ -100,5 +100,5 @@ def registered(name: str) -> RewardFunction | None:
 
 
 def registered_functions() -> dict[str, RewardFunction]:
-    """Copy the registry: all registered functions, by name."""
+    """Copy the registry, all registered functions by name: a file of rewards may change it while it runs."""
     return dict(_registry)

@@ -31,6 +31,7 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
         RewardError: a function does not exist, its file cannot be executed, or its parameters do not fit.
         re.error: `reward_pattern` is not a regular expression.
         ValueError: a function's signature cannot be inspected.
+        KeyError: `options` lacks a value that a built-in reward needs.
     """
     found = []
     for name in names:

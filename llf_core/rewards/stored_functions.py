@@ -40,7 +40,8 @@ def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, Rewa
 
     Raises:
         TypeError: one is not a function, or has no parameter for the answer.
-        ValueError: two have the same name, one has no name, or one has that of a built-in reward.
+        ValueError: two have the same name, one has no name or that of a built-in reward, or a signature cannot be
+            inspected.
     """
     found: dict[str, RewardFunction | None] = {}
     for one in [rewards] if isinstance(rewards, str) or callable(rewards) else rewards:

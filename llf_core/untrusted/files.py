@@ -97,6 +97,9 @@ def real_path(path: Path) -> Path:
 
     Args:
         path: a path. One that is relative stays as it is if the working directory was removed.
+
+    Raises:
+        ValueError: the path holds a NUL character.
     """
     try:
         return Path(os.path.realpath(path))

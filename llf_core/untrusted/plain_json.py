@@ -94,6 +94,7 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
     Raises:
         UnreadableError: the file is not a regular file, is larger than `max_bytes`, or the system denies access.
         OSError: too many files are open.
+        ValueError: the path is not below `root` or holds a NUL character.
     """
     try:
         value = json_value(read_bytes(path, max_bytes, root))
@@ -114,6 +115,7 @@ def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | 
 
     Raises:
         OSError: too many files are open.
+        ValueError: the path is not below `root` or holds a NUL character.
     """
     try:
         return read_object(path, max_bytes, root)

@@ -91,7 +91,8 @@ class Loader(yaml.SafeLoader):
             deep: whether children are constructed at once, see PyYAML.
 
         Raises:
-            yaml.constructor.ConstructorError: a key occurs twice, cannot be a dict key, or a value has an unknown tag.
+            yaml.constructor.ConstructorError: a key occurs twice or cannot be a dict key, or a value has an unknown tag
+                or is too large a number.
         """
         made = super().construct_mapping(node, deep=deep)
         if len(made) < len(node.value):

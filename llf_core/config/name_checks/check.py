@@ -49,7 +49,7 @@ def check_local(
         Problems, and questions for `query_hub`.
 
     Raises:
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model cannot be read, or the working directory was removed.
         PluginError: two installed packages declare the same name or key.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
@@ -90,7 +90,7 @@ def check(
         The report with the problems of names added.
 
     Raises:
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model cannot be read, or the working directory was removed.
         PluginError: two installed packages declare the same name or key.
     """
     wrong = {problem.key for problem in report.problems if problem.severity == "error"}

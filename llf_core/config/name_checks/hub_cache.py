@@ -66,7 +66,10 @@ def _cache(cache_dir: str | None) -> Path:
 
 
 def has_token() -> bool:
-    """Whether the hub's client has a token, in the environment or in the file that a login writes."""
+    """Whether the hub's client has a token, in the environment or in the file that a login writes.
+
+    Without one the hub refuses the download of a gated model, which a check then says before the start.
+    """
     if any((os.environ.get(name) or "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return True
     path = os.environ.get("HF_TOKEN_PATH")

@@ -65,7 +65,7 @@ class Mirror:
 
     @property
     def endpoint(self) -> str:
-        """Address of the hub."""
+        """Address that requests go to: that of the environment variable of the hub's own client, else `address`."""
         return (os.environ.get(self.address_variable) or self.address).rstrip("/")
 
     @property
@@ -80,7 +80,7 @@ class Mirror:
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def revision(self, name: str) -> str:
-        """The revision by this hub's name.
+        """The revision by this hub's name: its main branch may have another one than `main`.
 
         Args:
             name: value of `model_revision`.
@@ -177,7 +177,7 @@ def mirror_of(hub: str) -> Mirror | None:
 
 
 def cache_folder(hub: str, name: str, revision: str, cache_dir: str | None) -> Path:
-    """Folder of a mirror's model in the cache.
+    """Folder of a mirror's model in the cache: a download writes it, and a check looks there before it asks the hub.
 
     Args:
         hub: value of the key `hub`.

@@ -65,6 +65,9 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
 
     Returns:
         A sentence with a leading space; empty if no name is similar.
+
+    Raises:
+        OSError: the working directory was removed.
     """
     here = tuple(local_models((Path.cwd(),)))
     near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known_names.models()))

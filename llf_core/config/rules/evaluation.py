@@ -47,7 +47,7 @@ def saves_are_evaluated(save_steps: float, eval_steps: float) -> bool:
 
     Args:
         save_steps: interval of the saves, in steps, or below 1 as a share of the run.
-        eval_steps: interval of the evaluations, likewise.
+        eval_steps: interval of the evaluations, likewise; above 0.
 
     Returns:
         False if one is a share and the other a number of steps.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def parse_reward_weights(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
-    """Parse `reward_weights`.
+    """Parse `reward_weights`; None and no names mean that every function has the same weight.
 
     The key is declared as a list of names, so that a file may hold `1,0.5`.
 

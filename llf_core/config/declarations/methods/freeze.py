@@ -68,6 +68,8 @@ def trained_layers(config: ConfigValues, depth: int) -> range:
 def layers_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Index of the layer of each weight that belongs to one, by the name of the weight.
 
+    Without it, neither the number of layers nor their parameters are known before the model is loaded.
+
     Args:
         shapes: shape of each weight of the model, by its name.
     """
