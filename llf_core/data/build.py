@@ -53,7 +53,7 @@ class EncodingSettings:
         cutoff_strategy: `cut`, `drop` or `split`.
         train_on_prompt: whether the loss includes the prompt.
         mask_history: whether the loss includes only the last answer.
-        default_system: system prompt of conversations without one.
+        default_system: system prompt of conversations without one; None leaves it to the template.
         rename_fields: keys of messages to rename, and their new names.
         max_samples: maximum number of records of each data set; None for all.
         seed: random seed.
@@ -135,6 +135,9 @@ class ProgressReporter:
         Args:
             dataset: name of the data set.
             rows: number of its rows prepared so far.
+
+        Raises:
+            OSError: the run's events cannot be written, for example on a full disk.
         """
         if self._under_way(rows, dataset=dataset) and self._progress is not None:
             self._progress(dataset, rows)

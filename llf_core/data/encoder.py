@@ -70,7 +70,7 @@ class Example(NamedTuple):
         learned: number of labels that contribute to the loss.
         more: further columns: `rejected_ids` and `rejected_labels` of a preference pair, `good` of an unpaired
             preference, `seen` for a multimodal model (text and media as JSON, empty without media; of a pair also
-            `rejected_seen`).
+            `rejected_seen`). None if there are none.
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
@@ -514,6 +514,8 @@ class Encoder:
 
     def explain(self, record: Record) -> list[ExplainedExample]:
         """Encode a record for inspection, with the tokens that truncation removes.
+
+        `encode` keeps none of them, and a person judges by them whether `cutoff_len` is too small.
 
         Args:
             record: the record.

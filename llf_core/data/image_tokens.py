@@ -126,7 +126,7 @@ class ImageTokens:
 
 
 def image_tokens(config: RunConfig) -> ImageTokens | None:
-    """Read the settings of a config's model that determine the number of tokens of an image.
+    """Read the settings of a config's model that determine the number of tokens of an image, for a forecast.
 
     Args:
         config: names the model and the limits of images.

@@ -87,7 +87,7 @@ def encode(
         tokenizer: used without special tokens of its own; the template writes them.
         batch: rendered conversations.
         train_on_prompt: whether the loss includes every token.
-        library: fast implementation of the tokenizer, if the caller has it already, see `fast_tokenizer_of`.
+        library: fast implementation of the tokenizer, if the caller has it; None to find it by `fast_tokenizer_of`.
 
     Returns:
         One entry for each conversation. It is a `BadExample` if a tokenizer without offsets splits a text differently

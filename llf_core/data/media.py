@@ -165,7 +165,7 @@ def encode_multimodal(
         train_on_prompt: whether the loss includes every token of the text.
 
     Returns:
-        Token ids and labels `[seq]`, including those of the media, whose labels are -100.
+        Token ids and labels `[seq]`, int32, including those of the media, whose labels are -100.
 
     Raises:
         BadExample: a file cannot be read, the template leaves out a medium, or the tokens differ.
@@ -251,7 +251,7 @@ def check_options(processor: ProcessorMixin, limits: MediaLimits) -> None:
 
 
 def stored_media(seen: str) -> tuple[str, list[Medium]]:
-    """Text and media of an example, from its column `seen`.
+    """Text and media of an example, from its column `seen`, of which the collator has the processor make tensors.
 
     Args:
         seen: JSON, as `Encoder` stores it.
@@ -334,7 +334,7 @@ def _own_options(processor: ProcessorMixin) -> frozenset[str]:
 
 
 def audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:
-    """Sampling rate in Hz that a processor's feature extractor expects of audio.
+    """Sampling rate in Hz that a processor's feature extractor expects of audio, to which files are resampled.
 
     Args:
         processor: processor of the model.

@@ -90,7 +90,7 @@ def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], 
 
 
 def open_audio(medium: Medium, rate: int) -> NDArray[np.float32]:
-    """Decode audio to one channel, resampled.
+    """Decode audio to one channel, resampled, as feature extractors take it.
 
     Args:
         medium: an audio clip.
@@ -131,7 +131,7 @@ def _reading(medium: Medium) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of a library's message, or the type of an error without one."""
+    """The first line of a library's message, or the type of an error without one: the reason to drop an example."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

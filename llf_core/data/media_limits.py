@@ -38,11 +38,13 @@ class MediaLimits:
 
     @classmethod
     def of(cls, config: RunConfig) -> MediaLimits:
-        """Take the limits from a config."""
+        """Take the limits from a config: those of the preparation, of collation and of a forecast must be the same."""
         return cls(**{one.name: getattr(config.data, one.name) for one in fields(cls)})
 
     def image_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of an image within the limits, with its aspect ratio.
+
+        With most models a larger image takes more tokens, and so more memory.
 
         Args:
             width: of the file's image, in pixels.
@@ -52,6 +54,8 @@ class MediaLimits:
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of a video's frames within the limits, with their aspect ratio.
+
+        The limits are those of videos, which are lower than those of an image, since each frame takes tokens.
 
         Args:
             width: of the file's frames, in pixels.

@@ -191,6 +191,8 @@ def write_report_events(run: RunWriter, report: DataReport) -> None:
 def warn_about_template(run: RunWriter, report: DataReport) -> None:
     """Write one warning about what the chat template loses in training to a run's events, if it loses something.
 
+    The run itself would not fail for it, and its result would lack what was not rendered.
+
     Args:
         run: writer of the run.
         report: report of the preparation.

@@ -149,7 +149,7 @@ def limit_file(path: Path, max_bytes: int) -> File:
 
 
 def row_count(path: Path) -> int | None:
-    """Number of rows of a Parquet or Arrow file, from its metadata, without reading a row.
+    """Number of rows of a Parquet or Arrow file, from its metadata, without reading a row, for a forecast.
 
     Args:
         path: the file.

@@ -120,7 +120,8 @@ class ChatTemplate:
         marked: source that renders the same text with markers; only of a template that ships with LLF.
         stop: further stop tokens of generation.
         tokens: special tokens of the tokenizer by name, for a template that ships with LLF.
-        fast_renderer: faster renderer of conversations without tools and reasoning; gives the same text.
+        fast_renderer: faster renderer of conversations without tools and reasoning; gives the same text. None if there
+            is none, as for the model's own template.
         turn_ends: tokens to add to responses that the tokenizer's own template leaves without an end.
     """
 
@@ -236,7 +237,7 @@ def choose_template(
     Args:
         name: `template` of the config; None for the tokenizer's own.
         tokenizer: tokenizer of the model.
-        enable_thinking: passed to the template if it uses this variable.
+        enable_thinking: passed to the template if it uses this variable; None for the template's default.
         preserve_thinking: passed to the template if it uses this variable; keeps the reasoning of earlier answers.
         tool_format: how a named template writes tools and calls; None for the format of its models.
 

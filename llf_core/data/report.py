@@ -320,7 +320,7 @@ class DataReport:
         )
 
     def no_examples_error(self, names: Sequence[str]) -> DataError:
-        """Create the error for data sets without any example, with the most frequent reasons.
+        """Create the error for data sets without any example, with the most frequent reasons, which tell what to fix.
 
         Args:
             names: names of the data sets.

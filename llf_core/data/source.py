@@ -22,7 +22,7 @@ class Source:
         subset: subset (configuration) of the hub's data set; None for its default.
         split: split of the hub's data set.
         folder: folder inside the hub's repository; None for the whole repository.
-        num_samples: number of examples to sample, with replacement if there are fewer.
+        num_samples: number of records to sample, with replacement if there are fewer; None for all, in their order.
         formatting: `alpaca`, `sharegpt`, `openai`, or None to infer it from the columns.
         columns: the data set's column for each of LLaMA-Factory's names; None for the format's defaults.
         tags: the data set's tag for each of LLaMA-Factory's names.

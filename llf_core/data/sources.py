@@ -53,7 +53,8 @@ def find_sources(
             ids, and `REMOTE:owner/name` reads the file from a hub's data set.
         folders: folders to search for relative paths, besides the working directory and `dataset_dir`.
         formatting: format of data sets without an entry; None to infer it.
-        columns: columns of data sets without an entry.
+        columns: the data set's column for each of LLaMA-Factory's names, of data sets without an entry; None for the
+            format's own names.
 
     Returns:
         One source per name, in the same order.

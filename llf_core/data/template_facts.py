@@ -54,7 +54,7 @@ class TemplateFacts:
 
 @cache
 def known_templates() -> dict[str, TemplateFacts]:
-    """Facts of each template by its name in the table. Read once per process."""
+    """Facts of each template by its name in the table, with which a tokenizer's own is recognized. Read once."""
     with FACTS.open("rb") as file:
         return {name: _facts(entry) for name, entry in tomllib.load(file).items()}
 
@@ -65,7 +65,7 @@ def _facts(entry: dict[str, Any]) -> TemplateFacts:
 
 
 def find_template(jinja: str) -> TemplateFacts | None:
-    """Find a published template by its text.
+    """Find a published template by its text, to name the models that bring it.
 
     Args:
         jinja: the Jinja source of a tokenizer.

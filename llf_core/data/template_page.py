@@ -50,6 +50,8 @@ page from `llf_core/config/template_facts.toml`, which also has the SHA-256 of e
 def measure(jinja: str) -> dict[str, Any]:
     """Measure what the table says of a template, with a tokenizer that has every special token that it writes.
 
+    The entries of `template_facts.toml` are its results.
+
     Args:
         jinja: the Jinja source.
 
@@ -120,7 +122,7 @@ def _cells(one: TemplateFacts) -> list[str]:
 
 
 def main() -> int:
-    """Write the page to the path given as argument, or print it.
+    """Write the page to the path given as argument, or print it; run it when the table has changed.
 
     Raises:
         OSError: the file cannot be written.

@@ -53,7 +53,7 @@ class TurnEnds(NamedTuple):
     call: str = ""
 
     def after(self, message: Message) -> str:
-        """The token after a message of the assistant.
+        """The token after a message of the assistant, which rendering appends.
 
         Args:
             message: the message.
@@ -97,6 +97,8 @@ def next_token(
     tools: Sequence[Mapping[str, object]] | None = None,
 ) -> str:
     """Find the token that a template writes directly after a response once the next turn follows.
+
+    A model must learn to end its response with it, and the last response of a conversation lacks it.
 
     Args:
         render: renders messages and functions (None for none) to text.

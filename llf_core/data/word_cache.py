@@ -131,7 +131,7 @@ class FastTokenizer:
         return concatenate(self._encode(whole))
 
     def ids(self, texts: Sequence[str]) -> list[array[int]]:
-        """Tokenize each text as a whole, without special tokens.
+        """Tokenize each text as a whole, without special tokens, since the chat template writes them.
 
         Args:
             texts: the texts.
@@ -459,6 +459,8 @@ def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
 
 def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | None:
     """Fast implementation of a tokenizer, with a word cache if its pattern splits texts before spaces.
+
+    A preparation calls it instead of the tokenizer, which makes Python objects for each token.
 
     Args:
         tokenizer: tokenizer of the model.

@@ -149,7 +149,8 @@ def print_result(make: Callable[[], Any] | Callable[[Progress], Any], *, of: Run
 
     Args:
         make: computes the value. If it takes an argument, it receives a progress callback.
-        of: the run whose models are loaded, if no others are; the libraries that they need are imported first.
+        of: the run whose models are loaded, for which only the libraries that they need are imported; None if other
+            models are loaded.
 
     Raises:
         SystemExit: `make` failed; the error was printed.

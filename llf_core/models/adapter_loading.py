@@ -58,7 +58,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
 
     Args:
         name: path or hub id, as in `adapter_name_or_path`.
-        config: for `cache_dir`, `adapter_folder`, `allow_pickle` and the hub's revision.
+        config: for `hub`, `cache_dir`, `adapter_folder` and `allow_pickle`.
 
     Returns:
         The adapter's folder, with its config and weights; their content is not checked yet.
@@ -161,7 +161,10 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
 
 
 def continues_adapter(config: RunConfig) -> bool:
-    """Whether the run continues to train an existing adapter, instead of merging it and making a new one."""
+    """Whether the run continues to train an existing adapter, instead of merging it and making a new one.
+
+    Disabling the adapter then gives the base, not the model that the run started from.
+    """
     return bool(config.model.adapter_name_or_path) and not config.get("create_new_adapter")
 
 
@@ -252,6 +255,9 @@ def can_merge(model: Any) -> bool:
 
     Args:
         model: a `PeftModel`; its weights are the same afterwards, within rounding.
+
+    Raises:
+        RuntimeError: out of memory for a copy of one layer's weight.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -211,7 +211,7 @@ def scaled_architecture(source: ModelSource, config: RunConfig) -> tuple[Pretrai
 
 
 def read_architecture(source: ModelSource, config: RunConfig) -> PretrainedConfig:
-    """Read a model's own config, also that of a GGUF file.
+    """Read a model's own config, also that of a GGUF file, to know its architecture without loading it.
 
     Args:
         source: the model's files.

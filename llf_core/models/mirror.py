@@ -42,7 +42,7 @@ PARTIAL = 206
 
 
 def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool) -> ModelSource:
-    """Find a mirror's model in the cache, or download it.
+    """Find a mirror's model in the cache, or download it, as `hub_model` does with the Hugging Face Hub.
 
     Args:
         name: id of the model, `owner/name`.
@@ -68,6 +68,8 @@ def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool)
 
 def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -> Path:
     """Download files of a repository; those in the cache that have not changed are kept.
+
+    An interrupted download is continued, since a file may have gigabytes.
 
     Args:
         name: id of the repository, `owner/name`.

@@ -107,6 +107,8 @@ class Routing:
     def begin(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         """Remember what a batch is made of: a forward pre-hook of the decoder.
 
+        Routers choose within each document, and blocks are not told where the documents are.
+
         Args:
             module: the decoder.
             args: its positional arguments.
@@ -167,6 +169,8 @@ class Routing:
 
 def routing_of(model: nn.Module) -> Routing | None:
     """The routing of a model with routed blocks, wrapped or not; None of any other model.
+
+    It has the auxiliary loss of a training step; and a model with it needs LLF to be loaded, and keeps no cache.
 
     Args:
         model: any module.

@@ -70,6 +70,8 @@ def choose_parts(model: PreTrainedModel, config: RunConfig) -> None:
 def frozen_modules(model: PreTrainedModel) -> list[str]:
     """List the modules of the parts that stay frozen, and get no adapter.
 
+    Encoders have modules of the same names as the language model, by which targets of adapters are found.
+
     Args:
         model: a `PreTrainedModel`, not yet wrapped; without `choose_parts`, all encoders and projectors are frozen.
 
@@ -87,6 +89,8 @@ def frozen_modules(model: PreTrainedModel) -> list[str]:
 
 def trained_parts(model: nn.Module) -> frozenset[str]:
     """Parts of a model that are trained: `LANGUAGE` alone, unless `choose_parts` has recorded others.
+
+    Methods freeze the other parts, and gradient checkpointing must reach the ones that are trained.
 
     Args:
         model: not wrapped by PEFT.

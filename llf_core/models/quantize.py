@@ -31,6 +31,8 @@ UNQUANTIZED: Mapping[str, None] = MappingProxyType(
 def quantization_config(config: RunConfig, plan: DevicePlan) -> Any:
     """Config of transformers with which `from_pretrained` quantizes the weights while it loads them.
 
+    The model as it was then never has to fit into memory.
+
     Args:
         config: for the quantizer, its bits and options.
         plan: for the compute dtype.

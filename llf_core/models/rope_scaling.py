@@ -27,7 +27,7 @@ def scale_architecture(
         architecture: the model's config.
         name: of the model, for messages.
         kind: value of `rope_scaling`.
-        tokens: of the longest text.
+        tokens: number of tokens of the longest text.
         trust_remote_code: whether Python code of the model may run.
 
     Returns:

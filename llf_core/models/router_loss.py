@@ -82,6 +82,8 @@ class RouterOutputs:
     def begin(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         """Remember the batch of a training forward pass: a forward pre-hook of the decoder.
 
+        `take_loss` leaves out padding, which routers cannot tell from tokens.
+
         Args:
             module: the decoder.
             args: its positional arguments.
@@ -97,7 +99,7 @@ class RouterOutputs:
         self.shape, self.logits = tuple(tokens.shape[:2]), {}
 
     def record(self, router: nn.Module, index: int, output: Any) -> None:
-        """Keep what a router returned in a training forward pass.
+        """Keep what a router returned in a training forward pass, for `take_loss`.
 
         Args:
             router: a router.

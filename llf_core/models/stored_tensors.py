@@ -41,7 +41,7 @@ class StoredTensor:
 
     @property
     def count(self) -> int:
-        """Number of values; their bytes depend on the dtype."""
+        """Number of values, with which the sizes in a config are compared; their bytes depend on the dtype."""
         return math.prod(self.shape)
 
 

@@ -59,7 +59,7 @@ def real_tokens(shape: Sequence[int], batch: Mapping[str, Any], device: torch.de
 
 
 def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float, device: torch.device) -> Documents:
-    """Find the documents of a batch from the arguments of its decoder.
+    """Find the documents of a batch from the arguments of its decoder: each has a capacity of its own.
 
     Documents of a flattened batch are those of `cu_seq_lens_q`. Otherwise each row is one, without the tokens that
     `attention_mask` `[batch, seq]` excludes; without a mask, a row is divided where `position_ids` do not go on by 1,
@@ -67,7 +67,8 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
 
     Args:
         shape: batch and seq.
-        batch: keyword arguments of the decoder.
+        batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]`, `attention_mask` and `position_ids`
+            `[batch, seq]`, as far as there are any.
         capacity: see `RoutingSettings`.
         device: of the result.
 
@@ -192,7 +193,7 @@ class Gathered:
 
     @classmethod
     def of(cls, rows: Tensor, columns: Tensor, hidden: Tensor) -> Gathered:
-        """Place the chosen tokens.
+        """Place the chosen tokens side by side, so that a block computes nothing for the others.
 
         Args:
             rows: `[chosen]`, int64, ascending.
@@ -210,7 +211,7 @@ class Gathered:
         return cls(places, filled, slots, hidden.shape[1])
 
     def gather(self, value: Any) -> Any:
-        """Gather the chosen tokens of an argument of a block.
+        """Gather the chosen tokens of an argument of a block, as of its hidden states, positions and mask.
 
         Args:
             value: a tensor `[batch or 1, seq, …]` or a mask `[batch or 1, heads, seq, seq]`, or a tuple of these.
@@ -257,7 +258,7 @@ class Gathered:
         return mask.masked_fill(empty[:, :, None], hidden).masked_fill(own, seen)
 
     def bounds(self, cu_seq_lens: Tensor) -> dict[str, Any]:
-        """Bounds of the documents of a flattened batch that have chosen tokens.
+        """Bounds of the documents of a flattened batch that have chosen tokens, which keep attention within them.
 
         Args:
             cu_seq_lens: `[documents + 1]`, int32: bounds in the batch.

@@ -112,6 +112,8 @@ def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[
 def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a folder or GGUF file and set its padding token, without the checks of `load_tokenizer`.
 
+    For a folder without a model, such as an adapter's, and for a file that is converted to one.
+
     Args:
         folder: the model's folder, or the folder of the GGUF file.
         gguf_file: name of the GGUF file in the folder; None to read the tokenizer's own files.

@@ -29,7 +29,7 @@ class PT(LossStage):
 
         Args:
             model: a causal language model, perhaps wrapped.
-            batch: flattened or padded, see `llf_core.data.Collator`.
+            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
             record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody
                 needs them.

@@ -231,7 +231,7 @@ class Reference:
 
     # -- computed in every step ---------------------------------------------------------------------------
     def log_probs(self, batch: dict[str, Any]) -> Tensor:
-        """Reference log-probabilities of the completions of a batch, summed over their tokens.
+        """Reference log-probabilities of the completions of a batch, summed over their tokens, for a preference loss.
 
         Read from the batch's column `reference` if it has one; else one forward pass of the reference model.
 
@@ -239,7 +239,7 @@ class Reference:
             batch: of `llf_core.data.pair_collator.PairCollator`.
 
         Returns:
-            `[2 * groups]`, detached; the two completions of an example stand side by side.
+            `[2 * groups]`, float32 (float64 for float64), detached; the two completions of an example are neighbours.
 
         Raises:
             RuntimeError: out of memory.

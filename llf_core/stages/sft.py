@@ -76,7 +76,7 @@ def nll_of_batch(
 
     Args:
         model: a causal language model, perhaps wrapped.
-        batch: flattened or padded, see `llf_core.data.Collator`.
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
         label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
         record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody needs
             them.
@@ -140,7 +140,7 @@ class SFT(LossStage):
 
         Args:
             model: a causal language model, perhaps wrapped.
-            batch: flattened or padded, see `llf_core.data.Collator`.
+            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
             record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody
                 needs them.

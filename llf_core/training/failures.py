@@ -68,7 +68,7 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
 
     Args:
         error: the error that ended the trainer.
-        config: the run's config, if it could be read.
+        config: the run's config; None if it could not be read.
         folder: the run. If the disk is full, partial files are removed from it, to make room for the final state. None
             if it is not known.
 

@@ -27,7 +27,7 @@ class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._steps = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Release the memory; the gradients are freed by now.
+        """Release the memory after the steps of `RELEASED_AFTER`; the gradients are freed by now.
 
         Args:
             args: the Trainer's arguments.

@@ -51,7 +51,7 @@ class LiveChanges:
 
         Args:
             trainer: the trainer.
-            watched: the sample prompts, if completions are sampled.
+            watched: the sample prompts; None if no completions are sampled.
             held: changed settings in the checkpoint.
             step: step of the checkpoint; 0 at the start.
 

@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure the config whose file is the only argument.
+    """Measure the config whose file is the only argument, in a process apart, whose memory is the run's alone.
 
     Args:
         argv: command line arguments. Default: `sys.argv`.
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(config: RunConfig, home: Path) -> PastRun | None:
-    """Make three steps of a config, and add what they show to the table of past runs.
+    """Make three steps of a config, and add what they show to the table of past runs, on which forecasts rest.
 
     Args:
         config: the config.

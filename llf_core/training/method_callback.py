@@ -36,6 +36,8 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Restore the method's state, once the Trainer has loaded the checkpoint's weights.
 
+        AdaLoRA, for example, continues with the ranks and importances that it had.
+
         Args:
             args: the Trainer's arguments.
             state: the Trainer's state.
@@ -63,7 +65,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
         self._method.after_step(state.global_step + 1, state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the method's state.
+        """Write the method's state, with which a resumed run continues.
 
         Args:
             args: the Trainer's arguments.

@@ -78,7 +78,9 @@ def _rope(context: TrainingContext) -> dict[str, Any]:
 
 
 def cuda_facts() -> dict[str, Any]:
-    """The GPU of this process for `env.json`: `type`, `name`, `count` and `memory` in bytes.
+    """The GPU of this process for `env.json`, which tells on what a run was made: `type`, `name`, `count`, `memory`.
+
+    `memory` is in bytes.
 
     Raises:
         RuntimeError, AssertionError: torch finds no GPU or was built without CUDA.

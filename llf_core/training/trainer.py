@@ -118,7 +118,7 @@ class RunTrainer(TrainingLoop):
 
         Args:
             model: the (wrapped) model.
-            inputs: a flattened or padded batch, see `llf_core.data.Collator`.
+            inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             num_items_in_batch: see `compute_loss`, a scalar.
 
         Returns:
@@ -180,7 +180,7 @@ class RunTrainer(TrainingLoop):
 
         Args:
             model: the (wrapped) model.
-            inputs: a flattened or padded batch, see `llf_core.data.Collator`.
+            inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             return_outputs: set by the Trainer in evaluation; no logits are returned.
             num_items_in_batch: loss units of the step on all ranks, a scalar; None means this batch only.
 

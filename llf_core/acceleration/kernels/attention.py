@@ -323,7 +323,7 @@ def document_attention(
         layout: documents, scale, window, soft cap.
         cos: `[tokens, 1, rotary_dim]`, to apply the rotary embedding to q and k here; it rotates the first `rotary_dim`
             of `dim`. None if q and k have it already.
-        sin: `[tokens, 1, rotary_dim]` with its first half negated, see `signed_sin`.
+        sin: `[tokens, 1, rotary_dim]` with its first half negated, see `signed_sin`; None where `cos` is.
         sinks: attention sinks `[heads]`: a score per head that takes part in the softmax of every query and has no
             value; None for a model without them.
 
@@ -356,6 +356,8 @@ def document_attention(
 
 def attend_branches(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor) -> Tensor:
     """Compute attention of documents with forks by a function without forks: each branch together with its prefix.
+
+    For kernels that know no forks, such as FlashAttention; all other layers still compute the prefix once.
 
     Args:
         attention: called with a layout and the tensors.

@@ -19,7 +19,7 @@ class Context(Protocol):
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """The saved tensors, of any shapes, and None where None was saved."""
+        """What the forward pass has saved for the backward pass: tensors of any shapes, None where None was saved."""
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors for the backward pass; torch frees them after it.

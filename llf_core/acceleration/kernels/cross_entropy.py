@@ -73,7 +73,8 @@ class Gradients:
 
     Attributes:
         rows: `[N, H]`, in the dtype of the products; None if not needed.
-        weight: `[V, H]`; float32 (or float64) if there are several chunks, else in the dtype of the products.
+        weight: `[V, H]`; float32 (or float64) if there are several chunks, else in the dtype of the products. None if
+            not needed, or without a weight.
         bias: `[V]`, float32 (or float64); None for a head without one.
     """
 
@@ -166,7 +167,8 @@ class Chunks:
         Args:
             part: slice of the chunk.
             rows: hidden states of the chunk, `[rows, H]`, or its logits `[rows, V]` without a weight.
-            gradient: gradient of all rows, `[N, H]`; without a weight its buffer `[N, V]` holds the logits.
+            gradient: gradient of all rows, `[N, H]`; without a weight its buffer `[N, V]` holds the logits. None if
+                not needed.
 
         Returns:
             Unscaled logits `[rows, V]`.

@@ -129,7 +129,7 @@ def attention(
         query: `[batch, heads, seq, dim]`.
         key: `[batch, key_heads, keys, dim]`.
         value: `[batch, key_heads, keys, value_dim]`.
-        attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; not used for flattened batches.
+        attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; None for the causal one. Flattened batches need none.
         dropout: dropout probability of the attention probabilities.
         scaling: factor of the attention scores; None for `1 / √dim`.
         sliding_window: number of tokens that a token attends to, including itself; None for all.
@@ -137,8 +137,8 @@ def attention(
         cu_seq_lens_q: bounds of the documents of a flattened batch, `[documents + 1]`, int32; tokens after the last
             document get zeros. None for a batch that is not flattened.
         max_length_q: length of the longest document; None for a batch that is not flattened.
-        forks: start of the branches of each document, `[documents, 2]`, see `Layout`.
-        s_aux: attention sinks `[heads]`, see `document_attention`.
+        forks: start of the branches of each document, `[documents, 2]`, int32, see `Layout`; None without branches.
+        s_aux: attention sinks `[heads]`, see `document_attention`; None for a model without them.
         record: list to which the arguments of each call are added; None in training.
         **kwargs: arguments of other attention implementations.
 
@@ -356,7 +356,7 @@ def per_document_attention(
         v: `[tokens, key_heads, value_dim]`.
         layout: documents, scale, window, soft cap.
         dropout: dropout probability of the attention probabilities.
-        sinks: `[heads]`, see `document_attention`.
+        sinks: `[heads]`, see `document_attention`; None for a model without them.
 
     Returns:
         `[tokens, heads, value_dim]`.

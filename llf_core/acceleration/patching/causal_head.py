@@ -83,7 +83,8 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
     Args:
         model: causal language model, with any wrappers (PEFT, DistributedDataParallel, …). It is called once, so that
             the hooks of its wrappers run.
-        batch: flattened or padded, see `llf_core.data.Collator`; columns for the loss are not passed to the model.
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`; columns for the loss
+            are not passed to the model.
         objective: called with hidden states `[batch, seq, H]` and the head. If `install_head` was refused or not
             called, called with logits `[batch, seq, V]` and `LOGITS`.
 

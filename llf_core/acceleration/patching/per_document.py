@@ -95,7 +95,7 @@ def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any
 
 
 def chunk_size_of(module: Any) -> int | None:
-    """Chunk size of an attention; None if it attends to all tokens before.
+    """Chunk size of an attention, by which each document gets its mask; None if it attends to all tokens before.
 
     Args:
         module: an attention of transformers with `config` and `layer_idx`.

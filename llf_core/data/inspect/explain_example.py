@@ -115,6 +115,8 @@ def collapse_media(tokens: Sequence[list[object]], media: Collection[int]) -> li
 def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:
     """Character range of each token in the text, tokenized in the same pieces as for training.
 
+    A view shows by it the text of each token, and to which turn it belongs.
+
     Args:
         tokenizer: tokenizer of the model.
         rendered: the rendered text.

@@ -60,7 +60,7 @@ class NamedTemplate:
 
         Args:
             space: whether the tokenizer adds a space before the first word of a text.
-            tools: tool format, if not the template's own.
+            tools: tool format; None for the template's own.
 
         Raises:
             OSError: there is no such tool format.
@@ -71,7 +71,7 @@ class NamedTemplate:
         """Jinja source that renders the same text, with markers for answers and tokenization boundaries, for training.
 
         Args:
-            tools: tool format, if not the template's own.
+            tools: tool format; None for the template's own.
 
         Raises:
             OSError: there is no such tool format.

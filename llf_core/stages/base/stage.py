@@ -108,7 +108,7 @@ class Stage:
         """
 
     def save(self, checkpoint: Path) -> None:
-        """Write what is not JSON, such as tensors, into a checkpoint's folder.
+        """Write what is not JSON, such as tensors, into a checkpoint's folder, so that a resumed run continues with it.
 
         Args:
             checkpoint: folder of the checkpoint, which is not complete yet.
@@ -166,6 +166,8 @@ class LossStage(Stage, ABC):
 
     def collator(self, **options: Any) -> Collate | None:  # noqa: ARG002
         """Create the function that makes batches of examples; None where `llf_core.data.Collator` does.
+
+        A stage whose batches hold more than tokens and labels, such as pairs, overrides it.
 
         Args:
             options: the arguments of `llf_core.data.Collator`.

@@ -184,7 +184,7 @@ class MismatchedResponses:
     cutoff: int
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Columns `MISMATCHED` of the example at an index.
+        """Columns `MISMATCHED` of the example at an index, token ids and labels `[seq]` each.
 
         If the last `MAX_LOOKBACK` examples have the same prompt, the completion is that of the example before it.
         """

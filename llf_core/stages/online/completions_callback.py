@@ -85,7 +85,8 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
             args: the training arguments.
             state: the trainer's state.
             control: the trainer's control flags; not changed.
-            logs: the logged values; without `reward` (an evaluation, the end of training) nothing is written.
+            logs: the logged values; without `reward` (an evaluation, the end of training) or with None nothing is
+                written.
 
         Raises:
             OSError: the disk is full.

@@ -17,6 +17,6 @@ class Rollout:
     inputs: list[dict[str, Any]] | None = None
 
     def take(self) -> list[dict[str, Any]] | None:
-        """Return the inputs and clear them, so that the trainer holds the only copy of these tensors."""
+        """Return the inputs (None without any) and clear them, so that the trainer has the only copy of the tensors."""
         inputs, self.inputs = self.inputs, None
         return inputs

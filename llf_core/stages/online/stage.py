@@ -196,6 +196,8 @@ class OnlineStage(TrainerStage):
 def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
     """Check before the first step that the data set has the columns that the reward functions need.
 
+    They are called only once completions are sampled, which takes minutes.
+
     Args:
         prompts: of the run.
         rewards: the reward functions.

@@ -167,6 +167,7 @@ class OnlineTrainer(TrainingLoop):
 
         Raises:
             RuntimeError: out of memory, or logits are NaN.
+            OSError: the disk is full, so that the progress cannot be written.
         """
         seed = int(torch.randint(2**31, (1,)))  # from the run's RNG state, so that a resumed run samples the same
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003

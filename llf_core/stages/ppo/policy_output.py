@@ -55,6 +55,9 @@ def compute_policy(
             no values.
         entropy: whether to compute the entropies.
 
+    Returns:
+        Log-probabilities, values and entropies, `[tokens]` each, see `PolicyOutput`.
+
     Raises:
         RuntimeError: out of memory.
     """

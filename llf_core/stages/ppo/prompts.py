@@ -156,7 +156,7 @@ class PromptCollator:
     limits: MediaLimits | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A model's inputs, with `numbers` `[batch]` where the examples have them.
+        """A model's inputs, see `Collator`, with `numbers` (`[batch]`, int64) where the examples have them.
 
         Placeholders give `input_ids` `[batch, 0]`, whose number is all that counts.
         """

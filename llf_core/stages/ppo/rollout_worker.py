@@ -80,6 +80,7 @@ class RolloutWorker:
 
         Raises:
             RuntimeError, MemoryError: memory does not suffice for a single completion.
+            OSError: the disk is full, so that the progress cannot be written.
         """
         progress = ProgressEvents(self.context.writer, "rollout", len(prompts), step=step)
         generation, model = self.context.config.generation, self.context.model
@@ -119,6 +120,7 @@ class RolloutWorker:
         Raises:
             StopTraining: a score is not finite, a reward function failed, or the endpoint does not answer.
             RuntimeError, MemoryError: memory does not suffice for a single completion.
+            OSError: the disk is full, so that the progress cannot be written.
         """
         progress = ProgressEvents(self.context.writer, "score", len(completions), step=step)
         done = 0

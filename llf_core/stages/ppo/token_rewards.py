@@ -78,7 +78,7 @@ class RunningMoments:
         return spread if spread > 0 else 1.0
 
     def update(self, scores: Tensor, all_reduce: Callable[[Tensor], Tensor] = lambda own: own) -> None:
-        """Add scores, in float64 and without keeping them.
+        """Add scores, in float64 and without keeping them; `normalized` scales by all scores so far.
 
         Args:
             scores: `[batch]`.

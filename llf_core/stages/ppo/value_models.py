@@ -70,6 +70,8 @@ class ValueModel(nn.Module):
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - the policy's are not used
         """Estimate the value before each completion token from the value model's own hidden states.
 
+        The value loss then changes no weights of the policy.
+
         Args:
             rows: `[tokens, width]`, the policy's hidden states; not used.
             batch: of `answer_batch`.
@@ -107,7 +109,7 @@ class UnsavedModule(nn.Module):
         """An empty state dict: the stage saves the parameters itself, and the result must load as a plain model.
 
         Args:
-            destination: returned unchanged if given.
+            destination: returned unchanged; None for a new dictionary.
         """
         return {} if destination is None else destination
 
