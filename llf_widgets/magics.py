@@ -92,7 +92,7 @@ class LLFMagics(Magics):
 
     @cell_magic
     def llf_chat(self, line: str, cell: str) -> Any:
-        """Ask models the question in the cell, and show the chat below it.
+        """Ask models the question in the cell, and show the chat below it, so that a question needs no Python.
 
         Args:
             line: one to four models, as for `llf.Chat`; empty for the newest run beside its base.

@@ -37,7 +37,11 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def cleanup(self) -> None:
-        """Remove the folder and release its lock."""
+        """Remove the folder and release its lock, as soon as its files are no longer needed.
+
+        Raises:
+            OSError: a file in it cannot be removed.
+        """
         super().cleanup()
         if self._lock >= 0:
             os.close(self._lock)

@@ -244,7 +244,7 @@ def find_cleanable(
 def clean(
     home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
 ) -> RemovedItems:
-    """Permanently remove what `find_cleanable` lists.
+    """Permanently remove what `find_cleanable` lists, to free disk space.
 
     Nothing else in `LLF_HOME` removes data of the user.
 

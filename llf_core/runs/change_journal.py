@@ -141,7 +141,7 @@ class ActiveChanges:
         self._values_by_name: dict[str, tuple[list[int], list[object]]] = {}
 
     def add(self, event: Mapping[str, object]) -> None:
-        """Process the next event of a run; other events than changes have no effect."""
+        """Process the next event of a run; other events than changes have no effect, so a reader passes all of them."""
         if event.get("type") != "steered":
             return
         self._active = None

@@ -37,7 +37,7 @@ class Checkpoints:
         self._root, self._run = folder.checkpoints, folder.path
 
     def path(self, step: int) -> Path:
-        """Path of the checkpoint of a step, whether it exists or not. The name is that of transformers."""
+        """Path of the checkpoint of a step, whether it exists or not, by transformers' name, so that it can load it."""
         return self._root / f"checkpoint-{step}"
 
     def flush(self, step: int) -> None:

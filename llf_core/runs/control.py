@@ -96,7 +96,7 @@ class Inbox:
     def scan(self) -> list[Request]:
         """The new requests, oldest first.
 
-        The trainer calls it at each step: scanning an empty folder takes a few µs.
+        The trainer calls it at each step, so that an empty folder costs one listing of it and no more.
         """
         try:
             names = list_folder(self._folder.control, self._folder.path)
@@ -127,7 +127,7 @@ class Inbox:
 
 
 def remove_request(request: Request) -> None:
-    """Remove the file of a request, if it still exists. A folder in its place is left alone.
+    """Remove the file of a request, if it still exists, so that it is answered once. A folder in its place stays.
 
     Raises:
         OSError: the file cannot be removed.

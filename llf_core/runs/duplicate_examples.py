@@ -7,7 +7,9 @@ SHARE = 0.03
 
 
 def duplicates_warning(copies: int, examples: int) -> str | None:
-    """Warn about duplicate training examples, which the model memorizes; None if there are few.
+    """Warn about duplicate training examples, which the model memorizes (arXiv 2107.06499); None if there are few.
+
+    Few are at most `SHARE` of the examples: a choice of this project, since no source names a harmless share.
 
     Args:
         copies: number of examples with the same tokens as an earlier one.

@@ -39,9 +39,9 @@ class ExampleLoss:
 
     Attributes:
         number: position in the prepared training set.
-        first: loss when it was first trained on.
-        last: loss when it was last trained on.
-        excess: mean over all visits of its loss minus the median of its neighbors.
+        first: loss when it was first trained on, in nats per token.
+        last: loss when it was last trained on, in nats per token.
+        excess: mean over all visits of its loss minus the median of its neighbors, in nats per token.
         seen: number of visits.
         tokens: number of trained tokens.
         step: step of the last visit.
@@ -176,7 +176,11 @@ class ExampleLosses:
             kind: `hardest` (all examples, by excess loss), `unlearned` (visited again without progress), `easy` (low
                 loss at the first visit), `odd` (loss so high that it is not chance: a wrong answer, another language,
                 garbage; a modified z-score above 3.5, as Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993,
-                recommend).
+                recommend). The bounds of `unlearned` and `easy`, `UNLEARNED_SHARE` and `EASY_SHARE`, are choices of
+                this project.
+
+        Returns:
+            The examples; empty if there are none.
 
         Raises:
             ValueError: the kind is unknown.

@@ -24,7 +24,7 @@ class HomeError(UserError, OSError):
 
 
 def home() -> Path:
-    """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`; absolute.
+    """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`; absolute, since runs outlive processes.
 
     Raises:
         HomeError: the path begins with `~`, and the home of that user is unknown.
@@ -79,12 +79,12 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """The run's id: the folder's name."""
+        """The run's id, by which commands and views name it: the folder's name."""
         return self.path.name
 
     @property
     def home(self) -> Path:
-        """The `LLF_HOME` that this run belongs to: two folders up."""
+        """The `LLF_HOME` that this run belongs to, whose key and caches it uses: two folders up."""
         return self.path.parent.parent
 
     @cached_property
@@ -104,7 +104,7 @@ class RunFolder:
 
     @cached_property
     def status(self) -> Path:
-        """State, step, processes, heartbeat; replaced every few seconds."""
+        """State, step, processes, heartbeat; replaced every few seconds, so that views read one small file."""
         return self.path / "status.json"
 
     @cached_property
@@ -114,7 +114,7 @@ class RunFolder:
 
     @cached_property
     def metrics(self) -> Path:
-        """Metrics of each logged step, one JSON object per line."""
+        """Metrics of each logged step, one JSON object per line, from which charts are drawn."""
         return self.path / "metrics.jsonl"
 
     @cached_property
@@ -124,12 +124,12 @@ class RunFolder:
 
     @cached_property
     def samples(self) -> Path:
-        """Generated texts, one JSON object per line."""
+        """Generated texts, one JSON object per line, which show how responses change."""
         return self.path / "samples.jsonl"
 
     @cached_property
     def examples(self) -> Path:
-        """Loss of each training example at each step, one JSON object per step."""
+        """Loss of each training example at each step, one JSON object per step, by which bad data is found."""
         return self.path / "examples.jsonl"
 
     @cached_property
@@ -139,7 +139,7 @@ class RunFolder:
 
     @cached_property
     def replay(self) -> Path:
-        """Scheduled live changes of a run that repeats another one."""
+        """Scheduled live changes of a run that repeats another one, which it makes at the same steps."""
         return self.path / "replay.json"
 
     @cached_property
@@ -174,7 +174,7 @@ class RunFolder:
 
     @cached_property
     def checkpoints(self) -> Path:
-        """Checkpoints, one folder `checkpoint-N` each."""
+        """Checkpoints, one folder `checkpoint-N` each, from which a run is resumed or branched."""
         return self.path / "checkpoints"
 
     @cached_property
@@ -240,7 +240,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
-    """Ids of all runs, oldest first; empty if the folder cannot be listed. Reads no file of a run.
+    """Ids of all runs, oldest first; empty if the folder cannot be listed. Fast, since it reads no file of a run.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.

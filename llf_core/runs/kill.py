@@ -29,7 +29,7 @@ ELSEWHERE_SECONDS = 15.0  # the same over a network drive
 
 
 def kill_run(folder: RunFolder, by: str = "") -> Status:
-    """Kill a run through its supervisor, or directly if that is gone.
+    """Kill a run through its supervisor, or directly if that is gone, so that no process of it keeps the device.
 
     Args:
         folder: the run.
@@ -43,7 +43,7 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
             that does not belong to it.
         TimeoutError: a process does not end (for example in a driver call).
         BrokenRunError: the run's status cannot be read.
-        OSError: the request or the status cannot be written.
+        OSError: the request or the status cannot be written, or a process belongs to another user.
     """
     status = read_status(folder)
     if status.final:

@@ -34,11 +34,20 @@ _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
 class Row:
     """One run in a list. Times are Unix seconds; `state` is the effective state, or `broken` with the reason.
 
+    What is None or empty is unknown.
+
     Attributes:
-        step_seconds: duration of the last step; None before the first.
+        step: last optimizer step.
+        total: planned steps; 0 if unknown.
+        ended: when the attempt ended; None while it has not.
+        heartbeat: when its processes last wrote its status; None if unknown.
+        attempt: number of the attempt, from 1.
+        reason: why the run is in this state, in sentences; None if there is nothing to say.
+        method: `finetuning_type` of its config.
+        step_seconds: duration of the last step in seconds; None before the first.
         per_step: current seconds per step, evaluations and checkpoints included; None while unknown.
         spark: a few values of the primary metric, from first to last.
-        loss: last logged training loss; NaN if it is not finite.
+        loss: last logged training loss, possibly NaN or infinite; None before the first.
         eval_loss: last evaluation loss; None before the first.
         counted: key metrics other than the loss, as `{"name", "label", "form", "value"}`, most important first.
     """

@@ -102,7 +102,10 @@ def key_values(values: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def held_out_label(label: str) -> str:
-    """Label of a metric computed on validation examples, derived from that of training: `Held-out accuracy`."""
+    """Label of a metric computed on validation examples, derived from that of training, which stands beside it.
+
+    `Training accuracy` becomes `Held-out accuracy`.
+    """
     return f"Held-out {lowercase_label(lowercase_label(label).removeprefix('training '))}"
 
 

@@ -41,7 +41,7 @@ class Columns:
         return [name for name, series in self._series.items() if name != TIME and len(series.steps)]
 
     def steps(self, name: str = "loss") -> Ints:
-        """Steps with a value of this metric, ascending: `[n]`, int64; empty if there are none."""
+        """Steps with a value of this metric, ascending, for an x axis: `[n]`, int64; empty if there are none."""
         return self._of(name).steps
 
     def values(self, name: str = "loss") -> Floats:

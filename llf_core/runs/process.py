@@ -101,7 +101,7 @@ def _start_ticks(pid: int) -> int | None:
 
 @cache
 def host() -> str:
-    """Name of this machine, or of the container. Process ids of another one mean nothing here."""
+    """Name of this machine, or of the container, stored with process ids: those of another one mean nothing here."""
     return socket.gethostname()
 
 

@@ -18,7 +18,7 @@ class ProgressEvents:
     A preparation of minutes is then visible, and the events stay few.
 
     Attributes:
-        of: total number of items, if known.
+        of: total number of items; None if unknown.
     """
 
     def __init__(self, writer: RunWriter | None, what: str, of: int | None = None, **more: object) -> None:
@@ -36,11 +36,15 @@ class ProgressEvents:
         self._has_written = False
 
     def __call__(self, rows: int, **more: object) -> bool:
-        """Report the number of completed items. Returns True if an event was written.
+        """Report the number of completed items. Returns True if an event was due.
 
         Args:
             rows: completed items.
             more: further fields of the event.
+
+        Raises:
+            OSError: the disk is full.
+            TypeError: a field is neither JSON nor a numpy or torch scalar.
         """
         now = time.monotonic()
         if now < self._next and not (self._has_written and rows == self.of):

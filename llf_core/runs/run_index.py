@@ -86,6 +86,9 @@ class RunIndex:
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
@@ -189,7 +192,7 @@ class RunIndex:
         return self._row(name)
 
     def folder(self, name: str) -> RunFolder:
-        """The folder of a run. Its existence is not checked."""
+        """The folder of a run, for callers that need more of it than its row. Its existence is not checked."""
         return RunFolder(self._root / "runs" / name)
 
     def names(self) -> tuple[str, ...]:

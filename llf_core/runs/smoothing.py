@@ -23,7 +23,8 @@ def automatic_window(total: int, gap: float) -> int:
     """The default smoothing window in steps: 1/30 of the run, at least ten logged values.
 
     It is rounded up to 1, 2 or 5 times a power of ten. It depends only on values known when the run starts, so the
-    curve does not change while the run grows.
+    curve does not change while the run grows. Both numbers are choices of this project: a mean of ten independent
+    values has a third of their standard deviation, and thirty windows still show the shape of a run.
 
     Args:
         total: planned steps; 0 if unknown.

@@ -28,7 +28,7 @@ class CurveSummary:
 
     Attributes:
         points: at most `POINTS` values of the primary metric, from first to last.
-        last: last logged value of each key metric, by name; may be NaN.
+        last: last logged value by name, of all metrics near the end of the file and of each key metric; may be NaN.
     """
 
     points: tuple[float, ...] = ()
@@ -41,7 +41,7 @@ def curve_summary(folder: RunFolder) -> CurveSummary:
     Takes one small read per point, however long the file is. For repeated steps both values may be included.
 
     Returns:
-        At most `POINTS` values; none if the file is missing or cannot be read.
+        At most `POINTS` points, and the last values; nothing if the file is missing or cannot be read.
     """
     try:
         return _shape(open_file(folder.metrics))

@@ -35,7 +35,29 @@ class BrokenRunError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Status:
-    """Content of `status.json`. Times are Unix seconds; the effective `state` may also be `lost`."""
+    """Content of `status.json`. Times are Unix seconds, None before they are known.
+
+    Attributes:
+        format: version of the file's format.
+        state: one of `STATES`; in an effective status also `lost`.
+        step: last optimizer step.
+        total: planned steps; 0 before they are known.
+        pid: process id of the trainer; None before it was started.
+        started: start time of the trainer's process; None before it was started.
+        ticks: clock ticks from boot to that start, see `ProcessId`; None where the system does not tell.
+        boot_id: the boot of the machine in which the processes were started; None in files that lack it.
+        host: name of that machine; None in files that lack it.
+        heartbeat: time of the last write by trainer or supervisor.
+        exit_code: exit code of the trainer, negative for a signal; None until it has ended.
+        reason: why the run is in this state, in sentences for the user; None if there is nothing to say.
+        attempt: number of the attempt, from 1.
+        supervisor: process of the supervisor, see `ProcessId.json`; None before it has registered itself.
+        created: when the run was created.
+        ended: when the attempt ended; None while it has not.
+        device: device of the trainer; None before it was chosen.
+        step_seconds: duration of the last step in seconds; None before the first.
+        best: the best checkpoint, with its `step`; None if there is none.
+    """
 
     format: int = 1
     state: str = "created"

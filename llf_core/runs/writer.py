@@ -99,11 +99,11 @@ class RunWriter:
         Args:
             step: optimizer step.
             numbers: `[examples]`, `number` of each in the prepared training set.
-            losses: `[examples]`, summed loss of each; the mean over its tokens is stored.
+            losses: `[examples]`, summed loss of each in nats; the mean over its tokens is stored.
             tokens: `[examples]`, number of trained tokens of each.
 
         Raises:
-            ValueError: the lists differ in length.
+            ValueError: `losses` and `tokens` differ in length.
             OSError: the disk is full. Earlier records are intact.
         """
         means = [float(f"{loss / max(count, 1):.5g}") for loss, count in zip(losses, tokens, strict=True)]

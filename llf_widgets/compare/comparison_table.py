@@ -51,7 +51,13 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableSection:
-    """Rows under a heading, with a note; without rows the note says that nothing differs."""
+    """Rows under a heading, with a note; without rows the note says that nothing differs.
+
+    Attributes:
+        title: the heading.
+        note: what stands beside it; may be empty.
+        rows: the rows.
+    """
 
     title: str
     note: str
@@ -72,7 +78,7 @@ def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
 
     Raises:
         BrokenRunError: a run has no readable status.
-        OSError: the output folder of a run is not accessible.
+        OSError: the output folder of a run is not accessible, or its events cannot be read.
     """
     return [_result(groups), _cost(groups), _config(groups), _data(groups), _environment(groups)]
 

@@ -117,7 +117,7 @@ class CurveChoice:
 
 
 def available_curves(trackers: Sequence[RunTracker]) -> list[CurveChoice]:
-    """The curves that a user can choose, by chart: what any of the runs logged.
+    """The curves that a user can choose, by chart: what any of the runs logged, so that no choice is empty.
 
     Args:
         trackers: all runs, already read; at least one.
@@ -155,7 +155,7 @@ class PlottedLine:
 
     @property
     def extent(self) -> list[np.ndarray]:
-        """Everything that is drawn of it."""
+        """Everything that is drawn of it, `[n]` each, which the y axis has to reach."""
         return [one for one in (self.y, self.low, self.high) if one is not None]
 
 
@@ -182,6 +182,7 @@ def figure_json(
     Raises:
         IndexError: there are no runs.
         KeyError: `x_axis` is unknown.
+        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     trackers = [tracker for group in groups for tracker in group.trackers]
     choice = next(

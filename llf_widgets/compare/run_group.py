@@ -36,14 +36,14 @@ class RunGroup:
 
     @property
     def state(self) -> str:
-        """The state of its runs; the first one that has not ended if they differ."""
+        """The state of its runs; the first one that has not ended if they differ, since it decides what may come."""
         states = [tracker.snapshot.state for tracker in self.trackers]
         live = (tracker.snapshot.state for tracker in self.trackers if tracker.snapshot.live)
         return states[0] if len(set(states)) == 1 else next(live, states[0])
 
     @property
     def status_text(self) -> str:
-        """The state, or how many runs are in each: `2 finished, 1 running`."""
+        """The state in words, since runs of a group may differ in it: `2 finished, 1 running`."""
         states = [tracker.snapshot.state for tracker in self.trackers]
         found = list(dict.fromkeys(states))
         return states[0] if len(found) == 1 else ", ".join(f"{states.count(one)} {one}" for one in found)

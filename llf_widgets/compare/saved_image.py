@@ -28,8 +28,13 @@ def saved_image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
         groups: the runs, already read.
         options: arguments of `figure_json`.
 
+    Returns:
+        The URL, `data:image/png;base64,…`.
+
     Raises:
-        KeyError: an option is missing.
+        IndexError: there are no runs.
+        KeyError: an option is missing, or the x axis is unknown.
+        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     drawn = figure_json(groups, **options)
     shape = drawn["layout"]

@@ -20,7 +20,8 @@ def log_ticks(low: float, high: float) -> list[float]:
         The values in ascending order.
 
     Raises:
-        ValueError: an end is not positive.
+        ValueError: an end is not positive, or NaN.
+        OverflowError: an end is infinite.
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, -(-(last - first) // MOST))  # of many powers of ten only every n-th

@@ -114,7 +114,7 @@ class Examples(FrontEnd):
         return [one.json() for one in found]
 
     def show(self, kind: str, offset: int = 0) -> None:
-        """Show a page of examples with unusual losses.
+        """Show a page of examples with unusual losses, as the view's own buttons do.
 
         Args:
             kind: `hardest`, `unlearned`, `easy` or `odd`.
@@ -131,7 +131,7 @@ class Examples(FrontEnd):
         self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
 
     def show_step(self, step: int, offset: int = 0) -> None:
-        """Show the examples of a step, highest loss first; empty if the step was not recorded.
+        """Show the examples of a step, highest loss first, to explain a spike; empty if the step was not recorded.
 
         Args:
             step: the step.

@@ -84,6 +84,8 @@ class FitStrip(FormWidget):
     def measure(self) -> None:
         """Make three steps of the shown config in a child process, and correct the forecast by them.
 
+        What a model of time and memory does not know of this machine, such as its other programs, is then in it.
+
         Raises:
             PluginError: two installed packages declare the same name or key.
         """
@@ -93,7 +95,7 @@ class FitStrip(FormWidget):
         self._measurement.start(self._config.yaml())
 
     def cancel(self) -> None:
-        """End the measurement."""
+        """End the measurement, for example to start the run, which needs the device."""
         self._measurement.cancel()
 
     def wait(self) -> None:
@@ -101,7 +103,7 @@ class FitStrip(FormWidget):
         self._measurement.wait()
 
     def close(self) -> None:
-        """End the measurement and close the widget."""
+        """End the measurement, whose result nobody would see, and close the widget."""
         self._measurement.cancel()
         super().close()
 

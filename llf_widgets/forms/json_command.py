@@ -75,7 +75,7 @@ class JsonCommand:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End the process; `on_end` is called once it has ended."""
+        """End the process, whose result is no longer wanted; `on_end` is called once it has ended."""
         self._cancelled.set()
 
     def wait(self) -> None:
@@ -150,7 +150,7 @@ def parse_report(out: str) -> dict[str, Any] | None:
 
 
 def error_message(errors: str) -> str:
-    """The message of a failed process: its last `Error …` line on stderr, else its last line; no traceback."""
+    """The message of a failed process, for the form: its last `Error …` line on stderr, else its last line."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
     if marked:

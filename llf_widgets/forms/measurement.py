@@ -40,7 +40,7 @@ class Measurement:
 
     @property
     def running(self) -> bool:
-        """Whether a measurement is in progress."""
+        """Whether a measurement is in progress, during which no other one is started."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, config: str) -> None:
@@ -57,7 +57,7 @@ class Measurement:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End the process; nothing is kept of what it measured."""
+        """End the process, since two trainings at once disturb each other; nothing is kept of what it measured."""
         self._cancelled = True
         if self._process is not None:
             self._process.terminate()

@@ -22,7 +22,9 @@ _CARD_CHARACTERS, _LICENSE_CHARACTERS = 10_000, 40
 
 
 def model_facts(name: str) -> tuple[str, ...]:
-    """Some short lines about a model, from its files' headers or the catalog; nothing is downloaded or loaded.
+    """Some short lines about a model, from its files' headers or the catalog, so that a user sees what was chosen.
+
+    Nothing is downloaded or loaded.
 
     Args:
         name: name of the embedded model, a folder with safetensors files, or a hub id.

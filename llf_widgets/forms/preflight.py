@@ -79,7 +79,9 @@ def check_writable(folder: Path) -> Message | None:
 
 
 def check_disk(needed: int | None, folder: Path, runs: int = 1) -> Message | None:
-    """An error if the disk has too little space for the runs, a warning if little would remain.
+    """An error if the disk has too little space for the runs, a warning if less than a fifth more than that is free.
+
+    The fifth is a choice of this project: the forecast is an estimate, and other programs write to the disk too.
 
     Args:
         needed: bytes that a run will write; None if the model's size is unknown.
@@ -121,6 +123,8 @@ def check_persistence(folder: Path) -> Message | None:
 
 def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
     """A note if other runs use this device or wait for it, with the effect of queueing; None otherwise.
+
+    The slowdown that it names assumes that runs share the device equally: n at once take n times as long.
 
     Args:
         ahead: runs that a queued run would wait for, in order.

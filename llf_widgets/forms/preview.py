@@ -122,7 +122,7 @@ class DataPreview(FormWidget):
 
 
 def counts_text(report: Mapping[str, Any]) -> str:
-    """One line with examples, packed rows, tokens and trained tokens.
+    """One line with examples, packed rows, tokens and trained tokens, which shows the size of the training at a glance.
 
     Raises:
         KeyError: the report lacks a count.

@@ -69,13 +69,13 @@ class FormSection(FormWidget):
         self.observe(lambda _: self.refresh(), names=["_expanded"])
 
     def refresh(self, facts: Sequence[str] | None = None) -> None:
-        """Update the fields from the state.
+        """Update the fields from the state, after an edit of any section: what a field offers depends on others.
 
         Args:
             facts: short lines beside the title. Default: unchanged.
 
         Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
+            OSError: a weight file of the model, `dataset_info.json` or a folder of suggestions cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """
@@ -103,7 +103,13 @@ class FormSection(FormWidget):
         self._show_help = on
 
     def focus_field(self, key: str) -> None:
-        """Show a field, also one behind the button, and focus it; links in the Start sentence call it."""
+        """Show a field, also one behind the button, and focus it; links in the Start sentence call it.
+
+        Raises:
+            OSError: a weight file of the model, `dataset_info.json` or a folder of suggestions cannot be read.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                name or key.
+        """
         if not any(shown["key"] == key for shown in self._rows):
             self._expanded = True
         self._focus = {"key": key, "times": self._focus.get("times", 0) + 1}

@@ -230,7 +230,7 @@ class FormState:
         return [key for key in dict.fromkeys((*self.preset_values, *self.config_values)) if self.is_changed(key)]
 
     def problems(self, key: str) -> tuple[Problem, ...]:
-        """Problems of a field, errors first.
+        """Problems of a field, errors first, which the form shows beside it.
 
         Args:
             key: the field; `""` for problems without a field, such as unknown keys.
@@ -293,7 +293,7 @@ class FormState:
     # ---- what changes the values ---------------------------------------------------------------
 
     def edit(self, key: str, text: str) -> None:
-        """Set a field from typed text.
+        """Set a field from typed text; an invalid one stays as it was typed, so that it can be corrected.
 
         Args:
             key: the field.
@@ -333,7 +333,7 @@ class FormState:
             return None
 
     def set(self, key: str, value: object) -> None:
-        """Set a field; None means "not set".
+        """Set a field by its value, as code does; None means "not set".
 
         Args:
             key: the field.
@@ -394,7 +394,7 @@ class FormState:
         self._invalidate()
 
     def load_text(self, text: str, *, defaults: bool = False) -> None:
-        """Replace the values with a YAML text; changes are still counted against the preset.
+        """Replace the values with a YAML text, as one that was pasted; changes are still counted against the preset.
 
         Args:
             text: YAML or JSON.

@@ -32,7 +32,9 @@ class Completions:
 
 
 def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
-    """Data sets that this machine has: built-in ones, names in `dataset_info.json`, rows kept in chats, data files.
+    """Data sets that this machine has, which a field offers, so that few names are typed.
+
+    They are built-in ones, names in `dataset_info.json`, rows kept in chats, and data files, in this order.
 
     Args:
         dataset_dir: folder of `dataset_info.json`.
@@ -57,7 +59,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
 
 
 def models(here: Path | None = None) -> list[str]:
-    """Models that this machine has: the embedded one, GGUF files and model folders.
+    """Models that this machine has, which train without a download: the embedded one, GGUF files and model folders.
 
     Args:
         here: folder to look in. Default: the working directory.
@@ -78,7 +80,7 @@ def models(here: Path | None = None) -> list[str]:
 
 
 def complete_model(text: str, here: Path | None = None) -> Completions:
-    """Complete the name of a model: those of this machine first, then those of the catalog.
+    """Complete the name of a model while it is typed: those of this machine first, then those of the catalog.
 
     Args:
         text: what is typed: parts of a name, in any order. Without text, only models of this machine are listed.

@@ -62,7 +62,7 @@ class SweepForm(FormWidget):
         self.observe(lambda _: self._draw(), names=["_expanded"])
 
     def refresh(self, *, blocked: bool, ahead: Sequence[RunAhead]) -> None:
-        """Update the widget from the state.
+        """Update the widget from the state, after an edit of the form: values and problems follow its fields.
 
         Args:
             blocked: whether Start is disabled, which also blocks a sweep.

@@ -51,6 +51,9 @@ def can_sweep(spec: FieldSpec) -> bool:
 def suggest_values(spec: FieldSpec, value: Any) -> str:
     """Suggest values to try: around the form's own for a number, all of a short list of choices.
 
+    Around means a third and three times a real number, about half a power of ten, and half and twice an integer: a
+    coarse grid, chosen by this project.
+
     Args:
         spec: the field.
         value: its value in the form.

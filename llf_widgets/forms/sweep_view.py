@@ -68,13 +68,13 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
         self._poller.start()
 
     def close(self) -> None:
-        """Close the view and end its polling; the runs are not affected."""
+        """Close the view and end its polling, which would go on otherwise; the runs are not affected."""
         self._poller.stop()
         close_descendants(self)
         super().close()
 
     def show_monitor(self, run_id: str) -> None:
-        """Show the monitor of a run below the table; an empty id closes it.
+        """Show the monitor of a run below the table, as a click on its line does; an empty id closes it.
 
         Raises:
             StopIteration: no run of the sweep has this id.
@@ -90,7 +90,7 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
         self.children = [part for part in (self._table, self._monitor, self._comparison) if part is not None]
 
     def stop(self) -> None:
-        """Stop the active run with a checkpoint, and remove the others from the queue.
+        """Stop the active run with a checkpoint, and remove the others from the queue, to end a sweep early.
 
         Raises:
             RuntimeError: a run is lost.

@@ -110,7 +110,7 @@ class TrainedParameters(FormWidget):
             self._process.wait()
 
     def close(self) -> None:
-        """End the process and close the widget."""
+        """End the process, whose table nobody would see, and close the widget."""
         self.cancel()
         super().close()
 

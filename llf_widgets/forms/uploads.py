@@ -77,7 +77,7 @@ class Upload:
         self._partial = Path(partial)
 
     def append(self, piece: bytes) -> None:
-        """Append the next piece.
+        """Append the next piece; files come in pieces, since one message of a page cannot hold a large one.
 
         Raises:
             UploadError: it cannot be written; the partial file is removed.
@@ -91,7 +91,7 @@ class Upload:
             raise self._upload_error(f"it cannot be written ({error.strerror})") from None
 
     def finish(self) -> UploadResult:
-        """Check the complete file and rename it; an existing file of this name with other content is kept.
+        """Check the complete file and rename it, so that it can be used; one of this name with other content is kept.
 
         Returns:
             Its name for `dataset`, and a message with the number of rows.
@@ -115,7 +115,7 @@ class Upload:
         return UploadResult(path.name if in_folder else str(path), f"Saved as `{path.name}` in {where}: {rows}")
 
     def cancel(self) -> None:
-        """Cancel the upload and remove the partial file.
+        """Cancel the upload and remove the partial file, which nothing else would remove.
 
         Raises:
             OSError: it cannot be removed.

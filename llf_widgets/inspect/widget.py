@@ -140,7 +140,9 @@ class Inspect(FrontEnd):
         return found
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = PAGE) -> dict[str, Any]:
-        """Records that deserve a look: `dropped`, `cut`, `divided`, `doubled`, `leaked`, or all of these.
+        """Records that deserve a look, since they are lost or counted twice.
+
+        They are `dropped`, `cut`, `divided`, `doubled`, `leaked`, or all of these.
 
         Args:
             kind: the kind.
@@ -182,7 +184,11 @@ class Inspect(FrontEnd):
         return found
 
     def close(self) -> None:
-        """End the process, remove temporary files and close the view."""
+        """End the process, which holds the data in memory, remove temporary files and close the view.
+
+        Raises:
+            OSError: a temporary file cannot be removed.
+        """
         if self._process is not None:
             self._process.close()
         if self._rows_folder is not None:

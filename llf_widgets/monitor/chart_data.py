@@ -71,7 +71,7 @@ class ChartData:
 
     @property
     def primary(self) -> str:
-        """Name of the primary metric, shown in the large chart."""
+        """Name of the primary metric, shown in the large chart, whose marks and labels refer to it."""
         return next(iter(self.top.lines))
 
     @property
@@ -84,7 +84,7 @@ class ChartData:
         return self.lines.get(name, NOTHING)
 
     def held_out(self, name: str) -> bool:
-        """Whether a metric was also computed on validation examples."""
+        """Whether a metric was also computed on validation examples; then its chart has a dashed line."""
         return EVAL_PREFIX + name in self.lines
 
 

@@ -68,7 +68,7 @@ class PlacedChart:
 
     @property
     def chart(self) -> Chart:
-        """Its row in the table of charts."""
+        """Its row in the table of charts, which has title, help and number format."""
         return self.shown.chart
 
     @property
@@ -93,7 +93,7 @@ class ChartGrid:
 
     @property
     def top(self) -> PlacedChart:
-        """The large chart."""
+        """The large chart, whose axes the marks share."""
         return self.charts[0]
 
 

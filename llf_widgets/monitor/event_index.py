@@ -50,7 +50,7 @@ class EventIndex:
             self.changes.add(event)
 
     def last(self, kind: str, attempt: int | None = None) -> Event | None:
-        """The newest event of a type; None if there is none.
+        """The newest event of a type, which says what is true now; None if there is none.
 
         Args:
             kind: the type.

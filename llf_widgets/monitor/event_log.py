@@ -31,7 +31,7 @@ class EventLog:
             _add(event, self._rows)
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
-        """Copies of the newest rows `{"time", "step", "text"}`, newest first.
+        """Copies of the newest rows `{"time", "step", "text"}`, newest first: a later event may extend the last row.
 
         Args:
             limit: maximum number of rows.

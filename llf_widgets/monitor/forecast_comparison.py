@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def memory_note(series: Series, forecast: Event | None) -> str:
     """The forecast peak memory and how far the highest logged value is from it: `forecast 1.65 GB (+7 %)`.
 
+    It shows how much the forecasts of this machine can be trusted. The share is `logged / forecast - 1`.
+
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.
         forecast: the event `forecast`, or None.
@@ -33,7 +35,7 @@ def memory_note(series: Series, forecast: Event | None) -> str:
 
 
 def step_row(series: Series, forecast: Event | None) -> tuple[str, str, str] | None:
-    """The median seconds of a step beside their forecast, as a row of the summary.
+    """The median seconds of a step beside their forecast, as a row of the summary; see `memory_note`.
 
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.

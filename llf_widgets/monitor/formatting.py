@@ -13,7 +13,7 @@ def clock(moment: float) -> str:
     """Format a time of today as `14:36`, of another day as `25 November, 14:36` (local time), for live views.
 
     Args:
-        moment: Unix seconds.
+        moment: Unix seconds, valid as `llf_core.runs.event_fields.is_timestamp` says.
     """
     when = time.localtime(moment)
     if when[:3] == time.localtime()[:3]:
@@ -27,8 +27,8 @@ def span(start: float, end: float) -> str:
     With the date, because a saved notebook is read later.
 
     Args:
-        start: Unix seconds.
-        end: Unix seconds.
+        start: Unix seconds, valid as `llf_core.runs.event_fields.is_timestamp` says.
+        end: Unix seconds, valid likewise.
     """
     first, last = time.localtime(start), time.localtime(end)
     text = f"{first.tm_mday} {time.strftime('%B %Y, %H:%M', first)}"

@@ -30,7 +30,9 @@ SMALL_TICKS: Mapping[Form, dict[str, object]] = {
 
 
 def figure_json(data: ChartData, total: int, *, narrow: bool = False) -> dict[str, Any]:
-    """Build the complete figure with numpy arrays, for `array_encoding.encode_arrays`.
+    """Build the complete figure with numpy arrays, for `array_encoding.encode_arrays`, which makes JSON of it.
+
+    All charts are in one figure, so that an update is one message and one drawing.
 
     Args:
         data: what the charts show.

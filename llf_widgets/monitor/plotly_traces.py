@@ -63,7 +63,7 @@ STYLES: Mapping[Place, LineStyle] = {
 
 
 def chart_traces(placed: PlacedChart, grid: ChartGrid, data: ChartData) -> list[Trace]:
-    """The traces of a chart, with their data.
+    """The traces of a chart, with their data, which `plotly_figure.figure_json` joins with those of the other charts.
 
     Args:
         placed: the chart.

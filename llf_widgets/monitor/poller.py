@@ -38,7 +38,7 @@ class Poller:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread polls, or will poll again."""
+        """Whether the thread polls, or will poll again, by which tests and views know that no thread is left."""
         return self._running
 
     def start(self) -> None:
@@ -52,7 +52,7 @@ class Poller:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the current poll; returns at once."""
+        """End the thread after the current poll, when its view is closed; returns at once."""
         with self._lock:
             self._active = False
             self._wake.set()

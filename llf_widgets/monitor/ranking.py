@@ -50,13 +50,15 @@ class RankedMetric:
     def best(self, tracker: RunTracker) -> tuple[int, float] | None:
         """Step and value of the best validation value, or the last one if the metric has no better direction.
 
+        Of a run that overfits, the best checkpoint counts and not the last one.
+
         Returns:
             None if the run has no finite validation value.
         """
         return summary_numbers.best(tracker.series, EVAL_PREFIX + self.metric.name)
 
     def last(self, tracker: RunTracker) -> float | None:
-        """The last training value; None if it was never logged. It may be NaN."""
+        """The last training value, for runs without validation; None if it was never logged. It may be NaN."""
         return summary_numbers.last(tracker.series, self.metric.name)
 
     def value(self, tracker: RunTracker) -> float | None:

@@ -91,7 +91,9 @@ class RunTracker:
         self._smoothed_for = 0  # planned steps that the window was made for
 
     def refresh(self) -> set[str]:
-        """Read new data. An unreadable file becomes a warning among the events, and the others are still read.
+        """Read new data, for the next update of a view.
+
+        An unreadable file becomes a warning among the events, and the others are still read.
 
         Returns:
             Which of `status`, `metrics`, `events`, `answers` and `log` changed.
@@ -161,7 +163,10 @@ class RunTracker:
         """Change the smoothing window, as several compared runs need the same one.
 
         Args:
-            window: steps; 0 for none, None for automatic.
+            window: steps, at least 0; 0 for none, None for automatic.
+
+        Raises:
+            ValueError: `window` is negative.
         """
         with self._lock:
             self._requested_window = window
@@ -174,6 +179,9 @@ class RunTracker:
         Args:
             details: whether to include diagnostic charts.
             window: smoothing window in steps. Default: `self.window`.
+
+        Raises:
+            ValueError: `window` is negative.
         """
         with self._lock:
             best = None if self._status is None or not self._status.best else self._status.best.get("step")

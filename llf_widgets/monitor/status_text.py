@@ -32,7 +32,7 @@ MAX_MESSAGES = 3  # the newest; all of them stand among the events
 
 
 def status_text(snapshot: RunSnapshot) -> str:
-    """One line about the current activity and what is safe; empty if the numbers suffice."""
+    """One line about the current activity and what is safe, for whoever looks why nothing moves; may be empty."""
     return {
         "created": _created,
         "starting": _starting,
@@ -80,7 +80,9 @@ def request_delay(snapshot: RunSnapshot) -> str:
 
 
 def messages(snapshot: RunSnapshot) -> list[dict[str, object]]:
-    """Warnings, findings and refused requests of the current attempt, newest last; a repeated one is shown once.
+    """Warnings, findings and refused requests of the current attempt, newest last, which a user should see at once.
+
+    A repeated one is shown once.
 
     Returns:
         At most `MAX_MESSAGES` of `{"level", "text", "actions"}`; an action is `{"label", "change"}`, a change of the

@@ -112,7 +112,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._poller.start()
 
     def examples(self, step: int | None = None) -> Examples:
-        """Show training examples below the charts: of a step, or those with unusual losses.
+        """Show training examples below the charts, to explain a curve: of a step, or those with unusual losses.
 
         Args:
             step: the step, for example one with a loss spike. Default: examples with the highest losses.

@@ -85,7 +85,7 @@ def draw_end_labels(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
 
 
 def draw_label(axes: Any, end: LineEnd, offset: tuple[float, float], size: float) -> None:
-    """Write a label beside the end of a line.
+    """Write a label beside the end of a line, by which a reader of an image without hover texts knows it.
 
     Args:
         axes: matplotlib's axes.

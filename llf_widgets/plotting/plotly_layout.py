@@ -38,17 +38,17 @@ class Axes:
 
     @classmethod
     def numbered(cls, number: int) -> Axes:
-        """The axes of the chart with this number, from 1; both axes of a chart have the same number."""
+        """The axes of the chart with this number, from 1; both have the same number, so that they are easily found."""
         return cls(number, number)
 
     @property
     def trace(self) -> dict[str, str]:
-        """The attributes that put a trace on these axes."""
+        """The attributes that put a trace on these axes, by Plotly's names for traces: `x2`, `y2`."""
         return {"xaxis": f"x{_suffix(self.x)}", "yaxis": f"y{_suffix(self.y)}"}
 
     @property
     def reference(self) -> dict[str, str]:
-        """The attributes of an annotation or a shape in the units of these axes."""
+        """The attributes of an annotation or a shape in the units of these axes, which then moves with a zoom."""
         return {"xref": self.trace["xaxis"], "yref": self.trace["yaxis"]}
 
     @property
@@ -144,7 +144,7 @@ def heading(text: str, x: float, y: float, up: float) -> dict[str, Any]:
 
 
 def note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
-    """Secondary text above a position of the figure.
+    """Secondary text above a position of the figure, such as what a chart shows.
 
     Args:
         text: markup.

@@ -60,7 +60,7 @@ class RestoreHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Restore the run and return `{"id"}`.
+        """Restore the run and return `{"id"}`, so that it can be resumed or compared again.
 
         Raises:
             HTTPError: 404 if the bin does not hold the run, 409 if a run with this id exists or files cannot be moved,
@@ -82,7 +82,7 @@ class RemoveHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def delete(self, run_id: str) -> None:
-        """Remove the run and return `{"id"}`.
+        """Remove the run, to free its disk space, and return `{"id"}`.
 
         Raises:
             HTTPError: 404 if the bin does not hold the run, 409 if a file cannot be removed, 503 if the disk did not

@@ -26,7 +26,9 @@ class ControlHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}`.
+        """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}`: the run answers later, by an event with this id.
+
+        A kill is carried out at once; its `id` is null.
 
         Raises:
             HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it has ended or cannot be reached,
@@ -83,7 +85,7 @@ def submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) 
 
 
 def parse_request(body: bytes) -> tuple[str, dict[str, Any], str]:
-    """Parse type, arguments and sender of a request's body.
+    """Parse type, arguments and sender of a request's body, all checked before anything is written for the trainer.
 
     Raises:
         HTTPError: 400 if the body is invalid; the message names the field and what was expected.

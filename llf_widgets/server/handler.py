@@ -169,7 +169,7 @@ class RunsAPIHandler(APIHandler):
         return locks.setdefault(name, asyncio.Lock())
 
     async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
-        """Find a run by id.
+        """Find a run by id, for every route that names one: none can reach a folder that is no run of this home.
 
         Args:
             run_id: id from the route.
@@ -214,7 +214,7 @@ class RunsAPIHandler(APIHandler):
         return HTTPError(404, f"No run {run_id} in the LLF_HOME of the server.")
 
     def integer_argument(self, name: str, default: int, low: int, high: int) -> int:
-        """Parse an integer of the query.
+        """Parse an integer of the query, within bounds, since anybody can write a URL.
 
         Args:
             name: name of the parameter.

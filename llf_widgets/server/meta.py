@@ -46,7 +46,7 @@ class MetaHandler(RunsAPIHandler):
 
 
 def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
-    """Parse revision and changes of a request's body.
+    """Parse revision and changes of a request's body, whose sizes are bounded: lists read them for each run.
 
     Returns:
         The revision, and the changed fields.

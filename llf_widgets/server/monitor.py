@@ -82,7 +82,7 @@ class SummaryHandler(ViewsHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"data"}`: a bundle by MIME type with the run's current state.
+        """Return `{"data"}`: a bundle by MIME type with the run's current state, as a kernel would have stored it.
 
         Raises:
             HTTPError: 404 if the run does not exist, 409 if it is unreadable, 503 if the disk did not respond in time.
@@ -144,7 +144,7 @@ def summary(view: RunView) -> dict[str, object]:
 
 
 def parse_revisions(text: str) -> dict[str, str]:
-    """Parse the revisions of the sections that the client has.
+    """Parse the revisions of the sections that the client has, which need not be sent again.
 
     Raises:
         HTTPError: 400 if the text is not an object of short strings.

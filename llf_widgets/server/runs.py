@@ -73,7 +73,7 @@ class RunHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows.
+        """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows, which takes more files.
 
         Raises:
             HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
@@ -137,7 +137,7 @@ class RunDetails:
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, object]:
-        """Read what is new, and return all details.
+        """Read what is new, and return all details, which the page shows as they are.
 
         Returns:
             `row` (as in the list), `numbers` (last values; non-finite ones as strings), `counted` (key metrics with
