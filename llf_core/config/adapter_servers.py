@@ -172,6 +172,9 @@ def servers_for(adapter: Adapter) -> Servers:
 
     Args:
         adapter: its method and settings.
+
+    Returns:
+        A verdict for each server, in the order of `adapter_servers.toml`.
     """
     return Servers(tuple(_verdict(server, adapter) for server in _servers()))
 

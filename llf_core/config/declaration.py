@@ -63,7 +63,7 @@ class Declaration:
 
     @property
     def selector(self) -> str:
-        """The key whose value selects the plug-in, such as `finetuning_type`."""
+        """The key whose value selects the plug-in, such as `finetuning_type`; rules and forms watch it."""
         return self.key
 
     def selected_by(self, value: object) -> bool:
@@ -243,7 +243,7 @@ class OptimizerDeclaration(Declaration):
     packages: tuple[str, ...] = ()
 
     def is_switched_on(self, config: ConfigValues) -> bool:
-        """Whether its switch selects it, whatever `optim` names."""
+        """Whether its switch selects it, whatever `optim` names, as LLaMA-Factory's `use_galore` does."""
         return bool(self.switch) and bool(config.get(self.switch))
 
     def is_selected_in(self, value_of: Callable[[str], object]) -> bool:
@@ -362,7 +362,7 @@ class MetricDeclaration(Declaration):
     group: str = ""
 
     def selected_by(self, value: object) -> bool:
-        """Whether the names in `metrics` have that of the metric or of its group."""
+        """Whether the names in `metrics` have that of the metric or of its group, as `rouge` for all its parts."""
         names = split_names(value)
         return isinstance(names, tuple) and bool({self.name, self.group} & set(names))
 

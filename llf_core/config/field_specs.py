@@ -267,6 +267,7 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
     """Whether a run uses an option: its plug-in is selected, or it selects it; stage and method read it.
 
     Options that are not used are neither shown in a form nor written with the defaults, and setting one is reported.
+    Those of sections that training does not read (`USED_BY_OTHERS`) never count as used.
 
     Args:
         spec: the option.
@@ -293,6 +294,8 @@ def _names_with(kind: type[Declaration], trait: str) -> tuple[str, ...]:
 
 def plain(value: object) -> Any:
     """Convert a value to its form in a file: names as a comma-separated list, or as a list if one has a comma.
+
+    Values and defaults are stored, compared and shown in this form.
 
     Returns:
         Any other value unchanged.

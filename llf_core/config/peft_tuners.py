@@ -119,6 +119,8 @@ def tuner(name: str) -> PeftTuner | None:
 def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
     """Whether an adapter can be trained over quantized layers. Vectors before each example do not touch the layers.
 
+    PEFT would refuse it only after the model is loaded.
+
     Args:
         found: the adapter.
         quantizer: of the layers.

@@ -92,11 +92,11 @@ class Quantizer:
         return f"{bits}-bit" if self.name == "bnb" else f"{bits}-bit {self.name}"
 
     def missing_packages(self) -> list[str]:
-        """Packages that are not installed, as pip calls them."""
+        """Packages that are not installed, as pip calls them, for a rule to report before a model is loaded."""
         return [name for name, module in self.modules.items() if not _is_installed(module)]
 
     def install_command(self) -> str:
-        """The command that installs the missing packages; empty if there are none."""
+        """The command that installs the missing packages, for messages; empty if there are none."""
         missing = self.missing_packages()
         return f"pip install {' '.join(missing)}" if missing else ""
 

@@ -127,7 +127,7 @@ def base_optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
 
 
 def quantizer_of(config: ConfigValues) -> Quantizer:
-    """The quantizer that a config names, whether or not it quantizes."""
+    """The quantizer that a config names, whose traits rules and forecasts ask for, whether or not it quantizes."""
     return QUANTIZERS[config.model.quantization_method]
 
 

@@ -95,7 +95,7 @@ def tables_to_scale(parameters: Mapping[str, object]) -> dict[str, Mapping[str, 
 
 
 def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: int) -> RopeScaling | None:
-    """Choose the smallest integer factor by which a model can read texts of a length.
+    """Choose the smallest integer factor by which a model can read texts of a length, since it changes short texts too.
 
     Args:
         kind: `linear`, `dynamic`, `yarn` or `llama3`.

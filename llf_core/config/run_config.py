@@ -67,7 +67,7 @@ class RunConfig(ConfigValues):
         return shown
 
     def yaml(self, defaults: bool = False) -> str:
-        """Convert to YAML; `RunConfig.load` of it equals the config.
+        """Convert to YAML, as which a run stores its config; `RunConfig.load` of it equals the config.
 
         Args:
             defaults: see `flat`.
@@ -95,6 +95,8 @@ class RunConfig(ConfigValues):
 
     def replace(self, **changes: object) -> RunConfig:
         """Return a copy with changed values; None resets a key to its default. The copy is validated as a whole.
+
+        A config itself never changes, so that what was checked is what a run starts with.
 
         Raises:
             ConfigError: the changed config has errors.

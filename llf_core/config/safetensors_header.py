@@ -67,6 +67,8 @@ def _is_span(offsets: object) -> bool:
 def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a folder, sorted by name. Pipes, folders and broken links are skipped.
 
+    Reading a pipe would wait forever.
+
     Raises:
         OSError: the folder does not allow its files to be examined.
     """

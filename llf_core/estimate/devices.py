@@ -73,7 +73,7 @@ class Precision:
 
     @property
     def width(self) -> int:
-        """Bytes of a value of the compute dtype: 2 or 4."""
+        """Bytes of a value of the compute dtype, by which activations are counted: 2 or 4."""
         return _SINGLE if self.dtype == "float32" else _HALF
 
 
@@ -94,7 +94,7 @@ def cpu_device() -> Device:
 
 
 def device_of(config: RunConfig, devices: tuple[Device, ...]) -> Device:
-    """The device that a run would use, as `llf_core.models.device.plan_device` chooses it.
+    """The device that a run would use, as `llf_core.models.device.plan_device` chooses it: its memory is forecast.
 
     Args:
         config: for `use_cpu`.

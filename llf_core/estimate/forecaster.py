@@ -165,6 +165,8 @@ class Forecaster:
     def like(self, *, checkpointing: bool, tokens: float | None = None) -> PastRun | None:
         """The run as the table of past runs would hold it, with what was computed and without what was measured.
 
+        Past runs are compared with it, and it becomes their newest one when the run ends.
+
         Args:
             checkpointing: whether gradient checkpointing is on.
             tokens: tokens of a step on average. Default: as forecast.

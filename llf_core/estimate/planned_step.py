@@ -59,7 +59,7 @@ class PlannedStep:
     rows: bool = False
 
     def memory(self, *, checkpointing: bool) -> Forecast:
-        """Forecast the peak memory of the step.
+        """Forecast the peak memory of the step, with gradient checkpointing or without, which are then compared.
 
         Args:
             checkpointing: whether gradient checkpointing is on.

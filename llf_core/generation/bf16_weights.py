@@ -119,7 +119,7 @@ class Bf16Matrix:
             yield block.copy_(part), rows
 
     def mv(self, x: Tensor) -> Tensor:
-        """Multiply the matrix by a vector: `[in]` to `[out]`, float32.
+        """Multiply the matrix by a vector: `[in]` to `[out]`, float32. A single completion needs no more.
 
         Args:
             x: `[in]`, float32.
@@ -133,7 +133,7 @@ class Bf16Matrix:
         return result
 
     def mm(self, x: Tensor) -> Tensor:
-        """Multiply the matrix by each row: `[batch, in]` to `[batch, out]`, float32.
+        """Multiply the matrix by each row: `[batch, in]` to `[batch, out]`, float32. All rows share the conversion.
 
         Args:
             x: `[batch, in]`, float32; up to `MAX_ROWS` rows.

@@ -65,7 +65,7 @@ class CheckedForward:
         return self._forward(tokens[:, -1:], positions[:, -1:], _long(mask), cache)
 
     def step(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Read one token per row into the cache.
+        """Read one token per row into the cache, by the faster forward unless `plain` says why not.
 
         Args:
             tokens: token ids `[batch]`, int64.

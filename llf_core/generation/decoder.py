@@ -66,7 +66,7 @@ class Decoder:
         return self._forward.read(tokens, positions, self._mask, self._cache)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Read one token per row into the cache.
+        """Read one token per row into the cache, the one that was chosen from the last logits.
 
         Args:
             tokens: one token id per row.

@@ -85,7 +85,7 @@ class BlockForward:
     scaling: float
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Read one token per row into the cache.
+        """Read one token per row into the cache, in few operations for each block.
 
         Args:
             tokens: token ids `[batch]`, int64.

@@ -29,7 +29,7 @@ class ModelForward:
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Read new tokens into the cache.
+        """Read new tokens into the cache, of prompts or of single steps.
 
         Args:
             tokens: token ids `[batch, new]`, int64.

@@ -49,10 +49,7 @@ class RMSNorm:
         The comparison recognizes norms of any class, also Gemma's, whose weight lacks 1.
 
         Args:
-            module: any module; one with a one-dimensional `weight` and an epsilon is called.
-
-        Raises:
-            TypeError, RuntimeError: such a module does not take rows `[2, width]`.
+            module: any module; one with a one-dimensional `weight` and an epsilon is called on rows `[2, width]`.
         """
         weight = getattr(module, "weight", None)
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))

@@ -58,7 +58,7 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
 
     Raises:
-        ValueError: a sampling parameter is out of range, or the model does not generate.
+        ValueError: a sampling parameter is out of range, the model does not generate, or there is no prompt.
         RuntimeError: out of memory, or logits to sample from are NaN.
     """
     of = list(numbers) if numbers is not None else list(range(len(prompts)))

@@ -62,6 +62,7 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
         ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
         FileNotFoundError: it is a branch, and its parent no longer exists.
         ValueError: it is a branch, and the checkpoint it branched from no longer exists; `data/` or `code/` is a link.
+        KeyError, TypeError: it is a branch, and its `env.json` was changed so that it names no run or no step.
         UntrustedCodeError: it was created elsewhere, and its code would run.
         TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
         UnreadableError: one of its files cannot be read.

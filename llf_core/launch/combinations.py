@@ -16,7 +16,7 @@ MAX_RUNS = 100
 
 
 def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, Any]]:
-    """Iterate over all combinations of a sweep; the last key changes fastest.
+    """Iterate over all combinations of a sweep, each of which becomes a run; the last key changes fastest.
 
     Args:
         values: values by key: lists, tuples, ranges or numpy arrays.

@@ -38,7 +38,7 @@ def start_supervisor(
     Raises:
         RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` has the cause.
         BrokenRunError: the run's status cannot be read.
-        OSError: too many files are open.
+        OSError: too many files are open, or no process can be started.
         UnreadableError: the log is not a regular file, or the system denies access.
     """
     attempt = read_status(folder).attempt

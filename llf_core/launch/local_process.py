@@ -98,7 +98,7 @@ class Trainer:
 
     @property
     def pid(self) -> int:
-        """Process id, and id of its process group."""
+        """Process id, and id of its process group, by which the run is killed and found lost."""
         return self._process.pid
 
     def go(self) -> None:

@@ -81,7 +81,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The current state; `lost` if no process is alive and there is no final status.
+        """The current state, read anew each time; `lost` if no process is alive and there is no final status.
 
         Raises:
             BrokenRunError: the run's status cannot be read.
@@ -356,6 +356,7 @@ class Run:
             FileNotFoundError: it is a branch, and its parent no longer exists.
             ValueError: it is a branch, and the checkpoint it branched from no longer exists; `data/` or `code/` is a
                 link.
+            KeyError, TypeError: it is a branch, and its `env.json` was changed so that it names no run or no step.
             UntrustedCodeError: the run was created elsewhere, and its code would run.
             TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
             UnreadableError: one of its files cannot be read.
@@ -379,6 +380,8 @@ class Run:
         **more: object,
     ) -> Run:
         """Start a new run from a checkpoint of this run, with changed settings; this run is not modified.
+
+        Two ways to go on can then be compared from the same weights.
 
         Args:
             step: step of the checkpoint. Default: the newest.
@@ -505,6 +508,8 @@ class Run:
 
     def metrics(self) -> pd.DataFrame:
         """All metrics as a DataFrame: one row per step (the index), one column per name, NaN where a step has none.
+
+        For tables and plots beyond those of the monitor.
 
         Raises:
             ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.

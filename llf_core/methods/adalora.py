@@ -109,7 +109,7 @@ class AdaLoRA(PeftTuner):
         return averages | pattern
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned.
+        """Restore what `state` returned, so that a resumed run prunes the same ranks as one that was not stopped.
 
         Args:
             state: tensors by name, of the shapes that `state` says.

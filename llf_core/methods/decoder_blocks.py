@@ -49,7 +49,10 @@ def block_list(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def block_of(parameter: str) -> tuple[int, str] | None:
-    """Split `model.layers.3.mlp.up_proj.weight` into `(3, "mlp.up_proj.weight")`; None outside the blocks."""
+    """Split `model.layers.3.mlp.up_proj.weight` into `(3, "mlp.up_proj.weight")`; None outside the blocks.
+
+    Methods that train some blocks choose parameters by it.
+    """
     found = BLOCK.match(parameter)
     return None if found is None else (int(found["index"]), found["rest"])
 

@@ -54,14 +54,14 @@ class Method(ABC):
         """
 
     def after_backward(self, scale: float = 1.0) -> None:  # noqa: B027 - a hook that not all need
-        """Change the gradients of an optimizer step, once they are complete and before they are clipped.
+        """Change the gradients of an optimizer step, once they are complete and before they are clipped: for penalties.
 
         Args:
             scale: factor of the gradients under loss scaling (fp16).
         """
 
     def after_step(self, step: int, total: int) -> None:  # noqa: B027 - a hook that not all need
-        """Act after the optimizer has changed the weights; the gradients are still there.
+        """Act after the optimizer has changed the weights, as to move ranks; the gradients are still there.
 
         Args:
             step: number of the step, from 1.
@@ -82,7 +82,7 @@ class Method(ABC):
         return groups
 
     def finish(self) -> None:  # noqa: B027 - a hook that not all need
-        """Change the trained model before its result is written; it is not trained further."""
+        """Change the trained model before its result is written, so that other libraries load it as it is."""
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs beside the trained weights, as tensors of any shape by name. Default: nothing."""
@@ -112,7 +112,7 @@ def make_method(config: RunConfig) -> Method:
 
 
 def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel | PeftModel:
-    """Apply the fine-tuning method that the config selects, see `Method.apply`.
+    """Apply the fine-tuning method that the config selects, for callers that need no hooks of it, see `Method.apply`.
 
     Args:
         model: the base model.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[PreTrainedModel], PeftModel]) -> PeftModel:
     """Add a new adapter, or continue the last one in `adapter_name_or_path`; merge those before it.
 
+    All methods with adapters begin with it, so that they treat these keys alike.
+
     Args:
         model: a `PreTrainedModel`, all parameters as they were loaded.
         config: the run's config.
@@ -91,6 +93,8 @@ def check_left_for_adapters(
     model: PreTrainedModel, targets: Sequence[str], whole: Sequence[str], *, key: str, requested: Sequence[str]
 ) -> None:
     """Check that a target is left that is not trained whole, by itself or with the module that holds it.
+
+    An adapter without any target would train nothing but these modules.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.

@@ -157,7 +157,7 @@ class PeftTuner(Method):
         return {} if encoder is None else dict(encoder.state_dict())
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned.
+        """Restore what `state` returned, so that a resumed run goes on with the encoder that it had.
 
         Args:
             state: weights of a prompt's encoder by name, of any shape.

@@ -16,7 +16,7 @@ class RouterLoss(Modifier):
     """Records the outputs of the routers, and adds their load balancing loss to each micro-batch."""
 
     def apply(self, model: nn.Module) -> None:
-        """Find the routers.
+        """Find the routers, whose outputs are recorded from now on.
 
         Raises:
             ModelError: the model has no routers, or transformers has no such loss for its architecture.

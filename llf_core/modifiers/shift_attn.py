@@ -20,7 +20,7 @@ class ShiftAttn(Modifier):
     """Sets the group size on the attention layers; `acceleration.kernels.attention.shifted_attention` computes it."""
 
     def apply(self, model: nn.Module) -> None:
-        """Set the group size.
+        """Set the group size on the attention layers, where LLF's attention reads it.
 
         Raises:
             ModelError: the model has no attention layers that are known by `layer_idx`.

@@ -22,7 +22,7 @@ class UpcastNorms(Modifier):
         upcast_norms(model)
 
     def apply(self, model: nn.Module) -> None:
-        """Register the hooks that convert the outputs of the layers back."""
+        """Register the hooks that convert the outputs back to the dtype of the inputs, which the next layers expect."""
         import torch
 
         self.hooks = [
@@ -39,7 +39,7 @@ class UpcastNorms(Modifier):
 
 
 def upcast_norms(model: nn.Module) -> list[str]:
-    """Convert the one-dimensional parameters of normalization layers to float32.
+    """Convert the one-dimensional parameters of normalization layers to float32: half precision rounds their scales.
 
     Args:
         model: changed in place.

@@ -69,7 +69,7 @@ class AdamMiniOptimizer(PerParameterOptimizer):
     """AdamW with the mean of `g²` over a block as its second moment."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it.
+        """Decay a parameter, then update it, with the mean of `g²` over each block in place of each value's own.
 
         Args:
             parameter: of any shape.

@@ -23,7 +23,7 @@ class AnyPrecisionAdamW(Optimizer):
     """AdamW with moments in chosen dtypes."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer.
+        """Build the optimizer, with the options of `optim_args` that transformers has for it.
 
         Args:
             model: not used.
@@ -44,7 +44,7 @@ class AnyPrecisionOptimizer(PerParameterOptimizer):
     """AdamW with moments in chosen dtypes."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it.
+        """Decay a parameter, then update it, with Kahan summation if `kahan_sum` asks for it.
 
         Args:
             parameter: of any shape.

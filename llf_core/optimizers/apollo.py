@@ -81,7 +81,7 @@ class ApolloOptimizer(PerParameterOptimizer):
         self._seeds = {parameter: (seed * PRIME + place) * PRIME % 2**62 for place, parameter in enumerate(members)}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Update a parameter, then decay it.
+        """Update a parameter, then decay it: its whole gradient, at the learning rates of moments of low rank.
 
         Args:
             parameter: of any shape; a matrix `[..., rows, columns]` in a group with a `rank`.
@@ -121,6 +121,8 @@ class ApolloOptimizer(PerParameterOptimizer):
 
     def projection(self, parameter: Tensor, gradient: Tensor, state: State, group: Group, side: str) -> Tensor:
         """The projection of a step: drawn from its seed, or the singular vectors of an earlier gradient.
+
+        A seed takes no memory, and gives the same projection for `interval` steps.
 
         Args:
             parameter: `[..., rows, columns]`.

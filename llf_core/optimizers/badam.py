@@ -230,7 +230,7 @@ class ShareOptimizer(PerParameterOptimizer):
         self.seeds = {parameter: (seed + place) % 2**62 for place, parameter in enumerate(members)}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """AdamW's update of the values of this share.
+        """AdamW's update of the values of this share; the others stay, and need no moments.
 
         Args:
             parameter: of any shape, contiguous.

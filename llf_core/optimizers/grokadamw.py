@@ -27,7 +27,7 @@ class GrokAdamW(Optimizer):
     """AdamW that amplifies slow gradients."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer.
+        """Build the optimizer, with the options of `optim_args` that transformers has for it.
 
         Args:
             model: not used.
@@ -62,7 +62,7 @@ class GrokAdamWOptimizer(PerParameterOptimizer):
         self._places = {one: place for group in self.param_groups for place, one in enumerate(group["params"])}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it.
+        """Decay a parameter, then update it by its gradient with the slow part amplified.
 
         Args:
             parameter: of any shape.

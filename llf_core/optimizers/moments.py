@@ -41,6 +41,8 @@ def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
     """Compute `m / (√v + ε)`, Adam's update before its bias is corrected (arXiv 1412.6980, section 2).
 
+    APOLLO measures its norm against that of the gradient, and corrects the bias afterwards.
+
     Args:
         gradient: of any shape.
         state: see `adam_direction`.
@@ -56,7 +58,7 @@ def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def bias_correction(step: int, group: Group) -> float:
-    """`√(1-β₂ᵗ) / (1-β₁ᵗ)` of Adam's update (arXiv 1412.6980, section 2).
+    """`√(1-β₂ᵗ) / (1-β₁ᵗ)` of Adam's update (arXiv 1412.6980, section 2), by itself for updates that are scaled before.
 
     Args:
         step: t, counted from 1.

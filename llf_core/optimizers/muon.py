@@ -76,6 +76,8 @@ class MuonOptimizer(PerParameterOptimizer):
 def orthogonalized(matrix: Tensor) -> Tensor:
     """Approximate the nearest orthogonal matrix by five steps of Newton-Schulz in bfloat16.
 
+    All directions of an update then count alike; an exact SVD would take far longer.
+
     Args:
         matrix: `[rows, columns]`.
 

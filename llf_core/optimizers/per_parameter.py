@@ -51,7 +51,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
     @abstractmethod
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Update a parameter in place.
+        """Update a parameter in place: in `step`, or in the backward pass with layer-wise updates.
 
         Args:
             parameter: of any shape.
@@ -64,11 +64,11 @@ class PerParameterOptimizer(torch.optim.Optimizer):
         """
 
     def begin(self, group: Group) -> None:
-        """Prepare a group for a step, once before its first update. Default: nothing."""
+        """Prepare a group for a step, once before its first update, as to compute its rate. Default: nothing."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all parameters that have a gradient.
+        """Update all parameters that have a gradient; with layer-wise updates, only their norm is left to compute.
 
         Args:
             closure: computes the loss and the gradients; not needed where they are there.

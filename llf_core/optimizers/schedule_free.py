@@ -24,7 +24,7 @@ class ScheduleFree(Optimizer):
     """A schedule-free optimizer, by the name in `optim`."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer.
+        """Build the optimizer that `optim` names, with the options of `optim_args`.
 
         Args:
             model: not used.

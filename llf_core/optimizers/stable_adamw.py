@@ -23,7 +23,7 @@ class StableAdamW(Optimizer):
     """AdamW whose rate falls where a gradient is larger than its moments say."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer.
+        """Build the optimizer, with the options of `optim_args` that transformers has for it.
 
         Args:
             model: not used.
@@ -47,7 +47,7 @@ class StableAdamWOptimizer(PerParameterOptimizer):
     """
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it.
+        """Decay a parameter, then update it, at a rate that is lower where the gradient is larger than its moments say.
 
         Args:
             parameter: of any shape.

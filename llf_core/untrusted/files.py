@@ -124,7 +124,7 @@ def leads_to_folder(path: Path) -> bool:
 
 
 def create_file(path: Path, flags: int) -> int:
-    """Open a regular file, and create it with the permissions of a run's files if it is missing.
+    """Open a regular file, and create it with the permissions of a run's files if it is missing, as a log is.
 
     Args:
         path: the file.

@@ -15,7 +15,7 @@ KEY = "moe_aux_loss_coef"
 
 
 def check_experts(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
-    """Refuse the auxiliary loss of routers for a model whose config names no experts.
+    """Refuse the auxiliary loss of routers for a model whose config names no experts, before the model is loaded.
 
     Args:
         settings: the model's `config.json`; of a vision model, the part about text counts too.

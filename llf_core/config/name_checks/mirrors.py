@@ -75,7 +75,7 @@ class Mirror:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers of a request; with the token of the environment, if there is one."""
+        """Headers of a request; with the token of the environment, if there is one, which private models need."""
         token = (os.environ.get(self.token_variable) or "").strip()
         return {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -88,7 +88,7 @@ class Mirror:
         return self.main if name == MAIN else name
 
     def files(self, model: str, revision: str, seconds: float) -> list[MirrorFile]:
-        """List the files in the top folder of a model.
+        """List the files in the top folder of a model, to download them or to find out whether the model exists.
 
         Args:
             model: id of the model, `owner/name`.

@@ -44,7 +44,10 @@ def is_path(name: str) -> bool:
 
 
 def may_be_hub_id(name: str) -> bool:
-    """Whether a hub may have a repository of this name: `name` or `owner/name`, as its client allows them."""
+    """Whether a hub may have a repository of this name: `name` or `owner/name`, as its client allows them.
+
+    No hub is asked about any other name.
+    """
     parts = name.split("/")
     good = all(HUB_NAME.fullmatch(part) and len(part) <= LONGEST_HUB_NAME for part in parts)
     return good and len(parts) <= 2 and not any(odd in name for odd in ("--", "..")) and not name.endswith(".git")  # noqa: PLR2004 - owner and name

@@ -45,7 +45,7 @@ def fetch_repository_info(
 
 
 def read_json(address: str, headers: Mapping[str, str], *, seconds: float) -> tuple[int, Any]:
-    """Read what a server says in JSON, with limits on size and time.
+    """Read what a server says in JSON, with limits on size and time, since a server may send bytes without end.
 
     Args:
         address: URL.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_described_tokens(config: RunConfig) -> CheckResult:
-    """Check that the file of `new_special_tokens_config` exists and maps tokens to texts.
+    """Check that the file of `new_special_tokens_config` exists and maps tokens to texts, before the model is loaded.
 
     Args:
         config: the config.

@@ -120,7 +120,7 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check the initial rank against the shapes of the targets, see `check_rank`.
+    """Check the initial rank against the shapes of the targets, before the model is loaded, see `check_rank`.
 
     Args:
         config: the options.

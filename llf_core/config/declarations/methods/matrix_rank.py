@@ -58,7 +58,7 @@ def check_rank(
 def new_targets(
     config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], requested: Collection[str]
 ) -> dict[str, tuple[int, ...]]:
-    """Select the weights that a new adapter is put on; none where the config continues an adapter.
+    """Select the weights that a new adapter is put on; none where the config continues an adapter, which keeps its own.
 
     Args:
         config: names the adapters.
@@ -78,6 +78,9 @@ def modules(names: Collection[str]) -> str:
 
     Args:
         names: names of weights, at least one.
+
+    Raises:
+        ValueError: there are no names.
     """
     *others, last = sorted({name.removesuffix(".weight").rpartition(".")[2] for name in names})
     return f"{', '.join(others)} and {last}" if others else last

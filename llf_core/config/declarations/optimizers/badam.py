@@ -128,7 +128,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that the model has layers to train one at a time, and that the first one is among them.
+    """Check that the model has layers to train one at a time, and the first one, before it is loaded.
 
     Args:
         config: the options.

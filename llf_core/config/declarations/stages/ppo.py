@@ -152,6 +152,8 @@ class PPOOptions(Section):
 def longest_answer(config: ConfigValues, prompt: int = 0) -> int:
     """Maximum length of a completion; `max_new_tokens` takes precedence over `max_length`, as in transformers.
 
+    Rollouts end there, and the memory forecast counts as many tokens.
+
     Args:
         config: `max_new_tokens` and `max_length`.
         prompt: length of the prompt, in tokens.
