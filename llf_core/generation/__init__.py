@@ -16,7 +16,7 @@ __all__ = ["add_end_tokens", "generate", "prepare_weights"]
 
 
 def prepare_weights(model: nn.Module) -> None:
-    """Speed up a model's decoding: join adjacent matrices, and add bfloat16 copies where they are exact.
+    """Speed up a model: join adjacent matrices, add bfloat16 copies where they are exact, reorder products of few rows.
 
     Args:
         model: must not be trained afterwards.
@@ -25,7 +25,9 @@ def prepare_weights(model: nn.Module) -> None:
         RuntimeError: out of memory: a group of joined matrices needs its own size while it is moved.
     """
     from llf_core.generation.bf16_weights import add_bf16_copies
+    from llf_core.generation.few_rows import speed_up_few_rows
     from llf_core.generation.weight_products import join_weights
 
     join_weights(model)
     add_bf16_copies(model)
+    speed_up_few_rows(model)

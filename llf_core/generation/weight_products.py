@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
 from llf_core.generation.bf16_weights import MAX_ROWS, Bf16Matrix, bf16_copy_of
+from llf_core.generation.few_rows import few_rows_linear
 from llf_core.models.parameter_count import is_plain_linear
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class JoinedLinear:
             y = self._narrow.mm(x)
             y = y if self._biases[0] is None else y.add_(self._biases[0])
         else:
-            parts = [F.linear(x, weight, bias) for weight, bias in zip(self._weights, self._biases, strict=True)]
+            parts = [few_rows_linear(x, weight, bias) for weight, bias in zip(self._weights, self._biases, strict=True)]
             y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return self._adapt(y, x)
 

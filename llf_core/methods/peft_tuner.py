@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ class PeftTuner(Method):
                 key=tuner.target_key,
                 plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS)
                 and arguments.get("init_lora_weights", True) in RANDOM,
-                parameters="target_parameters" in known,
+                parameters="target_parameters" in known and _wraps_parameters(tuner.peft_type),
             )
             model.llf_notes = targets.notes
             arguments["target_modules"] = targets.modules
@@ -168,6 +169,16 @@ class PeftTuner(Method):
         encoder = encoded_prompt(self._model)
         if encoder is not None:
             encoder.load_state_dict(state)
+
+
+def _wraps_parameters(peft_type: str) -> bool:
+    """Whether PEFT's tuner wraps single parameters; AdaLoRA has `target_parameters` in its config, but refuses them."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.utils import PeftType
+
+    create = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(peft_type)]._create_and_replace  # noqa: SLF001 - the only sign
+    parameters = inspect.signature(create).parameters
+    return "parameter_name" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def _check_factors(wrapped: PeftModel, tuner: Tuner) -> None:

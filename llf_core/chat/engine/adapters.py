@@ -111,6 +111,7 @@ class Adapters:
                 "base as it is: merge it into a model of its own, and start the engine again."
             )
         wrapped.eval()
+        _round_to_base(self._base, found)
         self._adapters[name] = Adapter(wrapped, found)
 
     def unload(self, name: str) -> None:
@@ -167,3 +168,17 @@ class Adapters:
                 f"The adapter {folder} has bias: {bias}, which replaces the base's own biases. Expected bias: none, or "
                 "merge the adapter into a model of its own."
             )
+
+
+def _round_to_base(base: PreTrainedModel, found: tuple[Replacement, ...]) -> None:
+    """Store the matrices of LoRA in the base's 16-bit dtype, in which their products are computed anyway."""
+    import torch
+
+    dtypes = {parameter.dtype for parameter in base.parameters() if parameter.is_floating_point()}
+    if len(dtypes) != 1 or not dtypes <= {torch.bfloat16, torch.float16}:
+        return
+    for one in found:
+        for part in ("lora_A", "lora_B"):
+            matrices = getattr(one.adapted, part, None)
+            if isinstance(matrices, torch.nn.ModuleDict):
+                matrices.to(*dtypes)

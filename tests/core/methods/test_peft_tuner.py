@@ -12,6 +12,7 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.peft_tuners import check_options, tuner, tuner_names
 from llf_core.estimate import trained_parameters, weight_shapes
+from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, count_parameters
 from tests.core.models.tiny_configs import tiny_config
 
@@ -243,3 +244,11 @@ def test_an_adapter_of_another_type_is_refused_before_the_start(tuned, tmp_path)
     assert "of type OFT, which finetuning_type lora (LORA) cannot continue" in problem.message
     assert [dict(fix.changes) for fix in problem.fixes] == [{"finetuning_type": "oft"}, {"create_new_adapter": True}]
     assert all(not problems(adapter_name_or_path=str(tmp_path / "adapter"), **fix.changes) for fix in problem.fixes)
+
+
+def test_adalora_leaves_the_experts_that_peft_cannot_wrap_by_it():
+    config = RunConfig.load({"dataset": "llf_demo", "finetuning_type": "adalora"})
+    model = apply_method(AutoModelForCausalLM.from_config(tiny_config("mixtral")), config)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert not any("experts" in name for name in trained)

@@ -3,6 +3,7 @@ import random
 
 import pytest
 import torch
+from peft import PeftModel
 
 from llf_core.chat.events import Failed, Piece, ToolCallPiece
 from llf_core.chat.request import ChatRequest, ChatSampling
@@ -300,6 +301,22 @@ def test_adapters_are_loaded_and_unloaded_while_others_run(plain_model, tokenize
     with engine._adapters.active(None) as model:
         assert {name: weight.data_ptr() for name, weight in model.named_parameters()} == base
         assert not hasattr(model, "peft_config")
+
+
+def test_an_adapter_takes_the_16_bits_of_its_base_and_replies_as_peft_does(plain_model, tokenizer, adapter_folders):
+    base = copy.deepcopy(plain_model).bfloat16()
+    wrapped = PeftModel.from_pretrained(copy.deepcopy(base), adapter_folders["two"], autocast_adapter_dtype=False)
+    wrapped = wrapped.bfloat16().eval()
+    talk = Talk(base, tokenizer)
+    talk.engine.load_adapter("two", adapter_folders["two"])
+    with talk.engine._adapters.active("two") as model, torch.no_grad():
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        ids = torch.arange(3, 30)[None]
+        found, expected = model(ids).logits.float(), wrapped(ids).logits.float()
+        with wrapped.disable_adapter():
+            plain = wrapped(ids).logits.float()
+    rounding, change = (found - expected).abs().mean(), (plain - expected).abs().mean()
+    assert rounding < 0.03 * change
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bloom", "gpt_neox", "qwen3", "mixtral"])

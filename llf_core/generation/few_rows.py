@@ -1,0 +1,62 @@
+"""Products of a few rows with a bfloat16 weight on a CPU: oneDNN computes them faster with the weight on the left."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+from llf_core.models.parameter_count import is_plain_linear
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MAX_ROWS = 64
+"""Largest number of rows for which `few_rows_linear` reorders the product: with 2 to 48 rows it took 0.5 to 0.9 of the
+time of `F.linear` (weights of Llamas from 135 M to 1 B, AMX), with 100 the same, with 700 more."""
+
+
+def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute `x Wᵀ + b` as `(W xᵀ)ᵀ + b` where that is faster, for decoding and short prompts; `F.linear` elsewhere.
+
+    Args:
+        x: `[…, in]`.
+        weight: `[out, in]`, of the dtype of `x`.
+        bias: `[out]`, or None.
+
+    Returns:
+        `[…, out]`; its rows may not be contiguous.
+
+    Raises:
+        RuntimeError: the shapes or dtypes do not fit, or out of memory.
+    """
+    rows = x.numel() // max(x.shape[-1], 1)
+    if x.dtype != torch.bfloat16 or weight.dtype != x.dtype or x.device.type != "cpu" or not 1 < rows <= MAX_ROWS:
+        return F.linear(x, weight, bias)
+    y = torch.mm(weight, x.reshape(rows, -1).t()).t()
+    return (y if bias is None else y + bias).view(*x.shape[:-1], len(weight))
+
+
+def speed_up_few_rows(model: nn.Module) -> int:
+    """Let a model's linear layers compute by `few_rows_linear`, so that short prompts are read faster.
+
+    Only bfloat16 layers on a CPU change, and only how they compute; layers that PEFT wraps later are among them.
+
+    Args:
+        model: any module, which is not trained afterwards.
+
+    Returns:
+        Number of layers that changed.
+    """
+    changed = 0
+    for module in model.modules():
+        if is_plain_linear(module) and module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu":
+            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+            changed += 1
+    return changed
+
+
+def _forward(module: nn.Linear, x: Tensor) -> Tensor:
+    return few_rows_linear(x, module.weight, module.bias)
