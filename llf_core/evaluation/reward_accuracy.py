@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.confidence_interval import wilson_interval
+from llf_core.metrics.wilson_interval import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

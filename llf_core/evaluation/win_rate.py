@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.confidence_interval import wilson_interval
+from llf_core.metrics.wilson_interval import wilson_interval
 from llf_core.runs import open_run
 from llf_core.runs.config_file import run_config
 

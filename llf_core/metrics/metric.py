@@ -5,21 +5,17 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from llf_core.metrics.measure import Measure, mean_statistics, ratio
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import ModuleType
 
-    from numpy.typing import NDArray
-
     from llf_core.config.declaration import MetricDeclaration
-
-    Numbers: TypeAlias = NDArray[np.float64]
+    from llf_core.metrics.measure import Numbers
 
 
 class MetricError(UserError):
@@ -66,6 +62,13 @@ class Metric(ABC):
         """Name in the config and in results."""
         return self.declaration.name
 
+    @property
+    def measure(self) -> Measure:
+        """How its value follows from the statistics, for `interval` and `difference`."""
+        one = self.declaration
+        total = ratio if type(self).total is Metric.total else self.total
+        return Measure(one.name, one.label, one.unit, one.higher_is_better, total)
+
     @abstractmethod
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> Sequence[float | None]:
         """Score each answer.
@@ -109,46 +112,6 @@ class Metric(ABC):
             Values of shape `[…]`; NaN where there is nothing to compute one from. Here the mean of the scores.
         """
         return ratio(sums)
-
-
-def mean_statistics(scores: Sequence[float | None]) -> Numbers:
-    """Sufficient statistics of a mean: each score and 1, or two zeros for None.
-
-    Args:
-        scores: one for each example.
-
-    Returns:
-        Numbers of shape `[examples, 2]`; `ratio` of their sum is the mean.
-    """
-    return np.array([(0.0, 0.0) if one is None else (one, 1.0) for one in scores], float).reshape(-1, 2)
-
-
-def ratio(sums: Numbers) -> Numbers:
-    """The first sum divided by the second: a mean of scores, or a loss for each token or byte.
-
-    Args:
-        sums: of shape `[…, 2]`.
-
-    Returns:
-        Values of shape `[…]`; NaN where the second is 0.
-    """
-    return divided(sums[..., 0], sums[..., 1], np.nan)
-
-
-def divided(upper: Numbers, lower: Numbers, otherwise: float) -> Numbers:
-    """A quotient, and another value where the divisor is 0.
-
-    Args:
-        upper: dividends, of shape `[…]`.
-        lower: divisors, of shape `[…]`.
-        otherwise: the value where the divisor is 0.
-
-    Returns:
-        Quotients of shape `[…]`.
-    """
-    found: Numbers = np.full(np.broadcast(upper, lower).shape, otherwise, float)
-    np.divide(upper, lower, out=found, where=np.asarray(lower) != 0)
-    return found
 
 
 def library(metric: Metric, module: str, package: str) -> ModuleType:

@@ -14,7 +14,8 @@ from llf_core.metrics.metric import MetricError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.metrics.metric import Metric, Numbers, ScoredExample
+    from llf_core.metrics.measure import Numbers
+    from llf_core.metrics.metric import Metric, ScoredExample
 
 SHOWN = 60
 """Characters of an answer or of a value that a message shows."""

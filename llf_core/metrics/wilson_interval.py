@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-SIGMA = 1.959963984540054  # 95 % of a normal distribution are within this many standard deviations
+SIGMA = 1.959963984540054
+"""95 % of a normal distribution are within this many standard deviations."""
 
 
 def wilson_interval(successes: float, count: int) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.evaluation.confidence_interval import SIGMA, wilson_interval
+from llf_core.metrics.wilson_interval import SIGMA, wilson_interval
 
 
 def test_known_values():

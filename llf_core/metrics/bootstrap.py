@@ -1,0 +1,111 @@
+"""Bootstrap over examples: how much a value depends on which examples were drawn."""
+
+from __future__ import annotations
+
+from math import sqrt
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.metrics.measure import mean_statistics
+from llf_core.metrics.wilson_interval import SIGMA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.metrics.measure import Numbers
+
+SAMPLES = 10_000
+DRAWS_AT_A_TIME = 2_000_000
+
+
+def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
+    """Sufficient statistics of each example.
+
+    Args:
+        values: scores of a mean, one for each example, None where there is none; or statistics of shape
+            `[examples, statistics]`, zeros where there are none.
+
+    Returns:
+        Statistics of shape `[examples, statistics]`.
+
+    Raises:
+        ValueError: a value is not finite, or the shape is another one.
+    """
+    if isinstance(values, np.ndarray) and values.ndim == 2:  # noqa: PLR2004 - a matrix
+        found: Numbers = np.asarray(values, float)
+    else:
+        found = mean_statistics(list(values))
+    if not np.isfinite(found).all():
+        raise ValueError("A score is not finite. Expected finite numbers, or None where there is no score.")
+    return found
+
+
+def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Numbers:
+    """Draw as many examples as there are, with replacement, and sum their statistics; many times.
+
+    Args:
+        statistics: of shape `[examples, statistics]`.
+        seed: seed of the draws.
+        samples: number of times.
+
+    Returns:
+        Sums of shape `[samples, statistics]`.
+    """
+    draw, count = np.random.default_rng(seed), len(statistics)
+    sums = np.empty((samples, statistics.shape[1]))
+    rows = max(1, DRAWS_AT_A_TIME // max(count, 1))
+    for start in range(0, samples, rows):
+        size = min(rows, samples - start)
+        places = draw.integers(0, count, (size, count)) + np.arange(size)[:, None] * count
+        times = np.bincount(places.ravel(), minlength=size * count).reshape(size, count)
+        sums[start : start + size] = times @ statistics
+    return sums
+
+
+def expanded_percentiles(found: Numbers, count: int) -> tuple[float, float]:
+    """95 % interval from bootstrap values, wider than their percentiles for few examples, which these undercover.
+
+    The percentiles are those at which a normal interval is as wide as Student's with the unbiased variance: 2.4 % and
+    97.6 % for 200 examples, 0.9 % and 99.1 % for 10.
+
+    Args:
+        found: the values of the samples; those that are not finite are left out.
+        count: number of examples, at least 2.
+
+    Returns:
+        Lower and upper bound; NaN if no value is finite.
+
+    Source:
+        T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), section 5.2.
+    """
+    found = found[np.isfinite(found)]
+    if not len(found):
+        return float("nan"), float("nan")
+    tail = NormalDist().cdf(-student_quantile(count - 1) * sqrt(count / (count - 1)))
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def student_quantile(freedom: int) -> float:
+    """97.5 % quantile of Student's distribution, by its expansion around the normal one.
+
+    Args:
+        freedom: degrees of freedom, at least 1; the error is below 0.001 from 9 on, and the result is too small below.
+
+    Source:
+        Abramowitz and Stegun, Handbook of mathematical functions, 26.7.5.
+    """
+    z, n = SIGMA, freedom
+    return (
+        z
+        + (z**3 + z) / (4 * n)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    )
+
+
+def has_statistics(statistics: Numbers) -> Any:
+    """Which examples have any statistics, as flags of shape `[examples]`: those of the others are all 0."""
+    return (statistics != 0).any(axis=1)

@@ -1,0 +1,72 @@
+"""Interval of one value, such as the accuracy of one model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.metrics.bootstrap import SAMPLES, as_statistics, expanded_percentiles, has_statistics, resampled_sums
+from llf_core.metrics.measure import MEAN, Measure, ratio
+from llf_core.metrics.wilson_interval import wilson_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.metrics.measure import Numbers
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value over examples, and where it lies for other examples of the same kind.
+
+    Attributes:
+        value: the value; None if no example has one.
+        low: lower bound of its 95 % interval; None for fewer than two examples.
+        high: upper bound; None for fewer than two examples.
+        count: number of examples.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+def interval(
+    values: Sequence[float | None] | Numbers,
+    measure: Measure = MEAN,
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
+) -> Interval:
+    """Compute a value over examples and its 95 % interval.
+
+    That of a proportion (scores 0 and 1) is Wilson's; others are bootstrapped over examples.
+
+    Args:
+        values: scores, one for each example, None where there is none; or sufficient statistics of shape
+            `[examples, statistics]`, zeros where there are none.
+        measure: how the value follows from the statistics, such as `Metric.measure`.
+        seed: seed of the bootstrap.
+        samples: number of bootstrap samples.
+
+    Returns:
+        The value with its interval.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    statistics = as_statistics(values)
+    statistics = statistics[has_statistics(statistics)]
+    count = len(statistics)
+    if not count:
+        return Interval(None, None, None, 0)
+    value = float(measure.total(statistics.sum(axis=0)))
+    if measure.total is ratio and (statistics[:, 1] == 1).all() and np.isin(statistics[:, 0], (0, 1)).all():
+        return Interval(value, *wilson_interval(float(statistics[:, 0].sum()), count), count)
+    if count == 1:
+        return Interval(value, None, None, 1)
+    found = measure.total(resampled_sums(statistics, seed, samples))
+    return Interval(value, *expanded_percentiles(found, count), count)

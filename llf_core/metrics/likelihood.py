@@ -1,0 +1,48 @@
+"""Measures of how likely a model finds the expected answers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.metrics.measure import Measure, ratio
+
+if TYPE_CHECKING:
+    from llf_core.metrics.measure import Numbers
+
+
+def perplexity(sums: Numbers) -> Numbers:
+    """The exponential of the mean loss of a token.
+
+    Args:
+        sums: negative log-likelihood in nats and number of tokens, of shape `[…, 2]`.
+
+    Returns:
+        Values of shape `[…]`; infinite where they exceed a float.
+    """
+    with np.errstate(over="ignore"):
+        return np.exp(ratio(sums))
+
+
+def bits_per_byte(sums: Numbers) -> Numbers:
+    """Bits for each byte of UTF-8, which models with other tokenizers can be compared by (The Pile, arXiv 2101.00027).
+
+    Args:
+        sums: negative log-likelihood in nats and number of bytes, of shape `[…, 2]`.
+
+    Returns:
+        Values of shape `[…]`.
+    """
+    return ratio(sums) / math.log(2)
+
+
+LOSS = Measure("loss", "Loss", "nats", higher_is_better=False)
+"""Statistics: negative log-likelihood in nats, tokens."""
+PERPLEXITY = Measure("perplexity", "Perplexity", higher_is_better=False, total=perplexity)
+"""Statistics: negative log-likelihood in nats, tokens."""
+BITS_PER_BYTE = Measure("bits_per_byte", "Bits per byte", higher_is_better=False, total=bits_per_byte)
+"""Statistics: negative log-likelihood in nats, bytes."""
+TOKEN_ACCURACY = Measure("token_accuracy", "Token accuracy", "%")
+"""Statistics: tokens that have the highest probability, tokens."""

@@ -1,0 +1,139 @@
+"""Difference of two models on the same examples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from llf_core.metrics.bootstrap import SAMPLES, as_statistics, expanded_percentiles, has_statistics, resampled_sums
+from llf_core.metrics.measure import MEAN, Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.metrics.measure import Numbers
+
+Verdict = Literal["better", "no difference", "worse", "too few examples"]
+MIN_EXAMPLES = 10
+"""Fewer examples give no verdict: the bootstrap of so few has no interval that can be relied on."""
+FOUND_BY_80_PERCENT = 2.801585
+"""Standard errors of a difference that 80 of 100 evaluations call one: the quantiles 0.975 and 0.8 of a normal."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much a model differs from another one on the same examples.
+
+    Attributes:
+        base: value of the first model; NaN without examples.
+        tuned: value of the second model.
+        mean: the second value minus the first.
+        low: lower bound of the 95 % interval of this difference.
+        high: upper bound.
+        p: two-sided p-value of the bootstrap.
+        verdict: `better` or `worse` where the interval does not hold 0, else `no difference`; `too few examples` below
+            `MIN_EXAMPLES`.
+        count: number of examples that both models have.
+        smallest: the smallest true difference that 80 of 100 evaluations of this size would find.
+        unit: unit of the values; those of `%` go from 0 to 1.
+    """
+
+    base: float
+    tuned: float
+    mean: float
+    low: float
+    high: float
+    p: float
+    verdict: Verdict
+    count: int
+    smallest: float
+    unit: str
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its numbers, such as `better: +4.1 points, 95 % interval 1.2 to 7.0, 200 examples`."""
+        examples = f"{self.count:,} example{'' if self.count == 1 else 's'}"
+        if self.verdict == "too few examples":
+            return f"too few examples: {examples}. Expected at least {MIN_EXAMPLES} that both models have answered"
+        bounds = f"95 % interval {self._number(self.low)} to {self._number(self.high)}"
+        found = f"{self.verdict}: {self._number(self.mean, '+')}{self._unit}, {bounds}, {examples}"
+        if self.verdict == "no difference" and self.smallest > 0:
+            found += f". A difference below {self._number(self.smallest)}{self._unit} needs more examples"
+        return found
+
+    @property
+    def _unit(self) -> str:
+        unit = "points" if self.unit == "%" else self.unit
+        return f" {unit}" if unit else ""
+
+    def _number(self, value: float, sign: str = "") -> str:
+        """One digit behind the point for points, else three significant digits of the widest bound."""
+        if self.unit in {"%", "points"}:
+            return f"{value * (100 if self.unit == '%' else 1):{sign}.1f}"
+        widest = max(abs(self.low), abs(self.high), abs(self.mean))
+        digits = 2 - math.floor(math.log10(widest)) if widest > 0 else 0
+        return f"{value:{sign}.{max(0, min(digits, 12))}f}"
+
+
+def difference(
+    base: Sequence[float | None] | Numbers,
+    tuned: Sequence[float | None] | Numbers,
+    measure: Measure = MEAN,
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
+) -> Difference:
+    """Compare two models on the same examples by the paired bootstrap.
+
+    Each sample draws examples with replacement, the same ones for both models, so that how hard an example is does not
+    count as noise. An example that one of both has no score for is left out.
+
+    Args:
+        base: scores of the first model, one for each example, None where there is none; or sufficient statistics of
+            shape `[examples, statistics]`, zeros where there are none, as of BLEU or the perplexity.
+        tuned: those of the second model on the same examples, in the same order.
+        measure: how the value follows from the statistics and which values are better, such as `Metric.measure`.
+        seed: seed of the bootstrap.
+        samples: number of bootstrap samples.
+
+    Returns:
+        The difference with its interval and verdict.
+
+    Raises:
+        ValueError: a value is not finite, or the models have other numbers of examples or statistics.
+
+    Source:
+        P. Koehn, Statistical significance tests for machine translation evaluation, EMNLP 2004, W04-3250.
+    """
+    first, second = as_statistics(base), as_statistics(tuned)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"The statistics have the shapes {list(first.shape)} and {list(second.shape)}. Expected the same examples "
+            "for both models."
+        )
+    both = has_statistics(first) & has_statistics(second)
+    first, second, count = first[both], second[both], int(both.sum())
+    ours, theirs = (float(measure.total(one.sum(axis=0))) if count else math.nan for one in (first, second))
+    low = high = p = smallest = math.nan
+    if count > 1:
+        width = first.shape[1]
+        sums = resampled_sums(np.hstack([first, second]), seed, samples)
+        found = measure.total(sums[:, width:]) - measure.total(sums[:, :width])
+        found = found[np.isfinite(found)]
+        low, high = expanded_percentiles(found, count)
+        p, smallest = _p_value(found), FOUND_BY_80_PERCENT * float(found.std()) if len(found) else math.nan
+    verdict: Verdict = "no difference"
+    if count < MIN_EXAMPLES:
+        verdict = "too few examples"
+    elif low > 0 or high < 0:
+        verdict = "better" if (low > 0) == measure.higher_is_better else "worse"
+    return Difference(ours, theirs, theirs - ours, low, high, p, verdict, count, smallest, measure.unit)
+
+
+def _p_value(found: Numbers) -> float:
+    """Twice the share of samples on the rarer side of 0, each with 0 itself; one more sample lies on it."""
+    rarer = min(int((found <= 0).sum()), int((found >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(found) + 1))
