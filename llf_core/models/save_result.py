@@ -94,10 +94,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         else:
             _cast(model, source)
             model = _classifier(model, words) if scores else model
-            _save_whole(model, folder)
-            if not scores and source.kind != "gguf":
-                _keep_padding(folder, source)
-    written = _check_written(model, folder, adapter=adapter)
+            save_whole_model(model, folder, None if scores else source)
+    written = check_written(model, folder, adapter=adapter)
     tokenizer.save_pretrained(folder)
     text = model_card(
         source,
@@ -126,11 +124,23 @@ def _scaled_rope(source: ModelSource, config: RunConfig) -> dict[str, object] | 
     return {key: value for key, value in scaled.get_text_config().to_dict().items() if unscaled.get(key) != value}
 
 
-def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:
-    """Read the weights back and compare them with those in memory. Returns the checksums of the latter.
+def check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:
+    """Read the weights back and compare them with those in memory.
 
     transformers saves some weights under other names and in other shapes. Of those only the number of values is
     compared.
+
+    Args:
+        model: the model that was saved.
+        folder: the folder.
+        adapter: whether only its adapter was saved.
+
+    Returns:
+        Checksums of the tensors in memory, by name.
+
+    Raises:
+        ModelError: the files differ from the memory.
+        OSError, SafetensorError: a file cannot be read.
     """
     own = model.state_dict().keys()  # without tensors that a stage has attached to the model
     kept = {name: tensor for name, tensor in named_tensors(model).items() if name in own}
@@ -193,24 +203,30 @@ def _cast(model: Any, source: ModelSource) -> None:
         model.to(getattr(torch, name))
 
 
-def _save_whole(model: Any, folder: Path) -> None:
+def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_shard_size: int | str = "50GB") -> None:
+    """Write a whole model with its configs, without its path on this machine.
+
+    The base's padding token is kept in `config.json`; the Trainer sets the tokenizer's. Some architectures (Youtu) zero
+    the embedding of the padding token on loading, although it was trained.
+
+    Args:
+        model: the model.
+        folder: the folder.
+        source: the base model; None for a classifier, which needs its own padding token.
+        max_shard_size: maximum size of a weight file, in bytes, or a text such as `5GB`.
+
+    Raises:
+        OSError, SafetensorError: a file cannot be written; the second is for weights.
+    """
     fix_generation_config(model)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     written = read_config(folder)
     for key in ("_name_or_path", "_model_name_or_path"):
         written.pop(key, None)
+    if source is not None and source.kind != "gguf":
+        padding = read_config(source.folder).get("pad_token_id")
+        written |= {"pad_token_id": padding} if written.get("pad_token_id") != padding else {}
     (folder / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _keep_padding(folder: Path, source: ModelSource) -> None:
-    """Keep the base's padding token in the config of the result; the Trainer sets the tokenizer's.
-
-    Some architectures (Youtu) zero the embedding of the padding token on loading, although it was trained.
-    """
-    written, padding = read_config(folder), read_config(source.folder).get("pad_token_id")
-    if written.get("pad_token_id") != padding:
-        text = json.dumps(written | {"pad_token_id": padding}, indent=2, sort_keys=True)
-        (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:

@@ -1,0 +1,44 @@
+"""Exports of models: as an adapter, a whole model and other formats, each with a receipt of what was written.
+
+The modules that load a model import torch; a child process imports them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from llf_core.export.errors import ExportError
+    from llf_core.export.exports import Export, export
+    from llf_core.export.format import ExportFormat, find_format
+    from llf_core.export.receipt import Receipt, ReceiptCheck, read_receipt
+    from llf_core.export.request import ExportRequest
+
+__all__ = [
+    "Export",
+    "ExportError",
+    "ExportFormat",
+    "ExportRequest",
+    "Receipt",
+    "ReceiptCheck",
+    "export",
+    "find_format",
+    "read_receipt",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Export": ".exports",
+        "ExportError": ".errors",
+        "ExportFormat": ".format",
+        "ExportRequest": ".request",
+        "Receipt": ".receipt",
+        "ReceiptCheck": ".receipt",
+        "export": ".exports",
+        "find_format": ".format",
+        "read_receipt": ".receipt",
+    },
+)

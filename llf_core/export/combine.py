@@ -1,0 +1,93 @@
+"""Combines several LoRAs into one, with weights, by PEFT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.errors import ExportError
+from llf_core.models.adapter_loading import adapter_settings
+from llf_core.models.errors import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from peft import PeftModel
+
+    from llf_core.export.request import ExportRequest
+
+COMBINED = "combined"
+"""PEFT's name of the combination."""
+FIRST = "default"
+"""PEFT's name of the first adapter."""
+LEFT_OUT = ("use_dora", "use_rslora", "modules_to_save", "trainable_token_indices")
+"""Options of a LoRA that PEFT's combination leaves out."""
+SEED = 0
+"""Seed of the values that DARE drops at random (arXiv 2311.03099), so that an export can be repeated."""
+
+
+def combine_adapters(
+    model: PeftModel, folders: Sequence[Path], weights: Sequence[float], request: ExportRequest
+) -> PeftModel:
+    """Load further adapters beside the first, and activate their weighted combination; the others are removed.
+
+    Args:
+        model: the base with the first adapter.
+        folders: folders of all adapters, the first one's too.
+        weights: their weights.
+        request: for the combination and its density.
+
+    Returns:
+        The model with one adapter.
+
+    Raises:
+        ExportError: an adapter is no LoRA or has options that PEFT's combination leaves out, or PEFT cannot combine
+            them.
+        ModelError: an adapter's config is damaged.
+        RuntimeError, MemoryError: out of memory.
+        OSError: a file cannot be read.
+
+    Source:
+        TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; PEFT's `add_weighted_adapter`.
+    """
+    import torch
+
+    _check(folders)
+    names = [FIRST, *(f"adapter_{number}" for number in range(1, len(folders)))]
+    weights = list(weights)
+    try:
+        for name, folder in zip(names[1:], folders[1:], strict=True):
+            model.load_adapter(str(folder), adapter_name=name)
+        one = len(names) == 1
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            tuner: Any = model.base_model
+            kind = "cat" if one else request.combination
+            tuner.add_weighted_adapter(names, weights, COMBINED, combination_type=kind, density=request.density)
+        model.set_adapter(COMBINED)
+        for name in names:
+            model.delete_adapter(name)
+    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise ExportError(f"PEFT cannot combine these adapters ({request.combination}): {first_line(error)}") from error
+    model.requires_grad_(requires_grad=False)
+    return model
+
+
+def _check(folders: Sequence[Path]) -> None:
+    """Refuse what PEFT's combination would leave out without a word."""
+    for folder in folders:
+        settings = adapter_settings(folder)
+        kind = settings.peft_type.value
+        if kind != "LORA":
+            raise ExportError(
+                f"{folder} is an adapter of type {kind}. Adapters with weights are combined where all are LoRAs: "
+                "convert it with --format adapter --rank R first."
+            )
+        odd = next((key for key in LEFT_OUT if getattr(settings, key, None)), None)
+        if odd is not None:
+            raise ExportError(
+                f"The adapter {folder} has {odd}, which PEFT's combination of adapters leaves out. Expected plain "
+                "LoRAs: export it as merged alone, and combine the others on that model."
+            )
+        if getattr(settings, "bias", "none") != "none":
+            raise ExportError(f"The adapter {folder} has bias: {settings.bias}. Expected plain LoRAs with bias: none.")

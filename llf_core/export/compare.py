@@ -1,0 +1,195 @@
+"""Compares what another program computed with an export to what was measured of the live model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llf_core.export.receipt import ReceiptCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from llf_core.export.plain_program import PlainResult
+    from llf_core.export.reference import Reference
+
+ROUNDING = 1e-6
+"""Relative difference of two logits that float32 hardly tells apart."""
+LOGIT_LIMITS = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest difference of a logit between two programs, as a share of the spread (standard deviation) of the live
+model's logits, by the dtype in which both compute. Sums in another order differ by about 1e-5 in float32."""
+KL_LIMITS = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-2}
+"""Largest mean KL divergence in nats between the live model and what was written, by the dtype of its weights:
+bfloat16 rounds a weight by up to 1/512 of it."""
+
+
+def compare_all(  # noqa: PLR0913 - what the limits depend on
+    reference: Reference,
+    found: PlainResult,
+    *,
+    compute_dtype: str,
+    dtype: str,
+    written: Sequence[Tensor] | None = None,
+    lossy: bool = False,
+) -> list[ReceiptCheck]:
+    """All checks of an export as weights of transformers.
+
+    Args:
+        reference: what was measured of the live model.
+        found: what another program computed.
+        compute_dtype: dtype in which both computed.
+        dtype: dtype of the written weights.
+        written: logits of the live model after it was rounded to that dtype; None if it was not changed.
+        lossy: whether the export is an approximation, whose loss is measured without a limit.
+
+    Returns:
+        The checks; only the first, if the export could not be loaded.
+    """
+    loaded = not found.error and not found.missing
+    lacking = f"{len(found.missing)} weights are missing, the first is {found.missing[0]}." if found.missing else ""
+    why = found.error or lacking
+    checks = [ReceiptCheck("load", loaded, "loaded" if loaded else "failed", by=found.by, detail=why)]
+    if not loaded:
+        return checks
+    checks += compare_text(reference, found)
+    checks.append(
+        logits_check(
+            reference.logits if written is None else written, found.logits, LOGIT_LIMITS[compute_dtype], found.by
+        )
+    )
+    limit = math.inf if lossy else max(KL_LIMITS[compute_dtype], KL_LIMITS[dtype])
+    checks.append(kl_check(reference.logits, found.logits, limit, found.by))
+    answers = answers_check(reference, found)
+    return [*checks, replace(answers, passed=True) if lossy else answers]
+
+
+def compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]:
+    """Checks of the tokenizer, the chat template, its rendering, and the tokens that end an answer.
+
+    Args:
+        reference: what was measured of the live model.
+        found: what another program computed.
+    """
+    same = reference.template == found.template
+    checks = [
+        ReceiptCheck("chat template", same, "equal" if same else "differs", by=found.by),
+        _same("rendering", reference.rendered if reference.template else [], found.rendered, found.by, "conversation"),
+        _same("tokenizer", reference.tokens, found.tokens, found.by, "text"),
+    ]
+    lacking = sorted({*reference.stops} - {*found.stops})
+    more = sorted({*found.stops} - {*reference.stops})
+    detail = " ".join(f"{what} token ids: {ids}." for what, ids in (("Missing", lacking), ("Further", more)) if ids)
+    shown = str(found.stops).strip("[]") or "none"
+    return [*checks, ReceiptCheck("stop tokens", not detail, shown, by=found.by, detail=detail)]
+
+
+def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: float, by: str) -> ReceiptCheck:
+    """Compare logits at each position.
+
+    Args:
+        expected: for each prompt `[N, V]` float32.
+        found: the same of another program; rows that only padding of the vocabulary adds are ignored.
+        share: limit as a share of the standard deviation of `expected`.
+        by: program and version that computed `found`.
+    """
+    import torch
+
+    spread = float(torch.cat([one.flatten() for one in expected]).std())
+    apart = 0.0
+    for one, other in zip(expected, found, strict=True):
+        width = min(one.shape[-1], other.shape[-1])
+        if one.shape[0] != other.shape[0]:
+            detail = f"{one.shape[0]} positions were expected, {other.shape[0]} computed."
+            return ReceiptCheck("logits", passed=False, measured="other shape", by=by, detail=detail)
+        differences = (one[:, :width] - other[:, :width]).abs()
+        apart = max(apart, float(torch.nan_to_num(differences, nan=torch.inf).max()))
+    return ReceiptCheck("logits", apart <= share * spread, apart, share * spread, by=by)
+
+
+def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """Mean KL divergence from the live model's distribution, KL(live ‖ written), over all positions, in nats.
+
+    Args:
+        expected: logits of the live model, for each prompt `[N, V]`.
+        found: logits of what was written, of the same shapes.
+    """
+    import torch
+
+    total, count = 0.0, 0
+    for one, other in zip(expected, found, strict=True):
+        width = min(one.shape[-1], other.shape[-1])
+        live = torch.log_softmax(one[:, :width].double(), -1)
+        made = torch.log_softmax(other[:, :width].double(), -1)
+        total += float((live.exp() * (live - made)).sum())
+        count += one.shape[0]
+    return total / max(1, count)
+
+
+def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, by: str) -> ReceiptCheck:
+    """Compare the distributions of the next token.
+
+    Args:
+        expected: logits of the live model.
+        found: logits of what was written.
+        limit: largest mean KL divergence, in nats.
+        by: program and version that computed `found`.
+    """
+    if any(one.shape[0] != other.shape[0] for one, other in zip(expected, found, strict=True)):
+        return ReceiptCheck("KL divergence", passed=False, measured="other shape", limit=limit, unit="nats", by=by)
+    measured = mean_kl(expected, found)
+    return ReceiptCheck("KL divergence", measured <= limit, measured, limit, "nats", by)
+
+
+def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
+    """Compare greedy answers; one may differ where the live model prefers its token by less than rounding changes.
+
+    Args:
+        reference: what was measured of the live model.
+        found: what another program computed.
+    """
+    changed, unexplained = 0, 0
+    for number, (answer, other) in enumerate(zip(reference.answers, found.answers, strict=True)):
+        at = next((i for i, pair in enumerate(zip(answer, other, strict=False)) if pair[0] != pair[1]), None)
+        if at is None and len(answer) == len(other):
+            continue
+        changed += 1
+        if at is None or not _is_tie(reference.logits[number], found.logits[number], answer, at, other[at]):
+            unexplained += 1
+    total = len(reference.answers)
+    detail = f"{changed} of {total} answers differ, {unexplained} of them by more than rounding." if changed else ""
+    measured = f"{total - changed} of {total} equal"
+    return ReceiptCheck("greedy answers", not unexplained, measured, by=found.by, detail=detail)
+
+
+def _is_tie(live: Tensor, made: Tensor, answer: Sequence[int], at: int, token: int) -> bool:
+    """Whether two tokens differ by less in the live model than what was written differs from it.
+
+    Args:
+        live: logits `[N, V]` at the end of prompt and answer; the row before a token predicts it.
+        made: the same of what was written.
+        answer: token ids of the live model's answer.
+        at: index of the first other token.
+        token: the other token.
+    """
+    row = live.shape[0] - 1 - len(answer) + at
+    if row < 0 or live.shape[0] != made.shape[0]:
+        return False
+    width = min(live.shape[-1], made.shape[-1])
+    margin = float(live[row, answer[at]] - live[row, token])
+    apart = float((live[row, :width] - made[row, :width]).abs().max())
+    return margin <= 2 * apart + ROUNDING * float(live[row].abs().max())
+
+
+def _same(name: str, expected: Sequence[object], found: Sequence[object], by: str, what: str) -> ReceiptCheck:
+    apart = [number for number, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]]
+    equal = not apart and len(expected) == len(found)
+    measured = f"{len(expected) - len(apart)} of {len(expected)} {what}s equal"
+    detail = f"The first that differs: {_first(expected[apart[0]], found[apart[0]])}" if apart else ""
+    return ReceiptCheck(name, equal, measured, by=by, detail=detail)
+
+
+def _first(expected: object, found: object) -> str:
+    return f"expected {str(expected)[:80]!r}, found {str(found)[:80]!r}."

@@ -1,0 +1,218 @@
+"""Starts an export in a child process, and puts the result in its place."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.target import find_target
+from llf_core.config.paths import expanded
+from llf_core.evaluation.worker_process import no_progress, run_in_child
+from llf_core.export.errors import ExportError
+from llf_core.export.format import find_format
+from llf_core.export.perform import failure_sentence
+from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
+from llf_core.export.receipt import Receipt, receipt_of
+from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.chat.target import Target
+    from llf_core.evaluation.worker_process import Progress
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+
+MODULE = "llf_core.export.perform"
+SIZE = re.compile(r"^\s*(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>[KMGT]?i?B)?\s*$", re.IGNORECASE)
+GIGABYTES_BELOW = 1000
+"""A size below this number is one in gigabytes."""
+UNITS = {"": 10**9, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """A finished export.
+
+    Attributes:
+        folder: where it is.
+        receipt: what was measured of it.
+    """
+
+    folder: Path
+    receipt: Receipt
+
+    def __repr__(self) -> str:
+        return f"{self.folder}\n{self.receipt.text()}"
+
+
+def export(  # noqa: PLR0913 - what an export has
+    target: str | Path | Run | RunFolder | Target,
+    format: str = "merged",  # noqa: A002 - the user's word
+    *,
+    folder: str | Path | None = None,
+    dtype: str = "auto",
+    shard_size: str | float = SHARD_BYTES,
+    adapters: Sequence[tuple[str | Path | Run | RunFolder | Target, float]] = (),
+    combination: str = "cat",
+    density: float | None = None,
+    rank: int | None = None,
+    quantizations: Sequence[str] = (),
+    device: str = "cpu",
+    overwrite: bool = False,
+    keep_failed: bool = False,
+    options: Mapping[str, Any] | None = None,
+    home: Path | None = None,
+    trust: bool = False,
+    progress: Progress = no_progress,
+) -> Export:
+    """Export a model, and verify what was written with another program.
+
+    Everything is written under a hidden name beside the destination, which gets its name when all checks have passed.
+    After an error nothing is left there.
+
+    Args:
+        target: what is exported, as `find_target` reads it.
+        format: name of the format, see `FORMATS`.
+        folder: the destination; None for `NAME-FORMAT` in the working directory.
+        dtype: dtype of the written weights: `auto` (as the base is stored), `float32`, `bfloat16`, `float16`.
+        shard_size: maximum size of a weight file: bytes, or a text such as `5GB`.
+        adapters: further adapters and their weights; the target's own has the weight 1 unless it is listed too.
+        combination: how several adapters are combined, see `COMBINATIONS`.
+        density: share of values that pruning combinations keep, in (0, 1].
+        rank: rank of the LoRA into which another PEFT adapter is converted; None keeps its type.
+        quantizations: names of the quantizations to write, for formats that have several.
+        device: `cpu`, or `auto` for a GPU if there is one.
+        overwrite: whether an earlier export at the destination is replaced.
+        keep_failed: whether an export that failed its receipt is kept, as `FOLDER.failed`.
+        options: further options of the format.
+        home: `LLF_HOME`; None for the environment's.
+        trust: whether to allow Python code of the model that has not been allowed yet.
+        progress: progress callback.
+
+    Returns:
+        The export, with its receipt.
+
+    Raises:
+        ExportError: an option is not valid, the destination exists, the model cannot be exported, or what was written
+            in full precision differs from the live model.
+        TargetError: nothing has the target's name, or it generates no text.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        ConfigError: the config of the run is no longer valid.
+        UnreadableError: the `adapter_config.json` is not a regular file or too large.
+        BrokenRunError: the status of the run cannot be read.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        PluginError: two installed packages declare the same name or key.
+        TypeError: the target is of another type.
+        OSError: a file cannot be read, or the destination cannot be written.
+    """
+    form = find_format(format)
+    found = _target(target, home)
+    others = [(_target(one, home), float(weight)) for one, weight in adapters]
+    place = _destination(folder, found, format)
+    request = ExportRequest(
+        found,
+        format,
+        place,
+        _adapters(found, others),
+        combination,
+        density,
+        dtype,
+        bytes_of_size(shard_size),
+        rank,
+        tuple(quantizations),
+        device,
+        keep_failed,
+        dict(options or {}),
+    )
+    form.check(request)
+    check_destination(place, overwrite=overwrite)
+    remove_left_over(place.parent)
+    receipt = _run(request, home=home, trust=trust, progress=progress, full_precision=form.full_precision)
+    return Export(place, receipt)
+
+
+def _run(
+    request: ExportRequest, *, home: Path | None, trust: bool, progress: Progress, full_precision: bool
+) -> Receipt:
+    """Export in a child process, and rename the result.
+
+    Raises:
+        ExportError: the export failed.
+    """
+    work = hidden_folder(request.folder)
+    work.mkdir()
+    try:
+        try:
+            made = run_in_child(MODULE, request.json(), str(work), home=home, progress=progress, trust=trust)
+        except RuntimeError as error:
+            raise ExportError(f"{request.target.name} was not exported. {error}") from error
+        receipt = receipt_of(made)
+        if full_precision and not receipt.passed:
+            kept = ""
+            if request.keep_failed:
+                failed = request.folder.with_name(f"{request.folder.name}.failed")
+                check_destination(failed, overwrite=True)
+                put(work, failed)
+                kept = f" It is kept in {failed}."
+            raise ExportError(f"{request.target.name} was not exported. {failure_sentence(receipt)}{kept}")
+        put(work, request.folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return receipt
+
+
+def bytes_of_size(value: str | float) -> int:
+    """Bytes of a size such as `5GB`, as transformers reads it; a small number means gigabytes, as in `export_size`.
+
+    Args:
+        value: a text or a number.
+
+    Raises:
+        ExportError: it is no size.
+    """
+    match = SIZE.match(value) if isinstance(value, str) else None
+    if isinstance(value, str) and match is None:
+        raise ExportError(f"`shard_size` is {value[:60]!r}. Expected a size such as 5GB or 500MB.")
+    if match is not None:
+        return int(float(match["number"]) * UNITS[(match["unit"] or "").upper()])
+    number = float(value)
+    return int(number * UNITS[""] if number < GIGABYTES_BELOW else number)
+
+
+def _target(target: Any, home: Path | None) -> Target:
+    from llf_core.chat.target import Target as Found
+
+    return target if isinstance(target, Found) else find_target(target, home)
+
+
+def _adapters(target: Target, others: Sequence[tuple[Target, float]]) -> tuple[WeightedAdapter, ...]:
+    """The target's adapter and the further ones, with their weights."""
+    weights = {one.adapter: weight for one, weight in others}
+    found = []
+    if target.adapter is not None:
+        found.append(WeightedAdapter(target.adapter, weights.get(target.adapter, 1.0), target.name))
+    for one, weight in others:
+        if one.adapter is None:
+            raise ExportError(f"{one.name} is a whole model. Expected an adapter, which can be combined with others.")
+        if one.adapter != target.adapter:
+            found.append(WeightedAdapter(one.adapter, weight, one.name))
+    return tuple(found)
+
+
+def _destination(folder: str | Path | None, target: Target, form: str) -> Path:
+    if folder is not None:
+        place = expanded(str(folder)).absolute()
+        if not place.name:
+            raise ExportError(f"{place} is the root of a disk. Expected a new folder.")
+        return place
+    name = re.sub(r"[^\w.@-]+", "-", target.name).strip("-.") or "model"
+    return Path.cwd() / f"{name}-{form}"

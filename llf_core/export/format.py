@@ -1,0 +1,117 @@
+"""What a format of exports is: checks a request, writes files, and verifies them with another program."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from llf_core.config.did_you_mean import did_you_mean
+from llf_core.export.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from llf_core.export.receipt import ReceiptCheck
+    from llf_core.export.request import ExportRequest
+    from llf_core.export.source import ExportSource
+
+FORMATS = {
+    "adapter": "llf_core.export.formats.adapter:AdapterFormat",
+    "merged": "llf_core.export.formats.merged:MergedFormat",
+}
+"""Formats by name: module and class."""
+
+
+class ExportFormat(ABC):
+    """A format of exports. Its module imports no torch; its methods run in a process of their own, except `check`.
+
+    Attributes:
+        name: name in a config and on the command line.
+        label: name for people.
+        help: one sentence on what it is for.
+        full_precision: whether what is written answers as the live model does, so that a check that fails is an error;
+            else it is a quantization, whose loss is measured.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    help: ClassVar[str]
+    full_precision: ClassVar[bool] = True
+
+    @abstractmethod
+    def check(self, request: ExportRequest) -> None:
+        """Check a request before anything is loaded.
+
+        Args:
+            request: the request.
+
+        Raises:
+            ExportError: an option does not fit the format or the target.
+        """
+
+    @abstractmethod
+    def write(
+        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+    ) -> list[Path]:
+        """Write the files.
+
+        Args:
+            source: the live model, whose `reference` was measured before. It may be changed in place.
+            folder: an empty folder beside the destination.
+            request: the request.
+            progress: called with a description of the work, the number of steps done and their total.
+
+        Returns:
+            The written files.
+
+        Raises:
+            ExportError: the model cannot be written in this format.
+            OSError: a file cannot be written, for example on a full disk.
+        """
+
+    @abstractmethod
+    def verify(
+        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+    ) -> list[ReceiptCheck]:
+        """Load what was written by another program, and compare it with the live model.
+
+        Args:
+            source: what was exported. Its model was released: only what was measured of it is left.
+            folder: what `write` wrote.
+            request: the request.
+            progress: see `write`.
+
+        Returns:
+            One check for each comparison.
+
+        Raises:
+            ExportError: the other program cannot be started.
+            OSError: a file cannot be read.
+        """
+
+    def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - of quantizing formats
+        """Rows of the receipt's table of quantizations, after `verify`; none by default.
+
+        Args:
+            checks: what `verify` returned.
+        """
+        return []
+
+
+def find_format(name: str) -> ExportFormat:
+    """The format of a name.
+
+    Args:
+        name: name of a format.
+
+    Raises:
+        ExportError: there is no such format.
+    """
+    if name not in FORMATS:
+        meant = did_you_mean(name, FORMATS)
+        raise ExportError(f"`format` is {name!r}.{meant} Expected one of {', '.join(FORMATS)}.")
+    module, _, kind = FORMATS[name].partition(":")
+    found: ExportFormat = getattr(importlib.import_module(module), kind)()
+    return found

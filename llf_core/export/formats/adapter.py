@@ -1,0 +1,157 @@
+"""The adapter itself, which loads with plain peft over its base; other types can become a LoRA."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.export.errors import ExportError
+from llf_core.export.format import ExportFormat
+from llf_core.export.options import check_combination, check_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llf_core.export.receipt import ReceiptCheck
+    from llf_core.export.request import ExportRequest
+    from llf_core.export.source import ExportSource
+
+ROOM = 64 * 2**20
+"""Bytes on the disk besides the weights: tokenizer, configs, receipt."""
+
+
+class AdapterFormat(ExportFormat):
+    """An adapter of PEFT in safetensors, with tokenizer and chat template."""
+
+    name: ClassVar[str] = "adapter"
+    label: ClassVar[str] = "Adapter"
+    help: ClassVar[str] = "Only what was trained: megabytes, which peft loads over the base."
+
+    def check(self, request: ExportRequest) -> None:
+        """Check that there is an adapter, and the rank.
+
+        Args:
+            request: the request.
+
+        Raises:
+            ExportError: the target is a whole model, or an option is not valid.
+        """
+        check_dtype(request)
+        check_combination(request)
+        if not request.adapters:
+            raise ExportError(f"{request.target.name} is a whole model and has no adapter. Expected the format merged.")
+        if request.rank is not None and request.rank < 1:
+            raise ExportError(f"`rank` is {request.rank}. Expected an integer of at least 1.")
+
+    def write(
+        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+    ) -> list[Path]:
+        """Write the adapter as it is, or as a LoRA of another rank.
+
+        Args:
+            source: the live model.
+            folder: an empty folder.
+            request: the request.
+            progress: see `ExportFormat.write`.
+
+        Raises:
+            ExportError: adapters were merged into the base before, or PEFT cannot convert the adapter.
+            OSError, SafetensorError: a file cannot be written; the second is for weights.
+            RuntimeError, MemoryError: out of memory.
+        """
+        import torch
+
+        from llf_core.export.source import check_room
+        from llf_core.export.to_lora import save_as_lora
+
+        if source.merged_before:
+            raise ExportError(
+                f"The adapter was trained on {source.base.name} with {source.merged_before[0]} merged into it, and "
+                "nobody else has that base. Expected the format merged."
+            )
+        model = source.model
+        progress("Writing the adapter", 0, 0)
+        trained = [one for name, one in model.named_parameters() if f".{model.active_adapter}" in name]
+        check_room(folder, sum(map(_bytes, trained)) + ROOM)
+        if request.rank is not None:
+            save_as_lora(source, folder, request.rank)
+            source.load_written(folder)
+        else:
+            _save(model, folder)
+        if request.dtype != "auto":
+            _cast_file(folder, getattr(torch, request.dtype))
+            source.load_written(folder)
+        if request.dtype != "auto" or request.rank is not None:
+            source.measure_written(progress)
+        _name_base(source, folder)
+        source.save_tokenizer(folder)
+        return sorted(folder.iterdir())
+
+    def verify(
+        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+    ) -> list[ReceiptCheck]:
+        """Compare the adapter over its base, as plain transformers and peft read them, with the live model.
+
+        Args:
+            source: what was exported.
+            folder: the files.
+            request: the request.
+            progress: see `ExportFormat.write`.
+
+        Raises:
+            ExportError: the other program ended without a result.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            ModelError: the base cannot be read.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+            PluginError: two installed packages declare the same plug-in.
+            OSError: a file cannot be read.
+            MemoryError: out of memory while a GGUF base is dequantized.
+        """
+        from llf_core.export.compare import compare_all
+        from llf_core.export.plain_program import run_plain
+
+        progress("Reading it back with transformers and peft", 0, 0)
+        found = run_plain(source, folder, base=source.plain_base())
+        dtype = source.compute_dtype if request.dtype == "auto" else request.dtype
+        return compare_all(
+            source.reference,
+            found,
+            compute_dtype=source.compute_dtype,
+            dtype=dtype,
+            written=source.written,
+            lossy=request.rank is not None,
+        )
+
+
+def _bytes(weight: Any) -> int:
+    return int(weight.nbytes)
+
+
+def _save(model: Any, folder: Path) -> None:
+    """Write the active adapter into the folder itself, whatever its name in memory."""
+    name = model.active_adapter
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[name])
+    inside = folder / name
+    if inside.is_dir():  # PEFT writes any adapter but `default` into a subfolder
+        for path in inside.iterdir():
+            path.rename(folder / path.name)
+        inside.rmdir()
+
+
+def _cast_file(folder: Path, dtype: Any) -> None:
+    """Round the values of a written adapter to a dtype."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    tensors = {name: one.to(dtype) if one.is_floating_point() else one for name, one in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _name_base(source: ExportSource, folder: Path) -> None:
+    """Write the base's name into the adapter's config, so that peft finds it."""
+    path = folder / "adapter_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["base_model_name_or_path"] = source.base.portable_name or source.base.name
+    values["revision"] = source.base.revision if source.base.kind == "hub" else None
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

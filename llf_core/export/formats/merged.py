@@ -1,0 +1,109 @@
+"""A whole model that loads with plain transformers: adapters are merged into the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from llf_core.export.errors import ExportError
+from llf_core.export.format import ExportFormat
+from llf_core.export.options import check_combination, check_dtype, check_shards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llf_core.export.receipt import ReceiptCheck
+    from llf_core.export.request import ExportRequest
+    from llf_core.export.source import ExportSource
+
+ROOM = 64 * 2**20
+"""Bytes on the disk besides the weights: tokenizer, configs, receipt."""
+
+
+class MergedFormat(ExportFormat):
+    """A whole model in safetensors, with tokenizer, chat template and generation config."""
+
+    name: ClassVar[str] = "merged"
+    label: ClassVar[str] = "Whole model"
+    help: ClassVar[str] = "Merges the adapters into the weights; loads with transformers, vLLM and SGLang."
+
+    def check(self, request: ExportRequest) -> None:
+        """Check dtype, shard size and combination.
+
+        Args:
+            request: the request.
+
+        Raises:
+            ExportError: one of them is not valid.
+        """
+        check_dtype(request)
+        check_shards(request)
+        check_combination(request)
+        if request.rank is not None:
+            raise ExportError(f"`rank` is {request.rank}, which only the format adapter has. Expected none.")
+
+    def write(
+        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+    ) -> list[Path]:
+        """Merge, round to the dtype once, and write the model with its tokenizer.
+
+        Args:
+            source: the live model; its adapters are merged in place.
+            folder: an empty folder.
+            request: the request.
+            progress: see `ExportFormat.write`.
+
+        Raises:
+            ExportError: the adapter cannot be merged, or the disk has too little space.
+            ModelError: the written weights differ from those in memory.
+            OSError, SafetensorError: a file cannot be written; the second is for weights.
+            RuntimeError, MemoryError: out of memory.
+        """
+        import torch
+
+        from llf_core.export.source import bytes_of_weights, check_room
+        from llf_core.export.weights import cast_weights
+        from llf_core.models.progress_bars import no_progress_bars
+        from llf_core.models.save_result import check_written, save_whole_model
+
+        progress("Merging", 0, 0)
+        model = source.merge()
+        dtype = getattr(torch, source.dtype())
+        check_room(folder, bytes_of_weights(model, dtype.itemsize) + ROOM)
+        cast_weights(model, dtype)
+        progress("Writing the weights", 0, 0)
+        with no_progress_bars():
+            save_whole_model(model, folder, source.base, max_shard_size=request.shard_bytes)
+        source.save_tokenizer(folder)
+        check_written(model, folder, adapter=False)
+        cast_weights(model, getattr(torch, source.compute_dtype))
+        source.measure_written(progress)
+        return sorted(folder.iterdir())
+
+    def verify(
+        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+    ) -> list[ReceiptCheck]:
+        """Compare the files, as plain transformers reads them, with the live model.
+
+        Args:
+            source: what was exported.
+            folder: the files.
+            request: the request.
+            progress: see `ExportFormat.write`.
+
+        Raises:
+            ExportError: the other program ended without a result.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            ModelError: the settings of the base cannot be read.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+            PluginError: two installed packages declare the same plug-in.
+            OSError: a file cannot be read.
+        """
+        from llf_core.export.compare import compare_all
+        from llf_core.export.plain_program import run_plain
+
+        progress("Reading it back with transformers", 0, 0)
+        found = run_plain(source, folder)
+        return compare_all(
+            source.reference, found, compute_dtype=source.compute_dtype, dtype=source.dtype(), written=source.written
+        )

@@ -1,0 +1,67 @@
+"""Checks of options that several formats share, before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config.did_you_mean import did_you_mean
+from llf_core.export.errors import ExportError
+from llf_core.export.request import COMBINATIONS, DTYPES
+
+if TYPE_CHECKING:
+    from llf_core.export.request import ExportRequest
+
+MIN_SHARD = 1_000_000
+"""Smallest maximum size of a weight file, in bytes: smaller ones would make a file of nearly each tensor."""
+PRUNING = ("ties", "dare", "magnitude")
+"""Beginnings of the names of combinations that need a density."""
+
+
+def check_dtype(request: ExportRequest) -> None:
+    """Check the dtype of the written weights.
+
+    Args:
+        request: the request.
+
+    Raises:
+        ExportError: it is not one of `DTYPES`.
+    """
+    if request.dtype not in DTYPES:
+        meant = did_you_mean(request.dtype, DTYPES)
+        raise ExportError(f"`dtype` is {request.dtype!r}.{meant} Expected one of {', '.join(DTYPES)}.")
+
+
+def check_shards(request: ExportRequest) -> None:
+    """Check the maximum size of a weight file.
+
+    Args:
+        request: the request.
+
+    Raises:
+        ExportError: it is too small.
+    """
+    if request.shard_bytes < MIN_SHARD:
+        raise ExportError(f"`shard_size` is {request.shard_bytes} bytes. Expected at least 1 MB, such as 5GB.")
+
+
+def check_combination(request: ExportRequest) -> None:
+    """Check how several adapters are combined.
+
+    Args:
+        request: the request.
+
+    Raises:
+        ExportError: the combination is unknown, or its density is missing or out of range.
+    """
+    if request.combination not in COMBINATIONS:
+        meant = did_you_mean(request.combination, COMBINATIONS)
+        raise ExportError(
+            f"`combination` is {request.combination!r}.{meant} Expected one of {', '.join(COMBINATIONS)}."
+        )
+    if request.density is not None and not 0 < request.density <= 1:
+        raise ExportError(f"`density` is {request.density}. Expected a share above 0 and at most 1.")
+    if len(request.adapters) > 1 and request.combination.startswith(PRUNING) and request.density is None:
+        raise ExportError(
+            f"The combination {request.combination} drops a part of each adapter's values. Expected `density`, the "
+            "share that is kept, such as 0.5."
+        )

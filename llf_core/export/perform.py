@@ -1,0 +1,89 @@
+"""Loads, writes and verifies an export: `python -m llf_core.export.perform REQUEST FOLDER`, in a child process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.evaluation.worker_process import print_result
+from llf_core.export.format import find_format
+from llf_core.export.receipt import Receipt, checksums_of_files, now, write_receipt
+from llf_core.export.request import ExportRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, int], object]) -> Receipt:
+    """Export into a folder, and write the receipt there.
+
+    Args:
+        request: the request, which the format has checked.
+        work: an empty folder.
+        progress: called with a description of the work, the number of steps done and their total.
+
+    Returns:
+        The receipt.
+
+    Raises:
+        ExportError: the model cannot be exported as asked, or what was written in full precision differs from it.
+        ModelError: the base or an adapter is missing, damaged, or does not fit.
+        DataError: the tokenizer lacks a token of the named template.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        ConfigError: the settings of the base model are invalid.
+        PluginError: two installed packages declare the same plug-in.
+        RuntimeError, MemoryError: out of memory.
+        OSError: a file cannot be read or written.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+    """
+    from llf_core.export.source import ExportSource
+
+    begun = time.monotonic()
+    form = find_format(request.format)
+    source = ExportSource(request, progress)
+    form.write(source, work, request, progress)
+    source.release()
+    checks = form.verify(source, work, request, progress)
+    progress("Computing checksums", 0, 0)
+    receipt = Receipt(
+        form.name,
+        source.facts(),
+        tuple(checks),
+        checksums_of_files(work),
+        tuple(form.table(checks)),
+        now(),
+        round(time.monotonic() - begun, 1),
+    )
+    write_receipt(receipt, work)
+    return receipt
+
+
+def failure_sentence(receipt: Receipt) -> str:
+    """What failed in a receipt, and what was measured.
+
+    Args:
+        receipt: with at least one check that failed.
+    """
+    first, *others = receipt.failed
+    more = f" {len(others)} more checks failed: {', '.join(one.name for one in others)}." if others else ""
+    return f"What was written differs from the live model. {first.sentence}{more}"
+
+
+def main() -> None:
+    """Read request and folder from the command line, and print the receipt for `run_in_child`.
+
+    Raises:
+        SystemExit: the export failed; the error was printed.
+    """
+    request, work = ExportRequest.read(sys.argv[1]), Path(sys.argv[2])
+
+    def make(progress: Callable[[str, int, int], object]) -> dict[str, Any]:
+        return perform(request, work, progress).json()
+
+    print_result(make)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Loads an export with plain transformers and peft, and writes what it computes: run as a file, with a job as JSON.
+
+It imports nothing of LLF, so that a fault which LLF makes in writing and again in reading is found. `plain_program`
+starts it as `python -I plain_check.py JOB.json`, in a process of its own.
+"""
+
+import json
+import sys
+import traceback
+
+
+def load(job):
+    """The model and tokenizer of a job, as a model card says: base, further rows of the embedding, adapter."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(job["threads"])
+    dtype = getattr(torch, job["dtype"])
+    arguments = {"local_files_only": True, "trust_remote_code": job["trust"]}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job["folder"], **arguments)
+    kind = getattr(transformers, job["loader"])
+    where = job["base"] or job["folder"]
+    if job["rope"]:
+        config = transformers.AutoConfig.from_pretrained(where, **arguments)
+        for key, value in job["rope"].items():
+            setattr(config.get_text_config(), key, value)
+        arguments["config"] = config
+    for attempt in (job["classifier"] or {}).items():
+        arguments.__setitem__(*attempt)
+    model, info = kind.from_pretrained(where, dtype=dtype, output_loading_info=True, **arguments)
+    missing = [] if job["base"] else sorted(map(str, info.get("missing_keys", ())))
+    if job["base"]:
+        from peft import PeftModel
+
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model = PeftModel.from_pretrained(model, job["folder"])
+    return model.eval(), tokenizer, missing
+
+
+def rendered(tokenizer, conversations):
+    """The text of each conversation by the chat template; None where the template refuses it."""
+    found = []
+    for one in conversations:
+        try:
+            text = tokenizer.apply_chat_template(
+                one["messages"],
+                tools=one.get("tools"),
+                add_generation_prompt=one["add_generation_prompt"],
+                tokenize=False,
+            )
+        except Exception:  # noqa: BLE001 - a template refuses with any error
+            text = None
+        found.append(text)
+    return found
+
+
+def stops(model, tokenizer):
+    """Token ids at which `generate` or a server ends an answer."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    return sorted(one for one in ids if one is not None)
+
+
+def answers(model, job):
+    """The greedy answer to each prompt, as token ids."""
+    import torch
+
+    found = []
+    for prompt in job["prompts"]:
+        row = torch.tensor([prompt], device=model.device)
+        made = model.generate(
+            input_ids=row,
+            attention_mask=torch.ones_like(row),
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=job["max_new_tokens"],
+            eos_token_id=job["stops"] if job["base"] else None,
+            pad_token_id=job["padding"],
+        )
+        found.append(made[0].tolist()[len(prompt) :] if made.shape[1] > len(prompt) else [])
+    return found
+
+
+def main() -> None:
+    """Read the job, and write `result.json` and `logits.safetensors` into its work folder."""
+    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 - a script of the standard library
+        job = json.load(file)
+    result = {"python": sys.version.split()[0]}
+    try:
+        import peft
+        import torch
+        import transformers
+        from safetensors.torch import save_file
+
+        result["by"] = f"transformers {transformers.__version__}"
+        if job["base"]:
+            result["by"] += f", peft {peft.__version__}"
+        model, tokenizer, result["missing"] = load(job)
+        result["template"] = str(tokenizer.chat_template) if tokenizer.chat_template else None
+        result["rendered"] = rendered(tokenizer, job["conversations"]) if tokenizer.chat_template else []
+        result["tokens"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in job["texts"]]
+        logits = {}
+        with torch.no_grad():
+            for number, ids in enumerate(job["sequences"]):
+                row = torch.tensor([ids])
+                made = model(input_ids=row, attention_mask=torch.ones_like(row)).logits
+                if not job["classifier"]:
+                    made = made[0, -min(job["positions"], len(ids)) :]
+                logits[str(number)] = made.float().contiguous()
+            if not job["classifier"]:
+                result["stops"] = stops(model, tokenizer)
+                result["answers"] = answers(model, job)
+        save_file(logits, job["logits"])
+    except Exception as error:  # noqa: BLE001 - the other process says it
+        traceback.print_exc()
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        result["error"] = f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+    result["llf"] = sorted(name for name in sys.modules if name.split(".")[0].startswith("llf"))
+    with open(job["result"], "w", encoding="utf-8") as file:  # noqa: PTH123
+        json.dump(result, file)
+
+
+if __name__ == "__main__":
+    main()

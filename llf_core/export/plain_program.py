@@ -1,0 +1,119 @@
+"""Starts `plain_check.py`, which loads an export without LLF, and reads what it computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.errors import ExportError
+from llf_core.export.probes import CONVERSATIONS, MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.export.source import ExportSource
+
+SCRIPT = Path(__file__).with_name("plain_check.py")
+
+
+@dataclass(frozen=True)
+class PlainResult:
+    """What plain transformers computed with an export.
+
+    Attributes:
+        by: programs and versions.
+        error: why it could not be loaded or computed; empty if it could.
+        missing: names of weights that the files lack.
+        template: source of the chat template; None for none.
+        rendered: text of each of `CONVERSATIONS`; None for one that the template refuses.
+        tokens: token ids of each of `TEXTS`.
+        stops: token ids that end an answer.
+        answers: token ids of the greedy answers.
+        logits: see `Reference`.
+    """
+
+    by: str
+    error: str
+    missing: list[str]
+    template: str | None
+    rendered: list[str | None]
+    tokens: list[list[int]]
+    stops: list[int]
+    answers: list[list[int]]
+    logits: list[Tensor]
+
+
+def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -> PlainResult:
+    """Load an export in a process without LLF, and compute what `Reference` has.
+
+    Args:
+        source: what was exported.
+        folder: folder of the export.
+        base: folder of the base, if the export is an adapter.
+
+    Raises:
+        ExportError: the process ended without a result, for example because memory did not suffice.
+        OSError: the temporary folder cannot be written.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        ModelError: the settings of the base cannot be read.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+        PluginError: two installed packages declare the same plug-in.
+    """
+    from safetensors.torch import load_file
+
+    reference = source.reference
+    with tempfile.TemporaryDirectory(prefix="llf-receipt-") as work:
+        result, logits, job = (Path(work) / name for name in ("result.json", "logits.safetensors", "job.json"))
+        values: dict[str, Any] = {
+            "folder": str(folder),
+            "base": None if base is None else str(base),
+            "loader": source.loader,
+            "classifier": None,
+            "dtype": source.compute_dtype,
+            "trust": source.trusts_code(),
+            "rope": source.rope_changes() if base is not None else {},
+            "threads": source.threads,
+            "prompts": reference.prompts,
+            "sequences": reference.sequences,
+            "stops": reference.stops,
+            "padding": source.tokenizer.pad_token_id,
+            "positions": MAX_POSITIONS,
+            "max_new_tokens": MAX_ANSWER_TOKENS,
+            "conversations": list(CONVERSATIONS),
+            "texts": list(TEXTS),
+            "result": str(result),
+            "logits": str(logits),
+        }
+        job.write_text(json.dumps(values), encoding="utf-8")
+        # -I: neither PYTHONPATH nor the working directory, so that only installed packages are found
+        done = subprocess.run(  # noqa: S603 - a file of this package
+            [sys.executable, "-I", str(SCRIPT), str(job)],
+            cwd=work,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if not result.is_file():
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise ExportError(
+                f"The program that reads the export back ended without a result: {lines[-1][:300]}",
+                "Check that enough memory is free, then export again.",
+            )
+        made = json.loads(result.read_text(encoding="utf-8"))
+        if made["llf"]:
+            raise ExportError(
+                f"The program that reads the export back imported {made['llf'][0]}, so it proves nothing."
+            )
+        tensors = load_file(logits) if logits.is_file() else {}
+    found = [tensors[str(number)] for number in range(len(tensors))]
+    empty: dict[str, Any] = {"missing": [], "template": None, "rendered": [], "tokens": [], "stops": [], "answers": []}
+    kept = {key: made.get(key, value) for key, value in empty.items()}
+    return PlainResult(by=made.get("by", "transformers"), error=made.get("error", ""), logits=found, **kept)

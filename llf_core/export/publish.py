@@ -1,0 +1,123 @@
+"""Puts a finished export in its place: written under a hidden name, then renamed, so that nobody sees half of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+from llf_core.export.errors import ExportError
+from llf_core.export.receipt import RECEIPT, read_receipt
+from llf_core.runs.files import sync_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HIDDEN = ".llf-export-"
+"""Beginning of the names of folders that are being written; the id of the writing process follows."""
+
+
+def check_destination(folder: Path, *, overwrite: bool) -> None:
+    """Check that an export can take a folder's name, before a model is loaded.
+
+    Args:
+        folder: the destination.
+        overwrite: whether an earlier export there is replaced. Nothing else ever is.
+
+    Raises:
+        ExportError: it exists, is a link, holds files that no export wrote, or its parent cannot be written.
+        OSError: the disk cannot be read.
+    """
+    if os.path.lexists(folder):
+        if folder.is_symlink() or not folder.is_dir():
+            raise ExportError(f"{folder} is a {'link' if folder.is_symlink() else 'file'}. Expected a new folder.")
+        if any(folder.iterdir()):
+            if not overwrite:
+                raise ExportError(
+                    f"{folder} is not empty. Expected a new folder, or overwrite (--overwrite)."
+                )
+            foreign = _foreign(folder)
+            if foreign:
+                raise ExportError(
+                    f"{folder} has {foreign}, which no export wrote, so it is not replaced. Expected a new folder."
+                )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = hidden_folder(folder)
+        work.mkdir()
+        work.rmdir()
+    except OSError as error:
+        raise ExportError(f"{folder.parent} cannot be written: {error.strerror}. Expected another folder.") from error
+
+
+def _foreign(folder: Path) -> str:
+    """Name of an entry of a folder that its receipt does not name; empty if there is none."""
+    if not (folder / RECEIPT).is_file():
+        return next(path.name for path in sorted(folder.iterdir()))
+    known = read_receipt(folder).files
+    names = (
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir() or path.is_symlink()
+    )
+    return next((name for name in names if name not in known and name != RECEIPT), "")
+
+
+def hidden_folder(folder: Path) -> Path:
+    """A name beside the destination, for an export that is being written by this process.
+
+    Args:
+        folder: the destination.
+    """
+    return folder.with_name(f"{HIDDEN}{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def remove_left_over(parent: Path) -> None:
+    """Remove what exports left behind whose processes were killed.
+
+    Args:
+        parent: the folder beside whose entries exports are written.
+    """
+    for path in parent.glob(f"{HIDDEN}*"):
+        pid = path.name.removeprefix(HIDDEN).partition("-")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def put(work: Path, folder: Path) -> None:
+    """Give a finished export its name; an earlier export there is removed afterwards.
+
+    Args:
+        work: the finished export.
+        folder: the destination; `check_destination` has accepted it.
+
+    Raises:
+        OSError: it cannot be renamed; an earlier export is then back in its place.
+        ExportError: files that no export wrote have come there in the meantime.
+    """
+    previous = None
+    if folder.is_dir() and any(folder.iterdir()):
+        foreign = _foreign(folder)
+        if foreign:
+            raise ExportError(f"{folder} has {foreign} by now, which no export wrote. Nothing was replaced.")
+        previous = folder.rename(hidden_folder(folder))
+    try:
+        work.rename(folder)
+    except OSError:
+        if previous is not None:
+            previous.rename(folder)
+        raise
+    sync_folder(folder.parent)
+    if previous is not None:
+        shutil.rmtree(previous, ignore_errors=True)

@@ -1,0 +1,177 @@
+"""The receipt of an export: what was measured of the written files by another program, and whether it passed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.errors import ExportError
+from llf_core.runs.formatting import size
+from llf_core.untrusted import read_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECEIPT = "receipt.json"
+VERSION = 1
+CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class ReceiptCheck:
+    """A comparison of what was written with the model that was exported.
+
+    Attributes:
+        name: what was compared, e.g. `logits`.
+        passed: whether it is within the limit.
+        measured: the measured value; a text where it is no number.
+        limit: the largest value that passes; None where both sides must be equal.
+        unit: unit of both, e.g. `nats`; empty for none.
+        by: program and version that read the files.
+        detail: what was found, as a sentence; empty where the numbers say it.
+    """
+
+    name: str
+    passed: bool
+    measured: float | str
+    limit: float | None = None
+    unit: str = ""
+    by: str = ""
+    detail: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What was measured, and what was expected."""
+        limit = "equal" if self.limit is None else f"at most {self.limit:.3g} {self.unit}".rstrip()
+        shown = f"{self.measured:.3g} {self.unit}".rstrip() if isinstance(self.measured, float) else str(self.measured)
+        return f"{self.name}: measured {shown}, expected {limit}.{' ' if self.detail else ''}{self.detail}"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The receipt of an export.
+
+    Attributes:
+        format: name of the format.
+        source: what was exported: `run`, `step`, `base`, `adapters` (name, weight), `dtype` of the live model.
+        checks: what was compared.
+        files: written files: `bytes` and `sha256` by name.
+        table: one row for each quantization: `quantization`, `bytes`, `kl`, `perplexity`, `changed_greedy`,
+            `tokens_per_second`.
+        made: time, as ISO 8601.
+        seconds: duration of the export.
+        version: version of this structure.
+    """
+
+    format: str
+    source: dict[str, Any]
+    checks: tuple[ReceiptCheck, ...]
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    table: tuple[dict[str, Any], ...] = ()
+    made: str = ""
+    seconds: float = 0.0
+    version: int = VERSION
+
+    @property
+    def failed(self) -> list[ReceiptCheck]:
+        """The checks that did not pass."""
+        return [one for one in self.checks if not one.passed]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks passed."""
+        return not self.failed
+
+    @property
+    def bytes(self) -> int:
+        """Size of all written files."""
+        return sum(int(one["bytes"]) for one in self.files.values())
+
+    def json(self) -> dict[str, Any]:
+        """The receipt as plain values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """The receipt as a table of text, for a terminal or a cell."""
+        lines = [f"{self.format}: {len(self.files)} files, {' '.join(size(self.bytes))}, {self.seconds:.0f} s"]
+        width = max((len(one.name) for one in self.checks), default=0)
+        for one in self.checks:
+            shown = f"{one.measured:.3g}" if isinstance(one.measured, float) else str(one.measured)
+            limit = "" if one.limit is None else f" (limit {one.limit:.3g})"
+            unit = f" {one.unit}" if one.unit else ""
+            lines.append(f"  {'✓' if one.passed else '✗'} {one.name:<{width}}  {shown}{unit}{limit}".rstrip())
+        lines += ["  " + "  ".join(f"{key} {value}" for key, value in row.items()) for row in self.table]
+        by = sorted({one.by for one in self.checks if one.by})
+        return "\n".join([*lines, *([f"  read back by {', '.join(by)}"] if by else [])])
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def checksums_of_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each file of a folder, by its path relative to it; the receipt itself is left out.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file() or name == RECEIPT:
+            continue
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        found[name] = {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return found
+
+
+def write_receipt(receipt: Receipt, folder: Path) -> None:
+    """Write `receipt.json`.
+
+    Args:
+        receipt: the receipt.
+        folder: folder of the export.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = json.dumps(receipt.json(), indent=2, ensure_ascii=False)
+    (folder / RECEIPT).write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_receipt(folder: Path) -> Receipt:
+    """Read the receipt of an export.
+
+    Args:
+        folder: folder of the export.
+
+    Raises:
+        ExportError: the folder has no receipt, or a damaged one.
+    """
+    try:
+        return receipt_of(read_object(folder / RECEIPT))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ExportError(f"{folder} has no readable {RECEIPT}. Expected the folder of an export.") from error
+
+
+def receipt_of(values: dict[str, Any]) -> Receipt:
+    """The receipt of plain values.
+
+    Args:
+        values: of `Receipt.json`.
+
+    Raises:
+        TypeError, KeyError: the values are not those of a receipt.
+    """
+    checks = tuple(ReceiptCheck(**one) for one in values["checks"])
+    return Receipt(**values | {"checks": checks, "table": tuple(values.get("table", ()))})

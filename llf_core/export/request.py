@@ -1,0 +1,97 @@
+"""What is exported, as which format, and where to: plain values, which pass to a child process as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llf_core.chat.target import Target
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Dtypes of written weights; `auto` is the one in which the base model is stored."""
+COMBINATIONS = (
+    "cat",
+    "linear",
+    "svd",
+    "ties",
+    "ties_svd",
+    "dare_linear",
+    "dare_linear_svd",
+    "dare_ties",
+    "dare_ties_svd",
+    "magnitude_prune",
+    "magnitude_prune_svd",
+)
+"""How PEFT combines several LoRAs. `cat` and `svd` (of full rank) give the weighted sum of their products."""
+SHARD_BYTES = 5 * 10**9
+"""Maximum size of a weight file, LLaMA-Factory's `export_size: 5`."""
+
+
+@dataclass(frozen=True)
+class WeightedAdapter:
+    """An adapter with its weight in a combination.
+
+    Attributes:
+        adapter: folder or hub id.
+        weight: factor of its change to the base's weights; negative values subtract it.
+        name: what the receipt calls it.
+    """
+
+    adapter: str
+    weight: float = 1.0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """An export.
+
+    Attributes:
+        target: the model, from `find_target`.
+        format: name of the format.
+        folder: the destination, an absolute path.
+        adapters: adapters on the target's base, the target's own among them; empty for a whole model.
+        combination: how several adapters are combined, one of `COMBINATIONS`.
+        density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1].
+        dtype: dtype of written weights, one of `DTYPES`.
+        shard_bytes: maximum size of a weight file, in bytes.
+        rank: rank of the LoRA into which another PEFT adapter is converted; None to keep its type.
+        quantizations: names of the quantizations to write, for formats that have several.
+        device: where the model is computed: `cpu`, or `auto` for a GPU if there is one.
+        keep_failed: whether to keep an export that failed its receipt, as `<name>.failed`.
+        options: further options of one format, as plain values.
+    """
+
+    target: Target
+    format: str
+    folder: Path
+    adapters: tuple[WeightedAdapter, ...] = ()
+    combination: str = "cat"
+    density: float | None = None
+    dtype: str = "auto"
+    shard_bytes: int = SHARD_BYTES
+    rank: int | None = None
+    quantizations: tuple[str, ...] = ()
+    device: str = "cpu"
+    keep_failed: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def json(self) -> str:
+        """The request as JSON, for a child process."""
+        return json.dumps(asdict(self) | {"folder": str(self.folder)})
+
+    @classmethod
+    def read(cls, text: str) -> ExportRequest:
+        """The request of a text of `json`.
+
+        Args:
+            text: JSON.
+        """
+        values = json.loads(text)
+        values["target"] = Target(**values["target"])
+        values["folder"] = Path(values["folder"])
+        values["adapters"] = tuple(WeightedAdapter(**one) for one in values["adapters"])
+        values["quantizations"] = tuple(values["quantizations"])
+        return cls(**values)

@@ -1,0 +1,327 @@
+"""The live model that is exported: base and adapters, loaded once."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llf_core.chat.target import loading_config
+from llf_core.config.stored_quantization import quantizer_of_files
+from llf_core.export.errors import ExportError
+from llf_core.export.reference import Reference, logits_of, measure_reference
+from llf_core.generation.generate import add_end_tokens, end_tokens
+from llf_core.models.adapter_loading import can_merge, find_adapter, load_adapter, merge_adapters
+from llf_core.models.architecture import auto_class
+from llf_core.models.device import plan_device
+from llf_core.models.free_memory import release_free_memory
+from llf_core.models.gguf_cache import dequantized_folder
+from llf_core.models.gguf_header import read_gguf_header
+from llf_core.models.load import load_model, read_architecture, scaled_architecture
+from llf_core.models.model_folder import read_config
+from llf_core.models.model_source import ModelSource
+from llf_core.models.processor import load_processor
+from llf_core.models.quantize import UNQUANTIZED
+from llf_core.models.remote_code import resolve_trust_remote_code
+from llf_core.models.resolve import resolve_model
+from llf_core.models.step_forecast import free_memory
+from llf_core.models.stored_tensors import stored_dtype, stored_tensors
+from llf_core.models.tokenizer import load_tokenizer
+from llf_core.runs.formatting import size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    from llf_core.config import RunConfig
+    from llf_core.export.request import ExportRequest
+
+COMBINED = "combined"
+"""PEFT's name of the combination of several adapters."""
+TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+FLOAT32_BYTES = 4
+MEMORY_SHARE = 0.8
+"""Share of the free memory that the weights may take in float32; the rest is for activations and logits."""
+
+
+class ExportSource:
+    """A model to export, as it answers in a chat: the base with its adapters, not merged.
+
+    The base is loaded unquantized, in float32 if that fits into the memory, so that what an export changes can be told
+    from rounding.
+
+    Attributes:
+        request: what was asked for.
+        config: the config with which the base was loaded.
+        base: the base model's files.
+        model: the live model: a transformers model, or a `PeftModel` with the adapters active. `release` removes it.
+        tokenizer: its tokenizer.
+        processor: its processor; None for a model of text.
+        adapter_folders: folders of the adapters.
+        compute_dtype: dtype in which the model computes, e.g. `float32`; what was written is computed in it too.
+        threads: number of compute threads.
+        loader: name of transformers' class that loads the model.
+        merged_before: adapters that were merged into the base before those of the export.
+        reference: what was measured of the live model.
+        written: logits after the model was changed to what is written, as rounded to a dtype; None before.
+    """
+
+    def __init__(self, request: ExportRequest, progress: Callable[[str, int, int], object]) -> None:
+        """Load the model and measure it.
+
+        Args:
+            request: the request.
+            progress: called with a description of the work, the number of steps done and their total.
+
+        Raises:
+            ExportError: the base has only quantized weights, or the adapters cannot be combined.
+            ModelError: the base or an adapter is missing, damaged, or does not fit.
+            DataError: the tokenizer lacks a token of the named template.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            ConfigError: the settings of the base model are invalid.
+            PluginError: two installed packages declare the same plug-in.
+            RuntimeError, MemoryError: out of memory.
+            OSError: a file cannot be read.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+        """
+        self.request = request
+        progress("Finding the model", 0, 0)
+        settings = yaml.safe_load(request.target.config) | dict.fromkeys(UNQUANTIZED)
+        begun = list(settings.get("adapter_name_or_path") or ())
+        names = [one.adapter for one in request.adapters]
+        settings |= {"use_cpu": request.device == "cpu", "adapter_name_or_path": [*begun, *names] or None}
+        self.config: RunConfig = loading_config(yaml.safe_dump({k: v for k, v in settings.items() if v is not None}))
+        self.base: ModelSource = resolve_model(self.config.model.model_name_or_path, self.config)
+        self.adapter_folders: list[Path] = [find_adapter(name, self.config) for name in names]
+        self._check_quantized()
+        plan = plan_device(self.config)
+        self.threads = plan.threads
+        self.compute_dtype = "float32" if self._fits_float32(plan.device) else plan.dtype
+        self.tokenizer: PreTrainedTokenizerBase = self._load_tokenizer()
+        progress("Loading the weights", 0, 0)
+        plan = replace(plan, dtype=self.compute_dtype, autocast=None)
+        base = merge_adapters(load_model(self.base, self.config, plan), begun, self.config)
+        self._apply_template(base)
+        self.processor: ProcessorMixin | None = load_processor(self.base, self.config, self.tokenizer)
+        self.loader = getattr(auto_class(base.config), "__name__", "AutoModelForCausalLM")
+        self.merged_before = begun
+        self.model: Any = self._with_adapters(base, names)
+        self.model.eval()
+        self.reference: Reference = measure_reference(self.model, self.tokenizer, progress)
+        self.written: list[Any] | None = None
+
+    def merge(self) -> Any:
+        """Merge the adapters into the weights, in place; afterwards `model` is a plain transformers model.
+
+        Its generation config ends an answer at the tokens at which the chat does.
+
+        Returns:
+            The model.
+
+        Raises:
+            ExportError: PEFT cannot merge this type of adapter.
+            RuntimeError, MemoryError: out of memory.
+        """
+        if hasattr(self.model, "peft_config"):
+            if not can_merge(self.model):
+                kind = self.model.active_peft_config.peft_type.value
+                raise ExportError(
+                    f"An adapter of type {kind} cannot be merged into the weights. Expected the format adapter."
+                )
+            self.model = self.model.merge_and_unload()
+            self.model.eval()
+        add_end_tokens(self.model, end_tokens(self.model, self.tokenizer) or [])
+        return self.model
+
+    def load_written(self, folder: Path) -> None:
+        """Replace the live adapter by a written one, which differs from it by a conversion or by rounding.
+
+        Args:
+            folder: the adapter.
+
+        Raises:
+            ModelError: it cannot be loaded.
+            RuntimeError, MemoryError: out of memory.
+            OSError: a file cannot be read.
+        """
+        base = self.model.unload()
+        for key in ("peft_config", "_hf_peft_config_loaded"):
+            base.__dict__.pop(key, None)
+        self.model = load_adapter(base, str(folder), self.config)
+        self.model.eval()
+
+    def measure_written(self, progress: Callable[[str, int, int], object]) -> None:
+        """Measure the model again after it was changed to what is written, before it is released.
+
+        Args:
+            progress: see `ExportFormat.write`.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
+        total = len(self.reference.prompts)
+        self.written = logits_of(
+            self.model, self.reference.sequences, lambda done: progress("Measuring what is written", done, total)
+        )
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer with its chat template, or the processor that has it.
+
+        Args:
+            folder: the folder.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        (self.processor or self.tokenizer).save_pretrained(folder)
+
+    def release(self) -> None:
+        """Remove the model from memory, before another program loads what was written."""
+        self.model = None
+        release_free_memory()
+
+    def dtype(self) -> str:
+        """Dtype of the written weights, as torch names it."""
+        if self.request.dtype != "auto":
+            return self.request.dtype
+        if self.base.kind == "gguf":
+            return "bfloat16"
+        return TORCH_NAMES.get(stored_dtype(self.base.folder) or "", "bfloat16")
+
+    def trusts_code(self) -> bool:
+        """Whether the model's own Python code is used, which the user has allowed.
+
+        Raises:
+            UntrustedCodeError: the user has not.
+            OSError: a file cannot be read.
+            TooMuchCodeError: a file of it is larger than a person could review.
+        """
+        return resolve_trust_remote_code(self.base, self.config)
+
+    def rope_changes(self) -> dict[str, Any]:
+        """What `rope_scaling` sets in the text config of the base, which an adapter's file does not say.
+
+        Raises:
+            ModelError, UntrustedCodeError, OSError, TooMuchCodeError, PluginError: see `scaled_architecture`.
+        """
+        if self.config.model.rope_scaling is None:
+            return {}
+        scaled, scaling = scaled_architecture(self.base, self.config)
+        if scaling is None:
+            return {}
+        plain = read_architecture(self.base, self.config).get_text_config().to_dict()
+        return {key: value for key, value in scaled.get_text_config().to_dict().items() if plain.get(key) != value}
+
+    def plain_base(self) -> Path:
+        """Folder from which plain transformers loads the base; of a GGUF file its weights in the computed dtype.
+
+        Raises:
+            ExportError: the disk has no room for the weights of a GGUF file.
+            ModelError: the GGUF file is damaged.
+            OSError: a file cannot be read or written.
+            MemoryError: out of memory.
+        """
+        if self.base.kind != "gguf":
+            return self.base.folder
+        import torch
+
+        found = dequantized_folder(self.base.path, getattr(torch, self.compute_dtype))
+        if found is None:
+            raise ExportError(f"There is no room under LLF_HOME for the weights of {self.base.name}. Free space there.")
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """What was exported, for the receipt."""
+        target = self.request.target
+        return {
+            "run": target.run_id or None,
+            "step": target.step,
+            "name": target.name,
+            "base": self.base.portable_name or self.base.name,
+            "revision": self.base.revision,
+            "sha256": self.base.sha256,
+            "adapters": [{"name": one.name or one.adapter, "weight": one.weight} for one in self.request.adapters],
+            "combination": self.request.combination if len(self.request.adapters) > 1 else None,
+            "compute_dtype": self.compute_dtype,
+        }
+
+    def _check_quantized(self) -> None:
+        if self.base.kind == "gguf" or self.request.format == "adapter":
+            return
+        found = quantizer_of_files(read_config(self.base.folder))
+        if found is not None and not found.unpacks:
+            raise ExportError(
+                f"The weights of {self.base.name} are stored quantized ({found.name}), so an adapter cannot be merged "
+                "into them. Expected the format adapter, or an unquantized base: set model_name_or_path to it."
+            )
+
+    def _fits_float32(self, device: str) -> bool:
+        """Whether the weights fit into the memory in float32."""
+        if self.base.kind == "gguf":
+            count = sum(map(math.prod, read_gguf_header(self.base.path).shapes.values()))
+        else:
+            count = sum(one.count for one in stored_tensors(self.base.folder).values())
+        needed = FLOAT32_BYTES * count
+        return needed <= MEMORY_SHARE * free_memory(device)
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Tokenizer that was saved with the target's adapter, or else the base's."""
+        folder = next((one for one in self.adapter_folders if (one / "tokenizer_config.json").is_file()), None)
+        source = self.base if folder is None else ModelSource(str(folder), folder, "folder")
+        return load_tokenizer(source, self.config)
+
+    def _apply_template(self, model: Any) -> None:
+        from llf_core.data.render import choose_template
+
+        named = self.config.data.template or (None if self.tokenizer.chat_template else self.request.target.template)
+        if named is not None:
+            template = choose_template(named, self.tokenizer)
+            template.apply_to(self.tokenizer)
+            add_end_tokens(model, template.end_ids(self.tokenizer))
+
+    def _with_adapters(self, base: Any, names: list[str]) -> Any:
+        weights = [one.weight for one in self.request.adapters]
+        if not names:
+            return base
+        first = load_adapter(base, names[0], self.config)
+        if len(names) == 1 and weights == [1.0]:
+            return first
+        from llf_core.export.combine import combine_adapters
+
+        return combine_adapters(first, self.adapter_folders, weights, self.request)
+
+
+def bytes_of_weights(model: Any, itemsize: int) -> int:
+    """Bytes of a model's weights in a file.
+
+    Args:
+        model: transformers model.
+        itemsize: bytes of a floating-point value.
+    """
+    unique = {id(one): one for one in model.state_dict().values()}.values()
+    return sum(one.numel() * (itemsize if one.is_floating_point() else one.element_size()) for one in unique)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Check that an export fits on the disk before it is written.
+
+    Args:
+        folder: a folder on the disk.
+        needed: bytes.
+
+    Raises:
+        ExportError: the disk has too little space.
+        OSError: the disk cannot be asked.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        missing, has, wants = (" ".join(size(amount)) for amount in (needed - free, free, needed))
+        raise ExportError(
+            f"The export takes {wants} and the disk of {folder} has {has} free. Free {missing} more, or choose "
+            "another folder."
+        )

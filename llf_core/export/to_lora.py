@@ -1,0 +1,39 @@
+"""Converts an adapter of another type to a LoRA of a chosen rank, by PEFT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.export.errors import ExportError
+from llf_core.models.errors import first_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.export.source import ExportSource
+
+
+def save_as_lora(source: ExportSource, folder: Path, rank: int) -> None:
+    """Write the active adapter as a LoRA: the nearest product of that rank for each matrix (by its SVD).
+
+    Args:
+        source: the live model; what is written is measured by `verify`.
+        folder: where it is written.
+        rank: rank of the LoRA.
+
+    Raises:
+        ExportError: PEFT cannot convert this type of adapter.
+        OSError, SafetensorError: a file cannot be written; the second is for weights.
+        RuntimeError, MemoryError: out of memory.
+    """
+    import peft
+
+    model = source.model
+    kind = model.active_peft_config.peft_type.value
+    try:
+        peft.save_as_lora(folder, model, rank=rank, adapter_name=model.active_adapter)
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        raise ExportError(
+            f"PEFT {peft.__version__} cannot convert an adapter of type {kind} to a LoRA: {first_line(error)} Expected "
+            "the format adapter without rank, or merged."
+        ) from error

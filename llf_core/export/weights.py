@@ -1,0 +1,25 @@
+"""Casts the weights of a model, and leaves alone what it must compute in float32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cast_weights(model: Any, dtype: torch.dtype) -> None:
+    """Cast the floating-point parameters of a model, in place.
+
+    Buffers keep their dtype: frequencies of rotary embeddings are not stored, and would be rounded in the model that
+    is measured. Parameters that transformers keeps in float32 stay so, since loading would round them otherwise.
+
+    Args:
+        model: transformers model without adapters.
+        dtype: of the weights.
+    """
+    kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
+    kept += getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not any(part in name.split(".") for part in kept):
+            parameter.data = parameter.data.to(dtype)
