@@ -30,7 +30,8 @@ RANKS = (
     {"methods", "modifiers", "optimizers", "data", "models", "acceleration", "generation"},
     {"stages"},
     {"training"},
-    {"evaluation", "chat"},
+    {"chat"},
+    {"evaluation", "export"},
     {"cli"},
 )
 SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "mime_bundle"))

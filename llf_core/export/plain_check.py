@@ -7,9 +7,11 @@ starts it as `python -I plain_check.py JOB.json`, in a process of its own.
 import json
 import sys
 import traceback
+from pathlib import Path
+from typing import Any
 
 
-def load(job):
+def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     """The model and tokenizer of a job, as a model card says: base, further rows of the embedding, adapter."""
     import torch
     import transformers
@@ -25,8 +27,7 @@ def load(job):
         for key, value in job["rope"].items():
             setattr(config.get_text_config(), key, value)
         arguments["config"] = config
-    for attempt in (job["classifier"] or {}).items():
-        arguments.__setitem__(*attempt)
+    arguments |= job["classifier"] or {}
     model, info = kind.from_pretrained(where, dtype=dtype, output_loading_info=True, **arguments)
     missing = [] if job["base"] else sorted(map(str, info.get("missing_keys", ())))
     if job["base"]:
@@ -35,10 +36,12 @@ def load(job):
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model = PeftModel.from_pretrained(model, job["folder"])
+        if Path(job["folder"], "generation_config.json").is_file():
+            model.generation_config = transformers.GenerationConfig.from_pretrained(job["folder"])
     return model.eval(), tokenizer, missing
 
 
-def rendered(tokenizer, conversations):
+def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | None]:
     """The text of each conversation by the chat template; None where the template refuses it."""
     found = []
     for one in conversations:
@@ -55,14 +58,14 @@ def rendered(tokenizer, conversations):
     return found
 
 
-def stops(model, tokenizer):
+def stops(model: Any, tokenizer: Any) -> list[int]:
     """Token ids at which `generate` or a server ends an answer."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return sorted(one for one in ids if one is not None)
 
 
-def answers(model, job):
+def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
     """The greedy answer to each prompt, as token ids."""
     import torch
 
@@ -77,18 +80,15 @@ def answers(model, job):
             top_p=None,
             top_k=None,
             max_new_tokens=job["max_new_tokens"],
-            eos_token_id=job["stops"] if job["base"] else None,
             pad_token_id=job["padding"],
         )
         found.append(made[0].tolist()[len(prompt) :] if made.shape[1] > len(prompt) else [])
     return found
 
 
-def main() -> None:
-    """Read the job, and write `result.json` and `logits.safetensors` into its work folder."""
-    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123 - a script of the standard library
-        job = json.load(file)
-    result = {"python": sys.version.split()[0]}
+def measured(job: dict[str, Any]) -> dict[str, Any]:
+    """What plain transformers computes with an export, or the error; logits are written to their file."""
+    result: dict[str, Any] = {}
     try:
         import peft
         import torch
@@ -107,8 +107,7 @@ def main() -> None:
             for number, ids in enumerate(job["sequences"]):
                 row = torch.tensor([ids])
                 made = model(input_ids=row, attention_mask=torch.ones_like(row)).logits
-                if not job["classifier"]:
-                    made = made[0, -min(job["positions"], len(ids)) :]
+                made = made if job["classifier"] else made[0, -min(job["positions"], len(ids)) :]
                 logits[str(number)] = made.float().contiguous()
             if not job["classifier"]:
                 result["stops"] = stops(model, tokenizer)
@@ -119,8 +118,14 @@ def main() -> None:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         result["error"] = f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
     result["llf"] = sorted(name for name in sys.modules if name.split(".")[0].startswith("llf"))
-    with open(job["result"], "w", encoding="utf-8") as file:  # noqa: PTH123
-        json.dump(result, file)
+    return result
+
+
+def main() -> None:
+    """Read the jobs, and write the result of each into its file."""
+    for path in sys.argv[1:]:
+        job = json.loads(Path(path).read_text(encoding="utf-8"))
+        Path(job["result"]).write_text(json.dumps(measured(job)), encoding="utf-8")
 
 
 if __name__ == "__main__":

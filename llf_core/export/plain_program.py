@@ -15,11 +15,14 @@ from llf_core.export.errors import ExportError
 from llf_core.export.probes import CONVERSATIONS, MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from llf_core.export.source import ExportSource
 
 SCRIPT = Path(__file__).with_name("plain_check.py")
+JOB, RESULT, LOGITS = "job.json", "result.json", "logits.safetensors"
 
 
 @dataclass(frozen=True)
@@ -65,35 +68,28 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         PluginError: two installed packages declare the same plug-in.
     """
-    from safetensors.torch import load_file
+    return run_plain_on(source, [folder], base=base)[0]
 
-    reference = source.reference
+
+def run_plain_on(source: ExportSource, folders: Sequence[Path], *, base: Path | None = None) -> list[PlainResult]:
+    """`run_plain` for several folders, one after the other in one process.
+
+    Args:
+        source: what was exported.
+        folders: folders of exports of it.
+        base: see `run_plain`.
+
+    Raises:
+        ExportError, OSError, UntrustedCodeError, ModelError, TooMuchCodeError, PluginError: see `run_plain`.
+    """
     with tempfile.TemporaryDirectory(prefix="llf-receipt-") as work:
-        result, logits, job = (Path(work) / name for name in ("result.json", "logits.safetensors", "job.json"))
-        values: dict[str, Any] = {
-            "folder": str(folder),
-            "base": None if base is None else str(base),
-            "loader": source.loader,
-            "classifier": None,
-            "dtype": source.compute_dtype,
-            "trust": source.trusts_code(),
-            "rope": source.rope_changes() if base is not None else {},
-            "threads": source.threads,
-            "prompts": reference.prompts,
-            "sequences": reference.sequences,
-            "stops": reference.stops,
-            "padding": source.tokenizer.pad_token_id,
-            "positions": MAX_POSITIONS,
-            "max_new_tokens": MAX_ANSWER_TOKENS,
-            "conversations": list(CONVERSATIONS),
-            "texts": list(TEXTS),
-            "result": str(result),
-            "logits": str(logits),
-        }
-        job.write_text(json.dumps(values), encoding="utf-8")
+        places = [Path(work) / str(number) for number in range(len(folders))]
+        for place, folder in zip(places, folders, strict=True):
+            place.mkdir()
+            (place / JOB).write_text(json.dumps(_job(source, folder, base, place)), encoding="utf-8")
         # -I: neither PYTHONPATH nor the working directory, so that only installed packages are found
         done = subprocess.run(  # noqa: S603 - a file of this package
-            [sys.executable, "-I", str(SCRIPT), str(job)],
+            [sys.executable, "-I", str(SCRIPT), *(str(place / JOB) for place in places)],
             cwd=work,
             env=os.environ | {"HF_HUB_OFFLINE": "1"},
             capture_output=True,
@@ -101,18 +97,45 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
             errors="replace",
             check=False,
         )
-        if not result.is_file():
+        if not all((place / RESULT).is_file() for place in places):
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise ExportError(
                 f"The program that reads the export back ended without a result: {lines[-1][:300]}",
                 "Check that enough memory is free, then export again.",
             )
-        made = json.loads(result.read_text(encoding="utf-8"))
-        if made["llf"]:
-            raise ExportError(
-                f"The program that reads the export back imported {made['llf'][0]}, so it proves nothing."
-            )
-        tensors = load_file(logits) if logits.is_file() else {}
+        return [_read(place) for place in places]
+
+
+def _job(source: ExportSource, folder: Path, base: Path | None, place: Path) -> dict[str, Any]:
+    reference = source.reference
+    return {
+        "folder": str(folder),
+        "base": None if base is None else str(base),
+        "loader": source.loader,
+        "classifier": None,
+        "dtype": source.compute_dtype,
+        "trust": source.trusts_code(),
+        "rope": source.rope_changes() if base is not None else {},
+        "threads": source.threads,
+        "prompts": reference.prompts,
+        "sequences": reference.sequences,
+        "padding": source.tokenizer.pad_token_id,
+        "positions": MAX_POSITIONS,
+        "max_new_tokens": MAX_ANSWER_TOKENS,
+        "conversations": list(CONVERSATIONS),
+        "texts": list(TEXTS),
+        "result": str(place / RESULT),
+        "logits": str(place / LOGITS),
+    }
+
+
+def _read(place: Path) -> PlainResult:
+    from safetensors.torch import load_file
+
+    made = json.loads((place / RESULT).read_text(encoding="utf-8"))
+    if made["llf"]:
+        raise ExportError(f"The program that reads the export back imported {made['llf'][0]}. Expected nothing of LLF.")
+    tensors = load_file(place / LOGITS) if (place / LOGITS).is_file() else {}
     found = [tensors[str(number)] for number in range(len(tensors))]
     empty: dict[str, Any] = {"missing": [], "template": None, "rendered": [], "tokens": [], "stops": [], "answers": []}
     kept = {key: made.get(key, value) for key, value in empty.items()}

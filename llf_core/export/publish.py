@@ -34,9 +34,7 @@ def check_destination(folder: Path, *, overwrite: bool) -> None:
             raise ExportError(f"{folder} is a {'link' if folder.is_symlink() else 'file'}. Expected a new folder.")
         if any(folder.iterdir()):
             if not overwrite:
-                raise ExportError(
-                    f"{folder} is not empty. Expected a new folder, or overwrite (--overwrite)."
-                )
+                raise ExportError(f"{folder} is not empty. Expected a new folder, or overwrite (--overwrite).")
             foreign = _foreign(folder)
             if foreign:
                 raise ExportError(

@@ -20,7 +20,7 @@ from llf_core.models.device import plan_device
 from llf_core.models.free_memory import release_free_memory
 from llf_core.models.gguf_cache import dequantized_folder
 from llf_core.models.gguf_header import read_gguf_header
-from llf_core.models.load import load_model, read_architecture, scaled_architecture
+from llf_core.models.load import fix_generation_config, load_model, read_architecture, scaled_architecture
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
 from llf_core.models.processor import load_processor
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.export.request import ExportRequest
 
-COMBINED = "combined"
-"""PEFT's name of the combination of several adapters."""
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 FLOAT32_BYTES = 4
 MEMORY_SHARE = 0.8
@@ -179,6 +177,20 @@ class ExportSource:
             OSError: a file cannot be written.
         """
         (self.processor or self.tokenizer).save_pretrained(folder)
+
+    def save_generation_config(self, folder: Path) -> None:
+        """Write the generation config of an adapter's base, with all tokens that end an answer.
+
+        Args:
+            folder: the folder.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        base = self.model.get_base_model()
+        add_end_tokens(base, self.reference.stops)
+        fix_generation_config(base)
+        base.generation_config.save_pretrained(folder)
 
     def release(self) -> None:
         """Remove the model from memory, before another program loads what was written."""

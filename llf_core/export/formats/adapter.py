@@ -85,6 +85,7 @@ class AdapterFormat(ExportFormat):
         if request.dtype != "auto" or request.rank is not None:
             source.measure_written(progress)
         _name_base(source, folder)
+        source.save_generation_config(folder)
         source.save_tokenizer(folder)
         return sorted(folder.iterdir())
 

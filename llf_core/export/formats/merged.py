@@ -81,7 +81,11 @@ class MergedFormat(ExportFormat):
         return sorted(folder.iterdir())
 
     def verify(
-        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+        self,
+        source: ExportSource,
+        folder: Path,
+        request: ExportRequest,  # noqa: ARG002 - the same for all formats
+        progress: Callable[[str, int, int], object],
     ) -> list[ReceiptCheck]:
         """Compare the files, as plain transformers reads them, with the live model.
 

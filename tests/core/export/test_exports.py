@@ -1,0 +1,134 @@
+"""Exports from beginning to end: what is at the destination afterwards, and what is said where nothing is."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from llf_core.export import ExportError, export, read_receipt
+from llf_core.export.exports import bytes_of_size
+from llf_core.export.publish import HIDDEN, remove_left_over
+
+
+@pytest.fixture
+def box(tmp_path):
+    """An empty folder."""
+    folder = tmp_path / "box"
+    folder.mkdir()
+    return folder
+
+
+def entries(folder):
+    return sorted(one.name for one in folder.iterdir())
+
+
+@pytest.mark.usefixtures("warm_python")
+def test_a_sum_of_adapters_becomes_a_model_of_plain_transformers(adapters, tiny_model_dir, box):
+    """The weights are `W + 1.0 B₁A₁ s₁ - 0.5 B₂A₂ s₂`, in shards, as the receipt's checksums say."""
+    import torch
+    from safetensors.torch import load_file
+
+    place = box / "whole"
+    seen = []
+    done = export(
+        adapters[0],
+        "merged",
+        folder=place,
+        adapters=[(adapters[1], -0.5)],
+        progress=lambda what, *_: seen.append(what),
+    )
+    assert done.receipt.passed
+    assert done.receipt == read_receipt(place)
+    assert entries(box) == ["whole"]
+    assert {"Loading the weights", "Merging", "Reading it back with transformers"} <= {*seen}
+    assert {*done.receipt.files} == {*entries(place)} - {"receipt.json"}
+    key = "model.layers.0.mlp.up_proj"
+    expected = load_file(tiny_model_dir / "model.safetensors")[f"{key}.weight"]
+    for folder, weight in ((adapters[0], 1.0), (adapters[1], -0.5)):
+        stored = load_file(folder / "adapter_model.safetensors")
+        a, b = (stored[f"base_model.model.{key}.lora_{part}.weight"] for part in "AB")
+        expected = expected + weight * 2.0 * (b @ a)
+    assert torch.allclose(load_file(place / "model.safetensors")[f"{key}.weight"], expected, atol=1e-6)
+
+    with pytest.raises(ExportError, match=r"whole is not empty\. Expected a new folder, or overwrite"):
+        export(adapters[0], "merged", folder=place)
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"whole has notes\.txt, which no export wrote"):
+        export(adapters[0], "merged", folder=place, overwrite=True)
+    assert read_receipt(place) == done.receipt
+
+
+@pytest.fixture
+def small_files():
+    """Files of this process and its children end at 60 kB, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_leaves_nothing(adapters, box, small_files):
+    with pytest.raises(ExportError, match=r"lora-1 was not exported\. .*file size limit|full|too large"):
+        export(adapters[0], "merged", folder=box / "whole")
+    assert entries(box) == []
+
+
+@pytest.mark.usefixtures("warm_python")
+def test_an_adapter_whose_base_is_gone(adapters, box):
+    lost = shutil.copytree(adapters[0], box / "lost")
+    path = lost / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(box / "gone")}))
+    with pytest.raises(ExportError, match=r"lost was not exported\. .*gone"):
+        export(lost, folder=box / "whole")
+    assert entries(box) == ["lost"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"format": "mergd"}, "`format` is 'mergd'. Did you mean 'merged'?"),
+        ({"dtype": "int8"}, "`dtype` is 'int8'."),
+        ({"shard_size": "big"}, "`shard_size` is 'big'. Expected a size such as 5GB or 500MB."),
+        ({"shard_size": "5kB"}, "`shard_size` is 5000 bytes. Expected at least 1 MB"),
+        ({"combination": "tiess"}, "`combination` is 'tiess'. Did you mean 'ties'?"),
+        ({"combination": "ties", "second": 1.0}, "Expected `density`, the share that is kept, such as 0.5."),
+        ({"density": 1.5}, "`density` is 1.5. Expected a share above 0 and at most 1."),
+        ({"rank": 8}, "`rank` is 8, which only the format adapter has."),
+        ({"format": "adapter", "rank": 0}, "`rank` is 0. Expected an integer of at least 1."),
+        ({"format": "adapter", "base": True}, "is a whole model and has no adapter. Expected the format merged."),
+    ],
+)
+def test_what_is_refused_before_anything_is_loaded(adapters, tiny_model_dir, box, options, said):
+    options = dict(options)
+    target = tiny_model_dir if options.pop("base", False) else adapters[0]
+    others = [(adapters[1], options.pop("second"))] if "second" in options else ()
+    with pytest.raises(ExportError, match=re.escape(said)):
+        export(target, folder=box / "out", adapters=others, **options)
+    assert entries(box) == []
+
+
+def test_sizes():
+    assert [bytes_of_size(one) for one in ("5GB", "500 MB", "2GiB", 5, 4_000_000)] == [
+        5 * 10**9,
+        500 * 10**6,
+        2 * 2**30,
+        5 * 10**9,
+        4_000_000,
+    ]
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(box):
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    dead, alive = (box / f"{HIDDEN}{pid}-0000" for pid in (child.stdout.strip(), os.getpid()))
+    dead.mkdir()
+    (dead / "model.safetensors").write_bytes(b"half")
+    alive.mkdir()
+    remove_left_over(box)
+    assert entries(box) == [alive.name]
