@@ -87,13 +87,13 @@ def export(  # noqa: PLR0913 - what an export has
         shard_size: maximum size of a weight file: bytes, or a text such as `5GB`.
         adapters: further adapters and their weights; the target's own has the weight 1 unless it is listed too.
         combination: how several adapters are combined, see `COMBINATIONS`.
-        density: share of values that pruning combinations keep, in (0, 1].
+        density: share of values that pruning combinations keep, in (0, 1]; None for the others.
         rank: rank of the LoRA into which another PEFT adapter is converted; None keeps its type.
         quantizations: names of the quantizations to write, for formats that have several.
         device: `cpu`, or `auto` for a GPU if there is one.
         overwrite: whether an earlier export at the destination is replaced.
         keep_failed: whether an export that failed its receipt is kept, as `FOLDER.failed`.
-        options: further options of the format.
+        options: further options of the format; None for none.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet.
         progress: progress callback.
@@ -112,6 +112,7 @@ def export(  # noqa: PLR0913 - what an export has
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         PluginError: two installed packages declare the same name or key.
         TypeError: the target is of another type.
+        ImportError: a package that the format needs is not installed.
         OSError: a file cannot be read, or the destination cannot be written.
     """
     form = find_format(format)

@@ -68,7 +68,10 @@ class ExportFormat(ABC):
 
         Raises:
             ExportError: the model cannot be written in this format.
-            OSError: a file cannot be written, for example on a full disk.
+            ModelError: the written files differ from the model in memory, or cannot be loaded.
+            UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
+            OSError, SafetensorError: a file cannot be written, for example on a full disk; the second is for weights.
+            RuntimeError, MemoryError: out of memory.
         """
 
     @abstractmethod
@@ -87,8 +90,13 @@ class ExportFormat(ABC):
             One check for each comparison.
 
         Raises:
-            ExportError: the other program cannot be started.
+            ExportError: the other program ended without a result.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            ModelError: the settings of the base cannot be read.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+            PluginError: two installed packages declare the same plug-in.
             OSError: a file cannot be read.
+            MemoryError: out of memory.
         """
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - of quantizing formats
@@ -108,6 +116,7 @@ def find_format(name: str) -> ExportFormat:
 
     Raises:
         ExportError: there is no such format.
+        ImportError: a package that the format needs is not installed.
     """
     if name not in FORMATS:
         meant = did_you_mean(name, FORMATS)

@@ -35,7 +35,11 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
         ConfigError: the settings of the base model are invalid.
         PluginError: two installed packages declare the same plug-in.
         RuntimeError, MemoryError: out of memory.
-        OSError: a file cannot be read or written.
+        ImportError: a package that the format needs is not installed.
+        ValueError: the tokenizer has no padding token.
+        jinja2.TemplateError: the chat template refuses a single user message.
+        UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
+        OSError, SafetensorError: a file cannot be read or written; the second is for weights.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
     """
     from llf_core.export.source import ExportSource
@@ -76,6 +80,7 @@ def main() -> None:
 
     Raises:
         SystemExit: the export failed; the error was printed.
+        ValueError, RecursionError, TypeError, KeyError: the request is not one of `ExportRequest.json`.
     """
     request, work = ExportRequest.read(sys.argv[1]), Path(sys.argv[2])
 

@@ -12,7 +12,17 @@ from typing import Any
 
 
 def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
-    """The model and tokenizer of a job, as a model card says: base, further rows of the embedding, adapter."""
+    """Load model and tokenizer as a model card says: base, further rows of the embedding, adapter.
+
+    Args:
+        job: what to load.
+
+    Returns:
+        Model, tokenizer, and names of weights that the files lack.
+
+    Raises:
+        OSError: a file is missing or damaged.
+    """
     import torch
     import transformers
 
@@ -42,7 +52,12 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
 
 
 def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | None]:
-    """The text of each conversation by the chat template; None where the template refuses it."""
+    """The text of each conversation by the chat template; None where the template refuses it.
+
+    Args:
+        tokenizer: has the template.
+        conversations: messages, tools, and whether the header of an answer follows.
+    """
     found = []
     for one in conversations:
         try:
@@ -59,14 +74,24 @@ def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | 
 
 
 def stops(model: Any, tokenizer: Any) -> list[int]:
-    """Token ids at which `generate` or a server ends an answer."""
+    """Token ids at which `generate` or a server ends an answer.
+
+    Args:
+        model: for its generation config.
+        tokenizer: for its EOS token.
+    """
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return sorted(one for one in ids if one is not None)
 
 
 def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
-    """The greedy answer to each prompt, as token ids."""
+    """The greedy answer to each prompt, as token ids.
+
+    Args:
+        model: the model.
+        job: has the prompts.
+    """
     import torch
 
     found = []
@@ -87,7 +112,11 @@ def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
 
 
 def measured(job: dict[str, Any]) -> dict[str, Any]:
-    """What plain transformers computes with an export, or the error; logits are written to their file."""
+    """What plain transformers computes with an export, or the error; logits are written to their file.
+
+    Args:
+        job: what to load and compute.
+    """
     result: dict[str, Any] = {}
     try:
         import peft
@@ -122,7 +151,11 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the jobs, and write the result of each into its file."""
+    """Read the jobs, and write the result of each into its file.
+
+    Raises:
+        OSError, ValueError, RecursionError: a job cannot be read, or a result cannot be written.
+    """
     for path in sys.argv[1:]:
         job = json.loads(Path(path).read_text(encoding="utf-8"))
         Path(job["result"]).write_text(json.dumps(measured(job)), encoding="utf-8")

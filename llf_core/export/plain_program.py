@@ -130,12 +130,16 @@ def _job(source: ExportSource, folder: Path, base: Path | None, place: Path) -> 
 
 
 def _read(place: Path) -> PlainResult:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    made = json.loads((place / RESULT).read_text(encoding="utf-8"))
+    try:
+        made = json.loads((place / RESULT).read_text(encoding="utf-8"))
+        tensors = load_file(place / LOGITS) if (place / LOGITS).is_file() else {}
+    except (ValueError, RecursionError, SafetensorError) as error:
+        raise ExportError("The program that reads the export back wrote an incomplete result. Export again.") from error
     if made["llf"]:
         raise ExportError(f"The program that reads the export back imported {made['llf'][0]}. Expected nothing of LLF.")
-    tensors = load_file(place / LOGITS) if (place / LOGITS).is_file() else {}
     found = [tensors[str(number)] for number in range(len(tensors))]
     empty: dict[str, Any] = {"missing": [], "template": None, "rendered": [], "tokens": [], "stops": [], "answers": []}
     kept = {key: made.get(key, value) for key, value in empty.items()}

@@ -76,6 +76,9 @@ def remove_left_over(parent: Path) -> None:
 
     Args:
         parent: the folder beside whose entries exports are written.
+
+    Raises:
+        OSError: the system denies to look for processes.
     """
     for path in parent.glob(f"{HIDDEN}*"):
         pid = path.name.removeprefix(HIDDEN).partition("-")[0]

@@ -54,7 +54,8 @@ class ExportRequest:
         folder: the destination, an absolute path.
         adapters: adapters on the target's base, the target's own among them; empty for a whole model.
         combination: how several adapters are combined, one of `COMBINATIONS`.
-        density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1].
+        density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1]; None for the
+            others.
         dtype: dtype of written weights, one of `DTYPES`.
         shard_bytes: maximum size of a weight file, in bytes.
         rank: rank of the LoRA into which another PEFT adapter is converted; None to keep its type.
@@ -88,6 +89,9 @@ class ExportRequest:
 
         Args:
             text: JSON.
+
+        Raises:
+            ValueError, RecursionError, TypeError, KeyError: it is not such a text.
         """
         values = json.loads(text)
         values["target"] = Target(**values["target"])

@@ -84,6 +84,9 @@ class ExportSource:
             ConfigError: the settings of the base model are invalid.
             PluginError: two installed packages declare the same plug-in.
             RuntimeError, MemoryError: out of memory.
+            ValueError: the tokenizer has no padding token.
+            jinja2.TemplateError: the chat template refuses a single user message.
+            UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
             OSError: a file cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         """
@@ -144,6 +147,7 @@ class ExportSource:
 
         Raises:
             ModelError: it cannot be loaded.
+            UnreadableError: a file of the run that trained it is not a regular file, or too large.
             RuntimeError, MemoryError: out of memory.
             OSError: a file cannot be read.
         """
@@ -198,7 +202,12 @@ class ExportSource:
         release_free_memory()
 
     def dtype(self) -> str:
-        """Dtype of the written weights, as torch names it."""
+        """Dtype of the written weights, as torch names it.
+
+        Raises:
+            ModelError: a weight file of the base is truncated or damaged.
+            OSError: a weight file cannot be opened.
+        """
         if self.request.dtype != "auto":
             return self.request.dtype
         if self.base.kind == "gguf":

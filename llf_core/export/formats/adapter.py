@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
 from llf_core.export.options import check_combination, check_dtype
+from llf_core.models.model_folder import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,8 @@ class AdapterFormat(ExportFormat):
 
         Raises:
             ExportError: adapters were merged into the base before, or PEFT cannot convert the adapter.
+            ModelError: what was written cannot be loaded again.
+            UnreadableError: a file of the run that trained the adapter is not a regular file, or too large.
             OSError, SafetensorError: a file cannot be written; the second is for weights.
             RuntimeError, MemoryError: out of memory.
         """
@@ -152,7 +155,7 @@ def _cast_file(folder: Path, dtype: Any) -> None:
 def _name_base(source: ExportSource, folder: Path) -> None:
     """Write the base's name into the adapter's config, so that peft finds it."""
     path = folder / "adapter_config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json_object(path)
     values["base_model_name_or_path"] = source.base.portable_name or source.base.name
     values["revision"] = source.base.revision if source.base.kind == "hub" else None
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
