@@ -113,6 +113,25 @@ def test_a_killed_process_is_a_sentence_and_the_next_request_starts_another(serv
     assert text(service.reply("base", ASK)) == expected
 
 
+def test_an_adapter_that_is_deleted_while_in_use_replies_until_its_process_ends(
+    service, tiny_model_dir, adapters, tmp_path
+):
+    folder = tmp_path / "first"
+    shutil.copytree(adapters["first"], folder)
+    service.add(tiny_model_dir, "base")
+    service.add(folder, "first")
+    before = text(service.reply("first", ASK))
+    shutil.rmtree(folder)
+    assert text(service.reply("first", ASK)) == before
+    (process,) = processes()
+    service.stop("first")
+    wait(lambda: not process.is_running())
+    *_, last = service.reply("first", ASK)
+    assert isinstance(last, Failed)
+    assert str(folder) in last.message
+    assert len(text(service.reply("base", ASK))) > 0
+
+
 def test_an_idle_process_ends_and_starts_again(tmp_path, tiny_model_dir):
     service = ChatService(home=tmp_path, idle_seconds=0.5)
     states = []

@@ -166,3 +166,31 @@ def test_what_is_no_model_is_refused_before_a_view_opens(tmp_path):
         Chat("no-such-run")
     with pytest.raises(ValueError, match="Expected 1 to 4"):
         Chat()
+
+
+def test_two_views_of_one_conversation_ask_one_after_the_other_and_show_the_same(chat, tiny_model_dir):
+    page(chat, type="send", text="one two three")
+    done(chat)
+    other = Chat(tiny_model_dir)
+    try:
+        page(other, type="send", text="the sea")
+        done(other)
+        page(chat, type="send", text="and then")
+        done(chat)
+        page(other, type="open")
+        assert [turn["text"] for turn in chat._turns] == ["one two three", "the sea", "and then"]
+        assert other._turns == chat._turns
+        # both at once: two branches of one question's reply, of which each view shows its own; neither is lost
+        page(chat, type="settings", changes={"max_tokens": "40"})
+        page(chat, type="send", text="left")
+        page(other, type="send", text="right")
+        done(chat)
+        done(other)
+        page(chat, type="open")
+        page(other, type="open")
+        texts = {message.content for message in chat.conversation.messages.values() if message.role == "user"}
+        assert {"left", "right"} <= texts
+        assert not chat._note
+        assert not other._note
+    finally:
+        other.close()
