@@ -42,4 +42,5 @@ def _lines(turns: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         yield "You", turn["text"]
         for reply in turn["replies"]:
             error = reply["error"]
-            yield reply["model"], reply["text"] or (error["message"] if error else "")
+            text = reply["text"] or (error["message"] if error else "")
+            yield reply["model"], "\n".join(filter(None, (text, reply["note"])))

@@ -91,6 +91,9 @@ def test_a_reply_is_stopped_and_what_was_written_is_kept(chat):
     (reply,) = done(chat)
     assert reply["note"] == "Stopped."
     assert reply["text"]
+    data, _ = chat._repr_mimebundle_()
+    assert data["text/plain"].endswith("\nStopped.")
+    assert "\nStopped.</p>" in data["text/html"]
 
 
 def test_a_prompt_that_is_too_long_offers_to_leave_out_old_turns(chat):
