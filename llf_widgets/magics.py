@@ -36,7 +36,7 @@ class LLFMagics(Magics):
 
     @line_magic
     def llf(self, line: str) -> Any:
-        """List, show and control runs; `%llf help` lists the commands.
+        """List, show and control runs without an import; `%llf help` lists the commands.
 
         Returns:
             A `Monitor` or `Chat` for `%llf monitor` and `%llf chat`, which IPython displays; None for commands that

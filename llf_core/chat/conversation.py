@@ -363,9 +363,9 @@ class Conversation:
         self._append({"type": "settings", "settings": settings})
 
     def siblings(self, message: str) -> tuple[str, ...]:
-        """Ids of the messages that a view offers in place of a message, oldest first, with itself.
+        """Ids of the messages that a view offers in place of a message, such as regenerated replies, oldest first.
 
-        They have the same parent, role and target.
+        They have the same parent, role and target; the message itself is among them.
 
         Args:
             message: id of the message.

@@ -67,7 +67,7 @@ class EngineProcess(ChatEngine):
         self._send({"start": {"config": config, "idle_seconds": settings.idle_seconds, "template": settings.template}})
 
     def load_adapter(self, name: str, folder: str) -> None:
-        """See `ChatEngine.load_adapter`.
+        """Tell the process to load an adapter, once, see `ChatEngine.load_adapter`; it is loaded between two tokens.
 
         Args:
             name: its name in requests.
@@ -80,7 +80,7 @@ class EngineProcess(ChatEngine):
         self._send({"load_adapter": {"name": name, "folder": folder}})
 
     def unload_adapter(self, name: str) -> None:
-        """See `ChatEngine.unload_adapter`.
+        """Tell the process to remove an adapter and to free its memory, see `ChatEngine.unload_adapter`.
 
         Args:
             name: its name.
@@ -92,7 +92,7 @@ class EngineProcess(ChatEngine):
         self._send({"unload_adapter": name})
 
     def begin(self, number: int, request: ChatRequest) -> None:
-        """See `ChatEngine.begin`.
+        """Write a request to the process, whose events `_listen` reads, see `ChatEngine.begin`.
 
         Args:
             number: the id of the request.
@@ -104,7 +104,7 @@ class EngineProcess(ChatEngine):
         self._send({"request": {"id": number, **request.json()}})
 
     def interrupt(self, number: int) -> None:
-        """See `ChatEngine.interrupt`.
+        """Tell the process to end a reply at its next token, see `ChatEngine.interrupt`.
 
         Args:
             number: the id of the request.

@@ -149,7 +149,7 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
 
 
 def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: str = DEFAULT) -> KeptRow:
-    """Keep a reply with a thumb up or down (`kto`), and note the rating in the conversation.
+    """Keep a reply with a thumb up or down (`kto`), and note the rating in the conversation, where views show it.
 
     An earlier rating of the reply is replaced.
 

@@ -51,7 +51,7 @@ class PredictionFolder:
     """
 
     def __init__(self, folder: Path) -> None:
-        """See the class.
+        """Make the folder if it is missing, so that its lock can be held before anything is generated.
 
         Args:
             folder: the folder.

@@ -55,6 +55,9 @@ def further_arguments(given: Mapping[str, object] | None) -> list[str]:
     Args:
         given: values by name; `true` for an argument without a value, `false` and null for one that is left out. None
             for no arguments.
+
+    Raises:
+        TypeError: a value is not JSON.
     """
     found: list[str] = []
     for name, value in (given or {}).items():

@@ -88,7 +88,7 @@ class ServerEngine(ChatEngine):
 
     @abstractmethod
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
-        """The command that starts the server on `HOST` and `port`, with the base model named `BASE`.
+        """The command that starts the server on `HOST` and `port`, with the base model named `BASE`, as in requests.
 
         Args:
             config: settings of the base model and options of the engine.
@@ -113,7 +113,7 @@ class ServerEngine(ChatEngine):
         return adapter or BASE
 
     def load_adapter(self, name: str, folder: str) -> None:
-        """See `ChatEngine.load_adapter`.
+        """Have the server load an adapter, in a thread that waits until it is ready, see `ChatEngine.load_adapter`.
 
         Args:
             name: its name in requests.
@@ -126,7 +126,7 @@ class ServerEngine(ChatEngine):
         threading.Thread(target=self._load, args=(name, folder), daemon=True).start()
 
     def unload_adapter(self, name: str) -> None:
-        """See `ChatEngine.unload_adapter`.
+        """Have the server remove an adapter, in a thread that waits for its answer, see `ChatEngine.unload_adapter`.
 
         Args:
             name: its name.
@@ -140,7 +140,7 @@ class ServerEngine(ChatEngine):
         ).start()
 
     def begin(self, number: int, request: ChatRequest) -> None:
-        """See `ChatEngine.begin`.
+        """Begin a reply in a thread of its own, which reads the server's stream, see `ChatEngine.begin`.
 
         Args:
             number: the id of the request.
@@ -149,7 +149,7 @@ class ServerEngine(ChatEngine):
         threading.Thread(target=self._reply, args=(number, request), daemon=True, name="llf-reply").start()
 
     def interrupt(self, number: int) -> None:
-        """See `ChatEngine.interrupt`.
+        """Close the connection of a reply, at which the server ends it, see `ChatEngine.interrupt`.
 
         Args:
             number: the id of the request.

@@ -230,7 +230,7 @@ class ChatService:
         return end
 
     def stop(self, name: str) -> None:
-        """End the process of a model and free its memory; the next request starts it again.
+        """End the process of a model, for example to train on the device; the next request starts it again.
 
         Args:
             name: the model's name.

@@ -28,10 +28,13 @@ class SGLangEngine(ServerEngine):
     unload_path: ClassVar[str] = "/unload_lora_adapter"
 
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
-        """See `ServerEngine.command`.
+        """The command of SGLang's server, see `ServerEngine.command`. Adapters can be loaded while it runs.
 
         Args:
             config: settings of the base model and `SGLangOptions`.
+
+        Returns:
+            The arguments, and no variables.
 
         Raises:
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
@@ -53,7 +56,7 @@ class SGLangEngine(ServerEngine):
         return command, {}
 
     def model_name(self, adapter: str | None) -> str:
-        """See `ServerEngine.model_name`.
+        """The name of a model in SGLang's notation, `base:ADAPTER`, see `ServerEngine.model_name`.
 
         Args:
             adapter: name of a loaded adapter; None for the base model.

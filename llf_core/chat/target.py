@@ -118,7 +118,7 @@ def _accepted(report: Report) -> RunConfig:
 def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) -> Target:
     """Find a model, a run, one of its checkpoints or an adapter by what a person may call it.
 
-    Nothing is loaded or downloaded, and no code is executed.
+    Nothing is loaded or downloaded, and no code is executed, so that a wrong name is an error at once.
 
     Args:
         target: a run, its folder or its id (also abbreviated, as `find_run` reads it), each of them also with `@STEP`,

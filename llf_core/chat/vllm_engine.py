@@ -19,10 +19,13 @@ class VLLMEngine(ServerEngine):
     title: ClassVar[str] = "vLLM"
 
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
-        """See `ServerEngine.command`.
+        """The command of vLLM's server, see `ServerEngine.command`. Adapters can be loaded while it runs.
 
         Args:
             config: settings of the base model and `VLLMOptions`.
+
+        Returns:
+            The arguments, and the variables with the API key and the permission to load adapters.
 
         Raises:
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.

@@ -254,7 +254,7 @@ def _read(messages: queue.Queue[dict[str, Any] | None]) -> None:
 
 
 def main() -> int:
-    """Load the model that the first line names, and serve requests.
+    """Load the model that the first line names, and serve requests: the entry point of the process.
 
     Returns:
         Exit code: 0 after the parent has closed the pipe, 1 if the model could not be loaded.

@@ -25,5 +25,5 @@ def env(as_json: Json = False) -> None:
 
 
 def version() -> None:
-    """Print the version."""
+    """Print the version, for scripts and bug reports."""
     out.print(__version__)

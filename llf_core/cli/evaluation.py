@@ -22,6 +22,8 @@ def runs_loss(
 ) -> None:
     """Compute the evaluation loss of the base model and of the tuned model of a finished run.
 
+    The difference says how much the training has improved the model on data that it was not trained on.
+
     Raises:
         UserError: no run matches, it has no result or no data, or the computation fails.
     """
@@ -89,6 +91,8 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     trust: Trust = False,
 ) -> None:
     """Compute the accuracy of a reward model: how often it scores the chosen response higher.
+
+    Measure it before the model is used for training: a policy learns its errors too.
 
     Raises:
         UserError: the reward model or the data set does not exist or does not fit, or the computation fails.

@@ -24,6 +24,8 @@ def inspect(
 ) -> None:
     """Show the training data: counts of examples and tokens, and three examples with the tokens in the loss marked.
 
+    A wrong chat template or column is then seen before it costs a run.
+
     Raises:
         Exit: the config has errors.
         UserError: model or data cannot be loaded, the file cannot be written, or with --strict there are unusable

@@ -19,7 +19,7 @@ NARROW = 10
 
 
 def answer(found: Sequence[CatalogModel], as_json: bool) -> str:
-    """Format the answer of `llf models`.
+    """Format the answer of `llf models`, for people or for programs.
 
     Args:
         found: the models that were found, at least one.

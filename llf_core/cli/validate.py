@@ -15,6 +15,8 @@ def validate(
 ) -> None:
     """Check a config: unknown keys, names that do not exist, columns that match no format, impossible combinations.
 
+    No model is loaded, so that errors are found in seconds.
+
     Raises:
         Exit: the config has errors.
         OSError: a weight file of the model or `dataset_info.json` cannot be read.

@@ -33,7 +33,7 @@ ABANDONED_SECONDS = 86_400.0
 
 
 def settings_key(settings: Mapping[str, Any]) -> str:
-    """Key of the settings of an evaluation, equal for equal settings.
+    """Key of the settings of an evaluation, equal for equal settings, by which a result is found again.
 
     Args:
         settings: the settings, as JSON.
@@ -85,7 +85,7 @@ class EvaluationWriter:
         shutil.rmtree(self._new, ignore_errors=True)
 
     def example(self, one: ExampleResult) -> None:
-        """Add an example.
+        """Add an example at once, so that memory does not grow with their number.
 
         Args:
             one: the example.
@@ -97,7 +97,7 @@ class EvaluationWriter:
         self._write(EXAMPLES, one.json())
 
     def token_losses(self, one: TokenLosses) -> None:
-        """Add the token losses of an example.
+        """Add the token losses of an example to a file of their own, since most readers do not need them.
 
         Args:
             one: the losses.
@@ -108,11 +108,11 @@ class EvaluationWriter:
         self._write(TOKEN_LOSSES, one.json())
 
     def finish(self, metrics: Sequence[MetricValue], seconds: float, tokens: int) -> EvaluationResult:
-        """Write the summary, and make the result visible.
+        """Write the summary, and make the result visible; all files are on the disk before.
 
         Args:
             metrics: the metrics in the order in which they are shown.
-            seconds: duration of the measurement.
+            seconds: duration of the measurement in seconds, without loading the model.
             tokens: number of tokens that the model has read and generated.
 
         Returns:
@@ -155,7 +155,7 @@ class EvaluationWriter:
 
 
 def copy_result(result: EvaluationResult, place: RunFolder | Path, target: EvaluatedTarget) -> EvaluationResult:
-    """Copy a result of the same weights to another run, where it has its own target.
+    """Copy a result of the same weights to another run, where it has its own target and need not be measured again.
 
     Args:
         result: a valid result.

@@ -122,7 +122,7 @@ class EvaluationResult:
     problem: str = ""
 
     def metric(self, name: str) -> MetricValue | None:
-        """A metric by its name; None if it was not measured.
+        """A metric by its name, for tables of several results; None if it was not measured.
 
         Args:
             name: its name.
@@ -130,7 +130,7 @@ class EvaluationResult:
         return next((one for one in self.metrics if one.name == name), None)
 
     def json(self) -> dict[str, Any]:
-        """What `evaluation.json` holds."""
+        """What `evaluation.json` holds; `read_result` reads it."""
         target, data = _values(self.target), _values(self.data)
         return {
             "version": VERSION,
@@ -176,16 +176,16 @@ class ExampleResult:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Data set and number of the record, equal for the same example of all targets."""
+        """Data set and number of the record, equal for the same example of all targets, by which they are compared."""
         return self.source, self.index
 
     @property
     def loss(self) -> float:
-        """Mean loss of its tokens in nats; NaN if it was not measured."""
+        """Mean loss of its tokens in nats, so that examples of any length compare; NaN if it was not measured."""
         return math.nan if self.nll is None or not self.tokens else self.nll / self.tokens
 
     def json(self) -> dict[str, Any]:
-        """What a line of `examples.jsonl` holds."""
+        """What a line of `examples.jsonl` holds; `examples_of` reads it."""
         return _values(self) | {"prompt": list(self.prompt), "scores": dict(self.scores)}
 
 
@@ -207,16 +207,16 @@ class TokenLosses:
 
     @property
     def key(self) -> tuple[str, int]:
-        """`ExampleResult.key` of the example."""
+        """`ExampleResult.key` of the example, to find its losses."""
         return self.source, self.index
 
     def json(self) -> dict[str, Any]:
-        """What a line of `token_losses.jsonl` holds."""
+        """What a line of `token_losses.jsonl` holds; `token_losses_of` reads it."""
         return _values(self) | {"tokens": list(self.tokens), "losses": list(self.losses)}
 
 
 def model_evaluations(key: str, home: Path | str | None = None) -> Path:
-    """Folder of the results of a model that belongs to no run.
+    """Folder of the results of a model that belongs to no run, such as the base model of several runs.
 
     Args:
         key: key of the model, 16 hexadecimal digits.
@@ -232,7 +232,7 @@ def model_evaluations(key: str, home: Path | str | None = None) -> Path:
 
 
 def results_of(place: RunFolder | Path) -> list[EvaluationResult]:
-    """Read the results of a run or model. Damaged ones are in the list, with the reason in `problem`.
+    """Read the results of a run or model, for lists. Damaged ones are among them, with the reason in `problem`.
 
     Args:
         place: a run, or a folder of results (`model_evaluations`).
@@ -268,7 +268,7 @@ def find_result(place: RunFolder | Path, weights: str, settings_key: str, finger
 
 
 def read_result(folder: Path) -> EvaluationResult:
-    """Read the summary of a result. One that is damaged has the reason in `problem`.
+    """Read the summary of a result. One that is damaged has the reason in `problem`, so that it breaks no list.
 
     Args:
         folder: folder of the result.
@@ -289,7 +289,7 @@ def read_result(folder: Path) -> EvaluationResult:
 
 
 def examples_of(result: EvaluationResult) -> list[ExampleResult]:
-    """Read the examples of a result in the order of the data; invalid lines are left out.
+    """Read the examples of a result in the order of the data, to list and compare them; invalid lines are left out.
 
     Args:
         result: the result.
@@ -303,7 +303,7 @@ def examples_of(result: EvaluationResult) -> list[ExampleResult]:
 
 
 def token_losses_of(result: EvaluationResult) -> Iterator[TokenLosses]:
-    """Read the token losses of a result example by example, in the order in which they were measured.
+    """Read the token losses of a result example by example, since all of them may not fit into memory.
 
     Args:
         result: the result.

@@ -119,7 +119,10 @@ class RunFolder:
 
     @cached_property
     def events(self) -> Path:
-        """States, requests and answers, checkpoints, evaluations, warnings and errors, one JSON object per line."""
+        """What happened to the run, from which views tell its story; one JSON object per line.
+
+        States, requests and answers, checkpoints, evaluations, warnings and errors.
+        """
         return self.path / "events.jsonl"
 
     @cached_property
@@ -189,7 +192,7 @@ class RunFolder:
 
     @cached_property
     def evaluations(self) -> Path:
-        """Results of evaluations, one folder each, see `llf_core.runs.evaluations`."""
+        """Results of evaluations, one folder each, so that none is measured twice; see `llf_core.runs.evaluations`."""
         return self.path / "evaluations"
 
     @cached_property

@@ -169,7 +169,9 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
-    """Iterate over the objects of a JSON Lines file, in order; empty if there is no file. Invalid lines are skipped.
+    """Iterate over the objects of a JSON Lines file, in order; empty if there is no file.
+
+    Invalid lines are skipped, since a killed writer leaves half a line.
 
     Args:
         path: the file.

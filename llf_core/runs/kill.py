@@ -141,7 +141,7 @@ def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
 
 
 def killed_reason(folder: RunFolder, status: Status) -> str:
-    """The reason of a run that the user killed, with what can be recovered.
+    """The reason of a run that the user killed, with what can be recovered, as views show it beside the state.
 
     Args:
         folder: the run.

@@ -51,6 +51,9 @@ def overview(  # noqa: PLR0913 - what it shows
         called: abbreviation of the id for commands. Default: the full id.
         width: maximum line width in characters; longer values are wrapped.
         now: Unix seconds. Default: the current time.
+
+    Raises:
+        KeyError: `facts` lacks an entry.
     """
     lines: list[str] = []
 

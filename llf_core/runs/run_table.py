@@ -61,6 +61,10 @@ def age(seconds: float) -> str:
 
     Args:
         seconds: the age; a negative one counts as 0, since clocks of machines differ.
+
+    Raises:
+        ValueError: the age is NaN.
+        OverflowError: the age is infinite.
     """
     whole = max(0, int(seconds))
     for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):

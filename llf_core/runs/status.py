@@ -338,7 +338,10 @@ def _replace(folder: RunFolder, status: Status) -> None:
 
 
 def keep_reserve(folder: RunFolder) -> None:
-    """Create the run's reserve file if it is missing and there is space. Never raises an OSError."""
+    """Create the run's reserve file if it is missing and there is space, see `give_back_reserve`.
+
+    Never raises an OSError: without a reserve a run is only less safe.
+    """
     with suppress(OSError):
         if not folder.reserve.exists():
             replace_file(folder.reserve, bytes(RESERVE_BYTES))

@@ -208,7 +208,10 @@ class RunTracker:
         return {"learning_rate": (np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64))}
 
     def summary(self) -> list[tuple[str, str, str]]:
-        """Rows of the saved notebook's table: (label, value, comparison), with what the run keeps on disk."""
+        """Rows of the saved notebook's table: (label, value, comparison), with what the run keeps on disk.
+
+        A reader of the notebook sees the result in it without a kernel and without the run's folder.
+        """
         with self._lock:
             kept = [f"checkpoint-{step}" for step in self._checkpoints]
             rows = summary_rows(self.series, self.smoothed, self.window, self.index.events, self.snapshot.elapsed)

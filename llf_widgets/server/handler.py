@@ -126,7 +126,7 @@ class RunsAPIHandler(APIHandler):
 
     @property
     def index(self) -> RunIndex:
-        """The server's index of runs, kept between requests; recreated if LLF_HOME has changed.
+        """The server's index of runs, kept between requests, so that runs are read once; another LLF_HOME gets another.
 
         Raises:
             HTTPError: 409 if `LLF_HOME` begins with `~`, and the home of that user is unknown.

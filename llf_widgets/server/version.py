@@ -18,7 +18,7 @@ class VersionHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return version, readable formats, LLF_HOME, and whether this environment can train.
+        """Return version, readable formats, LLF_HOME, and whether this environment can train, for `llf.check()`.
 
         Raises:
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown; answered with status 500.

@@ -111,7 +111,7 @@ class Engine:
         return memory_in_use(self._device)
 
     def load_adapter(self, name: str, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        """Load an adapter over the same weights; requests select it by name. One of the same name is replaced.
+        """Load an adapter over the same weights, so that requests can select it; one of the same name is replaced.
 
         Args:
             name: its name.
@@ -179,7 +179,7 @@ class Engine:
     def step(self) -> bool:
         """Do one unit of work: read a piece of a prompt, or generate one token of each reply, and embed one text.
 
-        Between two units the caller can add and cancel requests.
+        The caller adds and cancels requests between two units, so that none of them waits for a whole reply.
 
         Returns:
             Whether work is left.

@@ -79,6 +79,9 @@ class RowBatch:
 
         Args:
             row: its index.
+
+        Raises:
+            IndexError: there is no such row.
         """
         reply = self.replies[row]
         return [*reply.prompt, *reply.tokens][: self._lengths[row]]
@@ -94,6 +97,7 @@ class RowBatch:
 
         Raises:
             RuntimeError: out of memory.
+            IndexError: there is no such row.
         """
         return [layer.row(row, self._lengths[row]) for layer in self.cache.layers]
 
@@ -102,6 +106,9 @@ class RowBatch:
 
         Args:
             row: its index.
+
+        Raises:
+            IndexError: there is no such row.
         """
         last = len(self.replies) - 1
         self.replies[row], self._lengths[row] = self.replies[last], self._lengths[last]

@@ -69,7 +69,7 @@ class TokenChooser:
         return self._grammar is not None and self._grammar.complete
 
     def choose(self, logits: Tensor) -> int:
-        """Choose the next token by the reply's own parameters.
+        """Choose the next token by the reply's own parameters, since replies of a batch may differ in them.
 
         Args:
             logits: `[vocabulary]`.

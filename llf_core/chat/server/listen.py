@@ -182,7 +182,7 @@ def make_server(
 ) -> uvicorn.Server:
     """Make the server of an application. Its `run` takes a list of sockets and returns after SIGINT, SIGTERM or SIGHUP.
 
-    A second signal cancels the running replies.
+    Running replies get `grace_seconds` to end, so that a restart breaks off few; a second signal cancels them.
 
     Args:
         server: the application.

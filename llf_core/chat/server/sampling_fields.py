@@ -31,7 +31,7 @@ UNSUPPORTED = {
 
 
 def sampling_of(fields: Fields) -> ChatSampling:
-    """Take the sampling parameters. As in OpenAI's API, the default temperature is 1.
+    """Take the sampling parameters. As in OpenAI's API, which its clients rely on, the default temperature is 1.
 
     Args:
         fields: fields of the body.

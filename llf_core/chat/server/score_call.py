@@ -39,7 +39,7 @@ class ScoreCall:
 
 
 def read_score_call(body: Mapping[str, Any]) -> ScoreCall:
-    """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either.
+    """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either, checked before scoring.
 
     Args:
         body: the JSON of its body.

@@ -25,7 +25,7 @@ def runs_delete(run: RunId) -> None:
 
 
 def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
-    """Restore a run from the bin.
+    """Restore a run from the bin, to resume or compare it again.
 
     Raises:
         UserError: no deleted run matches, a run with its id exists, or it cannot be moved.

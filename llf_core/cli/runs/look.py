@@ -22,7 +22,7 @@ def runs_list(
     offset: Annotated[int, typer.Option(help="Skip this many runs.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """List runs, newest first.
+    """List runs, newest first, with state, step and last loss.
 
     Raises:
         UsageError: the state does not exist, or the query has too many words.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def runs_stop(run: RunId) -> None:
-    """Stop a run after the current step, with a checkpoint.
+    """Stop a run after the current step, with a checkpoint from which it can be resumed.
 
     Raises:
         UserError: no run matches, it is lost, or the request cannot be written.
@@ -43,7 +43,7 @@ def runs_kill(run: RunId) -> None:
 
 
 def runs_checkpoint(run: RunId) -> None:
-    """Save a checkpoint after the current step. The run continues.
+    """Save a checkpoint after the current step, for example to try the model. The run continues.
 
     Raises:
         UserError: no run matches, it has ended, or the trainer refuses the request.
@@ -52,7 +52,7 @@ def runs_checkpoint(run: RunId) -> None:
 
 
 def runs_evaluate(run: RunId) -> None:
-    """Compute the evaluation loss after the current step.
+    """Compute the evaluation loss after the current step, without waiting for the next planned evaluation.
 
     Raises:
         UserError: no run matches, it has ended, or the trainer refuses the request.
@@ -61,7 +61,7 @@ def runs_evaluate(run: RunId) -> None:
 
 
 def runs_sample(run: RunId) -> None:
-    """Generate completions of the watched prompts after the current step.
+    """Generate completions of the watched prompts after the current step, to see what the model has learned so far.
 
     Raises:
         UserError: no run matches, it has ended, or the trainer refuses the request.

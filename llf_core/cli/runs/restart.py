@@ -19,7 +19,9 @@ def runs_resume(
     rewards: RewardFile = None,
     trust: Trust = False,
 ) -> None:
-    """Resume from the newest complete checkpoint, in the same folder. Reward functions can be replaced.
+    """Resume a run that was stopped or failed from its newest complete checkpoint, in the same folder.
+
+    Reward functions can be replaced, for example one whose error ended the run.
 
     Raises:
         UserError: no run matches, it has not ended or cannot be resumed, or the file has no reward function of it.
@@ -55,7 +57,7 @@ def runs_branch(
     detach: Detach = False,
     trust: Trust = False,
 ) -> None:
-    """Start a new run from a checkpoint of another run, with changed settings.
+    """Start a new run from a checkpoint of another run, with changed settings, to compare both.
 
     Raises:
         UserError: no run matches, it has no such checkpoint, or a change is not KEY=VALUE or not allowed.
@@ -84,7 +86,7 @@ def runs_branch(
 
 
 def runs_replay(run: RunId, detach: Detach = False, trust: Trust = False) -> None:
-    """Start a new run with the same config and the same live changes at the same steps.
+    """Start a new run with the same config and the same live changes at the same steps, to repeat its result.
 
     Raises:
         UserError: no run matches, or its config is no longer valid.
