@@ -22,12 +22,12 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     """Compute `x Wᵀ + b` as `(W xᵀ)ᵀ + b` where that is faster, for decoding and short prompts; `F.linear` elsewhere.
 
     Args:
-        x: `[…, in]`.
+        x: `[..., in]`.
         weight: `[out, in]`, of the dtype of `x`.
         bias: `[out]`, or None.
 
     Returns:
-        `[…, out]`; its rows may not be contiguous.
+        `[..., out]`; its rows may not be contiguous.
 
     Raises:
         RuntimeError: the shapes or dtypes do not fit, or out of memory.
