@@ -217,6 +217,7 @@ def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_s
 
     Raises:
         OSError, SafetensorError: a file cannot be written; the second is for weights.
+        ModelError: the base's `config.json` is not a JSON object, or names a kernel of a hub.
     """
     fix_generation_config(model)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
