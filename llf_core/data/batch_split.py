@@ -29,7 +29,11 @@ TEXT_COLUMNS = frozenset(
 
 
 def has_media(batch: Batch) -> bool:
-    """Whether a batch has tensors of images, videos or audio, whose layout depends on the model: it cannot be split."""
+    """Whether a batch has tensors of images, videos or audio, whose layout depends on the model: it cannot be split.
+
+    Args:
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
+    """
     return not batch.keys() <= TEXT_COLUMNS
 
 

@@ -236,7 +236,8 @@ class Encoder:
             For each text its tokens and labels, or why it cannot be encoded.
 
         Raises:
-            DataError: the tokenizer fails on a text, or the package that decodes videos or audio is not installed.
+            DataError: the tokenizer fails on a text, the package that decodes videos or audio is not installed, or
+                `audio_sampling_rate` is not the rate of the model's feature extractor.
             MemoryError: out of memory.
         """
         return self._encode([rendered for _, _, rendered in rendered_rows])

@@ -169,7 +169,8 @@ def encode_multimodal(
 
     Raises:
         BadExample: a file cannot be read, the template leaves out a medium, or the tokens differ.
-        DataError: the tokenizer fails on the text, or the package that decodes videos or audio is not installed.
+        DataError: the tokenizer fails on the text, the package that decodes videos or audio is not installed, or
+            `audio_sampling_rate` is not the rate of the model's feature extractor.
         MemoryError: out of memory.
     """
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
@@ -292,7 +293,8 @@ def process(
 
     Raises:
         BadExample: a file cannot be read, or the processor does not accept it.
-        DataError: the package that decodes videos or audio is not installed.
+        DataError: the package that decodes videos or audio is not installed, or `audio_sampling_rate` is not the rate
+            of the model's feature extractor.
         MemoryError: out of memory.
     """
     given: dict[str, Any] = {}

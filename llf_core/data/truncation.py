@@ -146,6 +146,8 @@ def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
 def count_trained(labels: Sequence[int]) -> int:
     """Number of labels that contribute to the loss, without the first label of a sequence, which no token predicts.
 
+    A report counts them, and an example without any is dropped.
+
     Args:
         labels: labels `[seq]`, -100 where a token does not contribute.
     """

@@ -55,6 +55,8 @@ def stored_answers(run: Run) -> list[Answer]:
 def report_on(run: Run) -> tuple[bool, str]:
     """Judge a demo run, to see after an installation that training works.
 
+    The threshold of its losses is a rule of thumb: a working run falls far below it.
+
     Args:
         run: a run that has ended.
 

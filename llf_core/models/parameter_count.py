@@ -69,7 +69,9 @@ def is_packed(tensor: Tensor) -> bool:
 
 
 def packed_weight(module: nn.Module) -> nn.Parameter | None:
-    """The weight of a linear layer of any quantizer, packed or not; None if a module has none.
+    """The weight of a linear layer of any quantizer, packed or not, in any shape; None if a module has none.
+
+    Quantizers name it differently, and PEFT must know whether a layer is quantized, and which layers share a weight.
 
     Args:
         module: any module.

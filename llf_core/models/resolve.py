@@ -28,7 +28,7 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
 
     Args:
         name: name of the embedded model, a folder, a `.gguf` file, or a hub id.
-        config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
+        config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
         weights: whether its weights are needed; if not, those of a hub are not downloaded.
 
     Returns:

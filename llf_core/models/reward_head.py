@@ -109,7 +109,7 @@ def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
         causal: causal language model.
 
     Returns:
-        The parameters; empty if the head is tied to the embedding.
+        The parameters: weight `[V, H]`, and bias `[V]` if there is one; empty if the head is tied to the embedding.
     """
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     shared = {id(parameter) for parameter in embedding.parameters()}

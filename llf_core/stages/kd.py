@@ -61,7 +61,7 @@ class KD(LossStage):
 
         Args:
             model: see `LossStage.loss_sum`.
-            batch: see `llf_core.data.Collator`.
+            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
             record_losses: called with the loss of each document and its tokens, `[examples]` each; None if nobody needs
                 them.

@@ -41,7 +41,8 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
 
     Args:
         model: see `llf_core.acceleration.patching.causal_head.forward`.
-        batch: of `llf_core.data.pair_collator.PairCollator`.
+        batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs; `predictors`, `targets` and `answers`
+            (`[N]`); `ends` (`[completions]`).
 
     Returns:
         Those of the tokens and their sums, see `Answers`; in float32 (float64 for float64), with a graph.
@@ -71,7 +72,7 @@ def group_count(batch: Mapping[str, Any]) -> Tensor:
     An example is a pair, or for KTO a completion with a mismatched one: two completions in either case.
 
     Args:
-        batch: of `llf_core.data.pair_collator.PairCollator`.
+        batch: of `llf_core.data.pair_collator.PairCollator`: `ends` (`[2 * groups]`) and the number `groups`.
 
     Returns:
         An int64 scalar on the batch's device.

@@ -236,7 +236,8 @@ class Reference:
         Read from the batch's column `reference` if it has one; else one forward pass of the reference model.
 
         Args:
-            batch: of `llf_core.data.pair_collator.PairCollator`.
+            batch: of `llf_core.data.pair_collator.PairCollator`: `reference` (`[groups, 2]`), or the model's inputs,
+                `predictors`, `targets` and `answers` (`[N]`), `ends` (`[2 * groups]`).
 
         Returns:
             `[2 * groups]`, float32 (float64 for float64), detached; the two completions of an example are neighbours.

@@ -67,7 +67,11 @@ class RM(LossStage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens."""
+        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens.
+
+        Args:
+            batch: of `PairCollator`: `ends` (`[2 * pairs]`) and the number `groups`.
+        """
         return group_count(batch)
 
     def loss_sum(
@@ -83,7 +87,7 @@ class RM(LossStage):
 
         Args:
             model: with `llf_core.models.reward_head.add_reward_head`'s layer, perhaps wrapped.
-            batch: of `llf_core.data.pair_collator.PairCollator`.
+            batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs and `ends` (`[2 * pairs]`).
             label_smoothing: not used; a rule refuses it.
             record_losses: called with the loss of each pair, `[pairs]`, and ones `[pairs]`, since it is the loss of a
                 pair and not a sum over tokens; None if nobody needs them.

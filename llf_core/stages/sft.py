@@ -48,7 +48,7 @@ def record_document_losses(
     """Record the loss and the number of supervised tokens of each document of a batch, for the view of example losses.
 
     Args:
-        batch: see `llf_core.data.Collator`.
+        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
         record_losses: called with losses and token counts, `[documents]` each.
         positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
         costs: `[N]`, losses of these tokens.

@@ -23,7 +23,7 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
     The run continues by itself, but each step is slower than with these settings from the start.
 
     Args:
-        part: the batch that did not fit.
+        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
         count: number of parts per batch from now on.
         step: the step, counted from 1.
         size: `per_device_train_batch_size` in the config.
@@ -50,7 +50,7 @@ def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_depend
     The result is the same or almost, but a failed attempt costs time in every run.
 
     Args:
-        part: the batch that did not fit.
+        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
         count: number of parts per batch from now on.
         size: `per_device_eval_batch_size` in the config.
         batch_dependent: whether the stage's loss compares the examples of a micro-batch.
@@ -93,7 +93,7 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
     """Create the error for an example that does not fit even alone; it names the example for the user to look at.
 
     Args:
-        part: a batch with only this example.
+        part: a batch with only this example, `[1, tokens]`.
         dataset: the training set, to find the example's number.
         checkpointed: whether gradient checkpointing is on.
     """
@@ -111,7 +111,7 @@ def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed
     """Create the error for a batch with images: it cannot be split, since pixels are not assigned to examples in it.
 
     Args:
-        part: the batch.
+        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
         size: batch size in the config.
         accumulation: `gradient_accumulation_steps` in the config.
         checkpointed: whether gradient checkpointing is on.
@@ -128,7 +128,7 @@ def multi_process_error(
     It cannot repeat its step while the others wait for its gradients.
 
     Args:
-        part: the batch.
+        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
         size: batch size in the config.
         accumulation: `gradient_accumulation_steps` in the config.
         checkpointed: whether gradient checkpointing is on.
@@ -146,7 +146,7 @@ def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) ->
     """Create the error for a step that cannot be repeated, since updates are made in the backward pass.
 
     Args:
-        part: the batch.
+        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
         step: the step, counted from 1.
         size: batch size in the config.
         checkpointed: whether gradient checkpointing is on.

@@ -1,10 +1,10 @@
 """Causal attention within the documents of a flattened batch.
 
 On a CPU each document takes a few batched matrix products, with a hand-written backward: the bfloat16 backward of
-scaled_dot_product_attention takes three to four times as long there. Long documents are computed in blocks of queries,
-so that no time or memory is spent above the diagonal. Documents are zero-padded to a multiple of some tokens: oneDNN
-compiles a product for every new shape and caches it, which takes half a gigabyte for documents of all lengths. The
-padding follows a document, where the causal mask hides it.
+scaled_dot_product_attention takes up to four times as long there, most so for short documents. Long documents are
+computed in blocks of queries, so that no time or memory is spent above the diagonal. Documents are zero-padded to a
+multiple of some tokens: oneDNN compiles a product for every new shape and caches it, which takes half a gigabyte for
+documents of all lengths. The padding follows a document, where the causal mask hides it.
 """
 
 from __future__ import annotations
@@ -314,7 +314,8 @@ def document_attention(
 ) -> Tensor:
     """Compute causal attention within each document of a flattened batch: `softmax(scale · q kᵀ) v`.
 
-    The kernel for CPUs, where the bfloat16 backward of torch's own attention takes three to four times as long.
+    The kernel for CPUs, where the bfloat16 backward of torch's own attention takes up to four times as long, most so
+    for short documents.
 
     Args:
         q: queries `[tokens, heads, dim]`.

@@ -40,7 +40,7 @@ class OpenAI(DatasetFormat):
 
         Raises:
             BadExample: turns that do not alternate, an unknown role, content that is not text, or a call without a
-                name.
+                name or with arguments that are not JSON.
         """
         tags = {**OPENAI.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])

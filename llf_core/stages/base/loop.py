@@ -127,6 +127,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the Trainer's metrics; an optimizer that frees gradients in the backward pass has measured their norm.
 
+        The Trainer itself finds no gradients left to measure after such a step.
+
         Args:
             logs: metrics by name.
             start_time: see `transformers.Trainer.log`.

@@ -203,7 +203,7 @@ class LossStage(Stage, ABC):
         The trainer divides by the sum over all micro-batches and ranks, so a step does not depend on how it is split.
 
         Args:
-            batch: the collator's tensors, see `llf_core.data.Collator` for their shapes.
+            batch: the collator's tensors, flattened (`[1, tokens]`) or padded (`[batch, seq]`).
         """
         return None
 

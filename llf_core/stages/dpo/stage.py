@@ -95,7 +95,11 @@ class DPO(LossStage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens."""
+        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens.
+
+        Args:
+            batch: of `PairCollator`: `ends` (`[2 * pairs]`) and the number `groups`.
+        """
         return group_count(batch)
 
     def loss_sum(
@@ -114,7 +118,8 @@ class DPO(LossStage):
 
         Args:
             model: see `LossStage.loss_sum`.
-            batch: of `PairCollator`; see there for its columns and their shapes.
+            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends`
+                (`[2 * groups]`).
             label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each; None if
                 nobody needs them.

@@ -114,7 +114,11 @@ class KTO(LossStage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of labelled completions in a batch, an int64 scalar: the loss is a mean over them, not over tokens."""
+        """Number of labelled completions in a batch, an int64 scalar: the loss is a mean over them, not over tokens.
+
+        Args:
+            batch: of `PairCollator`: `ends` (`[2 * groups]`) and the number `groups`.
+        """
         return group_count(batch)
 
     def loss_sum(
@@ -130,7 +134,8 @@ class KTO(LossStage):
 
         Args:
             model: see `LossStage.loss_sum`.
-            batch: of `PairCollator`; see there for its columns and their shapes.
+            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends`
+                (`[2 * groups]`).
             label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each; None if
                 nobody needs them.

@@ -65,7 +65,7 @@ class OnlineTrainer(TrainingLoop):
 
     @seen.setter
     def seen(self, _: Tensor) -> None:
-        """Do nothing: TRL counts the tokens."""
+        """Do nothing with a count `[2]`: TRL counts the tokens, and the base class begins by setting its own."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; if a reward function fails, save a checkpoint of the last complete step to resume from.

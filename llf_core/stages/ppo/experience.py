@@ -57,7 +57,7 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
         outputs: log-probabilities, values and entropies of their tokens.
         options: discounts, and whether rewards are whitened.
         beta: β, coefficient of the KL penalty.
-        all_reduce: sums a tensor over all processes.
+        all_reduce: sums a tensor of any shape over all processes.
 
     Source:
         arXiv 1909.08593, section 2.2 (rewards); arXiv 1506.02438 (advantages).

@@ -36,6 +36,9 @@ def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange:
         advantages: `[tokens]`.
         cliprange: ε.
 
+    Returns:
+        The losses, and where they are clipped, `[tokens]` each.
+
     Source:
         arXiv 1707.06347, equation 7.
     """
@@ -55,6 +58,9 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float)
         old: `[tokens]`, when the completions were sampled.
         returns: `[tokens]`, targets of the values.
         cliprange: ε.
+
+    Returns:
+        The losses, and where they are clipped, `[tokens]` each.
 
     Source:
         Equation 9 of arXiv 1707.06347, with the values clipped as in the authors' code (github.com/openai/baselines,

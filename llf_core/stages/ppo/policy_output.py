@@ -49,7 +49,7 @@ def compute_policy(
 
     Args:
         model: a causal language model, perhaps wrapped; called once.
-        batch: of `answer_batch`.
+        batch: of `answer_batch`: the model's inputs; `predictors` and `targets` (`[tokens]`).
         temperature: temperature of the sampling, above 0.
         value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass. None for
             no values.

@@ -177,7 +177,8 @@ def prompts_of(batch: Mapping[str, Any]) -> list[list[int]]:
     """Token ids of each document of a flattened or padded batch, as the decode loop takes prompts.
 
     Args:
-        batch: of `PromptCollator`.
+        batch: of `PromptCollator`: `input_ids`, flattened (`[1, tokens]`) with `cu_seq_lens_q` (`[documents + 1]`), or
+            padded (`[batch, seq]`) with `attention_mask`.
     """
     ids = batch["input_ids"]
     if "cu_seq_lens_q" in batch:

@@ -45,7 +45,7 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
 
     The request is `POST {"model": "model", "messages": [text, …]}`, the response `{"scores": [number, …]}`. The value
     of the environment variable `LLF_REWARD_AUTHORIZATION`, if set, is sent as the header `Authorization`. Network
-    errors and the status codes in `BUSY` are retried twice. Redirects are not followed.
+    errors and the status codes in `BUSY` are retried twice, after 1 and 4 s. Redirects are not followed.
 
     Args:
         url: `http` or `https`. Redacted credentials (`***`) are restored from the environment.

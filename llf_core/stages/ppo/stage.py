@@ -145,7 +145,8 @@ class PPO(LossStage):
         An evaluation's loss is a mean over completions, since it is minus their scores.
 
         Args:
-            batch: of `Rollout.batch` or `PromptCollator`.
+            batch: of `Rollout.batch`, with `targets` (`[tokens]`), or of `PromptCollator`, `[1, tokens]` or
+                `[batch, seq]`.
         """
         from llf_core.data.batch_split import document_count, trained_token_count
 
@@ -204,7 +205,8 @@ class PPO(LossStage):
 
         Args:
             model: the policy, perhaps wrapped.
-            batch: of `Rollout.batch`; in an evaluation of `PromptCollator`.
+            batch: of `Rollout.batch`: the model's inputs, and `[tokens]` each `predictors`, `targets`,
+                `old_log_probs`, `old_values`, `advantages` and `returns`; in an evaluation of `PromptCollator`.
             label_smoothing: not used; a rule refuses it.
             record_losses: not called: a completion is no example of the data set.
 

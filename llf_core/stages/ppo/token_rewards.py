@@ -82,7 +82,7 @@ class RunningMoments:
 
         Args:
             scores: `[batch]`.
-            all_reduce: sums a tensor over all processes.
+            all_reduce: sums a tensor of any shape over all processes.
 
         Raises:
             ZeroDivisionError: no process has a score.

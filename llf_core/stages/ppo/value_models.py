@@ -74,7 +74,7 @@ class ValueModel(nn.Module):
 
         Args:
             rows: `[tokens, width]`, the policy's hidden states; not used.
-            batch: of `answer_batch`.
+            batch: of `answer_batch`: the model's inputs and `predictors` (`[tokens]`).
 
         Returns:
             `[tokens]`, float32.
@@ -109,7 +109,7 @@ class UnsavedModule(nn.Module):
         """An empty state dict: the stage saves the parameters itself, and the result must load as a plain model.
 
         Args:
-            destination: returned unchanged; None for a new dictionary.
+            destination: tensors of any shape, returned unchanged; None for a new dictionary.
         """
         return {} if destination is None else destination
 
