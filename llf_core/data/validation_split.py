@@ -67,6 +67,8 @@ def conversations_at(
 ) -> dict[tuple[int, int], tuple[Conversation, Row]]:
     """Read prepared records again, as conversations with the config's system prompt.
 
+    Prepared examples have only their tokens, and an evaluation needs messages and the other columns.
+
     Args:
         config: config by which they were prepared; not streamed.
         tokenizer: tokenizer by which they were prepared.

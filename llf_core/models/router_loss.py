@@ -29,6 +29,8 @@ CLOSE = 1e-3
 def load_balancing_loss(logits: Iterable[Tensor], top_k: int, real: Tensor | None = None) -> Tensor:
     """How unevenly routers spread tokens over experts: `top_k` if evenly, up to the number of experts.
 
+    Without it, a router that prefers some experts gives them all tokens, and the others learn nothing.
+
     `E Σ_e f_e P_e` with E experts, the share `f_e` of tokens that have expert e among their `top_k`, and the mean
     probability `P_e` of expert e, over the tokens of all layers. Only `P_e` has a gradient.
 

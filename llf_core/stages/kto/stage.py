@@ -135,7 +135,7 @@ class KTO(LossStage):
         Args:
             model: see `LossStage.loss_sum`.
             batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends`
-                (`[2 * groups]`).
+                (`[2 * groups]`); `good` (`[groups]`, bool).
             label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each; None if
                 nobody needs them.
