@@ -103,6 +103,7 @@ def loading_config(settings: str) -> RunConfig:
     Raises:
         ConfigError: the settings are invalid.
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
     return _accepted(validate(settings))
 

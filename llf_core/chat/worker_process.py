@@ -54,6 +54,7 @@ class Worker:
     Raises:
         ConfigError: the settings of the base model are invalid.
         PluginError: two installed packages declare the same plug-in.
+        FileNotFoundError: the working directory was removed.
     """
 
     def __init__(self, output: TextIO, messages: queue.Queue[dict[str, Any] | None], start: Mapping[str, Any]) -> None:

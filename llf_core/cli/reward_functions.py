@@ -38,6 +38,7 @@ def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]
 
     Raises:
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
     from llf_core.config import validate as check
 

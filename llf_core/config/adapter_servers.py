@@ -156,7 +156,7 @@ CONDITIONS: Mapping[str, Callable[[Adapter, _Server], bool]] = MappingProxyType(
 
 
 def server_lines(servers: Mapping[str, Any] | None) -> list[str]:
-    """One line for each server, for a terminal: `vLLM: yes. Serve the base with …`.
+    """One line for each server, for a terminal: `vLLM: yes. Serve the base with …`; of a whole model, one line for all.
 
     Args:
         servers: `Servers.json()`; None if it is not known, which gives no line.
@@ -245,6 +245,7 @@ def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
     Raises:
         PluginError: two installed plug-ins declare the same name.
+        OSError: the working directory was removed.
     """
     method = method_of(config)
     if not method.adapter:

@@ -59,7 +59,7 @@ class Quantizer:
 
     @property
     def bits(self) -> tuple[int, ...]:
-        """Values of `quantization_bit` that it has, ascending; none if it only loads stored weights."""
+        """Values of `quantization_bit` that it has, ascending; rules refuse others. Empty if it is for stored ones."""
         return tuple(sorted(self.packed))
 
     @property

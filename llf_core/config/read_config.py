@@ -102,6 +102,9 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
 
     Returns:
         The values, with problems for what could not be read.
+
+    Raises:
+        FileNotFoundError: the working directory was removed, and a path is relative to it.
     """
     if isinstance(source, Mapping):
         requested = RequestedConfig(

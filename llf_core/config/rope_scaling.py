@@ -76,6 +76,8 @@ class RopeScaling:
 def tables_to_scale(parameters: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     """The tables of rotary parameters that a scaling changes, by the kind of layer; by "" if all layers share one.
 
+    Layers with a sliding window keep theirs: their window is shorter than any text.
+
     Args:
         parameters: `rope_parameters` or `rope_scaling` of a model's config.
 

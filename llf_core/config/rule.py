@@ -36,6 +36,7 @@ class Rule:
 
         Raises:
             KeyError: the first of `fields` is not a key.
+            PluginError: two installed packages declare the same name, and the rule asks for a plug-in's traits.
         """
         if not self.when(config):
             return None

@@ -44,6 +44,7 @@ class RunConfig(ConfigValues):
         Raises:
             ConfigError: the config has errors; it holds all of them.
             PluginError: the options cannot be listed, see `fields`.
+            FileNotFoundError: the working directory was removed.
         """
         return validate(source, overrides, base).accepted()
 
@@ -101,6 +102,7 @@ class RunConfig(ConfigValues):
         Raises:
             ConfigError: the changed config has errors.
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         values = self.flat() | changes
         return RunConfig.load({key: value for key, value in values.items() if value is not None or key not in changes})
@@ -229,6 +231,7 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
 
     Raises:
         PluginError: the options cannot be listed, see `fields`.
+        FileNotFoundError: the working directory was removed.
     """
     found = validate_as(source.flat() if isinstance(source, RunConfig) else source, overrides, base, RunConfig)
     return Report(found.config, (), found.lines, found.base).with_problems(found.problems)

@@ -60,6 +60,7 @@ def validate_as(
 
     Raises:
         PluginError: the options cannot be listed, see `fields`.
+        FileNotFoundError: the working directory was removed.
     """
     requested = read(source, overrides, base)
     translate(requested)

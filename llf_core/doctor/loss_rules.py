@@ -235,12 +235,15 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
 def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> Finding | None:
     """Find overfitting: the last two evaluation losses are clearly above the best one before them.
 
+    Each must exceed it by the factor `GAP` and by `least`.
+
     Args:
         metrics: metrics of the run.
         least: minimum absolute rise, since relative changes near 0 are noise.
 
     Returns:
-        The finding, which names the best checkpoint and suggests to stop soon; None if the loss does not rise.
+        The finding, which names the best checkpoint and suggests to stop soon; None if the loss does not rise, or fewer
+        than four evaluations are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -315,7 +318,8 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
     """Find memory that grows steadily, before the process is killed for it.
 
     After the first fifth, in which caches fill, the medians of `BLOCKS` parts must increase strictly, by `CREEP` and
-    `CREEP_LEAST` bytes in total. Growth that fits in the memory until the last step is no finding.
+    `CREEP_LEAST` bytes in total, a third of it in the second half. Growth that fits in the memory until the last step
+    is no finding, and neither is that of fewer than `3 * BLOCKS` values.
     """
     steps, memory = metrics.line("memory")
     skipped = len(memory) // 5  # caches fill at first

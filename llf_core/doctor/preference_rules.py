@@ -37,8 +37,9 @@ CUT = 0.5
 def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
     """Find chosen responses that become less likely too (likelihood displacement, arXiv 2410.08847).
 
-    The loss falls all the same, so only the log-probabilities show it. Losses without a reference model are not
-    checked: their rewards are not differences from the start.
+    The loss falls all the same, so only the log-probabilities show it. Their median must fall from each of `PARTS`
+    parts of the run to the next, by `FALL` and `FALL_LEAST` in total, and the rejected responses must have become less
+    likely too. Losses without a reference model are not checked: their rewards are not differences from the start.
     """
     beta = metrics.config.get("pref_beta") or 0.1
     _, rewards = metrics.line("rewards/chosen")

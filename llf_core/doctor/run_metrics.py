@@ -62,6 +62,8 @@ class RunMetrics:
     def likelihood(self, prefix: str = "") -> Line:
         """Steps and finite values of the loss, `[n]` each; of the plain likelihood where the loss weights tokens.
 
+        Rules about likelihoods know how such a loss falls, and nothing of a weighted one.
+
         Args:
             prefix: `eval_` for that of the evaluations.
 

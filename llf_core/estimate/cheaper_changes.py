@@ -82,6 +82,7 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
 
     Raises:
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
     found = []
     for candidate in CANDIDATES:

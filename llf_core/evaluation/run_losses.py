@@ -119,6 +119,7 @@ def with_explicit_reference(config: RunConfig) -> RunConfig:
 
     Raises:
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
     if not stage_of(config).uses_reference(config) or names_reference(config):
         return config

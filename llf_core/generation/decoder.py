@@ -37,7 +37,7 @@ class Decoder:
 
     @property
     def plain(self) -> str | None:
-        """Why single tokens go through the model's own forward; None if they do not."""
+        """Why single tokens go through the model's own forward, which is slower; None if they do not."""
         return self._forward.plain
 
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Tensor:

@@ -22,8 +22,8 @@ def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, A
         values: values by key: lists, tuples, ranges or numpy arrays.
 
     Raises:
-        ValueError: there are no values, a key has no list of values, or there are more than `MAX_RUNS` combinations,
-            which a mistyped range would give.
+        ValueError: as the first is taken: there are no values, a key has no list of values, or there are more than
+            `MAX_RUNS` combinations, which a mistyped range would give.
     """
     lists = {key: _values(key, given) for key, given in values.items()}
     total = math.prod(map(len, lists.values()))

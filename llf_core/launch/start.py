@@ -111,6 +111,7 @@ def separate_url_secrets(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
     Raises:
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
     changes, whole = split_url_secrets(config.flat())
     return (config.replace(**changes) if changes else config), whole

@@ -28,6 +28,7 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
     Raises:
         ConfigError: the config has errors; it holds each with file, line and fix.
         PluginError: two installed plug-ins declare the same key or name.
+        FileNotFoundError: the working directory was removed.
     """
     from llf_core.config import ConfigError, Problem, validate
 

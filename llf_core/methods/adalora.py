@@ -100,7 +100,11 @@ class AdaLoRA(PeftTuner):
         self._pattern, settings.rank_pattern = settings.rank_pattern, None
 
     def state(self) -> dict[str, Tensor]:
-        """Moving averages of the allocator, of the shape of their matrix, and which ranks are left, `[rank]`, bool."""
+        """What a resumed run needs to choose the same ranks, by name.
+
+        Returns:
+            Moving averages of the allocator, of the shape of their matrix, and which ranks are left, `[rank]`, bool.
+        """
         import torch
 
         allocator = self._tuner.rankallocator

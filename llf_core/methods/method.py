@@ -106,7 +106,8 @@ def make_method(config: RunConfig) -> Method:
         config: selects the method with `finetuning_type`.
 
     Raises:
-        PluginError: its implementation cannot be imported, or is no `Method`.
+        PluginError: its implementation cannot be imported or is no `Method`, or two installed packages declare the
+            same method.
     """
     return method_of(config).load(Method)(config)
 

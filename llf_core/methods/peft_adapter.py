@@ -78,6 +78,8 @@ def keep_scale(model: PreTrainedModel) -> None:
 def whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]:
     """Modules that are trained in full beside the adapter: `additional_target`, and the head of a reward model.
 
+    PEFT saves a copy of them with the adapter.
+
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
         requested: the names in `additional_target`.

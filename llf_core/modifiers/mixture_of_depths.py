@@ -74,7 +74,10 @@ class MixtureOfDepths(Modifier):
         self.coefficient = self.config.options(MixtureOfDepthsOptions).mod_aux_loss_coef
 
     def extra_loss(self) -> ExtraLoss | None:
-        """The auxiliary loss of the routers, and how often they agree with the choice that they made in training."""
+        """The auxiliary loss of the routers, and how often they agree with the choice that they made in training.
+
+        The loss lets them choose without the tokens that follow (arXiv 2404.02258, section 3.5).
+        """
         found = None if self.routing is None else self.routing.take_loss()
         if found is None:
             return None

@@ -35,6 +35,6 @@ class ShiftAttn(Modifier):
             setattr(layer, GROUP, max(2, group))
 
     def remove(self, model: nn.Module) -> None:
-        """Have all layers attend to whole documents again."""
+        """Have all layers attend to whole documents again, as evaluation and the saved model do."""
         for module in model.modules():
             vars(module).pop(GROUP, None)

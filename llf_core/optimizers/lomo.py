@@ -55,7 +55,7 @@ class LOMOOptimizer(PerParameterOptimizer):
     """`W ← W - ηG` (LOMO, arXiv 2306.09782, algorithm 1), in float32 whatever the parameter's dtype."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it.
+        """Decay a parameter, then update it in float32, so that only the result is rounded.
 
         Args:
             parameter: of any shape.
@@ -76,7 +76,7 @@ class AdaLOMOOptimizer(PerParameterOptimizer):
     """Algorithm 1 of AdaLOMO: `u = G / √(rcᵀ)`, and `W ← W - η max(ε, RMS(W)) u / max(1, RMS(u))`."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it.
+        """Decay a parameter, then update it, at a rate that grows with its root mean square.
 
         Args:
             parameter: of any shape.

@@ -175,7 +175,7 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
 
 
 def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> str:
-    """Read a regular file as UTF-8 text, if it is no larger than its kind may be.
+    """Read a regular file as UTF-8 text, if it is no larger than its kind may be, since it may come from anybody.
 
     Args:
         path: the file.

@@ -67,7 +67,11 @@ class ConfigEditor(FormWidget):
             self._messages = messages_json(self._shown_messages)
 
     def paste(self, text: str) -> None:
-        """Replace the values with a YAML text. An invalid text stays with the reason, so that it can be corrected."""
+        """Replace the values with a YAML text. An invalid text stays with the reason, so that it can be corrected.
+
+        Raises:
+            FileNotFoundError: the working directory was removed.
+        """
         try:
             self._state.load_text(text, defaults=self._defaults)
             self._invalid_text = ""

@@ -69,6 +69,7 @@ class FormState:
         ValueError: the source is not a mapping of keys to values.
         KeyError: the preset does not exist.
         PluginError: two installed plug-ins declare the same key or name.
+        FileNotFoundError: the working directory was removed.
     """
 
     def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
@@ -96,6 +97,7 @@ class FormState:
 
         Raises:
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         return validate(self.yaml())
 
@@ -105,6 +107,7 @@ class FormState:
 
         Raises:
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         return self.report.config if self.report.ok else None
 
@@ -116,6 +119,7 @@ class FormState:
 
         Raises:
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         report = only_trained_keys(self.report)
         return report.config if report.ok else None
@@ -178,6 +182,7 @@ class FormState:
         Raises:
             KeyError: there is no such field.
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         if key in self.config_values:
             return self.config_values[key]
@@ -190,6 +195,7 @@ class FormState:
         Raises:
             KeyError: there is no such field.
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         spec, value = self.specs[key], self.value(key)
         if value == UNSET and value == spec.default and spec.unset:
@@ -270,6 +276,7 @@ class FormState:
 
         Raises:
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         values = self.config_values
         if defaults and self.report.config is not None:
@@ -284,6 +291,7 @@ class FormState:
 
         Raises:
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         if self.config is None:
             return NO_PYTHON
@@ -322,6 +330,7 @@ class FormState:
         Raises:
             KeyError: there is no such field.
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         if self.config is None:
             return None
@@ -402,6 +411,7 @@ class FormState:
 
         Raises:
             ValueError: the text is not a mapping of keys to values; the message has the position. Nothing changes.
+            FileNotFoundError: the working directory was removed.
         """
         self._load(text if "\n" in text else f"{text}\n")
         if defaults:

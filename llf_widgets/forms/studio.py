@@ -131,6 +131,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         Raises:
             ConfigError: the form has errors; `.problems` lists them.
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         from llf_core.config import RunConfig
 

@@ -86,6 +86,7 @@ class SweepForm(FormWidget):
 
         Raises:
             PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         return sweep_plan.plan_sweep(self._state, {key: self._text(key) for key in self._keys})
 

@@ -105,6 +105,7 @@ def plan_sweep(state: FormState, chosen: Mapping[str, str]) -> SweepPlan:
     Raises:
         KeyError: there is no such field.
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
     values: dict[str, list[Any]] = {}
     messages: list[Message] = []

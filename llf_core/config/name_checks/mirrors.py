@@ -168,7 +168,7 @@ MIRRORS: dict[str, Mirror] = {
 
 
 def mirror_of(hub: str) -> Mirror | None:
-    """The mirror that a value of `hub` names; None for Hugging Face.
+    """The mirror that a value of `hub` names, to be asked in its own way; None for Hugging Face.
 
     Args:
         hub: value of the key.

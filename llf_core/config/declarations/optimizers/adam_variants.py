@@ -40,6 +40,8 @@ def stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], w
 def any_precision_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
     """Estimate the memory of moments, and of Kahan summation, in the dtypes that `optim_args` names, for the forecast.
 
+    As `AnyPrecisionAdamW` of torchdistx keeps them.
+
     Args:
         config: `optim_args`.
         shapes: shape of each trained parameter, by name.
