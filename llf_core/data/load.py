@@ -101,7 +101,7 @@ def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool
             set; or it cannot be streamed.
         UnreadableError: the `state.json` of a data set that `Dataset.save_to_disk` wrote is not a regular file, or too
             large.
-        OSError: a download cannot be written.
+        OSError: a download cannot be written, or a folder cannot be listed, for example without permission.
     """
     if streaming and source.num_samples:
         raise DataError(

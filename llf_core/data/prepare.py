@@ -300,7 +300,7 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
     Plain text needs no template, so a base model without one can be trained on it.
 
     Args:
-        config: for `template` and the stage.
+        config: for `template`, `tool_format`, `enable_thinking`, `preserve_thinking` and the stage.
         tokenizer: tokenizer of the model.
 
     Raises:

@@ -65,7 +65,7 @@ def answer(
         BrokenRunError: the run has no readable status.
         jinja2.TemplateError: the chat template refuses a prompt.
         RuntimeError: out of memory.
-        OSError: the disk is full.
+        OSError: a file of a model cannot be read, or the disk is full.
         MemoryError: memory does not suffice for a model.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same name or key.

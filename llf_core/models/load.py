@@ -56,7 +56,8 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
 
     Args:
         source: from `resolve_model`.
-        config: for quantization, attention, `trust_remote_code` and `allow_pickle`.
+        config: for quantization, `flash_attn`, `rope_scaling`, `train_from_scratch`, the added tokens, `pure_bf16`,
+            `trust_remote_code` and `allow_pickle`.
         plan: from `plan_device`. For the dtype of the weights see `loading_dtype`.
 
     Returns:
@@ -320,7 +321,7 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
 
     Args:
         source: for the stored dtypes.
-        config: for the method and `pure_bf16`.
+        config: for the method, `train_from_scratch` and `pure_bf16`.
         plan: device and precision.
 
     Returns:

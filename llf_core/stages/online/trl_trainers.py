@@ -80,7 +80,7 @@ class OnlineTrainer(TrainingLoop):
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step.
             RuntimeError: out of memory.
-            OSError: too many files are open.
+            OSError: the disk is full, or too many files are open.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
@@ -98,7 +98,7 @@ class OnlineTrainer(TrainingLoop):
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step.
             RuntimeError: out of memory.
-            OSError: too many files are open.
+            OSError: the disk is full, or too many files are open.
         """
         with self._checkpoint_on_reward_error():
             return super().evaluate(*args, **kwargs)
