@@ -71,7 +71,7 @@ class Declaration:
         return value == self.name
 
     def is_selected(self, config: ConfigValues) -> bool:
-        """Whether a config selects the plug-in. Options of other plug-ins have no effect."""
+        """Whether a config selects the plug-in: options of the others have no effect, and a run does not load them."""
         return self.is_selected_in(config.get)
 
     def is_selected_in(self, value_of: Callable[[str], object]) -> bool:

@@ -68,7 +68,7 @@ class ModelSizes:
 
     @functools.cached_property
     def parameters(self) -> int:
-        """Number of parameters of the model."""
+        """Number of parameters of the model, which its weights take memory for and past runs are compared by."""
         return count(self.weights)
 
 

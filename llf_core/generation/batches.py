@@ -112,7 +112,8 @@ class BatchGenerator:
                 completion.
 
         Returns:
-            Token ids of each completion, in order, including the end-of-sequence token; fewer after `cancelled`.
+            Token ids of each completion, in order, including the end-of-sequence token if it was reached; fewer
+            after `cancelled`.
 
         Raises:
             ValueError: a sampling parameter or a limit is out of range, `batch_size` is 0, or there are more or fewer

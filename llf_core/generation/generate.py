@@ -155,7 +155,7 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
         on_token: called after each token with the number of completed prompts and the length of the token's completion.
 
     Returns:
-        Token ids of each completion, at least one, including the end-of-sequence token.
+        Token ids of each completion, at least one, including the end-of-sequence token if it was reached.
 
     Raises:
         ValueError: a sampling parameter, `max_new_tokens` or `batch_size` is out of range.

@@ -37,7 +37,7 @@ def block_list(model: PreTrainedModel) -> nn.ModuleList:
     """The list that holds the transformer blocks, to insert or replace some.
 
     Raises:
-        ModelError: no list of the model's modules has as many entries as the config has layers.
+        ModelError: the config does not tell the number of layers, or no list of modules has as many entries.
     """
     from torch import nn
 

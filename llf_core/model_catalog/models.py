@@ -51,7 +51,7 @@ class CatalogModel:
 
     @property
     def size(self) -> str:
-        """Number of parameters as in names of models, such as `7B`, `30B-A3B` or `135M`; empty if not known."""
+        """Number of parameters as in names of models, for lists: `7B`, `30B-A3B` or `135M`; empty if not known."""
         total = "" if self.parameters is None else _billions(self.parameters)
         return total if self.active is None else f"{total}-A{_billions(self.active)}".removeprefix("-")
 

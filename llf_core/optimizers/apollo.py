@@ -127,7 +127,7 @@ class ApolloOptimizer(PerParameterOptimizer):
         Args:
             parameter: `[..., rows, columns]`.
             gradient: of the same shape.
-            state: of this parameter.
+            state: its `step`, and a projection of an SVD under the name of the side.
             group: its group.
             side: `left` or `right`.
 

@@ -127,7 +127,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Set all parameters to `y`, where gradients are computed."""
+        """Set all parameters to `y`, where gradients are computed, after an evaluation or a saved checkpoint."""
         for group in self.param_groups:
             for parameter in () if group["trains"] else group["params"]:
                 kept = self.state[parameter].pop("y", None)
