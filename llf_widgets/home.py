@@ -30,7 +30,7 @@ def home_hash(folder: Path | None = None) -> str:
 
 
 def display_runs_path() -> str:
-    """The runs folder for display, such as `~/.llf/runs`.
+    """The runs folder for display, such as `~/.llf/runs`, so that a user sees which one a process uses.
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.

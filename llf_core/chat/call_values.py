@@ -88,7 +88,9 @@ def is_object(text: str) -> bool:
 
 
 def read_python_calls(text: str) -> list[tuple[str, str]]:
-    """The calls in a list as Python writes it: names, and arguments as JSON.
+    """The calls in a list as Python writes it: names, and arguments as JSON, which clients expect.
+
+    The text is parsed and never run.
 
     Args:
         text: the list as the model wrote it. Strings may have line breaks.
@@ -145,7 +147,7 @@ _GEMMA = re.compile(
 
 
 def read_gemma_object(text: str) -> str:
-    """Gemma's notation of an object as JSON: strings between `<|"|>`, keys without quotes.
+    """Gemma's notation of an object as JSON, which clients expect: it has strings between `<|"|>`, keys without quotes.
 
     Args:
         text: the object as the model wrote it.

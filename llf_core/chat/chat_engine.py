@@ -188,7 +188,7 @@ class ChatEngine(ABC):
         return number
 
     def cancel(self, number: int) -> None:
-        """End a reply at its next token, or at once while the model is loading.
+        """End a reply that nobody wants any more, at its next token, or at once while the model is loading.
 
         Its last event is then `Finished("cancelled")`.
 
@@ -204,7 +204,7 @@ class ChatEngine(ABC):
             self.dispatch(number, Finished("cancelled", 0, 0, 0, 0.0, 0.0))
 
     def dispatch(self, number: int, event: Event) -> None:
-        """Pass an event on to whoever asked.
+        """Pass an event on to whoever asked; engines call it, since one process reports the events of all replies.
 
         Args:
             number: the id of the request.

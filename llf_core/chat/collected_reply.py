@@ -65,7 +65,7 @@ class CollectedReply:
         )
 
     def message_fields(self) -> dict[str, Any]:
-        """The fields of the reply's message in a conversation, see `llf_core.chat.conversation.ChatMessage`."""
+        """The fields of the reply's message, to keep it in a conversation; see `conversation.ChatMessage`."""
         finished = asdict(self.finished) if self.finished is not None else {}
         reason = finished.pop("reason", "failed" if self.failed is not None else "")
         return {

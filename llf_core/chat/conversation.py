@@ -147,12 +147,12 @@ class Conversation:
 
     @property
     def id(self) -> str:
-        """The conversation's id: the name of its file without the ending."""
+        """The conversation's id, by which it is opened again: the name of its file without the ending."""
         return self.file.stem
 
     @property
     def title(self) -> str:
-        """The title: as given, else the beginning of the first question; empty without one."""
+        """The title for lists: as given, else the beginning of the first question; empty without one."""
         if self._title:
             return self._title
         first = next((one.text() for one in self.messages.values() if one.role == "user" and one.text().strip()), "")
@@ -235,7 +235,9 @@ class Conversation:
     def add(
         self, role: Role, content: str | list[dict[str, Any]] = "", *, parent: str | None = None, **values: Any
     ) -> ChatMessage:
-        """Append a message. The path of its target (of all models, without one) ends with it until another is chosen.
+        """Append a message; nothing is overwritten, so that other views of the conversation stay valid.
+
+        The path of its target (of all models, without one) ends with it until another is chosen.
 
         Args:
             role: see `ChatMessage`.
@@ -266,6 +268,8 @@ class Conversation:
     def ask(self, content: str | list[dict[str, Any]], targets: Iterable[str]) -> dict[str, ChatMessage]:
         """Append a question to one or several models: one message, or one for each model once their histories differ.
 
+        Models that were asked the same so far can share a message, and their replies are siblings.
+
         Args:
             content: see `ChatMessage`.
             targets: names of the models.
@@ -289,7 +293,9 @@ class Conversation:
         return {name: self.add("user", content, parent=ends[name], target=name, turn=turn) for name in names}
 
     def change(self, message: str, **values: Any) -> ChatMessage:
-        """Change fields of a message: those of `CHANGEABLE`. An edited question is a new message, see `add`.
+        """Change fields of a message, as a reply grows or is rated: those of `CHANGEABLE`.
+
+        An edited question is a new message, see `add`.
 
         Args:
             message: id of the message.
@@ -380,7 +386,9 @@ class Conversation:
         return tuple(other.id for other in others if (other.role, other.target) == (one.role, one.target))
 
     def path(self, target: str = "") -> tuple[ChatMessage, ...]:
-        """The messages from the first one through the one that was added or chosen last to the end of its branch.
+        """The messages that a view shows and a request sends.
+
+        They lead from the first one through the one that was added or chosen last to the end of its branch.
 
         Args:
             target: name of a model: what was added or chosen for it or for all models; empty for any model.
@@ -394,7 +402,7 @@ class Conversation:
         return tuple(found)
 
     def path_to(self, message: str) -> tuple[ChatMessage, ...]:
-        """The messages from the first one to a message, with it.
+        """The messages from the first one to a message, with it: what a model is sent to answer it.
 
         Args:
             message: id of the message.
@@ -515,7 +523,9 @@ def _valid(values: dict[str, Any]) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for conversations with the permissions of run folders; an existing one is left as it is.
+    """Make a folder for conversations with the permissions of run folders, since they are as private.
+
+    An existing one is left as it is.
 
     Args:
         folder: the folder.

@@ -17,7 +17,7 @@ _HEADING = re.compile(r"^(#{1,6}\s)", re.MULTILINE)
 
 
 def as_markdown(conversation: Conversation, target: str = "") -> str:
-    """A conversation as Markdown: a heading for each message, thoughts and calls in code blocks.
+    """A conversation as Markdown, to read and share it: a heading for each message, thoughts and calls in code blocks.
 
     Args:
         conversation: the conversation.
@@ -48,11 +48,14 @@ def as_markdown(conversation: Conversation, target: str = "") -> str:
 
 
 def as_openai(conversation: Conversation, target: str = "") -> dict[str, Any]:
-    """A conversation as the JSON of a request to OpenAI's API: `messages`, and `tools` if it has any.
+    """A conversation as the JSON of a request to OpenAI's API, which other programs and servers read.
 
     Args:
         conversation: the conversation.
         target: name of the model whose path is written; empty for the path of all.
+
+    Returns:
+        `messages`, and `tools` if it has any.
     """
     messages = list(conversation.request_messages(conversation.path(target)))
     tools = _tools(conversation)
@@ -87,7 +90,9 @@ def as_row(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, A
 
 
 def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]]:
-    """A conversation as training rows: one, up to its last reply; none if it has no reply.
+    """A conversation as training rows: one, up to its last reply, since a question alone teaches nothing.
+
+    None if it has no reply.
 
     Args:
         conversation: the conversation.

@@ -46,7 +46,7 @@ class ConversationRow:
     changed: float
 
     def json(self) -> dict[str, Any]:
-        """The row as a JSON object."""
+        """The row as a JSON object, for pages."""
         return asdict(self)
 
 
@@ -92,7 +92,7 @@ def _row(conversation: Conversation, changed: float) -> ConversationRow:
 
 
 def delete_conversation(conversation_id: str, home: Path | str | None = None) -> Path:
-    """Move a conversation to the bin.
+    """Move a conversation to the bin, from which it can be restored until `llf runs clean` empties it.
 
     Args:
         conversation_id: its id.
@@ -112,7 +112,7 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
 
 
 def restore_conversation(conversation_id: str, home: Path | str | None = None) -> Conversation:
-    """Move a conversation from the bin back to the list.
+    """Move a conversation from the bin back to the list, where it can be continued.
 
     Args:
         conversation_id: its id.

@@ -78,7 +78,7 @@ class KeptData:
 def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAULT, text: str | None = None) -> KeptRow:
     """Keep a reply with the conversation before it as an example for supervised fine-tuning (`sft`).
 
-    A reply that the data set has already is replaced.
+    A reply that the data set has already is replaced, so that it is not learned twice.
 
     Args:
         conversation: the conversation.
@@ -115,7 +115,7 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
 ) -> KeptRow:
     """Keep two replies to one question as a preference pair (`dpo`, `rm`), with the conversation before the better one.
 
-    A pair of the same replies is replaced.
+    A pair of the same replies is replaced, so that it is not learned twice.
 
     Args:
         conversation: the conversation.

@@ -41,7 +41,9 @@ class PredictPrompt:
 
 
 def read_predict_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[list[PredictPrompt], int]:
-    """Read the prompts to predict: the validation split if the config has one (`val_size`), else all of `dataset`.
+    """Read the prompts to predict, with the responses that are expected: those that training has not seen, if any.
+
+    They are the validation split if the config has one (`val_size`), else all of `dataset`.
 
     Args:
         config: the config.

@@ -69,7 +69,7 @@ class PredictionFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder while predictions are made.
+        """Hold the folder while predictions are made, so that two processes do not write the same ones.
 
         Raises:
             PredictionError: another process makes predictions in it.
@@ -158,7 +158,7 @@ def predict_all(
     keep: Callable[[int, CollectedReply], None],
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Ask a model for many replies. Several are generated at a time, in the given order.
+    """Ask a model for many replies. Several are generated at a time, in the given order, to make use of the device.
 
     Args:
         service: has the model.

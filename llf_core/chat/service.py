@@ -37,7 +37,7 @@ class Ticket:
     _process: ChatEngine | None = None
 
     def cancel(self) -> None:
-        """End the reply at its next token; without effect once it has ended."""
+        """End the reply at its next token, when its reader has gone; without effect once it has ended."""
         if self._process is not None:
             self._process.cancel(self.id)
 

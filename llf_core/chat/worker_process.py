@@ -95,7 +95,9 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Serve requests until the parent closes the pipe.
+        """Serve requests until the parent closes the pipe; call `load` before.
+
+        The parent is told when nothing has come for a while, so that it can end the process and free its memory.
 
         Raises:
             OSError: too many files are open, or the parent has ended.

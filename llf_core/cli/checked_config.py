@@ -21,7 +21,7 @@ RUNS_CODE = ("trust_remote_code", "allow_pickle")
 
 
 def load_config(source: str, overrides: list[str] | None = None, *, data: bool = True) -> RunConfig:
-    """Load the config of a command that starts a process, and print its problems to stderr.
+    """Load the config of a command that starts a process, and print its problems to stderr before anything is loaded.
 
     Args:
         source: path of a YAML or JSON file.
@@ -52,7 +52,7 @@ def asks_for_predictions(values: Mapping[str, object]) -> bool:
 
 
 def prediction_report(values: Mapping[str, object], base: Path) -> Report:
-    """Check the config of a prediction. The data set to predict is its `dataset`.
+    """Check the config of a prediction, whose `dataset` then is the data set to predict, as all checks expect it.
 
     Args:
         values: the values of the config as requested.
@@ -75,7 +75,7 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
 
 
 def accepted(report: Report) -> RunConfig:
-    """Print the problems of a config to stderr, and return it if it has no errors.
+    """Print the problems of a config to stderr, all at once, and return it if it has no errors.
 
     Args:
         report: the report.

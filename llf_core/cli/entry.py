@@ -8,7 +8,7 @@ from llf_core import NO_WINDOWS
 
 
 def main() -> None:
-    """Run the command line, see `application.main`.
+    """Run the command line, see `application.main`, unless it can be answered without building it.
 
     Raises:
         SystemExit: as that of `application.main`; not after an answer of `llf models`.

@@ -54,6 +54,8 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Compute the win rate: how often a reward model prefers the tuned model to the base model.
 
+    It measures whole responses, where the loss measures single tokens.
+
     Raises:
         UserError: no run matches, it has no result or no prompts, or the computation fails.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
-    """Load the reward functions in a file of the option `--rewards`, by name; none without a file.
+    """Load the reward functions in a file of the option `--rewards`, by the names that a config uses; none without one.
 
     Raises:
         UserError: the file cannot be read or run, defines no reward function, or one that cannot be stored.

@@ -37,12 +37,12 @@ err = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_error(error: Exception) -> None:
-    """Print an error to stderr as one line: without secrets, shortened, and without control characters."""
+    """Print an error to stderr as one line, since a library's message may have pages, secrets or control characters."""
     err.print(f"[red]Error[/red] {escape(brief(redact(str(error))))}")
 
 
 def print_json(value: object) -> None:
-    """Print the result of a command as indented JSON to stdout, with control characters escaped.
+    """Print the result of a command as indented JSON to stdout, for programs, with control characters escaped.
 
     Raises:
         TypeError: a dict has a key that JSON does not allow.
@@ -64,7 +64,7 @@ def print_problem(problem: Problem) -> None:
 
 @contextmanager
 def progress_status() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of another process on one line, while the block runs.
+    """Show the progress of another process on one line, while the block runs, so that a long wait is no riddle.
 
     Yields:
         A function of what is done, the number done and the total, which updates the line.
@@ -75,7 +75,7 @@ def progress_status() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def row_progress() -> Iterator[Callable[[str, int], None]]:
-    """Show the number of prepared records on stderr while the block runs, if that is a terminal.
+    """Show the number of prepared records on stderr while the block runs, if that is a terminal: it may take minutes.
 
     Yields:
         A function of the data set's name and the number of records, which updates the line.

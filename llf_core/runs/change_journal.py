@@ -200,7 +200,7 @@ def _planned_changes(folder: RunFolder) -> list[Change]:
 
 
 def parse_change(event: Mapping[str, object]) -> Change | None:
-    """Parse a `steered` event; returns None for changes that a later version introduced."""
+    """Parse a `steered` event, which anybody may have written; None for an invalid one or one of a later version."""
     step, changes = event.get("step"), event.get("changes")
     if not isinstance(step, int) or not isinstance(changes, dict):
         return None

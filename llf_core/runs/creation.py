@@ -30,7 +30,7 @@ def create_run(
     home: Path | str | None = None,
     fill: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
-    """Create a run's folder in the state `created`. It becomes visible only once complete.
+    """Create a run's folder in the state `created`. It becomes visible only once complete, so that no view sees half.
 
     Args:
         config_yaml: the config as YAML, with defaults.

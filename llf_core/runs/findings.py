@@ -15,7 +15,9 @@ ENDED_STATES = frozenset({*FINAL, "lost"})
 
 
 def is_active(event: Mapping[str, object], state: str, step: int) -> bool:
-    """Whether a warning or finding still applies. Findings about the current step end with that step or with the run.
+    """Whether a warning or finding still applies, so that views show no old ones.
+
+    Findings about the current step end with that step or with the run.
 
     Args:
         event: the warning or finding.

@@ -137,7 +137,7 @@ class RunFolder:
 
     @cached_property
     def queue(self) -> Path:
-        """Exists while the run waits in the queue; its supervisor removes it when the run's turn comes."""
+        """Exists while the run waits in the queue, by which others know it; removed when the run's turn comes."""
         return self.path / "queue.json"
 
     @cached_property
@@ -147,12 +147,12 @@ class RunFolder:
 
     @cached_property
     def proof(self) -> Path:
-        """Signature that the run was created by this user on this machine, see `llf_core.runs.trust`."""
+        """Signature that the run was created by this user on this machine, so that its code may run; see `trust`."""
         return self.path / "proof.json"
 
     @cached_property
     def log(self) -> Path:
-        """The trainer's stdout and stderr, without secrets."""
+        """The trainer's stdout and stderr, without secrets, to find out why a run failed."""
         return self.path / "log.txt"
 
     @cached_property
@@ -167,7 +167,7 @@ class RunFolder:
 
     @cached_property
     def control(self) -> Path:
-        """Folder of requests to the live trainer and its supervisor, one file each."""
+        """Folder of requests to the live trainer and its supervisor, one file each; any process may send one."""
         return self.path / "control"
 
     @cached_property
@@ -220,7 +220,7 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
 
 
 def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
-    """Open the folder of an existing run, and refuse links to folders elsewhere.
+    """Open the folder of an existing run, and refuse links to folders elsewhere, which could lead anywhere.
 
     Args:
         run_id: its id, never a path.

@@ -328,7 +328,7 @@ def _head(path: Path) -> list[str]:
 
 
 def is_code_allowed(code: ForeignCode, home: Path) -> bool:
-    """Whether the user has allowed this code in its current version, see `allow_code`.
+    """Whether the user has allowed this code in its current version, see `allow_code`, so that it may run unasked.
 
     Args:
         code: the code.

@@ -49,7 +49,9 @@ def rate(value: float) -> str:
 
 
 def fixed(value: float, decimals: int) -> str:
-    """Format a finite number with a fixed number of decimals. Halves round away from 0, as in JavaScript.
+    """Format a finite number with a fixed number of decimals, as `numbers.ts` does in the page.
+
+    Halves round away from 0, as in JavaScript; Python's own formats round them to even.
 
     Args:
         value: the number.
@@ -98,7 +100,7 @@ def count(value: float) -> str:
 
 
 def value(amount: float, form: Form) -> str:
-    """Format a metric as its chart defines: `83 %`, `1,071`, `-0.2130`, `5e-5`, `1.61 GB`.
+    """Format a metric as its chart defines, in every view: `83 %`, `1,071`, `-0.2130`, `5e-5`, `1.61 GB`.
 
     Args:
         amount: the value.
@@ -131,7 +133,7 @@ _WRITERS: Mapping[Form, Callable[[float], str]] = {
 
 
 def duration(seconds: float) -> str:
-    """Format seconds as `0:12`, `7:10`, `2:03:11` or, from two days on, `3 d 4 h`.
+    """Format seconds as `0:12`, `7:10`, `2:03:11` or, from two days on, `3 d 4 h`: no view shows more than it needs.
 
     Raises:
         ValueError: the number is NaN.

@@ -47,7 +47,7 @@ def as_number(value: object) -> float | None:
 
 
 def encode(record: Mapping[str, object]) -> bytes:
-    """Encode a record as one line of valid JSON, with non-finite numbers as strings.
+    """Encode a record as one line of valid JSON, with non-finite numbers as strings, since JSON has none.
 
     Raises:
         TypeError: a value is neither JSON nor a numpy or torch scalar.

@@ -90,6 +90,8 @@ class AttemptStarts:
     def is_current(self, step: int, attempt: int) -> bool:
         """Process a record, while the file is read backwards. Returns False if a later attempt repeated its step.
 
+        The values of such a record no longer count.
+
         Args:
             step: step of the record.
             attempt: attempt of the record.

@@ -79,7 +79,7 @@ class Row:
 
     @property
     def remaining(self) -> float | None:
-        """Estimated seconds to the last planned step of a run that is training; None for any other, or if unknown."""
+        """Estimated seconds to the last planned step of a run that is training, see `pace.remaining`; else None."""
         return remaining(self.state, self.step, self.total, self.per_step)
 
     @cached_property

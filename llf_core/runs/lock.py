@@ -45,7 +45,9 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
 
 
 def lock_path(root: Path, name: str) -> Path:
-    """Path of a shared lock file, in a folder for all users who may write to `LLF_HOME`. Folder and file are created.
+    """Path of a shared lock file, in a folder for all users who may write to `LLF_HOME`, since they share its caches.
+
+    Folder and file are created.
 
     Args:
         root: `LLF_HOME`.

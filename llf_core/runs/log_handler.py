@@ -41,5 +41,5 @@ def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> 
 
 
 def log_to_run() -> None:
-    """Send LLF's messages to the run's log, with the time: `14:36:12  message`."""
+    """Send LLF's messages to the run's log, with the time, since a log is read later: `14:36:12  message`."""
     log_to("stdout", "%(asctime)s  %(message)s")

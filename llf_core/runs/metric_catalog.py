@@ -110,7 +110,7 @@ def held_out_label(label: str) -> str:
 
 
 def lowercase_label(label: str) -> str:
-    """Label for use within a sentence: `accuracy`, but `KL divergence`."""
+    """Label for use within a sentence, where a capital would look wrong: `accuracy`, but `KL divergence`."""
     return label if label[1:2].isupper() else label[:1].lower() + label[1:]
 
 

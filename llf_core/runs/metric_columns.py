@@ -45,7 +45,10 @@ class Columns:
         return self._of(name).steps
 
     def values(self, name: str = "loss") -> Floats:
-        """Values of this metric, one per step in `steps(name)`: `[n]`, float64, NaN and infinities included."""
+        """Values of this metric, one per step in `steps(name)`: `[n]`, float64, as logged, with NaN and infinities.
+
+        Views show where a run went wrong by the values that are not finite.
+        """
         return self._of(name).values
 
     def times(self, attempt: int | None = None) -> tuple[Ints, Floats]:

@@ -90,7 +90,9 @@ def parameter_grid(rows: object, parameters: object, trained: object) -> dict[st
 
 
 def share_sentence(trained: int, parameters: int) -> str:
-    """The share of trained parameters as a sentence: `25 of 1,000 parameters are trained (2.5 %).`, with its period.
+    """The share of trained parameters as a sentence, the same in all views.
+
+    For example `25 of 1,000 parameters are trained (2.5 %).`, with its period.
 
     Args:
         trained: number of trained parameters.
@@ -102,7 +104,7 @@ def share_sentence(trained: int, parameters: int) -> str:
 
 
 def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
-    """Name layers by their runs: `0 to 29`, `3`, `0 to 3, 5 to 8`.
+    """Name layers by their runs, since a list of all would be long: `0 to 29`, `3`, `0 to 3, 5 to 8`.
 
     Args:
         layers: rising numbers.

@@ -39,7 +39,7 @@ class RunReader:
         self._to_skip = {"events": 0, "samples": 0}
 
     def status(self) -> Status:
-        """The effective status: `lost` if the processes are gone without a final status.
+        """The effective status, as views show it: `lost` if the processes are gone without a final status.
 
         Raises:
             BrokenRunError: there is no readable status.

@@ -20,7 +20,7 @@ MIN_NAME_WIDTH = 10
 
 
 def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | None = None) -> list[str]:
-    """Format runs as a header and one line each; failed and lost runs have a second line with the reason.
+    """Format runs for a terminal: a header and one line each; failed and lost runs have a second one with the reason.
 
     Args:
         rows: the runs.

@@ -40,7 +40,7 @@ class Search:
         self._patterns = [(word, _pattern(word).search) for word in self.words]
 
     def matches(self, row: Row) -> bool:
-        """Whether every word matches a run, as listed."""
+        """Whether every word matches a run, as listed; for many runs use `matches_text`, which needs no row."""
         return self.matches_text(searched_text(row), row.id)
 
     def matches_text(self, text: str, run_id: str) -> bool:

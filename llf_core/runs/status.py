@@ -91,12 +91,12 @@ class Status:
 
     @property
     def trainer(self) -> ProcessId | None:
-        """The trainer's process; None before it was started."""
+        """The trainer's process, by which others see whether it is alive; None before it was started."""
         return ProcessId.read({"pid": self.pid, "started": self.started, "ticks": self.ticks})
 
     @property
     def supervisor_process(self) -> ProcessId | None:
-        """The supervisor's process; None before it has registered itself."""
+        """The supervisor's process, which answers a kill; None before it has registered itself."""
         return ProcessId.read(self.supervisor)
 
     @property

@@ -28,7 +28,7 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """Step of a checkpoint folder `checkpoint-N`, as transformers names it.
+    """Step of a checkpoint folder `checkpoint-N`, as transformers names it, for callers that have only its path.
 
     Raises:
         ValueError: the name does not end with `-` and a number.

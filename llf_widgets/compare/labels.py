@@ -64,7 +64,7 @@ def middle(text: str, max_length: int) -> str:
 
 
 def value_of(value: object) -> str:
-    """Format a config value for display; a dash for no value."""
+    """Format a config value for display, as a user would type it; a dash for no value."""
     if value is None:
         return "–"  # noqa: RUF001 - a dash as wide as a digit
     if isinstance(value, bool):

@@ -167,7 +167,7 @@ def figure_json(
     log_scale: bool = False,
     show_raw: bool = False,
 ) -> dict[str, Any]:
-    """Build an evaluation panel and a training panel as Plotly JSON with numpy arrays.
+    """Build an evaluation panel and a training panel as Plotly JSON with numpy arrays, which view and image draw.
 
     Args:
         groups: the runs, already read and smoothed over the same window.
@@ -273,7 +273,9 @@ def _bands(panel: _Panel, *, log_scale: bool) -> list[dict[str, Any]]:
 def outline(
     x: np.ndarray, low: np.ndarray, high: np.ndarray, *, positive: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Outline of the area between two lines: a polygon for each stretch without a gap, separated by NaN.
+    """Outline of the area between two lines, which Plotly fills as one trace.
+
+    It is a polygon for each stretch without a gap, separated by NaN.
 
     Args:
         x: `[n]`, ascending.

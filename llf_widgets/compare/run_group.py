@@ -50,7 +50,7 @@ class RunGroup:
 
 
 def named_groups(members: Sequence[tuple[str, Sequence[RunTracker]]]) -> list[RunGroup]:
-    """Make groups, and label those without a label by what distinguishes their first runs.
+    """Make groups, and label those without a label by what distinguishes their first runs, for legend and table.
 
     Args:
         members: label, or an empty text, and runs of each group.

@@ -33,7 +33,7 @@ class CellRows:
 
     @classmethod
     def save(cls, rows: object) -> CellRows:
-        """Write rows below `LLF_HOME`; equal rows go to the same file.
+        """Write rows below `LLF_HOME`, since other processes read them; equal rows go to the same file.
 
         Args:
             rows: anything `llf.train` accepts as `dataset`: a list of dicts, a DataFrame, a `datasets.Dataset`.
@@ -59,7 +59,7 @@ class CellRows:
 
     @property
     def label(self) -> str:
-        """Label of the data set in the form in place of a file name: `40 rows from this cell`."""
+        """Label of the data set in the form in place of a file name that says nothing: `40 rows from this cell`."""
         count = self.table.num_rows
         return f"{count:,} {'row' if count == 1 else 'rows'} from this cell"
 

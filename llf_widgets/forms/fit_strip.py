@@ -61,7 +61,7 @@ class FitStrip(FormWidget):
             self._ready = self._found is not None
 
     def apply(self, index: int) -> None:
-        """Apply a change that makes the run fit, and offer to undo it.
+        """Apply a change that makes the run fit, and offer to undo it, as its button does.
 
         Args:
             index: its place among the changes shown.

@@ -51,7 +51,7 @@ class HubLookup:
                 self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until all questions are answered.
+        """Wait until all questions are answered, for tests and scripts.
 
         Args:
             timeout: maximum seconds to wait. Default: no limit.

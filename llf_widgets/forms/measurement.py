@@ -44,7 +44,7 @@ class Measurement:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, config: str) -> None:
-        """Start a measurement, unless one is running.
+        """Start a measurement in a thread, so that the form stays usable; nothing happens while one is running.
 
         Args:
             config: the config as YAML.
@@ -63,7 +63,7 @@ class Measurement:
             self._process.terminate()
 
     def wait(self) -> None:
-        """Wait until the process has ended and its result is shown."""
+        """Wait until the process has ended and its result is shown, for tests and scripts."""
         if self._thread is not None:
             self._thread.join()
 

@@ -29,7 +29,7 @@ class Message:
 
     @classmethod
     def from_problem(cls, problem: Problem, *, with_line: bool = False) -> Message:
-        """Convert a problem of the config, with its fixes as buttons.
+        """Convert a problem of the config, which forms, CLI and trainer share, with its fixes as buttons.
 
         Args:
             problem: the problem.

@@ -80,7 +80,7 @@ def trainable_facts(config: RunConfig) -> tuple[str, ...]:
 
 
 def format_parameters(parameters: int) -> str:
-    """Format a number of parameters as in model names: `134.5 M`, `7.62 B`, `960`."""
+    """Format a number of parameters as in model names, which users know: `134.5 M`, `7.62 B`, `960`."""
     if parameters >= 10**9:
         return f"{parameters / 1e9:.2f} B"
     if parameters >= 10**7:

@@ -65,7 +65,7 @@ class DataPreview(FormWidget):
         self._process.start()
 
     def inspect(self) -> None:
-        """Open the token view, unless the form has errors."""
+        """Open the token view, which shows more than the preview; a form with errors gets a message in its place."""
         if self._valid_config() is not None:
             self._on_inspect()
 

@@ -46,7 +46,7 @@ class StartControls(FormWidget):
 
     @property
     def name(self) -> str:
-        """Name of the run to start: as typed, else the suggested one."""
+        """Name of the run to start: as typed, else the suggested one, so that nobody has to type one."""
         return self._name.strip() or self._suggested
 
     @property
@@ -101,7 +101,7 @@ class StartControls(FormWidget):
 
 
 def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[str]) -> list[dict[str, str]]:
-    """Why Start is disabled: number of errors, a link to each field, and its section.
+    """Why Start is disabled: number of errors, a link to each field, and its section, so that none has to be searched.
 
     Args:
         errors: label, key and section of each field with an error.

@@ -126,7 +126,9 @@ class FormState:
 
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:
-        """Problems of the chosen data sets as far as known without reading them completely, and missing fast kernels.
+        """Problems of the chosen data sets, and missing fast kernels, which a user should know before Start.
+
+        Data sets are not read completely, since an edit of the form must not wait for them.
 
         Raises:
             OSError: `dataset_info.json` cannot be read, for example without permission.
@@ -190,7 +192,7 @@ class FormState:
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
 
     def text(self, key: str) -> str:
-        """Value of a field as displayed text; empty for "not set".
+        """Value of a field as displayed text, which `edit` reads back; empty for "not set".
 
         Raises:
             KeyError: there is no such field.

@@ -79,7 +79,7 @@ def suggest_values(spec: FieldSpec, value: Any) -> str:
 
 
 def parse_values(spec: FieldSpec, text: str) -> list[Any]:
-    """Parse comma-separated values, in order; `null` means "not set" for optional fields.
+    """Parse comma-separated values as a user types them, in order; `null` means "not set" for optional fields.
 
     Args:
         spec: the field.

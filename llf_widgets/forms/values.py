@@ -28,7 +28,7 @@ def control_kind(spec: FieldSpec) -> ControlKind:
 
 
 def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
-    """Options of a list: value as text, and label.
+    """Options of a list, as the page shows them: value as text, and label.
 
     Args:
         spec: the field.

@@ -14,7 +14,7 @@ CELL = "padding: 2px 12px 2px 0; text-align: {}"
 
 
 def table(overview: Mapping[str, Any]) -> list[list[str]]:
-    """One row per data set, and a total if there are several, as text.
+    """One row per data set, and a total if there are several, as text, for the two summaries below.
 
     Args:
         overview: see `llf_core.data.inspect.inspection.Inspection.overview`.

@@ -64,7 +64,10 @@ class EventIndex:
         return self._attempt(attempt).activity
 
     def notices(self, attempt: int) -> tuple[Event, ...]:
-        """Warnings, findings, answers and errors of an attempt, shown next to the state; of repeated ones the last."""
+        """Warnings, findings, answers and errors of an attempt, shown next to the state.
+
+        Of repeated ones the last, since a warning of each step would hide all others.
+        """
         return self._attempt(attempt).notices()
 
     def markers(self) -> tuple[Event, ...]:

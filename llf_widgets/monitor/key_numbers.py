@@ -62,7 +62,7 @@ def key_numbers(
 def summary_rows(
     series: Series, smoothed: Smoothed, window: int, events: Sequence[dict[str, Any]], elapsed: float
 ) -> list[tuple[str, str, str]]:
-    """The rows of a saved notebook's table, without unknown ones.
+    """The rows of a saved notebook's table, without unknown ones: what a reader needs to judge a run later.
 
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.

@@ -77,7 +77,9 @@ def _middle_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iter
 
 
 def line_ends(shown: LoggedChart, data: ChartData, held_out: str = "held out") -> list[LineEnd]:
-    """Name and last value of each line, of evaluations only beside a single line, where there is room.
+    """Name and last value of each line, in place of a legend.
+
+    Of evaluations only beside a single line, where there is room.
 
     Args:
         shown: the chart.

@@ -44,7 +44,7 @@ class RankedMetric:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether higher values are better; False for losses and for metrics without a better direction."""
+        """Whether higher values are better, by which runs are sorted; False for losses and for unknown metrics."""
         return BETTER_DIRECTION.get(self.metric.name) == "more"
 
     def best(self, tracker: RunTracker) -> tuple[int, float] | None:

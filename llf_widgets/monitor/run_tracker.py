@@ -392,7 +392,7 @@ def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: i
 
 
 def queue_text(position: QueuePosition) -> str:
-    """What a queued run waits for, as a sentence.
+    """What a queued run waits for, as a sentence, so that nobody takes it for stuck.
 
     Raises:
         BrokenRunError: the run's own status cannot be read.

@@ -122,7 +122,7 @@ class RunView:
         return None not in {before, now} and before != now
 
     def section(self, name: str, options: ViewOptions = DEFAULT) -> Any:
-        """One section as of the last read.
+        """One section as of the last read, built when it is requested.
 
         Args:
             name: one of `SECTIONS`.

@@ -90,5 +90,5 @@ class RunSnapshot:
 
     @property
     def remaining(self) -> float | None:
-        """Estimated seconds to the last planned step; None if unknown."""
+        """Estimated seconds to the last planned step, see `llf_core.runs.pace.remaining`; None if unknown."""
         return remaining(self.state, self.step, self.total, self.per_step)

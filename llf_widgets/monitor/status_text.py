@@ -129,7 +129,7 @@ def _actions(event: dict[str, Any], snapshot: RunSnapshot) -> list[dict[str, obj
 
 
 def severity(snapshot: RunSnapshot) -> str:
-    """Style of the status sentence: `error`, `warn`, or empty for plain text."""
+    """Style of the status sentence, by which a failure is seen at once: `error`, `warn`, or empty for plain text."""
     return {"failed": "error", "broken": "error", "lost": "warn"}.get(snapshot.state, "")
 
 

@@ -86,7 +86,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     @property
     def state(self) -> str:
-        """The run's effective state as of the last read; `lost` if its process is gone."""
+        """The run's effective state as of the last read, for cells that depend on it; `lost` if its process is gone."""
         return self._run_view.tracker.snapshot.state
 
     def wait(self, timeout: float | None = None) -> str:

@@ -65,7 +65,7 @@ def plain_axes(axes: Any, title: str, *, size: float = 9, x: float | None = None
 
 
 def format_percent(axes: Any) -> None:
-    """Label the y axis in percent, as the live chart of a share does."""
+    """Label the y axis in percent, as the live chart of a share does, whose values are logged from 0 to 1."""
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 

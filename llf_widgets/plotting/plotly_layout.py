@@ -122,7 +122,10 @@ def plain_axis(**more: Any) -> dict[str, Any]:
 
 
 def maximum_range(chart: Chart) -> dict[str, Any]:
-    """The range of an axis whose maximum is known, such as that of shares; empty for others (automatic)."""
+    """The range of an axis whose maximum is known, such as that of shares, so that charts compare; empty for others.
+
+    It is a little larger (`MARGIN`) than the maximum, so that a line at it is seen.
+    """
     return {} if chart.maximum is None else {"range": [0, MARGIN * chart.maximum]}
 
 
@@ -132,7 +135,7 @@ def escape(text: str) -> str:
 
 
 def heading(text: str, x: float, y: float, up: float) -> dict[str, Any]:
-    """A chart's title, above its upper left corner and as far left as the labels of its axis.
+    """A chart's title, above its upper left corner: an annotation, since Plotly's own title is one for the figure.
 
     Args:
         text: markup.

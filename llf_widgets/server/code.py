@@ -19,7 +19,7 @@ class CodeHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"sha256", "code"}`; empty for runs that this user created or allowed.
+        """Return `{"sha256", "code"}`, to ask the user before; empty for runs that this user created or allowed.
 
         Raises:
             HTTPError: 404 if the run does not exist, 409 if there is more code than a person could review or a file
@@ -39,7 +39,7 @@ class CodeHandler(RunsAPIHandler):
 
 
 def read_code(folder: RunFolder) -> dict[str, object]:
-    """The code of a run with its hash, as a view shows it; see `code_as_json`.
+    """The code of a run with its hash, as a view shows it; see `code_as_json`. In one call, for a thread.
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.

@@ -27,7 +27,7 @@ class ViewsHandler(RunsAPIHandler):
     """Base of routes that show a run: views are cached, since a page requests the same run twice a second."""
 
     async def run_view(self, folder: RunFolder) -> RunView:
-        """The cached view of a run; recreated if another run has taken its place.
+        """The cached view of a run, which reads only what is new; recreated if another run has taken its place.
 
         Raises:
             FileNotFoundError: the folder is being removed.
@@ -124,7 +124,7 @@ class FrontEndHandler(RunsAPIHandler):
 
 
 def front_end() -> str:
-    """Module and stylesheet of the monitor as JSON text.
+    """Module and stylesheet of the monitor as JSON text, which a page without the widget's kernel loads.
 
     Raises:
         OSError: a file cannot be read.
@@ -133,7 +133,7 @@ def front_end() -> str:
 
 
 def summary(view: RunView) -> dict[str, object]:
-    """The MIME bundle of a run in its current state, see `llf_widgets.monitor.mime_bundle.mime_bundle`.
+    """The MIME bundle of a run in its current state, which the page stores; see `mime_bundle.mime_bundle`.
 
     Raises:
         OSError: a file of the run cannot be read.

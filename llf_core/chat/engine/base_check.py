@@ -32,7 +32,7 @@ class BaseWeights:
         return None
 
     def restore_flags(self) -> None:
-        """Set `requires_grad` of each weight as it was: PEFT freezes a base."""
+        """Set `requires_grad` of each weight as it was: PEFT freezes a base, and no adapter may leave a trace in it."""
         for _, weight, _, _, trained in self._weights:
             weight.requires_grad_(trained)
 

@@ -167,7 +167,7 @@ class Engine:
             on_event(Failed(*failure(error)))
 
     def cancel(self, id: int) -> None:  # noqa: A002 - the name of the interface
-        """End a reply before its next token. An unknown or ended one is ignored.
+        """End a reply before its next token, so that its place goes to others. An unknown or ended one is ignored.
 
         Args:
             id: number of the request.

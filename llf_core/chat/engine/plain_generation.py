@@ -77,7 +77,7 @@ class PlainGeneration:
             self._returned.release()
 
     def wait(self) -> bool:
-        """Let the engine's thread go on after a token, until it calls `step` again.
+        """Let the engine's thread go on after a token, until it calls `step` again; `generate` calls it as a criterion.
 
         Returns:
             Whether the reply has ended.

@@ -114,7 +114,7 @@ class Reply:
             self.finish("length")
 
     def embed(self, values: Sequence[float]) -> None:
-        """End a request for an embedding with it.
+        """End a request for an embedding with it, in place of text.
 
         Args:
             values: see `Embedded`.
@@ -194,7 +194,7 @@ class Reply:
 
 
 def reply_parser(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, prompt: str) -> ReplyParser:
-    """The parser of a reply to messages.
+    """The parser of a reply to messages, which may hold thoughts and tool calls; a completed prompt has plain text.
 
     Args:
         request: for its tools.

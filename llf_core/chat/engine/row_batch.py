@@ -38,7 +38,7 @@ class RowBatch:
         self._lengths: list[int] = []  # tokens of each row in the cache
 
     def join(self, reply: Reply, cache: Cache) -> None:
-        """Add a row whose prompt has been read and whose first token has been chosen.
+        """Add a row whose prompt has been read and whose first token has been chosen, to generate the rest with others.
 
         Args:
             reply: the reply.
@@ -128,7 +128,7 @@ class RowBatch:
 
 
 def accept_tokens(logits: Tensor, replies: list[Reply]) -> None:
-    """Choose the next token of each reply and report it; a reply that fails does not end the others.
+    """Choose the next token of each reply after a forward pass, and report it; one that fails does not end the others.
 
     Args:
         logits: `[batch, vocabulary]`.

@@ -82,7 +82,13 @@ def invalid(param: str, value: object, expected: str) -> ApiError:
 
 
 def shown(value: object) -> str:
-    """A value of a request as a message quotes it: as JSON, shortened, without control characters."""
+    """A value of a request as a message quotes it: as JSON, shortened, without control characters.
+
+    The client can find it by that, and a terminal is safe from it.
+
+    Raises:
+        TypeError: the value is not JSON.
+    """
     if isinstance(value, str | list | dict) and len(value) > _MAX_QUOTED:
         value = value[:_MAX_QUOTED] + "…" if isinstance(value, str) else f"{type(value).__name__} of {len(value)}"
     return brief(json.dumps(value, ensure_ascii=False))

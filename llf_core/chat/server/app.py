@@ -99,13 +99,13 @@ class Server:
         self._stopping = True
 
     def cancel_all(self) -> None:
-        """End all open calls with an error, as part of a shutdown."""
+        """End all open calls with an error, as part of a shutdown that has waited long enough."""
         for call in list(self._calls):
             call.fail(STOPPING)
 
     @property
     def open_calls(self) -> int:
-        """Number of calls whose replies have not ended."""
+        """Number of calls whose replies have not ended, by which tests see that none is left behind."""
         return len(self._calls)
 
     async def _health(self, _: Request) -> Response:

@@ -50,7 +50,7 @@ class ChatReply:
         """The failure of a reply; None while there is none."""
 
     def take(self, number: int, event: Event) -> bool:
-        """Take an event for one answer at the end.
+        """Take an event for one answer at the end, of a call without a stream.
 
         Args:
             number: number of the choice.
@@ -87,14 +87,14 @@ class ChatReply:
         return chunks, cancels
 
     def last_chunk(self) -> dict[str, Any] | None:
-        """The chunk with the numbers of tokens; None if the client did not ask for it."""
+        """The chunk with the numbers of tokens; None if the client did not ask for it by `stream_options`."""
         if not self._call.include_usage:
             return None
         usage = usage_of(self._finished, len(self._choices))
         return self._head | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
 
     def whole(self) -> dict[str, Any]:
-        """The answer to a call without a stream.
+        """The answer to a call without a stream, in OpenAI's form.
 
         Raises:
             KeyError: a reply has not ended, or it failed.

@@ -41,7 +41,7 @@ class CompletionReply:
         """The failure of a reply; None while there is none."""
 
     def take(self, number: int, event: Event) -> bool:
-        """Take an event for one answer at the end.
+        """Take an event for one answer at the end, of a call without a stream.
 
         Args:
             number: number of the choice.
@@ -80,11 +80,11 @@ class CompletionReply:
         return chunks, False
 
     def last_chunk(self) -> dict[str, Any] | None:
-        """The chunk with the numbers of tokens; None if the client did not ask for it."""
+        """The chunk with the numbers of tokens; None if the client did not ask for it by `stream_options`."""
         return self._chunk([]) | {"usage": self._usage()} if self._call.include_usage else None
 
     def whole(self) -> dict[str, Any]:
-        """The answer to a call without a stream.
+        """The answer to a call without a stream, in OpenAI's form.
 
         Raises:
             KeyError: a reply has not ended, or it failed.

@@ -14,10 +14,13 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
-    """JSON objects as events.
+    """JSON objects as events, each a line `data: …` and an empty line, as clients of OpenAI's API parse them.
 
     Args:
         chunks: the objects.
+
+    Raises:
+        TypeError: a value is not JSON.
     """
     return b"".join(b"data: " + _encoded(chunk) + b"\n\n" for chunk in chunks)
 

@@ -37,7 +37,7 @@ class Fields:
         return f"{self._where}.{name}" if self._where else name
 
     def raw(self, name: str) -> Any:
-        """Take a field's value as it is; None if missing."""
+        """Take a field's value as it is, where the caller checks it; None if missing."""
         return self._given.pop(name, None)
 
     def text(self, name: str, expected: str = "text") -> str | None:
@@ -211,7 +211,7 @@ class Fields:
 
 
 def one_of(options: Collection[str]) -> str:
-    """Options as the end of a sentence."""
+    """Options as the end of a sentence that says what was expected: `a, b or c`."""
     *rest, last = options or [""]
     return f"{', '.join(rest)} or {last}" if rest else last
 

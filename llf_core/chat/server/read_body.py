@@ -22,7 +22,7 @@ DISCARDED_SECONDS = 5.0
 
 
 async def read_json(request: Request, seconds: float = BODY_SECONDS) -> dict[str, Any]:
-    """Read the body as a JSON object.
+    """Read the body as a JSON object, within bounds of size and time, so that no client can occupy the server.
 
     Args:
         request: the request.

@@ -82,7 +82,10 @@ class Replies:
         self._left.clear()
 
     async def batches(self) -> AsyncIterator[list[tuple[int, Event]]]:
-        """Events with the numbers of their choices, as many at once as have come, until all replies have ended."""
+        """Events with the numbers of their choices, as many at once as have come, until all replies have ended.
+
+        Several tokens then make one message to a client that reads more slowly than they come.
+        """
         while self._left or self._unread:
             await self._wake.wait()
             self._wake.clear()

@@ -64,7 +64,9 @@ def read_score_call(body: Mapping[str, Any]) -> ScoreCall:
 
 
 def read_evaluation_call(body: Mapping[str, Any]) -> ScoreCall:
-    """Read a request to LLaMA-Factory's `/v1/score/evaluation`: `messages` are whole texts, special tokens included.
+    """Read a request to LLaMA-Factory's `/v1/score/evaluation`, so that its clients work here too.
+
+    Its `messages` are whole texts, special tokens included.
 
     Args:
         body: the JSON of its body.
