@@ -270,6 +270,7 @@ class OptimizerDeclaration(Declaration):
 
         Raises:
             PluginError: two installed packages declare the same optimizer, and the declaration asks for another one.
+            KeyError: `optim_args` names an unknown dtype, which a rule reports before.
         """
         if self.memory is not None:
             return self.memory(config, shapes, width)

@@ -140,7 +140,11 @@ def no_reward_variance(metrics: RunMetrics) -> Finding | None:
 
 
 def entropy_collapses(metrics: RunMetrics) -> Finding | None:
-    """Find an entropy below `COLLAPSED` times its start: the policy hardly explores, so it learns little more."""
+    """Find an entropy below `COLLAPSED` times its start: the policy hardly explores, so it learns little more.
+
+    Its start is the median of the first `WINDOW` logged values, nats for each token; all of the last `WINDOW` values
+    must be that low.
+    """
     steps, entropy = metrics.line("entropy")
     if len(entropy) < 4 * WINDOW:
         return None

@@ -38,7 +38,8 @@ def check_fit(
     Raises:
         ModelSizeError: a file of the model has a size that no model has.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of the model cannot be read, the disk of `LLF_HOME` cannot be examined, or the working
+            directory was removed.
         PluginError: two installed packages declare the same method.
     """
     found = find_devices() if devices is None else devices

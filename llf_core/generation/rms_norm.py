@@ -44,7 +44,7 @@ class RMSNorm:
 
     @classmethod
     def read(cls, module: Any) -> RMSNorm | None:
-        """Convert a module to a norm; None if its output on random values differs from an RMS norm.
+        """Convert a module to a norm; None if it lacks weight or epsilon, or computes something else on random values.
 
         The comparison recognizes norms of any class, also Gemma's, whose weight lacks 1.
 

@@ -57,7 +57,8 @@ class RotaryMatrix:
             head_dim: head size of queries and keys.
 
         Returns:
-            The rotation; None if the embedding depends on the length of the text.
+            The rotation; None if the embedding has no frequencies, too many for `head_dim`, or some that depend on the
+            length of the text.
         """
         frequencies = getattr(rotary, "inv_freq", None)
         if frequencies is None or getattr(rotary, "rope_type", "default") in ("dynamic", "longrope"):

@@ -79,7 +79,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     All directions of an update then count alike; an exact SVD would take far longer.
 
     Args:
-        matrix: `[rows, columns]`.
+        matrix: `[rows, columns]`, of any floating dtype.
 
     Returns:
         `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2.

@@ -108,7 +108,7 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     Modules outside the layers (`freeze_extra_modules`) are not counted.
 
     Args:
-        config: `freeze_trainable_layers`: the last n layers, or the first |n| if it is negative.
+        config: see `trained_layers`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
