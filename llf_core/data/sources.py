@@ -97,7 +97,7 @@ def read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         DataError: the file is not a JSON object, or the hub does not provide it.
-        OSError: the file cannot be read, for example without permission.
+        OSError: the file cannot be read, or the hub's cache cannot be written.
     """
     if str(dataset_dir).startswith(REMOTE):
         path = download_file(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)

@@ -145,7 +145,7 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
     Raises:
         ModelError: an adapter is missing, damaged or does not fit, or the model is quantized.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        OSError: the hub's cache cannot be written.
+        OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
     """
     if names and is_quantized(model):
@@ -184,7 +184,7 @@ def load_frozen_adapters(
     Raises:
         ModelError: an adapter is missing, damaged or does not fit, or several are given for a quantized model.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        OSError: the hub's cache cannot be written.
+        OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
     """
     if len(names) == 1 and is_quantized(model):
@@ -207,7 +207,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     Raises:
         ModelError: the adapter is missing or damaged, or does not fit the model.
         UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
-        OSError: the hub's cache cannot be written.
+        OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
     """
     from peft import PeftModel

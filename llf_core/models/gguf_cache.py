@@ -42,7 +42,8 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
         dtype: of the weights.
 
     Returns:
-        The folder, with config and safetensors; None if the disk has no room for it, which is logged.
+        The folder, with config and safetensors; None if the disk has no room for it or it cannot be written, which is
+        logged: the file is then dequantized at each start.
 
     Raises:
         ModelError: it is not a GGUF file, it is truncated or damaged, transformers does not know its architecture, or
@@ -124,7 +125,7 @@ def _make(gguf: Path, dtype: torch.dtype, made: dict[str, object], work: Path) -
 
     Raises:
         ModelError: transformers does not know the architecture.
-        OSError: the folder cannot be written.
+        OSError: the file cannot be read, or the folder cannot be written.
     """
     ready = work / "ready"
     logger.info(f"Dequantizing {gguf.name} to {made['dtype']}, once for all starts …")

@@ -51,7 +51,7 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
 
     Raises:
         ModelError: no such model, gated or private, no connection, or no weights that may be loaded.
-        OSError: the cache cannot be written, for example on a full disk.
+        OSError: the cache cannot be written, for example on a full disk, or a file in it cannot be read.
     """
     pickle_allowed = bool(config and config.model.allow_pickle)
     revision = config.model.model_revision if config else "main"

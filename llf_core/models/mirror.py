@@ -55,7 +55,7 @@ def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool)
 
     Raises:
         ModelError: no such model or revision, no access, no connection and nothing in the cache, or a damaged file.
-        OSError: the cache cannot be written, for example on a full disk.
+        OSError: the cache cannot be written, for example on a full disk, or a file in it cannot be read.
     """
     folder = mirror_folder(name, config.model.model_revision, config, choose)
     files = [file.name for file in folder.iterdir()]

@@ -30,7 +30,7 @@ def prepare_folder(
         waiting: message logged once if another process makes them.
 
     Raises:
-        OSError: the folder cannot be written, for example on a full disk.
+        OSError: the folder cannot be written, for example on a full disk, or its file system has no locks.
         Exception: what `make` raises.
     """
     if is_whole(folder):

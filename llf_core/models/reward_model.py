@@ -298,14 +298,14 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
 
     Args:
         name: see `load_reward_model`.
-        config: for the hub.
+        config: for `hub` and `cache_dir`.
 
     Returns:
         Folder with the adapter or model; of a run, its `output/`.
 
     Raises:
         ModelError: there is none, or its files have no reward head.
-        OSError: the hub's cache cannot be written.
+        OSError: a file cannot be read, or the hub's cache cannot be written.
     """
     folder = _folder_of(name, config)
     adapter = (folder / "adapter_config.json").is_file()

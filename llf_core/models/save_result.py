@@ -74,7 +74,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
             a quantized model cannot be loaded again to merge the adapter; or transformers has no sequence classifier
             for the architecture of a reward model.
         UntrustedCodeError: that base has Python code, and the user has not allowed it.
-        OSError, SafetensorError: a file cannot be written, for example on a full disk; the second is for weights.
+        OSError, SafetensorError: a file cannot be written or read again, as on a full disk; the second is for weights.
         MemoryError: out of memory while the base of a quantized model is loaded again; on a GPU torch's RuntimeError,
             also while an adapter is merged.
         PluginError: two installed packages declare the same name or key.

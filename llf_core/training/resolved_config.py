@@ -30,7 +30,7 @@ def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice)
         checkpointing: the decision about gradient checkpointing.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the disk is full, a file cannot be read, or another process holds the run's lock.
     """
     config, folder = context.config, context.folder
     plan, source, data = context.plan, context.source, context.data

@@ -213,7 +213,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         DataError: a data set is missing, empty or of another kind, or rows are packed for a model that cannot keep
             their documents apart.
         PluginError: the method or a modifier of another package cannot be imported.
-        OSError: the disk is full.
+        OSError: a file of the data or the model cannot be read, or the disk is full.
         MemoryError: memory does not suffice for the data or the model.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         BrokenRunError: there is no readable status.

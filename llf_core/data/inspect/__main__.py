@@ -29,7 +29,7 @@ def main() -> int:
         Exit code: 0, or 2 if the config or the data cannot be used.
 
     Raises:
-        OSError: a file of the data or of the model cannot be read.
+        OSError: a file of the data or of the model cannot be read, or a cache cannot be written.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
         TooMuchCodeError: the code of the model is larger than a person could review.
@@ -77,7 +77,7 @@ def answer(inspection: Inspection, line: str) -> dict[str, object]:
         Object with `id` and `answer`, or `id` and `error`, a sentence.
 
     Raises:
-        OSError: a file of the data or of the model cannot be read.
+        OSError: a file of the data or of the model cannot be read, or a cache cannot be written.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
         MemoryError: out of memory.

@@ -279,7 +279,7 @@ class Inspection:
         return found
 
     def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, object]:
-        """Search the text of examples, for at most one second, so that the next request does not wait.
+        """Search the text of examples for about one second, so that the next request does not wait for long.
 
         Args:
             text: text to search for, in upper or lower case.
