@@ -40,6 +40,9 @@ def is_config(target: str) -> bool:
 
     Args:
         target: as on the command line.
+
+    Raises:
+        OSError: the disk cannot be read.
     """
     return target.endswith(CONFIG_SUFFIXES) and expanded(target).is_file()
 
@@ -66,7 +69,7 @@ def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConf
     folder = _checked(values, "export_dir", lambda value: isinstance(value, str) and bool(value.strip()), "a folder")
     if folder is not None:
         arguments["folder"] = requested.base / expanded(folder)
-    size = _checked(values, "export_size", _is_positive, "a whole number of gigabytes of at least 1")
+    size = _checked(values, "export_size", _is_positive, "an integer of at least 1, in gigabytes")
     if size is not None:
         arguments["shard_size"] = f"{size}GB"
     device = _checked(values, "export_device", lambda value: value in {"cpu", "auto"}, "cpu or auto")

@@ -38,7 +38,11 @@ class RecordedExport:
 
     @property
     def there(self) -> bool:
-        """Whether the folder still exists."""
+        """Whether the folder still exists.
+
+        Raises:
+            OSError: the disk cannot be read.
+        """
         return Path(self.folder).is_dir()
 
 

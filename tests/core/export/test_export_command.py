@@ -77,7 +77,7 @@ def test_the_keys_of_llama_factory(adapters, tiny_model_dir, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("export_size", 0, "`export_size` is 0. Expected a whole number of gigabytes of at least 1."),
+        ("export_size", 0, "`export_size` is 0. Expected an integer of at least 1, in gigabytes."),
         ("export_dir", "", "`export_dir` is ''. Expected a folder."),
         ("export_device", "cuda", "`export_device` is 'cuda'. Expected cpu or auto."),
         ("export_legacy_format", True, "weights are written as safetensors only"),
