@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.data.estimate import estimate
-    from llf_core.export import export
     from llf_core.launch import attach
     from llf_core.rewards import reward
     from llf_widgets.answer_table import answers, losses
@@ -46,7 +45,6 @@ __all__ = [
     "attach",
     "check",
     "estimate",
-    "export",
     "load_ipython_extension",
     "losses",
     "reward",
@@ -67,7 +65,6 @@ _HOMES = {
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "estimate": "llf_core.data.estimate",
-    "export": "llf_core.export",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
     "reward": "llf_core.rewards",

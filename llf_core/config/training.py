@@ -259,6 +259,14 @@ class Training(Section):
         help="Evaluates once before the first step.",
         source="Hugging Face",
     )
+    measure_forgetting: bool = option(
+        False,
+        label="Measure forgetting",
+        help=(
+            "Measures the loss on general questions at the start and at every evaluation and checkpoint, with an "
+            "adapter also the KL divergence from the base. If the loss rises, the model forgets."
+        ),
+    )
     load_best_model_at_end: bool = option(
         False,
         label="Keep the best checkpoint",

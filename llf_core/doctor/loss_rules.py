@@ -58,6 +58,11 @@ GAP, GAP_LEAST, GAP_LEAST_PREFERENCE = 1.03, 0.01, 0.05
 
 The second amount is for preference losses, which may approach 0.
 """
+FORGOTTEN, FORGOTTEN_LEAST = 1.1, 0.1
+"""The loss on general questions has risen if it is this factor, and this amount (nats per token), above its start.
+
+Runs that mix general data, or whose learning rate is usual, stay below; see `tests/core/training/test_forgetting.py`.
+"""
 LEAKED = 0.05
 """Maximum share of validation examples that are also training examples."""
 SLOW, SLOW_LEAST = 0.6, 10.0
@@ -266,6 +271,29 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
     )
 
 
+def forgets(metrics: RunMetrics) -> Finding | None:
+    """Find a model that loses general abilities: its loss on the probe set is clearly above that of the base.
+
+    Both of the last two values must be, so that one noisy evaluation is no finding. Only with `measure_forgetting`.
+
+    Raises:
+        PluginError: two installed packages declare the same plug-in.
+    """
+    steps, loss = metrics.line("forgetting/loss")
+    if len(loss) < CONSECUTIVE or steps[0] != 0:
+        return None
+    if (loss[-2:] < max(FORGOTTEN * loss[0], loss[0] + FORGOTTEN_LEAST)).any():
+        return None
+    best = int(steps[1 + int(np.argmin(loss[1:]))])
+    return Finding(
+        "forgets",
+        f"The model forgets: its loss on general questions rose from {loss[0]:.3f} to {loss[-1]:.3f} nats per token.",
+        f"Take an earlier checkpoint (the loss was lowest at step {best}). Next time use a lower learning rate than "
+        f"{written(metrics.learning_rate)}, fewer steps, an adapter of lower rank, or add general examples.",
+        config={"learning_rate": _tenth(metrics.learning_rate)},
+    )
+
+
 def validation_overlap(metrics: RunMetrics) -> Finding | None:
     """Find validation examples that are also training examples; above `LEAKED` the evaluation loss says little."""
     examples, leaked = metrics.data.get("eval_examples") or 0, metrics.data.get("leaked") or 0
@@ -296,8 +324,7 @@ def duplicate_examples(metrics: RunMetrics) -> Finding | None:
 def throughput_drops(metrics: RunMetrics) -> Finding | None:
     """Find a drop of the tokens per second, for example because another process shares the machine.
 
-    All of the last values, over at least `SLOW_LEAST` seconds, are below `SLOW` times the median of those before. There
-    must be at least three times as many before.
+    All of the last values, over at least `SLOW_LEAST` seconds, are below `SLOW` times the median of those before.
     """
     steps, speed = metrics.line("tokens_per_second")
     apart = metrics.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
@@ -380,6 +407,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gradient_explodes", partial(gradient_explodes, fades=True), with_loss("preference")),
     Rule("evaluation_rises", evaluation_loss_rises, with_loss("likelihood")),
     Rule("evaluation_rises", partial(evaluation_loss_rises, least=GAP_LEAST_PREFERENCE), with_loss("preference")),
+    Rule("forgets", forgets),
     Rule("evaluation_leaks", validation_overlap),
     Rule("copies", duplicate_examples),
     Rule("slower", throughput_drops, with_loss("likelihood", "preference")),

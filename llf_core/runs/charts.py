@@ -168,6 +168,11 @@ CHARTS: tuple[Chart, ...] = (
         aside="The training objective. It says little about the quality of completions: watch the reward instead.",
     ),
     Chart(
+        "Forgetting",
+        "Loss on general questions, and KL divergence from the base. If the loss rises, the model forgets.",
+        {"forgetting/loss": "loss", "forgetting/kl": "KL from the base"},
+    ),
+    Chart(
         "Loss terms",
         "Terms of the loss, before weighting.",
         {

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from llf_core.runs import Request, RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
+    from llf_core.training.forgetting_probe import ForgettingProbe
     from llf_core.training.sample_callback import SamplePrompts
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         keep: number of checkpoints to keep besides the best; None keeps all.
         trainer: the trainer; set after it was created, since it is created with its callbacks.
         watched: the sample prompts; set before training.
+        forgetting: the probe of what the model forgets; None if it is not measured.
         live_changes: changes of the live run.
         stop_wanted: whether the run stops after the current step.
         resume_warnings: sentences why a resumed run may differ from an uninterrupted one.
@@ -82,6 +84,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self.keep = keep
         self.trainer: TrainingLoop | None = None
         self.watched: SamplePrompts | None = None
+        self.forgetting: ForgettingProbe | None = None
         self.live_changes = LiveChanges(folder, writer)
         self.stop_wanted = False
         self.resume_warnings: list[str] = []
@@ -203,6 +206,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self._base_waits = self.watched is not None and self.watched.base_can_wait
             if not self._base_waits:
                 self._watch(0)
+            self._measure_forgetting(0)
         self._logged_tokens = self._seen()[0]
         self._mark = time.perf_counter()
 
@@ -326,6 +330,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self._answer(request, ok=True, message=f"The {what} is {value:.4f} at step {state.global_step}.")
         self._evaluations.clear()
         self._watch(state.global_step)
+        self._measure_forgetting(state.global_step)
         self._mark = time.perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -381,6 +386,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.writer.event("checkpoint_removed", step=removed)
         self.answer_pending(step)
         self._watch(step)
+        self._measure_forgetting(step)
         self._mark = time.perf_counter()
 
     def save_now(self) -> None:
@@ -427,6 +433,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.trainer.use_result_weights()
         self.watched.answer(step)
 
+    def _measure_forgetting(self, step: int) -> None:
+        if self.forgetting is not None:
+            if self.trainer is not None:
+                self.trainer.use_result_weights()
+            values = self.forgetting.measure(step)
+            if values:
+                logger.info("Forgetting at step %d: %s", step, _forgetting(values))
+
     def _compare(self, args: TrainingArguments, step: int) -> ResumeCheck:
         """The comparison of repeated steps with the log."""
         return ResumeCheck(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
@@ -455,6 +469,11 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def _seen(self) -> list[int]:
         now = self.trainer.seen.tolist() if self.trainer is not None else [0, 0]
         return [before + here for before, here in zip(self._seen_before, now, strict=True)]
+
+
+def _forgetting(values: dict[str, float]) -> str:
+    """The metrics of the probe in a line of the log."""
+    return "  ".join(f"{name.partition('/')[2]} {number(value)}" for name, value in values.items())
 
 
 def _found(metrics: dict[str, float]) -> tuple[str, float]:

@@ -61,6 +61,7 @@ from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.early_stopping import early_stopping
 from llf_core.training.failures import explain_failure
+from llf_core.training.forgetting_probe import ForgettingProbe
 from llf_core.training.freed_memory import FreedMemory
 from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.memory_plan import decide_checkpointing
@@ -150,6 +151,8 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=checkpoint is not None)
     added = () if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("watch", ())
     progress.watched = SamplePrompts(folder, writer, config, context.model, context.tokenizer, added)
+    if config.training.measure_forgetting:
+        progress.forgetting = ForgettingProbe(writer, context.model, context.tokenizer)
     write_forecast(context, checkpointing=chosen.on)
     reset_peak(plan.device)
     begin_phase(writer, "first step")

@@ -28,6 +28,12 @@ RULES = (
         "A reward model scores completions and does not generate text, so watched prompts have no effect.",
         (Fix("Remove the watched prompts", {"watched_prompts": None}),),
     ),
+    Rule(
+        ("measure_forgetting", "stage"),
+        lambda c: c.stage.stage == "rm" and c.training.measure_forgetting,
+        "A reward model scores completions and predicts no tokens, so what it forgets cannot be measured.",
+        (Fix("Do not measure forgetting", {"measure_forgetting": None}),),
+    ),
 )
 RM = StageDeclaration(
     name="rm",

@@ -1,0 +1,159 @@
+"""What a model forgets while it trains: its loss on questions of general knowledge, and how far it left the base."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+from llf_core.generation.own_forward import without_accelerate
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llf_core.runs import RunWriter
+
+logger = logging.getLogger(__name__)
+
+FILE = "probe_set.toml"
+LOSS, KL = "forgetting/loss", "forgetting/kl"
+"""Metrics of the probe, in nats per token of the answers."""
+
+
+@dataclass(frozen=True)
+class ProbeExample:
+    """A question with its answer, tokenized.
+
+    Attributes:
+        input_ids: `[length]`, int64.
+        start: index of the answer's first token, at least 1.
+    """
+
+    input_ids: Tensor
+    start: int
+
+
+class ForgettingProbe:
+    """Measures a model on questions that ship with this project, without random numbers: losses do not change.
+
+    They are about general knowledge, arithmetic, code, languages and instructions. A fine-tuned model whose loss on
+    them rises has lost abilities that the base had. With an adapter, the base is the same model with the adapter
+    disabled, so it costs no second copy; the KL divergence from it shows how much has changed at all.
+    """
+
+    def __init__(self, writer: RunWriter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Tokenize the questions.
+
+        Args:
+            writer: the attempt's writer.
+            model: the model in training.
+            tokenizer: its tokenizer, with the run's template.
+        """
+        self._writer, self._model = writer, model
+        self._examples = probe_examples(tokenizer)
+        self._last = -1
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Write the metrics of a step, once for each step.
+
+        If it fails (out of memory, for example), a warning is written and the run continues.
+
+        Args:
+            step: completed steps; before the first one the base is measured.
+
+        Returns:
+            The metrics by name; empty if the step was measured already, or if it failed.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if step <= self._last:
+            return {}
+        self._last = step
+        try:
+            values = self._values(at_start=step == 0)
+        except Exception as error:  # noqa: BLE001 - models may raise anything; no loss depends on it
+            message = f"What the model forgets could not be measured at step {step}: {type(error).__name__}: {error}"
+            self._writer.event("warning", key="measure_forgetting", message=message)
+            logger.info(message)
+            return {}
+        self._writer.metric(step, values)
+        return values
+
+    def _values(self, *, at_start: bool) -> dict[str, float]:
+        model: Any = self._model
+        training = model.training
+        off: Callable[[], AbstractContextManager[Any]] | None = getattr(model, "disable_adapter", None)
+        totals = torch.zeros(2, dtype=torch.float64)
+        tokens = 0
+        model.eval()
+        try:
+            with torch.no_grad(), without_accelerate(model), autocast_mixed_dtypes(model):
+                for example in self._examples:
+                    logprobs = self._log_probs(example)
+                    targets = example.input_ids[example.start :].to(logprobs.device)
+                    totals[0] += F.nll_loss(logprobs, targets, reduction="sum").double().cpu()
+                    tokens += len(targets)
+                    if off is not None:
+                        with off():
+                            base = self._log_probs(example)
+                        totals[1] += F.kl_div(logprobs, base, reduction="sum", log_target=True).double().cpu()
+        finally:
+            model.train(training)
+        loss, kl = (totals / tokens).tolist()
+        return {LOSS: loss} | ({KL: max(kl, 0.0)} if off is not None else {KL: 0.0} if at_start else {})
+
+    def _log_probs(self, example: ProbeExample) -> Tensor:
+        """Log-probabilities of the tokens at the places of the answer, `[answer, vocabulary]`, float32."""
+        device = self._model.get_input_embeddings().weight.device
+        logits = self._model(input_ids=example.input_ids[None].to(device), use_cache=False).logits
+        return F.log_softmax(logits[0, example.start - 1 : -1].float(), dim=-1)
+
+
+def probe_set() -> list[dict[str, str]]:
+    """The questions that ship with this project, written for it.
+
+    Returns:
+        For each a `topic`, a `prompt` and an `answer`.
+    """
+    questions: list[dict[str, str]]
+    questions = tomllib.loads(files(__package__).joinpath(FILE).read_text(encoding="utf-8"))["question"]
+    return questions
+
+
+def probe_examples(tokenizer: PreTrainedTokenizerBase) -> list[ProbeExample]:
+    """Tokenize the questions by the chat template, or as plain text where there is none or it refuses them.
+
+    Args:
+        tokenizer: the model's tokenizer.
+    """
+    found = []
+    for one in probe_set():
+        head = _prompt(tokenizer, one["prompt"])
+        whole = tokenizer(head + one["answer"], add_special_tokens=False)["input_ids"]
+        start = len(tokenizer(head, add_special_tokens=False)["input_ids"])
+        if tokenizer.bos_token_id is not None and whole[:1] != [tokenizer.bos_token_id]:
+            whole, start = [tokenizer.bos_token_id, *whole], start + 1
+        if 0 < start < len(whole):
+            found.append(ProbeExample(torch.tensor(whole), start))
+    return found
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
+    if tokenizer.chat_template:
+        try:
+            messages = [{"role": "user", "content": question}]
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # noqa: BLE001 - a template is a program that comes with the model
+            logger.info("The chat template refuses a question of the probe set (%s).", error)
+    return f"{question}\n"
