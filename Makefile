@@ -83,7 +83,7 @@ $(VIEWS): $(VIEW_SOURCES) | $(NODE_MODULES)
 
 # The panel is built by then, so pip need not do it; a link makes later builds of it show at once.
 $(INSTALLED): pyproject.toml | $(PANEL) $(VIEWS)
-	SKIP_JUPYTER_BUILDER=1 python -m pip install -q $(PIP_ARGS) -e '.[train,lab,serve,test]'
+	SKIP_JUPYTER_BUILDER=1 python -m pip install -q $(PIP_ARGS) -e '.[train,eval,lab,serve,test]'
 	jupyter-builder develop . --overwrite
 	@touch $@
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from llf_core.data.estimate import estimate
     from llf_core.launch import attach
+    from llf_core.metrics import metric
     from llf_core.rewards import reward
     from llf_widgets.answer_table import answers, losses
     from llf_widgets.chat import Chat
@@ -47,6 +48,7 @@ __all__ = [
     "estimate",
     "load_ipython_extension",
     "losses",
+    "metric",
     "reward",
     "reward_accuracy",
     "sweep",
@@ -67,6 +69,7 @@ _HOMES = {
     "estimate": "llf_core.data.estimate",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
+    "metric": "llf_core.metrics",
     "reward": "llf_core.rewards",
     "reward_accuracy": "llf_widgets.reward_evaluation",
     "sweep": "llf_widgets.start",

@@ -67,11 +67,6 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.evaluation.run_losses.losses": dict.fromkeys(
         ("SafetensorError", "EOFError", "UnpicklingError"), "it continues from no checkpoint"
     ),
-    "llf_core.evaluation.measure_targets.measure_targets": {
-        "ValueError": "it makes the key of a model itself",
-    },
-    "llf_core.evaluation.generated_answers.generate_answers": {"RequestError": "the examples have a prompt"},
-    "llf_core.evaluation.target_places.shared_place": {"ValueError": "it makes the key of a model itself"},
     "llf_core.evaluation.run_losses.with_explicit_reference": {
         "ConfigError": "a model that is valid as the base is valid as the reference"
     },
@@ -98,15 +93,15 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.models.hub._snapshot": {"TimeoutError": "it has no error number, so that it is no error of a file"},
     "llf_core.models.reward_head.stored_reward_head": {"SafetensorError": "`stored_tensors` has checked the files"},
     "llf_core.methods.lora.LoRA._stored_weight": {"SafetensorError": "the model was loaded from these files"},
-    "llf_core.rewards.function_source._Definition.names": dict.fromkeys(
+    "llf_core.user_functions.function_source._Definition.names": dict.fromkeys(
         ("SyntaxError", "ValueError"), "the text was parsed before"
     ),
-    "llf_core.rewards.function_source._check_secrets": dict.fromkeys(
+    "llf_core.user_functions.function_source._check_secrets": dict.fromkeys(
         ("SyntaxError", "ValueError"), "the text was parsed before"
     ),
-    "llf_core.rewards.stored_functions._bound": {"SyntaxError": "the text was parsed before"},
-    "llf_core.rewards.stored_functions._read": {"SyntaxError": "the text was parsed before"},
-    "llf_core.rewards.stored_functions._scope": {"SyntaxError": "the name is an identifier"},
+    "llf_core.user_functions.definition_cell._bound": {"SyntaxError": "the text was parsed before"},
+    "llf_core.user_functions.definition_cell._read": {"SyntaxError": "the text was parsed before"},
+    "llf_core.user_functions.definition_cell._scope": {"SyntaxError": "the name is an identifier"},
     "llf_core.runs.fault_points.reach": {"OSError": "a process may end itself"},
     "llf_core.runs.process.boot_id": {"UnicodeDecodeError": "the kernel writes ASCII"},
     "llf_core.models.save_result._merged": {"ConfigError": "an unquantized base is always valid"},

@@ -23,10 +23,12 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
     """
     if path is None:
         return {}
-    from llf_core.rewards import from_file, functions_by_name
+    from llf_core.rewards import REWARDS
+    from llf_core.user_functions.function_file import functions_under_decorator
 
     with in_a_sentence():
-        return {name: one for name, one in functions_by_name(from_file(path)).items() if one is not None}
+        found = REWARDS.by_name(functions_under_decorator(path, REWARDS))
+        return {name: one for name, one in found.items() if one is not None}
 
 
 def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]:

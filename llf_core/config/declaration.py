@@ -346,7 +346,7 @@ class ChatEngineDeclaration(Declaration):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetricDeclaration(Declaration):
-    """What scores generated answers; implemented by a `llf_core.metrics.metric.Metric`.
+    """What scores generated answers; implemented by a `llf_core.metrics.base_metric.Metric`.
 
     Attributes:
         unit: shown behind a value. `%` is for values from 0 to 1, which are shown times 100, and whose differences are

@@ -16,4 +16,5 @@ class Evaluation(Section):
             "Metrics of generated answers: built-in ones (`rouge`, `bleu`, `chrf`, `exact_match`, `f1`), those of "
             "plug-ins, functions under `@llf.metric`, or `FILE.py:FUNCTION`."
         ),
+        path="metrics",
     )

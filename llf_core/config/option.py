@@ -19,7 +19,7 @@ from llf_core.untrusted import NotPlainError, json_value
 
 Level = Literal["basic", "more"]
 Origin = Literal["LLaMA-Factory", "Hugging Face", "LLF"]
-PathKind = Literal["model", "adapters", "data", "folder", "file"]
+PathKind = Literal["model", "adapters", "data", "folder", "file", "metrics"]
 META = "llf"
 
 

@@ -6,6 +6,7 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.metric_names import is_in_file
 from llf_core.config.model import EMBEDDED
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
 
 
 def _is_path(value: str, kind: PathKind, base: Path) -> bool:
+    if kind == "metrics":
+        return is_in_file(value)
     if kind in {"folder", "file"}:
         return not value.startswith(DATA_DIR_WORDS)
     if value in {".", ".."} or value.startswith(MARKS):

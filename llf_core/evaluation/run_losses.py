@@ -18,7 +18,7 @@ from llf_core.evaluation import worker_process
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.runs import create_run, open_run
 from llf_core.runs.config_file import run_config
-from llf_core.runs.foreign_code import code_of_rewards, may_run
+from llf_core.runs.foreign_code import code_of_functions, may_run
 from llf_core.runs.moving import copy_folder
 from llf_core.untrusted import is_folder
 
@@ -82,14 +82,14 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
     config = run_config(folder)
     own = [name for name in config.get("reward_functions") or () if name not in BUILT_IN]
-    if own and (code := code_of_rewards(folder, own)) is not None:
+    if own and (code := code_of_functions(folder, own)) is not None:
         may_run(code, folder.home, folder)
     if data is not None:
         config = config.replace(eval_dataset=data, val_size=0)
     if not (config.data.eval_dataset or config.data.val_size):
         raise ValueError(f"{folder.id} has no evaluation data. Pass a data set that it was not trained on.")
     base, examples = _loss(config, folder)
-    free_memory()  # one model is in memory at a time
+    _free_memory()  # one model is in memory at a time
     tuned, _ = _loss(_of_output(config, folder), folder)
     return Losses(base, tuned, examples)
 
@@ -130,8 +130,7 @@ def with_explicit_reference(config: RunConfig) -> RunConfig:
     )
 
 
-def free_memory() -> None:
-    """Free the memory of models that nothing refers to any more, before another one is loaded."""
+def _free_memory() -> None:
     import gc
 
     import torch

@@ -49,11 +49,11 @@ def sweep(
     """
     from llf_core.config import RunConfig
     from llf_core.config.name_checks.data_set_location import DEMO
-    from llf_core.rewards.stored_functions import KEY, functions_by_name
+    from llf_core.rewards import REWARDS
 
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)
-    overrides = [] if rewards is None else [f"{KEY}={json.dumps(list(functions_by_name(rewards)))}"]
+    overrides = [] if rewards is None else [f"{REWARDS.key}={json.dumps(list(REWARDS.by_name(rewards)))}"]
     loaded = RunConfig.load(config, [*overrides, *([f"dataset={DEMO}"] if rows is not None else [])])
     place = options.get("home"), options.get("command")
     configs = [

@@ -322,7 +322,7 @@ class Run:
             OSError: a stored reward function cannot be read.
             PluginError: two installed packages declare the same name or key.
         """
-        from llf_core.rewards import definition_cell
+        from llf_core.user_functions.definition_cell import definition_cell
 
         cell = f"{definition_cell(self.folder)}{run_config(self.folder).python()}"
         if not read_changes(self.folder):

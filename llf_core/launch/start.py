@@ -70,10 +70,10 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         PluginError: two installed plug-ins declare the same key or name.
         BrokenRunError: the run's status cannot be read.
     """
-    from llf_core.rewards.stored_functions import KEY, functions_by_name
+    from llf_core.rewards import REWARDS
 
-    functions = None if rewards is None else functions_by_name(rewards)
-    overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
+    functions = None if rewards is None else REWARDS.by_name(rewards)
+    overrides = [] if functions is None else [f"{REWARDS.key}={json.dumps(list(functions))}"]
     root = home_folder(home)
     whole: list[str] = []
     if rows is None:
@@ -160,10 +160,12 @@ def _create(
     root: Path,
     fill: Callable[[RunFolder], None],
 ) -> RunFolder:
-    """Create the folder of a config, with the source of its reward functions and the files that `fill` writes."""
-    from llf_core.rewards import reward_sources, write_code
+    """Create the folder of a config, with the source of its functions and the files that `fill` writes."""
+    from llf_core.metrics import metric_sources
+    from llf_core.rewards import reward_sources
+    from llf_core.user_functions.stored_functions import joined, write_code
 
-    code = reward_sources(config, rewards)
+    code = joined(reward_sources(config, rewards), metric_sources(config.evaluation.metrics))
 
     def everything(new: RunFolder) -> None:
         write_code(new.code, code)

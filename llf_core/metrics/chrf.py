@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llf_core.metrics.base_metric import Metric, library
 from llf_core.metrics.measure import divided
-from llf_core.metrics.metric import Metric, library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.config.declaration import MetricDeclaration
+    from llf_core.metrics.base_metric import ScoredExample
     from llf_core.metrics.measure import Numbers
-    from llf_core.metrics.metric import ScoredExample
 
 ORDER = 6
 """Longest n-gram, in characters."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from llf_core.metrics.metric import Metric
+from llf_core.metrics.base_metric import Metric
 from llf_core.metrics.squad_words import squad_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.metrics.metric import ScoredExample
+    from llf_core.metrics.base_metric import ScoredExample
 
 
 class F1(Metric):

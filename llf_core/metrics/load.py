@@ -1,47 +1,58 @@
-"""Finds metrics by name."""
+"""Loads metrics by name."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.declaration import MetricDeclaration
-from llf_core.config.did_you_mean import any_of, did_you_mean
-from llf_core.config.registry import declared
-from llf_core.metrics.metric import Metric, MetricError
+from llf_core.config.metric_names import declarations_of, function_name
+from llf_core.metrics.base_metric import Metric, MetricError
+from llf_core.metrics.function_metric import FunctionMetric
+from llf_core.metrics.stored_functions import unknown_metric
+from llf_core.user_functions.stored_functions import StoredFunctionError, load_stored_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
-def load_metrics(names: Iterable[str]) -> list[Metric]:
+def load_metrics(names: Iterable[str], code: Path | None = None) -> list[Metric]:
     """Load metrics by name, before anything is measured: libraries that are missing are found then.
 
+    The files in `code` that belong to the names are executed.
+
     Args:
-        names: names of built-in metrics, of plug-ins, or of groups such as `rouge`.
+        names: names of built-in metrics, of plug-ins, of groups such as `rouge`, or of functions stored in `code`.
+        code: folder with the source of the user's functions, a run's `code/`; None if there is none.
 
     Returns:
         The metrics in the order of their names, each once; a group gives all of its metrics.
 
     Raises:
-        MetricError: a metric is unknown, or a package that it needs is not installed.
+        MetricError: a metric is unknown, its file cannot be executed, its parameters do not fit, or a package that it
+            needs is not installed.
         PluginError: two packages declare the same name, or an implementation cannot be imported.
+        ValueError: a function's signature cannot be inspected.
     """
     found: dict[str, Metric] = {}
     for name in names:
-        for one in _declarations(name):
+        own = declarations_of(name)
+        for one in own:
             if one.name not in found:
                 found[one.name] = one.load(Metric)(one)
+        if not own and function_name(name) not in found:
+            found[function_name(name)] = _stored(name, code)
     return list(found.values())
 
 
-def _declarations(name: str) -> list[MetricDeclaration]:
-    """The declarations that a name selects."""
-    every = declared(MetricDeclaration)
-    found = [one for one in every.values() if name in {one.name, one.group}]
-    if not found:
-        known = list(dict.fromkeys(one.group or one.name for one in every.values()))
-        raise MetricError(
-            name,
-            f"Unknown metric {name!r}. Expected {any_of(known)}.{did_you_mean(name, [*known, *every])}",
-        )
-    return found
+def _stored(name: str, code: Path | None) -> Metric:
+    """The metric of a stored function."""
+    called = function_name(name)
+    if code is None or not called.isidentifier():
+        raise MetricError(name, unknown_metric(name))
+    path = code / f"{called}.py"
+    try:
+        return FunctionMetric(called, load_stored_function(path), f"{code.name}/{path.name}", str(path))
+    except StoredFunctionError as error:
+        raise MetricError(name, unknown_metric(name) if error.missing else f"{error}.") from error
+    except TypeError as error:
+        raise MetricError(name, str(error)) from error

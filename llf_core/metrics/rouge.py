@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from llf_core.metrics.base_metric import Metric, library
 from llf_core.metrics.han_text import HAN, can_segment, has_han, segment
-from llf_core.metrics.metric import Metric, library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.config.declaration import MetricDeclaration
-    from llf_core.metrics.metric import ScoredExample
+    from llf_core.metrics.base_metric import ScoredExample
 
 PARTS = re.compile(rf"(?P<han>[{HAN}]+)|(?P<word>[^\W\u0000-\u024f{HAN}]+)|(?P<latin>[\u0000-\u024f]+)")
 """Runs of Chinese, words of other scripts, and what rouge-score itself splits: it drops all letters but a to z."""

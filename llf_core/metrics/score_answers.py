@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.metrics.metric import MetricError
+from llf_core.metrics.base_metric import MetricError
+from llf_core.user_functions.results import number_or_none, raised, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llf_core.metrics.base_metric import Metric, ScoredExample
     from llf_core.metrics.measure import Numbers
-    from llf_core.metrics.metric import Metric, ScoredExample
-
-SHOWN = 60
-"""Characters of an answer or of a value that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def score_answers(metric: Metric, answers: Sequence[str], examples: Sequence[Sco
     except MetricError:
         raise
     except Exception as error:
-        raise _error(metric, f"raised {_first_line(error)}") from error
+        raise _error(metric, raised(error)) from error
     scores = _checked(metric, found, own_answers)
     try:
         statistics = np.asarray(metric.statistics(own_answers, own_examples, scores), float)
@@ -73,7 +70,7 @@ def score_answers(metric: Metric, answers: Sequence[str], examples: Sequence[Sco
     except MetricError:
         raise
     except Exception as error:
-        raise _error(metric, f"raised {_first_line(error)} in statistics or total") from error
+        raise _error(metric, f"{raised(error)} in statistics or total") from error
     if statistics.ndim != 2 or len(statistics) != len(places) or not np.isfinite(statistics).all():  # noqa: PLR2004
         raise _error(
             metric,
@@ -100,30 +97,11 @@ def _checked(metric: Metric, found: object, answers: Sequence[str]) -> list[floa
 
 
 def _number(metric: Metric, value: object, answer: str) -> float | None:
-    if value is None:
-        return None
-    if hasattr(value, "item"):  # a scalar of numpy or torch
-        with suppress(ValueError, RuntimeError, TypeError):  # several values: reported below
-            value = value.item()
-    on = f'on the answer "{_shown(answer)}"'
-    if not isinstance(value, int | float):
-        raise _error(metric, f"returned {_shown(repr(value))} {on}. Expected a number, or None")
-    with suppress(OverflowError):
-        if math.isfinite(float(value)):
-            return float(value)
-    raise _error(metric, f"returned {_shown(repr(value))} {on}. Expected a finite number, or None")
+    try:
+        return number_or_none(value)
+    except ValueError as error:
+        raise _error(metric, f'{error}, on the answer "{shown(answer)}"') from None
 
 
 def _error(metric: Metric, what: str) -> MetricError:
     return MetricError(metric.name, f"The metric {metric.name} {what}.")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__).rstrip(".")
-
-
-def _shown(text: str) -> str:
-    """A text in one line, cut where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"

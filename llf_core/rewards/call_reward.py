@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import traceback
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llf_core.rewards.signature import COMPLETION_PARAMETERS, Signature
+from llf_core.rewards.signature import COMPLETION_PARAMETERS, PARAMETERS
 from llf_core.user_error import UserError
+from llf_core.user_functions.results import number_or_none, raised, shown
+from llf_core.user_functions.signature import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llf_core.rewards.signature import RewardFunction
-
-SHOWN = 60
-"""Characters of a prompt or an answer that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Reward:
             TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
             ValueError: the signature cannot be inspected, as of some functions in C.
         """
-        return Signature.of(self.function, self.name)
+        return Signature.of(self.function, self.name, PARAMETERS)
 
     def score(
         self, completions: Sequence[Completion], trainer_values: Mapping[str, object] | None = None
@@ -145,45 +141,15 @@ class Reward:
         try:
             return self.function(**arguments)
         except Exception as error:
-            lines = str(error).strip().splitlines()
-            what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-            raise self._error(completions[0], f"raised {what.rstrip('.')}{self._line(error)}") from error
+            raise self._error(completions[0], raised(error, self.path, self.file)) from error
 
     def _number(self, value: object, completion: Completion) -> float | None:
-        if value is None:
-            return None
-        if hasattr(value, "item"):  # a scalar of numpy or torch
-            with suppress(ValueError, RuntimeError, TypeError):  # several values: reported below
-                value = value.item()
-        if not isinstance(value, int | float):
-            raise self._error(completion, f"returned {_shown(repr(value))}. Expected a number, or None")
-        number = as_float(value)
-        if not math.isfinite(number):
-            raise self._error(completion, f"returned {number}. Expected a finite number, or None")
-        return number
-
-    def _line(self, error: BaseException) -> str:
-        """The line in the function's file at which an error was raised."""
-        if not self.path:
-            return ""
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.path]
-        return f" in line {lines[-1]} of {self.file}" if lines else ""
+        try:
+            return number_or_none(value)
+        except ValueError as error:
+            raise self._error(completion, str(error)) from None
 
     def _error(self, completion: Completion, what: str) -> RewardError:
-        prompt, answer = _shown(completion.prompt), _shown(completion.answer)
+        prompt, answer = shown(completion.prompt), shown(completion.answer)
         where = f'On the prompt "{prompt}" and the answer "{answer}"'
         return RewardError(self.name, f"{where} the reward function {self.name} {what}.")
-
-
-def as_float(value: float) -> float:
-    """Convert a number to a float, for integers too large for one: those become infinite instead of an error."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _shown(text: str) -> str:
-    """A text in one line, cut where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.signature import Signature
+from llf_core.rewards.signature import PARAMETERS
+from llf_core.user_functions.function_kind import FunctionKind, registers_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound="RewardFunction")
 
-_registry: dict[str, RewardFunction] = {}
-"""The latest function of each name; running a cell again replaces its functions."""
+REWARDS = FunctionKind("reward", "reward_functions", PARAMETERS, BUILT_IN.__contains__)
+"""The reward functions that were registered in this process."""
 
 
 @overload
 def reward(function: Function) -> Function: ...
 @overload
 def reward(*, name: str | None = None) -> Callable[[Function], Function]: ...
+@registers_functions
 def reward(function: RewardFunction | None = None, *, name: str | None = None) -> object:
     """Register a function from a cell as a reward function that runs find by its name.
 
@@ -61,44 +62,7 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
     """
 
     def record(function: Function) -> Function:
-        called = name or name_of(function)
-        if not called.isidentifier():
-            raise ValueError(f"A reward function cannot be named {called!r}. Expected a Python identifier.")
-        Signature.of(function, called)
-        if called in BUILT_IN:
-            raise ValueError(f"{called} is a built-in reward. Use another name: @llf.reward(name='my_{called}').")
-        _registry[called] = function
+        REWARDS.register(function, name)
         return function
 
     return record if function is None else record(function)
-
-
-def name_of(function: object) -> str:
-    """Name under which a function is registered, else its own name: the config refers to a function by it.
-
-    Args:
-        function: the object that was given as a reward function.
-
-    Raises:
-        TypeError: it is not a function.
-        ValueError: its name is no identifier, as that of a lambda.
-    """
-    if not callable(function) or not inspect.isfunction(inspect.unwrap(function)):
-        raise TypeError(f"The reward function is a {type(function).__name__}. Expected a function: def f(answer): …")
-    for called, known in _registry.items():
-        if known is function:
-            return called
-    called = str(getattr(function, "__name__", ""))
-    if not called.isidentifier():
-        raise ValueError(f"The reward function is called {called}. Expected a name: def f(answer): …")
-    return called
-
-
-def registered(name: str) -> RewardFunction | None:
-    """Look up the latest function registered under a name, for a config that names it; None if there is none."""
-    return _registry.get(name)
-
-
-def registered_functions() -> dict[str, RewardFunction]:
-    """Copy the registry, all registered functions by name: a file of rewards may change it while it runs."""
-    return dict(_registry)

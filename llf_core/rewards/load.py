@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call_reward import Reward, RewardError
-from llf_core.untrusted import leads_to_file, read_text
+from llf_core.user_functions.stored_functions import StoredFunctionError, load_stored_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,14 +39,11 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
             found.append(Reward(name, one.make(options), expects=one.expects))
             continue
         path = folder / f"{name}.py"
-        module = _module(path, name)
-        if not callable(getattr(module, name, None)):
-            raise RewardError(
-                name,
-                f"{path} defines no function {name}. Write it there, then resume with trust=True; or give it to "
-                "run.resume(rewards=[…]).",
-            )
-        reward = Reward(name, getattr(module, name), f"code/{path.name}", str(path))
+        try:
+            function = load_stored_function(path)
+        except StoredFunctionError as error:
+            raise RewardError(name, _sentence(name, path, error)) from error
+        reward = Reward(name, function, f"code/{path.name}", str(path))
         try:
             reward.signature  # noqa: B018 - reported before anything is trained
         except TypeError as error:
@@ -56,22 +52,14 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
     return found
 
 
-def _module(path: Path, name: str) -> ModuleType:
-    if not leads_to_file(path):
-        raise RewardError(
-            name,
+def _sentence(name: str, path: Path, error: StoredFunctionError) -> str:
+    """What is wrong with a stored function, and how to mend it."""
+    if error.missing:
+        return (
             f"Unknown reward function {name}: the run has no {path.name} in {path.parent}. Start it from the "
-            "notebook that defines it, with llf.train(config, rewards=[…]).",
+            "notebook that defines it, with llf.train(config, rewards=[…])."
         )
-    module = ModuleType(f"llf_reward_{name}")
-    try:
-        # Not imported: Python could use stale bytecode of a source that was corrected within the same second.
-        exec(compile(read_text(path, root=path.parent.parent), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
-    except Exception as error:
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RewardError(
-            name,
-            f"{path} cannot be run: {cause.rstrip('.')}. Fix it there, then resume with trust=True, in a terminal "
-            "--trust.",
-        ) from error
-    return module
+    return (
+        f"{error}. Fix it there, then resume with trust=True, in a terminal --trust; or give it to "
+        "run.resume(rewards=[…])."
+    )

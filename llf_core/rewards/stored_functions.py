@@ -2,58 +2,26 @@
 
 from __future__ import annotations
 
-import ast
-from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import field
 from llf_core.config.option import split_names
 from llf_core.config.problem import ConfigError, Fix, Problem
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.decorator import name_of, registered, registered_functions
-from llf_core.rewards.function_source import HEAD, SourceError, source_of
-from llf_core.rewards.signature import Signature
+from llf_core.rewards.decorator import REWARDS
 from llf_core.runs.config_file import read_config
 from llf_core.untrusted import read_text
+from llf_core.user_functions.stored_functions import function_sources, write_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from llf_core.config import RunConfig
     from llf_core.rewards.signature import RewardFunction
     from llf_core.runs import RunFolder
 
-OURS = "import llf_widgets as llf"
-KEY = "reward_functions"
+KEY = REWARDS.key
 """Config key with the names of the reward functions."""
-
-
-def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, RewardFunction | None]:
-    """Map names to reward functions, from the list that `llf.train` and `run.resume` accept: functions, names or both.
-
-    Args:
-        rewards: functions, or names of built-in or registered ones; also a single one.
-
-    Returns:
-        Function by name; None for those given by name.
-
-    Raises:
-        TypeError: one is not a function, or has no parameter for the answer.
-        ValueError: two have the same name, one has no name or that of a built-in reward, or a signature cannot be
-            inspected.
-    """
-    found: dict[str, RewardFunction | None] = {}
-    for one in [rewards] if isinstance(rewards, str) or callable(rewards) else rewards:
-        name = one if isinstance(one, str) else name_of(one)
-        if name in found:
-            raise ValueError(f"Two reward functions are named {name}. Expected different names: @llf.reward(name=…).")
-        if not isinstance(one, str):
-            Signature.of(one, name)
-            if name in BUILT_IN:
-                raise ValueError(f"{name} is a built-in reward. Use another name: @llf.reward(name='my_{name}').")
-        found[name] = None if isinstance(one, str) else one
-    return found
 
 
 def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None] | None = None) -> dict[str, str]:
@@ -86,50 +54,11 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     for name in config.get(KEY) or ():
         if name in BUILT_IN:
             continue
-        function = (given or {}).get(name) or registered(name)
+        function = (given or {}).get(name) or REWARDS.registered.get(name)
         if function is None:
             raise ConfigError((_unknown(name),))
         functions[name] = function
-    return function_sources(functions)
-
-
-def function_sources(functions: Mapping[str, RewardFunction]) -> dict[str, str]:
-    """Extract the source of each function with its dependencies, with failures as problems of the config.
-
-    A form or command then shows it beside the key.
-
-    Args:
-        functions: functions by name.
-
-    Returns:
-        Module source by name.
-
-    Raises:
-        ConfigError: the source of one cannot be extracted.
-        OSError: no process can be started to look for a module that a function imports.
-    """
-    found = {}
-    for name, function in functions.items():
-        try:
-            found[name] = source_of(function, name)
-        except SourceError as error:
-            raise ConfigError((Problem("invalid", KEY, name, str(error)),)) from error
-    return found
-
-
-def write_code(folder: Path, code: Mapping[str, str]) -> None:
-    """Write modules to a run's `code/`, one file `NAME.py` each, from which the trainer loads them.
-
-    Args:
-        folder: the folder, created if there is a module to write.
-        code: source by name.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    for name, text in code.items():
-        folder.mkdir(exist_ok=True)
-        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return function_sources(functions, REWARDS)
 
 
 def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
@@ -152,7 +81,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
         UnreadableError: a stored source is a link, no regular file, too large, or not UTF-8.
         OSError: a file cannot be written.
     """
-    functions = {name: function for name, function in functions_by_name(rewards).items() if function is not None}
+    functions = {name: function for name, function in REWARDS.by_name(rewards).items() if function is not None}
     known = reward_names(folder)
     for name in functions:
         if name not in known:
@@ -162,7 +91,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
             )
             raise ConfigError((Problem("invalid", KEY, name, message),))
     changed = []
-    for name, text in function_sources(functions).items():
+    for name, text in function_sources(functions, REWARDS).items():
         path, kept = folder.code / f"{name}.py", folder.code / f"attempt-{attempt}"
         if path.is_file() and read_text(path, root=folder.path) == text:
             continue
@@ -182,80 +111,8 @@ def reward_names(folder: RunFolder) -> tuple[str, ...]:
     return tuple(split_names(read_config(folder.config).get(KEY) or ""))
 
 
-def definition_cell(folder: RunFolder) -> str:
-    """Build a notebook cell that defines a run's reward functions, so that a copy of the run can be started.
-
-    A module whose names conflict with another one is wrapped in a function.
-
-    Args:
-        folder: the run.
-
-    Returns:
-        Python source; empty if all functions are built in.
-
-    Raises:
-        ValueError: a stored module cannot be parsed, or its name is no identifier.
-        UnreadableError: a stored module is a link, no regular file, too large, or not UTF-8.
-        OSError: a stored module cannot be read.
-    """
-    paths = sorted(folder.code.glob("*.py"))
-    if not paths:
-        return ""
-    texts = {path.stem: read_text(path, root=folder.path).removeprefix(HEAD).strip("\n") for path in paths}
-    for name, text in texts.items():
-        if not name.isidentifier() or iskeyword(name):
-            raise ValueError(f"code/{name}.py of {folder.id} has a name that no function has. Expected an identifier.")
-        try:
-            ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"code/{name}.py of {folder.id} is not Python: {error}.") from None
-    bound = {name: _bound(text) for name, text in texts.items()}
-    given = {name: _read(text) - bound[name].keys() for name, text in texts.items()}  # which a module takes as they are
-    parts = [HEAD, OURS]
-    known = _bound(OURS)
-    for name, text in texts.items():
-        own = bound[name]
-        agree = all(known.get(one, meaning) == meaning for one, meaning in own.items())
-        if agree and not any(own.keys() & names for other, names in given.items() if other != name):
-            known |= own
-            parts.append(f'{text}\n\n\nllf.reward(name="{name}")({name})')
-        else:
-            alone = f"_{name}_alone"
-            parts.append(f'{_scope(alone, name, text)}\n\n\nllf.reward(name="{name}")({alone}())')
-    return "\n\n".join(parts) + "\n\n"
-
-
-def _bound(text: str) -> dict[str, str]:
-    """The names that a module binds, with the code that binds them."""
-    found: dict[str, str] = {}
-    for statement in ast.parse(text).body:
-        match statement:
-            case ast.Import(names=names) | ast.ImportFrom(names=names):
-                of = getattr(statement, "module", None)
-                found |= {(one.asname or one.name).partition(".")[0]: f"{of}.{one.name}" for one in names}
-            case ast.FunctionDef(name=name):
-                found[name] = ast.dump(statement)
-            case ast.Assign(targets=[ast.Name(id=name)]):
-                found[name] = ast.dump(statement)
-    return found
-
-
-def _read(text: str) -> set[str]:
-    """All names that a module reads."""
-    return {one.id for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
-
-
-def _scope(called: str, name: str, text: str) -> str:
-    """A function that returns the object a module defines under a name."""
-    found = ast.parse(f"def {called}():\n    return {name}")
-    (function,) = found.body
-    assert isinstance(function, ast.FunctionDef)  # noqa: S101 - for the type checker
-    function.body = [*ast.parse(text).body, *function.body]
-    return ast.unparse(found)
-
-
 def _unknown(name: str) -> Problem:
-    known = [*BUILT_IN, *registered_functions()]
+    known = [*BUILT_IN, *REWARDS.registered]
     return Problem(
         "invalid",
         KEY,

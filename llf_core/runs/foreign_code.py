@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.metric_names import function_name
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
@@ -129,22 +130,22 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     return ForeignCode(f"the model {name or folder}", folder, tuple(sorted(files.items())), tuple(references))
 
 
-def code_of_rewards(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:
-    """Find the reward functions in a run's `code/`, which the trainer imports; None if there are none.
+def code_of_functions(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:
+    """Find the reward functions and metrics in a run's `code/`, which are executed; None if there are none.
 
-    The user reads them before a run of somebody else is trained again.
+    The user reads them before a run of somebody else is trained or evaluated again.
 
     Args:
         folder: the run.
-        names: functions named in the config.
+        names: functions named in the config, metrics also as `file.py:function`.
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.
     """
-    wanted = [folder.code / f"{name}.py" for name in names]
+    wanted = [folder.code / f"{function_name(name)}.py" for name in names]
     paths = [*python_files(folder.code), *(path for path in wanted if leads_to_file(path))]
     files = {os.path.relpath(path, folder.path): path for path in paths}
-    return ForeignCode("the reward functions", folder.path, tuple(sorted(files.items()))) if files else None
+    return ForeignCode("the functions of the run", folder.path, tuple(sorted(files.items()))) if files else None
 
 
 def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
@@ -160,14 +161,14 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
     """
     from llf_core.config import ConfigError
 
-    rewards = code_of_rewards(folder)
-    found = [] if rewards is None else [rewards]
+    functions = code_of_functions(folder)
+    found = [] if functions is None else [functions]
     try:
         config = run_config(folder)
     except ConfigError:
         return tuple(found)  # resume, replay and branch report the error, and no trainer starts with it
-    rewards = code_of_rewards(folder, config.get("reward_functions") or ())
-    found = [] if rewards is None else [rewards]
+    functions = code_of_functions(folder, [*(config.get("reward_functions") or ()), *config.evaluation.metrics])
+    found = [] if functions is None else [functions]
     return (*found, *(code_of_config(config) if config.model.trust_remote_code else ()))
 
 

@@ -191,7 +191,7 @@ def test_each_implementation_of_ours_is_a_subclass_of_its_kind():
     from llf_core.config.registry import DECLARATION_TYPES, declared
     from llf_core.data.formats.dataset_format import DatasetFormat
     from llf_core.methods.method import Method
-    from llf_core.metrics.metric import Metric
+    from llf_core.metrics.base_metric import Metric
     from llf_core.modifiers.modifier import Modifier
     from llf_core.optimizers.optimizer import Optimizer
     from llf_core.stages.base.stage import Stage

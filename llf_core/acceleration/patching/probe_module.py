@@ -73,9 +73,7 @@ def has_dropout(module: nn.Module) -> bool:
 
 
 def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> nn.Module | None:
-    """Make a small copy of a module: the module's own formula, tested in milliseconds.
-
-    Gradients must be disabled (`torch.no_grad`), since the copy's weights are written in place.
+    """Make a small copy of a module: the module's own formula, tested in a millisecond.
 
     Args:
         module: module of a model; not changed.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.did_you_mean import misspelt
+from llf_core.config.metric_names import declarations_of, is_in_file, known_names
 from llf_core.config.problem import Fix
 from llf_core.config.registry import stage_of
 from llf_core.config.rule import Rule
@@ -58,7 +60,45 @@ def saves_are_evaluated(save_steps: float, eval_steps: float) -> bool:
     return abs(ratio - round(ratio)) < 1e-9  # noqa: PLR2004 - rounding of shares
 
 
+def _is_name(name: str) -> bool:
+    """Whether a name in `metrics` may be one: a declared metric, or a function of a cell or of a file."""
+    return bool(declarations_of(name)) or name.isidentifier() or is_in_file(name)
+
+
+def _misspelt(c: ConfigValues) -> dict[str, str]:
+    """The known metric that each misspelt name probably means. A function of a cell may have any other name."""
+    unknown = [name for name in c.evaluation.metrics if name.isidentifier() and not declarations_of(name)]
+    known = known_names()
+    return {name: near for name in unknown if (near := misspelt(name, known)) is not None}
+
+
+def _corrected(c: ConfigValues) -> tuple[Fix, ...]:
+    meant = _misspelt(c)
+    names = [meant.get(name, name) for name in c.evaluation.metrics]
+    return (Fix(f"Use {', '.join(meant.values())}", {"metrics": ",".join(names)}),)
+
+
+METRICS = "Expected names of metrics ({known}), of functions under `@llf.metric`, or `FILE.py:FUNCTION`."
+
 EVALUATION = (
+    Rule(
+        ("metrics",),
+        lambda c: not all(map(_is_name, c.evaluation.metrics)),
+        lambda c: (
+            f"`metrics` has {next(repr(name) for name in c.evaluation.metrics if not _is_name(name))}. "
+            + METRICS.format(known=", ".join(known_names()))
+        ),
+    ),
+    Rule(
+        ("metrics",),
+        lambda c: bool(_misspelt(c)),
+        lambda c: " ".join(
+            f"`metrics` has {name}, which is no built-in metric. Did you mean {near}?"
+            for name, near in _misspelt(c).items()
+        ),
+        _corrected,
+        severity="warning",
+    ),
     Rule(
         ("eval_strategy", "val_size", "eval_dataset"),
         lambda c: c.training.eval_strategy != "no" and not evaluates(c),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from llf_core.config.declarations.stages.ppo import AUTHORIZATION, is_address
 from llf_core.config.shown_url import without_secrets
 from llf_core.redaction.url_secrets import restore_url
-from llf_core.rewards import as_float
 from llf_core.stages.base.cannot_continue import StopTraining
+from llf_core.user_functions.results import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

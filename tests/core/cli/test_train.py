@@ -74,7 +74,7 @@ REWARDS = "from llf_core.rewards import reward\n\n@reward\ndef vowels(answer):\n
 
 
 def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, monkeypatch):
-    monkeypatch.setattr("llf_core.rewards.decorator._registry", {})
+    monkeypatch.setattr("llf_core.rewards.REWARDS.registered", {})
     file = config.parent / "rewards.py"
     file.write_text("VALUE = 0\n" + REWARDS)
     online = ["stage=grpo", "num_generations=2", "max_completion_length=4", "top_k=0", "top_p=1", "max_steps=2"]

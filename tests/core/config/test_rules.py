@@ -16,6 +16,8 @@ TURNS = TWO | {"mix_strategy": "interleave_under"}
 
 # key, severity, what is asked, and what of the message matters
 CASES = [
+    ("metrics", "error", {"metrics": ["bleu", "a b"]}, "`metrics` has 'a b'"),
+    ("metrics", "warning", {"metrics": "belu,my_own"}, "Did you mean bleu?"),
     ("dataset", "error", {"dataset": None}, "No data set is set."),
     ("train_from_scratch", "error", {"train_from_scratch": True}, "Training starts with random weights"),
     (

@@ -29,10 +29,10 @@ EXAMPLES = [ScoredExample(reference="x"), ScoredExample(), ScoredExample(referen
         (ZeroDivisionError("division by zero"), r"The metric given raised ZeroDivisionError: division by zero\."),
         ([1.0], r"returned 1 values for 3 answers\. Expected one score for each\."),
         (0.5, r"returned a float for 3 answers\."),
-        ([1.0, float("nan"), 1.0], r'returned nan on the answer "second"\. Expected a finite number, or None\.'),
-        ([1.0, 1.0, 10**400], r'on the answer "third"\. Expected a finite number, or None\.'),
-        (["good", 1.0, 1.0], r"returned 'good' on the answer \"first\"\. Expected a number, or None\."),
-        ([np.ones(2), 1.0, 1.0], r"Expected a number, or None\."),
+        ([1.0, float("nan"), 1.0], r'returned nan\. Expected a finite number, or None, on the answer "second"\.'),
+        ([1.0, 1.0, 10**400], r'returned inf\. Expected a finite number, or None, on the answer "third"\.'),
+        (["good", 1.0, 1.0], r"returned 'good'\. Expected a number, or None, on the answer \"first\"\."),
+        ([np.ones(2), 1.0, 1.0], r"Expected a number, or None, on"),
     ],
 )
 def test_a_wrong_result_is_a_sentence(returns, sentence):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from llf_core.rewards import Completion, Reward, RewardError
-from llf_core.rewards.signature import Signature
+from llf_core.rewards.signature import PARAMETERS
+from llf_core.user_functions.signature import Signature
 
 MESSAGES = (
     {"role": "system", "content": "Be kind."},
@@ -146,7 +147,7 @@ def test_long_texts_are_cut_in_a_message() -> None:
 )
 def test_a_function_must_take_an_answer_by_name(function: Any) -> None:
     with pytest.raises(TypeError, match="Expected parameters by name, `answer` among them"):
-        Signature.of(function, "f")
+        Signature.of(function, "f", PARAMETERS)
 
 
 def test_a_coroutine_is_refused() -> None:
@@ -154,9 +155,9 @@ def test_a_coroutine_is_refused() -> None:
         return 0.0
 
     with pytest.raises(TypeError, match="later is a coroutine"):
-        Signature.of(later, "later")
+        Signature.of(later, "later", PARAMETERS)
 
 
 def test_columns_that_it_cannot_do_without() -> None:
-    assert Signature.of(lambda answer, level, row, hint=None, **more: 0.0, "f").columns == ("level",)
-    assert Signature.of(lambda completions, level, trainer_state: 0.0, "f").columns == ("level",)
+    assert Signature.of(lambda answer, level, row, hint=None, **more: 0.0, "f", PARAMETERS).columns == ("level",)
+    assert Signature.of(lambda completions, level, trainer_state: 0.0, "f", PARAMETERS).columns == ("level",)

@@ -12,17 +12,16 @@ from llf_core.launch import launch, sweep
 from llf_core.launch import start as starting
 from llf_core.launch.run import Run
 from llf_core.rewards import (
+    REWARDS,
     Reward,
     RewardError,
-    definition_cell,
-    from_file,
-    functions_by_name,
     load_rewards,
     reward,
     reward_sources,
 )
-from llf_core.rewards import decorator as recording
 from llf_core.runs import RunFolder, RunReader, status
+from llf_core.user_functions.definition_cell import definition_cell
+from llf_core.user_functions.function_file import functions_under_decorator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +48,7 @@ def loud(completions: list[Any], **columns: Any) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "_registry", {})
+    monkeypatch.setattr(REWARDS, "registered", {})
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_a_cell_keeps_apart_what_functions_call_by_one_name(tmp_path: Path) -> N
     assert judged(run) == expected
     cell = tmp_path / "cell.py"
     cell.write_text(definition_cell(run.folder).replace("import llf_widgets as llf", "import llf_core.rewards as llf"))
-    found = {recording.name_of(one): one for one in from_file(cell)}
+    found = {REWARDS.name_of(one): one for one in functions_under_decorator(cell, REWARDS)}
     assert {name: one("a" * 10) for name, one in found.items()} == expected
     again = launch(CONFIG | {"reward_functions": ",".join(sorted(made))})
     assert judged(again) == expected
@@ -204,10 +203,10 @@ def test_names_that_are_taken_or_no_names() -> None:
     with pytest.raises(ValueError, match=r"correct is a built-in reward\. Use another name"):
         reward(correct)
     with pytest.raises(ValueError, match="correct is a built-in reward"):
-        functions_by_name([correct])
+        REWARDS.by_name([correct])
     with pytest.raises(ValueError, match="cannot be named 'a b'"):
         reward(name="a b")(brief)
-    assert functions_by_name("format") == {"format": None}
+    assert REWARDS.by_name("format") == {"format": None}
 
 
 def test_a_stage_without_rewards_has_no_code() -> None:
@@ -259,8 +258,8 @@ def test_functions_of_a_file_are_recorded_and_stand_alone(tmp_path: Path) -> Non
     (tmp_path / "helper.py").write_text("LIMIT = 7\n")
     path = tmp_path / "json.py"  # as a module that is there already
     path.write_text(FILE)
-    found = from_file(path)
-    assert list(functions_by_name(found)) == ["brief", "shouts"]
+    found = functions_under_decorator(path, REWARDS)
+    assert list(REWARDS.by_name(found)) == ["brief", "shouts"]
     code = reward_sources(RunConfig.load(CONFIG | {"reward_functions": "brief,shouts"}))
     names: dict[str, Any] = {}
     exec(code["brief"], names)
@@ -282,4 +281,4 @@ def test_a_file_without_functions_is_a_sentence(tmp_path: Path, text: str | None
     if text is not None:
         path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(said)):
-        from_file(path)
+        functions_under_decorator(path, REWARDS)

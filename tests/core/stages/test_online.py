@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.rewards import write_code
 from llf_core.runs import Checkpoints, RunReader, create_run, progress_events, send_request, status
 from llf_core.runs.trust import sign_run
 from llf_core.stages.base.stage import make_stage
+from llf_core.user_functions.stored_functions import write_code
 
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 

@@ -13,8 +13,8 @@ from llf_core.config import RunConfig, fields, validate
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.field_specs import field, is_used
 from llf_core.config.registry import all_declared, declared
-from llf_core.rewards import write_code
 from llf_core.runs import create_run, read_status
+from llf_core.user_functions.stored_functions import write_code
 from tests.core.training.reads import recorded
 
 DECLARED = declared(StageDeclaration)

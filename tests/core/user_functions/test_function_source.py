@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llf_core.rewards.function_source import SourceError, source_of
+from llf_core.user_functions.function_source import SourceError, source_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ class Cells:
         exec(compile(text, str(path), "exec"), self.names)
 
     def source(self, name: str) -> str:
-        return source_of(self.names[name], name)
+        return source_of(self.names[name], "reward function", name)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_function_made_by_a_function(cells: Cells) -> None:
 
 def test_a_function_by_another_name(cells: Cells) -> None:
     cells.run("def f(answer):\n    return 1\n")
-    made = defined_by(source_of(cells.names["f"], "first"))
+    made = defined_by(source_of(cells.names["f"], "reward function", "first"))
     assert made["first"]("") == 1
 
 
@@ -200,7 +200,7 @@ def test_a_function_without_source() -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     exec("def f(answer): return 1", names)
     with pytest.raises(SourceError, match=re.escape("The source of f cannot be read. Define it in a cell")):
-        source_of(names["f"])
+        source_of(names["f"], "reward function")
 
 
 def test_what_is_only_called_like_a_secret_is_carried_over(cells: Cells) -> None:

@@ -15,13 +15,13 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction.source_scan import ALLOW_COMMENT, secret_kind, secrets_in
-from llf_core.rewards.decorator import reward
 from llf_core.user_error import UserError
+from llf_core.user_functions.function_kind import DECORATORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llf_core.rewards.signature import RewardFunction
+    from llf_core.user_functions.signature import UserFunction
 
 MAX_LITERAL = 1_000_000
 """Maximum length of the source text of a constant."""
@@ -34,7 +34,7 @@ class SourceError(UserError, ValueError):
     """The source of a function cannot be extracted; the message has the cause and the fix."""
 
 
-def source_of(function: RewardFunction, name: str | None = None) -> str:
+def source_of(function: UserFunction, noun: str, name: str | None = None) -> str:
     """Build a standalone module that defines a function and everything in the notebook that it uses.
 
     The trainer is another process, which has none of the notebook's names; source, unlike a pickle, can be read and
@@ -44,6 +44,7 @@ def source_of(function: RewardFunction, name: str | None = None) -> str:
 
     Args:
         function: the function.
+        noun: what it is in messages, such as `reward function`.
         name: its name in the module. Default: its own.
 
     Returns:
@@ -55,7 +56,7 @@ def source_of(function: RewardFunction, name: str | None = None) -> str:
         OSError: no process can be started to look for a module.
     """
     module = _Module()
-    module.add_function(name or function.__name__, function, ())
+    module.add_function(name or function.__name__, function, (noun,))
     return module.text()
 
 
@@ -82,13 +83,13 @@ class _Module:
             parts.append("\n".join(f"{name} = {value}" for name, value in self.constants.items()))
         return "\n\n\n".join([*parts, *self.functions]) + "\n"
 
-    def add_function(self, name: str, function: RewardFunction, users: tuple[str, ...]) -> None:
+    def add_function(self, name: str, function: UserFunction, users: tuple[str, ...]) -> None:
         """Add a function after its dependencies.
 
         Args:
             name: name in the module.
             function: the function.
-            users: functions that use it, outermost first.
+            users: the noun of the outermost function, and the functions that use this one, that one first.
         """
         if self._have(name, function, users):
             return
@@ -180,7 +181,7 @@ class _Definition:
 
     Attributes:
         name: the name it binds.
-        text: its source without `@llf.reward`.
+        text: its source without the decorators that register it.
     """
 
     name: str
@@ -211,7 +212,7 @@ class _Definition:
         _check_secrets(f"if True:\n{text}" if inside else text, 1 if inside else 0, tree, users)
         (statement,) = (tree.body[0].body if inside and tree.body else tree.body) or (None,)
         if isinstance(statement, ast.FunctionDef):
-            ours = [one for one in statement.decorator_list if _is_reward(one, function)]
+            ours = [one for one in statement.decorator_list if _registers(one, function)]
             gone = {line for one in ours for line in range(one.lineno, (one.end_lineno or one.lineno) + 1)}
             if inside:  # a text in several lines would lose its blanks if the lines were moved
                 statement.decorator_list = [one for one in statement.decorator_list if one not in ours]
@@ -233,7 +234,7 @@ class _Definition:
                 node.returns = None
             elif isinstance(node, ast.AnnAssign):
                 node.annotation = ast.Constant(None)
-        used = sorted(set(_globals(symtable.symtable(ast.unparse(tree), "reward", "exec"))) - {self.name})
+        used = sorted(set(_globals(symtable.symtable(ast.unparse(tree), "function", "exec"))) - {self.name})
         chains = [chain for node in ast.walk(tree) if (chain := _chain(node))]
         for name in used:
             yield name, {chain for chain in chains if chain.startswith(f"{name}.")}
@@ -275,16 +276,20 @@ def _value(function: FunctionType, name: str) -> object:
     return function.__globals__.get(name, MISSING)
 
 
-def _is_reward(decorator: ast.expr, function: FunctionType) -> bool:
-    """Whether a decorator is `llf.reward`, with or without call."""
+def _registers(decorator: ast.expr, function: FunctionType) -> bool:
+    """Whether a decorator is one of those that register functions, with or without call."""
     if isinstance(decorator, ast.Call):
         decorator = decorator.func
     match decorator:
         case ast.Name(id=name):
-            return _value(function, name) is reward
+            return _is_ours(_value(function, name))
         case ast.Attribute(value=ast.Name(id=name), attr=attribute):
-            return getattr(_value(function, name), attribute, None) is reward
+            return _is_ours(getattr(_value(function, name), attribute, None))
     return False
+
+
+def _is_ours(value: object) -> bool:
+    return any(value is one for one in DECORATORS)
 
 
 def _import_location(name: str, value: object) -> tuple[str, str] | None:
@@ -380,6 +385,6 @@ def _plain_import(name: str, wanted: str) -> str:
 
 
 def _who(users: tuple[str, ...]) -> str:
-    """The user of a value for a message: a reward function, or a function that it uses."""
-    first, *others = users
-    return f"The reward function {first}" + (f" (in {others[-1]})" if others else "")
+    """The user of a value for a message: the function with its noun, or a function that it uses."""
+    noun, first, *others = users
+    return f"The {noun} {first}" + (f" (in {others[-1]})" if others else "")

@@ -25,8 +25,8 @@ class MetricError(UserError):
         name: name of the metric.
     """
 
-    def __init__(self, name: str, message: str, what_to_do: str = "") -> None:
-        super().__init__(message, what_to_do)
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
         self.name = name
 
 
@@ -82,6 +82,9 @@ class Metric(ABC):
 
         Returns:
             One finite number for each answer; None where the metric does not apply.
+
+        Raises:
+            MetricError: it cannot score an answer; `score_answers` turns any other exception into one.
         """
 
     def statistics(
@@ -133,6 +136,6 @@ def library(metric: Metric, module: str, package: str) -> ModuleType:
     except ImportError as error:
         raise MetricError(
             metric.name,
-            f"The metric {metric.name} needs {package}, which cannot be imported: {error}.",
-            f"Run: pip install {package}",
+            f"The metric {metric.name} needs {package}, which cannot be imported: {error}. "
+            f'Run: pip install {package}, or pip install "llf[eval]" for the packages of all metrics',
         ) from error

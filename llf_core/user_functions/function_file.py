@@ -1,0 +1,74 @@
+"""Functions from a Python file, for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import TYPE_CHECKING
+
+from llf_core.untrusted import leads_to_file, real_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from llf_core.user_functions.function_kind import FunctionKind
+    from llf_core.user_functions.signature import UserFunction
+
+
+def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFunction]:
+    """Execute a Python file and return the functions that it decorates, such as for `llf train --rewards FILE`.
+
+    In a notebook the functions are in cells; this is the way to bring them from a terminal. The file can import modules
+    of its own folder.
+
+    Args:
+        path: the file; its code runs in this process.
+        kind: which functions.
+
+    Returns:
+        The functions that it registered, in order of definition.
+
+    Raises:
+        ValueError: the file does not exist, raises an error, or has no function under the decorator.
+    """
+    before = dict(kind.registered)
+    run_file(path, kind)
+    found = [function for called, function in kind.registered.items() if before.get(called) is not function]
+    if not found:
+        raise ValueError(
+            f"{path} has no {kind.noun}. Expected a function under @{kind.decorator} (from "
+            f"llf_core.{kind.decorator}s import {kind.decorator})."
+        )
+    return found
+
+
+def run_file(path: Path, kind: FunctionKind) -> ModuleType:
+    """Execute a Python file of the user in this process.
+
+    Args:
+        path: the file.
+        kind: which functions it is expected to define, for messages.
+
+    Returns:
+        Its module, under a name that no other module has.
+
+    Raises:
+        ValueError: the file does not exist or raises an error.
+    """
+    # Not the file's own name, by which another process could import another module.
+    name = f"llf_{kind.decorator}s_of_{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not leads_to_file(path):
+        raise ValueError(f"{path} cannot be read. Expected a Python file, such as {kind.decorator}s.py.")
+    module = sys.modules[name] = module_from_spec(spec)
+    folder = str(real_path(path).parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} cannot be run: {cause}.") from error
+    finally:
+        sys.path.remove(folder)
+    return module

@@ -1,0 +1,125 @@
+"""Registry of the functions of a kind, such as those under `@llf.reward`."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from llf_core.user_functions.signature import Signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from llf_core.user_functions.signature import Parameters, UserFunction
+
+Decorator = TypeVar("Decorator")
+
+DECORATORS: list[object] = []
+"""The decorators that register functions: a copied source has none of them."""
+
+
+@dataclass(eq=False)
+class FunctionKind:
+    """A kind of functions, with those that were registered in this process.
+
+    Attributes:
+        decorator: name of its decorator, such as `reward` for `@llf.reward`.
+        key: the config key with the names of such functions.
+        parameters: what its functions can be given.
+        is_built_in: whether a name is that of a built-in one.
+        registered: the latest function of each name; running a cell again replaces its functions.
+    """
+
+    decorator: str
+    key: str
+    parameters: Parameters
+    is_built_in: Callable[[str], bool]
+    registered: dict[str, UserFunction] = field(default_factory=dict)
+
+    @property
+    def noun(self) -> str:
+        """A function of the kind, in a sentence."""
+        return self.parameters.noun
+
+    def register(self, function: UserFunction, name: str | None = None) -> None:
+        """Record a function, for configs that name it.
+
+        Args:
+            function: the function.
+            name: a Python identifier. Default: the function's name.
+
+        Raises:
+            TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
+            ValueError: the name belongs to a built-in one, or is no identifier; the signature cannot be inspected.
+        """
+        called = name or self.name_of(function)
+        if not called.isidentifier():
+            raise ValueError(f"A {self.noun} cannot be named {called!r}. Expected a Python identifier.")
+        self._check(function, called)
+        self.registered[called] = function
+
+    def name_of(self, function: object) -> str:
+        """Name under which a function is registered, else its own name: the config refers to a function by it.
+
+        Args:
+            function: the object that was given as a function.
+
+        Raises:
+            TypeError: it is not a function.
+            ValueError: its name is no identifier, as that of a lambda.
+        """
+        if not callable(function) or not inspect.isfunction(inspect.unwrap(function)):
+            raise TypeError(f"The {self.noun} is a {type(function).__name__}. Expected a function: def f(answer): …")
+        for called, known in self.registered.items():
+            if known is function:
+                return called
+        called = str(getattr(function, "__name__", ""))
+        if not called.isidentifier():
+            raise ValueError(f"The {self.noun} is called {called}. Expected a name: def f(answer): …")
+        return called
+
+    def by_name(self, given: Iterable[UserFunction | str] | UserFunction) -> dict[str, UserFunction | None]:
+        """Map names to functions, from the list that a user gives: functions, names or both.
+
+        Args:
+            given: functions, or names of built-in or registered ones; also a single one.
+
+        Returns:
+            Function by name; None for those given by name.
+
+        Raises:
+            TypeError: one is not a function, or has no parameter for the answer.
+            ValueError: two have the same name, one has no name, or one has that of a built-in one.
+        """
+        found: dict[str, UserFunction | None] = {}
+        for one in [given] if isinstance(given, str) or callable(given) else given:
+            name = one if isinstance(one, str) else self.name_of(one)
+            if name in found:
+                raise ValueError(
+                    f"Two {self.noun}s are named {name}. Expected different names: @llf.{self.decorator}(name=…)."
+                )
+            if not isinstance(one, str):
+                self._check(one, name)
+            found[name] = None if isinstance(one, str) else one
+        return found
+
+    def _check(self, function: UserFunction, name: str) -> None:
+        Signature.of(function, name, self.parameters)
+        if self.is_built_in(name):
+            raise ValueError(
+                f"{name} is a built-in {self.decorator}. Use another name: @llf.{self.decorator}(name='my_{name}')."
+            )
+
+
+def registers_functions(decorator: Decorator) -> Decorator:
+    """Mark a function as a decorator that registers functions, so that copied sources leave it out.
+
+    Args:
+        decorator: the decorator.
+
+    Returns:
+        The unchanged decorator.
+    """
+    DECORATORS.append(decorator)
+    return decorator
