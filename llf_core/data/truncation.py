@@ -17,7 +17,7 @@ def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
 
     Either may use half of the budget plus what the other leaves: `(3000, 2000, 1000) -> (500, 500)`, `(100, 2000, 1000)
     -> (100, 900)`. (LLaMA-Factory divides the budget in proportion, so that a question of 1,100 tokens before an answer
-    of 50,000 keeps 44 at a cutoff of 2,048.)
+    of 50,000 keeps 45 at a cutoff of 2,048.)
 
     Args:
         source: tokens of the question, including everything before it.

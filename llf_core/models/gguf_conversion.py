@@ -73,7 +73,8 @@ def cached_gguf_reader() -> Iterator[None]:
     """Context manager in which transformers parses a GGUF file only once.
 
     transformers parses the whole file for the tokenizer, the config and the weights, and rebuilds the table of weight
-    names for every module of a model. Caching both halves the time of a conversion.
+    names for every module of a model. With both cached, reading a model takes a third to a fifth of the time (measured
+    with SmolLM2-135M in Q8_0).
 
     Raises:
         ImportError: the package gguf is not installed.
@@ -82,7 +83,7 @@ def cached_gguf_reader() -> Iterator[None]:
     import numpy as np
 
     class Reader(gguf.GGUFReader):  # type: ignore[misc]  # gguf ships no types
-        """Reads a mapped file as a plain array: each slice of a `memmap` costs ten times as much."""
+        """Reads a mapped file as a plain array: each slice of a `memmap` costs several times as much."""
 
         @property
         def data(self) -> Any:
