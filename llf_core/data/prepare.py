@@ -341,7 +341,7 @@ def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, .
 
     Raises:
         DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
-        OSError: `dataset_info.json` cannot be read, for example without permission.
+        OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
         PluginError: two installed packages declare the same format.
     """
     data = config.data

@@ -62,7 +62,7 @@ def find_sources(
     Raises:
         DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
         PluginError: two installed packages declare the same format.
-        OSError: `dataset_info.json` cannot be read, for example without permission.
+        OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
     """
     if str(dataset_dir) == ONLINE:
         found = [Source(name, hub_id=name) for name in names]

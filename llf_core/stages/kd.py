@@ -33,7 +33,7 @@ class KD(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `load_auxiliary`.
-            OSError: a file of the model cannot be read, or memory does not suffice for it.
+            OSError: a file of the model cannot be read, or a cache cannot be written.
             PluginError: two installed packages declare the same name or key.
             ConfigError: the name or the number of bits of the teacher is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular

@@ -49,7 +49,7 @@ class PPO(LossStage):
 
         Raises:
             re.error: `reward_pattern` is not a regular expression.
-            OSError: a file of a model cannot be read, or memory does not suffice for it.
+            OSError: a file of a model cannot be read, or a cache cannot be written.
             TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
