@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.data.estimate import estimate
+    from llf_core.export import export
     from llf_core.launch import attach
     from llf_core.metrics import metric
     from llf_core.rewards import reward
@@ -46,6 +47,7 @@ __all__ = [
     "attach",
     "check",
     "estimate",
+    "export",
     "load_ipython_extension",
     "losses",
     "metric",
@@ -67,6 +69,7 @@ _HOMES = {
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "estimate": "llf_core.data.estimate",
+    "export": "llf_core.export",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
     "metric": "llf_core.metrics",

@@ -160,7 +160,7 @@ class Conversation:
         return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 2].rstrip()} …"
 
     def refresh(self) -> list[str]:
-        """Read what was appended since the last call, by this or by other processes.
+        """Read what was appended since the last call, by this or by other processes, so that all views agree.
 
         Returns:
             Ids of the new and changed messages, without duplicates.

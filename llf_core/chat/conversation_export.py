@@ -92,11 +92,12 @@ def as_row(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, A
 def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]]:
     """A conversation as training rows: one, up to its last reply, since a question alone teaches nothing.
 
-    None if it has no reply.
-
     Args:
         conversation: the conversation.
         target: name of the model whose path is taken; empty for the path of all.
+
+    Returns:
+        The row, see `as_row`, in a list; an empty list if the conversation has no reply.
     """
     path = list(conversation.path(target))
     while path and (path[-1].role != "assistant" or not (path[-1].text().strip() or path[-1].tool_calls)):

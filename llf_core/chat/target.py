@@ -23,6 +23,8 @@ from llf_core.untrusted import read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llf_core.config import Report, RunConfig
     from llf_core.launch import Run
 
@@ -202,13 +204,24 @@ def _of_path(path: Path) -> Target:
     if (path / ADAPTER_CONFIG).is_file():
         return _of_adapter(path, path.name, str(path))
     if path.suffix in CONFIG_SUFFIXES:
-        return _of_config(path)
+        return target_of_config_file(path)
     return _target(path.name, "model", {"model_name_or_path": str(path)})
 
 
-def _of_config(path: Path) -> Target:
-    """The target of a config file: its last adapter on its model, into which the others are merged."""
-    report = validate(path)
+def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
+    """The target of a config file: its last adapter on its model, into which the others are merged.
+
+    Args:
+        path: YAML or JSON.
+        overrides: `key=value`.
+
+    Raises:
+        TargetError: the file names no model.
+        ConfigError: it is not valid.
+        PluginError: two installed packages declare the same name or key.
+        OSError: it cannot be read.
+    """
+    report = validate(path, overrides)
     config = _accepted(report)
     if "model_name_or_path" not in report.lines:
         raise TargetError(f"{path.name} names no model. Expected model_name_or_path in it.")

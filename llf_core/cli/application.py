@@ -16,6 +16,7 @@ from llf_core.cli.chat import chat
 from llf_core.cli.environment import env, version
 from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
+from llf_core.cli.export import export
 from llf_core.cli.inspect import inspect
 from llf_core.cli.model_parameters import parameters
 from llf_core.cli.model_search import models
@@ -71,6 +72,7 @@ app.command()(models)
 app.command()(serve)
 app.command()(chat)
 app.command()(predict)
+app.command()(export)
 app.command()(env)
 app.command()(demo)
 app.command()(version)

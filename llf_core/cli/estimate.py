@@ -6,7 +6,9 @@ from llf_core.cli.terminal import out, print_json
 
 
 def estimate(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Forecast memory by part, disk, time and speed of a run, and what would make it fit. No weights are loaded.
+    """Forecast memory by part, disk, time and speed of a run before it starts, and what would make it fit.
+
+    No weights are loaded.
 
     Raises:
         Exit: the config has errors.

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
     """Show which modules and layers a config trains, how many parameters, and which servers load the result.
 
-    No weights are loaded, and no data set is needed.
+    Check with it what lora_target or freeze_trainable_layers mean for a model. No weights are loaded, and no data set
+    is needed.
 
     Raises:
         Exit: the config has errors.

@@ -67,10 +67,10 @@ def progress_status() -> Iterator[Callable[[str, int, int], None]]:
     """Show the progress of another process on one line, while the block runs, so that a long wait is no riddle.
 
     Yields:
-        A function of what is done, the number done and the total, which updates the line.
+        A function of what is done, the number done and the total (0 if unknown), which updates the line.
     """
     with out.status("Loading …") as status:
-        yield lambda what, done, total: status.update(f"{what}: {done:,} of {total:,}")
+        yield lambda what, done, total: status.update(f"{what}: {done:,} of {total:,}" if total else f"{what} …")
 
 
 @contextmanager

@@ -324,7 +324,8 @@ def duplicate_examples(metrics: RunMetrics) -> Finding | None:
 def throughput_drops(metrics: RunMetrics) -> Finding | None:
     """Find a drop of the tokens per second, for example because another process shares the machine.
 
-    All of the last values, over at least `SLOW_LEAST` seconds, are below `SLOW` times the median of those before.
+    All of the last values, over at least `SLOW_LEAST` seconds, are below `SLOW` times the median of those before. There
+    must be at least three times as many before.
     """
     steps, speed = metrics.line("tokens_per_second")
     apart = metrics.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from llf_core.export.plain_program import PlainResult
+    from llf_core.export.plain_result import PlainResult
     from llf_core.export.reference import Reference
 
 ROUNDING = 1e-6

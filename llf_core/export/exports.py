@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from llf_core.export.perform import failure_sentence
 from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
 from llf_core.export.receipt import Receipt, receipt_of
 from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter
+from llf_core.runs import open_run
+from llf_core.runs.exports import RecordedExport, record_export
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +141,18 @@ def export(  # noqa: PLR0913 - what an export has
     check_destination(place, overwrite=overwrite)
     remove_left_over(place.parent)
     receipt = _run(request, home=home, trust=trust, progress=progress, full_precision=form.full_precision)
+    _record(request, receipt, home)
     return Export(place, receipt)
+
+
+def _record(request: ExportRequest, receipt: Receipt, home: Path | None) -> None:
+    """Note the export in its run's folder; a disk that is full or read-only leaves it out."""
+    if not request.target.run_id:
+        return
+    step, made = request.target.step, receipt.made
+    noted = RecordedExport(str(request.folder), request.format, made, receipt.passed, receipt.bytes, step)
+    with suppress(FileNotFoundError, ValueError, OSError):
+        record_export(open_run(request.target.run_id, home), noted)
 
 
 def _run(

@@ -7,49 +7,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
+from llf_core.export.plain_result import PlainResult
 from llf_core.export.probes import CONVERSATIONS, MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from llf_core.export.source import ExportSource
 
 SCRIPT = Path(__file__).with_name("plain_check.py")
 JOB, RESULT, LOGITS = "job.json", "result.json", "logits.safetensors"
-
-
-@dataclass(frozen=True)
-class PlainResult:
-    """What plain transformers computed with an export.
-
-    Attributes:
-        by: programs and versions.
-        error: why it could not be loaded or computed; empty if it could.
-        missing: names of weights that the files lack.
-        template: source of the chat template; None for none.
-        rendered: text of each of `CONVERSATIONS`; None for one that the template refuses.
-        tokens: token ids of each of `TEXTS`.
-        stops: token ids that end an answer.
-        answers: token ids of the greedy answers.
-        logits: see `Reference`.
-    """
-
-    by: str
-    error: str
-    missing: list[str]
-    template: str | None
-    rendered: list[str | None]
-    tokens: list[list[int]]
-    stops: list[int]
-    answers: list[list[int]]
-    logits: list[Tensor]
 
 
 def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -> PlainResult:

@@ -11,6 +11,7 @@ import yaml
 
 from llf_core.chat.target import loading_config
 from llf_core.config.stored_quantization import quantizer_of_files
+from llf_core.export.compare import LOGIT_LIMITS, logits_check
 from llf_core.export.errors import ExportError
 from llf_core.export.reference import Reference, logits_of, measure_reference
 from llf_core.generation.generate import add_end_tokens, end_tokens
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
+    from llf_core.export.receipt import ReceiptCheck
     from llf_core.export.request import ExportRequest
 
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -66,6 +69,7 @@ class ExportSource:
         loader: name of transformers' class that loads the model.
         merged_before: adapters that were merged into the base before those of the export.
         reference: what was measured of the live model.
+        merging: the comparison of the merged model with the live one; None where nothing was merged.
         written: logits after the model was changed to what is written, as rounded to a dtype; None before.
     """
 
@@ -114,12 +118,17 @@ class ExportSource:
         self.model: Any = self._with_adapters(base, names)
         self.model.eval()
         self.reference: Reference = measure_reference(self.model, self.tokenizer, progress)
-        self.written: list[Any] | None = None
+        self.merging: ReceiptCheck | None = None
+        self.written: list[Tensor] | None = None
 
-    def merge(self) -> Any:
+    def merge(self, progress: Callable[[str, int, int], object]) -> Any:
         """Merge the adapters into the weights, in place; afterwards `model` is a plain transformers model.
 
-        Its generation config ends an answer at the tokens at which the chat does.
+        Its generation config ends an answer at the tokens at which the chat does. `merging` then compares it with the
+        live model, before its weights are rounded.
+
+        Args:
+            progress: see `ExportFormat.write`.
 
         Returns:
             The model.
@@ -136,6 +145,9 @@ class ExportSource:
                 )
             self.model = self.model.merge_and_unload()
             self.model.eval()
+            made = self._logits("Merging", progress)
+            share = LOGIT_LIMITS[self.compute_dtype]
+            self.merging = replace(logits_check(self.reference.logits, made, share, ""), name="merging")
         add_end_tokens(self.model, end_tokens(self.model, self.tokenizer) or [])
         return self.model
 
@@ -166,10 +178,11 @@ class ExportSource:
         Raises:
             RuntimeError: out of memory.
         """
+        self.written = self._logits("Measuring what is written", progress)
+
+    def _logits(self, what: str, progress: Callable[[str, int, int], object]) -> list[Tensor]:
         total = len(self.reference.prompts)
-        self.written = logits_of(
-            self.model, self.reference.sequences, lambda done: progress("Measuring what is written", done, total)
-        )
+        return logits_of(self.model, self.reference.sequences, lambda done: progress(what, done, total))
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer with its chat template, or the processor that has it.

@@ -216,6 +216,7 @@ def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_s
         max_shard_size: maximum size of a weight file, in bytes, or a text such as `5GB`.
 
     Raises:
+        ModelError: a `config.json` is damaged.
         OSError, SafetensorError: a file cannot be written; the second is for weights.
         ModelError: the base's `config.json` is not a JSON object, or names a kernel of a hub.
     """

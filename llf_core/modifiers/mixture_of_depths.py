@@ -62,7 +62,7 @@ class MixtureOfDepths(Modifier):
         _check_windows(model, settings, self.config)
 
     def apply(self, model: nn.Module) -> None:
-        """Train all routers, whichever layers the method selects.
+        """Train all routers, whichever layers the method selects: an untrained one would choose tokens at random.
 
         Raises:
             PluginError: two installed packages declare the same optimizer.

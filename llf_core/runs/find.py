@@ -49,6 +49,8 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
 def short_id(run_id: str, known: Sequence[str]) -> str:
     """Abbreviate an id to its timestamp, plus its suffix if several runs share that second; `find_run` resolves it.
 
+    A line of a terminal has no room for whole ids.
+
     Args:
         run_id: the id.
         known: all ids.

@@ -397,7 +397,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
         offset: number of runs to skip.
         limit: maximum number of runs to return.
         state: only runs in this state; None for any.
-        query: only runs that contain these words, see `Search`.
+        query: only runs that contain these words, see `Search`; None for all.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
             failed runs.
 

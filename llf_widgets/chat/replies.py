@@ -90,7 +90,11 @@ class Writing:
         return bool(self.reason)
 
     def update(self) -> dict[str, Any] | None:
-        """What is new since the last update, for the page; None if there is nothing."""
+        """What is new since the last update, so that the page is not sent the whole reply again and again.
+
+        Returns:
+            `id`, `sequence` and `state`, and the new `text`, `thinking` and `tokens`; None if nothing is new.
+        """
         text, thinking, tokens = self._sent
         self._sent = len(self.text), len(self.thinking), len(self.tokens)
         if self._sent == (text, thinking, tokens):
@@ -148,6 +152,10 @@ def reply_json(
         version: its place among its versions, from 1, and their number.
         tokens: its tokens with their probabilities, if they are known; see `Writing.tokens`.
         calls: its calls of tools, see `llf_widgets.chat.turns.Turn.calls`.
+
+    Returns:
+        All that the page shows of it: text, thoughts, calls, tokens, `footer`, `error` with its fixes, `note`,
+        `version` and `kept`.
     """
     error = message.usage.get("error")
     state: State = "failed" if message.finish_reason == "failed" else "done"

@@ -88,13 +88,17 @@ def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
 def turn_json(
     conversation: Conversation, turn: Turn, writing: Mapping[str, Writing], tokens: Mapping[str, list[Any]]
 ) -> dict[str, Any]:
-    """A question with its replies for the page.
+    """A question with its replies for the page, which shows what this says and keeps no copy of the conversation.
 
     Args:
         conversation: the conversation.
         turn: the question.
         writing: the replies that are being written, by id.
         tokens: tokens with their probabilities of replies, by id.
+
+    Returns:
+        `id`, `text`, `pictures` (their number), `version` (place and number of versions), and `replies`, see
+        `llf_widgets.chat.replies.reply_json`.
 
     Raises:
         ConversationError: the message is not of this conversation.

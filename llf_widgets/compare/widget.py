@@ -166,7 +166,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """The table as data, for code that needs the numbers.
 
         Raises:
-            OSError: the output folder of a run is not accessible.
+            OSError: the output folder of a run is not accessible, or its events cannot be read.
             BrokenRunError: a run has no readable status.
         """
         return comparison_sections(self._groups)

@@ -161,7 +161,9 @@ class FormState:
         return check_local(self.report.config, runs=run_ids(), home=home())
 
     def name_problems(self) -> tuple[Problem, ...]:
-        """Problems of the names, with the hub's answers so far; not for a key that the config already rejects.
+        """Problems of the names, with the hub's answers so far, so that a misspelled one is found before Start.
+
+        A key that the config already rejects has none here.
 
         Raises:
             OSError: a weight file of the model cannot be read.

@@ -109,7 +109,7 @@ class Inspect(FrontEnd):
         return self
 
     def overview(self) -> dict[str, Any]:
-        """Counts in total and of each data set; waits for the data.
+        """Counts in total and of each data set, for cells that check the data; waits for it.
 
         Returns:
             See `llf_core.data.inspect.inspection.Inspection.overview`.

@@ -87,6 +87,9 @@ def submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) 
 def parse_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     """Parse type, arguments and sender of a request's body, all checked before anything is written for the trainer.
 
+    Returns:
+        The three in this order.
+
     Raises:
         HTTPError: 400 if the body is invalid; the message names the field and what was expected.
     """

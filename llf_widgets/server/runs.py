@@ -110,6 +110,9 @@ class RunHandler(RunsAPIHandler):
 def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     """Status and meta of a run. If the status is unreadable, the state is `broken`, so that the run is listed.
 
+    Returns:
+        `Status.json`, or `state` and `reason` of a broken run; and `read_meta`.
+
     Raises:
         OSError: too many files are open.
     """

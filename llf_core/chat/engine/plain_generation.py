@@ -42,7 +42,7 @@ class PlainGeneration:
         self._over = False
 
     def step(self) -> bool:
-        """Let the thread generate one token, and wait for it.
+        """Let the thread generate one token, and wait for it; then other replies may use the model.
 
         Returns:
             Whether the generation goes on. If it ended by an exception, `error` has it.

@@ -57,7 +57,7 @@ class ChatCall:
 
 
 def read_chat_call(body: Mapping[str, Any]) -> ChatCall:
-    """Read a request, and refuse fields that would have no effect, since a client would take them for obeyed.
+    """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
 
     Args:
         body: the JSON of its body.

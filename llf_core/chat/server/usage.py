@@ -16,6 +16,9 @@ def usage_of(finished: Mapping[int, Finished], choices: int) -> dict[str, Any]:
     Args:
         finished: last events by number of the choice.
         choices: number of choices of a prompt.
+
+    Returns:
+        `prompt_tokens`, `completion_tokens`, `total_tokens`, and `prompt_tokens_details` with `cached_tokens`.
     """
     prompts = [event for number, event in sorted(finished.items()) if number % choices == 0]
     prompt = sum(event.prompt_tokens for event in prompts)

@@ -67,7 +67,7 @@ class MergedFormat(ExportFormat):
         from llf_core.models.save_result import check_written, save_whole_model
 
         progress("Merging", 0, 0)
-        model = source.merge()
+        model = source.merge(progress)
         dtype = getattr(torch, source.dtype())
         check_room(folder, bytes_of_weights(model, dtype.itemsize) + ROOM)
         cast_weights(model, dtype)
@@ -108,6 +108,7 @@ class MergedFormat(ExportFormat):
 
         progress("Reading it back with transformers", 0, 0)
         found = run_plain(source, folder)
-        return compare_all(
+        checks = compare_all(
             source.reference, found, compute_dtype=source.compute_dtype, dtype=source.dtype(), written=source.written
         )
+        return checks if source.merging is None else [source.merging, *checks]

@@ -1,0 +1,117 @@
+"""`llf export`: a model as files for others, with a receipt of what was written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llf_core.cli.errors import UsageError, in_a_sentence
+from llf_core.cli.parameters import Json, Overrides, Trust
+from llf_core.cli.terminal import err, out, print_json, progress_status
+
+if TYPE_CHECKING:
+    from llf_core.export import Export
+
+
+def export(  # noqa: PLR0913, PLR0917 - one parameter an option
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET|CONFIG",
+            help="A run (also RUN@STEP), a folder, a hub id; or a YAML of LLaMA-Factory with export_dir.",
+        ),
+    ],
+    overrides: Overrides = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option(metavar="FORMAT", help="adapter or merged. Default: merged.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Destination. Default: export_dir; NAME-FORMAT here.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="auto (as the base is stored), float32, bfloat16 or float16.")
+    ] = None,
+    shard_size: Annotated[str | None, typer.Option(help="Maximum size of a weight file. Default: 5GB.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TARGET=WEIGHT", help="Further adapter to combine with TARGET's; can be repeated."),
+    ] = None,
+    combination: Annotated[
+        str, typer.Option(help="cat (the weighted sum), linear, svd, ties, dare_ties, dare_linear, …: PEFT's names.")
+    ] = "cat",
+    density: Annotated[
+        float | None, typer.Option(help="Share of the values that TIES, DARE and magnitude_prune keep.")
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Format adapter: convert to a LoRA of this rank, and say what it costs.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or auto for a GPU if there is one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    keep_failed: Annotated[
+        bool, typer.Option("--keep-failed", help="Keep an export that failed its receipt as FOLDER.failed.")
+    ] = False,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Export a model: an adapter, or a whole model with adapters merged, verified by plain transformers.
+
+    The result is written under a hidden name, loaded again by another program, compared with the live model, and gets
+    its name when all checks have passed. receipt.json has what was measured.
+
+    Raises:
+        UserError: the model cannot be exported, the destination exists, or what was written differs from the model.
+        OSError: a file cannot be read or written.
+        TypeError: a target is of another type.
+        ImportError: a package that the format needs is not installed.
+    """
+    arguments: dict[str, Any] = {
+        "format": format,
+        "folder": to,
+        "dtype": dtype,
+        "shard_size": shard_size,
+        "adapters": [_weighted(one) for one in adapter or ()],
+        "combination": combination,
+        "density": density,
+        "rank": rank,
+        "device": device,
+        "overwrite": overwrite,
+        "keep_failed": keep_failed,
+        "trust": trust,
+    }
+    given = {key: value for key, value in arguments.items() if value is not None}
+    with in_a_sentence():
+        done = _export(target, overrides or [], given)
+    if as_json:
+        print_json({"folder": str(done.folder)} | done.receipt.json())
+    else:
+        err.print(done.receipt.text(), markup=False)
+        out.print(str(done.folder), markup=False)
+
+
+def _export(target: str, overrides: list[str], given: dict[str, Any]) -> "Export":
+    from llf_core.export.export_config import is_config, read_export_config
+    from llf_core.export.exports import export as start
+
+    found: Any = target
+    if is_config(target):
+        read = read_export_config(target, overrides)
+        if "folder" not in read.arguments and "folder" not in given:
+            raise UsageError(f"{target} has no export_dir.", "Name a folder with --to.")
+        found, given = read.target, read.arguments | given
+    elif overrides:
+        raise UsageError(f"{overrides[0]} changes a config, and {target} is none.", "Expected a YAML file, or options.")
+    with progress_status() as progress:
+        return start(found, **given, progress=progress)
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    """A target and its weight; a target may have `=` in it."""
+    name, sign, weight = text.rpartition("=")
+    if not sign:
+        return text, 1.0
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise UsageError(
+            f"The weight of {name} is {weight!r}.", "Expected a number, such as --adapter RUN=0.5."
+        ) from None

@@ -1,0 +1,130 @@
+"""Reads LLaMA-Factory's YAML of an export: model, adapters and the keys `export_*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.target import Target, target_of_config_file
+from llf_core.config.paths import expanded
+from llf_core.config.read_config import read
+from llf_core.export.errors import ExportError
+from llf_core.export.format import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+BITS = (8, 4, 3, 2)
+"""Bits of `export_quantization_bit`."""
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """An export as a config file asks for it.
+
+    Attributes:
+        target: the model: the last adapter on the base into which the others are merged.
+        arguments: arguments of `export`, as far as the config has them.
+        hub_model_id: `export_hub_model_id`, where the export is pushed to; None for nowhere.
+    """
+
+    target: Target
+    arguments: dict[str, Any]
+    hub_model_id: str | None = None
+
+
+def is_config(target: str) -> bool:
+    """Whether a target is a config file.
+
+    Args:
+        target: as on the command line.
+
+    Raises:
+        OSError: the disk cannot be read.
+    """
+    return target.endswith(CONFIG_SUFFIXES) and expanded(target).is_file()
+
+
+def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConfig:
+    """Read a config file of an export.
+
+    Args:
+        source: path of a YAML or JSON file.
+        overrides: `key=value`.
+
+    Raises:
+        ExportError: a key `export_*` has a value that it cannot have, or that is not supported.
+        TargetError: the file names no model.
+        ConfigError: another key is not valid.
+        PluginError: two installed packages declare the same name or key.
+        OSError: a file cannot be read.
+    """
+    requested = read(source, overrides)
+    if requested.problems:
+        raise ExportError(f"{source} cannot be read: {requested.problems[0].message}")
+    values = requested.values
+    arguments: dict[str, Any] = {}
+    folder = _checked(values, "export_dir", lambda value: isinstance(value, str) and bool(value.strip()), "a folder")
+    if folder is not None:
+        arguments["folder"] = requested.base / expanded(folder)
+    size = _checked(values, "export_size", _is_positive, "an integer of at least 1, in gigabytes")
+    if size is not None:
+        arguments["shard_size"] = f"{size}GB"
+    device = _checked(values, "export_device", lambda value: value in {"cpu", "auto"}, "cpu or auto")
+    if device is not None:
+        arguments["device"] = device
+    if values.get("export_legacy_format"):
+        raise ExportError(
+            "`export_legacy_format` is true, which writes weights as pickle. Expected false: weights are written as "
+            "safetensors only, which cannot run code while they load."
+        )
+    if values.get("infer_dtype") in DTYPES:
+        arguments["dtype"] = values["infer_dtype"]
+    arguments |= _quantization(values)
+    hub = _checked(values, "export_hub_model_id", lambda value: isinstance(value, str), "a hub id such as owner/name")
+    return ExportConfig(target_of_config_file(expanded(source).absolute(), overrides), arguments, hub)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _checked(values: dict[str, Any], key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+    """The value of a key; None if it is absent or null.
+
+    Raises:
+        ExportError: it does not fit.
+    """
+    value = values.get(key)
+    if value is not None and not fits(value):
+        raise ExportError(f"`{key}` is {value!r}. Expected {expected}.")
+    return value
+
+
+def _quantization(values: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a quantizing export.
+
+    Raises:
+        ExportError: the bits are not valid, or no format quantizes so.
+    """
+    bits = values.get("export_quantization_bit")
+    if bits is None:
+        return {}
+    if isinstance(bits, bool) or bits not in BITS:
+        raise ExportError(
+            f"`export_quantization_bit` is {bits!r}. Expected one of {', '.join(map(str, BITS))}, or none."
+        )
+    if "gptq" not in FORMATS:
+        raise ExportError(
+            f"`export_quantization_bit` is {bits}, and GPTQ is not supported yet. Expected one of the formats "
+            f"{', '.join(FORMATS)}: remove the key, or pass --format."
+        )
+    options = {
+        "dataset": values.get("export_quantization_dataset"),
+        "samples": values.get("export_quantization_nsamples"),
+        "length": values.get("export_quantization_maxlen"),
+    }
+    kept = {key: value for key, value in options.items() if value is not None}
+    return {"format": "gptq", "quantizations": [f"{bits}-bit"], "options": kept}

@@ -1,0 +1,80 @@
+"""Exports of a run: one line for each in `exports.jsonl`, so that views list what has left it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.runs.jsonl import append, records
+
+if TYPE_CHECKING:
+    from llf_core.runs.folder import RunFolder
+
+FILE = "exports.jsonl"
+MAX_BYTES = 2**22
+"""Most bytes at the end of the file that are read."""
+
+
+@dataclass(frozen=True)
+class RecordedExport:
+    """An export of a run.
+
+    Attributes:
+        folder: where it was written; it may have been moved since.
+        format: name of its format.
+        made: time, as ISO 8601.
+        passed: whether its receipt passed.
+        bytes: size of its files.
+        step: step of the exported weights; None for the result of a run whose steps are unknown.
+    """
+
+    folder: str
+    format: str
+    made: str
+    passed: bool
+    bytes: int = 0
+    step: int | None = None
+
+    @property
+    def there(self) -> bool:
+        """Whether the folder still exists.
+
+        Raises:
+            OSError: the disk cannot be read.
+        """
+        return Path(self.folder).is_dir()
+
+
+def record_export(run: RunFolder, export: RecordedExport) -> None:
+    """Add an export to the list of its run.
+
+    Args:
+        run: the run.
+        export: the export.
+
+    Raises:
+        OSError: the file cannot be written, for example on a full disk.
+        TypeError: a value is not JSON.
+    """
+    append(run.path / FILE, asdict(export))
+
+
+def exports_of(run: RunFolder) -> list[RecordedExport]:
+    """The exports of a run, newest first; lines that are none are skipped.
+
+    Args:
+        run: the run.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = []
+    for line in records(run.path / FILE, MAX_BYTES):
+        try:
+            found.append(
+                RecordedExport(**{key: line[key] for key in RecordedExport.__dataclass_fields__ if key in line})
+            )
+        except TypeError:
+            continue
+    return found[::-1]
