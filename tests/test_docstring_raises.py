@@ -135,7 +135,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_widgets.forms.sweep_view.SweepView.show_monitor": dict.fromkeys(
         ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is one that was started"
     ),
-    "llf_widgets.server.output.zip_chunks": {"BadZipFile": "it writes a file"},
+    "llf_core.runs.zip_stream.zip_chunks": {"BadZipFile": "it writes a file"},
     "llf_widgets.view_files.text": {"UnicodeDecodeError": "reads a file of this package"},
     "llf_widgets.magics.LLFMagics.llf_chat": {"TypeError": "targets are texts"},
     "llf_widgets.magics._monitor": dict.fromkeys(

@@ -21,6 +21,7 @@ from llf_core.cli.inspect import inspect
 from llf_core.cli.model_parameters import parameters
 from llf_core.cli.model_search import models
 from llf_core.cli.predict import predict
+from llf_core.cli.runs.archive import runs_export, runs_import
 from llf_core.cli.runs.bin import runs_clean, runs_delete, runs_restore
 from llf_core.cli.runs.look import runs_list, runs_show
 from llf_core.cli.runs.requests import runs_checkpoint, runs_evaluate, runs_kill, runs_sample, runs_set, runs_stop
@@ -93,6 +94,8 @@ runs_app.command("resume")(runs_resume)
 runs_app.command("delete")(runs_delete)
 runs_app.command("restore")(runs_restore)
 runs_app.command("clean")(runs_clean)
+runs_app.command("export")(runs_export)
+runs_app.command("import")(runs_import)
 
 
 def main() -> None:

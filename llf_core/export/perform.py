@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
         OSError, SafetensorError: a file cannot be read or written; the second is for weights.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
     """
+    from llf_core.export.card import write_card
     from llf_core.export.source import ExportSource
 
     begun = time.monotonic()
@@ -51,15 +53,10 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
     source.release()
     checks = form.verify(source, work, request, progress)
     progress("Computing checksums", 0, 0)
-    receipt = Receipt(
-        form.name,
-        source.facts(),
-        tuple(checks),
-        checksums_of_files(work),
-        tuple(form.table(checks)),
-        now(),
-        round(time.monotonic() - begun, 1),
-    )
+    seconds = round(time.monotonic() - begun, 1)
+    receipt = Receipt(form.name, source.facts(), tuple(checks), {}, tuple(form.table(checks)), now(), seconds)
+    write_card(source, request, receipt, work)
+    receipt = replace(receipt, files=checksums_of_files(work))
     write_receipt(receipt, work)
     return receipt
 

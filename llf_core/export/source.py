@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from llf_core.chat.target import loading_config
+from llf_core.config.read_config import read
 from llf_core.config.stored_quantization import quantizer_of_files
 from llf_core.export.compare import LOGIT_LIMITS, logits_check
 from llf_core.export.errors import ExportError
@@ -96,7 +97,7 @@ class ExportSource:
         """
         self.request = request
         progress("Finding the model", 0, 0)
-        settings = yaml.safe_load(request.target.config) | dict.fromkeys(UNQUANTIZED)
+        settings = read(request.target.config).values | dict.fromkeys(UNQUANTIZED)
         begun = list(settings.get("adapter_name_or_path") or ())
         names = [one.adapter for one in request.adapters]
         settings |= {"use_cpu": request.device == "cpu", "adapter_name_or_path": [*begun, *names] or None}

@@ -147,7 +147,7 @@ def model_card(  # noqa: PLR0913 - what it tells
         )
         + "\n```",
         _numbers(metrics),
-        "The config of the run, paths shortened:\n\n```yaml\n" + _shared_config(config) + "```",
+        "The config of the run, paths shortened:\n\n```yaml\n" + shared_config(config) + "```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -214,8 +214,15 @@ def display_name(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2]
 
 
-def _shared_config(config: RunConfig) -> str:
-    """The config as YAML. Absolute paths and URLs are shortened, since a card is often published."""
+def shared_config(config: RunConfig) -> str:
+    """The config as YAML. Absolute paths and URLs are shortened, since a card is often published.
+
+    Args:
+        config: config of a run.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
+    """
     values = {}
     for key, written in config.flat().items():
         value = config.get(key)

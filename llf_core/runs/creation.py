@@ -63,7 +63,7 @@ def create_run(
         if fill is not None:
             fill(new)
         make_private(new.path)
-        return _rename_to_free_id(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
+        return rename_to_free_id(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
     except BaseException as error:
         shutil.rmtree(new.path, ignore_errors=True)
         if isinstance(error, OSError) and is_disk_error(error):
@@ -71,8 +71,17 @@ def create_run(
         raise
 
 
-def _rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
-    """Rename a finished folder to the first free id. The rename is atomic and fails on a non-empty folder."""
+def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
+    """Rename a finished folder to the first free id. The rename is atomic and fails on a non-empty folder.
+
+    Args:
+        new: the folder, beside the runs.
+        runs: the folder of all runs.
+        wanted: the id; `-2`, `-3` … are appended if it is taken.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
     number = 1
     while True:
         target = runs / (wanted if number == 1 else f"{wanted}-{number}")

@@ -9,9 +9,10 @@ import zipfile
 import pytest
 from tornado.httpclient import HTTPClientError
 
+from llf_core.runs import zip_stream
+from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
 from llf_core.untrusted import UnreadableError
 from llf_widgets.server import output
-from llf_widgets.server.output import CHUNK, output_files, zip_chunks
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_large_output_needs_little_memory(tmp_path):
     with (tmp_path / "big").open("wb") as file:
         file.truncate(64 * CHUNK)
     tracemalloc.start()
-    size = sum(map(len, zip_chunks(tmp_path, output_files(tmp_path), "run")))
+    size = sum(map(len, zip_chunks(tmp_path, files_below(tmp_path), "run")))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size > 64 * CHUNK
@@ -83,7 +84,7 @@ async def test_a_file_that_nobody_may_read_is_a_sentence(ask, finished, monkeypa
     def refuse(path, root=None):
         raise UnreadableError(errno.EACCES, path.name, "cannot be opened: Permission denied.")
 
-    monkeypatch.setattr(output, "open_file", refuse)
+    monkeypatch.setattr(zip_stream, "open_file", refuse)
     said = "Some files of the output cannot be read: README.md cannot be opened: Permission denied."
     assert await ask("runs", finished.id, "output.zip") == (409, {"message": said})
 
@@ -104,5 +105,5 @@ async def test_an_output_that_goes_while_it_is_listed_is_a_sentence(ask, finishe
     def refuse(path, root=None):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
 
-    monkeypatch.setattr(output, "open_file", refuse)
+    monkeypatch.setattr(zip_stream, "open_file", refuse)
     assert (await ask("runs", finished.id, "output.zip"))[0] == 404

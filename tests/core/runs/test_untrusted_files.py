@@ -18,12 +18,14 @@ KNOWN = {
     "llf_core/launch/cgroup.py": "/proc and /sys",
     "llf_core/launch/environment.py": "/proc",
     "llf_core/launch/local_process.py": "a pidfd",
+    "llf_core/runs/evaluation_writer.py": "a new file of its own",
     "llf_core/runs/disk_errors.py": "a new file of its own, which it removes",
     "llf_core/runs/files.py": "a folder that is flushed, and what `llf_core.untrusted` has opened",
     "llf_core/runs/lock.py": "what `llf_core.untrusted` has opened",
     "llf_core/runs/foreign_code.py": "a config that is not read, for its hash",
     "llf_core/runs/trust.py": "the key of the home",
-    "llf_widgets/server/output.py": "what `llf_core.untrusted` has opened, and the archive",
+    "llf_core/runs/zip_stream.py": "what `llf_core.untrusted` has opened, and the archive",
+    "llf_core/runs/archive.py": "a zip file that a person names, and new files",
 }
 """Modules that open something without `llf_core.untrusted`, and what."""
 
@@ -96,7 +98,7 @@ from llf_core.rewards import reward_names
 from llf_widgets.monitor.run_view import ViewOptions, RunView
 from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.server.adapters import adapters
-from llf_widgets.server.output import output_files, zip_chunks
+from llf_core.runs.zip_stream import files_below, zip_chunks
 from llf_widgets.server.runs import RunDetails, read_run
 
 folder = create_run("model_name_or_path: tiny\\nstage: sft\\nfinetuning_type: lora\\ndataset: sums\\n", "a run")
@@ -121,7 +123,7 @@ view = RunView(folder); view.updates({}, ViewOptions(details=True)); mime_bundle
 read_run(folder); RunDetails(folder).read(); config_file.non_default_config(folder); config_file.run_config(folder)
 example_losses.ExampleLosses(folder).refresh(); change_journal.read_changes(folder)
 Doctor(folder, 1e9).look(); reward_names(folder)
-for _ in zip_chunks(folder.output, output_files(folder.output), "x"): pass
+for _ in zip_chunks(folder.output, files_below(folder.output), "x"): pass
 from llf_core.launch.branch import branch, replay
 branch(folder, 3, {"max_steps": 9}, "branched", trust=True)
 send_request(folder, "stop"); Inbox(folder).scan(); update_meta(folder, note="x")

@@ -1,0 +1,65 @@
+"""What a run's folder says for the card of an export: config, curve, results of evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.config import ConfigError
+from llf_core.runs import RunReader, open_run
+from llf_core.runs.config_file import run_config
+from llf_core.runs.evaluations import results_of
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.runs.evaluations import EvaluationResult
+
+NAMES = ("loss", "eval_loss")
+"""Metrics of the curve."""
+RESULTS = 5
+"""Maximum number of results of evaluations."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is shown of a run.
+
+    Attributes:
+        config: its config.
+        curve: steps with the values of `NAMES` that were logged there.
+        evaluations: the newest results.
+    """
+
+    config: RunConfig
+    curve: list[tuple[int, dict[str, float]]]
+    evaluations: list[EvaluationResult]
+
+
+def run_facts(run_id: str) -> RunFacts | None:
+    """Read what is shown of a run.
+
+    Args:
+        run_id: its id; empty for a model that belongs to no run.
+
+    Returns:
+        The facts; None if there is no such run, or its config is no longer valid.
+
+    Raises:
+        OSError: a file of it cannot be read.
+        PluginError: two installed packages declare the same name or key.
+    """
+    if not run_id:
+        return None
+    try:
+        run = open_run(run_id)
+        config = run_config(run)
+    except (FileNotFoundError, ValueError, ConfigError):
+        return None
+    columns = RunReader(run).metrics()
+    rows: dict[int, dict[str, float]] = {}
+    for name in NAMES:
+        if name in columns:
+            for step, value in zip(columns.steps(name).tolist(), columns.values(name).tolist(), strict=True):
+                rows.setdefault(step, {})[name] = value
+    found = [one for one in results_of(run) if not one.problem]
+    return RunFacts(config, sorted(rows.items()), found[:RESULTS])

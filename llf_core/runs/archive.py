@@ -1,0 +1,203 @@
+"""A whole run as a zip file, which another machine opens: `export_run` and `import_run`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from llf_core.redaction.file_modes import make_private
+from llf_core.runs.creation import rename_to_free_id
+from llf_core.runs.folder import RunFolder, check_run_id, home_folder, open_run
+from llf_core.runs.formatting import size
+from llf_core.runs.status import BrokenRunError, effective_status, read_status
+from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEFT_OUT = ("control", "cache", ".output")
+"""Folders of a run that are of use only on its machine, or can be computed again."""
+LEFT_OUT_FILES = (".reserve", "queue.json", "status.lock")
+NEEDED = ("config.yaml", "status.json")
+ENDED = ("finished", "stopped", "failed", "lost")
+MOST_FILES = 1_000_000
+
+
+class ArchiveError(UserError, ValueError):
+    """A run could not be put into a zip file, or a zip file holds no run."""
+
+
+def export_run(  # noqa: PLR0913 - what a zip has
+    run_id: str,
+    file: Path,
+    *,
+    checkpoints: bool = True,
+    overwrite: bool = False,
+    home: Path | str | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Write a run with its config, curves, code, data, result and evaluations into a zip file.
+
+    The zip is written under a hidden name and renamed. It is not compressed, since weights hardly compress.
+
+    Args:
+        run_id: id of a run that has ended.
+        file: the zip file.
+        checkpoints: whether to include the checkpoints, with which the run can be resumed.
+        overwrite: whether to replace an existing file.
+        home: `LLF_HOME`. Default: from the environment.
+        progress: called with the bytes done and their total; None if nobody watches.
+
+    Returns:
+        The file.
+
+    Raises:
+        ArchiveError: the run has not ended, the file exists, or the disk has too little space.
+        FileNotFoundError: there is no such run.
+        ValueError: the id is none.
+        UnreadableError: a file of the run is not a regular file, or the system denies access.
+        OSError: a file cannot be read or written.
+    """
+    run = open_run(run_id, home)
+    _check_ended(run)
+    if os.path.lexists(file) and not overwrite:
+        raise ArchiveError(f"{file} exists. Expected a new file, or overwrite (--overwrite).")
+    files = [one for one in files_below(run.path) if _is_kept(one.relative_to(run.path), checkpoints=checkpoints)]
+    total = sum(one.stat().st_size for one in files)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(file.parent, total, "The zip")
+    work = file.with_name(f".{file.name[:100]}-{os.getpid()}-{secrets.token_hex(4)}")
+    done = 0
+    try:
+        with work.open("xb") as target:
+            for chunk in zip_chunks(run.path, files, run.id):
+                target.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(min(done, total), total)
+            target.flush()
+            os.fsync(target.fileno())
+        work.rename(file)
+    finally:
+        work.unlink(missing_ok=True)
+    return file
+
+
+def import_run(
+    file: Path, *, home: Path | str | None = None, progress: Callable[[int, int], object] | None = None
+) -> RunFolder:
+    """Open a zip of `export_run` as a run of this machine, under its id or, if that is taken, the next free one.
+
+    Only regular files below one folder are taken. The run counts as made elsewhere: its code asks for permission.
+
+    Args:
+        file: the zip file.
+        home: `LLF_HOME`. Default: from the environment.
+        progress: called with the bytes done and their total; None if nobody watches.
+
+    Returns:
+        The run.
+
+    Raises:
+        ArchiveError: the file is no zip of a run, is damaged, or does not fit on the disk.
+        OSError: it cannot be read, or the run cannot be written.
+    """
+    runs = home_folder(home) / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    work = runs / f".new-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            run_id, entries = _entries(archive, file)
+            total = sum(one.file_size for one in entries)
+            _check_room(runs, total, f"The run {run_id}")
+            work.mkdir()
+            _unpack(archive, entries, work, total, progress)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise ArchiveError(f"{file} is not a readable zip file: {error}. Expected one of llf runs export.") from error
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    make_private(work)
+    return rename_to_free_id(work, runs, run_id)
+
+
+def _is_kept(path: Path, *, checkpoints: bool) -> bool:
+    """Whether a file of a run, by its path below the run's folder, is part of the zip."""
+    top = path.parts[0]
+    return top not in LEFT_OUT and path.name not in LEFT_OUT_FILES and (checkpoints or top != "checkpoints")
+
+
+def _check_ended(run: RunFolder) -> None:
+    """Refuse a run that still writes its files.
+
+    Raises:
+        ArchiveError: it has not ended, or its status cannot be read.
+    """
+    try:
+        state = effective_status(read_status(run)).state
+    except BrokenRunError as error:
+        raise ArchiveError(f"{run.id} cannot be read: {error}") from error
+    if state not in ENDED:
+        raise ArchiveError(f"{run.id} is {state}. Expected a run that has ended. Stop it first.")
+
+
+def _check_room(place: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        wants, has = (" ".join(size(amount)) for amount in (needed, free))
+        raise ArchiveError(f"{what} takes {wants} and the disk of {place} has {has} free. Free space there first.")
+
+
+def _entries(archive: zipfile.ZipFile, file: Path) -> tuple[str, list[zipfile.ZipInfo]]:
+    """The run's id, and the files of an archive, all of which lie in one folder and lead nowhere else.
+
+    Raises:
+        ArchiveError: it is no zip of a run.
+    """
+    entries = [one for one in archive.infolist() if not one.is_dir()]
+    names = [PurePosixPath(one.filename) for one in entries]
+    tops = {one.parts[0] for one in names if one.parts}
+    if len(entries) > MOST_FILES or len(tops) != 1:
+        raise ArchiveError(f"{file} is no zip of a run. Expected one folder in it, with config.yaml and status.json.")
+    for one, name in zip(entries, names, strict=True):
+        kind = stat.S_IFMT(one.external_attr >> 16)
+        if name.is_absolute() or ".." in name.parts or "\\" in one.filename or kind not in {0, stat.S_IFREG}:
+            raise ArchiveError(f"{file} has the entry {one.filename[:80]!r}, which leads out of the run's folder.")
+    (top,) = tops
+    try:
+        check_run_id(top)
+    except ValueError as error:
+        raise ArchiveError(f"{file} is no zip of a run. {error}") from error
+    inside = {one.relative_to(top).as_posix() for one in names}
+    if missing := [name for name in NEEDED if name not in inside]:
+        raise ArchiveError(f"{file} is no zip of a run: it has no {top}/{missing[0]}.")
+    return top, entries
+
+
+def _unpack(
+    archive: zipfile.ZipFile,
+    entries: list[zipfile.ZipInfo],
+    work: Path,
+    total: int,
+    progress: Callable[[int, int], object] | None,
+) -> None:
+    """Write the files, of each no more than the archive says that it has."""
+    done = 0
+    for one in entries:
+        path = work.joinpath(*PurePosixPath(one.filename).parts[1:])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(one) as source, path.open("xb") as target:
+            while data := source.read(CHUNK):
+                target.write(data)
+                done += len(data)
+                if progress is not None:
+                    progress(done, total)
+        if path.stat().st_size != one.file_size:
+            raise ArchiveError(f"{one.filename[:80]} is damaged. Copy the zip file again.")

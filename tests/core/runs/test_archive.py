@@ -1,0 +1,93 @@
+"""A run as a zip file: what comes out at the other end, and which files are refused."""
+
+import json
+import stat
+import zipfile
+
+import pytest
+
+from llf_core.runs import create_run, read_status, status
+from llf_core.runs.archive import ArchiveError, export_run, import_run
+from llf_core.runs.config_file import run_config
+from llf_core.runs.trust import is_signed, sign_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run with a result, a checkpoint and what is not part of the zip."""
+    folder = create_run("model_name_or_path: owner/model\ndataset: llf_demo\nfinetuning_type: lora\n", "tuned")
+    for name in ("output/adapter_config.json", "checkpoints/checkpoint-2/weights", "cache/data", "code/rewards.py"):
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (folder.path / "output" / "link").symlink_to("/etc/passwd")
+    status.update(folder, state="finished", step=4, total=4)
+    sign_run(folder)
+    return folder
+
+
+def names(folder):
+    return {one.relative_to(folder.path).as_posix() for one in folder.path.rglob("*") if one.is_file()}
+
+
+def test_a_run_opens_elsewhere(run, tmp_path):
+    file = export_run(run.id, tmp_path / "run.zip")
+    other = tmp_path / "other"
+    found = import_run(file, home=other)
+    assert found.id == run.id
+    left_out = {"output/link", ".reserve", "cache/data", "status.lock"}
+    assert names(found) == names(run) - left_out
+    assert read_status(found).step == 4
+    assert run_config(found) == run_config(run)
+    assert stat.S_IMODE(found.path.stat().st_mode) == 0o700
+    assert is_signed(run)
+    assert not is_signed(found)
+    assert import_run(file, home=other).id == f"{run.id}-2"
+    small = export_run(run.id, tmp_path / "small.zip", checkpoints=False)
+    assert not [one for one in zipfile.ZipFile(small).namelist() if "checkpoints" in one]
+    with pytest.raises(ArchiveError, match=r"run\.zip exists\. Expected a new file"):
+        export_run(run.id, file)
+
+
+def test_a_run_that_has_not_ended_is_refused(tmp_path):
+    folder = create_run("dataset: llf_demo\n", "new")
+    with pytest.raises(ArchiveError, match=rf"{folder.id} is created\. Expected a run that has ended"):
+        export_run(folder.id, tmp_path / "run.zip")
+    assert not (tmp_path / "run.zip").exists()
+
+
+def hostile(path, entries, *, links=()):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in entries.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = ((stat.S_IFLNK if name in links else stat.S_IFREG) | 0o644) << 16
+            archive.writestr(info, text)
+
+
+RUN = {"20261127-a/config.yaml": "", "20261127-a/status.json": json.dumps({})}
+
+
+@pytest.mark.parametrize(
+    ("entries", "links", "said"),
+    [
+        ({"20261127-a/config.yaml": ""}, (), "it has no 20261127-a/status.json"),
+        (RUN | {"20261127-a/../../evil": ""}, (), "leads out of the run's folder"),
+        (RUN | {"20261127-a/output": "/etc"}, ("20261127-a/output",), "leads out of the run's folder"),
+        (RUN | {"other/file": ""}, (), "Expected one folder in it"),
+        ({"..hidden/config.yaml": "", "..hidden/status.json": ""}, (), "is no zip of a run"),
+    ],
+)
+def test_a_file_that_is_no_run_leaves_nothing(tmp_path, entries, links, said):
+    path = tmp_path / "bad.zip"
+    hostile(path, entries, links=links)
+    with pytest.raises(ArchiveError, match=said):
+        import_run(path, home=tmp_path / "other")
+    assert not list((tmp_path / "other" / "runs").iterdir())
+
+
+def test_a_truncated_zip_leaves_nothing(run, tmp_path):
+    file = export_run(run.id, tmp_path / "run.zip")
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ArchiveError, match=r"run\.zip is not a readable zip file"):
+        import_run(file, home=tmp_path / "other")
+    assert not list((tmp_path / "other" / "runs").iterdir())
