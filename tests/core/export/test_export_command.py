@@ -13,6 +13,7 @@ from llf_core.export import ExportError
 from llf_core.export.export_config import read_export_config
 from llf_core.runs import create_run, status
 from llf_core.runs.exports import exports_of
+from llf_core.runs.jsonl import append
 
 
 def llf(*args):
@@ -26,11 +27,13 @@ def run(adapters, tiny_model_dir):
     folder = create_run(yaml.safe_dump(settings), "tiny")
     shutil.copytree(adapters[0], folder.output)
     status.update(folder, state="finished", step=4, total=4)
+    for step in (1, 2, 4):
+        append(folder.metrics, {"step": step, "time": 0.0, "attempt": 1, "values": {"loss": 2.0 / step}})
     return folder
 
 
 @pytest.mark.usefixtures("warm_python")
-def test_a_run_is_exported_and_lists_it(run, tmp_path):
+def test_a_run_is_exported_and_lists_it(run, tiny_model_dir, tmp_path):
     place = tmp_path / "adapter"
     done = llf("export", run.id, "--format", "adapter", "--to", place, "--json")
     assert done.exit_code == 0, (done.output, done.exception)
@@ -41,6 +44,11 @@ def test_a_run_is_exported_and_lists_it(run, tmp_path):
     (noted,) = exports_of(run)
     assert (noted.folder, noted.format, noted.passed, noted.there) == (str(place), "adapter", True, True)
     assert noted.bytes == sum(one["bytes"] for one in said["files"].values())
+    card = (place / "README.md").read_text()
+    assert "| 2 | 1 |\n| 4 | 0.5 |" in card
+    assert "| logits | yes | 0 |" in card
+    assert f"base = AutoModelForCausalLM.from_pretrained('{tiny_model_dir}')" in card
+    assert "finetuning_type: lora" in card
     again = llf("export", run.id, "--format", "adapter", "--to", place)
     assert isinstance(again.exception, ExportError)
 
