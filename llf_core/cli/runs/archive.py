@@ -24,10 +24,11 @@ def runs_export(
     Raises:
         UserError: no run matches, it has not ended, the file exists, or it cannot be written.
     """
+    from llf_core.config.paths import expanded
     from llf_core.runs.archive import export_run
 
     found = attach_run(run)
-    file = (to or Path(f"{found.id}.zip")).expanduser().absolute()
+    file = expanded(str(to or f"{found.id}.zip")).absolute()
     with in_a_sentence(), progress_status() as progress:
         export_run(
             found.id,

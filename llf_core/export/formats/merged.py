@@ -61,6 +61,7 @@ class MergedFormat(ExportFormat):
         """
         import torch
 
+        from llf_core.export.ollama import write_modelfile
         from llf_core.export.source import bytes_of_weights, check_room
         from llf_core.export.weights import cast_weights
         from llf_core.models.progress_bars import no_progress_bars
@@ -75,6 +76,7 @@ class MergedFormat(ExportFormat):
         with no_progress_bars():
             save_whole_model(model, folder, source.base, max_shard_size=request.shard_bytes)
         source.save_tokenizer(folder)
+        write_modelfile(source, folder)
         check_written(model, folder, adapter=False)
         cast_weights(model, getattr(torch, source.compute_dtype))
         source.measure_written(progress)
