@@ -90,7 +90,7 @@ def trained_token_count(batch: Batch) -> Tensor:
 
 
 def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
-    """Split a batch between documents; the sum of a loss over all tokens stays the same.
+    """Split a batch between documents, or groups of answers; the sum of a loss over all tokens stays the same.
 
     A step that ran out of memory is repeated in such parts.
 

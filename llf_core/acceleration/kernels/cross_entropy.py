@@ -379,7 +379,7 @@ def scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor
 
     Args:
         gradient: of any shape.
-        factor: scalar, or of a shape that broadcasts.
+        factor: scalar.
         dtype: dtype of the result.
 
     Returns:
@@ -401,7 +401,7 @@ def scale_gradients(
 
     Args:
         gradients: from the forward pass; that of the weight is changed in place.
-        factor: incoming gradient: a scalar, or `[N]`, one per row.
+        factor: incoming gradient: a scalar, or `[N]`, one per row, where only the rows need a gradient.
         dtypes: dtypes of rows, weight and bias; None where no gradient is needed.
 
     Returns:

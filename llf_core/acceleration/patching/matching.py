@@ -64,7 +64,7 @@ def match_norm(module: nn.Module) -> Forward | None:
 def match_mlp(module: nn.Module) -> Forward | None:
     """Find the fast forward of a gated MLP with any activation, by the names of its layers and a test.
 
-    Models name these layers alike, but differ in activation and order.
+    Models name these layers alike, but differ in activation and order. Gradients must be disabled, see `probe_module`.
 
     Args:
         module: any module.
@@ -91,6 +91,7 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
     """Find the fast forward of an attention with rotary embeddings, by the names of its layers and a test.
 
     Models differ in norms, scale, window and in whether they rotate; each variant is tried on a small copy.
+    Gradients must be disabled, see `probe_module`.
 
     Args:
         module: any module.

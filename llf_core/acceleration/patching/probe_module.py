@@ -73,7 +73,9 @@ def has_dropout(module: nn.Module) -> bool:
 
 
 def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> nn.Module | None:
-    """Make a small copy of a module: the module's own formula, tested in a millisecond.
+    """Make a small copy of a module: the module's own formula, tested in milliseconds.
+
+    Gradients must be disabled (`torch.no_grad`), since the copy's weights are written in place.
 
     Args:
         module: module of a model; not changed.
