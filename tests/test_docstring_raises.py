@@ -67,6 +67,13 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.evaluation.run_losses.losses": dict.fromkeys(
         ("SafetensorError", "EOFError", "UnpicklingError"), "it continues from no checkpoint"
     ),
+    "llf_core.cli.evaluate.evaluate": {"TypeError": "the targets are texts"},
+    "llf_core.evaluation.data_settings.config_for": {"FileNotFoundError": "the config is a dict"},
+    "llf_core.evaluation.measure_targets.measure_targets": {
+        "ValueError": "it makes the key of a model itself",
+    },
+    "llf_core.evaluation.generated_answers.generate_answers": {"RequestError": "the examples have a prompt"},
+    "llf_core.evaluation.target_places.shared_place": {"ValueError": "it makes the key of a model itself"},
     "llf_core.evaluation.run_losses.with_explicit_reference": {
         "ConfigError": "a model that is valid as the base is valid as the reference"
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,12 @@ class CollectedReply:
             }
             for _, call in sorted(self._calls.items())
         )
+
+    @property
+    def text(self) -> str:
+        """Its text with its calls as JSON after it, as a prediction has it."""
+        calls = json.dumps([call["function"] for call in self.tool_calls], ensure_ascii=False)
+        return self.content + (calls if self.tool_calls else "")
 
     def message_fields(self) -> dict[str, Any]:
         """The fields of the reply's message, to keep it in a conversation; see `conversation.ChatMessage`."""

@@ -16,7 +16,7 @@ from llf_core.data.prepare import sources_of
 from llf_core.data.validation_split import validation_conversations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -107,7 +107,16 @@ def _prompt(conversation: Conversation) -> PredictPrompt:
     if conversation.media:
         raise DataError("The data has pictures or sound, which `llf predict` does not take yet.")
     *messages, answer = conversation.messages
-    label = str(answer["content"])
-    if not label.strip() and answer.get("tool_calls"):
-        label = json.dumps([call["function"] for call in answer["tool_calls"]], ensure_ascii=False)
-    return PredictPrompt(tuple(messages), conversation.tools or (), label)
+    return PredictPrompt(tuple(messages), conversation.tools or (), answer_text(answer))
+
+
+def answer_text(message: Mapping[str, Any]) -> str:
+    """The text of an answer, or its calls as JSON if it has no text.
+
+    Args:
+        message: a message of the assistant, with `content` and perhaps `tool_calls` in OpenAI's form.
+    """
+    text = str(message["content"])
+    if not text.strip() and message.get("tool_calls"):
+        return json.dumps([call["function"] for call in message["tool_calls"]], ensure_ascii=False)
+    return text

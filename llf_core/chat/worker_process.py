@@ -14,23 +14,21 @@ import threading
 import time
 import traceback
 from contextlib import redirect_stdout
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
+from llf_core.chat.base_model import find_adapter_files, load_base
 from llf_core.chat.events import Failed, event_json
 from llf_core.chat.request import ChatRequest, RequestError
 from llf_core.chat.target import loading_config
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.errors import ModelError
-from llf_core.models.lazy_imports import deferred_imports, prepare_imports
+from llf_core.models.lazy_imports import prepare_imports
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.log_handler import log_to
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.chat.engine import Engine
     from llf_core.chat.events import Event
@@ -81,14 +79,15 @@ class Worker:
         """
         from llf_core.chat.engine import Engine
 
-        model, tokenizer, processor = self._load_base()
-        self._engine = Engine(model, tokenizer, processor=processor)
-        weights = sum(one.nbytes for one in model.parameters())
+        base = load_base(self._config, self._template, lambda what: self.tell(progress=what))
+        self._plan = base.plan
+        self._engine = Engine(base.model, base.tokenizer, processor=base.processor)
+        weights = sum(one.nbytes for one in base.model.parameters())
         self.tell(
             phase="ready",
             progress="",
             device=self._plan.device,
-            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            dtype=str(next(base.model.parameters()).dtype).removeprefix("torch."),
             weight_bytes=weights,
             memory_bytes=self._memory(),
             **self._engine.facts(),
@@ -139,35 +138,6 @@ class Worker:
 
         return memory_in_use(torch.device(self._plan.device))
 
-    def _load_base(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin | None]:
-        with deferred_imports(self._config):
-            from llf_core.models.adapter_loading import merge_adapters
-            from llf_core.models.load import load_model
-        from llf_core.data.render import choose_template
-        from llf_core.generation import add_end_tokens
-        from llf_core.models.device import plan_device
-        from llf_core.models.processor import load_processor
-        from llf_core.models.resolve import resolve_model
-        from llf_core.models.tokenizer import load_tokenizer
-
-        config = self._config
-        self._plan = plan_device(config)
-        if config.chat.infer_dtype != "auto":
-            self._plan = replace(self._plan, dtype=config.chat.infer_dtype, autocast=None)
-        self.tell(progress="Finding the model")
-        source = resolve_model(config.model.model_name_or_path, config)
-        self.tell(progress="Reading the tokenizer")
-        tokenizer = load_tokenizer(source, config)
-        self.tell(progress="Loading the weights")
-        model = load_model(source, config, self._plan)
-        model = merge_adapters(model, list(config.model.adapter_name_or_path or ()), config)
-        named = config.data.template or (None if tokenizer.chat_template else self._template)
-        if named is not None:
-            template = choose_template(named, tokenizer)
-            template.apply_to(tokenizer)
-            add_end_tokens(model, template.end_ids(tokenizer))
-        return model, tokenizer, load_processor(source, config, tokenizer)
-
     def _pending(self, *, wait: bool, until: float) -> Iterator[dict[str, Any] | None]:
         """All messages that have arrived; waits for the first one if there is no work."""
         try:
@@ -204,15 +174,9 @@ class Worker:
         self._engine.submit(number, request, lambda event: self._event(number, event))
 
     def _load_adapter(self, name: str, folder: str) -> None:
-        from llf_core.models.adapter_loading import find_adapter
-        from llf_core.models.model_source import ModelSource
-        from llf_core.models.tokenizer import load_tokenizer
-
         self.tell(progress=f"Loading the adapter {name}")
         try:
-            path = find_adapter(folder, self._config)
-            own = (path / "tokenizer_config.json").is_file()
-            tokenizer = load_tokenizer(ModelSource(str(path), path, "folder"), self._config) if own else None
+            path, tokenizer = find_adapter_files(folder, self._config)
             self._engine.load_adapter(name, path, tokenizer=tokenizer)
         except ModelError as error:
             self._refused[name] = Failed("model_gone", str(error))

@@ -15,6 +15,7 @@ import typer
 from llf_core.cli.chat import chat
 from llf_core.cli.environment import env, version
 from llf_core.cli.estimate import estimate
+from llf_core.cli.evaluate import evaluate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
 from llf_core.cli.export import export
 from llf_core.cli.inspect import inspect
@@ -73,6 +74,7 @@ app.command()(models)
 app.command()(serve)
 app.command()(chat)
 app.command()(predict)
+app.command("eval")(evaluate)
 app.command()(export)
 app.command()(env)
 app.command()(demo)

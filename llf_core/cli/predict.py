@@ -1,6 +1,5 @@
 """`llf predict`: the responses of a model to a data set, as LLaMA-Factory's `do_predict` writes them."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -164,9 +163,7 @@ def _generate(  # noqa: PLR0913, PLR0917 - the parts of a prediction
 
     def keep(index: int, reply: "CollectedReply") -> None:
         nonlocal errors
-        calls = json.dumps([call["function"] for call in reply.tool_calls], ensure_ascii=False)
-        text = reply.content + (calls if reply.tool_calls else "")
-        record = {"prompt": texts[index], "predict": text, "label": prompts[index].label}
+        record = {"prompt": texts[index], "predict": reply.text, "label": prompts[index].label}
         if reply.reasoning:
             record["reasoning"] = reply.reasoning
         if reply.failed is not None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation import worker_process
+from llf_core.evaluation.data_settings import tokenization_of
 from llf_core.metrics.wilson_interval import wilson_interval
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from llf_core.models.reward_model import RewardModel
 
 MODULE = "llf_core.evaluation.reward_accuracy"
-TOKENIZATION_KEYS = (
-    "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "rename_fields",
-    "cutoff_len", "cutoff_strategy",
-)  # fmt: skip
-"""Config keys of a run that determine how it tokenizes a pair."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +107,7 @@ def reward_accuracy(
 
     asked = {"stage": "rm", "dataset": data} | ({} if dataset_dir is None else {"dataset_dir": dataset_dir})
     run = config_of_run(reward_model)
-    if run is not None:
-        asked |= {key: value for key in TOKENIZATION_KEYS if (value := run.get(key)) is not None}
-    config = RunConfig.load(asked)
+    config = RunConfig.load(asked | tokenization_of(run))
     dropped: Counter[str] = Counter()
 
     def told(done: int, total: int) -> None:

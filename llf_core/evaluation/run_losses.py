@@ -89,7 +89,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
     if not (config.data.eval_dataset or config.data.val_size):
         raise ValueError(f"{folder.id} has no evaluation data. Pass a data set that it was not trained on.")
     base, examples = _loss(config, folder)
-    _free_memory()  # one model is in memory at a time
+    free_memory()  # one model is in memory at a time
     tuned, _ = _loss(_of_output(config, folder), folder)
     return Losses(base, tuned, examples)
 
@@ -130,7 +130,8 @@ def with_explicit_reference(config: RunConfig) -> RunConfig:
     )
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
+    """Free the memory of models that nothing refers to any more, before another one is loaded."""
     import gc
 
     import torch

@@ -26,6 +26,7 @@ from llf_core.runs.plain_text import without_escapes
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from llf_core.runs import RunFolder
@@ -44,13 +45,22 @@ def no_progress(what: str, done: int, total: int) -> None:
     """
 
 
-def run_in_child(
+def no_item(item: Any) -> None:
+    """Callback for items that does nothing.
+
+    Args:
+        item: the item.
+    """
+
+
+def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
     module: str,
     *arguments: str,
     home: Path | None = None,
     progress: Progress = no_progress,
     trust: bool = False,
     of: str | None = None,
+    on_item: Callable[[Any], object] = no_item,
 ) -> Any:
     """Run a module in a child process and return the value that it prints with `print_result`.
 
@@ -65,6 +75,8 @@ def run_in_child(
             allowed.
         of: id of the run whose models are loaded; the process uses that run's number of threads. None for one per
             usable core.
+        on_item: called with each item that the process has printed before its value. An exception in it ends the
+            process and is raised.
 
     Returns:
         The value, as JSON.
@@ -90,11 +102,7 @@ def run_in_child(
     ):
         assert child.stdout is not None  # noqa: S101 - for the type checker
         try:
-            for line in child.stdout:
-                if line.startswith('{"progress"') and (message := _object(line)) is not None:
-                    progress(*message["progress"])
-                else:
-                    said = line.strip() or said
+            said = _listen(child.stdout, progress, on_item)
             child.wait()
         except BaseException:
             child.kill()
@@ -113,6 +121,19 @@ def run_in_child(
     if failure is not None:
         raise UntrustedCodeError(failure["error"]) if failure.get("untrusted") else RuntimeError(failure["error"])
     raise RuntimeError((complaints or ["The child process exited without output."])[-1])
+
+
+def _listen(lines: Iterable[str], progress: Progress, on_item: Callable[[Any], object]) -> str:
+    """Pass on what the process reports until it ends, and return its last other line."""
+    said = ""
+    for line in lines:
+        if line.startswith('{"progress"') and (message := _object(line)) is not None:
+            progress(*message["progress"])
+        elif line.startswith('{"item"') and (message := _object(line)) is not None:
+            on_item(message["item"])
+        else:
+            said = line.strip() or said
+    return said
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -142,13 +163,14 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
         return None  # the process reports the error
 
 
-def print_result(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:
+def print_result(make: Callable[..., Any], *, of: RunFolder | None = None) -> None:
     """Print a value as a line of JSON, or the error; all other output goes to stderr.
 
     `run_in_child` reads the line in the parent process.
 
     Args:
-        make: computes the value. If it takes an argument, it receives a progress callback.
+        make: computes the value. If it takes an argument, it receives a progress callback. A second argument is called
+            with each item that is passed on before the value, as JSON.
         of: the run whose models are loaded, for which only the libraries that they need are imported; None if other
             models are loaded.
 
@@ -162,12 +184,15 @@ def print_result(make: Callable[[], Any] | Callable[[Progress], Any], *, of: Run
     def tell(what: str, done: int, total: int) -> None:
         print(json.dumps({"progress": [what, done, total]}), file=stdout, flush=True)
 
+    def pass_on(item: object) -> None:
+        print(json.dumps({"item": item}), file=stdout, flush=True)
+
     value: object
     try:
         with redirect_stdout(sys.stderr), panics_as_errors():
             if of is not None:
                 _import_for(of)
-            value = make(*((tell,) if inspect.signature(make).parameters else ()))
+            value = make(*(tell, pass_on)[: len(inspect.signature(make).parameters)])
     except Exception as error:  # noqa: BLE001 - printed for the parent process, which raises it
         from llf_core.training.failures import explain_failure
 

@@ -151,6 +151,11 @@ class Engine:
         self._prefixes.forget(name)
         self._adapters.unload(name)
 
+    @property
+    def adapters(self) -> Adapters:
+        """The loaded adapters, for whoever calls the model itself between two steps."""
+        return self._adapters
+
     def submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002 - as `cancel`
         """Add a request to the queue. An invalid one is reported as `Failed`, so that it does not end the others.
 

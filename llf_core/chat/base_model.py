@@ -1,0 +1,120 @@
+"""Loads the base model of a target, and finds the files of its adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llf_core.models.lazy_imports import deferred_imports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+    from llf_core.config import RunConfig
+    from llf_core.models.device import DevicePlan
+
+
+@dataclass(frozen=True, eq=False)
+class BaseModel:
+    """A loaded base model.
+
+    Attributes:
+        model: the model, on its device.
+        tokenizer: its tokenizer, with the chat template that it uses.
+        processor: its processor, if it sees pictures.
+        plan: device and precision.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    processor: ProcessorMixin | None
+    plan: DevicePlan
+
+
+def plan_base(config: RunConfig) -> DevicePlan:
+    """Choose device and precision of a base model; sets the number of torch threads of this process.
+
+    Args:
+        config: settings of the model, see `llf_core.chat.target.loading_config`.
+
+    Raises:
+        ModelError: the config requests a precision that the device does not support.
+        OSError: the cache of the bfloat16 benchmark cannot be written.
+    """
+    from llf_core.models.device import plan_device
+
+    plan = plan_device(config)
+    if config.chat.infer_dtype != "auto":
+        plan = replace(plan, dtype=config.chat.infer_dtype, autocast=None)
+    return plan
+
+
+def load_base(config: RunConfig, template: str | None, tell: Callable[[str], object]) -> BaseModel:
+    """Load a base model, with the adapters that its settings merge into it.
+
+    Args:
+        config: settings of the model, see `llf_core.chat.target.loading_config`.
+        template: name of a chat template for a tokenizer without one, if the settings name none; None for none.
+        tell: called with what is being done.
+
+    Raises:
+        ModelError: the model cannot be loaded as configured.
+        DataError: its tokenizer lacks a token of the named template.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        RuntimeError, MemoryError: out of memory.
+        OSError: a file cannot be read.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+        PluginError: two installed packages declare the same plug-in.
+    """
+    with deferred_imports(config):
+        from llf_core.models.adapter_loading import merge_adapters
+        from llf_core.models.load import load_model
+    from llf_core.data.render import choose_template
+    from llf_core.generation import add_end_tokens
+    from llf_core.models.processor import load_processor
+    from llf_core.models.resolve import resolve_model
+    from llf_core.models.tokenizer import load_tokenizer
+
+    plan = plan_base(config)
+    tell("Finding the model")
+    source = resolve_model(config.model.model_name_or_path, config)
+    tell("Reading the tokenizer")
+    tokenizer = load_tokenizer(source, config)
+    tell("Loading the weights")
+    model = load_model(source, config, plan)
+    model = merge_adapters(model, list(config.model.adapter_name_or_path or ()), config)
+    named = config.data.template or (None if tokenizer.chat_template else template)
+    if named is not None:
+        chosen = choose_template(named, tokenizer)
+        chosen.apply_to(tokenizer)
+        add_end_tokens(model, chosen.end_ids(tokenizer))
+    return BaseModel(model, tokenizer, load_processor(source, config, tokenizer), plan)
+
+
+def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTokenizerBase | None]:
+    """Find an adapter, and load the tokenizer that is saved with it.
+
+    Args:
+        name: its folder or hub id.
+        config: settings of the base model.
+
+    Returns:
+        Its folder; its tokenizer, with the chat template that it was trained with, or None for that of the base.
+
+    Raises:
+        ModelError: there is no such adapter, or its tokenizer cannot be loaded.
+        UntrustedCodeError: Python code of the tokenizer would run, and the user has not allowed it.
+        OSError: a file cannot be read, or the hub's cache cannot be written.
+        MemoryError: out of memory.
+        TooMuchCodeError: a file of Python code is larger than a person could review.
+    """
+    from llf_core.models.adapter_loading import find_adapter
+    from llf_core.models.model_source import ModelSource
+    from llf_core.models.tokenizer import load_tokenizer
+
+    path = find_adapter(name, config)
+    own = (path / "tokenizer_config.json").is_file()
+    return path, load_tokenizer(ModelSource(str(path), path, "folder"), config) if own else None

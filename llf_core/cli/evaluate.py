@@ -1,0 +1,170 @@
+"""`llf eval`: measures models on data, side by side."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.parameters import Json, Trust
+from llf_core.cli.terminal import err, out, print_json, progress_status
+from llf_core.config.number_format import with_unit
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.evaluation.report import ComparedResult
+    from llf_core.runs.evaluations import EvaluationResult, ExampleResult
+
+SHOWN_CHARACTERS = 160
+"""Characters of a text of an example."""
+
+
+def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="TARGET...", help="Runs, RUN@STEP, RUN@base, folders of models or adapters, hub ids."),
+    ],
+    on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DATA", help="A data set: a name, a file, a folder. Default: the run's validation data."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC", help="A metric of generated answers, such as rouge; can be repeated."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of examples of each data set.", min=1)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.", min=1)] = 256,
+    dataset_dir: Annotated[str | None, typer.Option(help="Folder with dataset_info.json.")] = None,
+    base: Annotated[bool, typer.Option(help="Measure the base model of each run too.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
+    show: Annotated[int, typer.Option(help="Number of examples to show: the worst, and the most changed.", min=0)] = 3,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Measure models on data: perplexity, bits per byte, token accuracy, and metrics of generated answers.
+
+    Runs are compared with their base model: each difference has a 95 % interval, and a verdict whether it exceeds the
+    noise. Results are stored as soon as they are complete, and what was measured before is not measured again.
+
+    Raises:
+        UserError: a target or the data cannot be used, the evaluation fails, or the user stopped it.
+    """
+    from llf_core.evaluation.evaluate import evaluate, with_base
+    from llf_core.evaluation.report import compare_with_first
+    from llf_core.evaluation.request import VALIDATION
+
+    complete: list[EvaluationResult] = []
+    with in_a_sentence():
+        found = with_base(targets) if base else targets
+        try:
+            with progress_status() as progress:
+                results = evaluate(
+                    found,
+                    [name for one in on for name in one.split(",")] if on else VALIDATION,
+                    metrics=[name for one in metric or () for name in one.split(",")],
+                    limit=limit,
+                    max_new_tokens=max_new_tokens,
+                    dataset_dir=dataset_dir,
+                    trust=trust,
+                    again=again,
+                    progress=progress,
+                    on_result=complete.append,
+                )
+        except KeyboardInterrupt:
+            raise UserError(f"Stopped. {with_unit(len(complete), 'result')} complete and stored.") from None
+        compared = compare_with_first(results)
+        if as_json:
+            print_json(
+                {
+                    "results": [one.json() | {"folder": str(one.folder)} for one in results],
+                    "differences": [line for one in compared for line in one.json()],
+                }
+            )
+            return
+        _print_table(results, compared)
+        for one in compared:
+            if not one.pairs:
+                first, second = results[0].target.name, one.result.target.name
+                err.print(f"[yellow]Warning[/yellow] {escape(f'{first} and {second} have other examples.')}")
+        if show:
+            _print_examples(results, compared, show)
+
+
+def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]") -> None:
+    """One row a metric: the value of each target, and the difference of each from the first."""
+    from rich.table import Table
+
+    from llf_core.evaluation.report import amount_text, label_text, value_text
+
+    data = results[0].data
+    unusable = f", {with_unit(data.unusable, 'unusable record')}" if data.unusable else ""
+    out.print(f"{with_unit(data.examples, 'example')} of {escape(', '.join(data.names))}{unusable}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for result in results:
+        table.add_column(escape(result.target.name))
+    for value in results[0].metrics:
+        found = [one.metric(value.name) for one in results]
+        table.add_row(escape(label_text(value)), *("" if one is None else value_text(one) for one in found))
+        for source in value.by_source if len(value.by_source) > 1 else ():
+            row = [None if one is None else one.by_source.get(source) for one in found]
+            shown = ("" if number is None else amount_text(number, value.unit) for number in row)
+            table.add_row(f"  [dim]{escape(source)}[/dim]", *shown)
+    out.print(table)
+    for one in compared:
+        if one.differences:
+            out.print(f"\n[bold]{escape(one.result.target.name)}[/bold] against {escape(results[0].target.name)}")
+        for name, difference in one.differences.items():
+            metric = one.result.metric(name)
+            out.print(f"  {escape(name if metric is None else metric.label)}: {escape(difference.sentence)}")
+
+
+def _print_examples(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]", most: int) -> None:
+    """The worst examples of the last target, and those that differ most from the first."""
+    from llf_core.evaluation.comparison import most_changed_first, score_of, worst_first
+    from llf_core.runs.evaluations import examples_of
+
+    last = results[-1]
+    answered = [one for one in last.metrics if any(one.name in example.scores for example in examples_of(last))]
+    value = next(iter(answered or last.metrics), None)
+    if value is None:
+        return
+    worst = worst_first(examples_of(last), value)[:most]
+    _print_list(f"Worst examples of {last.target.name} by {value.label}", [[one] for one in worst], [last], value.name)
+    if compared and compared[-1].pairs:
+        changed = most_changed_first(compared[-1].pairs, value)[:most]
+        changed = [one for one in changed if score_of(one.base, value.name) != score_of(one.tuned, value.name)]
+        title = f"Most changed examples by {value.label}"
+        _print_list(title, [[one.base, one.tuned] for one in changed], [results[0], last], value.name)
+
+
+def _print_list(
+    title: str, rows: "Sequence[Sequence[ExampleResult]]", of: "Sequence[EvaluationResult]", metric: str
+) -> None:
+    from llf_core.evaluation.comparison import score_of
+    from llf_core.runs.formatting import number
+
+    if not rows:
+        return
+    out.print(f"\n[bold]{escape(title)}[/bold]")
+    for row in rows:
+        first = row[0]
+        asked = first.prompt[-1].get("content") if first.prompt else None
+        out.print(f"{escape(Path(first.source).name)} {first.index + 1:,}{': ' if asked else ''}{_text(asked or '')}")
+        if first.reference is not None:
+            out.print(f"  expected: {_text(first.reference)}")
+        for one, result in zip(row, of, strict=True):
+            score = score_of(one, metric)
+            shown = "" if math.isnan(score) else f" {number(score)}"
+            answer = f": {_text(one.answer)}" if one.answer is not None else ""
+            out.print(f"  {escape(result.target.name)}{shown}{answer}")
+
+
+def _text(value: Any) -> str:
+    """A text on one line, shortened."""
+    line = " ".join(str(value).split())
+    return escape(line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…")

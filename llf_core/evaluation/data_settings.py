@@ -1,0 +1,61 @@
+"""Configs by which the data of an evaluation is read: those of a run, or defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import RunConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOKENIZATION_KEYS = (
+    "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "rename_fields",
+    "cutoff_len", "cutoff_strategy",
+)  # fmt: skip
+"""Config keys of a run that determine how it tokenizes an example."""
+MASK_KEYS = ("train_on_prompt", "mask_history", "split_special_tokens")
+"""Further keys of stage sft that determine which tokens are in the loss."""
+
+
+def tokenization_of(run: RunConfig | None) -> dict[str, Any]:
+    """The settings of a run that determine how it tokenizes an example.
+
+    Args:
+        run: config of the run; None for no settings.
+    """
+    return {} if run is None else {key: value for key in TOKENIZATION_KEYS if (value := run.get(key)) is not None}
+
+
+def config_for(  # noqa: PLR0913 - what is read, and how
+    names: Sequence[str],
+    run: RunConfig | None,
+    *,
+    stage: str = "sft",
+    template: str | None = None,
+    limit: int | None = None,
+    dataset_dir: str | None = None,
+) -> RunConfig:
+    """A config whose data sets are read as a run reads its own.
+
+    Args:
+        names: names of the data sets, as in `dataset`.
+        run: config of the run; None for defaults.
+        stage: stage whose kind of data they have.
+        template: name of the chat template if there is no run; None for the tokenizer's own.
+        limit: maximum number of records of each data set, taken from the beginning; None for all.
+        dataset_dir: folder of named data sets; None for that of the run.
+
+    Raises:
+        ConfigError: a name or the folder is not valid in a config.
+        PluginError: two installed packages declare the same name or key.
+    """
+    asked: dict[str, Any] = {"stage": stage, "dataset": list(names)} | tokenization_of(run)
+    if run is None:
+        asked |= {} if template is None else {"template": template}
+    else:
+        own = run.flat()
+        keys = ("dataset_dir", "cache_dir", *(MASK_KEYS if stage == "sft" and run.stage.stage == "sft" else ()))
+        asked |= {key: own[key] for key in keys if key in own}
+    asked |= {} if limit is None else {"max_samples": limit}
+    return RunConfig.load(asked | ({} if dataset_dir is None else {"dataset_dir": dataset_dir}))

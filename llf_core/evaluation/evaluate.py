@@ -1,0 +1,201 @@
+"""Measures models on data: losses of the expected answers, and metrics of generated ones.
+
+`python -m llf_core.evaluation.evaluate REQUEST` is the process with the models. It prints the folder of each result as
+soon as it is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.target import Target, find_target
+from llf_core.evaluation import worker_process
+from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.request import MAX_NEW_TOKENS, VALIDATION, EvaluationRequest
+from llf_core.evaluation.target_places import run_of
+from llf_core.launch.cell_rows import write_rows
+from llf_core.runs.evaluations import read_result
+from llf_core.runs.folder import home_folder
+from llf_core.runs.uploads import UPLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from llf_core.evaluation.worker_process import Progress
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+    from llf_core.runs.evaluations import EvaluationResult
+
+MODULE = "llf_core.evaluation.evaluate"
+
+
+def evaluate(  # noqa: PLR0913 - what is measured, on what and how
+    targets: Iterable[str | Path | Run | RunFolder | Target],
+    on: object = VALIDATION,
+    *,
+    metrics: Sequence[str] = (),
+    limit: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    dataset_dir: str | Path | None = None,
+    home: Path | str | None = None,
+    trust: bool = False,
+    again: bool = False,
+    progress: Progress = worker_process.no_progress,
+    on_result: Callable[[EvaluationResult], object] | None = None,
+) -> list[EvaluationResult]:
+    """Measure models on data, in a child process that holds one base model at a time and its adapters.
+
+    Every result has the losses of the expected answers: loss, perplexity, bits per byte and token accuracy. With
+    `metrics`, the model also answers each prompt greedily, and the answers are scored. A result is stored as soon as it
+    is complete. What was measured before is not measured again.
+
+    Examples are rendered, masked and truncated as by the run that a target is of. The first run among the targets
+    decides for models without a run.
+
+    Args:
+        targets: models, see `llf_core.chat.target.find_target`.
+        on: the data: a name of `dataset_info.json`, a file, a folder or a hub id; several of them, also separated by
+            commas; rows (a list of dicts, a DataFrame or a `datasets.Dataset`); or `"validation"`, the validation data
+            of the first target that is a run.
+        metrics: names of metrics of generated answers, see `llf_core.metrics.load_metrics`.
+        limit: maximum number of examples of each data set, taken from the beginning; None for all.
+        max_new_tokens: maximum number of tokens of an answer.
+        dataset_dir: folder of named data sets; None for that of the run.
+        home: `LLF_HOME`; None for the environment's.
+        trust: whether to allow Python code of models that has not been allowed yet.
+        again: whether to measure what was measured before.
+        progress: called with a description, the number done and the total; an exception in it ends the process.
+        on_result: called with each result when it is complete; None if nobody waits.
+
+    Returns:
+        The results in the order of the targets.
+
+    Raises:
+        TargetError: a target is not found, is a reward model, or has no result yet.
+        EvaluationError: there are no targets, a number is out of range, or there is no data to measure on.
+        RowsError: the rows are not a table.
+        ConfigError: the config of a run is no longer valid.
+        RuntimeError: the child process failed; the message says why.
+        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
+        OSError: the process cannot be started, or the rows cannot be written.
+        BrokenRunError: the status of a run cannot be read.
+        UnreadableError: a file of a target is not a regular file.
+        TypeError: a target is of another type.
+        PluginError: two installed packages declare the same name or key.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    found = tuple(one if isinstance(one, Target) else find_target(one, home_path(home)) for one in targets)
+    if not found:
+        raise EvaluationError("There is nothing to measure.", "Name at least one run or model.")
+    for name, value in (("limit", limit), ("max_new_tokens", max_new_tokens)):
+        if value is not None and value < 1:
+            raise EvaluationError(f"{name} is {value}. Expected an integer of at least 1.")
+    names = _names(on, home)
+    if names == (VALIDATION,) and not any(one.run_id for one in found):
+        raise EvaluationError(
+            "None of the targets is a run, so there is no validation data.",
+            "Name the data: a name, a file, or rows.",
+        )
+    folder = None if dataset_dir is None else str(Path(dataset_dir).expanduser().absolute())
+    request = EvaluationRequest(found, names, tuple(metrics), limit, max_new_tokens, folder, None, again)
+    results: dict[int, EvaluationResult] = {}
+
+    def receive(value: Any) -> None:
+        result = read_result(Path(value["folder"]))
+        results[value["target"]] = result
+        if on_result is not None:
+            on_result(result)
+
+    worker_process.run_in_child(
+        MODULE,
+        request.json(),
+        home=home_path(home),
+        progress=progress,
+        trust=trust,
+        of=next((one.run_id for one in found if one.run_id), None),
+        on_item=receive,
+    )
+    return [results[number] for number in range(len(found))]
+
+
+def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Path | str | None = None) -> list[Target]:
+    """Put the base model of each run before the targets, if it is not among them.
+
+    Args:
+        targets: models, see `llf_core.chat.target.find_target`.
+        home: `LLF_HOME`; None for the environment's.
+
+    Returns:
+        The base models, each once, then the targets.
+
+    Raises:
+        TargetError: a target is not found, is a reward model, or has no result yet.
+        ConfigError: the config of a run is no longer valid.
+        BrokenRunError: the status of a run cannot be read.
+        UnreadableError: a file of a target is not a regular file.
+        OSError: a file cannot be read.
+        TypeError: a target is of another type.
+        PluginError: two installed packages declare the same name or key.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    found = [one if isinstance(one, Target) else find_target(one, home_path(home)) for one in targets]
+    bases: list[Target] = []
+    for target in found:
+        run = run_of(target, home)
+        if run is None:
+            continue
+        base = find_target(f"{run.path}@base", home_path(home))
+        if all((one.config, one.adapter) != (base.config, base.adapter) for one in (*found, *bases)):
+            bases.append(base)
+    return [*bases, *found]
+
+
+def home_path(home: Path | str | None) -> Path | None:
+    """`LLF_HOME` as a path; None for the environment's.
+
+    Args:
+        home: as given in a call; None for the environment's.
+    """
+    return None if home is None else Path(home)
+
+
+def _names(on: object, home: Path | str | None) -> tuple[str, ...]:
+    """Names of data sets; rows are written to a file."""
+    if isinstance(on, Path):
+        return (str(on.expanduser().absolute()),)
+    if isinstance(on, str):
+        found = tuple(name.strip() for name in on.split(",") if name.strip())
+    elif isinstance(on, list | tuple) and on and all(isinstance(one, str | Path) for one in on):
+        found = tuple(str(one) for one in on)
+    else:
+        return (str(write_rows(on, home_folder(home) / UPLOADS)[0]),)
+    if not found:
+        raise EvaluationError("There is no data set to measure on.", "Name one, or leave it out for validation data.")
+    if VALIDATION in found and len(found) > 1:
+        raise EvaluationError(f"{VALIDATION} stands beside other data sets.", "Measure it in an evaluation of its own.")
+    return found
+
+
+def main() -> None:
+    """Measure, and print the results as lines of JSON: the child process of `evaluate`.
+
+    Raises:
+        SystemExit: the arguments are wrong, or the evaluation failed.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("request")
+    asked = parser.parse_args()
+
+    def make(progress: Progress, item: Callable[[Any], object]) -> None:
+        from llf_core.evaluation.measure_targets import measure_targets
+
+        request = EvaluationRequest.read(asked.request)
+        measure_targets(request, progress, lambda number, folder: item({"target": number, "folder": str(folder)}))
+
+    worker_process.print_result(make, of=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The examples of an evaluation: tokens and labels as in training, and prompt and reference as messages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.predict_data import answer_text
+from llf_core.config.ignore_index import IGNORED
+from llf_core.data.align import stages_for, wanted_kind
+from llf_core.data.errors import OtherKindError
+from llf_core.data.example_store import SET_COLUMN
+from llf_core.data.formats.conversation import PROMPTS, TEXTS
+from llf_core.data.prepare import prepare, sources_of
+from llf_core.data.validation_split import conversations_at
+from llf_core.evaluation.data_settings import config_for
+from llf_core.evaluation.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class TokenizedPart:
+    """A sequence of tokens that the model reads at once.
+
+    Attributes:
+        ids: token ids `[seq]`.
+        labels: labels `[seq]`, -100 where a token is not in the loss.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def measured(self) -> int:
+        """Number of tokens whose loss is measured: the first token of a sequence has none."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class EvaluationExample:
+    """A record of a data set.
+
+    Attributes:
+        source: name of the data set.
+        index: number of the record in it, counted from 0.
+        parts: its sequences: one, or several if it was split at `cutoff_len`.
+        prompt: the messages before the last answer; empty for plain text.
+        reference: the last answer: its text, or its calls as JSON; None for plain text.
+        tools: functions that may be called.
+        row: the record.
+    """
+
+    source: str
+    index: int
+    parts: tuple[TokenizedPart, ...]
+    prompt: tuple[dict[str, Any], ...] = ()
+    reference: str | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Data set and number of the record."""
+        return self.source, self.index
+
+
+@dataclass(frozen=True)
+class EvaluationExamples:
+    """The examples that targets are measured on.
+
+    Attributes:
+        names: names of the data sets.
+        examples: the examples, in the order of the data.
+        unusable: number of records that gave no example.
+        fingerprint: equal for the same records in the same order, whatever tokenizer and template.
+        rendering: equal for the same tokens and labels.
+    """
+
+    names: tuple[str, ...]
+    examples: tuple[EvaluationExample, ...]
+    unusable: int
+    fingerprint: str
+    rendering: str
+
+
+def read_validation(
+    run: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    limit: int | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> EvaluationExamples:
+    """Read the validation data of a run, as it was held out in training.
+
+    Args:
+        run: config of the run.
+        tokenizer: tokenizer of its base model, on which the split depends.
+        limit: maximum number of examples of each data set, taken from the beginning; None for all.
+        progress: called with a data set's name and the number of records read so far; None if nobody watches.
+
+    Raises:
+        EvaluationError: the run has no validation data, it has no answers, or it has pictures or sound.
+        DataError: a data set is missing, or the template does not fit.
+        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        OSError: a file cannot be read, or the cache cannot be written.
+        MemoryError: out of memory.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+    """
+    if not (run.data.eval_dataset or run.data.val_size):
+        raise EvaluationError(
+            "The run has no validation data (eval_dataset or val_size).",
+            "Name a data set that it was not trained on.",
+        )
+    if wanted_kind(run) == PROMPTS:
+        raise EvaluationError(
+            f"The run was trained by stage {run.stage.stage}, so its validation data is read as prompts without "
+            "answers.",
+            "Name a data set with answers.",
+        )
+    prepared = prepare(run, tokenizer, progress=progress)
+    assert prepared.eval is not None  # noqa: S101 - the config has evaluation data
+    counts = prepared.eval_counts
+    sets = counts[:, SET_COLUMN].tolist() if len(counts) else [0] * len(prepared.eval)
+    return _collect(run, tokenizer, validation_names(run), prepared, prepared.eval, sets, limit, None)
+
+
+def read_examples(  # noqa: PLR0913 - what is read, and how
+    names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    run: RunConfig | None,
+    *,
+    template: str | None = None,
+    limit: int | None = None,
+    dataset_dir: str | None = None,
+    held: Collection[tuple[str, int]] | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> EvaluationExamples:
+    """Read data sets, rendered, masked and truncated as in training.
+
+    Args:
+        names: names of data sets, as in `dataset`.
+        tokenizer: tokenizer of the model.
+        run: config of the run that decides how examples are rendered; None for defaults.
+        template: name of the chat template if there is no run; None for the tokenizer's own.
+        limit: maximum number of examples of each data set, taken from the beginning; None for all.
+        dataset_dir: folder of named data sets; None for that of the run.
+        held: data set and number of the records that are read; None for all.
+        progress: called with a data set's name and the number of records read so far; None if nobody watches.
+
+    Raises:
+        EvaluationError: the data has no answers, or has pictures or sound.
+        DataError: a data set is missing, empty, of a kind without answers, or yields no example; or the template does
+            not fit.
+        ConfigError: a name or the folder is not valid in a config.
+        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        OSError: a file cannot be read, or the cache cannot be written.
+        MemoryError: out of memory.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+    """
+    most = limit if held is None else None
+    config, prepared = _prepared(names, tokenizer, run, template, most, dataset_dir, progress)
+    sets = prepared.counts[:, SET_COLUMN].tolist()
+    return _collect(config, tokenizer, tuple(names), prepared, prepared.examples, sets, limit, held)
+
+
+def validation_names(run: RunConfig) -> tuple[str, ...]:
+    """Names of the data sets that a run's validation data is part of.
+
+    Args:
+        run: config of the run.
+    """
+    return tuple(run.data.eval_dataset or run.data.dataset or ())
+
+
+def _collect(  # noqa: PLR0913, PLR0917 - what was prepared, and what is kept of it
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    names: tuple[str, ...],
+    prepared: Prepared,
+    examples: Dataset,
+    sets: list[int],
+    limit: int | None,
+    held: Collection[tuple[str, int]] | None,
+) -> EvaluationExamples:
+    labels = [source.label for source in sources_of(config, names)]
+    kept = None if held is None else {(labels.index(label), index) for label, index in held}
+    parts = _parts_by_place(examples, sets, limit, kept)
+    found = {} if config.data.streaming else conversations_at(config, tokenizer, names, parts)
+    made = tuple(
+        _example(labels[place[0]], place[1], own, *found.get(place, (None, {}))) for place, own in parts.items()
+    )
+    unusable = len(prepared.report.dropped) + len(prepared.report.broken)
+    return EvaluationExamples(tuple(labels), made, unusable, _fingerprint(made), _rendering(made))
+
+
+def _prepared(  # noqa: PLR0913, PLR0917 - the arguments of `read_examples`
+    names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    run: RunConfig | None,
+    template: str | None,
+    limit: int | None,
+    dataset_dir: str | None,
+    progress: Callable[[str, int], None] | None,
+) -> tuple[RunConfig, Prepared]:
+    """Prepare named data sets as conversations, or as the kind of data that they have."""
+
+    def config_of(stage: str) -> RunConfig:
+        return config_for(names, run, stage=stage, template=template, limit=limit, dataset_dir=dataset_dir)
+
+    config = config_of("sft")
+    try:
+        return config, prepare(config, tokenizer, progress=progress)
+    except OtherKindError as error:
+        config = config_of(stages_for(error.kind)[0])
+    return config, prepare(config, tokenizer, progress=progress)
+
+
+def _parts_by_place(
+    examples: Dataset, sets: list[int], limit: int | None, kept: Collection[tuple[int, int]] | None
+) -> dict[tuple[int, int], list[TokenizedPart]]:
+    """The sequences of each record, by number of the data set and of the record."""
+    found: dict[tuple[int, int], list[TokenizedPart]] = {}
+    counts: dict[int, int] = {}
+    for number, row in zip(sets, examples, strict=True):
+        place = (number, int(row["index"]))
+        if kept is not None and place not in kept:
+            continue
+        if place not in found:
+            if limit is not None and counts.get(number, 0) >= limit:
+                continue
+            counts[number] = counts.get(number, 0) + 1
+            found[place] = []
+        found[place].append(TokenizedPart(tuple(row["input_ids"]), tuple(row["labels"])))
+    return found
+
+
+def _example(
+    source: str, index: int, parts: list[TokenizedPart], conversation: Conversation | None, row: Mapping[str, Any]
+) -> EvaluationExample:
+    if conversation is None or conversation.kind == TEXTS:
+        return EvaluationExample(source, index, tuple(parts), row=row)
+    if conversation.media:
+        raise EvaluationError(f"The data set {source} has pictures or sound, which an evaluation does not take yet.")
+    *messages, answer = conversation.messages
+    return EvaluationExample(
+        source, index, tuple(parts), tuple(messages), answer_text(answer), conversation.tools or (), row
+    )
+
+
+def _fingerprint(examples: Sequence[EvaluationExample]) -> str:
+    digest = hashlib.sha256()
+    for one in examples:
+        what = [one.source, one.index, list(one.prompt), one.reference, list(one.tools)]
+        if one.reference is None:
+            what.append(one.row)
+        digest.update(json.dumps(what, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def _rendering(examples: Sequence[EvaluationExample]) -> str:
+    digest = hashlib.sha256()
+    for one in examples:
+        digest.update(repr([(part.ids, part.labels) for part in one.parts]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,90 @@
+"""Greedy answers of a model to many prompts, by the chat's engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.chat.collected_reply import CollectedReply
+from llf_core.chat.events import Failed
+from llf_core.chat.predictions import OF_ONE_RECORD, by_length
+from llf_core.chat.request import ChatRequest, ChatSampling
+from llf_core.evaluation.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_core.chat.engine import Engine
+    from llf_core.chat.events import Event
+    from llf_core.evaluation.examples import EvaluationExample
+
+GREEDY = ChatSampling(temperature=0.0, repetition_penalty=1.0)
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """The answer to a prompt.
+
+    Attributes:
+        text: its text, without what the model thought before; its calls as JSON after it. None if the prompt is too
+            long for the model or its template refuses it.
+        tokens: number of tokens of prompt and answer.
+        problem: why there is no text; empty otherwise.
+    """
+
+    text: str | None
+    tokens: int
+    problem: str = ""
+
+
+def generate_answers(
+    engine: Engine,
+    adapter: str | None,
+    examples: Sequence[EvaluationExample],
+    max_new_tokens: int,
+    progress: Callable[[int], object],
+) -> list[GeneratedAnswer]:
+    """Generate the answers to the prompts of examples, greedily; those of similar length at a time.
+
+    Args:
+        engine: has the model.
+        adapter: name of a loaded adapter; None for the base model.
+        examples: examples with a prompt.
+        max_new_tokens: maximum number of tokens of an answer.
+        progress: called with the number of answers so far.
+
+    Returns:
+        The answer of each example.
+
+    Raises:
+        EvaluationError: the model ran out of memory, or its logits are not numbers.
+        Exception: whatever the engine raises.
+    """
+    replies = [CollectedReply() for _ in examples]
+    done = 0
+
+    def receive(number: int, event: Event) -> None:
+        nonlocal done
+        if isinstance(event, Failed) and event.kind not in OF_ONE_RECORD:
+            raise EvaluationError(event.message, event.what_to_do)
+        if replies[number].take(event):
+            done += 1
+            progress(done)
+
+    lengths = [sum(len(str(message.get("content"))) for message in one.prompt) for one in examples]
+    for number in by_length(lengths, set(range(len(examples)))):
+        one = examples[number]
+        request = ChatRequest(one.prompt, adapter=adapter, tools=one.tools, sampling=GREEDY, max_tokens=max_new_tokens)
+        engine.submit(number, request, lambda event, number=number: receive(number, event))  # type: ignore[misc]
+    while engine.step():
+        pass
+    engine.forget_prefixes()
+    return [_answer(reply) for reply in replies]
+
+
+def _answer(reply: CollectedReply) -> GeneratedAnswer:
+    if reply.failed is not None:
+        return GeneratedAnswer(None, 0, reply.failed.message)
+    finished = reply.finished
+    tokens = 0 if finished is None else finished.prompt_tokens + finished.completion_tokens
+    return GeneratedAnswer(reply.text, tokens)

@@ -1,0 +1,173 @@
+"""The loss of each token in the loss of some examples, and whether it is the most likely one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own short name
+
+from llf_core.acceleration.patching.causal_head import causal_of, forward
+from llf_core.chat.engine.failures import is_out_of_memory
+from llf_core.config.ignore_index import IGNORED
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from llf_core.acceleration.patching.causal_head import Head
+    from llf_core.evaluation.examples import TokenizedPart
+
+BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16_384}
+"""Maximum number of tokens of a batch, padding included, by device; one longer sequence is a batch of its own."""
+CHUNK_BYTES = 64 << 20
+"""Bytes of float32 logits that are computed at a time."""
+MAX_PADDING = 0.1
+"""Share of a batch that may be padding: a shorter sequence begins a new batch."""
+
+
+@dataclass(frozen=True)
+class PartLosses:
+    """Losses of a sequence.
+
+    Attributes:
+        places: positions in the sequence of the tokens whose loss was measured.
+        losses: loss of each in nats: minus its log-probability after the tokens before it.
+        correct: whether each is the most likely token.
+    """
+
+    places: tuple[int, ...]
+    losses: tuple[float, ...]
+    correct: tuple[bool, ...]
+
+
+def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callable[[int], object]) -> list[PartLosses]:
+    """Measure the losses of sequences. Sequences of similar length are batches, padded on the right.
+
+    Only positions in the loss pass through the output head, if `causal_head.install_head` has prepared the model. Out
+    of memory, a batch is measured in halves.
+
+    Args:
+        model: causal language model in evaluation mode, wrapped by PEFT or not.
+        parts: the sequences.
+        progress: called with the number of sequences measured so far.
+
+    Returns:
+        The losses of each sequence, in the order of `parts`.
+
+    Raises:
+        RuntimeError: a single sequence does not fit into memory, or a token is not in the vocabulary.
+
+    Source:
+        Cross-entropy of the model's logits in float32, as in training.
+    """
+    device = causal_of(model).get_input_embeddings().weight.device
+    found: dict[int, PartLosses] = {}
+    limit = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
+    waiting = list(batches([len(part.ids) for part in parts], limit, equal=_depends_on_length(model)))[::-1]
+    with torch.inference_mode(), autocast_mixed_dtypes(model):
+        while waiting:
+            numbers = waiting.pop()
+            try:
+                measured = _batch_losses(model, [parts[number] for number in numbers], device)
+            except Exception as error:
+                if not is_out_of_memory(error) or len(numbers) == 1:
+                    raise
+                half = len(numbers) // 2
+                waiting += [numbers[half:], numbers[:half]]
+                continue
+            found.update(zip(numbers, measured, strict=True))
+            progress(len(found))
+    return [found[number] for number in range(len(parts))]
+
+
+def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Iterator[list[int]]:
+    """Group sequences by length, the longest first, so that a batch that does not fit into memory is found at once.
+
+    Args:
+        lengths: length of each sequence.
+        limit: maximum number of tokens of a batch, padding included.
+        equal: whether all sequences of a batch must have one length.
+
+    Yields:
+        Numbers of the sequences of a batch.
+    """
+    batch: list[int] = []
+    longest = total = 0
+    for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
+        length = lengths[number]
+        padded = longest * (len(batch) + 1)
+        sparse = padded - total - length > MAX_PADDING * padded
+        if batch and (padded > limit or sparse or (equal and length != longest)):
+            yield batch
+            batch, total = [], 0
+        if not batch:
+            longest = length
+        batch.append(number)
+        total += length
+    if batch:
+        yield batch
+
+
+def _depends_on_length(model: Any) -> bool:
+    """Whether rotary frequencies depend on the longest sequence of a batch, so that padding would change losses."""
+    config = causal_of(model).config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
+    return kind in {"dynamic", "longrope"}
+
+
+def _batch_losses(model: Any, parts: Sequence[TokenizedPart], device: torch.device) -> list[PartLosses]:
+    """Losses of the sequences of a batch.
+
+    No mask is given: with padding on the right, no token sees the padding.
+    """
+    length = max(len(part.ids) for part in parts)
+    ids = torch.zeros(len(parts), length, dtype=torch.int64)
+    targets = torch.full((len(parts), length), IGNORED, dtype=torch.int64)
+    for row, part in enumerate(parts):
+        ids[row, : len(part.ids)] = torch.tensor(part.ids)
+        targets[row, : len(part.ids) - 1] = torch.tensor(part.labels[1:])
+    wanted = (targets != IGNORED).nonzero()
+    places = targets.to(device)
+
+    def objective(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = places != IGNORED
+        return token_costs(hidden[mask], head, places[mask])
+
+    costs, correct = forward(model, {"input_ids": ids.to(device)}, objective)
+    of_rows: list[tuple[list[int], list[float], list[bool]]] = [([], [], []) for _ in parts]
+    for (row, place), cost, right in zip(wanted.tolist(), costs.tolist(), correct.tolist(), strict=True):
+        for values, value in zip(of_rows[row], (place + 1, cost, right), strict=True):
+            values.append(value)
+    return [PartLosses(tuple(where), tuple(losses), tuple(right)) for where, losses, right in of_rows]
+
+
+def token_costs(rows: torch.Tensor, head: Head, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of the token after each row, and whether it is the most likely one, without storing all logits.
+
+    Args:
+        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
+        head: maps hidden states to logits.
+        targets: token ids `[N]`, int64.
+
+    Returns:
+        Losses `[N]`, float32 (float64 for float64), and booleans `[N]`.
+
+    Raises:
+        RuntimeError: out of memory, or a target is not in the vocabulary.
+
+    Source:
+        torch's `F.cross_entropy`.
+    """
+    columns = rows.shape[-1] if head.weight is None else len(head.weight)
+    size = max(1, CHUNK_BYTES // (4 * columns))
+    costs, correct = [], []
+    for start in range(0, max(1, len(rows)), size):
+        wanted = targets[start : start + size]
+        logits = head.logits(rows[start : start + size])
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        costs.append(F.cross_entropy(logits, wanted, reduction="none"))
+        correct.append(logits.argmax(-1) == wanted)
+    return torch.cat(costs), torch.cat(correct)

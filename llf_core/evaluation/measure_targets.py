@@ -1,0 +1,313 @@
+"""Measures targets one after the other; those with the same base model share its weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llf_core.chat.base_model import find_adapter_files, load_base, plan_base
+from llf_core.chat.target import loading_config
+from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.example_reader import ExampleReader
+from llf_core.evaluation.measures import LOSS_MEASURES, measure_of_metric
+from llf_core.evaluation.run_losses import free_memory
+from llf_core.evaluation.target_places import run_of, shared_place, weights_key
+from llf_core.evaluation.token_texts import text_bytes, token_texts
+from llf_core.metrics import ScoredExample, load_metrics, score_answers
+from llf_core.models.resolve import resolve_model
+from llf_core.models.tokenizer import load_tokenizer
+from llf_core.runs.config_file import run_config
+from llf_core.runs.evaluation_writer import EvaluationWriter, copy_result, settings_key
+from llf_core.runs.evaluations import (
+    EvaluatedData,
+    EvaluatedTarget,
+    ExampleResult,
+    TokenLosses,
+    find_result,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.chat.engine import Engine
+    from llf_core.chat.engine.adapters import Adapters
+    from llf_core.chat.target import Target
+    from llf_core.config import RunConfig
+    from llf_core.evaluation.examples import EvaluationExample, EvaluationExamples
+    from llf_core.evaluation.likelihood import PartLosses
+    from llf_core.evaluation.request import EvaluationRequest
+    from llf_core.evaluation.worker_process import Progress
+    from llf_core.metrics import Metric
+    from llf_core.runs import RunFolder
+    from llf_core.runs.evaluations import EvaluationResult
+
+DECIMALS = 5
+"""Decimals of a token's loss in a file."""
+
+
+@dataclass(frozen=True)
+class PlannedMeasurement:
+    """A target that is measured.
+
+    Attributes:
+        number: its number in the request.
+        target: the target.
+        config: settings with which its base model is loaded.
+        place: where the result goes: its run, or the folder of a model's results.
+        shared: folder of the results of this model that other runs may use; None if it is of one run only.
+        named: the target as a result has it.
+        examples: what it is measured on.
+        data: the data as a result has it.
+        settings: settings as a result has them.
+    """
+
+    number: int
+    target: Target
+    config: RunConfig
+    place: RunFolder | Path
+    shared: Path | None
+    named: EvaluatedTarget
+    examples: EvaluationExamples
+    data: EvaluatedData
+    settings: dict[str, Any]
+
+
+def measure_targets(request: EvaluationRequest, progress: Progress, on_result: Callable[[int, Path], object]) -> None:
+    """Measure the targets of a request. All data is read and checked before the first model is loaded.
+
+    Args:
+        request: the request.
+        progress: progress callback.
+        on_result: called with the number of a target and the folder of its result, as soon as it is complete.
+
+    Raises:
+        EvaluationError: there is no data to measure on, a metric needs references that the data does not have, or a
+            model ran out of memory.
+        DataError: the data cannot be read, or yields no example.
+        MetricError: a metric is unknown, cannot be loaded, or returned no numbers.
+        ModelError: a model cannot be loaded as configured.
+        ConfigError: the config of a run is no longer valid.
+        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
+        RuntimeError, MemoryError: out of memory.
+        OSError: a file cannot be read, or a result cannot be written.
+        BadExample: a prompt cannot be rendered.
+        KeyError: a record is no longer in its data set.
+        UnreadableError: a file is not a regular file.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review.
+        PluginError: two installed packages declare the same plug-in.
+    """
+    metrics = load_metrics(request.metrics)
+    planned = []
+    for plan in _plan(request, metrics, progress):
+        known = None if request.again else _known_result(plan)
+        if known is None:
+            planned.append(plan)
+        else:
+            on_result(plan.number, known)
+    groups: dict[str, list[PlannedMeasurement]] = {}
+    for plan in planned:
+        groups.setdefault(plan.target.base_key, []).append(plan)
+    for group in groups.values():
+        _measure_group(group, metrics, progress, on_result)
+
+
+def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progress) -> Iterator[PlannedMeasurement]:
+    runs = [run_of(target) for target in request.targets]
+    configs = [None if run is None else run_config(run) for run in runs]
+    reader = ExampleReader(request, next((one for one in configs if one is not None), None), progress)
+    for number, (target, run, config) in enumerate(zip(request.targets, runs, configs, strict=True)):
+        loading = loading_config(target.config)
+        rendering = config or reader.settings_for(loading.model.model_name_or_path)
+        template = None if rendering is None else rendering.data.template
+        if template is not None:  # the base must read the same prompts as the run
+            values = {**yaml.safe_load(target.config), "template": template}
+            loading = loading_config(yaml.safe_dump(values, sort_keys=True))
+        source = resolve_model(loading.model.model_name_or_path, loading)
+        examples = reader.read(load_tokenizer(source, loading), rendering, loading.data.template or target.template)
+        _check_examples(examples, metrics)
+        plan = plan_base(loading)
+        shared = shared_place(target)
+        yield PlannedMeasurement(
+            number,
+            target,
+            loading,
+            shared if run is None else run,
+            shared if run is not None and target.step is None else None,
+            EvaluatedTarget(
+                target.name,
+                target.label,
+                target.run_id,
+                target.step,
+                target.base,
+                weights_key(target, source.path, examples.rendering),
+            ),
+            examples,
+            EvaluatedData(examples.names, examples.fingerprint, len(examples.examples), examples.unusable),
+            {
+                "metrics": [metric.name for metric in metrics],
+                "limit": request.limit,
+                "max_new_tokens": request.max_new_tokens if metrics else None,
+                "device": plan.device,
+                "dtype": plan.dtype,
+            },
+        )
+
+
+def _check_examples(examples: EvaluationExamples, metrics: Sequence[Metric]) -> None:
+    names = ", ".join(examples.names)
+    if not examples.examples:
+        raise EvaluationError(f"{names} has no usable example.", "`llf inspect` says why.")
+    if not metrics:
+        return
+    if not any(one.prompt for one in examples.examples):
+        raise EvaluationError(
+            f"{names} is plain text without prompts, so no answers can be generated.",
+            "Leave out the metrics, or name a data set with prompts and answers.",
+        )
+    needing = [metric.name for metric in metrics if metric.declaration.needs_reference]
+    if needing and not any(one.reference for one in examples.examples):
+        raise EvaluationError(
+            f"{names} has no reference answers, and {', '.join(needing)} compares with them.",
+            "Name a data set with answers, or another metric.",
+        )
+
+
+def _known_result(plan: PlannedMeasurement) -> Path | None:
+    """Folder of an earlier result of the same weights, settings and examples; None if there is none."""
+    what = plan.named.weights, settings_key(plan.settings), plan.data.fingerprint
+    found = find_result(plan.place, *what)
+    if found is None and plan.shared is not None and (known := find_result(plan.shared, *what)) is not None:
+        found = copy_result(known, plan.place, plan.named)
+    return None if found is None else found.folder
+
+
+def _measure_group(
+    group: Sequence[PlannedMeasurement],
+    metrics: Sequence[Metric],
+    progress: Progress,
+    on_result: Callable[[int, Path], object],
+) -> None:
+    """Measure the targets of one base model."""
+    from llf_core.acceleration.patching.causal_head import install_head
+    from llf_core.chat.engine import Engine
+    from llf_core.chat.engine.adapters import Adapters
+
+    first = group[0]
+    base = load_base(first.config, first.target.template, lambda what: progress(what, 0, 0))
+    base.model.eval()
+    engine = Engine(base.model, base.tokenizer) if metrics else None
+    adapters = Adapters(base.model) if engine is None else engine.adapters
+    install_head(base.model)
+    for plan in group:
+        name, tokenizer = None, base.tokenizer
+        if plan.target.adapter is not None:
+            progress(f"Loading the adapter of {plan.target.name}", 0, 0)
+            name = str(plan.number)
+            path, own = find_adapter_files(plan.target.adapter, plan.config)
+            if engine is None:
+                adapters.load(name, path)
+            else:
+                engine.load_adapter(name, path, tokenizer=own)
+        result = _measure(plan, adapters, engine, name, tokenizer, metrics, progress)
+        if plan.shared is not None:
+            with suppress(OSError):  # of use for other runs only
+                copy_result(result, plan.shared, result.target)
+        on_result(plan.number, result.folder)
+        if name is not None:
+            adapters.unload(name) if engine is None else engine.unload_adapter(name)
+    del engine, adapters, base
+    free_memory()
+
+
+def _measure(  # noqa: PLR0913, PLR0917 - a loaded target, and what is measured
+    plan: PlannedMeasurement,
+    adapters: Adapters,
+    engine: Engine | None,
+    name: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    metrics: Sequence[Metric],
+    progress: Progress,
+) -> EvaluationResult:
+    from llf_core.evaluation.generated_answers import generate_answers
+    from llf_core.evaluation.likelihood import measure_losses
+
+    started = time.monotonic()
+    examples, label = plan.examples.examples, plan.target.name
+    parts = [part for one in examples for part in one.parts]
+    with EvaluationWriter(plan.place, plan.named, plan.data, plan.settings) as writer:
+        with adapters.active(name) as model:
+            losses = measure_losses(model, parts, lambda done: progress(f"Loss of {label}", done, len(parts)))
+        of_parts = iter(losses)
+        found = [_with_losses(one, [next(of_parts) for _ in one.parts], tokenizer, writer) for one in examples]
+        tokens = sum(len(part.ids) for part in parts)
+        if engine is not None:
+            asked = [number for number, one in enumerate(examples) if one.prompt]
+            answers = generate_answers(
+                engine,
+                name,
+                [examples[number] for number in asked],
+                plan.settings["max_new_tokens"],
+                lambda done: progress(f"Answers of {label}", done, len(asked)),
+            )
+            tokens += sum(answer.tokens for answer in answers)
+            for number, answer in zip(asked, answers, strict=True):
+                found[number] = replace(found[number], answer=answer.text)
+            progress(f"Scoring the answers of {label}", 0, 0)
+            found = _with_scores(found, examples, metrics)
+        for example in found:
+            writer.example(example)
+        values = [measure.value(found) for measure in (*LOSS_MEASURES, *map(measure_of_metric, metrics))]
+        return writer.finish([one for one in values if one is not None], time.monotonic() - started, tokens)
+
+
+def _with_losses(
+    example: EvaluationExample,
+    losses: Sequence[PartLosses],
+    tokenizer: PreTrainedTokenizerBase,
+    writer: EvaluationWriter,
+) -> ExampleResult:
+    """The result of an example without an answer; its token losses are written."""
+    texts: list[str] = []
+    costs: list[float] = []
+    size = correct = 0
+    for part, measured in zip(example.parts, losses, strict=True):
+        texts += token_texts(tokenizer, part.ids, measured.places)
+        costs += measured.losses
+        correct += sum(measured.correct)
+        size += text_bytes(tokenizer, part.ids, measured.places)
+    writer.token_losses(
+        TokenLosses(example.index, tuple(texts), tuple(round(cost, DECIMALS) for cost in costs), example.source)
+    )
+    return ExampleResult(
+        example.index,
+        example.source,
+        example.prompt,
+        example.reference,
+        tokens=len(costs),
+        nll=math.fsum(costs),
+        bytes=size,
+        correct=correct,
+    )
+
+
+def _with_scores(
+    results: Sequence[ExampleResult], examples: Sequence[EvaluationExample], metrics: Sequence[Metric]
+) -> list[ExampleResult]:
+    """The results of examples with the scores of their answers."""
+    answered = [number for number, one in enumerate(results) if one.answer is not None]
+    answers = [results[number].answer or "" for number in answered]
+    seen = [ScoredExample(examples[n].prompt, examples[n].reference or None, examples[n].row) for n in answered]
+    scores: list[dict[str, float]] = [{} for _ in results]
+    for metric in metrics:
+        for number, score in zip(answered, score_answers(metric, answers, seen).scores, strict=True):
+            if score is not None:
+                scores[number][metric.name] = score
+    return [replace(one, scores=own) for one, own in zip(results, scores, strict=True)]

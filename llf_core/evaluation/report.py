@@ -1,0 +1,96 @@
+"""What results say side by side: values, differences from the first one, and the examples to look at. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.evaluation.comparison import comparable, difference_of, pairs_of
+from llf_core.runs.evaluations import examples_of
+from llf_core.runs.formatting import number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.evaluation.comparison import ExamplePair
+    from llf_core.metrics.paired import Difference
+    from llf_core.runs.evaluations import EvaluationResult, MetricValue
+
+
+@dataclass(frozen=True)
+class ComparedResult:
+    """A result beside the first one.
+
+    Attributes:
+        result: the result.
+        differences: its difference from the first result by metric; empty if both are of other examples.
+        pairs: the examples of both; empty as above.
+    """
+
+    result: EvaluationResult
+    differences: dict[str, Difference]
+    pairs: tuple[ExamplePair, ...]
+
+    def json(self) -> list[dict[str, Any]]:
+        """The differences as JSON."""
+        return [
+            {"target": self.result.target.name, "metric": name, **asdict(one), "sentence": one.sentence}
+            for name, one in self.differences.items()
+        ]
+
+
+def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResult]:
+    """Compare each result with the first one, by the paired bootstrap over the examples that both have.
+
+    Args:
+        results: valid results, at least one.
+
+    Returns:
+        One entry for each result but the first.
+
+    Raises:
+        MetricError: a package that a metric needs is not installed.
+        PluginError: two packages declare the same name, or an implementation cannot be imported.
+        UnreadableError: the examples of a result are not a regular file, or the system denies access.
+        OSError: too many files are open.
+        ValueError: a value is not finite.
+    """
+    first = results[0]
+    base = examples_of(first) if len(results) > 1 else []
+    found = []
+    for result in results[1:]:
+        pairs = pairs_of(base, examples_of(result)) if comparable(first, result) else []
+        shared = [one for one in result.metrics if first.metric(one.name) is not None] if pairs else []
+        found.append(ComparedResult(result, {one.name: difference_of(one, pairs) for one in shared}, tuple(pairs)))
+    return found
+
+
+def amount_text(amount: float, unit: str) -> str:
+    """A number as a table shows it: of the unit `%` times 100.
+
+    Args:
+        amount: the number.
+        unit: unit of its metric.
+    """
+    return f"{100 * amount:.1f} %" if unit == "%" else number(amount)
+
+
+def value_text(value: MetricValue) -> str:
+    """A value with its interval: `5.93 (5.80 to 6.05)`.
+
+    Args:
+        value: the value.
+    """
+    shown = amount_text(value.value, value.unit)
+    if value.low is None or value.high is None:
+        return shown
+    return f"{shown} ({amount_text(value.low, value.unit)} to {amount_text(value.high, value.unit)})"
+
+
+def label_text(value: MetricValue) -> str:
+    """The label of a value with its unit: `Loss (nats)`.
+
+    Args:
+        value: the value.
+    """
+    return value.label if value.unit in {"", "%"} else f"{value.label} ({value.unit})"
