@@ -48,7 +48,7 @@ class ForgettingProbe:
 
     They are about general knowledge, arithmetic, code, languages and instructions. A fine-tuned model whose loss on
     them rises has lost abilities that the base had. With an adapter, the base is the same model with the adapter
-    disabled, so it costs no second copy; the KL divergence from it shows how much has changed at all.
+    disabled, so it costs no second copy; `KL(base ‖ model)` of the answers' tokens shows how much has changed at all.
     """
 
     def __init__(self, writer: RunWriter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -136,6 +136,9 @@ def probe_examples(tokenizer: PreTrainedTokenizerBase) -> list[ProbeExample]:
 
     Args:
         tokenizer: the model's tokenizer.
+
+    Returns:
+        The questions of `probe_set` in their order, without those whose answer gets no token of its own.
     """
     found = []
     for one in probe_set():
