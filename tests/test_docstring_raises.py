@@ -81,6 +81,15 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "OSError": "it explains an error without the run's folder",
         "PluginError": "it explains an error without the config",
     },
+    "llf_core.export.gguf.converter.known_architectures": dict.fromkeys(
+        ("SyntaxError", "UnicodeDecodeError", "ValueError"), "the checksum of the wheel was verified"
+    ),
+    "llf_core.export.gguf.llama_cpp.commit": dict.fromkeys(
+        ("JSONDecodeError", "RecursionError"), "the file is one of an installed package"
+    ),
+    "llf_core.export.gguf.receipt._read": dict.fromkeys(
+        ("BadZipFile", "EOFError", "ValueError"), "a process of this export has just written the file"
+    ),
     "llf_core.launch.cell_rows.write_rows": {"ArrowException": "it reads a file that it has just written"},
     "llf_core.launch.run.Run.checkpoint": {"ValueError": "the type of the request is a constant"},
     "llf_core.launch.run.Run.evaluate": {"ValueError": "the type of the request is a constant"},

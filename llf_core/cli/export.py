@@ -1,5 +1,6 @@
 """`llf export`: a model as files for others, with a receipt of what was written."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     ],
     overrides: Overrides = None,
     format: Annotated[  # noqa: A002 - the option's name
-        str | None, typer.Option(metavar="FORMAT", help="adapter or merged. Default: merged.")
+        str | None, typer.Option(metavar="FORMAT", help="adapter, merged or gguf. Default: merged.")
     ] = None,
     to: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Destination. Default: export_dir; NAME-FORMAT here.")
@@ -45,6 +46,9 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     rank: Annotated[
         int | None, typer.Option(help="Format adapter: convert to a LoRA of this rank, and say what it costs.")
     ] = None,
+    quantizations: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Format gguf: such as f16,Q8_0,Q4_K_M. Default: f16.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or auto for a GPU if there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     keep_failed: Annotated[
@@ -53,7 +57,7 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Export a model: an adapter, or a whole model with adapters merged, verified by plain transformers.
+    """Export a model: an adapter, a whole model with adapters merged, or GGUF, verified by another program.
 
     The result is written under a hidden name, loaded again by another program, compared with the live model, and gets
     its name when all checks have passed. receipt.json has what was measured.
@@ -73,6 +77,7 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
         "combination": combination,
         "density": density,
         "rank": rank,
+        "quantizations": None if quantizations is None else re.split(r"[\s,]+", quantizations.strip()),
         "device": device,
         "overwrite": overwrite,
         "keep_failed": keep_failed,

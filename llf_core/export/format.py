@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "adapter": "llf_core.export.formats.adapter:AdapterFormat",
     "merged": "llf_core.export.formats.merged:MergedFormat",
+    "gguf": "llf_core.export.formats.gguf:GgufFormat",
 }
 """Formats by name: module and class."""
 

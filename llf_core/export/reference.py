@@ -62,7 +62,7 @@ def measure_reference(
     """
     what = "Measuring the live model"
     total = 2 * len(PROMPTS)
-    prompts = [_prompt(tokenizer, text) for text in PROMPTS]
+    prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
     sampling = Sampling(repetition_penalty=repetition_penalty_of(model, None))
     answers = []
     for number, prompt in enumerate(prompts):
@@ -108,7 +108,16 @@ def logits_of(model: Any, sequences: Sequence[Sequence[int]], on_done: Callable[
     return found
 
 
-def _prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a user message by the chat template, up to where the answer begins; the text alone without one.
+
+    Args:
+        tokenizer: the tokenizer.
+        text: the message.
+
+    Raises:
+        jinja2.TemplateError: the chat template refuses a single user message.
+    """
     if not tokenizer.chat_template:
         plain: list[int] = tokenizer(text)["input_ids"]
         return plain

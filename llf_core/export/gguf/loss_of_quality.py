@@ -1,0 +1,125 @@
+"""What a quantization costs: KL divergence, changed greedy tokens and perplexity, against the file it was made from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Token ids on which files are compared.
+
+    Attributes:
+        prompts: ids of each prompt.
+        answers: ids of the base's greedy answer to each prompt.
+        text: ids of a text.
+    """
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+    text: list[int]
+
+    @property
+    def sequences(self) -> list[tuple[list[int], int]]:
+        """Ids that are computed, and the first position whose logits count: those that predict an answer, or a text."""
+        pairs = zip(self.prompts, self.answers, strict=True)
+        return [(prompt + answer[:-1], len(prompt) - 1) for prompt, answer in pairs] + [(self.text[:-1], 0)]
+
+    @property
+    def answer_rows(self) -> int:
+        """Number of positions that predict an answer's token."""
+        return sum(map(len, self.answers))
+
+    @property
+    def rows(self) -> int:
+        """Number of positions whose logits count; those of the answers come first."""
+        return self.answer_rows + len(self.text) - 1
+
+
+@dataclass(frozen=True)
+class QualityLoss:
+    """What was measured of a file.
+
+    Attributes:
+        kl: mean KL(base ‖ file) over all positions, in nats.
+        changed_greedy: share of the base's answer tokens that are not the most likely ones after the same prefix.
+        perplexity: of the text.
+    """
+
+    kl: float
+    changed_greedy: float
+    perplexity: float
+
+
+def write_base(probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.float32]], path: Path) -> int:
+    """Write the logits of the base at all positions of a probe.
+
+    Args:
+        probe: the probe.
+        logits: logits `[tokens - first, vocabulary]` of token ids, from a first position.
+        path: file to write, float32 `[rows, vocabulary]`.
+
+    Returns:
+        Size of the vocabulary.
+
+    Raises:
+        Exception: what `logits` raises.
+        OSError: the file cannot be written, for example on a full disk.
+    """
+    width = 0
+    with path.open("wb") as file:
+        for ids, first in probe.sequences:
+            rows = logits(ids, first)
+            width = rows.shape[1]
+            rows.tofile(file)
+    return width
+
+
+def quality_loss(
+    probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.float32]], base: Path, width: int
+) -> QualityLoss:
+    """Compare logits with those of the base.
+
+    Args:
+        probe: the probe.
+        logits: see `write_base`.
+        base: what `write_base` wrote; the same file as `logits` for the base itself.
+        width: size of the vocabulary.
+
+    Raises:
+        OSError: the file cannot be read.
+        Exception: what `logits` raises.
+    """
+    stored = np.memmap(base, np.float32, "r", shape=(probe.rows, width))
+    tokens = [token for answer in probe.answers for token in answer]
+    place, kl, changed, nll = 0, 0.0, 0, 0.0
+    for ids, first in probe.sequences:
+        for row in logits(ids, first):
+            expected, found = log_softmax(stored[place]), log_softmax(row[:width])
+            kl += float((np.exp(expected) * (expected - found)).sum())
+            if place < len(tokens):
+                changed += int(found.argmax()) != tokens[place]
+            else:
+                nll -= float(found[probe.text[place - len(tokens) + 1]])
+            place += 1
+    return QualityLoss(kl / place, changed / max(1, len(tokens)), math.exp(nll / max(1, len(probe.text) - 1)))
+
+
+def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Logarithms of the probabilities of logits, in float64.
+
+    Args:
+        row: logits `[vocabulary]`.
+    """
+    shifted = row.astype(np.float64) - float(row.max())
+    return shifted - math.log(np.exp(shifted).sum())

@@ -1,0 +1,43 @@
+"""Prompts and a text on which quantizations are compared with the file they were made from."""
+
+from __future__ import annotations
+
+from llf_core.export.probes import PROMPTS
+
+QUESTIONS = (
+    *PROMPTS,
+    "Explain in two sentences why the sky is blue.",
+    "Write a short poem about the sea.",
+    "What is 17 plus 26?",
+    "Give me a recipe for pancakes.",
+    "Who wrote Romeo and Juliet?",
+    "Correct the grammar: he go to school every days.",
+    "Summarize: The meeting was moved from Monday to Wednesday because the room was taken.",
+    "What is the difference between a list and a tuple in Python?",
+    "Name the planets of the solar system.",
+    "Write a polite e-mail that asks for a day off.",
+    "Is a whale a fish?",
+    "Convert 5 kilometres to metres.",
+)
+"""User messages whose greedy answers are compared, twenty of them."""
+TEXT = """\
+A lighthouse is a tower with a lamp at its top. It marks a dangerous coast or the way into a harbour, and it tells a
+ship at night where it is. The oldest ones were fires on hills. Later the fires were put on platforms, so that they
+could be seen from further away, and in the third century before our era the Greeks built one at Alexandria that was
+about a hundred metres high and burned for many hundreds of years.
+
+The light of an oil lamp does not reach far by itself. In 1822 the French engineer Augustin Fresnel found that a lens
+can be made of separate rings of glass, each of which bends the light as much as a thick lens would at that place. His
+lens was thin and light enough to be turned by clockwork, and its beam could be seen from more than thirty kilometres.
+Each tower was given its own rhythm: two short flashes every ten seconds here, one long flash every five seconds there.
+A sailor counts the seconds between the flashes, looks the rhythm up in a list, and knows which tower it is.
+
+Keepers lived beside the lamp, often with their families. They carried oil up the stairs, trimmed the wicks, cleaned
+the glass every morning, and wrote the weather into a book. Electric light and radio made their work simpler, and in
+the end a switch that reacts to darkness replaced them. Today most ships find their way by satellites, but satellites
+can fail, and a light that anyone can see needs no battery on board. Many towers are therefore still lit each evening,
+and some of the houses of their keepers have become small museums.
+"""
+"""The text whose perplexity is measured. Written for this purpose, so that no older model was trained on it."""
+BEGINNING = "Hello"
+"""Text whose tokens are compared with those that a tokenizer puts before and after a text."""

@@ -1,0 +1,91 @@
+"""Starts the processes that read a GGUF file: llama.cpp's, and that of transformers for a second opinion."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.errors import ExportError
+from llf_core.export.gguf.quantizations import FILE_TYPES
+from llf_core.launch.exit_reason import signal_name
+from llf_core.launch.local_process import computing_environment
+from llf_core.untrusted import read_object_or_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACKAGE = "llama_cpp_py_sync"
+LLAMA_CPP = "llf_core.export.gguf.llama_process"
+TRANSFORMERS = "llf_core.export.gguf.transformers_process"
+
+
+def check_installed() -> None:
+    """Check that llama.cpp is installed.
+
+    Raises:
+        ExportError: it is not.
+    """
+    if find_spec(PACKAGE) is None:
+        raise ExportError(
+            "llama.cpp, which quantizes GGUF files and reads them back, is not installed.",
+            'Run pip install "llf[export]", then export again.',
+        )
+
+
+def quantize(gguf: Path, target: Path, name: str, threads: int) -> None:
+    """Quantize a GGUF file by llama.cpp.
+
+    Args:
+        gguf: the file, of 16 or 32 bits.
+        target: file to write.
+        name: one of `FILE_TYPES`.
+        threads: number of compute threads.
+
+    Raises:
+        ExportError: llama.cpp cannot quantize it, or its process ended.
+        OSError: the process cannot be started.
+    """
+    job = {"task": "quantize", "gguf": str(gguf), "target": str(target), "file_type": FILE_TYPES[name]}
+    run(LLAMA_CPP, job | {"threads": threads}, f"quantized to {name}")
+
+
+def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Run a job in a process.
+
+    Args:
+        module: `LLAMA_CPP` or `TRANSFORMERS`.
+        job: plain values.
+        what: what the model could not be, if it fails.
+
+    Returns:
+        What the process found.
+
+    Raises:
+        ExportError: it failed, or ended without a result.
+        OSError: it cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="llf-gguf-") as work:
+        place, result = Path(work) / "job.json", Path(work) / "result.json"
+        place.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
+        done = subprocess.run(  # noqa: S603 - a module of this package
+            [sys.executable, "-P", "-m", module, str(place)],
+            env=computing_environment(os.environ, job["threads"]),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        found = read_object_or_empty(result)
+    if done.returncode < 0:
+        why = f"its process was ended by {signal_name(-done.returncode)}. Check that enough memory is free."
+        raise ExportError(f"The model was not {what}: {why}")
+    if done.returncode or "error" in found:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExportError(f"The model was not {what}: {found.get('error') or lines[-1][:300]}")
+    return found

@@ -1,0 +1,190 @@
+"""Compares what llama.cpp computes with a GGUF file to the live model, and measures what a quantization costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.compare import KL_LIMITS, LOGIT_LIMITS, answers_check, kl_check, logits_check
+from llf_core.export.gguf.probes import BEGINNING, QUESTIONS, TEXT
+from llf_core.export.gguf.program import LLAMA_CPP, TRANSFORMERS, run
+from llf_core.export.gguf.quantizations import UNQUANTIZED
+from llf_core.export.plain_result import PlainResult
+from llf_core.export.probes import MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
+from llf_core.export.receipt import ReceiptCheck
+from llf_core.export.reference import prompt_ids
+from llf_core.models.step_forecast import free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from llf_core.export.source import ExportSource
+
+ENGINE_LIMIT = 0.3
+"""Largest difference in nats of the KL divergences of a quantization in two programs. llama.cpp rounds the inputs of
+products to 8 bits: up to 0.02 for the embedded model. A program that computes it wrongly differs by several nats."""
+FLOAT32_BYTES = 4
+MEMORY_SHARE = 0.5
+"""Share of the free memory that the weights may take in float32 for the second program."""
+MEASURED = ("kl", "perplexity", "changed_greedy", "tokens_per_second")
+TEXT_TOKENS = 400
+"""Maximum number of tokens of the text."""
+
+
+def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
+    """What llama.cpp computes, besides the file.
+
+    Args:
+        source: what was exported.
+        work: folder for logits.
+    """
+    reference, tokenizer = source.reference, source.tokenizer
+    return {
+        "task": "measure",
+        "threads": source.threads,
+        "texts": texts_of(source),
+        "begun": BEGINNING,
+        "prompts": reference.prompts,
+        "sequences": reference.sequences,
+        "positions": MAX_POSITIONS,
+        "limit": MAX_ANSWER_TOKENS,
+        "questions": [prompt_ids(tokenizer, text) for text in QUESTIONS],
+        "text": tokenizer(TEXT)["input_ids"][:TEXT_TOKENS],
+        "answers": None,
+        "width": 0,
+        "base": str(work / "base.f32"),
+        "logits": None,
+    }
+
+
+def texts_of(source: ExportSource) -> list[str]:
+    """Texts whose tokens are compared: plain ones, and rendered conversations with their special tokens.
+
+    Args:
+        source: what was exported.
+    """
+    return [*TEXTS, *(text for text in source.reference.rendered if text is not None)]
+
+
+def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure a file with llama.cpp.
+
+    Args:
+        gguf: the file.
+        job: of `job_of`; logits are written if it names a file for them.
+
+    Returns:
+        The row of the receipt's table, and all that llama.cpp found.
+
+    Raises:
+        ExportError: llama.cpp cannot load or compute the file.
+        OSError: a process cannot be started.
+    """
+    found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp")
+    return {"bytes": gguf.stat().st_size} | {key: _rounded(found[key]) for key in MEASURED}, found
+
+
+def measure_again(
+    files: Mapping[str, Path], rows: dict[str, dict[str, Any]], job: dict[str, Any], parameters: int
+) -> list[ReceiptCheck]:
+    """Measure files with transformers too, if the weights fit into the memory and it knows the architecture.
+
+    Args:
+        files: files by quantization.
+        rows: rows of the table, to which what was measured is added.
+        job: of `job_of`, with the base's answers.
+        parameters: number of weights.
+
+    Returns:
+        One check for each file: whether both programs compute about the same.
+
+    Raises:
+        ExportError: transformers' process failed.
+        OSError: it cannot be started.
+    """
+    if parameters * FLOAT32_BYTES > MEMORY_SHARE * free_memory("cpu"):
+        return []
+    named = {name: str(path) for name, path in files.items()}
+    found = run(TRANSFORMERS, job | {"files": named}, "read back with transformers")
+    checks = []
+    for name, row in found["rows"].items():
+        if row:
+            rows[name] |= {f"{key}_transformers": _rounded(row[key]) for key in MEASURED if key in row}
+            apart = abs(float(rows[name]["kl"]) - float(row["kl"]))
+            by = f"llama.cpp and {found['by']}"
+            checks.append(
+                ReceiptCheck(f"{name} in two programs", apart <= ENGINE_LIMIT, apart, ENGINE_LIMIT, "nats", by)
+            )
+    return checks
+
+
+def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: Path) -> list[ReceiptCheck]:
+    """Compare the converted file with the live model.
+
+    Args:
+        source: what was exported.
+        found: what llama.cpp found.
+        base: type of its weights.
+        logits: the file of logits that llama.cpp has written.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    reference, by = source.reference, found["by"]
+    # llama.cpp rounds the inputs of each product to the dtype of its weights, so the limits are those of that dtype
+    template = found["template"] == reference.template
+    computed = PlainResult(
+        by=by,
+        error="",
+        missing=[],
+        template=found["template"],
+        rendered=[],
+        tokens=found["tokens"],
+        stops=found["stops"],
+        answers=found["answers"],
+        logits=_read(logits),
+    )
+    lacking = sorted({*reference.stops} - {*found["stops"]})
+    detail = f"llama.cpp does not end an answer at the token ids {lacking}." if lacking else ""
+    dtype = UNQUANTIZED[base]
+    written = reference.logits if source.written is None else source.written
+    share = max(LOGIT_LIMITS[dtype], LOGIT_LIMITS[source.compute_dtype])
+    limit = max(KL_LIMITS[dtype], KL_LIMITS[source.compute_dtype])
+    return [
+        ReceiptCheck("load", passed=True, measured="loaded", by=by),
+        ReceiptCheck("chat template", template, "equal" if template else "differs", by=by),
+        _check_tokens(source, found),
+        ReceiptCheck("stop tokens", not lacking, str(found["stops"]).strip("[]") or "none", by=by, detail=detail),
+        logits_check(written, computed.logits, share, by),
+        kl_check(reference.logits, computed.logits, limit, by),
+        answers_check(reference, computed),
+    ]
+
+
+def _check_tokens(source: ExportSource, found: dict[str, Any]) -> ReceiptCheck:
+    tokenizer, texts = source.tokenizer, texts_of(source)
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    expected.append(tokenizer(BEGINNING)["input_ids"])
+    made = [*found["tokens"], found["begun"]]
+    apart = [number for number, pair in enumerate(zip(expected, made, strict=True)) if pair[0] != pair[1]]
+    detail = ""
+    if apart:
+        first = apart[0]
+        text = [*texts, BEGINNING][first]
+        detail = f"The first that differs is {text[:80]!r}: expected {expected[first][:12]}, found {made[first][:12]}."
+    measured = f"{len(expected) - len(apart)} of {len(expected)} texts equal"
+    return ReceiptCheck("tokenizer", not apart, measured, by=found["by"], detail=detail)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _read(logits: Path) -> list[Tensor]:
+    import numpy as np
+    import torch
+
+    with np.load(logits) as stored:
+        return [torch.from_numpy(stored[str(number)]) for number in range(len(stored.files))]

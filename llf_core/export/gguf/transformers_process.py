@@ -1,0 +1,84 @@
+"""A second engine for GGUF files: LLF's own import, by transformers, which computes with the dequantized weights.
+
+It runs as `python -P -m llf_core.export.gguf.transformers_process JOB.json`. llama.cpp also rounds the inputs of each
+product to 8 bits; here only the weights differ from the base, so that a difference of both says what that costs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.gguf.loss_of_quality import Probe, quality_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Loss of quality of a file against the base that llama.cpp has measured; empty for an unknown architecture.
+
+    Args:
+        gguf: the file.
+        job: what to compute, with the base's answers and the file of its logits.
+
+    Raises:
+        ImportError: the package gguf is not installed.
+        OSError: a file cannot be read.
+    """
+    import torch
+
+    from llf_core.models.gguf_conversion import cached_gguf_reader, read_gguf_model
+    from llf_core.models.progress_bars import no_progress_bars
+
+    try:
+        with no_progress_bars(), cached_gguf_reader():
+            model: Any = read_gguf_model(gguf, torch.float32).eval()
+    except ValueError:
+        return {}
+
+    def logits(ids: Sequence[int], first: int) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = model(input_ids=torch.tensor([list(ids)])).logits[0, first:].numpy()
+        return found
+
+    probe = Probe(job["questions"], job["answers"], job["text"])
+    return vars(quality_loss(probe, logits, Path(job["base"]), job["width"]))
+
+
+def perform(job: dict[str, Any]) -> dict[str, Any]:
+    """Measure each file of a job, one after the other.
+
+    Args:
+        job: what to compute, with `files` by quantization.
+
+    Raises:
+        ImportError: the package gguf is not installed.
+        OSError: a file cannot be read.
+    """
+    import torch
+    import transformers
+
+    torch.set_num_threads(job["threads"])
+    rows = {name: measure(Path(gguf), job) for name, gguf in job["files"].items()}
+    return {"by": f"transformers {transformers.__version__}", "rows": rows}
+
+
+def main() -> None:
+    """Read the job, and write the result into its file.
+
+    Raises:
+        ImportError: the package gguf is not installed.
+        OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.
+    """
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(job["result"]).write_text(json.dumps(perform(job)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
