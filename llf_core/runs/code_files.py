@@ -22,7 +22,9 @@ class TooMuchCodeError(UserError, ValueError):
 
 
 def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
-    """Find Python files in a folder and its subfolders, following links, as Python does when it imports them.
+    """Find Python files in a folder and its subfolders, to show and hash them before any of them runs.
+
+    Links are followed, as Python does when it imports them.
 
     Args:
         folder: where to search.

@@ -151,7 +151,7 @@ class FormState:
 
     @functools.cached_property
     def name_check(self) -> CheckResult:
-        """Local check of the named models, data sets and modules, and open questions for a hub.
+        """Local check of the named models, data sets and modules, and open questions for a hub, which is asked later.
 
         Raises:
             OSError: a weight file of the model cannot be read.

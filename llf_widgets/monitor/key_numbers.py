@@ -37,6 +37,9 @@ def key_numbers(
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
         forecast: the event `forecast`, with which the memory is compared; None without one.
+
+    Raises:
+        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     numbers = [
         _training(series, smoothed, window, one)
@@ -73,6 +76,9 @@ def summary_rows(
 
     Returns:
         (label, value, comparison) of each row, as text.
+
+    Raises:
+        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     rows = [(one.label, one.value, one.note) for one in _metric_rows(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")

@@ -70,7 +70,11 @@ class RankedMetric:
         return None if found is None else found[1]
 
     def format(self, value: float) -> str:
-        """Format a value of the metric, as everywhere else in the views."""
+        """Format a value of the metric, as everywhere else in the views.
+
+        Raises:
+            decimal.InvalidOperation: a share or a count has more than 28 digits.
+        """
         return formatting.value(value, self.metric.form)
 
 
