@@ -67,7 +67,9 @@ class PrefixCache:
         return best, most
 
     def keep(self, prefix: Prefix) -> None:
-        """Add a prefix. It replaces those that it continues, and those that were not used for the longest time.
+        """Add a prefix, so that a later prompt that begins with it need not read it again.
+
+        It replaces those that it continues, and those that were not used for the longest time.
 
         Args:
             prefix: a prefix; left out if it is larger than the limit or another one continues it.
