@@ -7,6 +7,8 @@ soon as it is complete.
 from __future__ import annotations
 
 import argparse
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,11 @@ from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.request import MAX_NEW_TOKENS, VALIDATION, EvaluationRequest
 from llf_core.evaluation.target_places import run_of
 from llf_core.launch.cell_rows import write_rows
+from llf_core.metrics import METRICS, metric_sources
 from llf_core.runs.evaluations import read_result
 from llf_core.runs.folder import home_folder
 from llf_core.runs.uploads import UPLOADS
+from llf_core.user_functions.stored_functions import write_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
     from llf_core.runs.evaluations import EvaluationResult
+    from llf_core.user_functions.signature import UserFunction
 
 MODULE = "llf_core.evaluation.evaluate"
 
@@ -35,7 +40,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     targets: Iterable[str | Path | Run | RunFolder | Target],
     on: object = VALIDATION,
     *,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str | UserFunction] = (),
     limit: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     dataset_dir: str | Path | None = None,
@@ -59,7 +64,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         on: the data: a name of `dataset_info.json`, a file, a folder or a hub id; several of them, also separated by
             commas; rows (a list of dicts, a DataFrame or a `datasets.Dataset`); or `"validation"`, the validation data
             of the first target that is a run.
-        metrics: names of metrics of generated answers, see `llf_core.metrics.load_metrics`.
+        metrics: metrics of generated answers: names of built-in ones or of plug-ins, functions under `@llf.metric` or
+            their names, or `FILE.py:FUNCTION`.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
         max_new_tokens: maximum number of tokens of an answer.
         dataset_dir: folder of named data sets; None for that of the run.
@@ -75,14 +81,15 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     Raises:
         TargetError: a target is not found, is a reward model, or has no result yet.
         EvaluationError: there are no targets, a number is out of range, or there is no data to measure on.
+        ValueError: two metrics have the same name, or a function has that of a built-in one.
         RowsError: the rows are not a table.
-        ConfigError: the config of a run is no longer valid.
+        ConfigError: the config of a run is no longer valid, or a metric is unknown or cannot be stored.
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        OSError: the process cannot be started, or the rows cannot be written.
+        OSError: the process cannot be started, or the rows or metrics cannot be written.
         BrokenRunError: the status of a run cannot be read.
         UnreadableError: a file of a target is not a regular file.
-        TypeError: a target is of another type.
+        TypeError: a target is of another type, or a metric is no function of an answer.
         PluginError: two installed packages declare the same name or key.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
@@ -99,7 +106,9 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
             "Name the data: a name, a file, or rows.",
         )
     folder = None if dataset_dir is None else str(Path(dataset_dir).expanduser().absolute())
-    request = EvaluationRequest(found, names, tuple(metrics), limit, max_new_tokens, folder, None, again)
+    functions = METRICS.by_name(metrics)
+    sources = metric_sources(functions, functions)
+    request = EvaluationRequest(found, names, tuple(functions), limit, max_new_tokens, folder, None, again)
     results: dict[int, EvaluationResult] = {}
 
     def receive(value: Any) -> None:
@@ -108,15 +117,19 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         if on_result is not None:
             on_result(result)
 
-    worker_process.run_in_child(
-        MODULE,
-        request.json(),
-        home=home_path(home),
-        progress=progress,
-        trust=trust,
-        of=next((one.run_id for one in found if one.run_id), None),
-        on_item=receive,
-    )
+    with tempfile.TemporaryDirectory(prefix="llf-metrics-") as place:
+        if sources:
+            request = replace(request, code=place)
+            write_code(Path(place), sources)
+        worker_process.run_in_child(
+            MODULE,
+            request.json(),
+            home=home_path(home),
+            progress=progress,
+            trust=trust,
+            of=next((one.run_id for one in found if one.run_id), None),
+            on_item=receive,
+        )
     return [results[number] for number in range(len(found))]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -33,7 +35,6 @@ from llf_core.runs.evaluations import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
@@ -104,7 +105,8 @@ def measure_targets(request: EvaluationRequest, progress: Progress, on_result: C
         TooMuchCodeError: a file of a model's Python code is larger than a person could review.
         PluginError: two installed packages declare the same plug-in.
     """
-    metrics = load_metrics(request.metrics)
+    code = None if request.code is None else Path(request.code)
+    metrics = load_metrics(request.metrics, code)
     planned = []
     for plan in _plan(request, metrics, progress):
         known = None if request.again else _known_result(plan)
@@ -153,12 +155,19 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
             EvaluatedData(examples.names, examples.fingerprint, len(examples.examples), examples.unusable),
             {
                 "metrics": [metric.name for metric in metrics],
+                "functions": _function_hashes(request),
                 "limit": request.limit,
                 "max_new_tokens": request.max_new_tokens if metrics else None,
                 "device": plan.device,
                 "dtype": plan.dtype,
             },
         )
+
+
+def _function_hashes(request: EvaluationRequest) -> dict[str, str]:
+    """SHA-256 of the source of each metric that is a function: another source is another measurement."""
+    files = [] if request.code is None else sorted(Path(request.code).glob("*.py"))
+    return {file.stem: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
 
 
 def _check_examples(examples: EvaluationExamples, metrics: Sequence[Metric]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
+from llf_core.chat.base_model import load_base
 from llf_core.chat.target import TargetError, find_target
 from llf_core.cli import app
-from llf_core.config import RunConfig
+from llf_core.config import ConfigError, RunConfig
 from llf_core.data.errors import DataError
 from llf_core.data.prepare import prepare
 from llf_core.evaluation.errors import EvaluationError
@@ -23,7 +25,6 @@ from llf_core.evaluation.request import VALIDATION, EvaluationRequest
 from llf_core.evaluation.token_texts import text_bytes, token_texts
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.launch.cell_rows import RowsError
-from llf_core.metrics import MetricError
 from llf_core.runs.evaluations import examples_of, results_of, token_losses_of
 from llf_core.user_error import UserError
 
@@ -95,10 +96,15 @@ def test_losses_are_those_of_a_plain_loop_in_float64(run, warm_python):
     assert ("Loss of tiny", 6, 6) in told
 
 
+def count_letters(answer, instruction):
+    """A metric of a cell."""
+    return len(answer) / len(instruction)
+
+
 def test_answers_are_greedy_and_nothing_is_measured_twice(run, warm_python):
     rows = [{"instruction": f"What is {i} plus 1?", "output": f"It is number {i}."} for i in range(5)]
     told = []
-    asked = {"metrics": ["exact_match", "rouge"], "max_new_tokens": 6, "limit": 4}
+    asked = {"metrics": ["exact_match", "rouge", count_letters], "max_new_tokens": 6, "limit": 4}
     (result,) = evaluate([run.id], rows, **asked)
     found = examples_of(result)
     assert [(one.index, one.reference) for one in found] == [(i, f"It is number {i}.") for i in range(4)]
@@ -112,6 +118,7 @@ def test_answers_are_greedy_and_nothing_is_measured_twice(run, warm_python):
         made = model.generate(**ids, max_new_tokens=6, do_sample=False)[0, ids["input_ids"].shape[1] :]
         assert one.answer == tokenizer.decode(made, skip_special_tokens=True)
         assert one.scores["exact_match"] == float(one.answer.strip() == one.reference)
+        assert one.scores["count_letters"] == len(one.answer) / len(one.prompt[-1]["content"])
     values = {one.name: one for one in result.metrics}
     assert values["rougeL"].value == pytest.approx(sum(one.scores["rougeL"] for one in found) / 4)
     assert result.settings["metrics"][0] == "exact_match"
@@ -176,8 +183,6 @@ def test_bad_data_is_a_sentence_before_a_model_is_loaded(trained, tmp_path):
         ask(folder, written("texts.jsonl", '{"text": "It is number 1."}\n'), metrics=("exact_match",))
     with pytest.raises(DataError, match="a response is empty"):
         ask(folder, written("asked.jsonl", '{"instruction": "What is 1?", "output": ""}\n'), metrics=("exact_match",))
-    with pytest.raises(MetricError, match="Unknown metric 'rogue'"):
-        ask(folder, metrics=("rogue",))
     long, _ = trained(max_steps=1, cutoff_strategy="drop")
     with pytest.raises(DataError, match="more than cutoff_len 128"):
         ask(long, written("long.json", json.dumps([{"instruction": "What is 1? " * 200, "output": "It is 1."}])))
@@ -196,6 +201,8 @@ def test_bad_requests_are_sentences(trained, make_run):
             evaluate(targets)
     with pytest.raises(EvaluationError, match="limit is 0"):
         evaluate(["owner/name"], "llf_demo", limit=0)
+    with pytest.raises(ConfigError, match="Unknown metric 'rogue'"):
+        evaluate(["owner/name"], "llf_demo", metrics=["rogue"])
     with pytest.raises(RowsError, match="no rows"):
         evaluate(["owner/name"], [])
 
@@ -264,3 +271,21 @@ def test_the_command_compares_a_run_with_its_base(trained, warm_python):
     refused = command.invoke(app, ["eval", folder.id, "--on", "nothing.json"])
     assert isinstance(refused.exception, UserError)
     assert "nothing.json" in str(refused.exception)
+
+
+def test_a_disk_that_fills_while_measuring_leaves_no_half_result(trained, monkeypatch):
+    folder, _ = trained(max_steps=1, val_size=12)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def load_and_fill(*arguments):
+        base = load_base(*arguments)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        return base
+
+    monkeypatch.setattr("llf_core.evaluation.measure_targets.load_base", load_and_fill)
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ask(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(folder.evaluations.iterdir()) == []
