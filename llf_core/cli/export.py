@@ -54,6 +54,12 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Keep an export that failed its receipt as FOLDER.failed.")
     ] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Push to this repository of the hub when it has passed.")
+    ] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Whether a new repository is private.")
+    ] = None,
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
@@ -81,16 +87,18 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
         "device": device,
         "overwrite": overwrite,
         "keep_failed": keep_failed,
+        "hub_model_id": push,
+        "hub_private": private,
         "trust": trust,
     }
     given = {key: value for key, value in arguments.items() if value is not None}
     with in_a_sentence():
         done = _export(target, overrides or [], given)
     if as_json:
-        print_json({"folder": str(done.folder)} | done.receipt.json())
+        print_json({"folder": str(done.folder), "url": done.url or None} | done.receipt.json())
     else:
         err.print(done.receipt.text(), markup=False)
-        out.print(str(done.folder), markup=False)
+        out.print(done.url or str(done.folder), markup=False)
 
 
 def _export(target: str, overrides: list[str], given: dict[str, Any]) -> "Export":

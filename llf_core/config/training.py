@@ -380,6 +380,33 @@ class Training(Section):
         help="Static Hugging Face Space that shows the finished run.",
         source="Hugging Face",
     )
+    push_to_hub: bool = option(
+        False,
+        label="Push to the hub",
+        help="Upload the tuned model to the Hugging Face Hub when the run has finished. Needs HF_TOKEN or a login.",
+        source="Hugging Face",
+    )
+    hub_model_id: str | None = option(
+        None,
+        unset="the run's name",
+        label="Repository",
+        help="Hub id to push to: owner/name, or a name of your own.",
+        source="Hugging Face",
+    )
+    hub_private_repo: bool | None = option(
+        None,
+        unset="the owner's default",
+        label="Private repository",
+        help="Whether a new repository is private.",
+        source="Hugging Face",
+    )
+    hub_revision: str | None = option(
+        None,
+        unset="main",
+        label="Branch",
+        help="Branch of the repository to push to; made if missing.",
+        source="Hugging Face",
+    )
     # -- checkpoints
     save_strategy: Literal["no", "steps", "epoch", "best"] = option(
         "steps",

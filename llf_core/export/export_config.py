@@ -27,12 +27,10 @@ class ExportConfig:
     Attributes:
         target: the model: the last adapter on the base into which the others are merged.
         arguments: arguments of `export`, as far as the config has them.
-        hub_model_id: `export_hub_model_id`, where the export is pushed to; None for nowhere.
     """
 
     target: Target
     arguments: dict[str, Any]
-    hub_model_id: str | None = None
 
 
 def is_config(target: str) -> bool:
@@ -84,7 +82,9 @@ def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConf
         arguments["dtype"] = values["infer_dtype"]
     arguments |= _quantization(values)
     hub = _checked(values, "export_hub_model_id", lambda value: isinstance(value, str), "a hub id such as owner/name")
-    return ExportConfig(target_of_config_file(expanded(source).absolute(), overrides), arguments, hub)
+    if hub is not None:
+        arguments["hub_model_id"] = hub
+    return ExportConfig(target_of_config_file(expanded(source).absolute(), overrides), arguments)
 
 
 def _is_positive(value: object) -> bool:

@@ -18,6 +18,7 @@ from llf_core.export.perform import failure_sentence
 from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
 from llf_core.export.receipt import Receipt, receipt_of
 from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter
+from llf_core.models.push import commit_message, find_destination, push_folder
 from llf_core.runs import open_run
 from llf_core.runs.exports import RecordedExport, record_export
 
@@ -48,13 +49,15 @@ class Export:
     Attributes:
         folder: where it is.
         receipt: what was measured of it.
+        url: address of its repository on the hub; empty if it was not pushed.
     """
 
     folder: Path
     receipt: Receipt
+    url: str = ""
 
     def __repr__(self) -> str:
-        return f"{self.folder}\n{self.receipt.text()}"
+        return "\n".join(one for one in (str(self.folder), self.url, self.receipt.text()) if one)
 
 
 def export(  # noqa: PLR0913 - what an export has
@@ -73,6 +76,8 @@ def export(  # noqa: PLR0913 - what an export has
     overwrite: bool = False,
     keep_failed: bool = False,
     options: Mapping[str, Any] | None = None,
+    hub_model_id: str | None = None,
+    hub_private: bool | None = None,
     home: Path | None = None,
     trust: bool = False,
     progress: Progress = no_progress,
@@ -97,6 +102,8 @@ def export(  # noqa: PLR0913 - what an export has
         overwrite: whether an earlier export at the destination is replaced.
         keep_failed: whether an export that failed its receipt is kept, as `FOLDER.failed`.
         options: further options of the format; None for none.
+        hub_model_id: hub id to push the export to, once its receipt has passed; None for nowhere.
+        hub_private: whether a new repository there is private; None for the owner's default.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet.
         progress: progress callback.
@@ -107,6 +114,7 @@ def export(  # noqa: PLR0913 - what an export has
     Raises:
         ExportError: an option is not valid, the destination exists, the model cannot be exported, or what was written
             in full precision differs from the live model.
+        PushError: the hub does not know the user or refuses the files; after the export, which is then complete.
         TargetError: nothing has the target's name, or it generates no text.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ConfigError: the config of the run is no longer valid.
@@ -139,10 +147,12 @@ def export(  # noqa: PLR0913 - what an export has
     )
     form.check(request)
     check_destination(place, overwrite=overwrite)
+    hub = None if hub_model_id is None else find_destination(hub_model_id, private=hub_private)
     remove_left_over(place.parent)
     receipt = _run(request, home=home, trust=trust, progress=progress, full_precision=form.full_precision)
     _record(request, receipt, home)
-    return Export(place, receipt)
+    url = "" if hub is None else push_folder(place, hub, commit_message([form.label.lower(), found.name]))
+    return Export(place, receipt, url)
 
 
 def _record(request: ExportRequest, receipt: Receipt, home: Path | None) -> None:

@@ -44,6 +44,7 @@ from llf_core.models.load import check_forward, scaled_architecture
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
 from llf_core.models.new_tokens import NewRows
+from llf_core.models.push import PushError
 from llf_core.models.quantize import unquantized_notice
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import add_reward_head
@@ -63,6 +64,8 @@ from llf_core.training.early_stopping import early_stopping
 from llf_core.training.failures import explain_failure
 from llf_core.training.forgetting_probe import ForgettingProbe
 from llf_core.training.freed_memory import FreedMemory
+from llf_core.training.hub_push import KEY as PUSH_KEY
+from llf_core.training.hub_push import push_destination, push_result
 from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.method_callback import MethodCallback
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
 
     from llf_core.methods.method import Method
     from llf_core.models import DevicePlan
+    from llf_core.models.push import Destination
     from llf_core.runs import RunFolder
     from llf_core.stages.base.loop import TrainingLoop
 
@@ -138,6 +142,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
     check_packages(config)
     _check_output_dir(folder, writer, config)
+    hub = _hub_destination(folder, writer, config)
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is not None:
         check_archives(Checkpoints(folder), step_of(checkpoint))
@@ -177,7 +182,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
         with _kept(progress):
             trainer.evaluate()
     progress.watched.answer(step)
-    not_copied = _save(context, trainer)
+    not_copied = " ".join(filter(None, [_save(context, trainer), _push(folder, writer, hub)]))
     shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions cached outputs of frozen layers there
     progress.answer_pending(step)
     if step < total:
@@ -455,6 +460,29 @@ def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -
         if writer.attempt == 1:
             raise
         _warn(writer, "output_dir", error.problems[0].message)
+
+
+def _hub_destination(folder: RunFolder, writer: RunWriter, config: RunConfig) -> Destination | None:
+    """Refuse a hub that cannot be written before a run starts; a resumed run only gets a warning."""
+    try:
+        return push_destination(config, folder)
+    except PushError as error:
+        if writer.attempt == 1:
+            raise
+        _warn(writer, PUSH_KEY, str(error))
+        return None
+
+
+def _push(folder: RunFolder, writer: RunWriter, to: Destination | None) -> str:
+    """Push the result; returns why it failed, as a warning since the result is safe, or an empty text."""
+    if to is None:
+        return ""
+    try:
+        logger.info(push_result(folder, to))
+    except PushError as error:
+        _warn(writer, PUSH_KEY, str(error))
+        return str(error)
+    return ""
 
 
 def _save(context: TrainingContext, trainer: TrainingLoop) -> str:

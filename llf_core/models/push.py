@@ -1,0 +1,135 @@
+"""Pushes a folder to a Hugging Face hub (uses `HF_TOKEN` or the stored login, `HF_ENDPOINT`, proxies)."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.errors import first_line
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from huggingface_hub import HfApi
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+LEFT_OUT = ("llf_result.json",)
+"""Files that mean something only on the machine that wrote them."""
+UNAUTHORIZED, FORBIDDEN = 401, 403
+
+
+class PushError(UserError, ValueError):
+    """A folder could not be pushed to the hub; it stays complete on the disk."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a folder is pushed to.
+
+    Attributes:
+        repo: hub id with its owner.
+        private: whether a new repository is private; None for the owner's default.
+        revision: branch, made if missing; None for the default one.
+    """
+
+    repo: str
+    private: bool | None = None
+    revision: str | None = None
+
+
+def find_destination(repo: str, *, private: bool | None = None, revision: str | None = None) -> Destination:
+    """Check, before work of hours, that the hub knows the user and may be written by them.
+
+    Args:
+        repo: `owner/name`, or `name` for the user's own.
+        private: see `Destination`.
+        revision: see `Destination`.
+
+    Raises:
+        PushError: the id is not valid, nobody is logged in, the owner is neither the user nor one of their
+            organizations, or the hub does not answer.
+    """
+    if not HUB_ID.fullmatch(repo):
+        raise PushError(f"{repo[:100]!r} is not a hub id. Expected owner/name, or a name for a repository of your own.")
+    try:
+        who = _api().whoami()
+    except Exception as error:
+        raise _explained(error, repo) from error
+    user = str(who.get("name") or "")
+    full = repo if "/" in repo else f"{user}/{repo}"
+    owner = full.partition("/")[0]
+    groups = {str(one.get("name")) for one in who.get("orgs") or () if isinstance(one, dict)}
+    if owner not in {user, *groups}:
+        may = ", ".join([user, *sorted(groups)])
+        raise PushError(f"The token of {user} cannot write to {full}. Expected a repository of one of: {may}.")
+    return Destination(full, private, revision)
+
+
+def push_folder(folder: Path, to: Destination, message: str) -> str:
+    """Upload the files of a folder in one commit. The repository is made if it is missing.
+
+    Args:
+        folder: the folder.
+        to: from `find_destination`.
+        message: message of the commit.
+
+    Returns:
+        Address of the repository.
+
+    Raises:
+        PushError: the hub refused the upload or does not answer.
+    """
+    api = _api()
+    try:
+        made = api.create_repo(to.repo, private=to.private, exist_ok=True)
+        if to.revision is not None:
+            api.create_branch(to.repo, branch=to.revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=to.repo,
+            folder_path=folder,
+            commit_message=message,
+            revision=to.revision,
+            ignore_patterns=list(LEFT_OUT),
+        )
+    except Exception as error:
+        raise _explained(error, to.repo, f" {folder} is complete.") from error
+    return str(made)
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=os.environ.get("HF_TOKEN") or None)
+
+
+def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
+    """An error of the hub's client in sentences."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    status: Any = getattr(getattr(error, "response", None), "status_code", None)
+    what = f"{repo} was not pushed."
+    login = "Set HF_TOKEN to a token that may write, or run `hf auth login`."
+    if isinstance(error, LocalTokenNotFoundError) or status == UNAUTHORIZED:
+        return PushError(f"{what} The hub does not know who you are.{kept}", login)
+    if isinstance(error, OfflineModeIsEnabled):
+        return PushError(f"{what} HF_HUB_OFFLINE is set.{kept}", "Unset it, and push again.")
+    if status == FORBIDDEN:
+        return PushError(f"{what} The token may not write there.{kept}", login)
+    if isinstance(error, HfHubHTTPError) and status is not None:
+        return PushError(f"{what} The hub answered with status {status}: {first_line(error)}.{kept}")
+    return PushError(
+        f"{what} The hub does not answer: {first_line(error)}.{kept}", "Check the network, and push again."
+    )
+
+
+def commit_message(names: Sequence[str]) -> str:
+    """Message of the commit of an export or a result.
+
+    Args:
+        names: what is pushed, for example a format and a run.
+    """
+    return f"Upload {' of '.join(names)} by LLF"
