@@ -65,7 +65,7 @@ def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callabl
     device = causal_of(model).get_input_embeddings().weight.device
     found: dict[int, PartLosses] = {}
     limit = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
-    waiting = list(batches([len(part.ids) for part in parts], limit, equal=_depends_on_length(model)))[::-1]
+    waiting = list(batches([len(part.ids) for part in parts], limit, equal=depends_on_length(model)))[::-1]
     with torch.inference_mode(), autocast_mixed_dtypes(model):
         while waiting:
             numbers = waiting.pop()
@@ -110,8 +110,12 @@ def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Itera
         yield batch
 
 
-def _depends_on_length(model: Any) -> bool:
-    """Whether rotary frequencies depend on the longest sequence of a batch, so that padding would change losses."""
+def depends_on_length(model: Any) -> bool:
+    """Whether rotary frequencies depend on the longest sequence of a batch, so that padding would change losses.
+
+    Args:
+        model: causal language model, wrapped by PEFT or not.
+    """
     config = causal_of(model).config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None

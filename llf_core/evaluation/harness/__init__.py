@@ -1,0 +1,1 @@
+"""Benchmarks of lm-evaluation-harness (the package lm-eval) over the chat's engine."""

@@ -1,0 +1,219 @@
+"""Log-probabilities of continuations of a context, with common prefixes read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.acceleration.patching.causal_head import causal_of, forward
+from llf_core.chat.engine.failures import is_out_of_memory
+from llf_core.evaluation.harness.token_trees import token_trees
+from llf_core.evaluation.likelihood import BATCH_TOKENS, CHUNK_BYTES, batches, depends_on_length
+from llf_core.generation.supported_models import unsupported
+from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_core.acceleration.patching.causal_head import Head
+    from llf_core.evaluation.harness.token_trees import Continuation, TokenTree
+
+TREE_TOKENS = 2048
+"""Maximum number of tokens of a tree: its mask has this number squared of values."""
+ATTENTION_SHARE = 3
+"""A token costs as much in the attention to this multiple of the hidden size as in all matrices of a layer.
+
+A layer has about 12 H² weights, and attention to n tokens takes as many operations as 2 n H weights, at about half the
+speed of products with weights."""
+MASKED = ("eager", "sdpa")
+"""Attentions of transformers that take any mask."""
+CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Largest difference of a log-probability between a tree and its sequence alone, by dtype of the weights."""
+CLOSE_16_BITS = 0.1
+
+
+@dataclass(frozen=True)
+class ContinuationScore:
+    """What a model gives a continuation.
+
+    Attributes:
+        logprob: sum of the log-probabilities of its tokens, in nats.
+        greedy: whether each of its tokens is the most likely one.
+    """
+
+    logprob: float
+    greedy: bool
+
+
+class ContinuationScorer:
+    """Computes log-probabilities of continuations with a model.
+
+    The first tree with branches is compared with one of its sequences alone. If both differ, no further tree has
+    branches.
+
+    Args:
+        model: causal language model in evaluation mode, wrapped by PEFT or not.
+
+    Attributes:
+        plain: why sequences are read one by one; None if common prefixes are read once.
+    """
+
+    def __init__(self, model: Any) -> None:
+        causal = causal_of(model)
+        self._model = model
+        self._device = causal.get_input_embeddings().weight.device
+        self._dtype = causal.get_input_embeddings().weight.dtype
+        self._equal = depends_on_length(model)
+        self._hidden = causal.config.get_text_config(decoder=True).hidden_size
+        self._limit = BATCH_TOKENS.get(self._device.type, BATCH_TOKENS["cpu"])
+        self._checked = False
+        attention = causal.config._attn_implementation  # noqa: SLF001 - transformers has no public name
+        self.plain = unsupported(model)
+        if self.plain is None and (self._equal or attention not in MASKED):
+            self.plain = f"Its attention ({attention}) takes no mask of a tree, or depends on the length of a batch."
+
+    def score(
+        self, continuations: Sequence[Continuation], progress: Callable[[int], object]
+    ) -> list[ContinuationScore]:
+        """Score continuations. Trees of similar length are batches; out of memory, a batch is read in halves.
+
+        Args:
+            continuations: what is scored; each has at least one target.
+            progress: called with the number of continuations scored so far.
+
+        Returns:
+            The score of each, in the order of `continuations`.
+
+        Raises:
+            RuntimeError: a single tree does not fit into memory, or a token is not in the vocabulary.
+        """
+        found: dict[int, ContinuationScore] = {}
+        with torch.inference_mode(), autocast_mixed_dtypes(self._model):
+            trees = self._trees(continuations)
+            waiting = self._batches(trees)
+            while waiting:
+                batch = waiting.pop()
+                try:
+                    scores = self._score_batch(batch, continuations)
+                except Exception as error:
+                    if not is_out_of_memory(error) or len(batch) == 1:
+                        raise
+                    half = len(batch) // 2
+                    waiting += [batch[half:], batch[:half]]
+                    continue
+                if not self._checked and not all(tree.is_chain for tree in batch):
+                    self._checked = True
+                    if not self._agrees(batch, scores, continuations):
+                        self.plain = "Its logits change if it reads several sequences with a mask."
+                        return self.score(continuations, progress)
+                found.update(scores)
+                progress(len(found))
+        return [found[number] for number in range(len(continuations))]
+
+    def _trees(self, continuations: Sequence[Continuation]) -> list[TokenTree]:
+        return token_trees(
+            continuations,
+            branching=self.plain is None,
+            attention_tokens=ATTENTION_SHARE * self._hidden,
+            limit=TREE_TOKENS,
+        )
+
+    def _batches(self, trees: Sequence[TokenTree]) -> list[list[TokenTree]]:
+        """Trees in batches, the longest last."""
+        numbers = batches([len(tree.tokens) for tree in trees], self._limit, equal=self._equal)
+        return [[trees[number] for number in batch] for batch in numbers][::-1]
+
+    def _agrees(
+        self, batch: Sequence[TokenTree], scores: dict[int, ContinuationScore], continuations: Sequence[Continuation]
+    ) -> bool:
+        """Whether the last continuation of a tree has the same score alone."""
+        tree = next(tree for tree in batch if not tree.is_chain)
+        number = next(reversed(tree.paths))
+        alone = token_trees([continuations[number]], branching=False, attention_tokens=1, limit=1)
+        expected = self._score_batch(alone, [continuations[number]])[0].logprob
+        close = CLOSE.get(self._dtype, CLOSE_16_BITS) * len(continuations[number].targets)
+        return abs(scores[number].logprob - expected) <= close
+
+    def _score_batch(
+        self, trees: Sequence[TokenTree], continuations: Sequence[Continuation]
+    ) -> dict[int, ContinuationScore]:
+        nodes: list[int] = []
+        targets: list[int] = []
+        sizes: dict[int, int] = {}
+        length = max(len(tree.tokens) for tree in trees)
+        for row, tree in enumerate(trees):
+            for number, path in tree.paths.items():
+                nodes += [row * length + node for node in path]
+                targets += continuations[number].targets
+                sizes[number] = len(path)
+        unique, places = torch.unique(torch.tensor(nodes), return_inverse=True)
+        wanted = unique.to(self._device)
+
+        def objective(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+            return _token_logprobs(hidden.flatten(0, 1)[wanted], head, places, torch.tensor(targets))
+
+        logprobs, best = forward(self._model, self._inputs(trees, length), objective)
+        scores, start = {}, 0
+        for number, size in sizes.items():
+            end = start + size
+            total = logprobs[start:end].double().sum().item()
+            scores[number] = ContinuationScore(total, bool(best[start:end].all()))
+            start = end
+        return scores
+
+    def _inputs(self, trees: Sequence[TokenTree], length: int) -> dict[str, torch.Tensor]:
+        """Token ids `[rows, length]`; with branches, positions and a mask too. Padding on the right is seen by none."""
+        ids = torch.zeros(len(trees), length, dtype=torch.int64)
+        for row, tree in enumerate(trees):
+            ids[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
+        inputs = {"input_ids": ids.to(self._device)}
+        if all(tree.is_chain for tree in trees):
+            return inputs
+        positions = torch.zeros_like(ids)
+        seen = torch.eye(length, dtype=torch.bool).repeat(len(trees), 1, 1)
+        for row, tree in enumerate(trees):
+            positions[row, : len(tree.tokens)] = torch.tensor(tree.positions)
+            for start, end, parent in tree.branches:
+                if parent >= 0:
+                    seen[row, start:end] |= seen[row, parent]
+                seen[row, start:end, start:end] |= torch.ones(end - start, end - start, dtype=torch.bool).tril()
+        hidden = torch.zeros(seen.shape, dtype=self._dtype).masked_fill_(~seen, torch.finfo(self._dtype).min)
+        return inputs | {
+            "position_ids": positions.to(self._device),
+            "attention_mask": hidden[:, None].to(self._device),
+        }
+
+
+def _token_logprobs(
+    rows: torch.Tensor, head: Head, places: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of tokens, several of which may follow one row, without storing all logits.
+
+    Args:
+        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
+        head: maps hidden states to logits.
+        places: row that each target follows, `[targets]`, int64, on the CPU.
+        targets: token ids `[targets]`, int64, on the CPU.
+
+    Returns:
+        Log-probabilities `[targets]`, float32 (float64 for float64), and whether each is the most likely token; both
+        on the CPU.
+
+    Source:
+        `log_softmax` of the logits, as lm-eval's `HFLM`.
+    """
+    columns = rows.shape[-1] if head.weight is None else len(head.weight)
+    size = max(1, CHUNK_BYTES // (4 * columns))
+    found = torch.empty(len(targets), dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32)
+    best = torch.empty(len(targets), dtype=torch.bool)
+    for start in range(0, len(rows), size):
+        logits = head.logits(rows[start : start + size])
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        chosen = (places >= start) & (places < start + size)
+        of_row = (places[chosen] - start).to(logits.device)
+        wanted = targets[chosen].to(logits.device)
+        found[chosen] = (logits[of_row, wanted] - logits.logsumexp(-1)[of_row]).cpu().to(found.dtype)
+        best[chosen] = (logits.argmax(-1)[of_row] == wanted).cpu()
+    return found, best

@@ -1,0 +1,248 @@
+"""The model of the chat's engine as lm-eval calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    has_bos_prefix,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+    resolve_max_length,
+)
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from llf_core.acceleration.patching.causal_head import causal_of
+from llf_core.chat.collected_reply import CollectedReply
+from llf_core.chat.events import Failed
+from llf_core.chat.predictions import by_length
+from llf_core.chat.request import MAX_STOPS, ChatRequest, ChatSampling
+from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.harness.continuations import ContinuationScorer
+from llf_core.evaluation.harness.token_trees import Continuation
+from llf_core.models.errors import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.chat.engine import Engine
+    from llf_core.chat.events import Event
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Settings of a generating task that are passed on as they are."""
+
+
+class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
+    """Answers lm-eval's requests with a base model or an adapter of the chat's engine.
+
+    Contexts, continuations and truncation are those of lm-eval's `HFLM`, so the numbers are too.
+
+    Args:
+        engine: has the model; between two calls, no request of another one is open.
+        adapter: name of a loaded adapter; None for the base model.
+        tokenizer: its tokenizer, with the chat template.
+        tell: called with what is done, the number of requests done and their total.
+
+    Attributes:
+        tokens: number of tokens of prompts and replies, and of the sequences that were scored, before any are shared.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        adapter: str | None,
+        tokenizer: PreTrainedTokenizerBase,
+        tell: Callable[[str, int, int], object],
+    ) -> None:
+        super().__init__()
+        self.tokenizer: Any = tokenizer
+        self.tokens = 0
+        self._engine, self._adapter, self._tell = engine, adapter, tell
+        with engine.adapters.active(adapter) as model:
+            self._scorer = ContinuationScorer(model)
+            self._causal = causal_of(model)
+
+    @property
+    def eot_token_id(self) -> int:
+        """Token that ends a text, which stops a reply."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """Token before a text that has no context."""
+        first = self.tokenizer.bos_token_id
+        return self.eot_token_id if first is None else int(first)
+
+    @property
+    def max_length(self) -> int:
+        """Number of tokens that the model reads at most; contexts are cut on the left."""
+        return int(resolve_max_length(self._causal.config, self.tokenizer))
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Name of the tokenizer, as lm-eval's cache of requests wants it."""
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
+        """Token ids of a text. A text that begins with the first special token does not get it a second time.
+
+        Args:
+            string: the text.
+            add_special_tokens: whether special tokens are added; None for the tokenizer's own way.
+            **_: not used.
+        """
+        if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
+            add_special_tokens = False
+        options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return list(self.tokenizer.encode(string, **options))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render messages. If the template refuses a system message, it is left out.
+
+        Args:
+            chat_history: the messages.
+            add_generation_prompt: whether the beginning of an answer follows; otherwise the last message is continued.
+
+        Raises:
+            EvaluationError: the template refuses the messages.
+        """
+
+        def render(messages: list[dict[str, str]]) -> str:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                )
+            )
+
+        try:
+            return render(chat_history)
+        except Exception as error:
+            rest = [one for one in chat_history if one["role"] != "system"]
+            if len(rest) == len(chat_history):
+                raise EvaluationError(f"The model's chat template refuses the messages: {first_line(error)}") from error
+        try:
+            return render(rest)
+        except Exception as error:  # a template is a program that comes with the model
+            raise EvaluationError(f"The model's chat template refuses the messages: {first_line(error)}") from error
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+        """Log-probability of a continuation after its context, and whether it is the most likely one, of each request.
+
+        Args:
+            requests: lm-eval's requests.
+            disable_tqdm: not used: progress is told to `tell`.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
+        return list(super().loglikelihood(requests, disable_tqdm=True))
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
+        """Log-probability of a whole text of each request; a long one is read in windows.
+
+        Args:
+            requests: lm-eval's requests.
+            disable_tqdm: not used: progress is told to `tell`.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
+        windows: list[tuple[None, list[int], list[int]]] = []
+        counts = []
+        for (text,) in (request.args for request in requests):
+            found = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1)
+            own = [(None, *make_disjoint_window(window)) for window in found]
+            windows += own
+            counts.append(len(own))
+        values = iter(self._loglikelihood_tokens(windows))
+        return [sum(next(values)[0] for _ in range(count)) for count in counts]
+
+    def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: object) -> list[Any]:
+        """Log-probability of each continuation, all of them at once so that common prefixes are found."""
+        asked = []
+        for _key, context, continuation in requests:
+            inputs = (context + continuation)[-(self.max_length + 1) :][:-1]
+            asked.append(Continuation(tuple(inputs), tuple(continuation[-len(inputs) :])))
+            self.tokens += len(inputs) + 1
+        with self._engine.adapters.active(self._adapter):
+            scores = self._scorer.score(asked, lambda done: self._tell("Scoring", done, len(asked)))
+        return [(score.logprob, score.greedy) for score in scores]
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+        """Generate the reply to each context, up to a stop string.
+
+        Args:
+            requests: lm-eval's requests.
+            disable_tqdm: not used: progress is told to `tell`.
+
+        Raises:
+            EvaluationError: a setting of the task is not supported, a prompt leaves no room for a reply, or the engine
+                failed.
+            RequestError: a sampling setting of the task is out of range.
+        """
+        replies = [CollectedReply() for _ in requests]
+        stops: list[list[str]] = []
+        asked: list[ChatRequest] = []
+        done = 0
+
+        def receive(number: int, event: Event) -> None:
+            nonlocal done
+            if isinstance(event, Failed):
+                raise EvaluationError(event.message, event.what_to_do)
+            if replies[number].take(event):
+                done += 1
+                self._tell("Generating", done, len(requests))
+
+        for context, settings in (request.args for request in requests):
+            until, request = self._chat_request(context, settings)
+            stops.append(until)
+            asked.append(request)
+        for number in by_length([len(one.prompt or "") for one in asked], set(range(len(asked)))):
+            self._engine.submit(number, asked[number], lambda event, number=number: receive(number, event))  # type: ignore[misc]
+        while self._engine.step():
+            pass
+        self._engine.forget_prefixes()
+        texts = []
+        for reply, until in zip(replies, stops, strict=True):
+            if reply.finished is not None:
+                self.tokens += reply.finished.prompt_tokens + reply.finished.completion_tokens
+            texts.append(str(postprocess_generated_text(reply.text, until, None)))
+        return texts
+
+    def _chat_request(self, context: str, settings: dict[str, Any]) -> tuple[list[str], ChatRequest]:
+        """The stop strings and the request of a reply."""
+        given = normalize_gen_kwargs(settings, 256)
+        until = handle_stop_sequences(given.pop("until", None), eos=self.tokenizer.decode([self.eot_token_id]))
+        most = int(given.pop("max_gen_toks"))
+        greedy = not given.pop("do_sample", False)
+        sampling = {key: given.pop(key) for key in SAMPLING if key in given}
+        if given:
+            raise EvaluationError(
+                f"A task generates with {', '.join(sorted(given))}, which LLF's engine does not have.",
+                f"Expected {', '.join(('do_sample', 'until', 'max_gen_toks', *SAMPLING))}.",
+            )
+        sampling.setdefault("repetition_penalty", 1.0)
+        if greedy:
+            sampling["temperature"] = 0.0
+        room = self.max_length - most
+        if room < 1:
+            raise EvaluationError(
+                f"A task generates up to {most:,} tokens, and the model reads {self.max_length:,} with its prompt.",
+                "Choose a task with shorter answers, or a model with a longer context.",
+            )
+        ids = self.tok_encode(context)
+        text = self.tokenizer.decode(ids[-room:]) if len(ids) > room else context
+        first = self.tokenizer.bos_token
+        if first and text.startswith(first) and self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
+            text = text[len(first) :]  # the engine adds it
+        stop = tuple(one for one in until if one)[:MAX_STOPS]
+        return until, ChatRequest(
+            prompt=text, adapter=self._adapter, sampling=ChatSampling(**sampling), max_tokens=most, stop=stop
+        )
