@@ -68,6 +68,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("SafetensorError", "EOFError", "UnpicklingError"), "it continues from no checkpoint"
     ),
     "llf_core.cli.evaluate.evaluate": {"TypeError": "the targets are texts"},
+    "llf_core.cli.export.export": {"TypeError": "the targets are texts"},
     "llf_core.evaluation.data_settings.config_for": {"FileNotFoundError": "the config is a dict"},
     "llf_core.evaluation.measure_targets.measure_targets": {
         "ValueError": "it makes the key of a model itself",

@@ -1,4 +1,4 @@
-"""Loads the base model of a target, and finds the files of its adapter."""
+"""Loads the base model of a target, and finds the files of its adapter, for chats and for evaluations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
-    """A loaded base model.
+    """A loaded base model, with all that is needed to put prompts to it.
 
     Attributes:
         model: the model, on its device.
         tokenizer: its tokenizer, with the chat template that it uses.
-        processor: its processor, if it sees pictures.
+        processor: its processor, if it sees pictures; None for others.
         plan: device and precision.
     """
 
@@ -36,6 +36,8 @@ class BaseModel:
 
 def plan_base(config: RunConfig) -> DevicePlan:
     """Choose device and precision of a base model; sets the number of torch threads of this process.
+
+    No weights are loaded, so the stored results of an evaluation are found by its precision before it begins.
 
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
@@ -54,6 +56,8 @@ def plan_base(config: RunConfig) -> DevicePlan:
 
 def load_base(config: RunConfig, template: str | None, tell: Callable[[str], object]) -> BaseModel:
     """Load a base model, with the adapters that its settings merge into it.
+
+    The adapter of a target is loaded afterwards, so that several targets share one base model.
 
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
@@ -95,7 +99,7 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
 
 
 def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTokenizerBase | None]:
-    """Find an adapter, and load the tokenizer that is saved with it.
+    """Find an adapter, and load the tokenizer that is saved with it, since training may have added tokens to it.
 
     Args:
         name: its folder or hub id.

@@ -29,7 +29,7 @@ class CollectedReply:
         self._calls: dict[int, dict[str, str]] = {}
 
     def take(self, event: Event) -> bool:
-        """Add an event; pieces of text and of calls continue those before.
+        """Add an event; pieces of text and of calls continue those before, so that whole messages can be kept.
 
         Args:
             event: the event.
@@ -67,7 +67,7 @@ class CollectedReply:
 
     @property
     def text(self) -> str:
-        """Its text with its calls as JSON after it, as a prediction has it."""
+        """Its text with its calls as JSON after it, as predictions and metrics compare it with the expected answer."""
         calls = json.dumps([call["function"] for call in self.tool_calls], ensure_ascii=False)
         return self.content + (calls if self.tool_calls else "")
 

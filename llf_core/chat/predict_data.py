@@ -111,7 +111,7 @@ def _prompt(conversation: Conversation) -> PredictPrompt:
 
 
 def answer_text(message: Mapping[str, Any]) -> str:
-    """The text of an answer, or its calls as JSON if it has no text.
+    """The text of an answer, or its calls as JSON if it has no text, to compare a reply with it.
 
     Args:
         message: a message of the assistant, with `content` and perhaps `tool_calls` in OpenAI's form.

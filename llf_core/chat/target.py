@@ -211,9 +211,11 @@ def _of_path(path: Path) -> Target:
 def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
     """The target of a config file: its last adapter on its model, into which the others are merged.
 
+    So files for LLaMA-Factory's `chat` and `export` mean here what they mean there.
+
     Args:
         path: YAML or JSON.
-        overrides: `key=value`.
+        overrides: settings that replace those of the file, each as `key=value`.
 
     Raises:
         TargetError: the file names no model.

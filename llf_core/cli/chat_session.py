@@ -245,7 +245,7 @@ class ReplyPrinter:
         self._last = ""
 
     def take(self, event: Event) -> bool:
-        """Print an event at once, also within a line.
+        """Print an event at once, also within a line, so that the user reads along while the model writes.
 
         Args:
             event: the event.

@@ -124,7 +124,7 @@ def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[Comp
 
 
 def _print_examples(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]", most: int) -> None:
-    """The worst examples of the last target, and those that differ most from the first."""
+    """The worst examples of the last target, and those that differ most from the first: to see what a number means."""
     from llf_core.evaluation.comparison import most_changed_first, score_of, worst_first
     from llf_core.runs.evaluations import examples_of
 

@@ -70,8 +70,6 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Raises:
         UserError: the model cannot be exported, the destination exists, or what was written differs from the model.
-        OSError: a file cannot be read or written.
-        TypeError: a target is of another type.
         ImportError: a package that the format needs is not installed.
     """
     arguments: dict[str, Any] = {

@@ -44,7 +44,8 @@ def export_run(  # noqa: PLR0913 - what a zip has
 ) -> Path:
     """Write a run with its config, curves, code, data, result and evaluations into a zip file.
 
-    The zip is written under a hidden name and renamed. It is not compressed, since weights hardly compress.
+    The zip is written under a hidden name and renamed, so that a file with its name is complete. It is not compressed,
+    since weights hardly compress.
 
     Args:
         run_id: id of a run that has ended.
@@ -129,7 +130,7 @@ def import_run(
 
 
 def _is_kept(path: Path, *, checkpoints: bool) -> bool:
-    """Whether a file of a run, by its path below the run's folder, is part of the zip."""
+    """Whether a file of a run, by its path below the run's folder, is part of the zip: others are of use only here."""
     top = path.parts[0]
     return top not in LEFT_OUT and path.name not in LEFT_OUT_FILES and (checkpoints or top != "checkpoints")
 
@@ -188,7 +189,11 @@ def _unpack(
     total: int,
     progress: Callable[[int, int], object] | None,
 ) -> None:
-    """Write the files, of each no more than the archive says that it has."""
+    """Write the files, and refuse one with another size than the archive says.
+
+    Raises:
+        ArchiveError: a file is shorter than the archive says.
+    """
     done = 0
     for one in entries:
         path = work.joinpath(*PurePosixPath(one.filename).parts[1:])

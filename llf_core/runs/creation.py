@@ -72,15 +72,17 @@ def create_run(
 
 
 def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
-    """Rename a finished folder to the first free id. The rename is atomic and fails on a non-empty folder.
+    """Rename a finished folder to the first free id, so that nobody sees half of a run.
+
+    The rename is atomic and fails on a non-empty folder, so two processes never get the same id.
 
     Args:
-        new: the folder, beside the runs.
+        new: the finished folder, on the same disk as the runs.
         runs: the folder of all runs.
         wanted: the id; `-2`, `-3` … are appended if it is taken.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: it cannot be renamed, for example because the folder of runs is not writable.
     """
     number = 1
     while True:

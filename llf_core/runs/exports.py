@@ -18,14 +18,14 @@ MAX_BYTES = 2**22
 
 @dataclass(frozen=True)
 class RecordedExport:
-    """An export of a run.
+    """An export of a run, as its views list it.
 
     Attributes:
         folder: where it was written; it may have been moved since.
         format: name of its format.
         made: time, as ISO 8601.
         passed: whether its receipt passed.
-        bytes: size of its files.
+        bytes: size of its files in bytes; 0 if it is unknown.
         step: step of the exported weights; None for the result of a run whose steps are unknown.
     """
 

@@ -44,12 +44,12 @@ def files_below(root: Path) -> list[Path]:
 
 
 def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
-    """Bytes of an uncompressed zip, since weights hardly compress.
+    """Bytes of an uncompressed zip, since weights hardly compress. Neither memory nor disk has to hold all of it.
 
     Args:
         root: folder of the files.
-        files: files to include.
-        top: folder in the archive.
+        files: files to include, see `files_below`.
+        top: name of the only folder in the archive; its files have the paths that they have below `root`.
 
     Yields:
         The bytes in order, about 1 MiB at a time.
@@ -71,7 +71,7 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
 
 
 class _Sink(io.RawIOBase):
-    """A write-only file that keeps data until it is taken."""
+    """A write-only file that keeps data until it is taken, so that `zipfile` can write to a generator."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ def runs_import(file: Annotated[Path, typer.Argument(metavar="FILE", help="A zip
     """Open a zip file of llf runs export as a run of this machine. Its code asks for permission before it runs.
 
     Raises:
-        UserError: the file is no zip of a run, or it does not fit on the disk.
+        UserError: the file is no zip of a run or cannot be read, or the run does not fit on the disk.
     """
     from llf_core.runs.archive import import_run
 
