@@ -82,6 +82,7 @@ class EncodingSettings:
 
         Raises:
             PluginError: two installed packages declare the same stage.
+            OSError: too many files are open.
         """
         data = config.data
         return cls(

@@ -23,9 +23,18 @@ if TYPE_CHECKING:
 MAX_NAMED = 5
 TYPES = "mm_token_type_ids"
 PER_TOKEN = frozenset(
-    ("token_type_ids", TYPES, "cross_attention_mask", "images_seq_mask", "image_embeds_position_mask")
+    {
+        "token_type_ids",
+        TYPES,
+        f"moe_{TYPES}",
+        "cross_attention_mask",
+        "images_seq_mask",
+        "image_embeds_position_mask",
+    }
 )
 """Outputs of processors with one value, or one row of values, for each token; 0 at text and padding."""
+TYPES_OF_TEXT = {"Molmo2Processor"}
+"""Processors of models that ask for the types of all tokens in training, also of batches without media."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ class Collator:
             return self._seen(examples, ids, labels)
         if not self.flatten:
             batch = self._padded(ids, labels)
-            return batch | self._token_types(batch["labels"])
+            return batch | self._types_of_text(batch["labels"]) | self._token_types(batch["labels"])
         batch = flatten_documents(ids, labels)
         return self._filled(batch) if packed and self.fill > 1 else batch
 
@@ -186,6 +195,10 @@ class Collator:
         if type(self.processor).__name__ not in PREFIX_ATTENTION:
             return {}
         return {"token_type_ids": (labels != IGNORED).cumsum(1).clamp(max=1)}
+
+    def _types_of_text(self, labels: Tensor) -> dict[str, Tensor]:
+        """Token types of a batch without media, all 0, for models that ask for them."""
+        return {TYPES: labels.new_zeros(labels.shape)} if type(self.processor).__name__ in TYPES_OF_TEXT else {}
 
     def _padding(self) -> int:
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):

@@ -40,6 +40,19 @@ PREFIX_ATTENTION = {"PaliGemmaProcessor"}
 """Processors of models whose prompt attends to itself in both directions. They write further tokens into a text."""
 AS_TEXT = "return_for_text_completion"
 """Option of Chameleon's processor that leaves out the separator that it adds to each text, or part of one."""
+OWN_CROPS = {"DeepseekOcr2Processor"}
+"""Processors that count the tokens of an image right only with the crops that they make themselves."""
+FLAT_IMAGES = {"GotOcr2Processor"}
+"""Processors that take the images of all texts as one list: a list for each text would be pages of one document."""
+UNUSABLE = {
+    ("FuyuProcessor", "image"): "writes images before a whole text and the start of an answer after it",
+    ("GitProcessor", "image"): "has no token in the place of an image",
+    ("PPChart2TableProcessor", "image"): "has no token in the place of an image",
+    ("VoxtralProcessor", "audio"): "takes audio only in conversations that mistral-common renders",
+}
+"""Processors that cannot be run on a rendered conversation with media of a kind, and why."""
+USABLE = {"image": "qwen3_vl", "video": "qwen3_vl", "audio": "qwen2_audio"}
+"""A model type for each kind, for messages."""
 NOT_INPUTS = {"labels", "video_metadata"}
 """What processors return besides a model's inputs."""
 
@@ -168,11 +181,14 @@ def encode_multimodal(
         Token ids and labels `[seq]`, int32, including those of the media, whose labels are -100.
 
     Raises:
-        BadExample: a file cannot be read, the template leaves out a medium, or the tokens differ.
-        DataError: the tokenizer fails on the text, the package that decodes videos or audio is not installed, or
-            `audio_sampling_rate` is not the rate of the model's feature extractor.
+        BadExample: a file cannot be read, the model has no encoder for it, the template leaves out a medium, or the
+            tokens differ.
+        DataError: the tokenizer fails on the text, the package that decodes videos or audio is not installed,
+            `audio_sampling_rate` is not the rate of the model's feature extractor, or the processor cannot be run on
+            conversations with such media.
         MemoryError: out of memory.
     """
+    _check_kinds(processor, {one.kind for one in rendered.media}, limits)
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
     borders = sorted({0, *inner, len(rendered.text)})
     pieces = [rendered.text[start:end] for start, end in pairwise(borders)]
@@ -180,7 +196,7 @@ def encode_multimodal(
         (whole,) = library.ids([rendered.text])
         if [one for ids in library.ids(pieces) for one in ids] != list(whole):
             raise BadExample("the tokenizer splits the prompt differently when the response follows")
-    placeholders = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in PROCESSOR_ARGUMENTS}
+    placeholders = {kind: _placeholder(processor, kind) for kind in PROCESSOR_ARGUMENTS}
     left = {kind: [one for one in rendered.media if one.kind == kind] for kind in PROCESSOR_ARGUMENTS}
     ids: list[int] = []
     places = {0: 0}
@@ -207,6 +223,12 @@ def _ids_with_media(processor: ProcessorMixin, text: str, media: list[Medium], l
     return made
 
 
+def _placeholder(processor: ProcessorMixin, kind: str) -> str:
+    """What a text has in the place of a medium; empty for a processor without such a sign."""
+    own = getattr(processor, f"{kind}_placeholder_token", None)  # QianfanOCR: another one than the tokens of the image
+    return str(own or getattr(processor, f"{kind}_token", None) or "")
+
+
 def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
     """Refuse a text without media that contains a placeholder token, at which the model would expect media.
 
@@ -218,8 +240,8 @@ def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
         BadExample: the text contains the placeholder of an image, video or audio.
     """
     for kind in PROCESSOR_ARGUMENTS:
-        sign = getattr(processor, f"{kind}_token", None)
-        if sign and str(sign) in text:
+        sign = _placeholder(processor, kind)
+        if sign and sign in text:
             raise BadExample(f"its text has {sign}, which marks {kind} data that it does not have")
 
 
@@ -231,7 +253,9 @@ def media_token_ids(processor: ProcessorMixin) -> set[int]:
     Args:
         processor: processor of the model.
     """
-    found = {getattr(processor, f"{kind}_token_id", None) for kind in PROCESSOR_ARGUMENTS}
+    found = [getattr(processor, f"{kind}_token_id", None) for kind in PROCESSOR_ARGUMENTS]
+    for kind in PROCESSOR_ARGUMENTS:  # of patches, rows and borders, where an image has tokens of several kinds
+        found += getattr(processor, f"{kind}_token_ids", None) or []
     return {int(one) for one in found if one is not None}
 
 
@@ -303,11 +327,13 @@ def process(
     rate = audio_rate(processor, limits) if any(one.kind == "audio" for group in media for one in group) else 0
     audio = [open_audio(one, rate) for group in media for one in group if one.kind == "audio"]
     if any(images):
-        given["images"] = images if all(images) else [one for group in images for one in group]
+        nested = all(images) and type(processor).__name__ not in FLAT_IMAGES
+        given["images"] = images if nested else [one for group in images for one in group]
         given["images_kwargs"] = {
             option: getattr(limits, name)
             for name, option in IMAGE_OPTIONS.items()
             if hasattr(getattr(processor, "image_processor", None), option)
+            and type(processor).__name__ not in OWN_CROPS
         }
     if any(videos):
         shown = [one for group in videos for one in group]
@@ -327,6 +353,19 @@ def process(
     except Exception as error:  # noqa: BLE001 - of any type, also a division by zero for an image of one pixel
         raise BadExample(f"the model's processor cannot process it: {reason(error)}") from None
     return {name: value for name, value in dict(made).items() if name not in NOT_INPUTS}
+
+
+def _check_kinds(processor: ProcessorMixin, kinds: set[str], limits: MediaLimits) -> None:
+    """Refuse kinds of media that the model has no encoder for, or that its processor cannot be run on."""
+    name = type(processor).__name__
+    for kind in sorted(kinds):
+        if why := UNUSABLE.get((name, kind)):
+            raise DataError(
+                f"The data has {kind} data, and {name} {why}, so that LLF cannot tell the tokens of an answer. Choose "
+                f"another model, such as {USABLE[kind]}."
+            )
+    for kind in sorted(kinds & set(limits.not_encoded)):
+        raise BadExample(f"the model has no encoder for {kind} data: its config.json describes none")
 
 
 def _own_options(processor: ProcessorMixin) -> frozenset[str]:

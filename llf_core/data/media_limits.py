@@ -6,8 +6,18 @@ from dataclasses import dataclass, fields
 from math import sqrt
 from typing import TYPE_CHECKING
 
+from llf_core.config.name_checks.model_folder import config_of, folder_of
+
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
+
+OPTIONAL_ENCODERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "gemma4": {"image": ("vision_config",), "video": ("vision_config",), "audio": ("audio_config",)},
+    "gemma4_unified": {"image": ("vision_config",), "video": ("vision_config",), "audio": ("audio_config",)},
+    "nemotron_h_omni": {"audio": ("audio_config", "sound_config")},
+}
+"""Model types with and without encoders of media, whose processors take these nevertheless: by kind, the parts of
+`config.json` one of which a model with the encoder has."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class MediaLimits:
         video_fps: frames per second that are taken from a video.
         video_maxlen: maximum number of frames of a video.
         audio_sampling_rate: sampling rate of audio in Hz; None for that of the model's feature extractor.
+        not_encoded: kinds of media that the model has no encoder for, although its processor takes them.
     """
 
     image_max_pixels: int = 768 * 768
@@ -35,11 +46,19 @@ class MediaLimits:
     video_fps: float = 2.0
     video_maxlen: int = 128
     audio_sampling_rate: int | None = None
+    not_encoded: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: RunConfig) -> MediaLimits:
-        """Take the limits from a config: those of the preparation, of collation and of a forecast must be the same."""
-        return cls(**{one.name: getattr(config.data, one.name) for one in fields(cls)})
+        """Take the limits from a config: those of the preparation, of collation and of a forecast must be the same.
+
+        Which encoders the model lacks is read from its `config.json`.
+
+        Raises:
+            OSError: too many files are open.
+        """
+        names = [one.name for one in fields(cls) if one.name != "not_encoded"]
+        return cls(**{name: getattr(config.data, name) for name in names}, not_encoded=_not_encoded(config))
 
     def image_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of an image within the limits, with its aspect ratio.
@@ -97,6 +116,13 @@ def scaled(width: int, height: int, least: int, most: int) -> tuple[int, int]:
             factor = sqrt(limit / (width * height))
             width, height = max(1, int(width * factor)), max(1, int(height * factor))
     return width, height
+
+
+def _not_encoded(config: RunConfig) -> tuple[str, ...]:
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    settings = {} if folder is None else config_of(folder)
+    optional = OPTIONAL_ENCODERS.get(str(settings.get("model_type")), {})
+    return tuple(kind for kind, parts in optional.items() if not any(settings.get(part) for part in parts))
 
 
 DEFAULT_LIMITS = MediaLimits()

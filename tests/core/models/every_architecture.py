@@ -31,8 +31,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tests.core.models.shown_media import LONGEST, media_kinds, media_rows, plain_media_loss, write_rows
-from tests.core.models.tiny_multimodal import UNTRIED
+from tests.core.models.shown_media import (
+    LONGEST,
+    PREFIX,
+    UNLEARNED,
+    media_kinds,
+    media_rows,
+    plain_media_loss,
+    sampling_rate,
+    write_rows,
+)
+from tests.core.models.tiny_multimodal import ALONE, FULL_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,9 +56,6 @@ LARGEST = 5_000_000
 METHODS = ("lora", "full")
 SEEN = 6
 """So many first tokens of 16 are predicted from when it is tried whether later ones count."""
-UNLEARNED = -100
-PREFIX = ("paligemma",)
-"""Types whose prompt attends to itself in both directions."""
 UNPACKED = "`packing` is true, but with this model the examples of a row would attend to each other."
 """How a run that is refused for its packing says so."""
 HEAD = """# Architectures
@@ -303,7 +309,7 @@ def _table(outcomes: dict[tuple[str, str], Outcome], columns: tuple[str, ...]) -
     below: dict[str, list[str]] = {}
     for kind in sorted({kind for kind, _ in outcomes}):
         lora, full = (outcomes.get((kind, method), Outcome(kind, method, "failed")) for method in METHODS)
-        shown = {medium: lora.shown.get(medium, "") for medium in ("image", "audio")}
+        shown = {medium: (lora.shown | full.shown).get(medium, "") for medium in ("image", "audio")}
         cells = {
             "type": f"`{kind}`",
             "LoRA": lora.state,
@@ -317,6 +323,11 @@ def _table(outcomes: dict[tuple[str, str], Outcome], columns: tuple[str, ...]) -
         told = {" ".join(one.why.split()) for one in (lora, full) if one.why}
         told |= {f"tried with `{json.dumps(lora.settings)[1:-1]}` in its config.json."} if lora.settings else set()
         told |= {f"{medium}: {why}" for medium, why in shown.items() if why not in {"", "equal"}}
+        told |= {
+            f"{medium}: tried with `per_device_train_batch_size: 1`, see {ALONE[kind, medium]} below."
+            for medium, why in shown.items()
+            if why == "equal" and (kind, medium) in ALONE
+        }
         for one in sorted(told):
             below.setdefault(one.replace(f" ({kind})", ""), []).append(f"`{kind}`")
     reasons = [f"- {', '.join(kinds)}: {one}" for one, kinds in sorted(below.items(), key=lambda one: one[1])]
@@ -418,7 +429,8 @@ def _try(outcome: Outcome, folder: Path, changes: dict[str, Any]) -> None:
         seen = _train(outcome, base, folder, changes)
     if outcome.state == "trained":
         _compare(outcome, base, seen)
-    if outcome.state == "trained" and outcome.method == "lora" and (base / "processor_config.json").is_file():
+    tried = outcome.method == "lora" or outcome.kind in FULL_ONLY
+    if outcome.state == "trained" and tried and (base / "processor_config.json").is_file():
         _show(outcome, base, folder, changes)
     outcome.why = outcome.why.replace(str(base), "The model").strip()
 
@@ -427,13 +439,13 @@ def _show(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) -
     """The trials with images and with sound, as far as the processor takes them."""
     from transformers import AutoProcessor
 
-    for kind in media_kinds(AutoProcessor.from_pretrained(base)):
-        if why := UNTRIED.get((outcome.kind, kind)):
-            outcome.shown[kind] = f"untried: {why}"
-            continue
-        rows = media_rows(kind, folder)
+    processor = AutoProcessor.from_pretrained(base)
+    for kind in media_kinds(processor):
+        rows = media_rows(kind, folder, sampling_rate(processor))
         one = Outcome(outcome.kind, outcome.method)
         asked = {"dataset": str(write_rows(rows, folder)), "cutoff_len": LONGEST, "media_dir": str(folder)}
+        if (outcome.kind, kind) in ALONE:
+            asked |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": len(rows)}
         try:
             seen = _train(one, base, folder, changes | asked)
             if one.state == "trained":
@@ -446,9 +458,12 @@ def _show(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) -
 
 
 def _compare_media(outcome: Outcome, base: Path, kind: str, rows: list[dict[str, Any]], seen: dict[str, Any]) -> None:
-    """The distance of the first loss of rows with images or sound."""
+    """The distance of the first loss of rows with images or sound, all of which must have been trained on."""
     import torch
 
+    if dropped := seen["data"].report.dropped:
+        outcome.state, outcome.why = "failed", f"an example is dropped: {dropped[0].reason}."
+        return
     with torch.no_grad():
         expected = plain_media_loss(_plain(base), base, kind, rows, seen["data"].train)
     outcome.loss = abs(seen["loss"] - expected) / expected

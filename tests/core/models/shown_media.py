@@ -21,6 +21,9 @@ SECONDS = (1.0, 1.5)
 OPTIONS = ("crop_to_patches", "do_pan_and_scan")
 """Options of image processors that LLF sets to false, as LLaMA-Factory does."""
 ABOUT_TOKENS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+PREFIX = ("paligemma",)
+"""Types whose prompt attends to itself in both directions."""
+UNLEARNED = -100
 LONGEST = 4096
 """`cutoff_len` of these trials."""
 
@@ -32,14 +35,20 @@ def media_kinds(processor: Any) -> list[str]:
     return image + (["audio"] if parts & {"feature_extractor", "audio_processor"} else [])
 
 
-def media_rows(kind: str, folder: Path) -> list[dict[str, Any]]:
-    """Two rows with an image or sound each, and one without; the files are written to the folder."""
+def sampling_rate(processor: Any) -> int:
+    """The rate in Hz of the sound that a processor takes."""
+    part = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
+    return int(getattr(part, "sampling_rate", RATE))
+
+
+def media_rows(kind: str, folder: Path, rate: int = RATE) -> list[dict[str, Any]]:
+    """Two rows with an image or sound (of a rate in Hz) each, and one without; the files are written to the folder."""
     rows: list[dict[str, Any]] = []
     for number in range(2):
-        write = _image if kind == "image" else _sound
         asked = {"instruction": f"<{kind}>What is number {number}?", "input": ""}
         answer = {"output": "It is a number." + " Yes." * number}
-        rows.append(asked | answer | {COLUMNS[kind]: [str(write(folder, number))]})
+        file = _image(folder, number) if kind == "image" else _sound(folder, number, rate)
+        rows.append(asked | answer | {COLUMNS[kind]: [str(file)]})
     return [*rows, {"instruction": "What is it?", "input": "", "output": "It is a number.", COLUMNS[kind]: []}]
 
 
@@ -53,13 +62,13 @@ def _image(folder: Path, number: int) -> Path:
     return file
 
 
-def _sound(folder: Path, number: int) -> Path:
-    noise = np.random.default_rng(number).integers(-9000, 9000, int(RATE * SECONDS[number]), dtype=np.int16)
+def _sound(folder: Path, number: int, rate: int) -> Path:
+    noise = np.random.default_rng(number).integers(-9000, 9000, int(rate * SECONDS[number]), dtype=np.int16)
     file = folder / f"{number}.wav"
     with wave.open(str(file), "wb") as sound:
         sound.setnchannels(1)
         sound.setsampwidth(2)
-        sound.setframerate(RATE)
+        sound.setframerate(rate)
         sound.writeframes(noise.tobytes())
     return file
 
@@ -83,6 +92,8 @@ def plain_media_loss(model: Any, base: Path, kind: str, rows: list[dict[str, Any
         if inputs["input_ids"][0].tolist() != list(example["input_ids"]):
             raise AssertionError(f"prepared tokens differ from the processor's own in row {example['index']}")
         labels = torch.tensor(example["labels"])
+        if model.config.model_type in PREFIX:
+            inputs["token_type_ids"] = (labels != UNLEARNED).cumsum(0).clamp(max=1)[None]
         logits = model(**inputs, use_cache=False).logits[0].double()
         total += float(F.cross_entropy(logits[:-1], labels[1:], reduction="sum"))
         learned += int((labels[1:] >= 0).sum())
@@ -104,11 +115,19 @@ def _inputs(processor: Any, kind: str, row: dict[str, Any]) -> dict[str, Any]:
         return dict(processor.tokenizer([text], add_special_tokens=False, return_tensors="pt"))
     text = processor.tokenizer.apply_chat_template(messages, tokenize=False, chat_template=processor.chat_template)
     opened = [Image.open(file).convert("RGB") if kind == "image" else _samples(file) for file in files]
-    media = {ARGUMENTS[kind]: [opened] if kind == "image" else opened} if files else {}
+    flat = kind == "audio" or type(processor).__name__ == "GotOcr2Processor"
+    media = {ARGUMENTS[kind]: opened if flat else [opened]} if files else {}
     options = [one for one in OPTIONS if hasattr(getattr(processor, "image_processor", None), one)]
+    options = [] if type(processor).__name__ == "DeepseekOcr2Processor" else options  # counts tokens of its own crops
     media |= dict.fromkeys(options, False) if kind == "image" else {}
     if "mm_token_type_ids" in processor.model_input_names:
         media["return_mm_token_type_ids"] = True
+    if type(processor).__name__ == "ChameleonProcessor":  # no separator for a picture to be made
+        media["return_for_text_completion"] = True
+    if type(processor).__name__ == "PaliGemmaProcessor":  # which writes further tokens around a text
+        text = text.replace(processor.image_token, processor.image_token * processor.image_seq_length)
+        made = dict(processor.tokenizer([text], add_special_tokens=False, return_tensors="pt"))
+        return made | dict(processor.image_processor(opened, return_tensors="pt"))
     made = dict(processor(text=[text], **media, add_special_tokens=False, return_tensors="pt"))
     if made.keys() <= ABOUT_TOKENS:
         raise AssertionError(f"the processor makes nothing of the {kind}")

@@ -170,12 +170,18 @@ PARTS: dict[str, dict[str, Any]] = {
         "audio_config": {"downsample_hidden_size": 32, "feature_size": 16},
     },
     "emu3": {
-        "vocabulary_map": {"<image>": 3, "<|extra_200|>": 4, "<|visual token 000000|>": 5},
-        "vq_config": {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "codebook_size": 64},
+        "vocabulary_map": {"<image>": 3, "<|extra_200|>": 4}
+        | {f"<|visual token {code:06}|>": 440 + code for code in range(8)},
+        "vq_config": {"base_channels": 64, "channel_multiplier": [1] * 4, "num_res_blocks": 1, "codebook_size": 8},
     },
     "gemma3n": {
         "text_config": OWN["gemma3n_text"] | {"vocab_size": VOCAB + 256},
-        "vision_config": {"architecture": "test_efficientnet", "vocab_offset": VOCAB},
+        "vision_config": {
+            "architecture": "mobilenetv5_300m_enc",
+            "model_args": {"channel_multiplier": 0.02},
+            "hidden_size": 2048,
+            "vocab_offset": VOCAB,
+        },
         "audio_config": {"vocab_offset": VOCAB + 128},
     },
     "llama4": {"vision_config": {"vision_output_dim": 64, "projector_input_dim": 64, "projector_output_dim": 64}},
@@ -219,8 +225,9 @@ def _tiny(kind: type[PretrainedConfig], own: dict[str, Any]) -> PretrainedConfig
     for name in getattr(kind, "sub_configs", None) or {}:
         if isinstance(sub := getattr(default, name, None), PretrainedConfig):
             changes[name] = _tiny(type(sub), own.get(name, {})).to_dict()
-        elif isinstance(kind_of := own.get(name), str):  # a part that the default lacks
-            changes[name] = _tiny(CONFIG_MAPPING[kind_of], {}).to_dict()
+        elif part := own.get(name):  # that the default lacks: its type, or values with it
+            values = {"model_type": part} if isinstance(part, str) else dict(part)
+            changes[name] = _tiny(CONFIG_MAPPING[values.pop("model_type")], values).to_dict()
     for name, value in vars(default).items():
         if name in SIZES and isinstance(value, int) and not isinstance(value, bool):
             changes[name] = SIZES[name]

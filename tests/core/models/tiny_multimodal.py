@@ -12,17 +12,19 @@ VQ: dict[str, Any] = {"base_channels": 32, "channel_multiplier": [1, 1], "num_re
 SAM: dict[str, Any] = {"global_attn_indexes": [1], "output_channels": 32, "downsample_channels": [32, 64]}
 WINDOWS: dict[str, Any] = {"window_size": 112, "fullatt_block_indexes": [1]}
 GRID = [[64, 128], [128, 64]]
-CODEC: dict[str, Any] = {"num_filters": 4, "downsampling_ratios": [2, 2], "depths": [1, 1, 1], "hidden_size": 64}
+CODEC: dict[str, Any] = {"num_filters": 4, "downsampling_ratios": [40, 80], "depths": [1, 1, 1], "hidden_size": 64}
 OWN: dict[str, dict[str, Any]] = {
     "apertus1p5": {
-        "vision_config": VQ | {"attn_resolutions": [], "codebook_size": 8, "embed_dim": 32},
+        "vision_config": VQ
+        | {"channel_multiplier": [1] * 5, "attn_resolutions": [], "codebook_size": 8, "embed_dim": 32},
         "audio_config": {"codebook_dim": 64, "codebook_size": 8, "num_filters": 4},
         "image_token_offset": 360,
         "audio_token_offset": 368,
     },
+    "aria": {"projector_patch_to_query_dict": {100: 4}, "vision_config": {"image_size": 980, "patch_size": 98}},
     "chameleon": {
-        "vocabulary_map": {"<image>": 3, "IMGIMGA": 5},
-        "vq_config": VQ | {"embed_dim": 32, "num_embeddings": 64},
+        "vocabulary_map": {"<image>": 3} | {f"IMGIMG{letter}Z": 440 + code for code, letter in enumerate("ABCDEFGH")},
+        "vq_config": VQ | {"channel_multiplier": [1] * 4, "embed_dim": 32, "num_embeddings": 8},
     },
     "cohere2_vision": {"alignment_intermediate_size": 96},
     "cohere_compass": {"text_config": {"rope_parameters": {"full_attention": MROPE}}},
@@ -46,8 +48,20 @@ OWN: dict[str, dict[str, Any]] = {
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
     "gemma3": {"vision_config": {"image_size": 64, "patch_size": 16}, "mm_tokens_per_image": 4},
     "gemma4": {"vision_config": "gemma4_vision", "audio_config": "gemma4_audio"},
+    "gemma4_unified": {
+        "vision_config": {
+            "model_type": "gemma4_unified_vision",
+            "mm_embed_dim": 64,
+            "mm_posemb_size": 64,
+            "output_proj_dims": 64,
+        },
+        "audio_config": "gemma4_unified_audio",
+    },
     "glm5_next": {"text_config": {"index_kpool": 4, "qk_rope_head_dim": 0, "head_dim": 0}},
     "granite4_vision": {
+        "vision_config": {"image_size": 64, "patch_size": 16},
+        "image_grid_pinpoints": GRID,
+        "projector_dropout": 0.0,
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[0, 0], [1, 1]],
         "spatial_target_layers": [0, 1],
@@ -64,10 +78,12 @@ OWN: dict[str, dict[str, Any]] = {
         "vision_config": {"projection_dim": 64, "image_size": 64},
         "vq_config": VQ | {"num_embeddings": 64, "projection_dim": 64, "image_token_embed_dim": 64},
     },
+    "kimi_k25": {"projection_hidden_size": 64, "projection_bias": False},
     "kosmos-2": {"text_config": {"embed_dim": 64, "layers": 2, "vocab_size": 1600}},
     "kosmos-2.5": {"text_config": {"embed_dim": 64, "layers": 2}},
     "kyutai_speech_to_text": {"codec_config": {"num_filters": 4, "codebook_dim": 16, "upsample_groups": 64}},
     "llava_next": {"vision_config": {"image_size": 64, "patch_size": 16}, "image_grid_pinpoints": GRID},
+    "llava_onevision": {"vision_config": {"image_size": 64, "patch_size": 16}, "image_grid_pinpoints": GRID},
     "minimax_m3_vl": {"projector_hidden_size": 64, "vision_config": {"image_size": 56}},
     "mistral4": {"head_dim": 8},
     "mllama": {"vision_config": {"intermediate_layers_indices": [0, 1], "vision_output_dim": 192}},
@@ -80,7 +96,7 @@ OWN: dict[str, dict[str, Any]] = {
         "text_config": {"moe_hidden_size": 64},
         "out_hidden_size": 256,
         "projector_hidden_size": 64,
-        "audio_config": {"patch_sizes": [16, 6], "hidden_sizes": [32, 64], "depths": [1, 1]},
+        "audio_config": {"patch_sizes": [16, 120], "hidden_sizes": [32, 64], "depths": [1, 1]},
     },
     "nemo_speechlm": {
         "audio_config": {
@@ -92,9 +108,19 @@ OWN: dict[str, dict[str, Any]] = {
         },
         "word_timestamp_config": {"num_key_value_heads": 4},
     },
-    "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}, "vision_hidden_size": 64},
+    "nemotron_h_omni": {
+        "image_token_id": 3,
+        "audio_token_id": 3,
+        "audio_config": {"model_type": "parakeet_encoder", "projection_hidden_size": 64, "projection_bias": False},
+        "vision_config": {"video_temporal_patch_size": 2},
+        "vision_hidden_size": 64,
+    },
     "omniasr": {"audio_config": {"conv_dim": [64] * 7}},
-    "paligemma": {"text_config": {"vocab_size": 1600}},
+    "paligemma": {
+        "text_config": {"vocab_size": 1600},
+        "vision_config": {"projection_dim": 64},
+        "projection_dim": 64,
+    },
     "perception_lm": {
         "vision_config": {
             "architecture": "vit_pe_core_tiny_patch16_384",
@@ -122,7 +148,7 @@ OWN: dict[str, dict[str, Any]] = {
     "unlimited_ocr": {"vision_config": {"sam_config": SAM}},
     "vipllava": {"vision_feature_layers": [-1, -2]},
     "vibevoice_asr": {
-        "acoustic_tokenizer_encoder_config": CODEC,
+        "acoustic_tokenizer_encoder_config": CODEC | {"vae_std": 0.0},  # noise
         "semantic_tokenizer_encoder_config": CODEC | {"hidden_size": 128},
     },
 }
@@ -154,32 +180,31 @@ SPLIT: dict[str, dict[str, Any]] = {
     "processor": {"image_seq_len": 4},
     "image_processor": {"size": {"longest_edge": 128}, "max_image_size": {"longest_edge": 64}},
 }
-UNFIT = "the tiny model and a tiny processor that fit each other are still to be made."
-UNFIT_TYPES = (
-    "apertus1p5", "aria", "chameleon", "deepseek_vl", "deepseek_vl_hybrid", "granite4_vision", "granite_docling",
-    "kimi_k25", "nemotron_h_omni", "vipllava",
-)  # fmt: skip
-UNTRIED = {
-    **{(kind, "image"): UNFIT for kind in UNFIT_TYPES},
-    ("muse_spark", "audio"): UNFIT,
-    ("nemo_speechlm", "audio"): UNFIT,
-    (
-        "gemma3n",
-        "image",
-    ): "timm's tiny vision model normalizes over the batch, so that training computes other values.",
-    (
-        "paligemma",
-        "image",
-    ): "its processor writes text around each prompt; `test_multimodal.py` compares it.",
-}
-"""What types are not tried with, images or sound, and why."""
+FULL_ONLY = ("deepseek_ocr2", "mistral_large4", "unlimited_ocr")
+"""Types that are tried with media by full fine-tuning, since LoRA of all their modules is refused."""
+ALONE = {("emu3", "image"): "Padded media", ("gemma3n", "audio"): "Padded media"}
+"""What is tried with one example in a micro-batch, and the property of the architecture that is the reason."""
 HEARD_BY = {"nemotron_h_omni": "parakeet_ctc"}
 """Types whose processor takes the feature extractor of another type."""
 PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
+    "aria": {"processor": {"size_conversion": {980: 4}}},
     "aya_vision": {"processor": {"patch_size": 32, "img_size": 224}},
+    "chameleon": {
+        "processor": {"image_seq_length": 64},
+        "image_processor": {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}},
+    },
     "cohere2_vision": {"image_processor": {"patch_size": 7}},
+    "deepseek_vl": {"processor": {"num_image_tokens": 196}},
+    "deepseek_vl_hybrid": {"processor": {"num_image_tokens": 196}},
+    "dots3_note": {"image_processor": {"temporal_patch_size": 1}, "video_processor": {"temporal_patch_size": 1}},
     "ernie4_5_vl_moe": {"video_processor": {"draw_on_frames": False}},
+    "emu3": {"image_processor": {"min_pixels": 64 * 64, "max_pixels": 64 * 64}},
+    "fast_vlm": {"processor": {"patch_size": 32, "vision_feature_select_strategy": "full"}},
     "gemma3n": {"image_processor": {"size": {"height": 256, "width": 256}}},
+    "granite4_vision": {
+        "processor": {"downsample_rate": "1/2", "num_additional_image_tokens": 1},
+        "image_processor": {"image_grid_pinpoints": GRID},
+    },
     "idefics3": SPLIT,
     "janus": {"processor": {"num_image_tokens": 16}},
     "llava": {"processor": {"num_additional_image_tokens": 1}},
@@ -191,7 +216,13 @@ PROCESSORS: dict[str, dict[str, dict[str, Any]]] = {
         "processor": {"num_additional_image_tokens": 1},
         "image_processor": {"image_grid_pinpoints": GRID},
     },
-    "vipllava": {"processor": {"num_additional_image_tokens": 1}},
+    "llava_onevision": {
+        "processor": {"num_image_tokens": 16},
+        "image_processor": {"image_grid_pinpoints": GRID},
+    },
+    "vipllava": {"processor": {"num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}},
+    "paligemma": {"image_processor": {"image_seq_length": 196}},
+    "perception_lm": {"processor": {"patch_size": 16, "pooling_ratio": 1}, "image_processor": {"tile_size": 64}},
     "smolvlm": SPLIT,
     "video_llava": {"processor": {"num_additional_image_tokens": 1}},
 }

@@ -37,6 +37,13 @@ NAMED = {
     "eof_token": "<|extra_201|>",
 }
 """Tokens that a tokenizer has by a name."""
+OWN_NAMES = {
+    "CohereCompassProcessor": {"image_token": "<|IMAGE_PAD|>", "video_token": "<|VIDEO_PAD|>"},
+    "MiniMaxM3VLProcessor": {"image_token": "]<]image[>[", "video_token": "]<]video[>["},
+}
+"""The same of single processors, which write these texts themselves."""
+BORDERED = {"HunYuanVLProcessor"}
+"""Processors that want the borders of an image to be in the text."""
 OTHERS = (
     "<imgpad>",
     "|SPEAKER|",
@@ -49,7 +56,7 @@ OTHERS = (
     "<IMG_END>",
 )
 """Tokens that processors look for by their text."""
-PLACEHOLDERS = {"Ovis2Processor": "<IMG_ATOM>"}
+PLACEHOLDERS = {"Molmo2Processor": "<im_patch>", "Ovis2Processor": "<IMG_ATOM>"}
 """Tokens in the place of an image that a processor writes instead of its `image_token`."""
 IDS = {
     "image_token_index": "image_token",
@@ -99,7 +106,7 @@ def tiny_processor(kind: str, config: Any) -> Any:
             by = HEARD_BY.get(kind) if auto is AutoFeatureExtractor else None
             by = by or USED_BY.get(kind)
             of = CONFIG_MAPPING[by] if by else type(config)
-            parts[name] = _part(auto, of, getattr(getattr(config, "audio_config", None), "num_mel_bins", None))
+            parts[name] = _part(auto, of, _mels(config))
             for key, value in (_sizes(parts[name], config) | given.get(name, {})).items():
                 setattr(parts[name], key, value)
     for name in made.get_attributes():
@@ -130,7 +137,9 @@ def _tokenizer(made: Any) -> Any:
         unk_token=plain.unk_token,
         chat_template=PARTS,
         clean_up_tokenization_spaces=False,
-        extra_special_tokens=NAMED | {name: f"<|{name}|>" for name in sorted(names - set(NAMED))},
+        extra_special_tokens=NAMED
+        | {name: f"<|{name}|>" for name in sorted(names - set(NAMED))}
+        | OWN_NAMES.get(made.__name__, {}),
     )
     tokenizer.add_tokens([*OTHERS, *sorted(set(BY_TEXT.findall(code)))], special_tokens=True)
     return tokenizer
@@ -155,6 +164,8 @@ def _number_placeholders(config: Any, processor: Any, tokenizer: Any) -> None:
                 if written := PLACEHOLDERS.get(type(processor).__name__):
                     number = tokenizer.convert_tokens_to_ids(written)
                 setattr(config, key, number or tokenizer.convert_tokens_to_ids(str(sign)))
+        if medium == "image" and isinstance(codes := getattr(config, "vocabulary_map", None), dict):
+            codes["<image>"] = tokenizer.convert_tokens_to_ids(str(sign))
 
 
 def _sizes(part: Any, config: Any) -> dict[str, Any]:
@@ -192,7 +203,9 @@ def _arguments(made: Any, config: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 def _template(processor: Any) -> str:
     """A chat template that writes what the processor expects where an image or sound is."""
-    image = str(getattr(processor, "image_token", ""))
+    image = str(getattr(processor, "image_placeholder_token", None) or getattr(processor, "image_token", ""))
+    if type(processor).__name__ in BORDERED:
+        image = f"{processor.image_start_token}{image}{processor.image_end_token}"
     audio = str(getattr(processor, "audio_token", ""))
     shown = f"{image!r} if part['type'] == 'image' else {audio!r} if part['type'] == 'audio' else part['text']"
     return PARTS.replace("'<image>' if part['type'] == 'image' else part['text']", shown)
@@ -211,6 +224,13 @@ def name_processor(kind: str, folder: Path) -> None:
     (folder / "processor_config.json").write_text(json.dumps(made))
     told = made | {key: value for key, value in parts.items() if value}
     (folder / "preprocessor_config.json").write_text(json.dumps(told))
+
+
+def _mels(config: Any) -> int | None:
+    """The number of mel bands that the model of sound takes."""
+    sound = getattr(config, "audio_config", None)
+    sound = getattr(sound, "asr_config", sound)
+    return getattr(sound, "num_mel_bins", None) or getattr(sound, "feature_size", None)
 
 
 def _part(auto: Any, config: Any, mels: int | None) -> Any:

@@ -23,9 +23,9 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data import Collator, DataError, prepare
 from llf_core.data.formats.conversation import Medium
 from llf_core.data.inspect import Inspection
-from llf_core.data.media import process
+from llf_core.data.media import UNUSABLE, process
 from llf_core.data.media_files import open_image, open_video
-from llf_core.data.media_limits import MediaLimits
+from llf_core.data.media_limits import OPTIONAL_ENCODERS, MediaLimits
 from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.sft import SFT
@@ -263,6 +263,25 @@ def test_a_picture_that_changed_is_told(prepared, tmp_path):
     (tmp_path / "red.png").unlink()
     with pytest.raises(DataError, match=r"examples 0 cannot be collated: there is no file .*red.png"):
         Collator(tokenizer, processor)([ready.train[0]])
+
+
+def test_media_without_an_encoder_in_the_model_are_a_reason(prepared, monkeypatch, tmp_path):
+    (tmp_path / "gemma").mkdir()
+    told = {"model_type": "gemma4", "vision_config": {"hidden_size": 32}, "audio_config": None}
+    (tmp_path / "gemma" / "config.json").write_text(json.dumps(told))
+    config = RunConfig.load({"model_name_or_path": str(tmp_path / "gemma"), "dataset": str(tmp_path / "rows.json")})
+    assert MediaLimits.of(config).not_encoded == ("audio",)
+    monkeypatch.setitem(OPTIONAL_ENCODERS, "llava", {"image": ("image_config",)})
+    with pytest.raises(DataError, match=r"the model has no encoder for image data: its config\.json describes none"):
+        prepared()
+
+
+def test_media_that_a_processor_cannot_put_in_a_conversation_are_refused(prepared, monkeypatch):
+    monkeypatch.setitem(UNUSABLE, ("LlavaProcessor", "image"), "has no token in the place of an image")
+    with pytest.raises(
+        DataError, match=r"The data has image data, and LlavaProcessor has no token .* such as qwen3_vl"
+    ):
+        prepared()
 
 
 def test_a_model_of_texts_refuses_pictures(asked, tiny_model_dir, tiny_tokenizer, pictures):
