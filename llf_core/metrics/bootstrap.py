@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 10_000
 DRAWS_AT_A_TIME = 2_000_000
+SAME_ENOUGH = 8
+"""Examples for each different row of statistics from which on rows are drawn instead of examples."""
 
 
 def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
@@ -45,6 +47,9 @@ def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
 def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Numbers:
     """Draw as many examples as there are, with replacement, and sum their statistics; many times.
 
+    Where many examples have the same statistics, as right and wrong ones have, it draws how often each of these occurs,
+    from their multinomial distribution.
+
     Args:
         statistics: of shape `[examples, statistics]`.
         seed: seed of the draws.
@@ -54,6 +59,10 @@ def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Nu
         Sums of shape `[samples, statistics]`.
     """
     draw, count = np.random.default_rng(seed), len(statistics)
+    different, often = np.unique(statistics, axis=0, return_counts=True)
+    if len(different) * SAME_ENOUGH <= count:
+        drawn: Numbers = draw.multinomial(count, often / count, samples) @ different
+        return drawn
     sums = np.empty((samples, statistics.shape[1]))
     rows = max(1, DRAWS_AT_A_TIME // max(count, 1))
     for start in range(0, samples, rows):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from llf_core.metrics import ScoredExample, load_metrics, score_answers
+from llf_core.metrics import ScoredExample, bootstrap, load_metrics, score_answers
 from llf_core.metrics.bootstrap import expanded_percentiles, resampled_sums, student_quantile
 from llf_core.metrics.interval import Interval, interval
 from llf_core.metrics.likelihood import BITS_PER_BYTE, PERPLEXITY
@@ -114,7 +114,19 @@ def test_perplexity_resamples_its_sums():
     assert (found.low, found.high) == pytest.approx(tuple(wanted), rel=1e-4)
 
 
-def test_corpus_bleu_of_each_sample_is_that_of_sacrebleu():
+def test_drawing_how_often_each_score_occurs_is_drawing_examples(monkeypatch):
+    scores = ([1.0] * 60 + [0.0] * 140, [1.0] * 75 + [0.0] * 125)
+    found = difference(*scores, samples=100_000)
+    monkeypatch.setattr(bootstrap, "SAME_ENOUGH", 1000)
+    plain = difference(*scores, samples=100_000)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.0051)  # one example
+    assert found.smallest == pytest.approx(plain.smallest, rel=0.01)
+    # The standard error of 15 of 200: 2.80 · √(0.075 · 0.925 / 200).
+    assert found.smallest == pytest.approx(2.8016 * math.sqrt(0.075 * 0.925 / 200), rel=0.01)
+
+
+def test_corpus_bleu_of_each_sample_is_that_of_sacrebleu(monkeypatch):
+    monkeypatch.setattr(bootstrap, "SAME_ENOUGH", 1000)  # draws examples, also equal ones
     references = [f"the number {place} is {'even' if place % 2 == 0 else 'odd'} and small" for place in range(30)]
     answers = [one.replace("small", "large") if place % 3 else one for place, one in enumerate(references)]
     (metric,) = load_metrics(["bleu"])
