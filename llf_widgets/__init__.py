@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llf_widgets.answer_table import answers, losses
     from llf_widgets.chat import Chat
     from llf_widgets.compare import Compare
+    from llf_widgets.evaluation import Evaluate
     from llf_widgets.examples import Examples
     from llf_widgets.forms import Studio
     from llf_widgets.inspect import Inspect
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Chat",
     "Compare",
+    "Evaluate",
     "Examples",
     "Inspect",
     "Monitor",
@@ -61,6 +63,7 @@ __all__ = [
 _HOMES = {
     "Chat": "llf_widgets.chat",
     "Compare": "llf_widgets.compare",
+    "Evaluate": "llf_widgets.evaluation",
     "Examples": "llf_widgets.examples",
     "Inspect": "llf_widgets.inspect",
     "Monitor": "llf_widgets.monitor",

@@ -13,11 +13,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from llf_core.generation.own_forward import without_accelerate
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.stages.adapter_switching import use_adapter
+from llf_core.stages.auxiliary_model import eval_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -92,32 +91,30 @@ class ForgettingProbe:
 
     def _values(self, *, at_start: bool) -> dict[str, float]:
         model: Any = self._model
-        training = model.training
-        off: Callable[[], AbstractContextManager[Any]] | None = getattr(model, "disable_adapter", None)
+        has_adapter = hasattr(model, "disable_adapter")
         totals = torch.zeros(2, dtype=torch.float64)
         tokens = 0
-        model.eval()
-        try:
-            with torch.no_grad(), without_accelerate(model), autocast_mixed_dtypes(model):
-                for example in self._examples:
-                    logprobs = self._log_probs(example)
-                    targets = example.input_ids[example.start :].to(logprobs.device)
-                    totals[0] += F.nll_loss(logprobs, targets, reduction="sum").double().cpu()
-                    tokens += len(targets)
-                    if off is not None:
-                        with off():
-                            base = self._log_probs(example)
-                        totals[1] += F.kl_div(logprobs, base, reduction="sum", log_target=True).double().cpu()
-        finally:
-            model.train(training)
+        with torch.no_grad(), eval_mode(model), without_accelerate(model), autocast_mixed_dtypes(model):
+            for example in self._examples:
+                logprobs = self._log_probs(example)
+                targets = example.input_ids[example.start :].to(logprobs.device)
+                totals[0] += F.nll_loss(logprobs, targets, reduction="sum").double().cpu()
+                tokens += len(targets)
+                if has_adapter:
+                    with use_adapter(model, None):
+                        base = self._log_probs(example)
+                    totals[1] += F.kl_div(logprobs, base, reduction="sum", log_target=True).double().cpu()
         loss, kl = (totals / tokens).tolist()
-        return {LOSS: loss} | ({KL: max(kl, 0.0)} if off is not None else {KL: 0.0} if at_start else {})
+        return {LOSS: loss} | ({KL: max(kl, 0.0)} if has_adapter else {KL: 0.0} if at_start else {})
 
     def _log_probs(self, example: ProbeExample) -> Tensor:
         """Log-probabilities of the tokens at the places of the answer, `[answer, vocabulary]`, float32."""
         device = self._model.get_input_embeddings().weight.device
         logits = self._model(input_ids=example.input_ids[None].to(device), use_cache=False).logits
-        return F.log_softmax(logits[0, example.start - 1 : -1].float(), dim=-1)
+        answer = len(example.input_ids) - example.start  # from the end: a prompt of PEFT adds positions
+        return F.log_softmax(
+            logits[0, -answer - 1 : -1].float(), dim=-1
+        )  # from the end: a prompt of PEFT adds positions
 
 
 def probe_set() -> list[dict[str, str]]:

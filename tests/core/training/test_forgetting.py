@@ -31,7 +31,7 @@ def by_hand(model, base, tokenizer):
         ids = tokenizer(head + one["answer"], add_special_tokens=False, return_tensors="pt")["input_ids"]
         start = len(tokenizer(head, add_special_tokens=False)["input_ids"])
         with torch.no_grad():
-            log_q, log_p = (which.double()(ids).logits[0].log_softmax(-1) for which in (model, base))
+            log_q, log_p = (which.double()(ids).logits[0, -ids.shape[1] :].log_softmax(-1) for which in (model, base))
         for at in range(start, ids.shape[1]):
             loss -= log_q[at - 1, ids[0, at]].item()
             kl += (log_p[at - 1].exp() * (log_p[at - 1] - log_q[at - 1])).sum().item()
@@ -65,6 +65,19 @@ def test_a_method_without_adapter_measures_the_loss_at_every_evaluation(trained)
     assert code == 0
     assert list(logged(folder, LOSS)) == [0, 1, 2, 3, 4]
     assert logged(folder, KL) == {0: 0.0}
+
+
+def test_a_prompt_of_peft_is_no_part_of_the_question(trained, tiny_model_dir):
+    """Before the first step a prompt is random: the base is the model without it, whose loss is that of plain code."""
+    folder, code = trained(finetuning_type="prompt", prompt_tokens=3, max_steps=2, bf16=False, measure_forgetting=True)
+    assert code == 0
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32), str(folder.output)
+    ).eval()
+    loss, kl = by_hand(tuned, base, AutoTokenizer.from_pretrained(folder.output))
+    assert logged(folder, LOSS)[2] == pytest.approx(loss, rel=1e-4)
+    assert logged(folder, KL)[2] == pytest.approx(kl, abs=2e-6)
 
 
 def test_a_probe_that_fails_is_a_warning_and_the_run_goes_on(make_run, monkeypatch):

@@ -1,0 +1,142 @@
+// Models measured on data: a table with verdicts, examples with the answers of all models, the loss of each token.
+
+import '../shared/llf.css';
+import './evaluation.css';
+import { createButton } from '../shared/buttons.js';
+import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
+import { initialize } from '../shared/initialize.js';
+import { examplesSection } from './examples.js';
+import { metricsTable } from './metrics_table.js';
+import { tokenLosses } from './token_losses.js';
+
+/** @import { Context } from '../shared/model' */
+
+/**
+ * Draws the view. A part is drawn again when its trait changes; what a reader uses meanwhile keeps the focus.
+ * @param {Context} context
+ */
+function render({ model, el }) {
+  el.classList.add('llf', 'llf-Evaluation');
+  const send = (/** @type {object} */ content) => model.send(content);
+  const note = h('span');
+  const bar = h('progress', { 'aria-label': 'Progress of the evaluation' });
+  const stop = createButton('Stop', () => {
+    setText(note, 'Stopping…');
+    send({ type: 'stop' });
+  });
+  const again = createButton('Evaluate again', () => send({ type: 'again' }));
+  const status = h(
+    'div',
+    { class: 'llf-row', role: 'status', tabindex: '-1' },
+    note,
+    bar,
+    stop,
+    again
+  );
+  const data = h('p', { class: 'llf-secondary' });
+  const table = h('div', {});
+  const examples = h('div', {});
+  const tokens = h('div', {});
+  el.replaceChildren(status, data, table, examples, tokens);
+
+  const draw = {
+    _rows: () => {
+      const [rows, columns, votes] = [
+        model.get('_rows'),
+        model.get('_columns'),
+        model.get('_votes')
+      ];
+      drawIfChanged(table, [rows, columns, votes], () =>
+        rows.length ? [metricsTable(rows, columns, votes)] : []
+      );
+      const about = model.get('_data');
+      setText(
+        data,
+        about.names
+          ? `${about.examples.toLocaleString('en')} examples of ${about.names.join(', ')}` +
+              (about.unusable ? `, ${about.unusable} unusable records` : '')
+          : ''
+      );
+    },
+    _examples: () => {
+      const [page, columns, rows, about] = [
+        model.get('_examples'),
+        model.get('_columns'),
+        model.get('_rows'),
+        model.get('_data')
+      ];
+      drawIfChanged(
+        examples,
+        [page, columns, rows.length],
+        () =>
+          page.rows
+            ? [
+                examplesSection(
+                  page,
+                  columns,
+                  rows,
+                  model.get('_orders'),
+                  about.answered,
+                  send
+                )
+              ]
+            : [],
+        () => examples.querySelector('select') ?? status
+      );
+    },
+    _tokens: () => {
+      const found = model.get('_tokens');
+      drawIfChanged(tokens, [found, model.get('_columns')], () =>
+        found.models ? [tokenLosses(found, model.get('_columns'))] : []
+      );
+    }
+  };
+
+  function drawState() {
+    const state = model.get('_state');
+    const [done, total] = model.get('_progress');
+    note.className = state === 'failed' ? 'llf-error-text' : 'llf-secondary';
+    setText(note, model.get('_note'));
+    keepFocus(
+      el,
+      () => {
+        bar.hidden = state !== 'running' || !total;
+        stop.hidden = state !== 'running';
+        again.hidden = state === 'running' || state === 'done';
+        status.hidden = state === 'done' && !model.get('_note');
+      },
+      () => status
+    );
+    if (total) {
+      bar.max = total;
+      bar.value = done;
+    }
+  }
+
+  /** @type {[string, () => void][]} */
+  const listeners = [
+    ['change:_state', drawState],
+    ['change:_note', drawState],
+    ['change:_progress', drawState],
+    ['change:_columns', draw._rows],
+    ['change:_votes', draw._rows],
+    ['change:_data', draw._rows],
+    ...Object.entries(draw).map(
+      ([name, act]) =>
+        /** @type {[string, () => void]} */ ([`change:${name}`, act])
+    )
+  ];
+  for (const [event, act] of listeners) {
+    model.on(event, act);
+  }
+  for (const act of [...Object.values(draw), drawState]) {
+    act();
+  }
+  return () => {
+    for (const [event, act] of listeners) {
+      model.off(event, act);
+    }
+  };
+}
+
+export default { initialize, render };

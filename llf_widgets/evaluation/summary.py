@@ -1,0 +1,60 @@
+"""Static summary of an evaluation for saved notebooks: the table as HTML and as text."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.plain_text import strip_bidi
+from llf_core.untrusted import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CELL = "padding: 2px 12px 2px 0; text-align: left; vertical-align: top"
+
+
+def summary_text(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as plain text, for frontends without HTML.
+
+    Args:
+        note: message in place of a missing table.
+        columns: names of the models.
+        rows: see `ResultTables.metrics`.
+    """
+    if not rows:
+        return f"Evaluate: {note or 'no result yet'}"
+    lines = []
+    for row in rows:
+        values = ", ".join(f"{name} {value['text']}" for name, value in zip(columns, row["values"], strict=True))
+        verdicts = "; ".join(one["sentence"] for one in row["differences"])
+        lines.append(f"{row['label']}: {values}" + (f" ({verdicts})" if verdicts else ""))
+    return visible("\n".join(lines))
+
+
+def summary_html(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as HTML without scripts; all texts are escaped.
+
+    Args:
+        note: message in place of a missing table.
+        columns: names of the models.
+        rows: see `ResultTables.metrics`.
+    """
+    if not rows:
+        return f"<p>Evaluate: {escape(note or 'no result yet')}</p>"
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f'<{tag} style="{CELL}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+
+    further = columns[1:] if len(columns) > 1 else ()
+    head = ["Metric", *columns, *(f"{name} against {columns[0]}" for name in further)]
+    body = [
+        [
+            str(row["label"]),
+            *(f"{one['text']} ({one['interval']})" if one["interval"] else one["text"] for one in row["values"]),
+            *(one["sentence"] for one in row["differences"]),
+        ]
+        for row in rows
+    ]
+    cells = "".join(line("td", one) for one in body)
+    return strip_bidi(f"<table><thead>{line('th', head)}</thead><tbody>{cells}</tbody></table>")

@@ -1,0 +1,190 @@
+"""Results of an evaluation as the page shows them: a table of metrics, and examples with the answers of all models."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.number_format import with_unit
+from llf_core.evaluation.comparison import difference_of, most_changed_first, pairs_of, score_of, worst_first
+from llf_core.evaluation.report import amount_text, label_text
+from llf_core.metrics.wilson_interval import wilson_interval
+from llf_core.runs.evaluation_votes import votes_of
+from llf_core.runs.evaluations import examples_of
+from llf_core.runs.formatting import share
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.runs.evaluation_votes import Vote
+    from llf_core.runs.evaluations import EvaluationResult, MetricValue
+
+PAGE = 10
+"""Number of examples on a page."""
+ORDERS = {"changed": "Most changed first", "worst": "Worst first", "data": "In the order of the data"}
+MAX_TEXT = 4000
+"""Longest text of a prompt or answer that a page gets; the file has all of it."""
+
+
+class ResultTables:
+    """Tables of the results of one evaluation. The first result is the one that the others are compared with.
+
+    Args:
+        results: results of the same examples, in the order of the columns.
+    """
+
+    def __init__(self, results: Sequence[EvaluationResult]) -> None:
+        self.results = tuple(results)
+        self._examples = [examples_of(one) for one in self.results]
+        self._pairs = [pairs_of(self._examples[0], examples) for examples in self._examples[1:]]
+        self._by_key = [{one.key: one for one in examples} for examples in self._examples]
+
+    @property
+    def answered(self) -> bool:
+        """Whether the models have generated answers, so that a person can vote on them."""
+        return any(one.answer is not None for one in self._examples[0])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row for each metric of the first result.
+
+        Returns:
+            `name`, `label`, `unit`, `values` (for each result `text` and `interval`), `differences` (for each further
+            result `verdict` and `sentence`) and `sources` (for each data set `name` and `values` as texts; empty for
+            one).
+
+        Raises:
+            MetricError: a package that a metric needs is not installed.
+            PluginError: two packages declare the same name, or an implementation cannot be imported.
+            ValueError: a value is not finite.
+        """
+        return [self._row(value) for value in self.results[0].metrics]
+
+    def _row(self, value: MetricValue) -> dict[str, Any]:
+        values = [one.metric(value.name) for one in self.results]
+        found = [
+            difference_of(value, pairs) if other is not None else None
+            for other, pairs in zip(values[1:], self._pairs, strict=True)
+        ]
+        return {
+            "name": value.name,
+            "label": label_text(value),
+            "unit": value.unit,
+            "better": "higher" if value.higher_is_better else "lower",
+            "values": [_value_json(one) for one in values],
+            "differences": [
+                {"verdict": "", "sentence": "not measured"}
+                if one is None
+                else {"verdict": one.verdict, "sentence": one.sentence}
+                for one in found
+            ],
+            "sources": [
+                {"name": source, "values": [amount_text(_of_source(one, source), value.unit) for one in values]}
+                for source in (value.by_source if len(value.by_source) > 1 else {})
+            ],
+        }
+
+    def votes(self) -> list[str]:
+        """For each further result a sentence on the votes of a person; empty without any.
+
+        The interval is Wilson's, with a tie as one half.
+
+        Raises:
+            UnreadableError: a file of votes is not a regular file, or the system denies access.
+            OSError: too many files are open.
+        """
+        return [_votes_text(list(votes_of(one, self.results[0]).values())) for one in self.results[1:]]
+
+    def examples(self, metric: str, order: str, offset: int, limit: int = PAGE) -> dict[str, Any]:
+        """A page of examples.
+
+        Args:
+            metric: name of the metric to sort by.
+            order: one of `ORDERS`. `changed` compares the last result with the first one.
+            offset: number of examples to skip.
+            limit: maximum number of examples.
+
+        Returns:
+            `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` and, for
+            each result, `answer` and `score` as texts.
+
+        Raises:
+            ValueError: there is no such metric or order.
+            UnreadableError: a file of votes is not a regular file, or the system denies access.
+            OSError: too many files are open.
+        """
+        value = self.results[0].metric(metric)
+        if value is None or order not in ORDERS:
+            raise ValueError(f"There is no metric {metric[:40]!r}, or no order {order[:40]!r}.")
+        keys = self._sorted(value, order)
+        votes = votes_of(self.results[-1], self.results[0]) if len(self.results) > 1 else {}
+        offset = min(max(offset, 0), max(len(keys) - 1, 0))
+        return {
+            "metric": metric,
+            "order": order,
+            "offset": offset,
+            "total": len(keys),
+            "rows": [self._example(key, value, votes.get(key)) for key in keys[offset : offset + limit]],
+        }
+
+    def _sorted(self, value: MetricValue, order: str) -> list[tuple[str, int]]:
+        if order == "data":
+            return [one.key for one in self._examples[0]]
+        if order == "changed" and self._pairs:
+            return [pair.tuned.key for pair in most_changed_first(self._pairs[-1], value)]
+        return [one.key for one in worst_first(self._examples[-1], value)]
+
+    def _example(self, key: tuple[str, int], value: MetricValue, vote: Vote | None) -> dict[str, Any]:
+        found = [by_key.get(key) for by_key in self._by_key]
+        first = next(one for one in found if one is not None)
+        return {
+            "source": key[0],
+            "index": key[1],
+            "prompt": _cut("\n\n".join(_message_text(one) for one in first.prompt)),
+            "reference": None if first.reference is None else _cut(first.reference),
+            "vote": vote,
+            "models": [
+                {
+                    "answer": None if one is None or one.answer is None else _cut(one.answer),
+                    "score": "-" if one is None else amount_text(score_of(one, value.name), value.unit),
+                }
+                for one in found
+            ],
+        }
+
+
+def _value_json(value: MetricValue | None) -> dict[str, str]:
+    if value is None:
+        return {"text": "-", "interval": ""}
+    bounds = (
+        ""
+        if value.low is None or value.high is None
+        else f"{amount_text(value.low, value.unit)} to {amount_text(value.high, value.unit)}"
+    )
+    return {"text": amount_text(value.value, value.unit), "interval": bounds}
+
+
+def _of_source(value: MetricValue | None, source: str) -> float:
+    return math.nan if value is None else value.by_source.get(source, math.nan)
+
+
+def _votes_text(votes: Sequence[Vote]) -> str:
+    if not votes:
+        return ""
+    wins, ties, losses = (sum(one == kind for one in votes) for kind in ("win", "tie", "lose"))
+    low, high = wilson_interval(wins + ties / 2, len(votes))
+    counts = ", ".join(
+        with_unit(count, name) for count, name in ((wins, "win"), (ties, "tie"), (losses, "loss")) if count
+    )
+    rate = (wins + ties / 2) / len(votes)
+    return f"{share(rate)} of {with_unit(len(votes), 'vote')} ({counts}), 95 % interval {share(low)} to {share(high)}"
+
+
+def _message_text(message: dict[str, Any]) -> str:
+    role, content = str(message.get("role", "")), message.get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "[media]")) for part in content if isinstance(part, dict))
+    return str(content or "") if role == "user" else f"{role}: {content or ''}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"

@@ -1,0 +1,293 @@
+"""`llf.Evaluate(run)`: models measured on data, side by side."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from llf_core.evaluation.evaluate import evaluate, with_base
+from llf_core.evaluation.request import MAX_NEW_TOKENS, VALIDATION
+from llf_core.runs.evaluation_votes import add_vote
+from llf_core.runs.evaluations import token_losses_of
+from llf_core.user_error import UserError
+from llf_widgets.evaluation.summary import summary_html, summary_text
+from llf_widgets.evaluation.tables import ORDERS, ResultTables
+from llf_widgets.front_end import FrontEnd
+from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from llf_core.launch import Run
+    from llf_core.metrics.paired import Difference
+    from llf_core.runs import RunFolder
+    from llf_core.runs.evaluations import EvaluationResult
+
+    TargetName = str | Path | Run | RunFolder
+
+STOPPED = "Stopped. Complete results are kept."
+
+
+class _StoppedError(Exception):
+    """The evaluation was stopped in the view."""
+
+
+class Evaluate(FrontEnd):
+    """Measures models on data and shows whether the tuned one is better, by how much, and beyond noise or not.
+
+    The models run in a child process, one base model at a time with its adapters. Results are stored in the folders of
+    the runs, so what was measured before is shown at once. One run alone is compared with its base model.
+
+    Args:
+        targets: what to measure: a run, its id, `RUN@STEP`, `RUN@base`, a folder of a model or adapter, or a hub id; or
+            a list of them. The others are compared with the first one.
+        on: the data: a name of `dataset_info.json`, a file, a hub id, or rows; `"validation"` for the validation data
+            of the run.
+        metrics: names of metrics of generated answers, such as `rouge`, `bleu`, `exact_match`; none for the losses of
+            the expected answers alone.
+        limit: maximum number of examples of each data set; None for all.
+        max_new_tokens: maximum number of tokens of an answer.
+        home: `LLF_HOME`; None for the environment's.
+        trust: whether Python code of the models may run that has not been allowed yet.
+        again: whether to measure what was measured before.
+
+    Raises:
+        ValueError: there is no target.
+
+    Example:
+        >>> view = llf.Evaluate(run, on="test.jsonl", metrics=["rouge"])
+        >>> view                                      # shows it
+        >>> view.wait().difference("rouge").sentence
+    """
+
+    _esm = script("evaluation")
+    _css = stylesheet("evaluation")
+    _state = traitlets.Enum(["running", "done", "stopped", "failed"], "running").tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
+    _progress: traitlets.List[int] = traitlets.List(help="number of steps done, and of all").tag(sync=True)
+    _columns: traitlets.List[dict[str, str]] = traitlets.List(help="names of the models").tag(sync=True)
+    _data: traitlets.Dict[str, Any] = traitlets.Dict(help="what was measured on").tag(sync=True)
+    _rows: traitlets.List[dict[str, Any]] = traitlets.List(help="a row for each metric").tag(sync=True)
+    _votes: traitlets.List[str] = traitlets.List(help="a sentence on the votes on each model").tag(sync=True)
+    _examples: traitlets.Dict[str, Any] = traitlets.Dict(help="a page of examples").tag(sync=True)
+    _tokens: traitlets.Dict[str, Any] = traitlets.Dict(help="losses of the tokens of an example").tag(sync=True)
+    _orders = traitlets.Dict(ORDERS).tag(sync=True)
+
+    def __init__(  # noqa: PLR0913 - what is measured, on what and how
+        self,
+        targets: TargetName | Sequence[TargetName],
+        *more: TargetName,
+        on: object = VALIDATION,
+        metrics: Sequence[str] = (),
+        limit: int | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        home: Path | str | None = None,
+        trust: bool = False,
+        again: bool = False,
+    ) -> None:
+        given: list[Any] = list(targets) if isinstance(targets, list | tuple) else [targets]
+        self._targets: list[TargetName] = [*given, *more]
+        if not self._targets:
+            raise ValueError("There is nothing to evaluate. Expected at least one run or model.")
+        self._options: dict[str, Any] = {
+            "on": on, "metrics": [metrics] if isinstance(metrics, str) else list(metrics), "limit": limit,
+            "max_new_tokens": max_new_tokens, "home": home, "trust": trust, "again": again,
+        }  # fmt: skip
+        self._alone = len(self._targets) == 1
+        self._lock = threading.RLock()
+        self._done = threading.Event()
+        self._stop_wanted = False
+        self._tables: ResultTables | None = None
+        self._displays: list[Any] = []
+        super().__init__()
+        self.on_msg(self._receive)
+        self._start()
+
+    def wait(self, timeout: float | None = None) -> Evaluate:
+        """Wait until all models are measured, so that the next line of a cell can use the results.
+
+        Args:
+            timeout: maximum seconds to wait; None for no limit.
+
+        Returns:
+            The view.
+
+        Raises:
+            TimeoutError: the evaluation has not ended yet.
+            RuntimeError: the evaluation failed or was stopped; the message has the reason.
+        """
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"The evaluation has not ended after {timeout:g} s. {self._note}")
+        if self._state != "done":
+            raise RuntimeError(self._note)
+        return self
+
+    @property
+    def results(self) -> tuple[EvaluationResult, ...]:
+        """The results in the order of the models, for cells that go on with the numbers; empty until all are there."""
+        return () if self._tables is None else self._tables.results
+
+    def difference(self, metric: str) -> Difference:
+        """The difference between the last model and the first one in a metric, by the paired bootstrap.
+
+        Args:
+            metric: its name.
+
+        Raises:
+            ValueError: there is no such metric, or only one model.
+            MetricError: a package that the metric needs is not installed.
+            PluginError: two packages declare the same name, or an implementation cannot be imported.
+            UnreadableError: the examples are not a regular file, or the system denies access.
+            OSError: too many files are open.
+        """
+        from llf_core.evaluation.comparison import difference_of, pairs_of
+        from llf_core.runs.evaluations import examples_of
+
+        value = self.results[0].metric(metric) if self.results else None
+        if value is None or len(self.results) < 2:  # noqa: PLR2004 - a difference is of two
+            known = ", ".join(one.name for one in self.results[0].metrics) if self.results else "none yet"
+            raise ValueError(f"There is no difference in {metric!r}. Expected two models, and one of: {known}.")
+        first, last = self.results[0], self.results[-1]
+        return difference_of(value, pairs_of(examples_of(first), examples_of(last)))
+
+    def stop(self) -> None:
+        """Stop measuring, as the button does; complete results are kept."""
+        self._stop_wanted = True
+
+    def close(self) -> None:
+        """Stop measuring and close the view."""
+        self.stop()
+        super().close()
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget; for hosts without widgets and saved notebooks the table."""
+        data, metadata = self.widget_mimebundle(**options)
+        shown = (self._note, [one["name"] for one in self._columns], self._rows)
+        texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
+        return data | texts | {VIEW_MIME_TYPE: {"view": "evaluation"}}, metadata
+
+    def _ipython_display_(self, **options: Any) -> None:
+        """Display the view in an output that is updated with the table for the saved notebook."""
+        from IPython.display import display
+
+        state = self._state
+        data, about = self._repr_mimebundle_(**options)
+        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._displays.append(handle)
+        if self._state != state:  # while it was shown
+            self._update_outputs()
+
+    def _update_outputs(self) -> None:
+        data, about = self._repr_mimebundle_()
+        for handle in self._displays:
+            handle.update(data, metadata=about, raw=True)
+
+    # -- measuring ---------------------------------------------------------------------------------------
+    def _start(self) -> None:
+        self._stop_wanted = False
+        self._done.clear()
+        with self.hold_sync():
+            self._state, self._note, self._progress = "running", "Starting…", []
+        threading.Thread(target=self._measure, daemon=True, name="llf-evaluate").start()
+
+    def _measure(self) -> None:
+        try:
+            targets = with_base(self._targets, self._options["home"]) if self._alone else self._targets
+            self._show(evaluate(targets, progress=self._on_progress, **self._options))
+        except _StoppedError:
+            self._end("stopped", STOPPED)
+        except (UserError, RuntimeError, ValueError, TypeError, OSError) as error:
+            self._end("failed", str(error))
+        except Exception as error:  # noqa: BLE001 - of a thread, which nobody would see
+            self._end("failed", f"The evaluation failed: {type(error).__name__}: {error}")
+
+    def _on_progress(self, what: str, done: int, total: int) -> None:
+        if self._stop_wanted:
+            raise _StoppedError
+        with self.hold_sync():
+            self._note, self._progress = what, [done, total] if total else []
+
+    def _show(self, results: list[EvaluationResult]) -> None:
+        tables = ResultTables(results)
+        rows, votes = tables.metrics(), tables.votes()
+        page = tables.examples(rows[-1]["name"], "changed" if len(results) > 1 else "worst", 0) if rows else {}
+        first = results[0]
+        with self._lock, self.hold_sync():
+            self._tables = tables
+            self._columns = [
+                {"name": name, "label": one.target.label}
+                for name, one in zip(_distinct([one.target.name for one in results]), results, strict=True)
+            ]
+            self._data = {
+                "names": list(first.data.names),
+                "examples": first.data.examples,
+                "unusable": first.data.unusable,
+                "answered": tables.answered,
+            }
+            self._rows, self._votes, self._examples = rows, votes, page
+        self._end("done", "")
+
+    def _end(self, state: str, note: str) -> None:
+        with self.hold_sync():
+            self._state, self._note, self._progress = state, note, []
+        self._done.set()
+        self._update_outputs()
+
+    # -- the page ----------------------------------------------------------------------------------------
+    def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
+        handlers: dict[str, Callable[[dict[str, Any]], object]] = {
+            "stop": lambda _: self.stop(),
+            "again": lambda _: self._measure_again(),
+            "examples": lambda given: self._show_page(
+                str(given["metric"]), str(given["order"]), int(given.get("offset", 0))
+            ),
+            "tokens": lambda given: self._show_tokens(str(given["source"]), int(given["index"])),
+            "vote": self._vote,
+        }
+        handler = handlers.get(str(content.get("type"))) if isinstance(content, dict) else None
+        if handler is None:
+            return
+        try:
+            handler(content)
+        except (ValueError, OSError) as error:  # `UserError`s are among them
+            self._note = str(error)
+
+    def _measure_again(self) -> None:
+        if self._state != "running":
+            self._start()
+
+    def _show_page(self, metric: str, order: str, offset: int) -> None:
+        if self._tables is not None:
+            self._examples = self._tables.examples(metric, order, offset)
+
+    def _show_tokens(self, source: str, index: int) -> None:
+        """The losses of the tokens of an example in all results."""
+        models = []
+        for result in self.results:
+            found = next((one for one in token_losses_of(result) if one.key == (source, index)), None)
+            models.append({"tokens": list(found.tokens), "losses": list(found.losses)} if found is not None else None)
+        self._tokens = {"source": source, "index": index, "models": models}
+
+    def _vote(self, given: dict[str, Any]) -> None:
+        if self._tables is None or len(self.results) < 2:  # noqa: PLR2004 - a vote compares two
+            return
+        key = (str(given["source"]), int(given["index"]))
+        add_vote(self.results[-1], self.results[0], key, given.get("vote"))
+        page = self._examples
+        with self.hold_sync():
+            self._votes = self._tables.votes()
+            self._examples = self._tables.examples(page["metric"], page["order"], page["offset"])
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns, with a number where one occurs again."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found

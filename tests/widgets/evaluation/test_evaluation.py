@@ -1,0 +1,101 @@
+"""`llf.Evaluate` with a real run of a tiny model, and what its page shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from llf_core.evaluation.report import amount_text
+from llf_core.runs.evaluation_votes import VOTES
+from llf_core.runs.evaluations import examples_of, results_of
+from llf_widgets.evaluation import Evaluate
+from tests.attempts import data_file, make_run, settings, trained
+
+__all__ = ["data_file", "make_run", "settings", "trained"]
+pytestmark = [pytest.mark.launches, pytest.mark.usefixtures("warm_python")]
+
+
+@pytest.fixture
+def run(trained):
+    folder, code = trained(max_steps=12, val_size=6, learning_rate=2e-2)
+    assert code == 0
+    return folder
+
+
+def page(view, **content):
+    view._handle_custom_msg(content, [])
+
+
+def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(run):
+    view = Evaluate(run.id, metrics=["exact_match"], max_new_tokens=8)
+    try:
+        view.wait(120)
+        base, tuned = view.results
+        assert (base.target.step, tuned.target.run) == (None, run.id)
+        rows = {row["name"]: row for row in view._rows}
+        assert rows["perplexity"]["values"][1]["text"] == amount_text(tuned.metric("perplexity").value, "")
+        (said,) = rows["loss"]["differences"]
+        assert said["verdict"] == "too few examples"  # six are held out
+        assert said["sentence"] == view.difference("loss").sentence
+        with pytest.raises(ValueError, match=r"Expected two models, and one of: .*exact_match"):
+            view.difference("rouge")
+        assert view._data["examples"] == 6
+
+        page(view, type="examples", metric="loss", order="worst")
+        losses = [one.loss for one in examples_of(tuned)]
+        shown = [row["models"][1]["score"] for row in view._examples["rows"]]
+        unit = tuned.metric("loss").unit
+        assert shown == [amount_text(one, unit) for one in sorted(losses, reverse=True)]
+
+        row = view._examples["rows"][0]
+        page(view, type="tokens", source=row["source"], index=row["index"])
+        (example,) = [one for one in examples_of(tuned) if one.index == row["index"]]
+        found = view._tokens["models"][1]
+        assert sum(found["losses"]) == pytest.approx(example.nll, abs=1e-3)
+        assert len(found["tokens"]) == example.tokens
+
+        where = {"source": row["source"], "index": row["index"]}
+        page(view, type="vote", **where, vote="win")
+        assert view._examples["rows"][0]["vote"] == "win"
+        assert view._votes == ["100 % of 1 vote (1 win), 95 % interval 21 % to 100 %"]
+        page(view, type="vote", **where, vote="best")
+        assert "Expected win, tie or lose" in view._note
+        page(view, type="vote", **where, vote=None)
+        assert view._votes == [""]
+
+        data, _ = view._repr_mimebundle_()
+        assert "Perplexity" in data["text/html"]
+        assert "loss" in data["text/plain"].lower()
+    finally:
+        view.close()
+    again = Evaluate(run, metrics=["exact_match"], max_new_tokens=8).wait(120)  # measured once: read from the files
+    assert [one.id for one in again.results] == [base.id, tuned.id]
+    assert (tuned.folder / VOTES).is_file()
+    again.close()
+
+
+def test_what_cannot_be_measured_is_a_sentence_and_stopping_keeps_what_is_there(run, monkeypatch, tmp_path):
+    view = Evaluate(run, on=str(tmp_path / "none.jsonl"))
+    with pytest.raises(RuntimeError, match=r"none\.jsonl"):
+        view.wait(120)
+    assert view._state == "failed"
+    view.close()
+    view = Evaluate(run)
+    page(view, type="stop")
+    with pytest.raises(RuntimeError, match="Stopped"):
+        view.wait(120)
+    assert len(results_of(run)) < 2
+    page(view, type="again")
+    view.wait(120)
+    assert view._state == "done"
+    view.close()
+    with pytest.raises(ValueError, match="at least one run or model"):
+        Evaluate([])
+
+
+def test_a_hostile_answer_stays_text_in_the_saved_notebook():
+    from llf_widgets.evaluation.summary import summary_html
+
+    row = {"label": "<b>loss</b>", "values": [{"text": "1", "interval": ""}], "differences": []}
+    html = summary_html("", ["<script>alert(1)</script>"], [row])
+    assert "<script>" not in html
+    assert "&lt;b&gt;loss" in html
