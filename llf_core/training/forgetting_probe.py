@@ -112,9 +112,7 @@ class ForgettingProbe:
         device = self._model.get_input_embeddings().weight.device
         logits = self._model(input_ids=example.input_ids[None].to(device), use_cache=False).logits
         answer = len(example.input_ids) - example.start  # from the end: a prompt of PEFT adds positions
-        return F.log_softmax(
-            logits[0, -answer - 1 : -1].float(), dim=-1
-        )  # from the end: a prompt of PEFT adds positions
+        return F.log_softmax(logits[0, -answer - 1 : -1].float(), dim=-1)
 
 
 def probe_set() -> list[dict[str, str]]:

@@ -31,6 +31,10 @@ class ResultTables:
 
     Args:
         results: results of the same examples, in the order of the columns.
+
+    Raises:
+        UnreadableError: the examples of a result are not a regular file, or the system denies access.
+        OSError: too many files are open.
     """
 
     def __init__(self, results: Sequence[EvaluationResult]) -> None:
