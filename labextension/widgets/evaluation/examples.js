@@ -6,6 +6,13 @@ import { h } from '../shared/dom.js';
 /** @import { Column, ExamplePage, ExampleRow, MetricRow, Send } from './types' */
 
 const PAGE = 10;
+/** Returns the key of an example: its data set and the number of its record. */
+export function exampleKey(
+  /** @type {{source?: string, index?: number}} */ { source, index }
+) {
+  return JSON.stringify([source, index]);
+}
+
 /** @type {[string, string][]} */
 const VOTES = [
   ['win', 'Better'],
@@ -113,7 +120,11 @@ function exampleBox(row, columns, answered, send) {
   losses.setAttribute('aria-label', `Loss of each token: ${name}`);
   return h(
     'article',
-    { class: 'llf-Evaluation-example', 'aria-label': name },
+    {
+      class: 'llf-Evaluation-example',
+      'aria-label': name,
+      'data-key': exampleKey(of)
+    },
     h(
       'header',
       { class: 'llf-row llf-secondary llf-small' },

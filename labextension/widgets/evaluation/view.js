@@ -5,7 +5,7 @@ import './evaluation.css';
 import { createButton } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
 import { initialize } from '../shared/initialize.js';
-import { examplesSection } from './examples.js';
+import { exampleKey, examplesSection } from './examples.js';
 import { metricsTable } from './metrics_table.js';
 import { tokenLosses } from './token_losses.js';
 
@@ -37,7 +37,7 @@ function render({ model, el }) {
   const table = h('div', {});
   const examples = h('div', {});
   const tokens = h('div', {});
-  el.replaceChildren(status, data, table, examples, tokens);
+  el.replaceChildren(status, data, table, examples);
 
   const draw = {
     _rows: () => {
@@ -83,12 +83,24 @@ function render({ model, el }) {
             : [],
         () => examples.querySelector('select') ?? status
       );
+      draw._tokens();
     },
     _tokens: () => {
       const found = model.get('_tokens');
-      drawIfChanged(tokens, [found, model.get('_columns')], () =>
-        found.models ? [tokenLosses(found, model.get('_columns'))] : []
+      const key = exampleKey(found);
+      const place = [...examples.querySelectorAll('article')].find(
+        node => node.dataset.key === key
       );
+      if (!found.models || !place) {
+        tokens.remove();
+        return;
+      }
+      drawIfChanged(tokens, [found, model.get('_columns')], () => [
+        tokenLosses(found, model.get('_columns'))
+      ]);
+      if (tokens.parentElement !== place) {
+        place.append(tokens);
+      }
     }
   };
 
