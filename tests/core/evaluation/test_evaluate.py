@@ -289,3 +289,24 @@ def test_a_disk_that_fills_while_measuring_leaves_no_half_result(trained, monkey
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(folder.evaluations.iterdir()) == []
+
+
+def test_data_of_other_kinds_is_measured_on_its_better_answer_or_whole_text(make_run, tmp_path):
+    config = RunConfig.load(make_run(stage="dpo", dataset="llf_demo_pairs", val_size=4).config)
+    tokenizer = AutoTokenizer.from_pretrained(config.model.model_name_or_path)
+
+    def read(on):
+        return ExampleReader(EvaluationRequest((), on, limit=3), config, no_progress).read(tokenizer, config, None)
+
+    for on in ((VALIDATION,), ("llf_demo_pairs",)):
+        for one in read(on).examples:
+            (part,) = one.parts
+            text = tokenizer.decode([label for label in part.labels if label != -100])
+            assert text.startswith(one.reference) or one.reference.startswith(text.split("<|im_end|>")[0])
+            assert one.prompt[-1]["role"] == "user"
+    (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "It is number 1. " * 60}) + "\n")
+    (long,) = read((str(tmp_path / "texts.jsonl"),)).examples
+    tokens = tokenizer("It is number 1. " * 60 + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    assert [token for part in long.parts for token in part.ids] == tokens
+    assert (len(long.parts), long.prompt, long.reference) == (-(-len(tokens) // 128), (), None)
+    assert [part.measured for part in long.parts] == [len(part.ids) - 1 for part in long.parts]
