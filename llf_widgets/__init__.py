@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.data.estimate import estimate
-    from llf_core.export import export
     from llf_core.launch import attach
     from llf_core.metrics import metric
     from llf_core.rewards import reward
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from llf_widgets.compare import Compare
     from llf_widgets.evaluation import Evaluate
     from llf_widgets.examples import Examples
+    from llf_widgets.export_view import export
     from llf_widgets.forms import Studio
     from llf_widgets.inspect import Inspect
     from llf_widgets.magics import load_ipython_extension
@@ -72,7 +72,7 @@ _HOMES = {
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "estimate": "llf_core.data.estimate",
-    "export": "llf_core.export",
+    "export": "llf_widgets.export_view",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
     "metric": "llf_core.metrics",

@@ -12,7 +12,7 @@ def script(view: str) -> Path | str:
     """The ES module of a view, for a widget's `_esm`.
 
     Args:
-        view: `monitor`, `forms`, `inspect`, `examples`, `compare` or `chat`.
+        view: name of its folder in `labextension/widgets`, such as `monitor`.
 
     Returns:
         The built file, which anywidget reads. In a source tree whose front ends are not built, the text of a module

@@ -11,8 +11,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment, threads_of
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], object]
 """Called with a description of the work, the number of steps done and the total."""
+OnStart = Callable[[Callable[[], None]], object]
+"""Called with a function that ends the process, which another thread may call while it runs."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -61,6 +66,7 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
     trust: bool = False,
     of: str | None = None,
     on_item: Callable[[Any], object] = no_item,
+    on_start: OnStart = no_item,
 ) -> Any:
     """Run a module in a child process and return the value that it prints with `print_result`.
 
@@ -77,6 +83,8 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
             usable core.
         on_item: called with each item that the process has printed before its value. An exception in it ends the
             process and is raised.
+        on_start: called when the process has started, with a function that ends it and what it has started. An
+            exception in it ends the process and is raised.
 
     Returns:
         The value, as JSON.
@@ -102,10 +110,11 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
     ):
         assert child.stdout is not None  # noqa: S101 - for the type checker
         try:
+            on_start(partial(_end, child))
             said = _listen(child.stdout, progress, on_item)
             child.wait()
         except BaseException:
-            child.kill()
+            _end(child)
             raise
         errors.seek(0)
         complaints = without_escapes(errors.read()).strip().splitlines()
@@ -121,6 +130,20 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
     if failure is not None:
         raise UntrustedCodeError(failure["error"]) if failure.get("untrusted") else RuntimeError(failure["error"])
     raise RuntimeError((complaints or ["The child process exited without output."])[-1])
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Kill a process with those that it has started: a program that reads an export back would go on."""
+    if child.poll() is not None:
+        return  # its id may be another process's by now
+    try:
+        started = psutil.Process(child.pid).children(recursive=True)
+    except psutil.Error:
+        started = []
+    child.kill()
+    for one in started:
+        with suppress(psutil.Error):
+            one.kill()
 
 
 def _listen(lines: Iterable[str], progress: Progress, on_item: Callable[[Any], object]) -> str:

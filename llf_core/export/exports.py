@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.target import find_target
 from llf_core.config.paths import expanded
-from llf_core.evaluation.worker_process import no_progress, run_in_child
-from llf_core.export.errors import ExportError
+from llf_core.evaluation.worker_process import no_item, no_progress, run_in_child
+from llf_core.export.errors import ExportError, FailedReceiptError
 from llf_core.export.format import find_format
 from llf_core.export.perform import failure_sentence
 from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llf_core.chat.target import Target
-    from llf_core.evaluation.worker_process import Progress
+    from llf_core.evaluation.worker_process import OnStart, Progress
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
 
@@ -81,6 +81,7 @@ def export(  # noqa: PLR0913 - what an export has
     home: Path | None = None,
     trust: bool = False,
     progress: Progress = no_progress,
+    on_start: OnStart = no_item,
 ) -> Export:
     """Export a model, and verify what was written with another program.
 
@@ -106,7 +107,8 @@ def export(  # noqa: PLR0913 - what an export has
         hub_private: whether a new repository there is private; None for the owner's default.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet.
-        progress: progress callback.
+        progress: progress callback; an exception in it ends the export.
+        on_start: called with a function that ends the export, for another thread; `export` then raises `ExportError`.
 
     Returns:
         The export, with its receipt.
@@ -149,7 +151,7 @@ def export(  # noqa: PLR0913 - what an export has
     check_destination(place, overwrite=overwrite)
     hub = None if hub_model_id is None else find_destination(hub_model_id, private=hub_private)
     remove_left_over(place.parent)
-    receipt = _run(request, home=home, trust=trust, progress=progress, full_precision=form.full_precision)
+    receipt = _run(request, form.full_precision, home=home, trust=trust, progress=progress, on_start=on_start)
     _record(request, receipt, home)
     url = "" if hub is None else push_folder(place, hub, commit_message([form.label.lower(), found.name]))
     return Export(place, receipt, url)
@@ -165,9 +167,7 @@ def _record(request: ExportRequest, receipt: Receipt, home: Path | None) -> None
         record_export(open_run(request.target.run_id, home), noted)
 
 
-def _run(
-    request: ExportRequest, *, home: Path | None, trust: bool, progress: Progress, full_precision: bool
-) -> Receipt:
+def _run(request: ExportRequest, full_precision: bool, **child: Any) -> Receipt:
     """Export in a child process, and rename the result.
 
     Raises:
@@ -177,7 +177,7 @@ def _run(
     work.mkdir()
     try:
         try:
-            made = run_in_child(MODULE, request.json(), str(work), home=home, progress=progress, trust=trust)
+            made = run_in_child(MODULE, request.json(), str(work), **child)
         except RuntimeError as error:
             raise ExportError(f"{request.target.name} was not exported. {error}") from error
         receipt = receipt_of(made)
@@ -188,7 +188,8 @@ def _run(
                 check_destination(failed, overwrite=True)
                 put(work, failed)
                 kept = f" It is kept in {failed}."
-            raise ExportError(f"{request.target.name} was not exported. {failure_sentence(receipt)}{kept}")
+            sentence = f"{request.target.name} was not exported. {failure_sentence(receipt)}{kept}"
+            raise FailedReceiptError(sentence, receipt)
         put(work, request.folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

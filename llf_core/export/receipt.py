@@ -43,11 +43,20 @@ class ReceiptCheck:
     detail: str = ""
 
     @property
+    def measured_text(self) -> str:
+        """The measured value with its unit, for sentences and tables."""
+        return f"{self.measured:.3g} {self.unit}".rstrip() if isinstance(self.measured, float) else str(self.measured)
+
+    @property
+    def limit_text(self) -> str:
+        """What was expected, for sentences and tables."""
+        return "equal" if self.limit is None else f"at most {self.limit:.3g} {self.unit}".rstrip()
+
+    @property
     def sentence(self) -> str:
         """What was measured, and what was expected."""
-        limit = "equal" if self.limit is None else f"at most {self.limit:.3g} {self.unit}".rstrip()
-        shown = f"{self.measured:.3g} {self.unit}".rstrip() if isinstance(self.measured, float) else str(self.measured)
-        return f"{self.name}: measured {shown}, expected {limit}.{' ' if self.detail else ''}{self.detail}"
+        detail = f" {self.detail}" if self.detail else ""
+        return f"{self.name}: measured {self.measured_text}, expected {self.limit_text}.{detail}"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(names):
 
 def test_each_view_has_its_built_script_and_stylesheet(names):
     views = {path.parent.name for path in (ROOT / "labextension" / "widgets").glob("*/view.js")}
-    assert views == {"chat", "compare", "examples", "forms", "inspect", "monitor"}
+    assert views == {"chat", "compare", "evaluation", "examples", "export", "forms", "inspect", "monitor"}
     built = {name for name in names if name.startswith("llf_widgets/static/")}
     assert built == {f"llf_widgets/static/{view}.{kind}" for view in views for kind in ("css", "js")}
 

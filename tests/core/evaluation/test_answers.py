@@ -2,7 +2,10 @@
 
 import os
 import sys
+import threading
+import time
 
+import psutil
 import pytest
 
 from llf_core.evaluation.answers import TokenProgress, answer_in_child
@@ -64,6 +67,33 @@ def test_a_process_without_a_result_is_one_sentence(tmp_path, monkeypatch, code,
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RuntimeError, match=message):
         run_in_child("silent")
+
+
+def test_a_process_is_ended_from_outside_with_what_it_started(tmp_path, monkeypatch):
+    inner = "import sys, time; open(sys.argv[1], 'w').write('started'); time.sleep(300)"
+    (tmp_path / "outer.py").write_text(
+        "import subprocess, sys, os\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {inner!r}, {str(tmp_path / 'mark')!r}])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "child.wait()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def end_later(end):
+        def wait_and_end():
+            while not (tmp_path / "mark").exists() or not (tmp_path / "pid").read_text():
+                time.sleep(0.02)
+            end()
+
+        threading.Thread(target=wait_and_end, daemon=True).start()
+
+    with pytest.raises(RuntimeError, match="terminated by SIGKILL"):
+        run_in_child("outer", on_start=end_later)
+    inner_pid = int((tmp_path / "pid").read_text())
+    wait_gone = time.monotonic() + 10
+    while psutil.pid_exists(inner_pid) and psutil.Process(inner_pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < wait_gone
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("prompt", ["a\0b", "\ud800"])

@@ -11,7 +11,13 @@ from llf_widgets import view_files
 from llf_widgets.forms.form_widget import FormWidget
 
 SOURCES = Path(__file__).parents[3] / "labextension" / "widgets"
-WITHOUT_CHARTS = ["examples", "forms", "inspect"]  # plotly.js, which the others bundle, needs a page to load
+WITHOUT_CHARTS = [
+    "evaluation",
+    "examples",
+    "export",
+    "forms",
+    "inspect",
+]  # plotly.js, which the others bundle, needs a page to load
 
 
 @pytest.mark.parametrize("view", WITHOUT_CHARTS)

@@ -1,0 +1,53 @@
+"""`llf.export`: a view of an export in a notebook, the finished export elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.exports import export as export_and_wait
+from llf_widgets.export_view.widget import ExportView
+from llf_widgets.start import notebook_location
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.chat.target import Target
+    from llf_core.export import Export
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+
+
+def export(
+    target: str | Path | Run | RunFolder | Target,
+    format: str = "merged",  # noqa: A002 - the user's word
+    **options: Any,
+) -> ExportView | Export:
+    """Export a model, and verify what was written with another program.
+
+    Args:
+        target: what is exported: a run, its id, `RUN@STEP`, a folder of a model or adapter, or a hub id.
+        format: name of the format, such as `merged` or `adapter`.
+        options: `folder`, `dtype`, `quantizations` and the others of `llf_core.export.export`.
+
+    Returns:
+        In a notebook, at once, a view with the progress and then the receipt; `folder`, `receipt` and `wait()` wait for
+        the end. Elsewhere the finished export, with `folder` and `receipt`.
+
+    Raises:
+        TypeError: there is no such option, or, outside a notebook, the target is of another type.
+        UserError: outside a notebook: the model cannot be exported, the destination exists, or what was written differs
+            from the model.
+        BrokenRunError: outside a notebook: the status of the run cannot be read.
+        ImportError: outside a notebook: a package that the format needs is not installed.
+        OSError: outside a notebook: a file cannot be read, or the destination cannot be written.
+
+    Example:
+        >>> view = llf.export(run, format="merged", folder="my-model")
+        >>> view                # shows it
+        >>> view.receipt.passed
+    """
+    inspect.signature(export_and_wait).bind(target, format, **options)
+    if notebook_location() is None:
+        return export_and_wait(target, format, **options)
+    return ExportView(target, format, **options)

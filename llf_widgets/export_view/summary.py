@@ -1,0 +1,67 @@
+"""Static summary of an export for saved notebooks: the receipt as text and as HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.plain_text import strip_bidi
+from llf_core.untrusted import visible
+from llf_widgets.export_view.tables import CHECK_HEADS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+CELL = "padding: 2px 12px 2px 0; text-align: left; vertical-align: top"
+
+
+def summary_text(title: str, note: str, folder: str, receipt: Mapping[str, Any]) -> str:
+    """The receipt as plain text, for frontends without HTML.
+
+    Args:
+        title: what is exported.
+        note: the state as a sentence; empty once the export is finished.
+        folder: the destination; empty if nothing was written.
+        receipt: see `receipt_json`; empty without one.
+    """
+    lines = [f"{title}: {note}" if note else title, *([folder] if folder else [])]
+    if receipt:
+        lines += [receipt["summary"], *_columns([CHECK_HEADS, *(one["cells"] for one in receipt["checks"])])]
+        if receipt["rows"]:
+            lines += ["", *_columns([receipt["heads"], *(one["cells"] for one in receipt["rows"])])]
+    return visible("\n".join(lines))
+
+
+def summary_html(title: str, note: str, folder: str, receipt: Mapping[str, Any]) -> str:
+    """The receipt as HTML without scripts; all texts are escaped.
+
+    Args:
+        title: what is exported.
+        note: the state as a sentence; empty once the export is finished.
+        folder: the destination; empty if nothing was written.
+        receipt: see `receipt_json`; empty without one.
+    """
+    parts = [f"<p>{escape(f'{title}: {note}' if note else title)}</p>"]
+    if folder:
+        parts.append(f"<p><code>{escape(folder)}</code></p>")
+    if receipt:
+        parts.append(f"<p>{escape(receipt['summary'])}</p>")
+        parts.append(_table(CHECK_HEADS, [one["cells"] for one in receipt["checks"]]))
+        if receipt["rows"]:
+            parts.append(_table(receipt["heads"], [one["cells"] for one in receipt["rows"]]))
+    return strip_bidi("".join(parts))
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of text with aligned columns."""
+    found = list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*found, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in found]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f'<{tag} style="{CELL}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table>"

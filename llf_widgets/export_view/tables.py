@@ -1,0 +1,94 @@
+"""The receipt of an export as a page shows it: checks, and the table of quantizations, as texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.number_format import with_unit
+from llf_core.runs.formatting import duration, fixed, number, size
+from llf_core.runs.jsonl import as_number
+from llf_core.runs.plain_text import strip_bidi_nested
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llf_core.export import Receipt
+
+CHECK_HEADS = ("Check", "Result", "Measured", "Limit")
+MISSING = "-"
+
+
+def _percent(value: float) -> str:
+    return f"{fixed(100 * value, 1)} %"
+
+
+COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("bytes", "Size", lambda value: " ".join(size(value))),
+    ("kl", "KL divergence, nats", number),
+    ("perplexity", "Perplexity", number),
+    ("changed_greedy", "Changed greedy tokens", _percent),
+    ("tokens_per_second", "Tokens per second", number),
+)
+"""Columns of the table of quantizations: key in the receipt, heading, number format."""
+
+
+def receipt_json(receipt: Receipt) -> dict[str, Any]:
+    """A receipt as texts, for the page and for the static summary.
+
+    Args:
+        receipt: the receipt.
+
+    Returns:
+        `passed`, `summary` (a sentence), `checks` (`cells` for `CHECK_HEADS`, `passed`, `detail`), `heads` and `rows`
+        (`cells`) of the table of quantizations, and `bars` (`name`, `bytes`, `kl`), what the chart draws; the last two
+        are empty without quantizations.
+    """
+    found: dict[str, Any] = strip_bidi_nested(
+        {
+            "passed": receipt.passed,
+            "summary": _summary(receipt),
+            "checks": [
+                {
+                    "cells": [
+                        one.name,
+                        "passed" if one.passed else "failed",
+                        one.measured_text,
+                        MISSING if one.limit is None else one.limit_text,
+                    ],
+                    "passed": one.passed,
+                    "detail": one.detail,
+                }
+                for one in receipt.checks
+            ],
+            "heads": ["Quantization", *(head for _, head, _ in COLUMNS)],
+            "rows": [{"cells": [str(row.get("quantization", "")), *_cells(row)]} for row in receipt.table],
+            "bars": [
+                {"name": str(row.get("quantization", "")), "bytes": _finite(row, "bytes"), "kl": _finite(row, "kl")}
+                for row in receipt.table
+            ],
+        }
+    )
+    return found
+
+
+def _summary(receipt: Receipt) -> str:
+    count = len(receipt.checks)
+    failed = len(receipt.failed)
+    checks = f"{failed} of {with_unit(count, 'check')} failed" if failed else f"{with_unit(count, 'check')} passed"
+    files = f"{with_unit(len(receipt.files), 'file')}, {' '.join(size(receipt.bytes))}. " if receipt.files else ""
+    by = sorted({one.by for one in receipt.checks if one.by})
+    read = f" Read back by {'; '.join(by)}." if by else ""
+    return f"{checks}. {files}{duration(receipt.seconds)} in total.{read}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    found = []
+    for key, _, form in COLUMNS:
+        value = as_number(row.get(key))
+        found.append(MISSING if value is None else form(value))
+    return found
+
+
+def _finite(row: Mapping[str, Any], key: str) -> float | None:
+    value = as_number(row.get(key))
+    return value if value is not None and abs(value) < float("inf") else None

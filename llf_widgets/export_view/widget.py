@@ -1,0 +1,222 @@
+"""The view of an export: progress while it runs, then the receipt."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from llf_core.export.errors import ExportError, FailedReceiptError
+from llf_core.export.exports import export
+from llf_core.runs.plain_text import strip_bidi
+from llf_core.user_error import UserError
+from llf_widgets.export_view.summary import summary_html, summary_text
+from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json
+from llf_widgets.front_end import FrontEnd
+from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_mime_type import VIEW_MIME_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llf_core.export import Export, Receipt
+
+STOPPED = "Stopped. Nothing was written."
+
+
+class _StoppedError(Exception):
+    """The export was stopped in the view."""
+
+
+class ExportView(FrontEnd):
+    """Exports a model and shows the progress, then the receipt: what was measured of the written files.
+
+    The model is loaded in a child process, and the kernel stays free. Nothing is at the destination before all checks
+    have passed; *Stop* ends the process and removes what it has written.
+
+    Args:
+        target: see `llf_core.export.export`.
+        format: name of the format.
+        options: further arguments of `llf_core.export.export`.
+
+    Example:
+        >>> view = llf.export(run, format="merged", folder="my-model")
+        >>> view                # shows it
+        >>> view.receipt.passed
+    """
+
+    _esm = script("export")
+    _css = stylesheet("export")
+    _state = traitlets.Enum(["running", "done", "failed", "stopped"], "running").tag(sync=True)
+    _title = traitlets.Unicode("", help="what is exported").tag(sync=True)
+    _note = traitlets.Unicode("", help="what is done now, or why it ended").tag(sync=True)
+    _progress: traitlets.List[int] = traitlets.List(help="number of steps done, and of all").tag(sync=True)
+    _folder = traitlets.Unicode("", help="where the finished export is").tag(sync=True)
+    _url = traitlets.Unicode("", help="where it was pushed to").tag(sync=True)
+    _receipt: traitlets.Dict[str, Any] = traitlets.Dict(help="see `receipt_json`; empty before").tag(sync=True)
+    _check_heads = traitlets.List(list(CHECK_HEADS)).tag(sync=True)
+
+    def __init__(self, target: Any, format: str, **options: Any) -> None:  # noqa: A002 - the user's word
+        self._target, self._format, self._options = target, format, options
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._stop_wanted = False
+        self._end_process: Callable[[], None] | None = None
+        self._export: Export | None = None
+        self._error: BaseException | None = None
+        self._displays: list[Any] = []
+        super().__init__(_title=strip_bidi(f"Export {_name(target)} as {format}"))
+        self.on_msg(self._receive)
+        self._start()
+
+    def wait(self, timeout: float | None = None) -> Export:
+        """Wait until the export has ended, so that the next line of a cell can use it.
+
+        Args:
+            timeout: maximum seconds to wait; None for no limit.
+
+        Returns:
+            The export, with `folder` and `receipt`.
+
+        Raises:
+            TimeoutError: the export has not ended yet.
+            ExportError: the export was stopped, an option is not valid, the destination exists, or what was written
+                differs from the model.
+            UserError: the target is not found, or cannot be exported.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            ImportError: a package that the format needs is not installed.
+            OSError: a file cannot be read, or the destination cannot be written.
+        """
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"The export has not ended after {timeout:g} s. {self._note}")
+        if self._export is None:
+            raise self._error or ExportError(self._note)
+        return self._export
+
+    @property
+    def folder(self) -> Path:
+        """Where the export is; waits for its end.
+
+        Raises:
+            TimeoutError, ExportError, UserError, UntrustedCodeError, ImportError, OSError: see `wait`.
+        """
+        return self.wait().folder
+
+    @property
+    def receipt(self) -> Receipt:
+        """What was measured of the export; waits for its end.
+
+        Raises:
+            TimeoutError, ExportError, UserError, UntrustedCodeError, ImportError, OSError: see `wait`.
+        """
+        return self.wait().receipt
+
+    def stop(self) -> None:
+        """End the export, as the button does; nothing of it is left."""
+        with self._lock:
+            self._stop_wanted = True
+            end = self._end_process
+        if end is not None:
+            end()
+
+    def close(self) -> None:
+        """End the export if it has not finished, and close the view."""
+        self.stop()
+        super().close()
+
+    # -- display -----------------------------------------------------------------------------------------
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget; for hosts without widgets and saved notebooks the receipt."""
+        data, metadata = self.widget_mimebundle(**options)
+        shown = (self._title, self._note, self._folder, self._receipt)
+        texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
+        return data | texts | {VIEW_MIME_TYPE: {"view": "export"}}, metadata
+
+    def _ipython_display_(self, **options: Any) -> None:
+        """Display the view in an output that is updated with the receipt for the saved notebook."""
+        from IPython.display import display
+
+        state = self._state
+        data, about = self._repr_mimebundle_(**options)
+        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._displays.append(handle)
+        if self._state != state:  # while it was shown
+            self._update_outputs()
+
+    def _update_outputs(self) -> None:
+        data, about = self._repr_mimebundle_()
+        for display_handle in self._displays:
+            display_handle.update(data, metadata=about, raw=True)
+
+    # -- the export --------------------------------------------------------------------------------------
+    def _start(self) -> None:
+        self._stop_wanted, self._end_process = False, None
+        self._export, self._error = None, None
+        self._done.clear()
+        with self.hold_sync():
+            self._state, self._note, self._progress = "running", "Starting…", []
+            self._folder, self._receipt, self._url = "", {}, ""
+        threading.Thread(target=self._run, daemon=True, name="llf-export").start()
+
+    def _run(self) -> None:
+        told = self._options.get("progress")
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            if self._stop_wanted:
+                raise _StoppedError
+            with self.hold_sync():
+                self._note, self._progress = f"{what}…", [done, total] if total else []
+            if told is not None:
+                told(what, done, total)
+
+        try:
+            options = self._options | {"progress": on_progress, "on_start": self._on_start}
+            made = export(self._target, self._format, **options)
+        except _StoppedError:
+            self._end("stopped", STOPPED)
+        except Exception as error:  # noqa: BLE001 - shown in the view and raised by `wait`
+            if self._stop_wanted and isinstance(error, ExportError) and isinstance(error.__cause__, RuntimeError):
+                self._end("stopped", STOPPED)  # the process was ended
+                return
+            self._error = error
+            receipt = receipt_json(error.receipt) if isinstance(error, FailedReceiptError) else {}
+            self._end("failed", _sentence(error), receipt=receipt)
+        else:
+            self._export = made
+            self._url = made.url
+            self._end("done", "", str(made.folder), receipt_json(made.receipt))
+
+    def _on_start(self, end: Callable[[], None]) -> None:
+        with self._lock:
+            if self._stop_wanted:
+                raise _StoppedError
+            self._end_process = end
+
+    def _end(self, state: str, note: str, folder: str = "", receipt: dict[str, Any] | None = None) -> None:
+        with self.hold_sync():
+            self._state, self._note, self._progress = state, strip_bidi(note), []
+            self._folder, self._receipt = folder, receipt or {}
+        self._update_outputs()
+        self._done.set()
+
+    def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind == "stop":
+            self.stop()
+        elif kind == "again" and self._state in {"failed", "stopped"}:
+            self._start()
+
+
+def _name(target: Any) -> str:
+    """What the title calls a target: the id of a run, the last part of a path."""
+    found = str(getattr(target, "id", None) or getattr(target, "name", None) or target)
+    return PurePath(found).name or found if PurePath(found).is_absolute() else found
+
+
+def _sentence(error: Exception) -> str:
+    """An error in a sentence; one that is not expected also says its type."""
+    expected = isinstance(error, UserError | OSError | ImportError | RuntimeError | ValueError | TypeError)
+    return str(error) if expected and str(error) else f"The export failed: {type(error).__name__}: {error}".rstrip(": ")
