@@ -36,7 +36,7 @@ def test_module_loads_and_renders_by_its_default_export(view: str, tmp_path: Pat
 def test_module_imports_nothing_and_exports_its_view(view: str) -> None:
     module = view_files.text(view_files.script(view))
     assert not re.search(r"^import\b", module, re.MULTILINE)
-    assert len(re.findall(r"export ?\{\w+ as default\}", module)) == 1
+    assert len(re.findall(r"export ?\{[\w$]+ as default\}", module)) == 1
 
 
 def test_no_view_writes_html() -> None:
