@@ -339,7 +339,8 @@ def _check_generates(folder: RunFolder, config: RunConfig) -> None:
     if not stage_of(config).generates:
         raise TargetError(
             f"{folder.id} trained a reward model, which generates no text. Expected a run of another stage, or "
-            f"{folder.id}@base."
+            f"{folder.id}@base. Its result in {folder.output} is a classifier with one label, head included, which "
+            "plain transformers loads."
         )
 
 

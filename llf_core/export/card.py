@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from llf_core.export.compare import LOSSY
 from llf_core.export.run_facts import run_facts
 from llf_core.models.card import load_snippet, shared_config
 from llf_core.redaction import redact
@@ -123,7 +124,8 @@ def _receipt(receipt: Receipt) -> str:
     lines = ["| check | passed | measured | limit |", "|---|---|---|---|"]
     for one in receipt.checks:
         measured = f"{one.measured:.3g} {one.unit}".rstrip() if isinstance(one.measured, float) else one.measured
-        limit = "equal" if one.limit is None else f"{one.limit:.3g}"
+        equal = "" if isinstance(one.measured, float) or one.detail == LOSSY else "equal"
+        limit = equal if one.limit is None else f"{one.limit:.3g}"
         lines.append(f"| {one.name} | {'yes' if one.passed else 'no'} | {measured} | {limit} |")
     by = sorted({one.by for one in receipt.checks if one.by})
     text = "## Receipt\n\nThe files were read back and compared with the live model"

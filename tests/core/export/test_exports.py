@@ -132,3 +132,23 @@ def test_what_a_killed_export_left_is_removed_by_the_next(box):
     alive.mkdir()
     remove_left_over(box)
     assert entries(box) == [alive.name]
+
+
+@pytest.mark.usefixtures("warm_python")
+def test_a_model_that_rounding_changes_is_not_called_done(tiny_tokenizer, box):
+    """With logits of a large spread, bfloat16 changes the distributions by more than the limit."""
+    import torch
+
+    from tests.tiny import tiny_llama
+
+    model = tiny_llama(tiny_tokenizer)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(200 * torch.randn(model.lm_head.weight.shape))
+    model.save_pretrained(box / "sharp")
+    tiny_tokenizer.save_pretrained(box / "sharp")
+    said = r"sharp was not exported\. .*KL divergence: measured \d.* nats, expected at most 0\.01 nats\..* kept in"
+    with pytest.raises(ExportError, match=said):
+        export(box / "sharp", folder=box / "whole", dtype="bfloat16", keep_failed=True)
+    assert entries(box) == ["sharp", "whole.failed"]
+    failed = [one.name for one in read_receipt(box / "whole.failed").checks if not one.passed]
+    assert failed[0] == "KL divergence"
