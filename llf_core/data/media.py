@@ -91,7 +91,9 @@ def add_media(
     messages = list(conversation.messages)
     text = "".join(message["content"] for message in messages)
     if any(given.values()) and not PLACEHOLDER.search(text):
-        first = next(place for place, message in enumerate(messages) if message["role"] == "user")
+        first = next((place for place, message in enumerate(messages) if message["role"] == "user"), None)
+        if first is None:
+            raise BadExample("it has media but no message of a user to put them into")
         named = "".join(f"<{kind}>" for kind, found in given.items() for _ in found)
         messages[first] = {**messages[first], "content": named + messages[first]["content"]}
     used: list[Medium] = []
@@ -423,7 +425,7 @@ def _listed(value: object) -> list[object]:
 
 def _medium(kind: str, value: object, folder: Path) -> Medium:
     if isinstance(value, dict):  # as stored by the feature `Image` of `datasets`
-        if value.get("bytes"):
+        if isinstance(value.get("bytes"), bytes) and value["bytes"]:
             return Medium(kind, INLINE + base64.b64encode(value["bytes"]).decode())
         value = value.get("path")
     if not isinstance(value, str):

@@ -61,8 +61,8 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     Raises:
         ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
         FileNotFoundError: it is a branch, and its parent no longer exists.
-        ValueError: it is a branch, and the checkpoint it branched from no longer exists; `data/` or `code/` is a link.
-        KeyError, TypeError: it is a branch, and its `env.json` was changed so that it names no run or no step.
+        ValueError: it is a branch, and the checkpoint it branched from no longer exists or its `env.json` does not name
+            it; `data/` or `code/` is a link.
         UntrustedCodeError: it was created elsewhere, and its code would run.
         TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
         UnreadableError: one of its files cannot be read.
@@ -74,7 +74,13 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     told = read_changes(folder)
     parent = read_object(folder.env).get("parent") or {}
     if isinstance(parent.get("changes"), dict):
-        other, step = open_run(parent["run"], folder.home), int(parent["step"])
+        named, step = parent.get("run"), parent.get("step")
+        if not isinstance(named, str) or not isinstance(step, int):
+            raise ValueError(  # noqa: TRY004 - of a file that was changed
+                f"{folder.id}/env.json does not say which run and step it branched from. Expected the file as it was "
+                "written: restore it, or branch again."
+            )
+        other = open_run(named, folder.home)
         _check(other, trust, "branch")
         return _branch(other, step, parent["changes"], name, [change for change in told if change.step >= step])
     check_stored(folder, "replay")

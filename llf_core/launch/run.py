@@ -356,7 +356,6 @@ class Run:
             FileNotFoundError: it is a branch, and its parent no longer exists.
             ValueError: it is a branch, and the checkpoint it branched from no longer exists; `data/` or `code/` is a
                 link.
-            KeyError, TypeError: it is a branch, and its `env.json` was changed so that it names no run or no step.
             UntrustedCodeError: the run was created elsewhere, and its code would run.
             TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
             UnreadableError: one of its files cannot be read.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import secrets
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -119,7 +121,7 @@ def import_run(
             _check_room(runs, total, f"The run {run_id}")
             work.mkdir()
             _unpack(archive, entries, work, total, progress)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         shutil.rmtree(work, ignore_errors=True)
         raise ArchiveError(f"{file} is not a readable zip file: {error}. Expected one of llf runs export.") from error
     except BaseException:

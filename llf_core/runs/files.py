@@ -161,7 +161,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """
     descriptor = open_lock(path)
     try:
-        _take(descriptor, path, time.monotonic() + seconds)
+        _take(descriptor, path, seconds)
         try:
             yield
         finally:
@@ -171,8 +171,8 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path, until: float) -> None:
-    pause = 0.0005
+def _take(descriptor: int, path: Path, seconds: float) -> None:
+    pause, until = 0.0005, time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,7 +180,7 @@ def _take(descriptor: int, path: Path, until: float) -> None:
             if time.monotonic() > until:
                 raise TimeoutError(
                     f"{path.parent.name}/{path.name} has been locked by another process for more than "
-                    f"{LOCK_SECONDS:g} s. Look for a suspended (Ctrl-Z) process of this run."
+                    f"{seconds:g} s. Look for a suspended (Ctrl-Z) process of this run."
                 ) from None
             time.sleep(pause)
             pause = min(pause * 2, 0.05)

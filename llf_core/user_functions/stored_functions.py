@@ -105,7 +105,7 @@ def load_stored_function(path: Path) -> UserFunction:
     module = ModuleType(f"llf_function_{path.stem}")
     try:
         exec(compile(read_text(path, root=path.parent.parent), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise StoredFunctionError(f"{path} cannot be run: {cause.rstrip('.')}") from error
     function = getattr(module, path.stem, None)

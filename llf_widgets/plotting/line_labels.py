@@ -74,7 +74,8 @@ def value_range(lines: Iterable[np.ndarray], *, positive: bool = False) -> tuple
     if not finite.size:
         return (0.1, 1.0) if positive else (0.0, 1.0)
     low, high = float(finite.min()), float(finite.max())
-    return low, max(high, low * 1.001 if positive else low + 1e-12)
+    least = low * 1e-3 if positive else max(1e-12, abs(low) * 1e-9)
+    return low, max(high, low + least)
 
 
 def last_point(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:

@@ -130,11 +130,6 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         self._buffers = None
         super().reset()
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers, slots without a row included."""
-        return 0 if self._buffers is None else sum(one.nbytes for one in self._buffers)
-
     def _view(self) -> tuple[Tensor, Tensor]:
         assert self._buffers is not None  # noqa: S101 - called with rows only
         columns = slice(self._start, self._end)

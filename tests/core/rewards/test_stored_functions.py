@@ -225,6 +225,9 @@ def test_a_file_that_is_gone_or_broken_is_told(tmp_path: Any) -> None:
         RewardError, match=r"cannot be run: ModuleNotFoundError: No module named 'nowhere_at_all'\. Fix"
     ):
         load_rewards(["brief"], tmp_path, OPTIONS)
+    (tmp_path / "brief.py").write_text("import sys\nsys.exit(3)")
+    with pytest.raises(RewardError, match=r"cannot be run: SystemExit: 3\. Fix"):
+        load_rewards(["brief"], tmp_path, OPTIONS)
     (tmp_path / "brief.py").write_text("def brief(text): return 1")
     with pytest.raises(RewardError, match="Expected parameters by name"):
         load_rewards(["brief"], tmp_path, OPTIONS)

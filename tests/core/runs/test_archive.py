@@ -91,3 +91,20 @@ def test_a_truncated_zip_leaves_nothing(run, tmp_path):
     with pytest.raises(ArchiveError, match=r"run\.zip is not a readable zip file"):
         import_run(file, home=tmp_path / "other")
     assert not list((tmp_path / "other" / "runs").iterdir())
+
+
+def test_a_damaged_zip_of_another_program_leaves_nothing(run, tmp_path):
+    """Ours are not compressed; one that was packed again fails inside the decompressor."""
+    plain, packed = export_run(run.id, tmp_path / "run.zip"), tmp_path / "packed.zip"
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for one in old.infolist():
+            new.writestr(one.filename, old.read(one))
+        largest = max(new.infolist(), key=lambda one: one.compress_size)
+    damaged = bytearray(packed.read_bytes())
+    start = largest.header_offset + 30 + len(largest.filename)
+    damaged[start : start + 40] = bytes(255 - byte for byte in damaged[start : start + 40])
+    packed.write_bytes(damaged)
+    before = sorted(path.name for path in run.path.parent.iterdir())
+    with pytest.raises(ArchiveError, match=r"packed\.zip is not a readable zip file"):
+        import_run(packed)
+    assert sorted(path.name for path in run.path.parent.iterdir()) == before

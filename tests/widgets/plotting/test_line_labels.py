@@ -59,3 +59,10 @@ def test_axes_are_named_as_plotly_names_them():
     first, marks = Axes.numbered(1), Axes(1, 7)
     assert (first.trace, first.layout) == ({"xaxis": "x", "yaxis": "y"}, ("xaxis", "yaxis"))
     assert (marks.reference, marks.layout) == ({"xref": "x", "yref": "y7"}, ("xaxis", "yaxis7"))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 32768.0, -1e12, 5e300])
+@pytest.mark.parametrize("positive", [False, True])
+def test_a_constant_line_has_a_range_for_its_label(value, positive):
+    low, high = value_range([np.full(3, value)], positive=positive)
+    assert low < high < math.inf
