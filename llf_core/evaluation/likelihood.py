@@ -25,6 +25,9 @@ CHUNK_BYTES = 64 << 20
 """Bytes of float32 logits that are computed at a time."""
 MAX_PADDING = 0.1
 """Share of a batch that may be padding: a shorter sequence begins a new batch."""
+MIN_SHARE = 1 / 8
+"""A batch of less than this share of the maximum of tokens is completed whatever the padding: products are slow for few
+rows."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Itera
     for number in sorted(range(len(lengths)), key=lambda number: (-lengths[number], number)):
         length = lengths[number]
         padded = longest * (len(batch) + 1)
-        sparse = padded - total - length > MAX_PADDING * padded
+        large = longest * len(batch) >= MIN_SHARE * limit
+        sparse = large and padded - total - length > MAX_PADDING * padded
         if batch and (padded > limit or sparse or (equal and length != longest)):
             yield batch
             batch, total = [], 0
