@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, report_chat, report_methods, report_pairs, report_ppo, results
+from benchmarks import plots, report_chat, report_export, report_methods, report_pairs, report_ppo, results
 from benchmarks.peers import LLAMA_FACTORY
 from benchmarks.ratios import (
     CLAIMS,
@@ -62,6 +62,8 @@ def page(result: dict[str, Any]) -> str:
         parts.append(report_methods.text(result["methods"]))
     if result.get("chat"):
         parts.append(report_chat.text(result["chat"]))
+    if result.get("export"):
+        parts.append(report_export.text(result["export"]))
     if "sweep" in groups:
         parts += ["## Scaling", sweep_table(groups["sweep"])]
         parts.append("![Speed and memory against length, batch size, rank and model size](images/bench-sweep.png)")

@@ -144,6 +144,22 @@ def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, 
     return ReceiptCheck("KL divergence", measured <= limit, measured, limit, "nats", by)
 
 
+def changed_tokens(reference: Reference, found: Sequence[Tensor]) -> float:
+    """Share of the tokens of the live model's answers that another program would not choose after the same tokens.
+
+    Args:
+        reference: what was measured of the live model.
+        found: logits of what was written, of the shapes of the reference's.
+    """
+    changed, total = 0, 0
+    for answer, logits in zip(reference.answers, found, strict=True):
+        rows = logits[-1 - len(answer) : -1]
+        tokens = answer[len(answer) - rows.shape[0] :]
+        changed += sum(int(row.argmax()) != token for row, token in zip(rows, tokens, strict=True))
+        total += len(tokens)
+    return changed / max(1, total)
+
+
 def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
     """Compare greedy answers; one may differ where the live model prefers its token by less than rounding changes.
 

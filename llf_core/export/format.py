@@ -21,6 +21,10 @@ FORMATS = {
     "adapter": "llf_core.export.formats.adapter:AdapterFormat",
     "merged": "llf_core.export.formats.merged:MergedFormat",
     "gguf": "llf_core.export.formats.gguf:GgufFormat",
+    "int8": "llf_core.export.formats.quantized:Int8Format",
+    "int4": "llf_core.export.formats.quantized:Int4Format",
+    "gptq": "llf_core.export.formats.quantized:GptqFormat",
+    "awq": "llf_core.export.formats.quantized:AwqFormat",
 }
 """Formats by name: module and class."""
 
@@ -69,6 +73,7 @@ class ExportFormat(ABC):
 
         Raises:
             ExportError: the model cannot be written in this format.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             ModelError: the written files differ from the model in memory, or cannot be loaded.
             UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
             OSError, SafetensorError: a file cannot be written, for example on a full disk; the second is for weights.

@@ -7,6 +7,7 @@ starts it as `python -I plain_check.py JOB.json`, in a process of its own.
 import json
 import sys
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
         Model, tokenizer, and names of weights that the files lack.
 
     Raises:
-        OSError: a file is missing or damaged.
+        OSError, ValueError, RecursionError: a file is missing or damaged.
     """
     import torch
     import transformers
@@ -38,6 +39,9 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
             setattr(config.get_text_config(), key, value)
         arguments["config"] = config
     arguments |= job["classifier"] or {}
+    stored = json.loads(Path(where, "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    if stored.get("quant_method") == "gptq" and find_spec("gptqmodel") is None:
+        arguments["quantization_config"] = transformers.AutoRoundConfig()  # its kernels read GPTQ's layout on a CPU too
     model, info = kind.from_pretrained(where, dtype=dtype, output_loading_info=True, **arguments)
     missing = [] if job["base"] else sorted(map(str, info.get("missing_keys", ())))
     if job["base"]:

@@ -157,18 +157,20 @@ class LlamaCpp:
             made.append(self._next(made[-1], len(tokens) + len(made) - 1))
         return made
 
-    def seconds_of_decoding(self, tokens: Sequence[int], count: int) -> float:
-        """Time of decoding tokens one by one, whatever they are.
+    def decode(self, tokens: Sequence[int], count: int) -> float:
+        """Decode tokens one by one, whatever they are, to measure the speed.
 
         Args:
-            tokens: ids of a prompt's tokens, which are not counted.
+            tokens: ids of a prompt's tokens, whose logits were computed last.
             count: number of new tokens.
+
+        Returns:
+            Seconds.
 
         Raises:
             ExportError: llama.cpp cannot compute the sequence.
         """
-        token = int(self.logits(tokens, first=len(tokens) - 1)[0].argmax())
-        began = time.perf_counter()
+        token, began = tokens[-1], time.perf_counter()
         for place in range(count):
             token = self._next(token, len(tokens) + place)
         return time.perf_counter() - began

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SPEED_TOKENS = 16
 """Tokens that are decoded one by one for the speed."""
-WARM_UP = 2
-"""Tokens that are decoded before, and not counted."""
 
 
 def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]]) -> dict[str, Any]:
@@ -88,8 +86,10 @@ def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
     Raises:
         ExportError: llama.cpp cannot compute them.
     """
-    model.seconds_of_decoding(prompt, WARM_UP)
-    return SPEED_TOKENS / model.seconds_of_decoding(prompt, SPEED_TOKENS)
+    model.logits(prompt, first=len(prompt) - 1)
+    model.decode(prompt, SPEED_TOKENS)
+    model.logits(prompt, first=len(prompt) - 1)
+    return SPEED_TOKENS / model.decode(prompt, SPEED_TOKENS)
 
 
 def perform(job: dict[str, Any]) -> dict[str, Any]:

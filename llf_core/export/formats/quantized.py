@@ -1,0 +1,235 @@
+"""Quantized models that transformers loads: int8 by torchao, 4 bits in the layouts of GPTQ and AWQ by auto-round."""
+
+from __future__ import annotations
+
+import shutil
+from abc import abstractmethod
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, ClassVar
+
+from llf_core.export.errors import ExportError
+from llf_core.export.format import ExportFormat
+from llf_core.export.formats.merged import MergedFormat
+from llf_core.export.options import check_combination, check_dtype, check_shards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from llf_core.export.receipt import ReceiptCheck
+    from llf_core.export.request import ExportRequest
+    from llf_core.export.source import ExportSource
+
+MERGED = ".merged"
+"""Folder of the merged model while it is quantized."""
+MODULE = "llf_core.export.quantize_process"
+
+
+class QuantizedFormat(ExportFormat):
+    """A merged model, quantized in a process of its own, with tokenizer and chat template.
+
+    Attributes:
+        packages: packages that quantize, and that read the files back.
+        kl_limit: largest mean KL divergence in nats from the live model. It finds files that are broken; how much a
+            quantization costs is in the table.
+    """
+
+    packages: ClassVar[tuple[str, ...]]
+    kl_limit: ClassVar[float]
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, object]] = []
+
+    @abstractmethod
+    def check_machine(self) -> None:
+        """Check that this machine can write the files and read them back.
+
+        Raises:
+            ExportError: it cannot.
+        """
+
+    def check(self, request: ExportRequest) -> None:
+        """Check the options, and that the packages are installed.
+
+        Args:
+            request: the request.
+
+        Raises:
+            ExportError: an option is not valid, or a package is not installed.
+        """
+        check_dtype(request)
+        check_shards(request)
+        check_combination(request)
+        if request.rank is not None:
+            raise ExportError(f"`rank` is {request.rank}, which only the format adapter has. Expected none.")
+        if request.quantizations:
+            raise ExportError(f"`quantizations` is for the format gguf. Expected none for {self.name}.")
+        missing = [one for one in self.packages if find_spec(one) is None]
+        if missing:
+            raise ExportError(
+                f"The format {self.name} needs {missing[0].replace('_', '-')}, which is not installed.",
+                'Run pip install "llf[quantize]", then export again.',
+            )
+        self.check_machine()
+
+    def write(
+        self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
+    ) -> list[Path]:
+        """Merge, and quantize the merged model.
+
+        Args:
+            source: the live model; its adapters are merged in place.
+            folder: an empty folder.
+            request: the request.
+            progress: see `ExportFormat.write`.
+
+        Raises:
+            ExportError: the adapter cannot be merged, the model cannot be quantized, or the disk has too little space.
+            ModelError: the written weights differ from those in memory.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+            OSError, SafetensorError: a file cannot be written; the second is for weights.
+            RuntimeError, MemoryError: out of memory.
+        """
+        from llf_core.export.gguf.program import run
+
+        merged, made = folder / MERGED, folder / ".quantized"
+        merged.mkdir()
+        try:
+            MergedFormat().write(source, merged, request, progress)
+            source.release()
+            progress(f"Quantizing to {self.name}", 0, 0)
+            job = {"format": self.name, "folder": str(merged), "target": str(made), "threads": source.threads}
+            run(MODULE, job | {"loader": source.loader, "trust": source.trusts_code()}, f"quantized to {self.name}")
+            for path in sorted(made.iterdir()):
+                path.replace(folder / path.name)
+            for path in merged.iterdir():
+                if not (folder / path.name).exists() and not path.name.startswith("model"):
+                    path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(merged, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
+        return sorted(folder.iterdir())
+
+    def verify(
+        self,
+        source: ExportSource,
+        folder: Path,
+        request: ExportRequest,  # noqa: ARG002 - the same for all formats
+        progress: Callable[[str, int, int], object],
+    ) -> list[ReceiptCheck]:
+        """Compare the files, as plain transformers reads them, with the live model.
+
+        Args:
+            source: what was exported.
+            folder: the files.
+            request: the request.
+            progress: see `ExportFormat.write`.
+
+        Raises:
+            ExportError: the other program ended without a result.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            ModelError: the settings of the base cannot be read.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+            PluginError: two installed packages declare the same plug-in.
+            OSError: a file cannot be read.
+        """
+        from llf_core.export.compare import changed_tokens, compare_all
+        from llf_core.export.plain_program import run_plain
+
+        progress("Reading it back with transformers", 0, 0)
+        found = run_plain(source, folder)
+        checks = compare_all(
+            source.reference, found, compute_dtype=source.compute_dtype, dtype=source.dtype(), lossy=True
+        )
+        kept = []
+        for one in checks:
+            if one.name == "KL divergence" and isinstance(one.measured, float):
+                kept.append(replace(one, passed=one.measured <= self.kl_limit, limit=self.kl_limit))
+                size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+                changed = changed_tokens(source.reference, found.logits)
+                row = {"quantization": self.name, "bytes": size, "kl": one.measured, "changed_greedy": changed}
+                self._rows = [row]
+            elif one.name != "logits":
+                kept.append(one)
+        return kept if source.merging is None else [source.merging, *kept]
+
+    def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - measured beside them
+        """One row: size, KL divergence and changed greedy tokens.
+
+        Args:
+            checks: what `verify` returned.
+        """
+        return self._rows
+
+
+class Int8Format(QuantizedFormat):
+    """Weights in 8 bits with a scale for each row, by torchao."""
+
+    name: ClassVar[str] = "int8"
+    label: ClassVar[str] = "int8 (torchao)"
+    help: ClassVar[str] = "A whole model with weights in 8 bits; loads with transformers where torchao is installed."
+    packages: ClassVar[tuple[str, ...]] = ("torchao",)
+    kl_limit: ClassVar[float] = 0.2
+
+    def check_machine(self) -> None:
+        """Nothing: it runs on any machine."""
+
+
+class Int4Format(QuantizedFormat):
+    """Weights in 4 bits with a scale for 128 values, by torchao."""
+
+    name: ClassVar[str] = "int4"
+    label: ClassVar[str] = "int4 (torchao)"
+    help: ClassVar[str] = "A whole model with weights in 4 bits for an NVIDIA GPU."
+    packages: ClassVar[tuple[str, ...]] = ("torchao",)
+    kl_limit: ClassVar[float] = 2.0
+
+    def check_machine(self) -> None:
+        """Check for a card and its kernels: torchao 0.18 packs 4 bits only there.
+
+        Raises:
+            ExportError: there is none.
+        """
+        if find_spec("mslk") is None:
+            raise ExportError(
+                "torchao packs weights in 4 bits only with an NVIDIA GPU and its package mslk, which is not installed.",
+                "Export the format gptq or gguf with Q4_K_M instead, which need no GPU.",
+            )
+
+
+class GptqFormat(QuantizedFormat):
+    """Weights in 4 bits in GPTQ's layout, rounded to nearest in groups of 128 by auto-round."""
+
+    name: ClassVar[str] = "gptq"
+    label: ClassVar[str] = "GPTQ"
+    help: ClassVar[str] = "A whole model in 4 bits for vLLM, SGLang and transformers."
+    packages: ClassVar[tuple[str, ...]] = ("auto_round",)
+    kl_limit: ClassVar[float] = 2.0
+
+    def check_machine(self) -> None:
+        """Nothing: auto-round reads GPTQ's layout on any machine."""
+
+
+class AwqFormat(QuantizedFormat):
+    """Weights in 4 bits in AWQ's layout, rounded to nearest in groups of 128 by auto-round."""
+
+    name: ClassVar[str] = "awq"
+    label: ClassVar[str] = "AWQ"
+    help: ClassVar[str] = "A whole model in 4 bits for vLLM, SGLang and transformers; needs gptqmodel to be read back."
+    packages: ClassVar[tuple[str, ...]] = ("auto_round",)
+    kl_limit: ClassVar[float] = 2.0
+
+    def check_machine(self) -> None:
+        """Check that AWQ's layout can be read back.
+
+        Raises:
+            ExportError: the package is not installed.
+        """
+        if find_spec("gptqmodel") is None:
+            raise ExportError(
+                "transformers reads AWQ's layout only with gptqmodel, which is not installed, so nothing could be "
+                "verified.",
+                "Run pip install gptqmodel, or export the format gptq, which needs no further package.",
+            )

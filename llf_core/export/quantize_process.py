@@ -1,0 +1,98 @@
+"""Quantizes a model folder: `python -P -m llf_core.export.quantize_process JOB.json`, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+GROUP = 128
+"""Values of a row that share a scale in 4 bits; 32 where rows are not a multiple of it."""
+SMALL_GROUP = 32
+BITS = 4
+LAYOUTS = {"gptq": "auto_gptq", "awq": "auto_awq"}
+"""auto-round's name of each layout."""
+
+
+def quantize_by_torchao(job: dict[str, Any]) -> None:
+    """Quantize the linear layers by torchao.
+
+    Args:
+        job: format, folder, target, loader and trust.
+
+    Raises:
+        ImportError: a package is not installed.
+        OSError: a file cannot be read or written.
+        ValueError: the model cannot be quantized.
+    """
+    import transformers
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+
+    kind = Int8WeightOnlyConfig(version=2) if job["format"] == "int8" else Int4WeightOnlyConfig(group_size=GROUP)
+    model = getattr(transformers, job["loader"]).from_pretrained(
+        job["folder"],
+        dtype="auto",
+        device_map="cpu" if job["format"] == "int8" else "cuda",
+        quantization_config=transformers.TorchAoConfig(quant_type=kind),
+        trust_remote_code=job["trust"],
+        local_files_only=True,
+    )
+    model.save_pretrained(job["target"])
+
+
+def quantize_by_auto_round(job: dict[str, Any]) -> None:
+    """Round the linear layers to the nearest of 16 values by auto-round, which needs no calibration data.
+
+    Args:
+        job: format, folder, target, loader and trust.
+
+    Raises:
+        ImportError: a package is not installed.
+        OSError: a file cannot be read or written.
+        ValueError: the model cannot be quantized.
+    """
+    import transformers
+    from auto_round import AutoRound
+
+    arguments = {"trust_remote_code": job["trust"], "local_files_only": True}
+    model = getattr(transformers, job["loader"]).from_pretrained(job["folder"], dtype="auto", **arguments)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job["folder"], **arguments)
+    widths = [one.shape[-1] for name, one in model.named_parameters() if one.ndim > 1 and "layers" in name]
+    group = GROUP if all(width % GROUP == 0 for width in widths) else SMALL_GROUP
+    rounding = AutoRound(
+        model,
+        tokenizer,
+        bits=BITS,
+        group_size=group,
+        sym=job["format"] == "gptq",
+        iters=0,
+        disable_opt_rtn=True,
+        device_map="cpu",
+    )
+    work = Path(job["target"]).with_name(".auto-round")
+    rounding.quantize_and_save(str(work), format=LAYOUTS[job["format"]])
+    # it writes into a folder of this folder, named after the model
+    (made,) = {path.parent for path in work.rglob("config.json")}
+    made.replace(job["target"])
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def main() -> None:
+    """Read the job, quantize, and write an empty result.
+
+    Raises:
+        ImportError: a package is not installed.
+        OSError, ValueError, RecursionError: a file cannot be read or written, or the model cannot be quantized.
+    """
+    import torch
+
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    torch.set_num_threads(job["threads"])
+    (quantize_by_auto_round if job["format"] in LAYOUTS else quantize_by_torchao)(job)
+    Path(job["result"]).write_text("{}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

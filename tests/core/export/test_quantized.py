@@ -1,0 +1,52 @@
+"""int8 by torchao and GPTQ by auto-round are read back by plain transformers; what cannot be verified is refused."""
+
+import pytest
+
+from llf_core.evaluation.worker_process import no_progress
+from llf_core.export import ExportError, find_format
+from llf_core.export.exports import export
+from llf_core.export.source import ExportSource
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "worst"), [("int8", 1e-3), ("gptq", 0.05)], ids=["int8", "gptq"])
+def test_a_quantized_model_is_read_back(make_request, tmp_path, name, worst):
+    request = make_request(name, tmp_path / "out")
+    form = find_format(name)
+    form.check(request)
+    source = ExportSource(request, no_progress)
+    source.threads = 1
+    float32_bytes = 4 * sum(one.numel() for one in source.model.get_base_model().parameters())
+    folder = tmp_path / "made"
+    folder.mkdir()
+    form.write(source, folder, request, no_progress)
+    checks = form.verify(source, folder, request, no_progress)
+    assert [one.sentence for one in checks if not one.passed] == []
+    (row,) = form.table(checks)
+    assert 0 < row["kl"] < worst
+    assert row["changed_greedy"] < 0.1
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    assert row["bytes"] < 0.5 * float32_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("int4", {}, "only with an NVIDIA GPU and its package mslk"),
+        ("awq", {}, "reads AWQ's layout only with gptqmodel"),
+        ("int8", {"quantizations": ["Q8_0"]}, "`quantizations` is for the format gguf"),
+        ("gptq", {"rank": 4}, "only the format adapter has"),
+    ],
+)
+def test_what_cannot_be_verified_here_is_refused(tiny_model_dir, tmp_path, name, changes, sentence):
+    with pytest.raises(ExportError, match=sentence):
+        export(tiny_model_dir, name, folder=tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_named(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("llf_core.export.formats.quantized.find_spec", lambda name: None)
+    with pytest.raises(
+        ExportError, match=r'needs auto-round, which is not installed. Run pip install "llf\[quantize\]"'
+    ):
+        export(tiny_model_dir, "gptq", folder=tmp_path / "out")
