@@ -100,7 +100,9 @@ def test_llama_cpp_answers_as_the_live_model(exported):
     assert {one.name for one in checks} >= {"chat template", "tokenizer", "stop tokens", "logits"}
     assert [one for one in checks if not one.passed] == []
     assert all("llama.cpp" in one.by for one in checks if one.name != "merging")
-    assert sorted(path.name.split("-")[-1] for path in folder.iterdir()) == sorted(f"{one}.gguf" for one in WANTED)
+    expected = sorted([*(f"{one}.gguf" for one in WANTED), "Modelfile"])
+    assert sorted(path.name.split("-")[-1] for path in folder.iterdir()) == expected
+    assert f"FROM ./{file_of(folder, WANTED[0]).name}\n" in (folder / "Modelfile").read_text()
     assert rows["f16"]["kl"] == rows["f16"]["changed_greedy"] == 0
     assert 0 < rows["Q8_0"]["kl"] < rows["Q4_K_M"]["kl"] < 0.05
     assert rows["f16"]["bytes"] > rows["Q8_0"]["bytes"] > rows["Q4_K_M"]["bytes"]
