@@ -41,8 +41,8 @@ class Kept(NamedTuple):
     expected: Callable[[Any, Any], bool] = lambda before, after: False
 
 
-SET_BY_OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
-"""Variables that pytest rewrites in every phase, and that torch's compiler sets once for good."""
+SET_BY_OTHERS = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK")
+"""Variables that pytest rewrites in every phase, and that torch's compiler and scikit-learn set once for good."""
 
 
 def environment() -> dict[str, str]:

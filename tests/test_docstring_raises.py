@@ -33,6 +33,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("JSONDecodeError", "RecursionError"), "the parent has written the line"
     ),
     "llf_core.cli.inspect.inspect": {"ValueError": "examples are cut to the capacity before"},
+    "llf_core.evaluation.harness.load_tasks.shipped_tasks": dict.fromkeys(
+        ("OSError", "UnicodeDecodeError"), "reads a file of this package"
+    ),
     "llf_core.evaluation.answers.answer": {"ValueError": "a config admits only settings in range"},
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},
     "llf_core.config.name_checks.model_folder.folder_of": {"OSError": "`is_there` found the folder"},

@@ -30,12 +30,22 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     ],
     on: Annotated[
         list[str] | None,
-        typer.Option(metavar="DATA", help="A data set: a name, a file, a folder. Default: the run's validation data."),
+        typer.Option(
+            metavar="DATA",
+            help="A data set: a name, a file, a folder. Default: the run's validation data, or none with --task.",
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(metavar="METRIC", help="A metric of generated answers, such as rouge; can be repeated."),
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="A benchmark of lm-eval: a name, a YAML file, a folder; can be repeated."),
+    ] = None,
+    n_shot: Annotated[int | None, typer.Option(help="Solved examples in the prompt of a task.", min=0)] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice of solved examples.")] = 1234,
+    hub: Annotated[bool, typer.Option("--hub", help="Allow the data of tasks to be downloaded.")] = False,
     limit: Annotated[int | None, typer.Option(help="Maximum number of examples of each data set.", min=1)] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.", min=1)] = 256,
     dataset_dir: Annotated[str | None, typer.Option(help="Folder with dataset_info.json.")] = None,
@@ -54,8 +64,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
         UserError: a target or the data cannot be used, the evaluation fails, or the user stopped it.
     """
     from llf_core.evaluation.evaluate import evaluate, with_base
-    from llf_core.evaluation.report import compare_with_first
-    from llf_core.evaluation.request import VALIDATION
+    from llf_core.evaluation.report import by_task, compare_with_first
 
     complete: list[EvaluationResult] = []
     with in_a_sentence():
@@ -64,8 +73,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
             with progress_status() as progress:
                 results = evaluate(
                     found,
-                    [name for one in on for name in one.split(",")] if on else VALIDATION,
+                    [name for one in on for name in one.split(",")] if on else None,
                     metrics=[name for one in metric or () for name in one.split(",")],
+                    tasks=[name for one in task or () for name in one.split(",")],
+                    n_shot=n_shot,
+                    seed=seed,
+                    hub=hub,
                     limit=limit,
                     max_new_tokens=max_new_tokens,
                     dataset_dir=dataset_dir,
@@ -76,22 +89,31 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
                 )
         except KeyboardInterrupt:
             raise UserError(f"Stopped. {with_unit(len(complete), 'result')} complete and stored.") from None
-        compared = compare_with_first(results)
+        tables = [(one, compare_with_first(one)) for one in by_task(results)]
         if as_json:
+            differences = [line for _, compared in tables for one in compared for line in one.json()]
             print_json(
                 {
                     "results": [one.json() | {"folder": str(one.folder)} for one in results],
-                    "differences": [line for one in compared for line in one.json()],
+                    "differences": differences,
                 }
             )
             return
-        _print_table(results, compared)
-        for one in compared:
-            if not one.pairs:
-                first, second = results[0].target.name, one.result.target.name
-                err.print(f"[yellow]Warning[/yellow] {escape(f'{first} and {second} have other examples.')}")
-        if show:
-            _print_examples(results, compared, show)
+        for number, (of_task, compared) in enumerate(tables):
+            if number:
+                out.print()
+            _print_results(of_task, compared, show)
+
+
+def _print_results(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]", show: int) -> None:
+    """The table of a set of examples, and some of them."""
+    _print_table(results, compared)
+    for one in compared:
+        if not one.pairs:
+            first, second = results[0].target.name, one.result.target.name
+            err.print(f"[yellow]Warning[/yellow] {escape(f'{first} and {second} have other examples.')}")
+    if show:
+        _print_examples(results, compared, show)
 
 
 def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]") -> None:

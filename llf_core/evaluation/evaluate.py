@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.target import Target, find_target
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError
-from llf_core.evaluation.request import MAX_NEW_TOKENS, VALIDATION, EvaluationRequest
+from llf_core.evaluation.harness.task_names import check_lm_eval, task_name
+from llf_core.evaluation.request import MAX_NEW_TOKENS, SHOTS_SEED, VALIDATION, EvaluationRequest
 from llf_core.evaluation.target_places import run_of
 from llf_core.launch.cell_rows import write_rows
 from llf_core.metrics import METRICS, metric_sources
@@ -38,9 +39,13 @@ MODULE = "llf_core.evaluation.evaluate"
 
 def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     targets: Iterable[str | Path | Run | RunFolder | Target],
-    on: object = VALIDATION,
+    on: object = None,
     *,
     metrics: Sequence[str | UserFunction] = (),
+    tasks: Sequence[str | Path] = (),
+    n_shot: int | None = None,
+    seed: int = SHOTS_SEED,
+    hub: bool = False,
     limit: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     dataset_dir: str | Path | None = None,
@@ -56,6 +61,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     `metrics`, the model also answers each prompt greedily, and the answers are scored. A result is stored as soon as it
     is complete. What was measured before is not measured again.
 
+    With `tasks`, benchmarks of lm-eval are measured too, or alone if `on` is left out; each is a result of its own.
+
     Examples are rendered, masked and truncated as by the run that a target is of. The first run among the targets
     decides for models without a run.
 
@@ -63,11 +70,15 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         targets: models, see `llf_core.chat.target.find_target`.
         on: the data: a name of `dataset_info.json`, a file, a folder or a hub id; several of them, also separated by
             commas; rows (a list of dicts, a DataFrame or a `datasets.Dataset`); or `"validation"`, the validation data
-            of the first target that is a run.
+            of the first target that is a run. None for that, or for no data if there are tasks.
         metrics: metrics of generated answers: names of built-in ones or of plug-ins, functions under `@llf.metric` or
             their names, or `FILE.py:FUNCTION`.
-        limit: maximum number of examples of each data set, taken from the beginning; None for all.
-        max_new_tokens: maximum number of tokens of an answer.
+        tasks: names of tasks, see `llf_core.evaluation.harness.load_tasks.load_tasks`, or files and folders of tasks.
+        n_shot: number of solved examples in the prompt of a task; None for the task's own.
+        seed: random seed of the choice of these examples.
+        hub: whether the data of tasks may be downloaded from the Hugging Face Hub.
+        limit: maximum number of examples of each data set and task, taken from the beginning; None for all.
+        max_new_tokens: maximum number of tokens of an answer; tasks have their own.
         dataset_dir: folder of named data sets; None for that of the run.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of models that has not been allowed yet.
@@ -76,11 +87,12 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         on_result: called with each result when it is complete; None if nobody waits.
 
     Returns:
-        The results in the order of the targets.
+        The results on data in the order of the targets, then those of each task in the same order.
 
     Raises:
         TargetError: a target is not found, is a reward model, or has no result yet.
-        EvaluationError: there are no targets, a number is out of range, or there is no data to measure on.
+        EvaluationError: there are no targets, a number is out of range, there is no data to measure on, or lm-eval is
+            not installed.
         ValueError: two metrics have the same name, or a function has that of a built-in one.
         RowsError: the rows are not a table.
         ConfigError: the config of a run is no longer valid, or a metric is unknown or cannot be stored.
@@ -99,7 +111,11 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     for name, value in (("limit", limit), ("max_new_tokens", max_new_tokens)):
         if value is not None and value < 1:
             raise EvaluationError(f"{name} is {value}. Expected an integer of at least 1.")
-    names = _names(on, home)
+    if n_shot is not None and n_shot < 0:
+        raise EvaluationError(f"n_shot is {n_shot}. Expected an integer of at least 0.")
+    if tasks:
+        check_lm_eval()
+    names = () if on is None and tasks else _names(VALIDATION if on is None else on, home)
     if names == (VALIDATION,) and not any(one.run_id for one in found):
         raise EvaluationError(
             "None of the targets is a run, so there is no validation data.",
@@ -108,12 +124,25 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     folder = None if dataset_dir is None else str(Path(dataset_dir).expanduser().absolute())
     functions = METRICS.by_name(metrics)
     sources = metric_sources(functions, functions)
-    request = EvaluationRequest(found, names, tuple(functions), limit, max_new_tokens, folder, None, again)
-    results: dict[int, EvaluationResult] = {}
+    request = EvaluationRequest(
+        found,
+        names,
+        tuple(functions),
+        limit,
+        max_new_tokens,
+        folder,
+        None,
+        again,
+        tuple(dict.fromkeys(task_name(one) for one in tasks)),
+        n_shot,
+        seed,
+        hub,
+    )
+    results: dict[tuple[int, int], EvaluationResult] = {}
 
     def receive(value: Any) -> None:
         result = read_result(Path(value["folder"]))
-        results[value["target"]] = result
+        results[value["task"], value["target"]] = result
         if on_result is not None:
             on_result(result)
 
@@ -130,7 +159,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
             of=next((one.run_id for one in found if one.run_id), None),
             on_item=receive,
         )
-    return [results[number] for number in range(len(found))]
+    return [results[key] for key in sorted(results)]
 
 
 def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Path | str | None = None) -> list[Target]:
@@ -202,10 +231,19 @@ def main() -> None:
     asked = parser.parse_args()
 
     def make(progress: Progress, item: Callable[[Any], object]) -> None:
-        from llf_core.evaluation.measure_targets import measure_targets
-
         request = EvaluationRequest.read(asked.request)
-        measure_targets(request, progress, lambda number, folder: item({"target": number, "folder": str(folder)}))
+
+        def complete(number: int, folder: Path, task: int = -1) -> None:
+            item({"target": number, "task": task, "folder": str(folder)})
+
+        if request.on:
+            from llf_core.evaluation.measure_targets import measure_targets
+
+            measure_targets(request, progress, complete)
+        if request.tasks:
+            from llf_core.evaluation.harness.measure_tasks import measure_tasks
+
+            measure_tasks(request, progress, complete)
 
     worker_process.print_result(make, of=None)
 

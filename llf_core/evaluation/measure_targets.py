@@ -5,32 +5,35 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-from llf_core.chat.base_model import find_adapter_files, load_base, plan_base
+from llf_core.chat.base_model import plan_base
 from llf_core.chat.target import loading_config
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.example_reader import ExampleReader
+from llf_core.evaluation.loaded_targets import loaded_targets
 from llf_core.evaluation.measures import LOSS_MEASURES, measure_of_metric
-from llf_core.evaluation.run_losses import free_memory
-from llf_core.evaluation.target_places import run_of, shared_place, weights_key
+from llf_core.evaluation.planned_result import (
+    PlannedResult,
+    keep_for_others,
+    known_result,
+    loading_of,
+    named_target,
+    places_of,
+)
+from llf_core.evaluation.target_places import run_of
 from llf_core.evaluation.token_texts import text_bytes, token_texts
 from llf_core.metrics import ScoredExample, load_metrics, score_answers
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs.config_file import run_config
-from llf_core.runs.evaluation_writer import EvaluationWriter, copy_result, settings_key
+from llf_core.runs.evaluation_writer import EvaluationWriter
 from llf_core.runs.evaluations import (
     EvaluatedData,
-    EvaluatedTarget,
     ExampleResult,
     TokenLosses,
-    find_result,
 )
 
 if TYPE_CHECKING:
@@ -38,16 +41,12 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.chat.engine import Engine
-    from llf_core.chat.engine.adapters import Adapters
-    from llf_core.chat.target import Target
-    from llf_core.config import RunConfig
     from llf_core.evaluation.examples import EvaluationExample, EvaluationExamples
     from llf_core.evaluation.likelihood import PartLosses
+    from llf_core.evaluation.loaded_targets import LoadedTarget
     from llf_core.evaluation.request import EvaluationRequest
     from llf_core.evaluation.worker_process import Progress
     from llf_core.metrics import Metric
-    from llf_core.runs import RunFolder
     from llf_core.runs.evaluations import EvaluationResult
 
 DECIMALS = 5
@@ -55,30 +54,14 @@ DECIMALS = 5
 
 
 @dataclass(frozen=True)
-class PlannedMeasurement:
-    """A target that is measured.
+class PlannedMeasurement(PlannedResult):
+    """A target that is measured on examples.
 
     Attributes:
-        number: its number in the request.
-        target: the target.
-        config: settings with which its base model is loaded.
-        place: where the result goes: its run, or the folder of a model's results.
-        shared: folder of the results of this model that other runs may use; None if it is of one run only.
-        named: the target as a result has it.
         examples: what it is measured on.
-        data: the data as a result has it.
-        settings: settings as a result has them.
     """
 
-    number: int
-    target: Target
-    config: RunConfig
-    place: RunFolder | Path
-    shared: Path | None
-    named: EvaluatedTarget
     examples: EvaluationExamples
-    data: EvaluatedData
-    settings: dict[str, Any]
 
 
 def measure_targets(request: EvaluationRequest, progress: Progress, on_result: Callable[[int, Path], object]) -> None:
@@ -109,7 +92,7 @@ def measure_targets(request: EvaluationRequest, progress: Progress, on_result: C
     metrics = load_metrics(request.metrics, code)
     planned = []
     for plan in _plan(request, metrics, progress):
-        known = None if request.again else _known_result(plan)
+        known = None if request.again else known_result(plan)
         if known is None:
             planned.append(plan)
         else:
@@ -125,33 +108,20 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
     runs = [run_of(target) for target in request.targets]
     configs = [None if run is None else run_config(run) for run in runs]
     reader = ExampleReader(request, next((one for one in configs if one is not None), None), progress)
-    for number, (target, run, config) in enumerate(zip(request.targets, runs, configs, strict=True)):
-        loading = loading_config(target.config)
-        rendering = config or reader.settings_for(loading.model.model_name_or_path)
-        template = None if rendering is None else rendering.data.template
-        if template is not None:  # the base must read the same prompts as the run
-            values = {**yaml.safe_load(target.config), "template": template}
-            loading = loading_config(yaml.safe_dump(values, sort_keys=True))
+    for number, (target, config) in enumerate(zip(request.targets, configs, strict=True)):
+        model = loading_config(target.config).model.model_name_or_path
+        rendering = config or reader.settings_for(model)
+        loading = loading_of(target, None if rendering is None else rendering.data.template)
         source = resolve_model(loading.model.model_name_or_path, loading)
         examples = reader.read(load_tokenizer(source, loading), rendering, loading.data.template or target.template)
         _check_examples(examples, metrics)
         plan = plan_base(loading)
-        shared = shared_place(target)
         yield PlannedMeasurement(
             number,
             target,
             loading,
-            shared if run is None else run,
-            shared if run is not None and target.step is None else None,
-            EvaluatedTarget(
-                target.name,
-                target.label,
-                target.run_id,
-                target.step,
-                target.base,
-                weights_key(target, source.path, examples.rendering),
-            ),
-            examples,
+            *places_of(target),
+            named_target(target, source.path, examples.rendering),
             EvaluatedData(examples.names, examples.fingerprint, len(examples.examples), examples.unusable),
             {
                 "metrics": [metric.name for metric in metrics],
@@ -161,6 +131,7 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
                 "device": plan.device,
                 "dtype": plan.dtype,
             },
+            examples,
         )
 
 
@@ -189,15 +160,6 @@ def _check_examples(examples: EvaluationExamples, metrics: Sequence[Metric]) -> 
         )
 
 
-def _known_result(plan: PlannedMeasurement) -> Path | None:
-    """Folder of an earlier result of the same weights, settings and examples; None if there is none."""
-    what = plan.named.weights, settings_key(plan.settings), plan.data.fingerprint
-    found = find_result(plan.place, *what)
-    if found is None and plan.shared is not None and (known := find_result(plan.shared, *what)) is not None:
-        found = copy_result(known, plan.place, plan.named)
-    return None if found is None else found.folder
-
-
 def _measure_group(
     group: Sequence[PlannedMeasurement],
     metrics: Sequence[Metric],
@@ -205,45 +167,14 @@ def _measure_group(
     on_result: Callable[[int, Path], object],
 ) -> None:
     """Measure the targets of one base model."""
-    from llf_core.acceleration.patching.causal_head import install_head
-    from llf_core.chat.engine import Engine
-    from llf_core.chat.engine.adapters import Adapters
-
-    first = group[0]
-    base = load_base(first.config, first.target.template, lambda what: progress(what, 0, 0))
-    base.model.eval()
-    engine = Engine(base.model, base.tokenizer) if metrics else None
-    adapters = Adapters(base.model) if engine is None else engine.adapters
-    install_head(base.model)
-    for plan in group:
-        name, tokenizer = None, base.tokenizer
-        if plan.target.adapter is not None:
-            progress(f"Loading the adapter of {plan.target.name}", 0, 0)
-            name = str(plan.number)
-            path, own = find_adapter_files(plan.target.adapter, plan.config)
-            if engine is None:
-                adapters.load(name, path)
-            else:
-                engine.load_adapter(name, path, tokenizer=own)
-        result = _measure(plan, adapters, engine, name, tokenizer, metrics, progress)
-        if plan.shared is not None:
-            with suppress(OSError):  # of use for other runs only
-                copy_result(result, plan.shared, result.target)
+    for plan, loaded in loaded_targets(group, generates=bool(metrics), progress=progress):
+        result = _measure(plan, loaded, metrics, progress)
+        keep_for_others(plan, result)
         on_result(plan.number, result.folder)
-        if name is not None:
-            adapters.unload(name) if engine is None else engine.unload_adapter(name)
-    del engine, adapters, base
-    free_memory()
 
 
-def _measure(  # noqa: PLR0913, PLR0917 - a loaded target, and what is measured
-    plan: PlannedMeasurement,
-    adapters: Adapters,
-    engine: Engine | None,
-    name: str | None,
-    tokenizer: PreTrainedTokenizerBase,
-    metrics: Sequence[Metric],
-    progress: Progress,
+def _measure(
+    plan: PlannedMeasurement, loaded: LoadedTarget, metrics: Sequence[Metric], progress: Progress
 ) -> EvaluationResult:
     from llf_core.evaluation.generated_answers import generate_answers
     from llf_core.evaluation.likelihood import measure_losses
@@ -252,16 +183,18 @@ def _measure(  # noqa: PLR0913, PLR0917 - a loaded target, and what is measured
     examples, label = plan.examples.examples, plan.target.name
     parts = [part for one in examples for part in one.parts]
     with EvaluationWriter(plan.place, plan.named, plan.data, plan.settings) as writer:
-        with adapters.active(name) as model:
+        with loaded.adapters.active(loaded.adapter) as model:
             losses = measure_losses(model, parts, lambda done: progress(f"Loss of {label}", done, len(parts)))
         of_parts = iter(losses)
-        found = [_with_losses(one, [next(of_parts) for _ in one.parts], tokenizer, writer) for one in examples]
+        found = [
+            _with_losses(one, [next(of_parts) for _ in one.parts], loaded.base_tokenizer, writer) for one in examples
+        ]
         tokens = sum(len(part.ids) for part in parts)
-        if engine is not None:
+        if loaded.engine is not None:
             asked = [number for number, one in enumerate(examples) if one.prompt]
             answers = generate_answers(
-                engine,
-                name,
+                loaded.engine,
+                loaded.adapter,
                 [examples[number] for number in asked],
                 plan.settings["max_new_tokens"],
                 lambda done: progress(f"Answers of {label}", done, len(asked)),

@@ -39,6 +39,18 @@ class ComparedResult:
         ]
 
 
+def by_task(results: Sequence[EvaluationResult]) -> list[list[EvaluationResult]]:
+    """Results of the same task, or of data, together: each is a table of its own.
+
+    Args:
+        results: the results.
+    """
+    found: dict[object, list[EvaluationResult]] = {}
+    for one in results:
+        found.setdefault(one.settings.get("task"), []).append(one)
+    return list(found.values())
+
+
 def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResult]:
     """Compare each result with the first one, by the paired bootstrap over the examples that both have.
 

@@ -12,6 +12,8 @@ MAX_NEW_TOKENS = 256
 """Default of the maximum number of tokens of an answer."""
 VALIDATION = "validation"
 """Name of a run's own validation data."""
+SHOTS_SEED = 1234
+"""Random seed of the choice of solved examples in the prompts of tasks, as lm-eval's."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,18 @@ class EvaluationRequest:
 
     Attributes:
         targets: what is measured.
-        on: names of data sets; or `validation` alone, the validation data of the first target that is a run.
+        on: names of data sets; or `validation` alone, the validation data of the first target that is a run; empty to
+            measure tasks alone.
         metrics: names of metrics of generated answers; empty to measure losses alone.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
         max_new_tokens: maximum number of tokens of an answer.
         dataset_dir: folder of named data sets; None for that of the run.
         code: folder with the source of metrics that are functions; None for none.
         again: whether targets are measured again that have a result already.
+        tasks: names of tasks of lm-eval, or files and folders of tasks.
+        n_shot: number of solved examples in the prompt of a task; None for the task's own.
+        seed: random seed of the choice of these examples.
+        hub: whether the data of tasks may be downloaded.
     """
 
     targets: tuple[Target, ...]
@@ -37,6 +44,10 @@ class EvaluationRequest:
     dataset_dir: str | None = None
     code: str | None = None
     again: bool = False
+    tasks: tuple[str, ...] = ()
+    n_shot: int | None = None
+    seed: int = SHOTS_SEED
+    hub: bool = False
 
     def json(self) -> str:
         """The request as one line of JSON."""
@@ -54,4 +65,5 @@ class EvaluationRequest:
         """
         given: dict[str, Any] = json.loads(text)
         targets = tuple(Target(**one) for one in given.pop("targets"))
-        return cls(targets, tuple(given.pop("on")), tuple(given.pop("metrics")), **given)
+        on, metrics, tasks = (tuple(given.pop(name)) for name in ("on", "metrics", "tasks"))
+        return cls(targets, on, metrics, tasks=tasks, **given)

@@ -40,6 +40,7 @@ class MetricValue:
         unit: unit for people; empty for none.
         higher_is_better: whether a higher value is better.
         by_source: the value for the examples of each data set.
+        standard_error: standard error of the value; None where the interval comes from a bootstrap.
     """
 
     name: str
@@ -51,6 +52,7 @@ class MetricValue:
     unit: str = ""
     higher_is_better: bool = True
     by_source: Mapping[str, float] = field(default_factory=dict)
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -379,6 +381,7 @@ def _metric(given: dict[str, Any]) -> MetricValue:
         _text(given, "unit"),
         given.get("higher_is_better") is True,
         {name: _number(by_source, name) for name in by_source},
+        as_number(given.get("standard_error")),
     )
 
 

@@ -161,7 +161,7 @@ def ask(run, on=(VALIDATION,), **changes):
 @pytest.fixture
 def no_model(monkeypatch):
     """Fails a test in which a model is loaded."""
-    monkeypatch.setattr("llf_core.evaluation.measure_targets.load_base", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setattr("llf_core.evaluation.loaded_targets.load_base", lambda *_: pytest.fail("a model is loaded"))
 
 
 @pytest.mark.usefixtures("no_model")
@@ -278,7 +278,7 @@ def test_a_disk_that_fills_while_measuring_leaves_no_half_result(trained, monkey
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
         return base
 
-    monkeypatch.setattr("llf_core.evaluation.measure_targets.load_base", load_and_fill)
+    monkeypatch.setattr("llf_core.evaluation.loaded_targets.load_base", load_and_fill)
     try:
         with pytest.raises(OSError, match="File too large"):
             ask(folder)

@@ -1,0 +1,46 @@
+"""Keeps tasks off the Hugging Face Hub, unless the user has allowed downloads."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
+
+
+@contextmanager
+def hub_access(allowed: bool) -> Iterator[None]:
+    """Context manager in which data sets and metrics come from the cache alone; the client is set to offline mode.
+
+    Args:
+        allowed: whether downloads are allowed; then nothing is changed.
+
+    Yields:
+        Nothing.
+    """
+    if allowed:
+        yield
+        return
+    import datasets.config
+    import huggingface_hub.constants
+
+    places: list[Any] = [datasets.config, huggingface_hub.constants]
+    before = [(place, place.HF_HUB_OFFLINE) for place in places]
+    variables = {name: os.environ.get(name) for name in VARIABLES}
+    for place in places:
+        place.HF_HUB_OFFLINE = True
+    os.environ.update(dict.fromkeys(VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for place, value in before:
+            place.HF_HUB_OFFLINE = value
+        for name, text in variables.items():
+            if text is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = text

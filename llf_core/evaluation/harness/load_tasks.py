@@ -1,0 +1,205 @@
+"""Finds and reads tasks: those of lm-eval, local ones, and a few that ship with LLF and need no network."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from lm_eval.tasks import TaskManager
+
+from llf_core.config.did_you_mean import did_you_mean
+from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.harness.hub_access import hub_access
+from llf_core.evaluation.harness.task_names import LLAMA_FACTORY
+from llf_core.models.errors import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+OFFLINE = Path(__file__).parent / "offline"
+"""Folder of the tasks that ship, with their data."""
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task with its data, or a group of tasks with a common value.
+
+    Attributes:
+        name: its name.
+        loaded: what `lm_eval.evaluator.evaluate` takes.
+        n_shot: number of solved examples in a prompt; of a group the most that one of its tasks has.
+        fingerprint: equal for the same examples and the same way to ask for them.
+        examples: number of examples.
+    """
+
+    name: str
+    loaded: dict[str, Any]
+    n_shot: int
+    fingerprint: str
+    examples: int
+
+    @property
+    def leaves(self) -> dict[str, Any]:
+        """The single tasks by their names, in the order of their results."""
+        return dict(self.loaded["tasks"])
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes replies."""
+        return any(task.OUTPUT_TYPE == "generate_until" for task in self.leaves.values())
+
+
+def load_tasks(
+    names: Sequence[str], *, n_shot: int | None, seed: int, limit: int | None, hub: bool
+) -> list[LoadedTask]:
+    """Read tasks and their data.
+
+    Args:
+        names: names of lm-eval's tasks, groups and tags; files and folders of tasks in lm-eval's format, which may run
+            Python code; or what ships: `llf_knowledge`, `llf_arithmetic`, `llf_completion`, and all of them as
+            `llf_offline`.
+        n_shot: number of solved examples in a prompt; None for each task's own. Tasks with none by definition keep it.
+        seed: random seed of their choice.
+        limit: maximum number of examples of each task; None for all.
+        hub: whether data may be downloaded.
+
+    Returns:
+        The tasks. A tag, a folder and a group without a common value give several.
+
+    Raises:
+        EvaluationError: a task is unknown, its data is on a hub that may not be used or cannot be read, or it would run
+            code that the model writes.
+        OSError: a local path cannot be examined.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    found: list[LoadedTask] = []
+    with hub_access(hub):
+        for name in names:
+            for own, loaded in _load(name, hub):
+                _prepare(loaded["tasks"].values(), n_shot)
+                found.append(_loaded_task(own, loaded, seed, limit))
+    return found
+
+
+def set_seed(task: LoadedTask, seed: int) -> None:
+    """Begin the choice of solved examples anew, so that each model gets the same ones.
+
+    Args:
+        task: the task.
+        seed: random seed.
+    """
+    for one in task.leaves.values():
+        one.set_fewshot_seed(seed=seed)
+
+
+def shipped_tasks() -> dict[str, dict[str, Any]]:
+    """Configs of the tasks that ship, in lm-eval's format, by their names."""
+    made = {}
+    for config in yaml.safe_load((OFFLINE / "tasks.yaml").read_text("utf-8")):
+        files = {split: str(OFFLINE / file) for split, file in config.pop("files").items()}
+        made[config["task"]] = config | {"dataset_path": "json", "dataset_kwargs": {"data_files": files}}
+    return made
+
+
+@functools.cache
+def _known_tasks() -> Any:
+    """The index of lm-eval's tasks, for which it reads 15,000 files."""
+    return TaskManager()
+
+
+def _load(name: str, hub: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The tasks of a name, as lm-eval loads them."""
+    shipped = shipped_tasks()
+    chosen = list(shipped.values()) if name == "llf_offline" else [shipped[name]] if name in shipped else []
+    path = Path(name)
+    if chosen:
+        manager: Any = TaskManager(include_defaults=False)
+        specs: list[Any] = list(chosen)
+    elif path.is_absolute():
+        if not path.exists():
+            raise EvaluationError(f"There is no task file {path}.", "Name a file or folder in lm-eval's YAML format.")
+        manager = TaskManager(include_path=str(path if path.is_dir() else path.parent), include_defaults=False)
+        here = [entry for entry in manager.task_index.values() if entry.yaml_path is not None]
+        specs = [str(path)] if path.is_file() else sorted(entry.name for entry in here if entry.kind.name != "GROUP")
+        if not specs:
+            raise EvaluationError(f"{path} has no task.", "Expected files in lm-eval's YAML format.")
+    else:
+        manager, specs = _known_tasks(), [name]
+        if name not in manager.task_index:
+            known = [*shipped, "llf_offline", *LLAMA_FACTORY, *manager.all_tasks]
+            raise EvaluationError(
+                f"There is no task {name!r}.{did_you_mean(name, known)}",
+                "Expected a task of lm-eval, a YAML file or folder, or one of "
+                f"{', '.join((*shipped, 'llf_offline'))}, which need no network.",
+            )
+    found = []
+    for spec in specs:
+        try:
+            loaded = manager.load([spec])
+        except Exception as error:
+            raise _unreadable(name, error, hub=hub) from error
+        found += _single(loaded)
+    return found
+
+
+def _single(loaded: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """A group with a common value as it is; what has none as single tasks."""
+    groups, tasks = loaded.get("groups", {}), loaded["tasks"]
+    inner = {child for group in groups.values() for child in group.child_names}
+    roots = [group for name, group in groups.items() if name not in inner]
+    if len(roots) == 1 and roots[0].has_aggregation:
+        return [(roots[0].name, loaded)]
+    return [(name, {"tasks": {name: task}}) for name, task in tasks.items()]
+
+
+def _unreadable(name: str, error: Exception, *, hub: bool) -> EvaluationError:
+    reason = first_line(error)
+    if isinstance(error, ModuleNotFoundError):
+        return EvaluationError(
+            f"The task {name} needs {error.name}, which is not installed.", f"Run: pip install {error.name}"
+        )
+    offline = isinstance(error, OSError) or "offline" in f"{type(error).__name__} {error}".lower()
+    if not hub and (offline or "cache" in str(error).lower()):
+        return EvaluationError(
+            f"The data of the task {name} is not on this machine ({reason}).",
+            "Allow the download from the Hugging Face Hub (--hub, or hub=True), or choose a task that needs no "
+            "network: llf_knowledge, llf_arithmetic, llf_completion.",
+        )
+    return EvaluationError(f"The task {name} cannot be read: {reason}")
+
+
+def _prepare(tasks: Iterable[Any], n_shot: int | None) -> None:
+    """Set the number of solved examples as `lm_eval.simple_evaluate` does, and refuse what must not run."""
+    for task in tasks:
+        if getattr(task, "UNSAFE_CODE", False):
+            raise EvaluationError(
+                f"The task {task.task_name} runs code that the model writes, which LLF does not.",
+                "Run it with lm-eval itself, in a container.",
+            )
+        if getattr(task, "MULTIMODAL", False):
+            raise EvaluationError(
+                f"The task {task.task_name} has pictures or sound, which tasks through LLF do not show to the model.",
+                "Choose a task with text alone.",
+            )
+        own = task.get_config("num_fewshot")
+        if own is None or (n_shot is not None and own != 0):
+            task.set_config(key="num_fewshot", value=n_shot or 0)
+
+
+def _loaded_task(name: str, loaded: dict[str, Any], seed: int, limit: int | None) -> LoadedTask:
+    hashed, examples, shots = hashlib.sha256(f"{seed}".encode()), 0, 0
+    for own, task in loaded["tasks"].items():
+        hashed.update(json.dumps([own, task.dump_config()], default=str, sort_keys=True).encode())
+        for _, doc in task.doc_iterator(rank=0, limit=limit, world_size=1):
+            hashed.update(json.dumps(doc, default=str, sort_keys=True).encode())
+            examples += 1
+        shots = max(shots, task.get_config("num_fewshot") or 0)
+    if not examples:
+        raise EvaluationError(f"The task {name} has no examples.")
+    return LoadedTask(name, loaded, shots, hashed.hexdigest()[:16], examples)

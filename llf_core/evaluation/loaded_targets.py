@@ -1,0 +1,95 @@
+"""Targets with the same base model, loaded one after the other over its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from llf_core.chat.base_model import find_adapter_files, load_base
+from llf_core.evaluation.planned_result import PlannedResult
+from llf_core.evaluation.run_losses import free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.chat.engine import Engine
+    from llf_core.chat.engine.adapters import Adapters
+    from llf_core.evaluation.worker_process import Progress
+
+Planned = TypeVar("Planned", bound=PlannedResult)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTarget:
+    """A target that can be measured now.
+
+    Attributes:
+        adapters: computes with its adapter.
+        adapter: name of its adapter there; None for the base model.
+        engine: generates its replies; None if nothing is generated.
+        base_tokenizer: tokenizer of the base model.
+        tokenizer: tokenizer with the chat template that it was trained with.
+    """
+
+    adapters: Adapters
+    adapter: str | None
+    engine: Engine | None
+    base_tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase
+
+
+def loaded_targets(
+    group: Sequence[Planned], *, generates: bool, progress: Progress
+) -> Iterator[tuple[Planned, LoadedTarget]]:
+    """Load a base model once, and the adapter of each target when its turn comes.
+
+    Args:
+        group: targets with the same base model, those of one target next to each other.
+        generates: whether replies are generated.
+        progress: progress callback.
+
+    Yields:
+        Each target, loaded until the next one is.
+
+    Raises:
+        ModelError: a model or adapter cannot be loaded as configured.
+        DataError: the tokenizer lacks a token of the named template.
+        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
+        RuntimeError, MemoryError: out of memory.
+        OSError: a file cannot be read.
+        UnreadableError: a file is not a regular file.
+        TooMuchCodeError: a file of a model's Python code is larger than a person could review.
+        PluginError: two installed packages declare the same plug-in.
+        ConfigError: the name of the base model is not valid in a config.
+    """
+    from llf_core.acceleration.patching.causal_head import install_head
+    from llf_core.chat.engine import Engine
+    from llf_core.chat.engine.adapters import Adapters
+
+    first = group[0]
+    base = load_base(first.config, first.target.template, lambda what: progress(what, 0, 0))
+    base.model.eval()
+    engine = Engine(base.model, base.tokenizer) if generates else None
+    adapters = Adapters(base.model) if engine is None else engine.adapters
+    install_head(base.model)
+    number, loaded = -1, LoadedTarget(adapters, None, engine, base.tokenizer, base.tokenizer)
+    for plan in group:
+        if plan.number != number:
+            name, own = None, None
+            if loaded.adapter is not None:
+                adapters.unload(loaded.adapter) if engine is None else engine.unload_adapter(loaded.adapter)
+            if plan.target.adapter is not None:
+                progress(f"Loading the adapter of {plan.target.name}", 0, 0)
+                name = str(plan.number)
+                path, own = find_adapter_files(plan.target.adapter, plan.config)
+                if engine is None:
+                    adapters.load(name, path)
+                else:
+                    engine.load_adapter(name, path, tokenizer=own)
+            loaded = LoadedTarget(adapters, name, engine, base.tokenizer, own or base.tokenizer)
+            number = plan.number
+        yield plan, loaded
+    del engine, adapters, base, loaded
+    free_memory()

@@ -1,0 +1,125 @@
+"""A result before it is measured: what, how, and where it will be kept."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llf_core.chat.target import loading_config
+from llf_core.evaluation.target_places import run_of, shared_place, weights_key
+from llf_core.runs.evaluation_writer import copy_result, settings_key
+from llf_core.runs.evaluations import EvaluatedTarget, find_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.chat.target import Target
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+    from llf_core.runs.evaluations import EvaluatedData, EvaluationResult
+
+
+@dataclass(frozen=True)
+class PlannedResult:
+    """A target that is measured.
+
+    Attributes:
+        number: its number in the request.
+        target: the target.
+        config: settings with which its base model is loaded.
+        place: where the result goes: its run, or the folder of a model's results.
+        shared: folder of the results of this model that other runs may use; None if it is of one run only.
+        named: the target as a result has it.
+        data: the data as a result has it.
+        settings: settings as a result has them.
+    """
+
+    number: int
+    target: Target
+    config: RunConfig
+    place: RunFolder | Path
+    shared: Path | None
+    named: EvaluatedTarget
+    data: EvaluatedData
+    settings: dict[str, Any]
+
+
+def loading_of(target: Target, template: str | None) -> RunConfig:
+    """The settings with which the base model of a target is loaded.
+
+    Args:
+        target: the target.
+        template: name of the chat template of its run, so that the base reads the same prompts; None for its own.
+
+    Raises:
+        ConfigError: its config is no longer valid.
+        FileNotFoundError: the working directory was removed.
+        PluginError: two installed packages declare the same name or key.
+    """
+    loading = loading_config(target.config)
+    if template is None:
+        return loading
+    return loading_config(yaml.safe_dump({**yaml.safe_load(target.config), "template": template}, sort_keys=True))
+
+
+def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
+    """`PlannedResult.place` and `PlannedResult.shared` of a target.
+
+    Args:
+        target: the target.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    run, shared = run_of(target), shared_place(target)
+    return shared if run is None else run, shared if run is not None and target.step is None else None
+
+
+def named_target(target: Target, model_folder: Path, rendering: str) -> EvaluatedTarget:
+    """A target as a result has it.
+
+    Args:
+        target: the target.
+        model_folder: folder of its base model, see `llf_core.models.model_source.ModelSource`.
+        rendering: equal where the same text becomes the same tokens.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    weights = weights_key(target, model_folder, rendering)
+    return EvaluatedTarget(target.name, target.label, target.run_id, target.step, target.base, weights)
+
+
+def known_result(plan: PlannedResult) -> Path | None:
+    """Folder of an earlier result of the same weights, settings and examples; None if there is none.
+
+    Args:
+        plan: what is to be measured.
+
+    Raises:
+        OSError: the disk is full, or a file cannot be read.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+    """
+    what = plan.named.weights, settings_key(plan.settings), plan.data.fingerprint
+    found = find_result(plan.place, *what)
+    if found is None and plan.shared is not None and (known := find_result(plan.shared, *what)) is not None:
+        found = copy_result(known, plan.place, plan.named)
+    return None if found is None else found.folder
+
+
+def keep_for_others(plan: PlannedResult, result: EvaluationResult) -> None:
+    """Copy the result of a base model to where other runs of this model find it, if the disk permits.
+
+    Args:
+        plan: what was measured.
+        result: its result.
+
+    Raises:
+        ModeError: `LLF_HOME_MODE` is not a mode.
+    """
+    if plan.shared is not None:
+        with suppress(OSError):  # of use for other runs only
+            copy_result(result, plan.shared, result.target)
