@@ -119,6 +119,35 @@ export interface IMeta {
   note: string;
 }
 
+/** A model of a run as it was measured on data. */
+export interface IEvaluation {
+  /** ISO 8601. */
+  made: string;
+  target: string;
+  /** Names of the data sets. */
+  data: string;
+  examples: number;
+  metrics: { label: string; text: string }[];
+  /** Why it cannot be read; empty for a valid one. */
+  problem: string;
+}
+
+/** A folder with a model that a run was exported to. */
+export interface IExport {
+  format: string;
+  /** ISO 8601. */
+  made: string;
+  step: number | null;
+  /** Whether all checks of its receipt passed. */
+  passed: boolean;
+  bytes: number;
+  folder: string;
+  /** Whether the folder still exists. */
+  there: boolean;
+  /** Names it in the address of its download; empty if it lies outside the run's folder. */
+  key: string;
+}
+
 /** Everything that the panel shows about one run. */
 export interface IDetails {
   id: string;
@@ -136,6 +165,10 @@ export interface IDetails {
   answers?: { prompt: string; step: number; text: string }[];
   /** What the run trains, and which servers load its result; null where it is not known. */
   trained?: { grid: IParameterGrid | null; servers: IServers | null };
+  /** Newest first. */
+  evaluations?: IEvaluation[];
+  /** Newest first. */
+  exports?: IExport[];
   log?: string[];
 }
 
@@ -201,6 +234,8 @@ export interface IApi {
   deletePermanently(id: string): Promise<void>;
   /** What a saved notebook keeps of a run, by MIME type. */
   runSummary(id: string): Promise<Record<string, unknown>>;
+  /** Returns the address of an export as a zip file. */
+  exportUrl(id: string, key: string): string;
 }
 
 /** Client of the routes of `llf_widgets.server`, below the server's base URL. All methods throw `ApiError`. */
@@ -307,6 +342,16 @@ export class Api implements IApi {
       `runs/${encodeURIComponent(id)}/summary`
     );
     return response.data;
+  }
+
+  exportUrl(id: string, key: string): string {
+    return URLExt.join(
+      this._settings.baseUrl,
+      'llf/api/runs',
+      encodeURIComponent(id),
+      'exports',
+      `${encodeURIComponent(key)}.zip`
+    );
   }
 
   private _get<T>(

@@ -7,7 +7,8 @@ import { ApiError, type IRun, type RunState } from './api';
 import type { BinActions } from './bin_actions';
 import { showBranchDialog } from './branch_dialog';
 import { MetaEditor } from './meta_editor';
-import { chatCode, displayName, viewCode } from './format';
+import { showExportDialog } from './export_dialog';
+import { chatCode, displayName, evaluateCode, viewCode } from './format';
 import { llfIcon } from './icon';
 import { LIVE_STATES, type RunsModel } from './model';
 import {
@@ -23,6 +24,8 @@ export const RUN_MENU: readonly (string | null)[] = [
   'llf:open-monitor',
   'llf:compare',
   'llf:chat',
+  'llf:evaluate-model',
+  'llf:export',
   null,
   'llf:resume',
   'llf:branch',
@@ -200,6 +203,22 @@ export function addCommands(
             step as number | undefined
           )
         )
+    },
+    'llf:evaluate-model': {
+      label: () => trans.__('Evaluate'),
+      isEnabled: runs =>
+        runs.length > 0 &&
+        runs.length <= 4 &&
+        runs.every(run => run.state !== 'created'),
+      execute: runs => runCode(evaluateCode(runs.map(run => run.id)))
+    },
+    'llf:export': {
+      label: () => trans.__('Export…'),
+      isEnabled: runs => isSingle(runs) && runs[0].state !== 'created',
+      execute: async ([run]) => {
+        const code = await showExportDialog(run, model.version?.folder, trans);
+        return code !== null && runCode(code);
+      }
     },
     'llf:resume': {
       label: () => trans.__('Resume'),

@@ -107,6 +107,11 @@ export function chatCode(ids: readonly string[], step?: number): string {
   return `llf.Chat(${targets.map(target => `"${target}"`).join(', ')})`;
 }
 
+/** Returns the Python code that evaluates runs; one run stands beside its base model. */
+export function evaluateCode(ids: readonly string[]): string {
+  return `llf.Evaluate(${ids.map(id => `"${id}"`).join(', ')})`;
+}
+
 /** ANSI escape sequences and control characters except tab and line feed. */
 const CONTROL_CHARACTERS =
   // eslint-disable-next-line no-control-regex

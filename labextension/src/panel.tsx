@@ -113,6 +113,9 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
           onStop={() => props.execute('llf:stop')}
           onBranch={step => props.execute('llf:branch', { step })}
           onChat={step => props.execute('llf:chat', { step })}
+          onEvaluate={() => props.execute('llf:evaluate-model')}
+          onExport={() => props.execute('llf:export')}
+          exportUrl={key => model.api.exportUrl(model.details?.id ?? '', key)}
           onMore={openMenu}
         />
       )}

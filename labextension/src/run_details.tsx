@@ -5,6 +5,7 @@ import type { IChart, IKeyMetric, IDetails } from './api';
 import { Breadcrumbs } from './breadcrumbs';
 import { LIVE_STATES } from './model';
 import { stripControlCharacters, stateLabel, formatMetric } from './format';
+import { Evaluations, Exports } from './results';
 import { drawServers, drawTrained, shareOf } from './trained';
 import {
   formatBytes,
@@ -28,6 +29,10 @@ interface IRunDetailsProps {
   /** Opens the branch dialog with a checkpoint preselected. */
   onBranch: (step: number) => void;
   onChat: (step: number) => void;
+  onEvaluate: () => void;
+  onExport: () => void;
+  /** Returns the address of an export as a zip file. */
+  exportUrl: (key: string) => string;
   onMore: (event: React.MouseEvent) => void;
 }
 
@@ -85,6 +90,12 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         {LIVE_STATES.includes(status.state) && (
           <button onClick={props.onStop}>{trans.__('Stop')}</button>
         )}
+        {status.state !== 'created' && (
+          <>
+            <button onClick={props.onEvaluate}>{trans.__('Evaluate')}</button>
+            <button onClick={props.onExport}>{trans.__('Export…')}</button>
+          </>
+        )}
         <button aria-haspopup="menu" onClick={props.onMore}>
           {trans.__('More…')}
         </button>
@@ -109,6 +120,20 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
             evaluated={details.chart?.lines.eval_loss}
             onBranch={props.onBranch}
             onChat={props.onChat}
+            trans={trans}
+          />
+        </Section>
+      )}
+      {details.evaluations && details.evaluations.length > 0 && (
+        <Section title={trans.__('Evaluations')}>
+          <Evaluations evaluations={details.evaluations} trans={trans} />
+        </Section>
+      )}
+      {details.exports && details.exports.length > 0 && (
+        <Section title={trans.__('Exports')}>
+          <Exports
+            exports={details.exports}
+            exportUrl={props.exportUrl}
             trans={trans}
           />
         </Section>

@@ -120,7 +120,8 @@ def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[Comp
     """One row a metric: the value of each target, and the difference of each from the first."""
     from rich.table import Table
 
-    from llf_core.evaluation.report import amount_text, label_text, value_text
+    from llf_core.evaluation.report import label_text, value_text
+    from llf_core.runs.formatting import amount_text
 
     data = results[0].data
     unusable = f", {with_unit(data.unusable, 'unusable record')}" if data.unusable else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation.comparison import comparable, difference_of, pairs_of
 from llf_core.runs.evaluations import examples_of
-from llf_core.runs.formatting import number
+from llf_core.runs.formatting import amount_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,16 +75,6 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
         shared = [one for one in result.metrics if first.metric(one.name) is not None] if pairs else []
         found.append(ComparedResult(result, {one.name: difference_of(one, pairs) for one in shared}, tuple(pairs)))
     return found
-
-
-def amount_text(amount: float, unit: str) -> str:
-    """A number as a table shows it: of the unit `%` times 100.
-
-    Args:
-        amount: the number.
-        unit: unit of its metric.
-    """
-    return f"{100 * amount:.1f} %" if unit == "%" else number(amount)
 
 
 def value_text(value: MetricValue) -> str:

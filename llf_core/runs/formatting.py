@@ -90,6 +90,16 @@ def share(value: float) -> str:
     return f"{fixed(100 * value, 0)} %" if math.isfinite(value) else number(value)
 
 
+def amount_text(amount: float, unit: str) -> str:
+    """A number as a table shows it: of the unit `%` times 100.
+
+    Args:
+        amount: the number.
+        unit: unit of its metric.
+    """
+    return f"{100 * amount:.1f} %" if unit == "%" else number(amount)
+
+
 def count(value: float) -> str:
     """Format an integer with thousands separators, for metrics of the form `count`: `571,455`.
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
 from llf_core.evaluation.comparison import difference_of, most_changed_first, pairs_of, score_of, worst_first
-from llf_core.evaluation.report import amount_text, label_text
+from llf_core.evaluation.report import label_text
 from llf_core.metrics.wilson_interval import wilson_interval
 from llf_core.runs.evaluation_votes import votes_of
 from llf_core.runs.evaluations import examples_of
-from llf_core.runs.formatting import share
+from llf_core.runs.formatting import amount_text, share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,6 +13,7 @@ from llf_widgets.server.control import ControlHandler
 from llf_widgets.server.meta import MetaHandler
 from llf_widgets.server.monitor import FrontEndHandler, MonitorHandler, SummaryHandler
 from llf_widgets.server.output import OutputHandler
+from llf_widgets.server.results import ExportHandler
 from llf_widgets.server.runs import RunHandler, RunsHandler
 from llf_widgets.server.version import VersionHandler
 
@@ -27,6 +28,7 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     ("runs", RunsHandler),
     (RUN, RunHandler),
     (RUN + r"/output\.zip", OutputHandler),
+    (RUN + r"/exports/(?P<key>[0-9a-f]{16})\.zip", ExportHandler),
     (RUN + "/monitor", MonitorHandler),
     (RUN + "/summary", SummaryHandler),
     ("monitor", FrontEndHandler),

@@ -101,6 +101,8 @@ it.each<[RunState[], string[]]>([
     [
       'open-monitor',
       'chat',
+      'evaluate-model',
+      'export',
       'branch',
       'replay',
       'evaluate',
@@ -116,6 +118,8 @@ it.each<[RunState[], string[]]>([
     [
       'open-monitor',
       'chat',
+      'evaluate-model',
+      'export',
       'branch',
       'replay',
       'evaluate',
@@ -129,6 +133,8 @@ it.each<[RunState[], string[]]>([
     [
       'open-monitor',
       'chat',
+      'evaluate-model',
+      'export',
       'resume',
       'branch',
       'replay',
@@ -143,11 +149,11 @@ it.each<[RunState[], string[]]>([
   ],
   [
     ['running', 'finished'],
-    ['compare', 'chat', 'stop', ...ALWAYS, 'tags']
+    ['compare', 'chat', 'evaluate-model', 'stop', ...ALWAYS, 'tags']
   ],
   [
     ['finished', 'lost'],
-    ['compare', 'chat', ...ALWAYS, 'tags', 'delete']
+    ['compare', 'chat', 'evaluate-model', ...ALWAYS, 'tags', 'delete']
   ]
 ])('enables for runs that are %j the commands %j', async (states, expected) => {
   await selectRuns(...states);
@@ -422,6 +428,49 @@ it('adds tags to several runs and removes others', async () => {
     ]
   );
   expect(model.statusMessage).toBe('Changed the tags of 2 runs.');
+});
+
+it('evaluates runs in a cell', async () => {
+  await selectRuns('finished');
+  await commands.execute('llf:evaluate-model');
+  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe('llf.Evaluate("a")');
+  await selectRuns('finished', 'running');
+  await commands.execute('llf:evaluate-model');
+  expect(vi.mocked(runInCell).mock.calls[1][2]).toBe('llf.Evaluate("a", "b")');
+});
+
+it('exports a run in a cell, in the format and folder of the dialog', async () => {
+  await selectRuns('finished');
+  answerForm();
+  await commands.execute('llf:export');
+  expect(runInCell).not.toHaveBeenCalled();
+
+  const typed = { quantizations: '', folder: '', inside: '' };
+  const { refused } = answerForm(
+    { ...typed, format: 'merged', quantizations: 'Q8_0' },
+    { ...typed, format: 'gguf', quantizations: 'Q8_0, "]' },
+    { ...typed, format: 'adapter', folder: 'x', inside: 'on' },
+    { ...typed, format: 'gguf', quantizations: 'f16 Q8_0,', inside: 'on' }
+  );
+  await commands.execute('llf:export');
+  expect(refused.map(one => one.split(': ')[0])).toEqual([
+    'quantizations',
+    'quantizations',
+    'folder'
+  ]);
+  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
+    'llf.export("a", format="gguf", quantizations=["f16", "Q8_0"], folder="~/.llf/runs/a/exports/gguf")'
+  );
+  answerForm({ ...typed, format: 'merged', folder: 'my "model' });
+  await commands.execute('llf:export');
+  expect(vi.mocked(runInCell).mock.calls[1][2]).toBe(
+    'llf.export("a", format="merged", folder="my \\"model")'
+  );
+  answerForm({ ...typed, format: 'merged' });
+  await commands.execute('llf:export');
+  expect(vi.mocked(runInCell).mock.calls[2][2]).toBe(
+    'llf.export("a", format="merged")'
+  );
 });
 
 it('evaluates a live run by a request, an ended one in a cell', async () => {

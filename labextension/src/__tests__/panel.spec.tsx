@@ -560,3 +560,80 @@ it('warns above the list that versions differ and that the list may be out of da
   ]);
   expect(rows()).toHaveLength(1);
 });
+
+it('lists the evaluations and exports of a run, and offers what is in its folder as a download', async () => {
+  api.allRuns = [run('a', { state: 'finished' })];
+  const made = '2026-11-27T12:00:00+00:00';
+  const evil = '<img src=x>';
+  api.extraDetails = {
+    evaluations: [
+      {
+        made,
+        target: 'adapter of step 4',
+        data: evil,
+        examples: 1,
+        metrics: [
+          ['F1', '50.0 %'],
+          ['Loss', '1.250']
+        ].map(([label, text]) => ({ label, text })),
+        problem: ''
+      },
+      {
+        made: '',
+        target: '',
+        data: '',
+        examples: 0,
+        metrics: [],
+        problem: 'evaluation.json is missing.'
+      }
+    ],
+    exports: [
+      {
+        format: 'gguf',
+        made,
+        step: 4,
+        passed: true,
+        bytes: 2e6,
+        folder: 'exports/gguf',
+        there: true,
+        key: '0123456789abcdef'
+      },
+      {
+        format: 'merged',
+        made: 'earlier',
+        step: null,
+        passed: false,
+        bytes: 1e6,
+        folder: '~/models/x',
+        there: false,
+        key: ''
+      }
+    ]
+  };
+  await model.openDetails('a');
+  show();
+  const section = (name: string): string[] =>
+    Array.from(
+      host.querySelectorAll(`section[aria-label="${name}"] li`),
+      item => item.textContent!.replace(/, Nov.*?M(?=\D|$)/, '')
+    );
+  const [evaluation, damaged] = section('Evaluations');
+  expect(evaluation).toContain(`adapter of step 4 on ${evil}1 example`);
+  expect(evaluation).toContain('F1 50.0 %, Loss 1.250');
+  expect(damaged).toBe('evaluation.json is missing.');
+  const [gguf, merged] = section('Exports');
+  expect(gguf).toContain('gguf of step 4, 2.00 MB, all checks passed');
+  expect(merged).toBe(
+    'merged, 1.00 MB, checks failed~/models/x (moved or deleted), earlier'
+  );
+  const links = Array.from(host.querySelectorAll('a[download]'));
+  expect(links.map(link => link.getAttribute('href'))).toEqual([
+    '/llf/api/runs/a/exports/0123456789abcdef.zip'
+  ]);
+  button('Evaluate').click();
+  button('Export…').click();
+  expect(execute.mock.calls.map(([command]) => command)).toEqual([
+    'llf:evaluate-model',
+    'llf:export'
+  ]);
+});

@@ -175,6 +175,10 @@ export class FakeApi implements IApi {
     return { 'text/plain': `A summary of ${id}.` };
   }
 
+  exportUrl(id: string, key: string): string {
+    return `/llf/api/runs/${id}/exports/${key}.zip`;
+  }
+
   private _take(id: string): IDeletedRun {
     const found = this.deletedRuns.find(item => item.id === id);
     if (!found) {

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import HTTPError, authenticated
+
+from llf_core.runs.evaluations import results_of
+from llf_core.runs.exports import exports_of
+from llf_core.runs.formatting import amount_text
+from llf_core.untrusted import UnreadableError, real_path, visible
+from llf_widgets.home import display_path
+from llf_widgets.server.output import ZipHandler
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder
+    from llf_core.runs.exports import RecordedExport
+
+NO_EXPORT = "The run's folder has no such export. Export it again."
+MAX_SHOWN = 10
+"""Number of evaluations and of exports that the sidebar lists: the newest."""
+MAX_METRICS = 6
+MAX_NAME = 200  # characters
+
+
+class ExportHandler(ZipHandler):
+    """An export below a run's folder, for download."""
+
+    @authenticated
+    @authorized
+    async def get(self, run_id: str, key: str) -> None:
+        """Stream the folder as a zip.
+
+        Raises:
+            HTTPError: 404 if the run or the export does not exist, or the export lies elsewhere; 409 if files are
+                unreadable, 503 if the disk did not respond in time.
+        """
+        folder = await self.find_run(run_id)
+        place = await self.run_in_thread(find_export, folder, key)
+        if place is None:
+            raise HTTPError(404, NO_EXPORT)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{folder.id}-{place.name}")
+        try:
+            await self.send_zip(place, name, "The export has no files.")
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise HTTPError(404, NO_EXPORT) from None
+
+
+def find_export(folder: RunFolder, key: str) -> Path | None:
+    """The folder of an export that may be downloaded.
+
+    Args:
+        folder: the run.
+        key: `key_of` the export.
+    """
+    return next((place_below(folder, one) for one in _recorded(folder) if key_of(one) == key), None)
+
+
+def place_below(folder: RunFolder, export: RecordedExport) -> Path | None:
+    """The folder of an export if it lies below its run's folder, links followed; None for all others.
+
+    `exports.jsonl` of a run from elsewhere may name any folder of this machine.
+
+    Args:
+        folder: the run.
+        export: the export.
+    """
+    try:
+        place, run = real_path(Path(export.folder)), real_path(folder.path)
+        below = place != run and place.is_relative_to(run) and place.is_dir()
+    except (OSError, ValueError):
+        return None
+    return place if below else None
+
+
+def key_of(export: RecordedExport) -> str:
+    """Name of an export in a route: 16 hexadecimal digits.
+
+    Args:
+        export: the export.
+    """
+    return hashlib.sha256(f"{export.made}\n{export.folder}".encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def exports_json(folder: RunFolder) -> list[dict[str, object]]:
+    """The newest exports of a run for the sidebar.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        `format`, `made` (ISO 8601), `step`, `passed`, `bytes`, `folder` (for display), `there` (whether it still
+        exists) and `key` (for the download; empty if it lies outside the run's folder) of each, newest first.
+    """
+    found: list[dict[str, object]] = []
+    for one in _recorded(folder)[:MAX_SHOWN]:
+        place = place_below(folder, one)
+        try:
+            there = one.there
+        except (OSError, ValueError):
+            there = False
+        shown = str(place.relative_to(real_path(folder.path))) if place else display_path(Path(one.folder))
+        found.append(
+            {
+                "format": one.format,
+                "made": one.made,
+                "step": one.step,
+                "passed": one.passed,
+                "bytes": one.bytes,
+                "folder": visible(shown)[:MAX_NAME],
+                "there": there,
+                "key": key_of(one) if place else "",
+            }
+        )
+    return found
+
+
+def _recorded(folder: RunFolder) -> list[RecordedExport]:
+    """The exports of a run whose fields have the right types; anybody may have written the file."""
+    try:
+        listed = exports_of(folder)
+    except (OSError, UnreadableError):
+        return []
+    return [
+        one
+        for one in listed
+        if isinstance(one.folder, str)
+        and isinstance(one.format, str)
+        and isinstance(one.made, str)
+        and isinstance(one.passed, bool)
+        and type(one.bytes) is int
+        and (one.step is None or type(one.step) is int)
+    ]
+
+
+def evaluations_json(folder: RunFolder) -> list[dict[str, object]]:
+    """The newest evaluations of a run for the sidebar.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        `made` (ISO 8601), `target`, `data` (names of the data sets), `examples`, `metrics` (`label` and `text`, at most
+        6) and `problem` (why it cannot be read; empty for a valid one) of each, newest first.
+    """
+    return [
+        {
+            "made": one.made,
+            "target": (one.target.label or one.target.name)[:MAX_NAME],
+            "data": ", ".join(one.data.names)[:MAX_NAME],
+            "examples": one.data.examples,
+            "metrics": [
+                {"label": value.label[:MAX_NAME], "text": amount_text(value.value, value.unit)}
+                for value in one.metrics[:MAX_METRICS]
+            ],
+            "problem": one.problem,
+        }
+        for one in results_of(folder)[:MAX_SHOWN]
+    ]
