@@ -79,10 +79,10 @@ def test_folders_are_there() -> None:
 
 def test_routes_are_those_of_the_server() -> None:
     named = {
-        re.sub(r"<id>", "X", route.partition("?")[0])
+        re.sub(r"<(id|key)>", "X", route.partition("?")[0])
         for route in re.findall(r"`(?:GET|POST|PATCH|DELETE) llf/api/([^`]*)`", PAGE)
     }
-    served = {re.sub(r"\(\?P<run_id>[^)]*\)", "X", route).replace("\\", "") for route, _ in ROUTES}
+    served = {re.sub(r"\(\?P<(run_id|key)>[^)]*\)", "X", route).replace("\\", "") for route, _ in ROUTES}
     assert named == served
 
 

@@ -170,8 +170,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
     },
     "llf_widgets.server.bin.RemoveHandler.delete": {"FileExistsError": "it moves nothing"},
     "llf_widgets.server.monitor.MonitorHandler.get": {"ValueError": "the numbers are checked before"},
-    "llf_widgets.server.output.OutputHandler.get": dict.fromkeys(
-        ("FileNotFoundError", "OSError", "UnreadableError"), "a generator, read in a `try` below"
+    "llf_widgets.server.output.ZipHandler.send_zip": dict.fromkeys(
+        ("OSError", "UnreadableError"), "a generator, read in a `try` below"
     ),
 }
 """By function, the exceptions that it cannot raise, or that its callers cannot meet, and why."""

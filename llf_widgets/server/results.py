@@ -34,6 +34,10 @@ class ExportHandler(ZipHandler):
     async def get(self, run_id: str, key: str) -> None:
         """Stream the folder as a zip.
 
+        Args:
+            run_id: id of the run.
+            key: `key_of` the export.
+
         Raises:
             HTTPError: 404 if the run or the export does not exist, or the export lies elsewhere; 409 if files are
                 unreadable, 503 if the disk did not respond in time.

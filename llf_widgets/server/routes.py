@@ -28,7 +28,7 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     ("runs", RunsHandler),
     (RUN, RunHandler),
     (RUN + r"/output\.zip", OutputHandler),
-    (RUN + r"/exports/(?P<key>[0-9a-f]{16})\.zip", ExportHandler),
+    (RUN + r"/exports/(?P<key>[^/]+)\.zip", ExportHandler),
     (RUN + "/monitor", MonitorHandler),
     (RUN + "/summary", SummaryHandler),
     ("monitor", FrontEndHandler),
