@@ -149,6 +149,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "QueryCancelledError": "it cancels no query",
         "ValueError": "the sort order is a constant",
     },
+    "llf_widgets.inspect.widget.Inspect._request": {"TimeoutError": "it waits without a limit"},
+    "llf_widgets.inspect.widget.Inspect.overview": {"TimeoutError": "it waits without a limit"},
     "llf_widgets.forms.sweep_view.SweepView.__init__": dict.fromkeys(
         ("HomeError", "TypeError", "ValueError"), "the runs are some that were started"
     ),

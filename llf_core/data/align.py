@@ -212,14 +212,16 @@ def other_kind(source: Source, found_kind: DataKind, kind: DataKind) -> OtherKin
 
 
 def kind_by_entry(source: Source, kind: DataKind) -> DataKind | None:
-    """Kind of data according to the `dataset_info.json` entry, known before a row is read.
+    """Kind of data that a `dataset_info.json` entry or `dataset_format` declares, known before a row is read.
+
+    With it a form refuses a data set that is remote or slow to read, before it is downloaded or read.
 
     Args:
         source: the data set.
-        kind: kind of data that the stage trains on; it decides for an entry that can be read in more than one way.
+        kind: kind of data that the stage trains on; it decides for a declaration that can be read in more than one way.
 
     Returns:
-        The kind; None without an entry.
+        The kind; None if no format is declared.
     """
     return None if source.formatting is None else _kind_in_columns(source, dict(source.columns or ()), kind)
 

@@ -97,7 +97,7 @@ def open_audio(medium: Medium, rate: int) -> NDArray[np.float32]:
         rate: sampling rate in Hz.
 
     Returns:
-        Samples `[samples]`, float32, in [-1, 1].
+        Samples `[samples]`, float32, full scale at ±1, which resampling can exceed slightly.
 
     Raises:
         BadExample: there is no such file, or it is no audio or damaged.

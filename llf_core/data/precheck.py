@@ -65,7 +65,8 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
         kind: kind of data that the stage trains on.
 
     Returns:
-        What is known. A data set that is missing, remote or slow to read has no rows and no error.
+        What is known. A data set that is remote or slow to read has no rows, and an error only if its format is
+        declared and gives another kind of data. One that is missing has neither.
 
     Raises:
         OSError: `dataset_info.json` or the data file cannot be read, for example without permission.

@@ -99,7 +99,9 @@ def table_file() -> Path:
 
 
 def past_runs() -> tuple[PastRun, ...]:
-    """The runs in the table, oldest first. A table that is missing, broken or too large is empty: it only helps.
+    """Read the runs in `LLF_HOME/past_runs.json`, oldest first, by which forecasts of like runs are corrected.
+
+    A file that is missing, broken or too large counts as empty, since forecasts work without it.
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.

@@ -78,7 +78,7 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
 
 
 def value_text(value: MetricValue) -> str:
-    """A value with its interval: `5.93 (5.80 to 6.05)`.
+    """Format a value for a table of results, with its interval if it has one: `5.93 (5.80 to 6.05)`.
 
     Args:
         value: the value.

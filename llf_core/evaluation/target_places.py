@@ -70,12 +70,17 @@ def weights_facts(folder: Path) -> list[object]:
 
 
 def weights_key(target: Target, model_folder: Path, rendering: str) -> str:
-    """Equal for targets whose weights, settings of loading and rendered examples are the same.
+    """Compute a key that is equal for targets with the same weights, settings of loading and rendered examples.
+
+    By it an evaluation finds the stored result of an earlier one, and does not measure the same weights again.
 
     Args:
         target: the target.
         model_folder: folder of its base model, see `llf_core.models.model_source.ModelSource`.
         rendering: `EvaluationExamples.rendering`.
+
+    Returns:
+        16 hexadecimal digits of a SHA-256.
 
     Raises:
         OSError: a file cannot be read.

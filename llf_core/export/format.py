@@ -60,11 +60,11 @@ class ExportFormat(ABC):
     def write(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
-        """Write the files.
+        """Write the files of the model in this format, after `check` and before `verify`.
 
         Args:
             source: the live model, whose `reference` was measured before. It may be changed in place.
-            folder: an empty folder beside the destination.
+            folder: an empty folder beside the destination, so that an export that fails leaves no half of one there.
             request: the request.
             progress: called with a description of the work, the number of steps done and their total.
 
@@ -73,6 +73,7 @@ class ExportFormat(ABC):
 
         Raises:
             ExportError: the model cannot be written in this format.
+            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             ModelError: the written files differ from the model in memory, or cannot be loaded.
             UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.

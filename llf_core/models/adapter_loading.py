@@ -64,8 +64,10 @@ def find_adapter(name: str, config: RunConfig) -> Path:
         The adapter's folder, with its config and weights; their content is not checked yet.
 
     Raises:
-        ModelError: there is no such adapter, or its weights exist only as pickle and `allow_pickle` is off.
-        OSError: the hub's cache cannot be written, for example on a full disk.
+        ModelError: there is no such adapter, it has no config, no weights or no subfolder `adapter_folder`, the hub
+            does not give it, or its weights exist only as pickle and `allow_pickle` is off.
+        OSError: the hub's cache cannot be written, for example on a full disk, or a folder cannot be read, for example
+            without permission.
     """
     folder = expanded(name)
     if not name.strip() or not is_there(folder):
@@ -100,7 +102,7 @@ def _subfolder(folder: Path, name: str, config: RunConfig) -> Path:
     if inside is None:
         return folder
     found = folder / inside
-    if not (inside.startswith("/") or ".." in found.parts) and found.is_dir():
+    if not (inside.startswith("/") or ".." in found.parts) and is_there(found) and found.is_dir():
         return found
     if name not in (config.model.adapter_name_or_path or ()):
         return folder

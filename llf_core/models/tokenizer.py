@@ -117,7 +117,8 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any)
     Args:
         folder: the model's folder, or the folder of the GGUF file.
         gguf_file: name of the GGUF file in the folder; None to read the tokenizer's own files.
-        **arguments: further arguments of `AutoTokenizer.from_pretrained`. They are not saved with the tokenizer.
+        **arguments: further arguments of `AutoTokenizer.from_pretrained`, such as `use_fast` and `trust_remote_code`.
+            Settings of the tokenizer are saved with it.
 
     Returns:
         The tokenizer, which pads on the right.

@@ -27,9 +27,13 @@ class RouterLoss(Modifier):
         self.coefficient = self.config.options(RouterLossOptions).moe_aux_loss_coef or 0.0
 
     def extra_loss(self) -> ExtraLoss | None:
-        """The loss of a micro-batch, as often as it has tokens: over a step, the mean weighted by tokens.
+        """The load balancing loss of a micro-batch times `moe_aux_loss_coef` and its number of tokens.
 
-        The loss is that of the Switch Transformer (arXiv 2101.03961, equation 4), as transformers computes it.
+        The trainer divides it by the tokens of the whole step, so that the step has the mean weighted by tokens. The
+        loss is that of the Switch Transformer (arXiv 2101.03961, equation 4), as transformers computes it.
+
+        Returns:
+            Scalars; `aux_loss` is without the coefficient. None without a training forward pass since the last call.
 
         Raises:
             ModelError: the routers were not called once for each token.

@@ -130,11 +130,15 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     """Compute Adafactor's update without the learning rate, as transformers trains with it.
 
-    arXiv 1804.04235, algorithm 4 with `β₂ₜ = 1 - t^-0.8`, clipping at 1, no first moment and no relative step.
+    GaLore projects the update back to the size of the weight before it applies the learning rate.
+
+    arXiv 1804.04235, algorithm 4 for matrices and 5 for vectors, with `β₂ₜ = 1 - t^-0.8` and clipping at 1 as in
+    algorithm 6, and with no first moment and no relative step.
 
     Args:
-        gradient: `[rows, columns]`, or of one dimension, where the second moment is not factored.
-        state: `step`, and `exp_avg_sq_row` `[rows]` and `exp_avg_sq_col` `[columns]`, or `exp_avg_sq`.
+        gradient: `[..., rows, columns]`, or `[n]`, where the second moment is not factored.
+        state: `step`, and float32 `exp_avg_sq_row` `[..., rows]` and `exp_avg_sq_col` `[..., columns]`, or `exp_avg_sq`
+            `[n]`; filled at the first call.
         group: not used.
 
     Returns:

@@ -37,10 +37,10 @@ class GpuLoad:
         """Read the current values; a query takes milliseconds, so there is at most one a second.
 
         Returns:
-            `gpu/utilization` (share of the last second in which a kernel ran, 0 to 1), `gpu/memory` (share of the GPU's
-            memory used by all processes, 0 to 1) and `gpu/temperature` (°C). Values that the driver does not provide
-            (without nvidia-ml-py, or for a MIG partition) are omitted. Empty on other devices, and within a second of
-            the last query.
+            `gpu/utilization` (share of the driver's last sample period, at most a second, in which a kernel ran, 0 to
+            1), `gpu/memory` (share of the GPU's memory used by all processes, 0 to 1) and `gpu/temperature` (°C).
+            Values that the driver does not provide (without nvidia-ml-py, or for a MIG partition) are omitted. Empty on
+            other devices, and within a second of the last query.
         """
         now = time.monotonic()
         if not self._queries or now < self._next:

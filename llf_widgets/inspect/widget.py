@@ -99,7 +99,7 @@ class Inspect(FrontEnd):
             The view.
 
         Raises:
-            TimeoutError: the data is not prepared yet.
+            TimeoutError: the data is not prepared after `timeout` seconds.
             RuntimeError: preparation failed; the message has the reason.
         """
         if not self._done.wait(timeout):
@@ -116,7 +116,6 @@ class Inspect(FrontEnd):
 
         Raises:
             RuntimeError: preparation failed; the message has the reason.
-            TimeoutError: the data is not prepared yet.
         """
         self.wait()
         return dict(self._overview)
@@ -134,7 +133,6 @@ class Inspect(FrontEnd):
             ValueError: there is no such example.
             RuntimeError: preparation failed.
             ProcessExitedError: the process has exited.
-            TimeoutError: the data is not prepared yet.
         """
         found: dict[str, Any] = self._request("example", number=number).result()
         return found
@@ -157,7 +155,6 @@ class Inspect(FrontEnd):
             ValueError: the kind is unknown.
             RuntimeError: preparation failed.
             ProcessExitedError: the process has exited.
-            TimeoutError: the data is not prepared yet.
         """
         found: dict[str, Any] = self._request("notable", kind=kind, offset=offset, limit=limit).result()
         return found
@@ -178,7 +175,6 @@ class Inspect(FrontEnd):
             ValueError: the process refuses the request.
             RuntimeError: preparation failed.
             ProcessExitedError: the process has exited.
-            TimeoutError: the data is not prepared yet.
         """
         found: dict[str, Any] = self._request("search", text=query, start=start, limit=limit).result()
         return found

@@ -39,7 +39,9 @@ def image_inputs(
         `attention_mask` `[1, prompt]`, int64, and the pictures, whose names and shapes depend on the model.
 
     Raises:
-        RequestError: the model sees no pictures, or a picture cannot be read.
+        RequestError: the model sees no pictures or has no chat template, the template refuses the messages, the last
+            message to continue is not one of the assistant, a picture is no data URL or cannot be read, or the
+            processor refuses it.
         MemoryError: out of memory.
         RuntimeError: out of memory on the model's device.
     """

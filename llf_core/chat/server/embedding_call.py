@@ -98,7 +98,13 @@ class EmbeddingReply:
         return False
 
     def whole(self) -> dict[str, Any]:
-        """The answer, in the order of the texts and not in that in which they were read."""
+        """The JSON object of OpenAI's API with all embeddings, once each text has ended and `failure` is None.
+
+        They are in the order of the texts, not in that in which they were read, since clients match them by place.
+
+        Returns:
+            `data` with the `embedding` `[hidden]` of each text, as a list or as Base64, and `usage` in tokens.
+        """
         data = [
             {"object": "embedding", "index": number, "embedding": self._numbers(values)}
             for number, values in sorted(self._found.items())

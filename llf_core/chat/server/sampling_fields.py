@@ -91,8 +91,11 @@ def choices_of(fields: Fields) -> int:
     Args:
         fields: fields of the body.
 
+    Returns:
+        1 to `MAX_CHOICES`; 1 if the field is missing.
+
     Raises:
-        ApiError: it is out of range.
+        ApiError: it is not an integer, or out of range.
     """
     return fields.integer("n", 1, MAX_CHOICES) or 1
 

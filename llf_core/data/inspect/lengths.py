@@ -115,13 +115,13 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
 
 def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
-    """Forecast the peak memory of the largest step from the config alone, see `llf_core.estimate.forecaster`.
+    """Forecast the peak memory of the largest step without loading the model, see `llf_core.estimate.forecaster`.
 
-    A view shows it for several cutoffs, for which no model is loaded.
+    A view compares several cutoffs by it, and loading the model for each would take too long.
 
     Args:
         config: config of the run.
-        lengths: `[examples]`, int64, tokens; at least one.
+        lengths: `[examples]`, int64, tokens of each example, truncated to the cutoff or not; at least one.
         cutoff: `cutoff_len`.
 
     Returns:

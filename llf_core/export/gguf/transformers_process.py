@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 
 
 def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Loss of quality of a file against the base that llama.cpp has measured; empty for an unknown architecture.
+    """Measure the loss of quality of a file against the base that llama.cpp has measured.
+
+    llama.cpp itself measures the same, so that the difference is what its rounding of inputs costs.
 
     Args:
         gguf: the file.
-        job: what to compute, with the base's answers and the file of its logits.
+        job: the probe (`questions`, `answers` and `text`, see `Probe`), `base` (path of the base's logits, as
+            `write_base` wrote them) and `width` (size of the vocabulary).
+
+    Returns:
+        The attributes of `QualityLoss`; empty if transformers does not know the architecture.
 
     Raises:
         ImportError: the package gguf is not installed.
         OSError: a file cannot be read.
+        RuntimeError, MemoryError: out of memory.
     """
     import torch
 
@@ -52,14 +59,18 @@ def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def perform(job: dict[str, Any]) -> dict[str, Any]:
-    """Measure each file of a job, one after the other.
+    """Measure each file of a job, one after the other, so that only one model is in memory.
 
     Args:
-        job: what to compute, with `files` by quantization.
+        job: see `measure`, with `files` by quantization and `threads`.
+
+    Returns:
+        `by` (transformers with its version) and `rows` (what `measure` found, by quantization).
 
     Raises:
         ImportError: the package gguf is not installed.
         OSError: a file cannot be read.
+        RuntimeError, MemoryError: out of memory.
     """
     import torch
     import transformers
@@ -75,6 +86,7 @@ def main() -> None:
     Raises:
         ImportError: the package gguf is not installed.
         OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.
+        RuntimeError, MemoryError: out of memory.
     """
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     Path(job["result"]).write_text(json.dumps(perform(job)), encoding="utf-8")

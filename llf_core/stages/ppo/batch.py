@@ -45,7 +45,9 @@ def answer_batch(
             indices into the flattened `[batch * seq]`.
 
     Returns:
-        A model's inputs, `predictors`, `targets`, `answers` (`[tokens]`, int64), `ends` (`[batch]`, int64), `groups`.
+        The model's inputs, with names and shapes as in `Collator.__call__`: `input_ids` is `[1, tokens]` or
+        `[batch, seq]`, int64. Beside them `predictors`, `targets` and `answers` (each `[answer tokens]`, int64), `ends`
+        (`[completions]`, int64), and `groups` (int, number of completions).
 
     Raises:
         ValueError: the numbers of prompts and completions differ.
