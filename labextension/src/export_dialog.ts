@@ -5,7 +5,15 @@ import { showFormDialog, FieldError, type FormValues } from './form_dialog';
 import { displayName } from './format';
 
 /** Formats in the order of the list; `llf_core/export/format.py` has them. */
-const FORMATS = ['merged', 'adapter', 'gguf'] as const;
+const FORMATS = [
+  'merged',
+  'adapter',
+  'gguf',
+  'int8',
+  'int4',
+  'gptq',
+  'awq'
+] as const;
 const QUANTIZATION = /^[A-Za-z0-9_]{1,20}$/;
 
 /**
@@ -23,7 +31,7 @@ export async function showExportDialog(
   await showFormDialog({
     title: trans.__('Export “%1”', displayName(run)),
     description: trans.__(
-      'Writes the model to a folder, and compares what was written with the live model. merged: a whole model. adapter: only what was trained. gguf: for llama.cpp, Ollama and LM Studio.'
+      'Writes the model to a folder, and compares what was written with the live model. merged: a whole model. adapter: only what was trained. gguf: for llama.cpp, Ollama and LM Studio. The others: a quantized model for transformers.'
     ),
     acceptLabel: trans.__('Export'),
     fields: [
