@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from llf_core.cli.adapter import adapter_extract, adapter_shrink
 from llf_core.cli.chat import chat
 from llf_core.cli.environment import env, version
 from llf_core.cli.estimate import estimate
@@ -64,6 +65,8 @@ app = CommandGroup(
 )
 runs_app = CommandGroup(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
 app.add_typer(runs_app, name="runs")
+adapter_app = CommandGroup(no_args_is_help=True, help="Shrink the rank of a LoRA, or extract one from two models.")
+app.add_typer(adapter_app, name="adapter")
 
 app.command()(train)
 app.command()(validate)
@@ -79,6 +82,8 @@ app.command()(export)
 app.command()(env)
 app.command()(demo)
 app.command()(version)
+adapter_app.command("shrink")(adapter_shrink)
+adapter_app.command("extract")(adapter_extract)
 runs_app.command("list")(runs_list)
 runs_app.command("show")(runs_show)
 runs_app.command("stop")(runs_stop)
