@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llf_widgets.export_view import export
     from llf_widgets.forms import Studio
     from llf_widgets.inspect import Inspect
+    from llf_widgets.learning_rate import find_learning_rate
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
     from llf_widgets.reward_evaluation import reward_accuracy, win_rate
@@ -50,6 +51,7 @@ __all__ = [
     "check",
     "estimate",
     "export",
+    "find_learning_rate",
     "load_ipython_extension",
     "losses",
     "metric",
@@ -73,6 +75,7 @@ _HOMES = {
     "check": "llf_widgets.versions",
     "estimate": "llf_core.data.estimate",
     "export": "llf_widgets.export_view",
+    "find_learning_rate": "llf_widgets.learning_rate",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
     "metric": "llf_core.metrics",

@@ -19,6 +19,7 @@ from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluate import evaluate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
 from llf_core.cli.export import export
+from llf_core.cli.find_learning_rate import find_learning_rate
 from llf_core.cli.inspect import inspect
 from llf_core.cli.model_parameters import parameters
 from llf_core.cli.model_search import models
@@ -73,6 +74,7 @@ app.command()(validate)
 app.command()(inspect)
 app.command()(parameters)
 app.command()(estimate)
+app.command()(find_learning_rate)
 app.command()(models)
 app.command()(serve)
 app.command()(chat)

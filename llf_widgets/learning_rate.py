@@ -1,0 +1,137 @@
+"""`llf.find_learning_rate(config)`: a learning rate from short branches, with the curve of their losses."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import fields
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from llf_core.evaluation.learning_rate_search import STEPS, LearningRateSearch
+from llf_core.evaluation.learning_rate_search import find_learning_rate as search
+from llf_core.runs.formatting import rate
+from llf_widgets.answer_table import CELL_STYLE
+from llf_widgets.plotting.colors import BAD, EVALUATION, TRAINING, to_hex
+from llf_widgets.plotting.image import GRAY, new_figure, plain_axes, to_png
+from llf_widgets.progress_line import ProgressLine
+from llf_widgets.start import split_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from llf_core.config import RunConfig
+
+SIZE, DPI = (6.2, 3.0), 120
+
+
+class DisplayedLearningRateSearch(LearningRateSearch):
+    """A `LearningRateSearch` whose display is the proposal, the curve and a table."""
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        said = "No proposal" if self.learning_rate is None else f"Learning rate {rate(self.learning_rate)}"
+        picture = base64.b64encode(curve_png(self)).decode("ascii")
+        head = "".join(f'<th style="{CELL_STYLE}">{name}</th>' for name in ("Learning rate", "Loss", "Change"))
+        rows = "".join(f"<tr>{''.join(map(_cell, cells))}</tr>" for cells in self._rows())
+        return (
+            f"<p><b>{said}</b><br>{escape(self.reason)}</p>"
+            f'<img alt="Loss by learning rate" width="{SIZE[0] * 96:.0f}" src="data:image/png;base64,{picture}">'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<p>{'<br>'.join(map(escape, self.notes))}</p>"
+        )
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        rows = [("untrained", f"{self.untrained:.4f}", "")]
+        for one in self.branches:
+            mark = " (proposed)" if one.rate == self.learning_rate else ""
+            told = (
+                (f"diverged at step {len(one.losses)}", "")
+                if one.diverged
+                else (f"{one.loss:.4f}", f"{one.change:+.4f}")
+            )
+            rows.append((rate(one.rate) + mark, *told))
+        return rows
+
+
+def _cell(text: str) -> str:
+    return f'<td style="{CELL_STYLE}">{escape(text)}</td>'
+
+
+def find_learning_rate(
+    config: RunConfig | dict[str, Any] | str | Path,
+    *,
+    rates: Sequence[float] | None = None,
+    steps: int = STEPS,
+    trust: bool = False,
+) -> DisplayedLearningRateSearch:
+    """Propose a learning rate from short branches of a config, each with another rate, from the weights of step 0.
+
+    The model is loaded once, in a child process. The branches use the trainer, the loss, the optimizer, the method and
+    the data of a run, on the same batches. No run is made or changed. Interrupting the cell ends it.
+
+    Args:
+        config: as for `train`.
+        rates: the learning rates. Default: 8 from 1e-6 upwards, for adapters from 1e-5.
+        steps: maximum number of steps of each branch, 10 to 1000.
+        trust: allow Python code that comes with the model, permanently.
+
+    Returns:
+        The proposed `.learning_rate` with its `.reason`, and the losses of each of the `.branches`; displayed as a
+        curve.
+
+    Raises:
+        ConfigError: the config has errors, or refers to something this machine does not have.
+        EvaluationError: rates or steps are out of range, or the loss of the stage does not say whether a rate is good.
+        RowsError: the rows are not a table.
+        RuntimeError: the child process failed; the message says why.
+        UntrustedCodeError: code would run that you have not allowed.
+        OSError: a file cannot be read, or the process cannot be started.
+        PluginError: two installed packages declare the same name or key.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+
+    Example:
+        >>> found = llf.find_learning_rate(config)  # doctest: +SKIP
+        >>> llf.train(config.replace(learning_rate=found.learning_rate))  # doctest: +SKIP
+    """
+    config, rows = split_rows(config)
+    with ProgressLine() as line:
+        found = search(config, rows=rows, rates=rates, steps=steps, trust=trust, say=_say, progress=line)
+    return DisplayedLearningRateSearch(**{one.name: getattr(found, one.name) for one in fields(found)})
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)  # noqa: T201 - the cell's progress
+
+
+def curve_png(found: LearningRateSearch) -> bytes:
+    """Draw the loss by learning rate as a PNG: the proposed rate is marked, and rates that diverged are crosses.
+
+    Args:
+        found: the search.
+    """
+    figure = new_figure(*SIZE, DPI)
+    axes = figure.subplots()
+    usable = [one for one in found.branches if not one.diverged]
+    if usable:
+        axes.axhline(found.untrained, color=GRAY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot(
+            [one.rate for one in usable], [one.loss for one in usable], "o-", color=to_hex(TRAINING), markersize=4
+        )
+    for one in usable:
+        if one.rate == found.learning_rate:
+            axes.plot([one.rate], [one.loss], "o", color=to_hex(EVALUATION), markersize=8, fillstyle="none")
+            axes.annotate(
+                rate(one.rate), (one.rate, one.loss), xytext=(0, 9), textcoords="offset points", ha="center",
+                color=to_hex(EVALUATION), fontsize=9, parse_math=False,
+            )  # fmt: skip
+    top = axes.get_ylim()[1]
+    gone = [one.rate for one in found.branches if one.diverged]
+    axes.plot(gone, [top] * len(gone), "x", color=to_hex(BAD), clip_on=False)
+    axes.set_xscale("log")
+    plain_axes(axes, f"Loss after {found.steps} steps (dashed: untrained; crosses: diverged)")
+    axes.set_xlabel("Learning rate", fontsize=8, color=GRAY)
+    figure.subplots_adjust(left=0.09, right=0.97, top=0.88, bottom=0.17)
+    return to_png(figure)
