@@ -136,6 +136,10 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "a config admits only settings in range"
     },
     "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
+    "llf_core.training.learning_rate_branches.train_branches": dict.fromkeys(
+        ("NotPlainError", "SafetensorError", "EOFError", "UnpicklingError"),
+        "its run is new, so that it has no broken files",
+    ),
     "llf_core.training.measure.measure": dict.fromkeys(
         ("NotPlainError", "SafetensorError", "EOFError", "UnpicklingError"),
         "its run is new, so that it has no broken files",
