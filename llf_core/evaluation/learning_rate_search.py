@@ -151,7 +151,7 @@ def find_learning_rate(  # noqa: PLR0913 - what is tried, and who hears of it
             raise EvaluationError(f"steps is {steps}. Expected {FEWEST_STEPS} to {MOST_STEPS:,}.")
         forecast = _forecast(loaded, len(tried), steps)
         if say is not None:
-            took = "The time is unknown" if forecast is None else f"About {duration(forecast)} at most, after loading"
+            took = "The time is unknown" if forecast is None else f"About {duration(forecast)} after loading"
             say(f"{took}: {with_unit(len(tried), 'learning rate')} and the untrained model, {steps} steps each.")
         began = time.monotonic()
         (folder / CONFIG).write_text(loaded.yaml(defaults=True), encoding="utf-8")
@@ -240,12 +240,18 @@ def main() -> None:
             from llf_core.training.learning_rate_branches import train_branches
         total = asked.steps * (len(asked.rates) + 1)
         begun: list[float] = []
+        times: list[float] = []
 
         def on_step(tried: float, step: int) -> None:
+            times.append(time.monotonic())
             if tried not in begun:
                 begun.append(tried)
+            done = (len(begun) - 1) * asked.steps + step
             what = f"Learning rate {rate(tried)}" if tried else "Untrained model"
-            progress(what, (len(begun) - 1) * asked.steps + step, total)
+            if len(times) > FEWEST_STEPS:
+                seconds = (times[-1] - times[0]) / (len(times) - 1)
+                what += f", at most {duration(seconds * (total - done))} left"
+            progress(what, done, total)
 
         for one in train_branches(config, asked.folder / "home", asked.rates, asked.steps, on_step):
             losses = [_finite(loss) for loss in one.losses]

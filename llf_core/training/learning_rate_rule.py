@@ -132,7 +132,11 @@ def propose(branches: Sequence[Branch]) -> Proposal:
 
 
 def _notes(ordered: Sequence[Branch], chosen: Branch, best: Branch, limit: float) -> tuple[str, ...]:
-    notes = [SOURCE, "It holds for this batch size, method and data."]
+    steps = with_unit(len(chosen.untrained), "step")
+    notes = [
+        SOURCE,
+        f"It holds for this batch size, method and data, and for {steps}: a longer run may need a lower one.",
+    ]
     if best is ordered[-1] and limit == math.inf:
         notes.append(f"No rate diverged, and the highest one ({rate(best.rate)}) is the best. Try higher ones too.")
     if chosen is ordered[0]:
