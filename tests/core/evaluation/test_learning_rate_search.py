@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
@@ -38,6 +39,7 @@ def test_the_proposed_rate_trains_and_a_hundred_times_as_much_diverges(
     said = capsys.readouterr().out
     assert "5 learning rates and the untrained model, 12 steps each." in said
     assert f"of {STEPS * 6}" in said
+    assert re.search(r"Learning rate 1e-3, at most \d+:\d\d left", said)
 
     losses = {}
     for rate in (found.learning_rate, 100 * found.learning_rate):
