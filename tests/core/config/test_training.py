@@ -18,7 +18,7 @@ from llf_core.config.registry import declared
 THEIRS = {one.name: one for one in dataclasses.fields(Seq2SeqTrainingArguments)}
 
 # Keys of the sections optimizer and training that are none of TrainingArguments.
-OURS_ALONE = {"early_stopping_steps", "fast_path", "pure_bf16"}
+OURS_ALONE = {"early_stopping_steps", "fast_path", "measure_forgetting", "pure_bf16"}
 
 # Defaults that are not Hugging Face's, each with the reason.
 OTHER_DEFAULTS = {
