@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.events import Failed, Finished, Piece, ToolCallPiece
+from llf_core.generation.replies.reply_text import text_with_calls
 
 if TYPE_CHECKING:
     from llf_core.chat.events import Event
@@ -68,8 +68,7 @@ class CollectedReply:
     @property
     def text(self) -> str:
         """Its text with its calls as JSON after it, as predictions and metrics compare it with the expected answer."""
-        calls = json.dumps([call["function"] for call in self.tool_calls], ensure_ascii=False)
-        return self.content + (calls if self.tool_calls else "")
+        return text_with_calls(self.content, [call["function"] for call in self.tool_calls])
 
     def message_fields(self) -> dict[str, Any]:
         """The fields of the reply's message, to keep it in a conversation; see `conversation.ChatMessage`."""

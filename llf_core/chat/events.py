@@ -5,6 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from llf_core.generation.replies.parts import Alternative, Piece, Token, ToolCallPiece
+
+__all__ = [
+    "Alternative",
+    "Embedded",
+    "Event",
+    "Failed",
+    "FailureKind",
+    "FinishReason",
+    "Finished",
+    "Piece",
+    "Started",
+    "Token",
+    "ToolCallPiece",
+    "event_json",
+    "read_event",
+]
+
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 FailureKind = Literal["invalid", "too_long", "busy", "model_gone", "out_of_memory", "untrusted", "engine"]
 
@@ -20,71 +38,6 @@ class Started:
 
     prompt_tokens: int
     cached_tokens: int
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """A token that could stand in the place of a token.
-
-    Attributes:
-        id: token id.
-        text: its text; may be empty or hold U+FFFD, if it is a part of a character.
-        logprob: natural logarithm of its probability before temperature and other sampling parameters.
-    """
-
-    id: int
-    text: str
-    logprob: float
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of a reply with its log-probability.
-
-    Attributes:
-        id: token id.
-        text: see `Alternative`.
-        logprob: see `Alternative`.
-        top: the most likely tokens in this place, highest first.
-    """
-
-    id: int
-    text: str
-    logprob: float
-    top: tuple[Alternative, ...] = ()
-
-
-@dataclass(frozen=True)
-class Piece:
-    """New text of a reply.
-
-    Attributes:
-        text: the text; the concatenated pieces of a kind are the whole text of that kind.
-        kind: `content`, or `reasoning` for what the model thinks before it answers.
-        tokens: the tokens of the piece, if the request asks for log-probabilities. They may come with an empty text
-            while a character or a tool call is incomplete.
-    """
-
-    text: str
-    kind: Literal["content", "reasoning"] = "content"
-    tokens: tuple[Token, ...] = ()
-
-
-@dataclass(frozen=True)
-class ToolCallPiece:
-    """A part of a tool call; the first part of a call has its id and name.
-
-    Attributes:
-        index: number of the call in the reply, from 0.
-        arguments: new text of the arguments, which are a JSON object.
-        id: id of the call; empty in later parts.
-        name: name of the function; empty in later parts.
-    """
-
-    index: int
-    arguments: str
-    id: str = ""
-    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.build import PEEK_ROWS, skip_broken
 from llf_core.data.errors import BadExample, DataError
+from llf_core.data.formats.conversation import answer_text
 from llf_core.data.load import open_source, read_source
 from llf_core.data.prepare import sources_of
 from llf_core.data.validation_split import validation_conversations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -108,15 +109,3 @@ def _prompt(conversation: Conversation) -> PredictPrompt:
         raise DataError("The data has pictures or sound, which `llf predict` does not take yet.")
     *messages, answer = conversation.messages
     return PredictPrompt(tuple(messages), conversation.tools or (), answer_text(answer))
-
-
-def answer_text(message: Mapping[str, Any]) -> str:
-    """The text of an answer, or its calls as JSON if it has no text, to compare a reply with it.
-
-    Args:
-        message: a message of the assistant, with `content` and perhaps `tool_calls` in OpenAI's form.
-    """
-    text = str(message["content"])
-    if not text.strip() and message.get("tool_calls"):
-        return json.dumps([call["function"] for call in message["tool_calls"]], ensure_ascii=False)
-    return text

@@ -7,12 +7,11 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.predict_data import answer_text
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.align import stages_for, wanted_kind
 from llf_core.data.errors import OtherKindError
 from llf_core.data.example_store import SET_COLUMN
-from llf_core.data.formats.conversation import PROMPTS, TEXTS
+from llf_core.data.formats.conversation import PROMPTS, TEXTS, answer_text
 from llf_core.data.prepare import prepare, sources_of
 from llf_core.data.validation_split import conversations_at
 from llf_core.evaluation.data_settings import config_for

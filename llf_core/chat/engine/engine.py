@@ -11,7 +11,7 @@ import torch
 
 from llf_core.chat.engine.adapters import Adapters
 from llf_core.chat.engine.embedding import embedding
-from llf_core.chat.engine.facts import context_length, read_facts, token_bytes
+from llf_core.chat.engine.facts import read_facts, token_bytes
 from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure, is_out_of_memory
 from llf_core.chat.engine.image_prompt import image_inputs
 from llf_core.chat.engine.json_grammar import Grammars
@@ -27,6 +27,7 @@ from llf_core.chat.request import RequestError
 from llf_core.generation import prepare_weights
 from llf_core.generation.checked_forward import CheckedForward
 from llf_core.generation.generate import end_tokens, repetition_penalty_of
+from llf_core.generation.message_prompt import context_length, takes_tools
 from llf_core.generation.supported_models import unsupported
 from llf_core.models.memory_in_use import memory_in_use
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
@@ -222,7 +223,7 @@ class Engine:
             return
         inputs: dict[str, Any] = {}
         tokenizer = self._tokenizers[request.adapter]
-        if request.tools and request.json_schema is None and "tools" not in str(tokenizer.chat_template or ""):
+        if request.tools and request.json_schema is None and not takes_tools(tokenizer):
             raise RequestError(
                 "The model's chat template takes no tools, so it would not see them. Expected a request without tools, "
                 "or a model that calls tools."

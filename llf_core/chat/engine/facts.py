@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.chat.engine.reply import reply_format
+from llf_core.generation.message_prompt import context_length
+from llf_core.generation.replies.reply_text import reply_format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -53,17 +54,6 @@ def read_facts(
         calls_tools="tools" in template and bool(form.calls or form.harmony),
         plain=plain,
     )
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """Number of tokens that a model was made for; None if its config names none. A prompt that reaches it is refused.
-
-    Args:
-        model: the base model.
-    """
-    config = model.config.get_text_config(decoder=True)
-    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return int(found) if isinstance(found, int) and found > 0 else None
 
 
 def token_bytes(model: PreTrainedModel) -> int:

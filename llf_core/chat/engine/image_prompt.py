@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.engine.prompt import IMAGE_TYPES, prompt_text
+from llf_core.chat.engine.prompt import prompt_text
 from llf_core.chat.request import RequestError
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Medium
 from llf_core.data.media_files import INLINE, open_image
 from llf_core.data.media_limits import MediaLimits
+from llf_core.generation.message_prompt import IMAGE_TYPES
 from llf_core.models.errors import first_line
 
 if TYPE_CHECKING:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.chat.request import RequestError
-from llf_core.models.errors import first_line
+from llf_core.generation.message_prompt import IMAGE_TYPES, PromptError, render_messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.chat.request import ChatRequest
-
-IMAGE_TYPES = {"image", "image_url", "input_image"}
-"""Types of content parts with a picture."""
 
 
 def has_images(request: ChatRequest) -> bool:
@@ -47,29 +41,17 @@ def prompt_text(
         RequestError: there is no template, or it refuses the messages.
         MemoryError: out of memory.
     """
-    if not getattr(renderer, "chat_template", None):
-        raise RequestError(
-            "The model has no chat template. Expected a prompt instead of messages, or a model for conversations."
-        )
-    messages = [_message(one, number, in_parts=in_parts) for number, one in enumerate(request.messages)]
-    if request.continue_last and messages[-1].get("role") != "assistant":
-        raise RequestError(
-            f"The last message is of the role {messages[-1].get('role')}. Expected one of the assistant to continue."
-        )
     try:
-        text = renderer.apply_chat_template(
-            messages,
-            tools=list(request.tools) or None,
-            add_generation_prompt=not request.continue_last,
-            continue_final_message=request.continue_last,
-            tokenize=False,
-            **request.template_options,
+        return render_messages(
+            request.messages,
+            renderer,
+            tools=request.tools,
+            continue_last=request.continue_last,
+            in_parts=in_parts,
+            options=request.template_options,
         )
-    except MemoryError:
-        raise
-    except Exception as error:  # a template is a program that comes with the model
-        raise RequestError(f"The model's chat template refuses the messages: {first_line(error)}") from error
-    return str(text)
+    except PromptError as error:
+        raise RequestError(str(error)) from error
 
 
 def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
@@ -96,54 +78,3 @@ def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> t
     if not ids:
         raise RequestError("The prompt is empty. Expected at least one token.")
     return ids, text
-
-
-def _message(message: Mapping[str, Any], number: int, *, in_parts: bool) -> dict[str, Any]:
-    """A message as templates take it: content as text, arguments of tool calls as an object."""
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise RequestError(f"Message {number + 1} has no role. Expected system, user, assistant or tool.")
-    found = {key: value for key, value in message.items() if value is not None}
-    found["content"] = _content(message.get("content"), number, in_parts=in_parts)
-    if found.get("tool_calls"):
-        found["tool_calls"] = [_call(one, number) for one in found["tool_calls"]]
-    return found
-
-
-def _content(content: object, number: int, *, in_parts: bool) -> Any:
-    if content is None or isinstance(content, str):
-        text = content or ""
-        return [{"type": "text", "text": text}] if in_parts else text
-    if not isinstance(content, list):
-        raise RequestError(
-            f"The content of message {number + 1} is a {type(content).__name__}. Expected text or parts."
-        )
-    parts: list[dict[str, str]] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind in {"text", "input_text"} and isinstance(part.get("text"), str):
-            parts.append({"type": "text", "text": part["text"]})
-        elif kind in IMAGE_TYPES and in_parts:
-            parts.append({"type": "image"})
-        else:
-            raise RequestError(
-                f"Message {number + 1} has a part of type {kind}. Expected parts of type text"
-                f"{' or image_url' if in_parts else ': the model reads text only'}."
-            )
-    return parts if in_parts else "".join(part["text"] for part in parts)
-
-
-def _call(call: object, number: int) -> dict[str, Any]:
-    """A tool call whose arguments are an object: OpenAI's API sends them as text, and templates write them as JSON."""
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RequestError(f"A tool call of message {number + 1} has no function with a name.")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            raise RequestError(
-                f"The arguments of the tool call {function['name']} in message {number + 1} are not JSON: "
-                f"{arguments[:100]}"
-            ) from None
-    return {**call, "function": {**function, "arguments": arguments}}

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from llf_core.chat.events import Alternative, Embedded, Failed, Finished, Piece, Started, Token, ToolCallPiece
-from llf_core.chat.reply_formats import recognize_format
-from llf_core.chat.reply_parser import ReplyParser
+from llf_core.generation.replies.reply_parser import ReplyParser
+from llf_core.generation.replies.reply_text import reply_format
 from llf_core.generation.text_stream import TextStream
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from llf_core.chat.engine.token_choice import TokenChooser
     from llf_core.chat.events import Event, FailureKind, FinishReason
-    from llf_core.chat.reply_formats import ReplyFormat
     from llf_core.chat.request import ChatRequest
 
 
@@ -202,14 +201,3 @@ def reply_parser(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, promp
         prompt: the rendered prompt, which may have opened a thought.
     """
     return ReplyParser(reply_format(tokenizer), tools=request.tools, prompt=prompt)
-
-
-def reply_format(tokenizer: PreTrainedTokenizerBase) -> ReplyFormat:
-    """How a model writes thoughts and tool calls, which its chat template and special tokens tell.
-
-    Args:
-        tokenizer: for its chat template and special tokens.
-    """
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    template = tokenizer.chat_template
-    return recognize_format(template if isinstance(template, str) else None, special)

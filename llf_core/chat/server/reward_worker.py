@@ -38,7 +38,7 @@ def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
         OSError: too many files are open.
         PluginError: two installed packages declare the same plug-in.
     """
-    from llf_core.chat.engine.facts import context_length
+    from llf_core.generation.message_prompt import context_length
 
     try:
         longest = given["max_length"]

@@ -107,6 +107,18 @@ class Conversation:
             raise BadExample(f"its text is not valid Unicode ({text[error.start : error.end]!r})") from None
 
 
+def answer_text(message: Message) -> str:
+    """The text of an answer, or its calls as JSON if it has no text, to compare a reply with it.
+
+    Args:
+        message: a message of the assistant, with `content` and perhaps `tool_calls` in OpenAI's form.
+    """
+    text = str(message["content"])
+    if not text.strip() and message.get("tool_calls"):
+        return json.dumps([call["function"] for call in message["tool_calls"]], ensure_ascii=False)
+    return text
+
+
 def checked(
     messages: list[Message],
     tools: tuple[dict[str, Any], ...] | None = None,

@@ -10,14 +10,14 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.chat.call_reader import MAX_NAME, CallReader
-from llf_core.chat.events import Piece, ToolCallPiece
-from llf_core.chat.marks import find_mark, held_at_end
+from llf_core.generation.replies.call_reader import MAX_NAME, CallReader
+from llf_core.generation.replies.marks import find_mark, held_at_end
+from llf_core.generation.replies.parts import Piece, ToolCallPiece
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llf_core.chat.reply_formats import CallFormat, ReplyFormat, Thought
+    from llf_core.generation.replies.reply_formats import CallFormat, ReplyFormat, Thought
 
 Part = Piece | ToolCallPiece
 ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -36,7 +36,7 @@ class ReplyParser:
     they are written; those that turn out to be no JSON after the name was sent are passed on as the model wrote them.
 
     Args:
-        reply_format: how the model writes, see `llf_core.chat.reply_formats.recognize_format`.
+        reply_format: how the model writes, see `llf_core.generation.replies.reply_formats.recognize_format`.
         tools: the functions that were offered, in OpenAI's form. Without any, calls are text.
         prompt: the text before the reply, which may have opened a thought; its end suffices.
         thinks_first: whether the reply begins within a thought although `prompt` does not end with its mark.

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.chat.call_reader import CallReader
 from llf_core.chat.events import Piece
-from llf_core.chat.reply_formats import CALL_FORMATS, THOUGHTS, ReplyFormat, recognize_format
-from llf_core.chat.reply_parser import ReplyParser
 from llf_core.data.templates import named_template
+from llf_core.generation.replies.call_reader import CallReader
+from llf_core.generation.replies.reply_formats import CALL_FORMATS, THOUGHTS, ReplyFormat, recognize_format
+from llf_core.generation.replies.reply_parser import ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llf_core.chat.reply_parser import Part
+    from llf_core.generation.replies.reply_parser import Part
 
 (TRL,) = importlib.util.find_spec("trl").submodule_search_locations  # type: ignore[union-attr]
 PUBLISHED = Path(TRL, "chat_templates")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.chat.call_values import (
+from llf_core.generation.replies.call_values import (
     FUNCTION_NAME,
     MalformedCallError,
     is_object,
@@ -15,13 +15,13 @@ from llf_core.chat.call_values import (
     string_in,
     typed_json,
 )
-from llf_core.chat.json_text import SPACE, InvalidJSONError, JSONObject
-from llf_core.chat.marks import held_at_end
+from llf_core.generation.replies.json_text import SPACE, InvalidJSONError, JSONObject
+from llf_core.generation.replies.marks import held_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from llf_core.chat.reply_formats import CallFormat
+    from llf_core.generation.replies.reply_formats import CallFormat
 
 MAX_NAME = 256
 """Maximum characters of a function's name or of a header."""

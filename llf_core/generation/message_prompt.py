@@ -1,0 +1,141 @@
+"""Prompts of conversations, rendered by the chat template of a tokenizer or processor."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.errors import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+IMAGE_TYPES = {"image", "image_url", "input_image"}
+"""Types of content parts with a picture."""
+
+
+class PromptError(ValueError):
+    """A conversation cannot be rendered. The message names the field, its value and what was expected."""
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Number of tokens that a model was made for; None if its config names none. A prompt that reaches it is refused.
+
+    Args:
+        model: the base model.
+    """
+    config = model.config.get_text_config(decoder=True)
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(found) if isinstance(found, int) and found > 0 else None
+
+
+def takes_tools(renderer: PreTrainedTokenizerBase) -> bool:
+    """Whether a chat template takes tools; another one leaves them out, and the model would not see them.
+
+    Args:
+        renderer: tokenizer with the template.
+    """
+    return "tools" in str(renderer.chat_template or "")
+
+
+def render_messages(  # noqa: PLR0913 - what a template takes
+    messages: Sequence[Mapping[str, Any]],
+    renderer: PreTrainedTokenizerBase | ProcessorMixin,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    continue_last: bool = False,
+    in_parts: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> str:
+    """Render messages with the chat template, as the model was trained to read them.
+
+    Args:
+        messages: the conversation, in OpenAI's form.
+        renderer: tokenizer or processor with the template.
+        tools: functions that may be called, in OpenAI's form.
+        continue_last: whether the reply continues the last message.
+        in_parts: whether the template takes content as a list of parts, as those of vision models do.
+        options: further variables of the template; None for none.
+
+    Returns:
+        The text of the prompt.
+
+    Raises:
+        PromptError: there is no template, it refuses the messages, or they are not of the form that templates take.
+        MemoryError: out of memory.
+    """
+    if not getattr(renderer, "chat_template", None):
+        raise PromptError(
+            "The model has no chat template. Expected a prompt instead of messages, or a model for conversations."
+        )
+    conversation = [_message(one, number, in_parts=in_parts) for number, one in enumerate(messages)]
+    if continue_last and conversation[-1].get("role") != "assistant":
+        raise PromptError(
+            f"The last message is of the role {conversation[-1].get('role')}. Expected one of the assistant to "
+            "continue."
+        )
+    try:
+        text = renderer.apply_chat_template(
+            conversation,
+            tools=list(tools) or None,
+            add_generation_prompt=not continue_last,
+            continue_final_message=continue_last,
+            tokenize=False,
+            **(options or {}),
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # a template is a program that comes with the model
+        raise PromptError(f"The model's chat template refuses the messages: {first_line(error)}") from error
+    return str(text)
+
+
+def _message(message: Mapping[str, Any], number: int, *, in_parts: bool) -> dict[str, Any]:
+    """A message as templates take it: content as text, arguments of tool calls as an object."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise PromptError(f"Message {number + 1} has no role. Expected system, user, assistant or tool.")
+    found = {key: value for key, value in message.items() if value is not None}
+    found["content"] = _content(message.get("content"), number, in_parts=in_parts)
+    if found.get("tool_calls"):
+        found["tool_calls"] = [_call(one, number) for one in found["tool_calls"]]
+    return found
+
+
+def _content(content: object, number: int, *, in_parts: bool) -> Any:
+    if content is None or isinstance(content, str):
+        text = content or ""
+        return [{"type": "text", "text": text}] if in_parts else text
+    if not isinstance(content, list):
+        raise PromptError(f"The content of message {number + 1} is a {type(content).__name__}. Expected text or parts.")
+    parts: list[dict[str, str]] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in {"text", "input_text"} and isinstance(part.get("text"), str):
+            parts.append({"type": "text", "text": part["text"]})
+        elif kind in IMAGE_TYPES and in_parts:
+            parts.append({"type": "image"})
+        else:
+            raise PromptError(
+                f"Message {number + 1} has a part of type {kind}. Expected parts of type text"
+                f"{' or image_url' if in_parts else ': the model reads text only'}."
+            )
+    return parts if in_parts else "".join(part["text"] for part in parts)
+
+
+def _call(call: object, number: int) -> dict[str, Any]:
+    """A tool call whose arguments are an object: OpenAI's API sends them as text, and templates write them as JSON."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise PromptError(f"A tool call of message {number + 1} has no function with a name.")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            raise PromptError(
+                f"The arguments of the tool call {function['name']} in message {number + 1} are not JSON: "
+                f"{arguments[:100]}"
+            ) from None
+    return {**call, "function": {**function, "arguments": arguments}}

@@ -1,0 +1,74 @@
+"""The text of a complete reply, as predictions and metrics compare it with the expected answer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llf_core.generation.replies.parts import Piece
+from llf_core.generation.replies.reply_formats import recognize_format
+from llf_core.generation.replies.reply_parser import ReplyParser
+from llf_core.generation.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.generation.replies.reply_formats import ReplyFormat
+
+
+def reply_text(
+    tokens: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
+    *,
+    prompt: str = "",
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The text of a reply without what the model thought before, with its calls as JSON after it.
+
+    Args:
+        tokens: token ids of the reply.
+        tokenizer: decodes them; for its chat template and special tokens.
+        ends: end-of-sequence token ids, which are not part of the text.
+        prompt: the rendered prompt, which may have opened a thought.
+        tools: the functions that were offered, in OpenAI's form. Without any, calls are text.
+    """
+    stream = TextStream(tokenizer, ends, keep_special=True)
+    for token in tokens:
+        if stream.put(token):
+            break
+    stream.close()
+    parser = ReplyParser(reply_format(tokenizer), tools=tools, prompt=prompt)
+    content = ""
+    calls: dict[int, dict[str, str]] = {}
+    for part in [*parser.feed(stream.text), *parser.finish()]:
+        if isinstance(part, Piece):
+            content += part.text if part.kind == "content" else ""
+        else:
+            call = calls.setdefault(part.index, {"name": "", "arguments": ""})
+            call["name"] += part.name
+            call["arguments"] += part.arguments
+    return text_with_calls(content, [call for _, call in sorted(calls.items())])
+
+
+def text_with_calls(content: str, calls: Sequence[Mapping[str, str]]) -> str:
+    """A text with calls as JSON after it.
+
+    Args:
+        content: the text.
+        calls: `name` and `arguments` of each call.
+    """
+    return content + (json.dumps(list(calls), ensure_ascii=False) if calls else "")
+
+
+def reply_format(tokenizer: PreTrainedTokenizerBase) -> ReplyFormat:
+    """How a model writes thoughts and tool calls, which its chat template and special tokens tell.
+
+    Args:
+        tokenizer: for its chat template and special tokens.
+    """
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    template = tokenizer.chat_template
+    return recognize_format(template if isinstance(template, str) else None, special)
