@@ -67,6 +67,7 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
 
     asked = dict(values)
     asked.pop("output_dir", None)  # it may have the predictions of an earlier start
+    asked.pop("metrics", None)  # they score the answers of a training run
     evaluated = asked.pop("eval_dataset", None)
     if evaluated:
         asked |= {"dataset": evaluated}

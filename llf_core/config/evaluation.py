@@ -1,4 +1,4 @@
-"""Which metrics score the answers of an evaluation; training reads none of it."""
+"""Which metrics score generated answers while a run trains."""
 
 from __future__ import annotations
 
@@ -6,15 +6,30 @@ from llf_core.config.option import Names, Section, option
 
 
 class Evaluation(Section):
-    """Evaluation of models and of the results of runs."""
+    """Metrics of generated answers at each evaluation of a run."""
 
     metrics: Names = option(
         (),
         unset="the loss alone",
         label="Metrics",
         help=(
-            "Metrics of generated answers: built-in ones (`rouge`, `bleu`, `chrf`, `exact_match`, `f1`), those of "
-            "plug-ins, functions under `@llf.metric`, or `FILE.py:FUNCTION`."
+            "Metrics of generated answers at each evaluation: built-in ones (`rouge`, `bleu`, `chrf`, `exact_match`, "
+            "`f1`), those of plug-ins, functions under `@llf.metric`, or `FILE.py:FUNCTION`."
         ),
         path="metrics",
+    )
+    metrics_examples: int = option(
+        64,
+        label="Answered examples",
+        help="At each evaluation, `metrics` score the answers to this many validation examples, equally many of each "
+        "data set.",
+        unit="examples",
+        minimum=1,
+    )
+    metrics_tokens: int = option(
+        256,
+        label="Answer length",
+        help="Answers that `metrics` score are truncated after this many tokens.",
+        unit="tokens",
+        minimum=1,
     )

@@ -34,6 +34,7 @@ VALUES: dict[str, Callable[[object], object]] = {
     "disable_shuffling": _if_true("sequential"),
     "adafactor": _if_true("adafactor"),
     "pissa_init": _if_true("pissa"),
+    "predict_with_generate": _if_true("rouge,bleu"),
     "use_liger_kernel": _if_true(then=True),
     "neat_packing": _if_true(then=True),  # ours never leaks
 }

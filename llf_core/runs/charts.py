@@ -53,6 +53,11 @@ class Chart:
     detail: bool = False
 
 
+def _with_interval(name: str) -> dict[str, str]:
+    """Lines of a metric of generated answers and of the bounds of its 95 % interval over the examples."""
+    return {name: "value", f"{name}/low": "95 % interval, low", f"{name}/high": "95 % interval, high"}
+
+
 CHARTS: tuple[Chart, ...] = (
     Chart(
         "Reward",
@@ -166,6 +171,46 @@ CHARTS: tuple[Chart, ...] = (
         place="top",
         log=True,
         aside="The training objective. It says little about the quality of completions: watch the reward instead.",
+    ),
+    Chart(
+        "ROUGE-1",
+        "Words in common with the reference, of generated answers to validation examples.",
+        _with_interval("rouge1"),
+        form="share",
+    ),
+    Chart(
+        "ROUGE-2",
+        "Pairs of words in common with the reference, of generated answers to validation examples.",
+        _with_interval("rouge2"),
+        form="share",
+    ),
+    Chart(
+        "ROUGE-L",
+        "Longest common subsequence with the reference, of generated answers to validation examples.",
+        _with_interval("rougeL"),
+        form="share",
+    ),
+    Chart(
+        "BLEU",
+        "N-grams of words in common with the reference, of generated answers to validation examples.",
+        _with_interval("bleu"),
+    ),
+    Chart(
+        "chrF",
+        "N-grams of characters in common with the reference, of generated answers to validation examples.",
+        _with_interval("chrf"),
+    ),
+    Chart(
+        "Exact match",
+        "Share of generated answers to validation examples that equal the reference.",
+        _with_interval("exact_match"),
+        form="share",
+    ),
+    Chart(
+        "F1",
+        "Words in common with the reference in any order, of generated answers to validation examples.",
+        _with_interval("f1"),
+        form="share",
     ),
     Chart(
         "Forgetting",

@@ -19,6 +19,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
+from llf_core.config.rules.conditions import no_answers_reason
 from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import Collator, PackedRows, check_packing, prepare
 from llf_core.data.media_limits import MediaLimits
@@ -26,6 +27,7 @@ from llf_core.data.prepare import write_report_events
 from llf_core.data.streaming import Stream
 from llf_core.generation import add_end_tokens
 from llf_core.methods.method import make_method
+from llf_core.metrics import load_metrics
 from llf_core.models import (
     ModelError,
     count_parameters,
@@ -58,6 +60,7 @@ from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.stage import LossStage, TrainerStage, make_stage
+from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.early_stopping import early_stopping
@@ -146,6 +149,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is not None:
         check_archives(Checkpoints(folder), step_of(checkpoint))
+    metrics = load_metrics(config.evaluation.metrics, folder.code) if not no_answers_reason(config) else []
     plan = plan_device(config)
     context = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
     if checkpoint is not None:
@@ -161,7 +165,8 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     write_forecast(context, checkpointing=chosen.on)
     reset_peak(plan.device)
     begin_phase(writer, "first step")
-    trainer = make_trainer(context, stage, progress, checkpoint)
+    answers = AnswerMetrics(context, metrics) if metrics else None
+    trainer = make_trainer(context, stage, progress, checkpoint, answers=answers)
     write_resolved(context, chosen)
 
     with _kept(progress):
@@ -362,13 +367,14 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
     return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 
-def make_trainer(
+def make_trainer(  # noqa: PLR0913 - the parts of an attempt
     context: TrainingContext,
     stage: LossStage | TrainerStage,
     progress: MetricsCallback,
     checkpoint: Path | None = None,
     *,
     evaluates: bool = False,
+    answers: AnswerMetrics | None = None,
 ) -> TrainingLoop:
     """Create the trainer of an attempt: that of the stage's library, or a `RunTrainer` that minimizes the stage's loss.
 
@@ -380,6 +386,7 @@ def make_trainer(
         progress: the metrics callback.
         checkpoint: checkpoint to resume from. Default: start from the beginning.
         evaluates: create a trainer for evaluation only.
+        answers: metrics of generated answers, computed at each evaluation; None for none.
 
     Raises:
         DataError: the stage cannot train on these examples, or there are too few.
@@ -416,6 +423,10 @@ def make_trainer(
         stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))
+    better = None if answers is None else answers.higher_is_better(config.training.metric_for_best_model or "")
+    more: dict[str, Any] = (
+        {} if better is None or config.training.greater_is_better is not None else {"greater_is_better": better}
+    )
     settings = partial(
         training_arguments,
         config,
@@ -424,6 +435,7 @@ def make_trainer(
         evaluates=context.data.eval is not None,
         resume_from=None if checkpoint is None else str(checkpoint),
         max_steps=None if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("max_steps"),
+        **more,
     )
     trainer: TrainingLoop
     if isinstance(stage, TrainerStage):
@@ -439,6 +451,7 @@ def make_trainer(
             processing_class=context.tokenizer,
             callbacks=callbacks,
         )
+        trainer.answer_metrics = answers
     trainer.remove_callback(PrinterCallback)  # MetricsCallback prints each record once, for people
     progress.trainer = trainer
     return trainer

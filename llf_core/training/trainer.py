@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from llf_core.data.streaming import Stream
     from llf_core.stages.base.stage import Batch, LossStage
+    from llf_core.training.answer_metrics import AnswerMetrics
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -48,9 +50,13 @@ class RunTrainer(TrainingLoop):
 
     Each optimizer step divides the summed loss of its micro-batches by the number of units (tokens, pairs, answers) in
     them, so the result does not depend on the split into micro-batches, unless the stage is `batch_dependent`.
+
+    Attributes:
+        answer_metrics: metrics of generated answers, computed at each evaluation; None for none.
     """
 
     stage: LossStage
+    answer_metrics: AnswerMetrics | None = None
 
     # compute_loss divides by the count of the whole step, so the Trainer must not divide again.
     loss_is_scaled_for_ga = True
@@ -279,6 +285,26 @@ class RunTrainer(TrainingLoop):
                 means[name] = one - other
         return means
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as `transformers.Trainer` does.
+
+        Args:
+            args: see `transformers.Trainer.evaluate`.
+            kwargs: see `transformers.Trainer.evaluate`.
+
+        Returns:
+            The metrics by name. A metric of answers that could not be computed and decides which checkpoint is best is
+            NaN, which is never the best; nothing logs it, and early stopping does not count it.
+
+        Raises:
+            DoesNotFitError, MemoryError, OSError, StopTraining, ZeroDivisionError: see `evaluation_loop`.
+        """
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        best = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if self.answer_metrics is not None and self.answer_metrics.higher_is_better(best) is not None:
+            metrics.setdefault(f"eval_{best}", math.nan)
+        return metrics
+
     def _note(self, numbers: Tensor, losses: Tensor, tokens: Tensor) -> None:
         self._pending_losses.append((numbers, losses, tokens))
 
@@ -293,7 +319,7 @@ class RunTrainer(TrainingLoop):
             kwargs: see `transformers.Trainer.evaluation_loop`.
 
         Returns:
-            The Trainer's result, with `<prefix>_loss` replaced and the stage's metrics added.
+            The Trainer's result, with `<prefix>_loss` replaced, and the stage's metrics and those of answers added.
 
         Raises:
             DoesNotFitError, MemoryError, OSError: see `compute_loss`.
@@ -312,6 +338,10 @@ class RunTrainer(TrainingLoop):
             self.stage.measures.add(name, measured, of)
         self.stage.commit()
         self.stage.evaluated(means)
+        if self.answer_metrics is not None:
+            self.use_result_weights()
+            answers = self.answer_metrics.measure(self.state.global_step)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in answers.items()})
         return output
 
 

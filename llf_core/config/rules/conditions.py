@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
-from llf_core.config.registry import method_of
+from llf_core.config.registry import method_of, stage_of
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -28,6 +28,20 @@ def never_evaluated(c: ConfigValues) -> bool:
     What depends on evaluations would then never happen.
     """
     return evaluates(c) and c.training.eval_strategy == "no"
+
+
+def no_answers_reason(c: ConfigValues) -> str:
+    """Why a run generates no answers for `metrics` at its evaluations; empty if it does.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
+    stage = stage_of(c)
+    if stage.has_reward_head or stage.data_kind not in {"answers", "pairs"}:
+        return f"stage {stage.name} has no validation examples with a prompt and an expected answer"
+    if c.data.streaming:
+        return "validation examples of streamed data are not stored"
+    return "" if evaluates(c) else "there is no evaluation data (`val_size` or `eval_dataset`)"
 
 
 def weights_frozen(c: ConfigValues) -> bool:

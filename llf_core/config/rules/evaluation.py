@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.did_you_mean import misspelt
-from llf_core.config.metric_names import declarations_of, is_in_file, known_names
+from llf_core.config.metric_names import declarations_of, function_name, is_in_file, known_names
 from llf_core.config.problem import Fix
 from llf_core.config.registry import stage_of
 from llf_core.config.rule import Rule
-from llf_core.config.rules.conditions import HOLD_OUT, NOTHING_HELD_OUT, evaluates, never_evaluated
+from llf_core.config.rules.conditions import (
+    HOLD_OUT,
+    NOTHING_HELD_OUT,
+    evaluates,
+    never_evaluated,
+    no_answers_reason,
+)
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -23,6 +29,27 @@ KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
 def _rewards(config: ConfigValues) -> tuple[str, ...]:
     """Metrics of an evaluation besides the loss, if the stage scores completions."""
     return ("reward", "eval_reward") if stage_of(config).uses_rewards else ()
+
+
+def _answer_metrics(config: ConfigValues) -> tuple[str, ...]:
+    """Names of the metrics of generated answers that each evaluation computes."""
+    if no_answers_reason(config):
+        return ()
+    found: list[str] = []
+    for name in config.evaluation.metrics:
+        found += [one.name for one in declarations_of(name)] or [function_name(name)]
+    return tuple(found)
+
+
+def _evaluated(config: ConfigValues) -> tuple[str, ...]:
+    """All metrics by which the best checkpoint can be chosen, without `eval_`."""
+    return ("loss", *_rewards(config)[:1], *_answer_metrics(config))
+
+
+def _best_by(config: ConfigValues) -> str | None:
+    """The metric that chooses the best checkpoint, without `eval_`."""
+    name = config.training.metric_for_best_model
+    return None if name is None else name.removeprefix("eval_")
 
 
 def _by_reward(config: ConfigValues) -> bool:
@@ -81,6 +108,13 @@ def _corrected(c: ConfigValues) -> tuple[Fix, ...]:
 METRICS = "Expected names of metrics ({known}), of functions under `@llf.metric`, or `FILE.py:FUNCTION`."
 
 EVALUATION = (
+    Rule(
+        ("metrics", "stage", "val_size", "eval_dataset"),
+        lambda c: bool(c.evaluation.metrics and no_answers_reason(c)),
+        lambda c: f"`metrics` has no effect: {no_answers_reason(c)}.",
+        (Fix("Leave out the metrics", {"metrics": None}),),
+        severity="warning",
+    ),
     Rule(
         ("metrics",),
         lambda c: not all(map(_is_name, c.evaluation.metrics)),
@@ -208,16 +242,16 @@ EVALUATION = (
     ),
     Rule(
         ("metric_for_best_model",),
-        lambda c: c.training.metric_for_best_model not in {None, "loss", "eval_loss", *_rewards(c)},
+        lambda c: _best_by(c) not in {None, *_evaluated(c)},
         lambda c: (
             f"The best checkpoint is selected by {c.training.metric_for_best_model}, but the evaluation "
-            f"computes only {' and '.join(['loss', *_rewards(c)[:1]])}. Expected {(*_rewards(c), 'loss')[0]}."
+            f"computes only {' and '.join(_evaluated(c))}. Expected {(*_rewards(c), *_answer_metrics(c), 'loss')[0]}."
         ),
         (Fix("Use the evaluation loss", {"metric_for_best_model": None}),),
     ),
     Rule(
         ("greater_is_better",),
-        lambda c: c.training.greater_is_better is True and not _by_reward(c),
+        lambda c: c.training.greater_is_better is True and not _by_reward(c) and _best_by(c) not in _answer_metrics(c),
         "With `greater_is_better`, the checkpoint with the highest loss would be the best one. Expected false.",
         (Fix("Keep the lowest loss", {"greater_is_better": None}),),
     ),

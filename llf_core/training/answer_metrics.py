@@ -1,0 +1,205 @@
+"""Metrics of generated answers at each evaluation while a run trains."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.example_store import SET_COLUMN
+from llf_core.data.formats.conversation import answer_text
+from llf_core.data.validation_split import conversations_at
+from llf_core.generation.generate import continuations, end_tokens
+from llf_core.generation.message_prompt import PromptError, context_length, render_messages, takes_tools
+from llf_core.generation.own_forward import without_accelerate
+from llf_core.generation.replies.reply_text import reply_text
+from llf_core.generation.sampling import Sampling
+from llf_core.metrics import ScoredExample, score_answers
+from llf_core.metrics.interval import interval
+from llf_core.runs.formatting import number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.data.formats.conversation import Conversation
+    from llf_core.metrics import Metric
+    from llf_core.stages.base.context import TrainingContext
+
+logger = logging.getLogger(__name__)
+
+LOW, HIGH = "/low", "/high"
+"""Endings of the names of a metric's 95 % interval."""
+
+
+@dataclass(frozen=True)
+class AnsweredPrompt:
+    """A prompt of the validation data.
+
+    Attributes:
+        ids: its token ids.
+        text: the rendered prompt.
+        tools: functions that may be called.
+        example: what metrics see of it.
+    """
+
+    ids: list[int]
+    text: str
+    tools: tuple[dict[str, Any], ...] = ()
+    example: ScoredExample = field(default_factory=ScoredExample)
+
+
+class AnswerMetrics:
+    """Generates answers to validation prompts greedily and scores them, without random numbers: losses do not change.
+
+    The answers are those of an evaluation (`llf_core.evaluation`) of the same weights on the same examples.
+
+    Attributes:
+        metrics: the loaded metrics.
+    """
+
+    def __init__(self, context: TrainingContext, metrics: Sequence[Metric]) -> None:
+        """Read and render the prompts.
+
+        Args:
+            context: the training context, with validation data of conversations.
+            metrics: the metrics.
+
+        Raises:
+            PluginError: two packages declare the same name, or an implementation cannot be imported.
+            DataError: a data set cannot be read any more.
+            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+            OSError: a file can no longer be opened.
+            MemoryError: out of memory.
+        """
+        config = context.config
+        self.metrics = tuple(metrics)
+        self._max_tokens = config.evaluation.metrics_tokens
+        self._batch_size = config.training.per_device_eval_batch_size
+        self._model, self._tokenizer, self._writer = context.model, context.tokenizer, context.writer
+        self._prompts = self._rendered(context)
+        self._warned: set[str] = set()
+
+    def higher_is_better(self, name: str) -> bool | None:
+        """Whether a higher value of a metric is better; None if it is none of these metrics.
+
+        Args:
+            name: name of the metric, with or without `eval_`.
+        """
+        plain = name.removeprefix("eval_")
+        return next((one.declaration.higher_is_better for one in self.metrics if one.name == plain), None)
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Answer the prompts and score the answers.
+
+        What fails is written as a warning, once for each cause, and the run continues.
+
+        Args:
+            step: completed steps, for the warning.
+
+        Returns:
+            The value of each metric by name, with the bounds of its 95 % interval as `name/low` and `name/high`.
+
+        Raises:
+            OSError: the disk is full, so that the warning cannot be written.
+        """
+        try:
+            answers = self._answers()
+        except Exception as error:  # noqa: BLE001 - models may raise anything; no loss depends on it
+            self._warn(step, f"no answers could be generated: {type(error).__name__}: {error}")
+            return {}
+        found: dict[str, float] = {}
+        examples = [one.example for one in self._prompts]
+        for metric in self.metrics:
+            try:
+                scored = score_answers(metric, answers, examples)
+                value = interval(scored.statistics, metric.measure)
+            except Exception as error:  # noqa: BLE001 - metrics are code of users and plug-ins
+                self._warn(step, str(error))
+                continue
+            if value.value is None:
+                self._warn(step, f"the metric {metric.name} applies to none of the {len(examples)} examples.")
+                continue
+            found[metric.name] = value.value
+            if value.low is not None and value.high is not None:
+                found |= {metric.name + LOW: value.low, metric.name + HIGH: value.high}
+        told = "  ".join(f"{one.name} {number(found[one.name])}" for one in self.metrics if one.name in found)
+        logger.info("Answers at step %d: %s", step, told or "no metric")
+        return found
+
+    def _answers(self) -> list[str]:
+        """The greedy answer to each prompt."""
+        ends = end_tokens(self._model, self._tokenizer) or []
+        context = context_length(self._model)
+        room = [self._max_tokens if context is None else context - len(one.ids) for one in self._prompts]
+        with without_accelerate(self._model):
+            tokens = continuations(
+                self._model,
+                self._tokenizer,
+                [one.ids for one in self._prompts],
+                sampling=Sampling(),
+                max_new_tokens=[min(self._max_tokens, one) for one in room],
+                batch_size=self._batch_size,
+            )
+        return [
+            reply_text(ids, self._tokenizer, ends, prompt=one.text, tools=one.tools)
+            for ids, one in zip(tokens, self._prompts, strict=True)
+        ]
+
+    def _rendered(self, context: TrainingContext) -> list[AnsweredPrompt]:
+        """The first validation examples of each data set, as prompts that fit into the model's context."""
+        data, config = context.data, context.config
+        if data.eval is None:
+            return []
+        sets = data.eval_counts[:, SET_COLUMN].tolist()
+        places = first_of_each(list(zip(sets, data.eval["index"], strict=True)), config.evaluation.metrics_examples)
+        names = config.data.eval_dataset or config.data.dataset or ()
+        found = conversations_at(config, context.tokenizer, names, places)
+        rendered = [self._prompt(*found[place]) for place in places if place in found]
+        kept = [one for one in rendered if one is not None]
+        if len(kept) < len(rendered):
+            self._tell(f"{len(rendered) - len(kept)} of {len(rendered)} prompts cannot be rendered or are too long.")
+        return kept
+
+    def _prompt(self, conversation: Conversation, row: Any) -> AnsweredPrompt | None:
+        *messages, answer = conversation.messages
+        tools = conversation.tools or ()
+        if conversation.media or (tools and not takes_tools(self._tokenizer)):
+            return None
+        try:
+            text = render_messages(messages, self._tokenizer, tools=tools)
+        except PromptError:
+            return None
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        limit = context_length(self._model)
+        if not ids or (limit is not None and len(ids) >= limit):
+            return None
+        example = ScoredExample(tuple(messages), answer_text(answer) or None, row)
+        return AnsweredPrompt(ids, text, tuple(tools), example)
+
+    def _warn(self, step: int, why: str) -> None:
+        if why not in self._warned:
+            self._warned.add(why)
+            self._tell(f"At step {step}: {why}")
+
+    def _tell(self, why: str) -> None:
+        message = f"Metrics of generated answers. {why}"
+        self._writer.event("warning", key="metrics", message=message)
+        logger.info(message)
+
+
+def first_of_each(places: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
+    """The first records of each data set, as many of each.
+
+    Args:
+        places: number of the data set and of the record, of each example in order.
+        most: maximum number of records of all data sets together, at least 1; each gives one at least.
+
+    Returns:
+        The chosen places without duplicates, in order.
+    """
+    of_sets: dict[int, list[tuple[int, int]]] = {}
+    for place in dict.fromkeys(places):
+        of_sets.setdefault(place[0], []).append(place)
+    limit = max(1, most // max(1, len(of_sets)))
+    kept = {place for own in of_sets.values() for place in own[:limit]}
+    return [place for place in dict.fromkeys(places) if place in kept]
