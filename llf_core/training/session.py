@@ -424,9 +424,9 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
     if config.training.early_stopping_steps:
         callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))
     better = None if answers is None else answers.higher_is_better(config.training.metric_for_best_model or "")
-    more: dict[str, Any] = (
-        {} if better is None or config.training.greater_is_better is not None else {"greater_is_better": better}
-    )
+    more: dict[str, Any] = {}
+    if better is not None and config.training.greater_is_better is None:
+        more["greater_is_better"] = better
     settings = partial(
         training_arguments,
         config,
