@@ -23,6 +23,7 @@ SIGNATURES = {
     "get_eval_dataloader": ["self", "eval_dataset"],
     "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
     "save_model": ["self", "output_dir", "_internal_call"],
+    "evaluate": ["self", "eval_dataset", "ignore_keys", "metric_key_prefix"],
     "evaluation_loop": [
         "self", "dataloader", "description", "prediction_loss_only", "ignore_keys", "metric_key_prefix",
     ],
