@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.target import find_target
 from llf_core.config.paths import expanded
 from llf_core.evaluation.worker_process import no_item, no_progress, run_in_child
-from llf_core.export.errors import ExportError, FailedReceiptError
+from llf_core.export.errors import ExportError
 from llf_core.export.format import find_format
 from llf_core.export.perform import failure_sentence
 from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
-from llf_core.export.receipt import Receipt, receipt_of
+from llf_core.export.receipt import FailedReceiptError, Receipt, receipt_of
 from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter
 from llf_core.models.push import commit_message, find_destination, push_folder
 from llf_core.runs import open_run

@@ -184,3 +184,16 @@ def receipt_of(values: dict[str, Any]) -> Receipt:
     """
     checks = tuple(ReceiptCheck(**one) for one in values["checks"])
     return Receipt(**values | {"checks": checks, "table": tuple(values.get("table", ()))})
+
+
+class FailedReceiptError(ExportError):
+    """What was written in full precision differs from the live model.
+
+    Args:
+        message: which check failed, and what was measured.
+        receipt: the receipt, for views that show all checks.
+    """
+
+    def __init__(self, message: str, receipt: Receipt) -> None:
+        super().__init__(message)
+        self.receipt = receipt

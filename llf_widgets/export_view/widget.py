@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.export.errors import ExportError, FailedReceiptError
+from llf_core.export.errors import ExportError
 from llf_core.export.exports import export
+from llf_core.export.receipt import FailedReceiptError
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.user_error import UserError
 from llf_widgets.export_view.summary import summary_html, summary_text

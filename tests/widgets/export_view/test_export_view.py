@@ -10,7 +10,7 @@ import pytest
 import llf_widgets as llf
 from llf_core.chat.target import TargetError
 from llf_core.export import ExportError, Receipt, ReceiptCheck, read_receipt
-from llf_core.export.errors import FailedReceiptError
+from llf_core.export.receipt import FailedReceiptError
 from llf_widgets.export_view import start, widget
 from llf_widgets.export_view.summary import summary_html, summary_text
 from llf_widgets.export_view.tables import receipt_json
