@@ -28,7 +28,8 @@ def summary_text(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, 
     for row in rows:
         values = ", ".join(f"{name} {value['text']}" for name, value in zip(columns, row["values"], strict=True))
         verdicts = "; ".join(one["sentence"] for one in row["differences"])
-        lines.append(f"{row['label']}: {values}" + (f" ({verdicts})" if verdicts else ""))
+        label = f"{row['group']}, {row['label']}" if row.get("group") else row["label"]
+        lines.append(f"{label}: {values}" + (f" ({verdicts})" if verdicts else ""))
     return visible("\n".join(lines))
 
 
@@ -50,7 +51,7 @@ def summary_html(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, 
     head = ["Metric", *columns, *(f"{name} against {columns[0]}" for name in further)]
     body = [
         [
-            str(row["label"]),
+            f"{row['group']}: {row['label']}" if row.get("group") else str(row["label"]),
             *(f"{one['text']} ({one['interval']})" if one["interval"] else one["text"] for one in row["values"]),
             *(one["sentence"] for one in row["differences"]),
         ]

@@ -16,6 +16,7 @@ from llf_core.runs.formatting import amount_text, share
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llf_core.metrics.paired import Difference
     from llf_core.runs.evaluation_votes import Vote
     from llf_core.runs.evaluations import EvaluationResult, MetricValue
 
@@ -42,6 +43,18 @@ class ResultTables:
         self._examples = [examples_of(one) for one in self.results]
         self._pairs = [pairs_of(self._examples[0], examples) for examples in self._examples[1:]]
         self._by_key = [{one.key: one for one in examples} for examples in self._examples]
+
+    @property
+    def name(self) -> str:
+        """The data or the task, to tell the tables of an evaluation apart."""
+        return str(self.results[0].settings.get("task") or ", ".join(self.results[0].data.names))
+
+    @property
+    def data_text(self) -> str:
+        """What was measured on, for people: `200 examples of test.jsonl`."""
+        data = self.results[0].data
+        unusable = f", {with_unit(data.unusable, 'unusable record')}" if data.unusable else ""
+        return f"{with_unit(data.examples, 'example')} of {self.name}{unusable}"
 
     @property
     def answered(self) -> bool:
@@ -87,16 +100,30 @@ class ResultTables:
             ],
         }
 
-    def votes(self) -> list[str]:
-        """For each further result a sentence on the votes of a person; empty without any.
-
-        The interval is Wilson's, with a tie as one half.
+    def votes(self) -> list[list[Vote]]:
+        """The votes of a person on each further result, for `votes_text`.
 
         Raises:
             UnreadableError: a file of votes is not a regular file, or the system denies access.
             OSError: too many files are open.
         """
-        return [_votes_text(list(votes_of(one, self.results[0]).values())) for one in self.results[1:]]
+        return [list(votes_of(one, self.results[0]).values()) for one in self.results[1:]]
+
+    def difference(self, metric: str) -> Difference:
+        """The difference between the last result and the first one, by the paired bootstrap.
+
+        Args:
+            metric: name of a metric of both.
+
+        Raises:
+            MetricError: a package that the metric needs is not installed.
+            PluginError: two packages declare the same name, or an implementation cannot be imported.
+            ValueError: a value is not finite, or there is no such metric.
+        """
+        value = self.results[0].metric(metric)
+        if value is None:
+            raise ValueError(f"There is no metric {metric!r}.")
+        return difference_of(value, self._pairs[-1])
 
     def examples(self, metric: str, order: str, offset: int, limit: int = PAGE) -> dict[str, Any]:
         """A page of examples.
@@ -171,7 +198,12 @@ def _of_source(value: MetricValue | None, source: str) -> float:
     return math.nan if value is None else value.by_source.get(source, math.nan)
 
 
-def _votes_text(votes: Sequence[Vote]) -> str:
+def votes_text(votes: Sequence[Vote]) -> str:
+    """A sentence on the votes on a model; empty without any. The interval is Wilson's, with a tie as one half.
+
+    Args:
+        votes: the votes.
+    """
     if not votes:
         return ""
     wins, ties, losses = (sum(one == kind for one in votes) for kind in ("win", "tie", "lose"))

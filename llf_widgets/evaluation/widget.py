@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.evaluation.evaluate import evaluate, with_base
-from llf_core.evaluation.request import MAX_NEW_TOKENS, VALIDATION
+from llf_core.evaluation.request import MAX_NEW_TOKENS
 from llf_core.runs.evaluation_votes import add_vote
 from llf_core.runs.evaluations import token_losses_of
 from llf_core.user_error import UserError
 from llf_widgets.evaluation.summary import summary_html, summary_text
-from llf_widgets.evaluation.tables import ORDERS, ResultTables
+from llf_widgets.evaluation.tables import ORDERS, ResultTables, votes_text
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llf_core.metrics.paired import Difference
     from llf_core.runs import RunFolder
     from llf_core.runs.evaluations import EvaluationResult
+    from llf_core.user_functions.signature import UserFunction
 
     TargetName = str | Path | Run | RunFolder
 
@@ -45,10 +46,13 @@ class Evaluate(FrontEnd):
     Args:
         targets: what to measure: a run, its id, `RUN@STEP`, `RUN@base`, a folder of a model or adapter, or a hub id; or
             a list of them. The others are compared with the first one.
-        on: the data: a name of `dataset_info.json`, a file, a hub id, or rows; `"validation"` for the validation data
-            of the run.
-        metrics: names of metrics of generated answers, such as `rouge`, `bleu`, `exact_match`; none for the losses of
-            the expected answers alone.
+        on: the data: a name of `dataset_info.json`, a file, a hub id, or rows; None for the validation data of the run,
+            or for none if there are tasks.
+        metrics: metrics of generated answers: names such as `rouge`, `bleu`, `exact_match`, or functions under
+            `@llf.metric`; none for the losses of the expected answers alone.
+        tasks: benchmarks of lm-eval, such as `llf_offline`, `mmlu`, or a YAML file.
+        n_shot: number of solved examples in the prompts of tasks; None for that of each task.
+        hub: whether the data of tasks may be downloaded.
         limit: maximum number of examples of each data set; None for all.
         max_new_tokens: maximum number of tokens of an answer.
         home: `LLF_HOME`; None for the environment's.
@@ -70,7 +74,7 @@ class Evaluate(FrontEnd):
     _note = traitlets.Unicode("").tag(sync=True)
     _progress: traitlets.List[int] = traitlets.List(help="number of steps done, and of all").tag(sync=True)
     _columns: traitlets.List[dict[str, str]] = traitlets.List(help="names of the models").tag(sync=True)
-    _data: traitlets.Dict[str, Any] = traitlets.Dict(help="what was measured on").tag(sync=True)
+    _groups: traitlets.List[dict[str, str]] = traitlets.List(help="data and tasks").tag(sync=True)
     _rows: traitlets.List[dict[str, Any]] = traitlets.List(help="a row for each metric").tag(sync=True)
     _votes: traitlets.List[str] = traitlets.List(help="a sentence on the votes on each model").tag(sync=True)
     _examples: traitlets.Dict[str, Any] = traitlets.Dict(help="a page of examples").tag(sync=True)
@@ -81,8 +85,11 @@ class Evaluate(FrontEnd):
         self,
         targets: TargetName | Sequence[TargetName],
         *more: TargetName,
-        on: object = VALIDATION,
-        metrics: Sequence[str] = (),
+        on: object = None,
+        metrics: str | Sequence[str | UserFunction] = (),
+        tasks: str | Sequence[str | Path] = (),
+        n_shot: int | None = None,
+        hub: bool = False,
         limit: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         home: Path | str | None = None,
@@ -94,14 +101,14 @@ class Evaluate(FrontEnd):
         if not self._targets:
             raise ValueError("There is nothing to evaluate. Expected at least one run or model.")
         self._options: dict[str, Any] = {
-            "on": on, "metrics": [metrics] if isinstance(metrics, str) else list(metrics), "limit": limit,
-            "max_new_tokens": max_new_tokens, "home": home, "trust": trust, "again": again,
+            "on": on, "metrics": _listed(metrics), "tasks": _listed(tasks), "n_shot": n_shot, "hub": hub,
+            "limit": limit, "max_new_tokens": max_new_tokens, "home": home, "trust": trust, "again": again,
         }  # fmt: skip
         self._alone = len(self._targets) == 1
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._stop_wanted = False
-        self._tables: ResultTables | None = None
+        self._tables: list[ResultTables] = []
         self._displays: list[Any] = []
         super().__init__()
         self.on_msg(self._receive)
@@ -128,11 +135,16 @@ class Evaluate(FrontEnd):
 
     @property
     def results(self) -> tuple[EvaluationResult, ...]:
-        """The results in the order of the models, for cells that go on with the numbers; empty until all are there."""
-        return () if self._tables is None else self._tables.results
+        """The results, for cells that go on with the numbers; empty until all are there.
+
+        Those of the data come first, then those of each task, in the order of the models.
+        """
+        return tuple(one for tables in self._tables for one in tables.results)
 
     def difference(self, metric: str) -> Difference:
         """The difference between the last model and the first one in a metric, by the paired bootstrap.
+
+        A metric of several tasks is that of the first one; `results` has all of them.
 
         Args:
             metric: its name.
@@ -144,15 +156,13 @@ class Evaluate(FrontEnd):
             UnreadableError: the examples are not a regular file, or the system denies access.
             OSError: too many files are open.
         """
-        from llf_core.evaluation.comparison import difference_of, pairs_of
-        from llf_core.runs.evaluations import examples_of
-
-        value = self.results[0].metric(metric) if self.results else None
-        if value is None or len(self.results) < 2:  # noqa: PLR2004 - a difference is of two
-            known = ", ".join(one.name for one in self.results[0].metrics) if self.results else "none yet"
-            raise ValueError(f"There is no difference in {metric!r}. Expected two models, and one of: {known}.")
-        first, last = self.results[0], self.results[-1]
-        return difference_of(value, pairs_of(examples_of(first), examples_of(last)))
+        known = [row["name"] for tables in self._tables for row in tables.metrics()]
+        for tables in self._tables:
+            if len(tables.results) > 1 and tables.results[0].metric(metric) is not None:
+                return tables.difference(metric)
+        raise ValueError(
+            f"There is no difference in {metric!r}. Expected two models, and one of: {', '.join(known) or 'none yet'}."
+        )
 
     def stop(self) -> None:
         """Stop measuring, as the button does; complete results are kept."""
@@ -197,7 +207,7 @@ class Evaluate(FrontEnd):
     def _measure(self) -> None:
         try:
             targets = with_base(self._targets, self._options["home"]) if self._alone else self._targets
-            self._show(evaluate(targets, progress=self._on_progress, **self._options))
+            self._show(evaluate(targets, progress=self._on_progress, **self._options), len(targets))
         except _StoppedError:
             self._end("stopped", STOPPED)
         except (UserError, RuntimeError, ValueError, TypeError, OSError) as error:
@@ -211,25 +221,26 @@ class Evaluate(FrontEnd):
         with self.hold_sync():
             self._note, self._progress = what, [done, total] if total else []
 
-    def _show(self, results: list[EvaluationResult]) -> None:
-        tables = ResultTables(results)
-        rows, votes = tables.metrics(), tables.votes()
-        page = tables.examples(rows[-1]["name"], "changed" if len(results) > 1 else "worst", 0) if rows else {}
-        first = results[0]
+    def _show(self, results: list[EvaluationResult], models: int) -> None:
+        tables = [ResultTables(results[start : start + models]) for start in range(0, len(results), models)]
+        names = [one.name for one in tables] if len(tables) > 1 else [""]
+        rows = [row | {"group": name} for one, name in zip(tables, names, strict=True) for row in one.metrics()]
+        first = tables[0]
+        page = first.examples(first.results[0].metrics[-1].name, "changed" if models > 1 else "worst", 0)
         with self._lock, self.hold_sync():
             self._tables = tables
             self._columns = [
                 {"name": name, "label": one.target.label}
-                for name, one in zip(_distinct([one.target.name for one in results]), results, strict=True)
+                for name, one in zip(_distinct([one.target.name for one in first.results]), first.results, strict=True)
             ]
-            self._data = {
-                "names": list(first.data.names),
-                "examples": first.data.examples,
-                "unusable": first.data.unusable,
-                "answered": tables.answered,
-            }
-            self._rows, self._votes, self._examples = rows, votes, page
+            self._groups = [{"name": name, "text": one.data_text} for one, name in zip(tables, names, strict=True)]
+            self._rows, self._examples = rows, page | {"group": 0, "answered": first.answered}
+            self._show_votes()
         self._end("done", "")
+
+    def _show_votes(self) -> None:
+        found = [one.votes() for one in self._tables]
+        self._votes = [votes_text([vote for votes in each for vote in votes]) for each in zip(*found, strict=True)]
 
     def _end(self, state: str, note: str) -> None:
         with self.hold_sync():
@@ -243,7 +254,7 @@ class Evaluate(FrontEnd):
             "stop": lambda _: self.stop(),
             "again": lambda _: self._measure_again(),
             "examples": lambda given: self._show_page(
-                str(given["metric"]), str(given["order"]), int(given.get("offset", 0))
+                int(given.get("group", 0)), str(given["metric"]), str(given["order"]), int(given.get("offset", 0))
             ),
             "tokens": lambda given: self._show_tokens(str(given["source"]), int(given["index"])),
             "vote": self._vote,
@@ -260,27 +271,40 @@ class Evaluate(FrontEnd):
         if self._state != "running":
             self._start()
 
-    def _show_page(self, metric: str, order: str, offset: int) -> None:
-        if self._tables is not None:
-            self._examples = self._tables.examples(metric, order, offset)
+    def _show_page(self, group: int, metric: str, order: str, offset: int) -> None:
+        if 0 <= group < len(self._tables):
+            tables = self._tables[group]
+            if tables.results[0].metric(metric) is None:  # of the group before
+                metric = tables.results[0].metrics[-1].name
+            self._examples = tables.examples(metric, order, offset) | {"group": group, "answered": tables.answered}
+
+    @property
+    def _shown(self) -> ResultTables:
+        """The tables of the examples on the page."""
+        return self._tables[int(self._examples["group"])]
 
     def _show_tokens(self, source: str, index: int) -> None:
         """The losses of the tokens of an example in all results."""
         models = []
-        for result in self.results:
+        for result in self._shown.results if self._tables else ():
             found = next((one for one in token_losses_of(result) if one.key == (source, index)), None)
             models.append({"tokens": list(found.tokens), "losses": list(found.losses)} if found is not None else None)
         self._tokens = {"source": source, "index": index, "models": models}
 
     def _vote(self, given: dict[str, Any]) -> None:
-        if self._tables is None or len(self.results) < 2:  # noqa: PLR2004 - a vote compares two
+        if not self._tables or len(self._shown.results) < 2:  # noqa: PLR2004 - a vote compares two
             return
-        key = (str(given["source"]), int(given["index"]))
-        add_vote(self.results[-1], self.results[0], key, given.get("vote"))
+        first, *_, last = self._shown.results
+        add_vote(last, first, (str(given["source"]), int(given["index"])), given.get("vote"))
         page = self._examples
         with self.hold_sync():
-            self._votes = self._tables.votes()
-            self._examples = self._tables.examples(page["metric"], page["order"], page["offset"])
+            self._show_votes()
+            self._show_page(page["group"], page["metric"], page["order"], page["offset"])
+
+
+def _listed(given: Any) -> list[Any]:
+    """A list, also of a single name or function."""
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

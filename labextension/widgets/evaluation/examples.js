@@ -24,21 +24,15 @@ const VOTES = [
  * @param {ExamplePage} page
  * @param {Column[]} columns
  * @param {MetricRow[]} metrics
+ * @param {{name: string}[]} groups data and tasks
  * @param {Record<string, string>} orders label by name
- * @param {boolean} answered whether the models have generated answers
  * @param {Send} send
  */
-export function examplesSection(
-  page,
-  columns,
-  metrics,
-  orders,
-  answered,
-  send
-) {
+export function examplesSection(page, columns, metrics, groups, orders, send) {
   const show = (/** @type {object} */ change) =>
     send({
       type: 'examples',
+      group: page.group,
       metric: page.metric,
       order: page.order,
       offset: 0,
@@ -58,6 +52,14 @@ export function examplesSection(
       'div',
       { class: 'llf-row' },
       h('h3', {}, 'Examples'),
+      groups.length > 1
+        ? select(
+            'Data of the examples',
+            groups.map(({ name }, at) => [String(at), name]),
+            String(page.group),
+            group => show({ group: Number(group) })
+          )
+        : null,
       select(
         'Order of the examples',
         Object.entries(orders).filter(
@@ -80,7 +82,7 @@ export function examplesSection(
         `${page.total ? page.offset + 1 : 0} to ${last} of ${page.total.toLocaleString('en')}`
       )
     ),
-    ...page.rows.map(row => exampleBox(row, columns, answered, send))
+    ...page.rows.map(row => exampleBox(row, columns, page.answered, send))
   );
 }
 

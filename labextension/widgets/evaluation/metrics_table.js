@@ -40,7 +40,13 @@ export function metricsTable(rows, columns, votes) {
     h(
       'tbody',
       {},
-      ...rows.flatMap(row => [metricRow(row), ...row.sources.map(sourceRow)]),
+      ...rows.flatMap((row, at) => [
+        ...(row.group && row.group !== rows[at - 1]?.group
+          ? [groupRow(row.group, 1 + columns.length + compared.length)]
+          : []),
+        metricRow(row),
+        ...row.sources.map(sourceRow)
+      ]),
       ...(votes.some(Boolean) ? [votesRow(columns, votes)] : [])
     )
   );
@@ -51,6 +57,14 @@ function caption(/** @type {Column[]} */ columns) {
   return columns.length > 1
     ? `Differences from ${columns[0].name}; ${what}, paired.`
     : `${what}.`;
+}
+
+function groupRow(/** @type {string} */ name, /** @type {number} */ width) {
+  return h(
+    'tr',
+    { class: 'is-group' },
+    h('th', { scope: 'rowgroup', colspan: String(width) }, name)
+  );
 }
 
 function metricRow(/** @type {MetricRow} */ row) {

@@ -9,6 +9,8 @@ export interface Column {
 
 /** A row of the table; see `llf_widgets.evaluation.tables.ResultTables.metrics`. */
 export interface MetricRow {
+  /** The data or the task; empty if there is only one. */
+  group: string;
   name: string;
   label: string;
   unit: string;
@@ -29,6 +31,10 @@ export interface ExampleRow {
 }
 
 export interface ExamplePage {
+  /** Place among the data and tasks. */
+  group: number;
+  /** Whether the models have generated answers. */
+  answered: boolean;
   metric: string;
   order: string;
   offset: number;

@@ -49,22 +49,25 @@ function render({ model, el }) {
       drawIfChanged(table, [rows, columns, votes], () =>
         rows.length ? [metricsTable(rows, columns, votes)] : []
       );
-      const about = model.get('_data');
       setText(
         data,
-        about.names
-          ? `${about.examples.toLocaleString('en')} examples of ${about.names.join(', ')}` +
-              (about.unusable ? `, ${about.unusable} unusable records` : '')
-          : ''
+        model
+          .get('_groups')
+          .map((/** @type {any} */ group) => group.text)
+          .join('; ')
       );
     },
     _examples: () => {
-      const [page, columns, rows, about] = [
+      const [page, columns, groups] = [
         model.get('_examples'),
         model.get('_columns'),
-        model.get('_rows'),
-        model.get('_data')
+        model.get('_groups')
       ];
+      const rows = model
+        .get('_rows')
+        .filter(
+          (/** @type {any} */ row) => row.group === groups[page.group]?.name
+        );
       drawIfChanged(
         examples,
         [page, columns, rows.length],
@@ -75,8 +78,8 @@ function render({ model, el }) {
                   page,
                   columns,
                   rows,
+                  groups,
                   model.get('_orders'),
-                  about.answered,
                   send
                 )
               ]
@@ -132,7 +135,8 @@ function render({ model, el }) {
     ['change:_progress', drawState],
     ['change:_columns', draw._rows],
     ['change:_votes', draw._rows],
-    ['change:_data', draw._rows],
+    ['change:_groups', draw._rows],
+    ['change:_groups', draw._examples],
     ...Object.entries(draw).map(
       ([name, act]) =>
         /** @type {[string, () => void]} */ ([`change:${name}`, act])

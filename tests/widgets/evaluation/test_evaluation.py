@@ -38,7 +38,8 @@ def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(r
         assert said["sentence"] == view.difference("loss").sentence
         with pytest.raises(ValueError, match=r"Expected two models, and one of: .*exact_match"):
             view.difference("rouge")
-        assert view._data["examples"] == 6
+        (group,) = view._groups
+        assert group["text"].startswith("6 examples of ")
 
         page(view, type="examples", metric="loss", order="worst")
         losses = [one.loss for one in examples_of(tuned)]
@@ -73,6 +74,22 @@ def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(r
     again.close()
 
 
+def test_tasks_stand_below_the_data_and_have_examples_of_their_own(run):
+    view = Evaluate(run.id, on="validation", tasks="llf_completion", limit=4)
+    try:
+        view.wait(180)
+        assert [one.settings.get("task") for one in view.results] == [None, None, "llf_completion", "llf_completion"]
+        assert view._groups[1]["text"] == "4 examples of llf_completion"
+        assert {row["group"] for row in view._rows} == {one["name"] for one in view._groups}
+        page(view, type="examples", group=1, metric="loss", order="data")
+        assert view._examples["total"] == 4
+        assert view._examples["metric"] == view.results[2].metrics[-1].name
+        name = view.results[2].metrics[0].name
+        assert view.difference(name).count == 4
+    finally:
+        view.close()
+
+
 def test_what_cannot_be_measured_is_a_sentence_and_stopping_keeps_what_is_there(run, monkeypatch, tmp_path):
     view = Evaluate(run, on=str(tmp_path / "none.jsonl"))
     with pytest.raises(RuntimeError, match=r"none\.jsonl"):
@@ -95,7 +112,7 @@ def test_what_cannot_be_measured_is_a_sentence_and_stopping_keeps_what_is_there(
 def test_a_hostile_answer_stays_text_in_the_saved_notebook():
     from llf_widgets.evaluation.summary import summary_html
 
-    row = {"label": "<b>loss</b>", "values": [{"text": "1", "interval": ""}], "differences": []}
+    row = {"group": "", "label": "<b>loss</b>", "values": [{"text": "1", "interval": ""}], "differences": []}
     html = summary_html("", ["<script>alert(1)</script>"], [row])
     assert "<script>" not in html
     assert "&lt;b&gt;loss" in html
