@@ -8,8 +8,8 @@ from llf_core.config.option import Names, Section, option
 class Evaluation(Section):
     """Metrics of generated answers at each evaluation of a run."""
 
-    metrics: Names = option(
-        (),
+    metrics: Names | None = option(
+        None,
         unset="the loss alone",
         label="Metrics",
         help=(

@@ -12,6 +12,7 @@ from llf_core.chat.target import loading_config
 from llf_core.evaluation.target_places import run_of, shared_place, weights_key
 from llf_core.runs.evaluation_writer import copy_result, settings_key
 from llf_core.runs.evaluations import EvaluatedTarget, find_result
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def loading_of(target: Target, template: str | None) -> RunConfig:
     loading = loading_config(target.config)
     if template is None:
         return loading
-    return loading_config(yaml.safe_dump({**yaml.safe_load(target.config), "template": template}, sort_keys=True))
+    return loading_config(yaml.safe_dump({**yaml_value(target.config), "template": template}, sort_keys=True))
 
 
 def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:

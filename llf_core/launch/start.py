@@ -165,7 +165,7 @@ def _create(
     from llf_core.rewards import reward_sources
     from llf_core.user_functions.stored_functions import joined, write_code
 
-    code = joined(reward_sources(config, rewards), metric_sources(config.evaluation.metrics))
+    code = joined(reward_sources(config, rewards), metric_sources(config.evaluation.metrics or ()))
 
     def everything(new: RunFolder) -> None:
         write_code(new.code, code)

@@ -181,7 +181,14 @@ def _plain_index() -> object:
     return import_real("torch._dynamo._trace_wrapped_higher_order_op").TransformGetItemToIndex()
 
 
+def _linear_sum_assignment(*args: object, **kwargs: object) -> object:
+    """SciPy's function, which transformers imports for the losses of object detectors."""
+    return import_real("scipy.optimize").linear_sum_assignment(*args, **kwargs)
+
+
 STAND_INS: dict[str, dict[str, object]] = {
+    "scipy": {},
+    "scipy.optimize": {"linear_sum_assignment": _linear_sum_assignment},
     "torch._dynamo": {
         "allow_in_graph": _plain_decorator,
         "assume_constant_result": _plain_decorator,

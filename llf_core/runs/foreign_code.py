@@ -167,7 +167,7 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
         config = run_config(folder)
     except ConfigError:
         return tuple(found)  # resume, replay and branch report the error, and no trainer starts with it
-    functions = code_of_functions(folder, [*(config.get("reward_functions") or ()), *config.evaluation.metrics])
+    functions = code_of_functions(folder, [*(config.get("reward_functions") or ()), *(config.evaluation.metrics or ())])
     found = [] if functions is None else [functions]
     return (*found, *(code_of_config(config) if config.model.trust_remote_code else ()))
 

@@ -19,6 +19,7 @@ EXPECTED = {
     ("get", "runs"),
     ("get", "runs/ID"),
     ("get", "runs/ID/output.zip"),
+    ("get", "runs/ID/exports/KEY.zip"),
     ("get", "runs/ID/monitor"),
     ("get", "runs/ID/summary"),
     ("get", "monitor"),
@@ -36,7 +37,7 @@ EXPECTED = {
 def served() -> list[tuple[str, str, type[APIHandler]]]:
     """Each verb that a handler of ours answers, with its route."""
     return [
-        (verb, pattern.replace("(?P<run_id>[^/]+)", "ID").replace("\\", ""), handler)
+        (verb, pattern.replace("(?P<run_id>[^/]+)", "ID").replace("(?P<key>[^/]+)", "KEY").replace("\\", ""), handler)
         for pattern, handler in routes.ROUTES
         for verb in VERBS
         if getattr(handler, verb) is not getattr(APIHandler, verb)

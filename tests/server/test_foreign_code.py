@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tornado.httpclient import HTTPClientError
 
 from llf_core.runs import status
 from llf_core.runs.trust import sign_run
@@ -32,12 +33,14 @@ async def test_no_route_runs_it(ask: Ask, jp_fetch: Any, tiny_model_dir: Path, m
     assert (await ask("runs", run.id, params={"details": "1"}))[0] == 200
     assert (await ask("runs", run.id, "monitor", params={"details": "1"}))[0] == 200
     assert (await jp_fetch("llf", "api", "runs", run.id, "output.zip")).code == 200
+    with pytest.raises(HTTPClientError, match="404"):
+        await jp_fetch("llf", "api", "runs", run.id, "exports", "none.zip")
     for kind in ("evaluate", "sample", "stop"):
         assert (await ask("runs", run.id, "control", body={"type": kind}))[0] == 409
     assert (await ask("runs", run.id, "bin", body={}))[0] == 200
     assert (await ask("bin"))[0] == 200
     assert (await ask("bin", run.id, "restore", body={}))[0] == 200
-    assert len(ROUTES) == 15, "a new route: ask it above too"
+    assert len(ROUTES) == 16, "a new route: ask it above too"
     assert not mark.exists()  # noqa: ASYNC240
 
 

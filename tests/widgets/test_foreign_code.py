@@ -25,7 +25,7 @@ def test_views_run_nothing_and_resume_asks(tiny_model_dir: Path, tmp_path: Path)
     compare.html()
     compare.frame()
     found = json.loads(monitor._handle_request("code", {}))
-    assert [one["owner"].split()[1] for one in found["code"]] == ["reward", "model"]
+    assert [one["owner"].split()[1] for one in found["code"]] == ["functions", "model"]
     for args in ({}, {"trust": "0" * 64}, {"trust": True}):
         with pytest.raises(UntrustedCodeError):
             monitor._handle_request("resume", args)

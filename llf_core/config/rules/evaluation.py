@@ -36,7 +36,7 @@ def _answer_metrics(config: ConfigValues) -> tuple[str, ...]:
     if no_answers_reason(config):
         return ()
     found: list[str] = []
-    for name in config.evaluation.metrics:
+    for name in config.evaluation.metrics or ():
         found += [one.name for one in declarations_of(name)] or [function_name(name)]
     return tuple(found)
 
@@ -94,14 +94,14 @@ def _is_name(name: str) -> bool:
 
 def _misspelt(c: ConfigValues) -> dict[str, str]:
     """The known metric that each misspelt name probably means. A function of a cell may have any other name."""
-    unknown = [name for name in c.evaluation.metrics if name.isidentifier() and not declarations_of(name)]
+    unknown = [name for name in c.evaluation.metrics or () if name.isidentifier() and not declarations_of(name)]
     known = known_names()
     return {name: near for name in unknown if (near := misspelt(name, known)) is not None}
 
 
 def _corrected(c: ConfigValues) -> tuple[Fix, ...]:
     meant = _misspelt(c)
-    names = [meant.get(name, name) for name in c.evaluation.metrics]
+    names = [meant.get(name, name) for name in c.evaluation.metrics or ()]
     return (Fix(f"Use {', '.join(meant.values())}", {"metrics": ",".join(names)}),)
 
 
@@ -117,9 +117,9 @@ EVALUATION = (
     ),
     Rule(
         ("metrics",),
-        lambda c: not all(map(_is_name, c.evaluation.metrics)),
+        lambda c: not all(map(_is_name, c.evaluation.metrics or ())),
         lambda c: (
-            f"`metrics` has {next(repr(name) for name in c.evaluation.metrics if not _is_name(name))}. "
+            f"`metrics` has {next(repr(name) for name in c.evaluation.metrics or () if not _is_name(name))}. "
             + METRICS.format(known=", ".join(known_names()))
         ),
     ),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from lm_eval.tasks import TaskManager
 
 from llf_core.config.did_you_mean import did_you_mean
@@ -18,6 +17,7 @@ from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.harness.hub_access import hub_access
 from llf_core.evaluation.harness.task_names import LLAMA_FACTORY
 from llf_core.models.errors import first_line
+from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -101,7 +101,7 @@ def set_seed(task: LoadedTask, seed: int) -> None:
 def shipped_tasks() -> dict[str, dict[str, Any]]:
     """Configs of the tasks that ship, in lm-eval's format, by their names."""
     made = {}
-    for config in yaml.safe_load((OFFLINE / "tasks.yaml").read_text("utf-8")):
+    for config in yaml_value((OFFLINE / "tasks.yaml").read_text("utf-8")):
         files = {split: str(OFFLINE / file) for split, file in config.pop("files").items()}
         made[config["task"]] = config | {"dataset_path": "json", "dataset_kwargs": {"data_files": files}}
     return made

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -61,11 +62,13 @@ def request_of_run(tiny_model_dir, tmp_path_factory):
     data = home / "sums.json"
     data.write_text(json.dumps(ROWS))
     config = yaml.safe_dump(SETTINGS | {"model_name_or_path": str(tiny_model_dir), "dataset": str(data)})
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLF_HOME", str(home))
         run = create_run(RunConfig.load(config).yaml(defaults=True), "tiny")
         assert run_attempt(run, 1) == 0
         target = find_target(run.id)
+    signal.signal(signal.SIGTERM, handler)  # a trainer takes it for its process
     adapters = () if target.adapter is None else (WeightedAdapter(target.adapter, 1.0, "run"),)
     return ExportRequest(target, "gguf", home / "out", adapters, quantizations=WANTED)
 

@@ -9,7 +9,7 @@ from llf_core.runs import RunReader, read_status
 
 # Not needed before the first step; sympy and the symbolic shapes are, by torch's own formulas for shapes.
 LATER = (
-    "IPython", "bitsandbytes", "llf_widgets", "matplotlib", "scipy", "sklearn", "torch._dynamo.convert_frame",
+    "IPython", "bitsandbytes", "llf_widgets", "matplotlib", "scipy._lib", "sklearn", "torch._dynamo.convert_frame",
     "torch._inductor", "torch.distributed.fsdp", "torch.distributed.tensor.placement_types", "torch.onnx",
     "torch.utils.tensorboard", "torchvision", "triton", "trl",
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """Every adapter of the installed PEFT through `finetuning_type: peft`: trained, reloaded and merged, or refused."""
 
+import sys
+
 import pytest
 import torch
 from peft import PeftModel
@@ -91,7 +93,8 @@ def test_what_cannot_be_trained_is_refused_with_a_reason(name):
 
 
 @pytest.mark.parametrize("name", NOT_INSTALLED)
-def test_a_package_that_is_missing_is_named(name, trained):
+def test_a_package_that_is_missing_is_named(name, trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # an import of it fails
     folder, code = trained(finetuning_type="peft", peft_type=name, max_steps=1)
     assert code == 2
     assert f"pip install {NOT_INSTALLED[name]}" in read_status(folder).reason
