@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 GENERAL = frozenset({"Exception", "BaseException", "object"})
 GENERAL_OF_PROJECT = GENERAL | {"ValueError", "RuntimeError", "LookupError"}
 RULED_OUT: dict[str, dict[str, str]] = {
+    "llf_core.evaluation.planned_result.loading_of": {"NotPlainError": "the config was read before"},
     "llf_core.cli.train.demo": {
         "KeyError": "the preset is one of this package",
         "TypeError": "it has no reward functions",
@@ -34,7 +35,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     ),
     "llf_core.cli.inspect.inspect": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.evaluation.harness.load_tasks.shipped_tasks": dict.fromkeys(
-        ("OSError", "UnicodeDecodeError"), "reads a file of this package"
+        ("OSError", "UnicodeDecodeError", "NotPlainError"), "reads a file of this package"
     ),
     "llf_core.evaluation.answers.answer": {"ValueError": "a config admits only settings in range"},
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},
