@@ -13,13 +13,14 @@ from llf_core.models.parameter_count import is_plain_linear
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-MAX_ROWS = 64
-"""Largest number of rows for which `few_rows_linear` reorders the product: with 2 to 48 rows it took 0.5 to 0.9 of the
-time of `F.linear` (weights of Llamas from 135 M to 1 B, AMX), with 100 the same, with 700 more."""
+MAX_ROWS = 16
+"""Largest number of rows for which `few_rows_linear` reorders the product: with 2 to 16 rows it took 0.5 to 0.75 of the
+time of `F.linear` (weights of Llamas from 135 M to 1 B, AMX). A prompt of 40 tokens is read slower, since the next
+operations read rows that are not contiguous (`benchmarks/chat.py`: first token 1.2 in place of 1.0)."""
 
 
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute `x Wᵀ + b` as `(W xᵀ)ᵀ + b` where that is faster, for decoding and short prompts; `F.linear` elsewhere.
+    """Compute `x Wᵀ + b` as `(W xᵀ)ᵀ + b` where that is faster, as in decoding a batch; `F.linear` elsewhere.
 
     Args:
         x: `[..., in]`.
@@ -40,7 +41,7 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def speed_up_few_rows(model: nn.Module) -> int:
-    """Let a model's linear layers compute by `few_rows_linear`, so that short prompts are read faster.
+    """Let a model's linear layers compute by `few_rows_linear`, so that batches are decoded faster.
 
     Only bfloat16 layers on a CPU change, and only how they compute; layers that PEFT wraps later are among them.
 
