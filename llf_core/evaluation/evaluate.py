@@ -28,7 +28,7 @@ from llf_core.user_functions.stored_functions import write_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from llf_core.evaluation.worker_process import Progress
+    from llf_core.evaluation.worker_process import OnStart, Progress
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
     from llf_core.runs.evaluations import EvaluationResult
@@ -54,6 +54,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     again: bool = False,
     progress: Progress = worker_process.no_progress,
     on_result: Callable[[EvaluationResult], object] | None = None,
+    on_start: OnStart = worker_process.no_item,
 ) -> list[EvaluationResult]:
     """Measure models on data, in a child process that holds one base model at a time and its adapters.
 
@@ -85,6 +86,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         again: whether to measure what was measured before.
         progress: called with a description, the number done and the total; an exception in it ends the process.
         on_result: called with each result when it is complete; None if nobody waits.
+        on_start: called with a function that ends the process, for another thread; `evaluate` then raises
+            `RuntimeError`.
 
     Returns:
         The results on data in the order of the targets, then those of each task in the same order.
@@ -158,6 +161,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
             trust=trust,
             of=next((one.run_id for one in found if one.run_id), None),
             on_item=receive,
+            on_start=on_start,
         )
     return [results[key] for key in sorted(results)]
 

@@ -50,6 +50,9 @@ FLOAT32_BYTES = 4
 MEMORY_SHARE = 0.8
 """Share of the free memory that the weights may take in float32; the rest is for activations and logits."""
 
+BESIDES_WEIGHTS = 64 * 2**20
+"""Bytes of an export besides the weights: tokenizer, configs, receipt."""
+
 
 class ExportSource:
     """A model to export, as it answers in a chat: the base with its adapters, not merged.
@@ -347,12 +350,13 @@ def check_room(folder: Path, needed: int) -> None:
 
     Args:
         folder: a folder on the disk.
-        needed: bytes.
+        needed: bytes of the weights.
 
     Raises:
         ExportError: the disk has too little space.
         OSError: the disk cannot be asked.
     """
+    needed += BESIDES_WEIGHTS
     free = shutil.disk_usage(folder).free
     if needed > free:
         missing, has, wants = (" ".join(size(amount)) for amount in (needed - free, free, needed))

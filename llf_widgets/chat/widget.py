@@ -29,7 +29,7 @@ from llf_widgets.chat.tools import call_tool, tool_schema
 from llf_widgets.chat.turns import Turn, sibling, turn_json, turns_of
 from llf_widgets.chat.update_sender import UpdateSender
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.front_end import FrontEnd
+from llf_widgets.saved_view import SavedView
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -54,7 +54,7 @@ SEARCHED = 50
 """Number of conversations among which the one of a cell is searched."""
 
 
-class Chat(FrontEnd):
+class Chat(SavedView):
     """A chat with one to four models: each question goes to all of them, and their replies stand side by side.
 
     The models run in processes of their own, which all chats of the kernel share: one for each base model, with the
@@ -124,7 +124,6 @@ class Chat(FrontEnd):
         self._tools = [tool_schema(one) for one in tools]
         self._given: list[str] = []
         self._tokens: dict[str, list[Any]] = {}
-        self._displays: list[Any] = []
         self._page_updates_outputs = False
         self._sender = UpdateSender(self._send_updates)
         try:
@@ -307,14 +306,6 @@ class Chat(FrontEnd):
         call = f"llf.Chat({', '.join(map(repr, self._given))})"
         texts = {"text/plain": summary_text(call, self._turns), "text/html": summary_html(call, self._turns)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "chat"}}, metadata
-
-    def _ipython_display_(self, **options: Any) -> None:
-        """Display the view in an output whose text follows the conversation, for the saved notebook."""
-        from IPython.display import display
-
-        data, about = self._repr_mimebundle_(**options)
-        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        self._displays.append(handle)
 
     # -- models ------------------------------------------------------------------------------------------
     def _acquire(self, target: str | Path | Run | RunFolder) -> str:
@@ -518,11 +509,9 @@ class Chat(FrontEnd):
                 self.send({"type": "updates", "updates": updates})
 
     def _update_outputs(self) -> None:
-        """Update the text of the outputs in the notebook, if their page keeps the view while it does so."""
+        """Rewrite the outputs, if their page keeps the view while it does so."""
         if self._page_updates_outputs:
-            data, about = self._repr_mimebundle_()
-            for handle in self._displays:
-                handle.update(data, metadata=about, raw=True)
+            super()._update_outputs()
 
     # -- the page ----------------------------------------------------------------------------------------
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:

@@ -14,7 +14,7 @@ from llf_core.runs.evaluations import token_losses_of
 from llf_core.user_error import UserError
 from llf_widgets.evaluation.summary import summary_html, summary_text
 from llf_widgets.evaluation.tables import ORDERS, ResultTables, votes_text
-from llf_widgets.front_end import FrontEnd
+from llf_widgets.saved_view import SavedView
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -37,7 +37,7 @@ class _StoppedError(Exception):
     """The evaluation was stopped in the view."""
 
 
-class Evaluate(FrontEnd):
+class Evaluate(SavedView):
     """Measures models on data and shows whether the tuned one is better, by how much, and beyond noise or not.
 
     The models run in a child process, one base model at a time with its adapters. Results are stored in the folders of
@@ -108,8 +108,8 @@ class Evaluate(FrontEnd):
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._stop_wanted = False
+        self._end_process: Callable[[], None] | None = None
         self._tables: list[ResultTables] = []
-        self._displays: list[Any] = []
         super().__init__()
         self.on_msg(self._receive)
         self._start()
@@ -165,8 +165,12 @@ class Evaluate(FrontEnd):
         )
 
     def stop(self) -> None:
-        """Stop measuring, as the button does; complete results are kept."""
-        self._stop_wanted = True
+        """Stop measuring at once, as the button does; complete results are kept."""
+        with self._lock:
+            self._stop_wanted = True
+            end = self._end_process
+        if end is not None:
+            end()
 
     def close(self) -> None:
         """Stop measuring and close the view."""
@@ -180,25 +184,9 @@ class Evaluate(FrontEnd):
         texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "evaluation"}}, metadata
 
-    def _ipython_display_(self, **options: Any) -> None:
-        """Display the view in an output that is updated with the table for the saved notebook."""
-        from IPython.display import display
-
-        state = self._state
-        data, about = self._repr_mimebundle_(**options)
-        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        self._displays.append(handle)
-        if self._state != state:  # while it was shown
-            self._update_outputs()
-
-    def _update_outputs(self) -> None:
-        data, about = self._repr_mimebundle_()
-        for handle in self._displays:
-            handle.update(data, metadata=about, raw=True)
-
     # -- measuring ---------------------------------------------------------------------------------------
     def _start(self) -> None:
-        self._stop_wanted = False
+        self._stop_wanted, self._end_process = False, None
         self._done.clear()
         with self.hold_sync():
             self._state, self._note, self._progress = "running", "Starting…", []
@@ -207,13 +195,23 @@ class Evaluate(FrontEnd):
     def _measure(self) -> None:
         try:
             targets = with_base(self._targets, self._options["home"]) if self._alone else self._targets
-            self._show(evaluate(targets, progress=self._on_progress, **self._options), len(targets))
+            results = evaluate(targets, progress=self._on_progress, on_start=self._on_start, **self._options)
+            self._show(results, len(targets))
         except _StoppedError:
             self._end("stopped", STOPPED)
         except (UserError, RuntimeError, ValueError, TypeError, OSError) as error:
-            self._end("failed", str(error))
+            if self._stop_wanted and isinstance(error, RuntimeError):
+                self._end("stopped", STOPPED)  # the process was ended
+            else:
+                self._end("failed", str(error))
         except Exception as error:  # noqa: BLE001 - of a thread, which nobody would see
             self._end("failed", f"The evaluation failed: {type(error).__name__}: {error}")
+
+    def _on_start(self, end: Callable[[], None]) -> None:
+        with self._lock:
+            if self._stop_wanted:
+                raise _StoppedError
+            self._end_process = end
 
     def _on_progress(self, what: str, done: int, total: int) -> None:
         if self._stop_wanted:

@@ -15,7 +15,7 @@ from llf_core.runs.plain_text import strip_bidi
 from llf_core.user_error import UserError
 from llf_widgets.export_view.summary import summary_html, summary_text
 from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json
-from llf_widgets.front_end import FrontEnd
+from llf_widgets.saved_view import SavedView
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -32,7 +32,7 @@ class _StoppedError(Exception):
     """The export was stopped in the view."""
 
 
-class ExportView(FrontEnd):
+class ExportView(SavedView):
     """Exports a model and shows the progress, then the receipt: what was measured of the written files.
 
     The model is loaded in a child process, and the kernel stays free. Nothing is at the destination before all checks
@@ -68,7 +68,6 @@ class ExportView(FrontEnd):
         self._end_process: Callable[[], None] | None = None
         self._export: Export | None = None
         self._error: BaseException | None = None
-        self._displays: list[Any] = []
         super().__init__(_title=strip_bidi(f"Export {_name(target)} as {format}"))
         self.on_msg(self._receive)
         self._start()
@@ -135,22 +134,6 @@ class ExportView(FrontEnd):
         shown = (self._title, self._note, self._folder, self._receipt)
         texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "export"}}, metadata
-
-    def _ipython_display_(self, **options: Any) -> None:
-        """Display the view in an output that is updated with the receipt for the saved notebook."""
-        from IPython.display import display
-
-        state = self._state
-        data, about = self._repr_mimebundle_(**options)
-        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        self._displays.append(handle)
-        if self._state != state:  # while it was shown
-            self._update_outputs()
-
-    def _update_outputs(self) -> None:
-        data, about = self._repr_mimebundle_()
-        for display_handle in self._displays:
-            display_handle.update(data, metadata=about, raw=True)
 
     # -- the export --------------------------------------------------------------------------------------
     def _start(self) -> None:

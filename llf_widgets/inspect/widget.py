@@ -12,9 +12,9 @@ from llf_core.config import RunConfig
 from llf_core.config.number_format import with_unit
 from llf_core.launch.cell_rows import write_rows
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.front_end import FrontEnd
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
 from llf_widgets.inspect.summary import summary_html, summary_text
+from llf_widgets.saved_view import SavedView
 from llf_widgets.start import split_rows
 from llf_widgets.temporary_folder import TemporaryFolder
 from llf_widgets.view_files import script, stylesheet
@@ -31,7 +31,7 @@ EDITABLE_KEYS = (
 EMPTY: dict[str, Any] = {}
 
 
-class Inspect(FrontEnd):
+class Inspect(SavedView):
     """Counts, lengths, notable records, examples token by token, and packed rows of a config's data.
 
     A child process prepares the data (or loads it from the cache) and answers page by page, so the page stays fast with
@@ -84,7 +84,6 @@ class Inspect(FrontEnd):
         self.config = RunConfig.load(given_config)
         self._process: DataProcess | None = None
         self._done = threading.Event()
-        self._displays: list[Any] = []
         super().__init__()
         self.on_msg(self._receive)
         self._open()
@@ -198,17 +197,6 @@ class Inspect(FrontEnd):
         texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "inspect"}}, metadata
 
-    def _ipython_display_(self, **options: Any) -> None:
-        """Display the view in an output that is updated with the counts for the saved notebook."""
-        from IPython.display import display
-
-        state = self._state
-        data, about = self._repr_mimebundle_(**options)
-        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        self._displays.append(handle)
-        if self._state != state:  # while it was shown
-            self._update_outputs()
-
     def _open(self) -> None:
         if self._process is not None:
             self._process.close()
@@ -247,11 +235,6 @@ class Inspect(FrontEnd):
         """Update every output of this view, then let `wait` return."""
         self._update_outputs()
         self._done.set()
-
-    def _update_outputs(self) -> None:
-        data, about = self._repr_mimebundle_()
-        for display_handle in self._displays:
-            display_handle.update(data, metadata=about, raw=True)
 
     def _request(self, what: str, **arguments: Any) -> Future[Any]:
         self.wait()

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from llf_core.export.request import ExportRequest
     from llf_core.export.source import ExportSource
 
-ROOM = 64 * 2**20
-"""Bytes on the disk besides the weights: tokenizer, configs, receipt."""
-
 
 class AdapterFormat(ExportFormat):
     """An adapter of PEFT in safetensors, with tokenizer and chat template."""
@@ -76,7 +73,7 @@ class AdapterFormat(ExportFormat):
         model = source.model
         progress("Writing the adapter", 0, 0)
         trained = [one for name, one in model.named_parameters() if f".{model.active_adapter}" in name]
-        check_room(folder, sum(map(_bytes, trained)) + ROOM)
+        check_room(folder, sum(map(_bytes, trained)))
         if request.rank is not None:
             save_as_lora(source, folder, request.rank)
             source.load_written(folder)

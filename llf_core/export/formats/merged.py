@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from llf_core.export.request import ExportRequest
     from llf_core.export.source import ExportSource
 
-ROOM = 64 * 2**20
-"""Bytes on the disk besides the weights: tokenizer, configs, receipt."""
-
 
 class MergedFormat(ExportFormat):
     """A whole model in safetensors, with tokenizer, chat template and generation config."""
@@ -70,7 +67,7 @@ class MergedFormat(ExportFormat):
         progress("Merging", 0, 0)
         model = source.merge(progress)
         dtype = getattr(torch, source.dtype())
-        check_room(folder, bytes_of_weights(model, dtype.itemsize) + ROOM)
+        check_room(folder, bytes_of_weights(model, dtype.itemsize))
         cast_weights(model, dtype)
         progress("Writing the weights", 0, 0)
         with no_progress_bars():

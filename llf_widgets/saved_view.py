@@ -1,0 +1,38 @@
+"""Base class of views whose saved text keeps up with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llf_widgets.front_end import FrontEnd
+
+
+class SavedView(FrontEnd):
+    """A view that rewrites its outputs, so that a saved notebook shows its last state without a kernel.
+
+    A subclass adds its text to the bundle of `_repr_mimebundle_`, and calls `_update_outputs` when it has changed.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self._displays: list[Any] = []
+        super().__init__(**values)
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget, to which a subclass adds its text."""
+        return self.widget_mimebundle(**options)
+
+    def _ipython_display_(self, **options: Any) -> None:
+        """Display the view in an output that can be rewritten."""
+        from IPython.display import display
+
+        data, about = self._repr_mimebundle_(**options)
+        handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._displays.append(handle)
+        if self._repr_mimebundle_()[0].get("text/plain") != data.get("text/plain"):  # it changed while it was shown
+            self._update_outputs()
+
+    def _update_outputs(self) -> None:
+        """Rewrite all outputs that show the view."""
+        data, about = self._repr_mimebundle_()
+        for handle in self._displays:
+            handle.update(data, metadata=about, raw=True)
