@@ -54,6 +54,7 @@ def test_models_are_compared_examples_sorted_tokens_shown_and_votes_counted(
     examples.get_by_role("button", name="Next").click()
     expect(examples).to_contain_text("11 to 14 of 14")
     examples.get_by_role("button", name="Previous").click()
+    expect(examples).to_contain_text("1 to 10 of 14")
     first = examples.get_by_role("article").first
     first.get_by_role("button", name="Loss of each token").press("Enter")
     heat = view.get_by_role("region", name="Loss of each token: example")

@@ -29,15 +29,12 @@ const VOTES = [
  * @param {Send} send
  */
 export function examplesSection(page, columns, metrics, groups, orders, send) {
-  const show = (/** @type {object} */ change) =>
-    send({
-      type: 'examples',
-      group: page.group,
-      metric: page.metric,
-      order: page.order,
-      offset: 0,
-      ...change
-    });
+  const { group, metric, order } = page;
+  let wanted = { group, metric, order, offset: 0 };
+  const show = (/** @type {object} */ change) => {
+    wanted = { ...wanted, offset: 0, ...change }; // also what was chosen since the page came
+    send({ type: 'examples', ...wanted });
+  };
   const previous = createButton('Previous', () =>
     show({ offset: page.offset - PAGE })
   );
