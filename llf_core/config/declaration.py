@@ -279,6 +279,17 @@ class OptimizerDeclaration(Declaration):
         return OptimizerMemory(sum(sizes) * self.state_bytes, gradients)
 
 
+def batches_of_epoch(config: ConfigValues, rows: float) -> int:
+    """Number of optimizer steps in which all rows are read once, as transformers' `Trainer` counts them.
+
+    Args:
+        config: of the run.
+        rows: number of examples or packed rows.
+    """
+    training = config.training
+    return math.ceil(math.ceil(rows / training.per_device_train_batch_size) / training.gradient_accumulation_steps)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StageDeclaration(Declaration):
     """A training objective; implemented by a `LossStage` or a `TrainerStage` of `llf_core.stages.base.stage`.
@@ -303,6 +314,9 @@ class StageDeclaration(Declaration):
         second_model: the key of a model that is loaded beside the trained one; None where the config names none.
         completion_limit: the key that limits the tokens of a completion it samples; empty where it samples none.
         completion_tokens: most tokens of a completion it samples; 0 where it samples none.
+        uses_of_completion: number of optimizer steps that learn from a completion it samples.
+        epoch_steps: number of optimizer steps of an epoch, of a config and its number of rows (examples, prompts, or
+            packed rows).
     """
 
     kind: ClassVar[str] = "stage"
@@ -327,6 +341,8 @@ class StageDeclaration(Declaration):
     second_model: Callable[[ConfigValues], str | None] = lambda _: None
     completion_limit: str = ""
     completion_tokens: Callable[[ConfigValues], int] = lambda _: 0
+    uses_of_completion: Callable[[ConfigValues], int] = lambda _: 1
+    epoch_steps: Callable[[ConfigValues, float], int] = batches_of_epoch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

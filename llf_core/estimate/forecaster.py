@@ -144,9 +144,12 @@ class Forecaster:
         return rows * (sequences * self.lengths.mean(config.data.cutoff_len) + stage.completion_tokens(config))
 
     def steps(self) -> int | None:
-        """Number of optimizer steps, as transformers' `Trainer` counts them; None if the number of examples is unknown.
+        """Number of optimizer steps, as the trainer counts them; None if the number of examples is unknown.
 
         The time of a run is that of a step times this number.
+
+        Raises:
+            PluginError: two installed packages declare the same stage.
         """
         training, data = self.config.training, self.config.data
         if training.max_steps > 0:
@@ -158,9 +161,7 @@ class Forecaster:
         rows = max(1.0, min(examples, data.max_samples or examples) - float(held_out))
         if data.packing:
             rows = max(1.0, rows * self.lengths.mean(data.cutoff_len) / (data.cutoff_len * PACKED_FILL))
-        batch = training.per_device_train_batch_size
-        micro = math.ceil(rows / batch)
-        return max(1, math.ceil(math.ceil(micro / training.gradient_accumulation_steps) * training.num_train_epochs))
+        return max(1, math.ceil(stage_of(self.config).epoch_steps(self.config, rows) * training.num_train_epochs))
 
     def like(self, *, checkpointing: bool, tokens: float | None = None) -> PastRun | None:
         """The run as the table of past runs would hold it, with what was computed and without what was measured.

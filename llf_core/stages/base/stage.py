@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llf_core.methods.method import Method
     from llf_core.modifiers.modifier import Modifier
     from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.completion_scores import Scoring
 
     Batch = dict[str, Any]
     Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
@@ -92,6 +93,10 @@ class Stage:
     def auxiliary_models(self) -> Sequence[nn.Module]:
         """Models that are trained beside the run's model: the memory forecast and the checksums include them."""
         return ()
+
+    def scoring(self) -> Scoring | None:
+        """What scores the completions that the stage samples, for a look at rewards before training; None if none."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the model, as JSON, so that a resumed run repeats the losses exactly."""

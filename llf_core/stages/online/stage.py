@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llf_core.data.prompts import Prompts
     from llf_core.rewards import Reward
     from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.completion_scores import Scoring
     from llf_core.stages.online.trl_trainers import OnlineTrainer
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,25 @@ class OnlineStage(TrainerStage):
         self._trainer = trainer
         return trainer
 
+    def scoring(self) -> Scoring:
+        """Weighted sum of the run's reward functions, for a look at rewards before training; TRL calls them itself.
+
+        Raises:
+            DataError: no prompt is usable, or the functions need a column that is missing or only TRL provides.
+            RewardError: a reward function does not exist or cannot be executed.
+            re.error: `reward_pattern` is not a regular expression.
+            TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
+            ValueError: the signature of a function cannot be inspected.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                plug-in.
+            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+            KeyError: a record of the prepared data is no longer in its data set.
+            OSError: a file of the prompts can no longer be opened.
+        """
+        from llf_core.stages.completion_scores import scoring_by_functions
+
+        return scoring_by_functions(self.context)
+
     @abstractmethod
     def _trl_classes(self) -> tuple[type[Any], type[OnlineTrainer]]:
         """TRL's class of training arguments, and the trainer class."""
@@ -146,6 +166,7 @@ class OnlineStage(TrainerStage):
     def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:
         """Check that there are prompts for a step, and tell which were left out."""
         from llf_core.data import DataError
+        from llf_core.stages.completion_scores import check_columns
 
         if prompts.left_out:
             self.context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
@@ -156,7 +177,7 @@ class OnlineStage(TrainerStage):
                 "(per_device_train_batch_size times gradient_accumulation_steps, by num_generations). Lower one of the "
                 f"first two, or add prompts. {prompts.left_out}".rstrip()
             )
-        check_rewards(prompts, rewards)
+        check_columns(prompts, rewards)
 
     def save(self, checkpoint: Path) -> None:
         """Write the completions that later steps still learn from, if the checkpoint lies between such steps.
@@ -191,33 +212,3 @@ class OnlineStage(TrainerStage):
         if (checkpoint / ROLLOUT).is_file():
             device = self.context.plan.device
             self.rollout.inputs = torch.load(checkpoint / ROLLOUT, map_location=device, weights_only=True)
-
-
-def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
-    """Check before the first step that the data set has the columns that the reward functions need.
-
-    They are called only once completions are sampled, which takes minutes.
-
-    Args:
-        prompts: of the run.
-        rewards: the reward functions.
-
-    Raises:
-        DataError: a column is missing, or the reference answers are.
-        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
-    """
-    from llf_core.data import DataError
-
-    columns = ", ".join(prompts.columns)
-    for reward in rewards:
-        missing = [name for name in reward.signature.columns if name not in prompts.columns]
-        if missing:
-            raise DataError(
-                f"The reward function {reward.name} takes {', '.join(missing)}, which is not a column of the data set "
-                f"(columns: {columns}). Rename the parameter, or give it a default."
-            )
-        if reward.expects and not any(row["expected"] is not None for row in prompts.train):
-            raise DataError(
-                f"The reward {reward.name} needs a reference answer, and the data set has none (columns: "
-                f"{columns}). Expected a column answer or solution; or take another reward function."
-            )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.config.declarations.stages.ppo import PPOOptions
+    from llf_core.stages.completion_scores import SampledCompletion
     from llf_core.stages.ppo.rollout_worker import TokenOutputs
-    from llf_core.stages.ppo.scoring import SampledCompletion
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,7 @@ import torch
 from torch import nn
 
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.config.declarations.stages.ppo import longest_answer
-from llf_core.config.rules.sampling import parse_reward_weights
-from llf_core.data import DataError
 from llf_core.data.formats.conversation import Conversation
-from llf_core.data.prompts import prompts_of
 from llf_core.data.render import answer_suffix
 from llf_core.generation.generate import end_tokens
 from llf_core.methods.method import apply_method
@@ -23,19 +19,17 @@ from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
 from llf_core.models.quantize import UNQUANTIZED
 from llf_core.models.reward_model import load_reward_model, reward_model_base
-from llf_core.rewards import WeightedSum, load_rewards
-from llf_core.rewards.signature import TRAINER_PARAMETERS
 from llf_core.stages.adapter_switching import save_policy_alone
 from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
-from llf_core.stages.online.stage import check_rewards
+from llf_core.stages.completion_scores import scoring_by_functions
 from llf_core.stages.ppo.policy_output import compute_policy
-from llf_core.stages.ppo.scoring import EndpointScoring, FunctionScoring, ModelScoring
+from llf_core.stages.ppo.scoring import EndpointScoring, ModelScoring
 from llf_core.stages.ppo.value_models import UnsavedModule, ValueHead, ValueModel
 from llf_core.stages.reference_logprobs import without_dropout
 from llf_core.stages.reference_policy import reference_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from peft import PeftModel
     from torch import Tensor
@@ -44,7 +38,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import RewardModel
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.ppo.scoring import SampledCompletion, Score
+    from llf_core.stages.completion_scores import Scoring
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +63,7 @@ class PPOModels:
     value: ValueHead | ValueModel
     value_container: UnsavedModule
     reference: Callable[[Mapping[str, Any]], Tensor]
-    score: Callable[[Sequence[SampledCompletion]], Sequence[Score]]
+    score: Scoring
     models: Mapping[str, nn.Module]
 
 
@@ -181,9 +175,7 @@ def _closing(context: TrainingContext) -> list[int]:
     return ids
 
 
-def _scoring(
-    context: TrainingContext, scorer: RewardModel | None
-) -> Callable[[Sequence[SampledCompletion]], Sequence[Score]]:
+def _scoring(context: TrainingContext, scorer: RewardModel | None) -> Scoring:
     config = context.config
     if scorer is not None:
         ends = end_tokens(context.model, context.tokenizer) or ()
@@ -191,24 +183,7 @@ def _scoring(
         return ModelScoring(scorer, context.tokenizer, flatten=flatten, closing=_closing(context), ends=ends)
     if config.get("reward_model_type") == "api":
         return EndpointScoring(config.get("reward_model"), context.tokenizer)
-    stage = config.stage
-    options = {"reward_pattern": stage.reward_pattern, "max_completion_length": longest_answer(config)}
-    rewards = load_rewards(stage.reward_functions or (), context.folder.code, options)
-    prompts = prompts_of(config, context.data, (context.folder.path,))
-    check_rewards(prompts, rewards)
-    for reward in rewards:
-        wanted = sorted({*reward.signature.required} & {*TRAINER_PARAMETERS})
-        if wanted:
-            raise DataError(
-                f"The reward function {reward.name} takes {', '.join(wanted)}, which only TRL trainers provide. "
-                "Give it a default value, or remove it."
-            )
-    if prompts.left_out:
-        context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
-    weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(rewards)
-    return FunctionScoring(
-        WeightedSum(rewards, weights), prompts, lambda ids: str(context.tokenizer.decode(ids, skip_special_tokens=True))
-    )
+    return scoring_by_functions(context)
 
 
 # -- the reference ---------------------------------------------------------------------------------------

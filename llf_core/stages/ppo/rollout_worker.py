@@ -12,11 +12,11 @@ from llf_core.generation.generate import continuations
 from llf_core.generation.own_forward import without_accelerate
 from llf_core.generation.sampling import Sampling
 from llf_core.runs.progress_events import ProgressEvents
+from llf_core.stages.completion_scores import check_finite
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.eval_mode import eval_with_autocast
 from llf_core.stages.ppo.policy_output import compute_policy
 from llf_core.stages.ppo.rollout import run_in_chunks
-from llf_core.stages.ppo.scoring import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.completion_scores import SampledCompletion, Score
     from llf_core.stages.ppo.models import PPOModels
-    from llf_core.stages.ppo.scoring import SampledCompletion, Score
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from llf_core.stages.base.cannot_continue import StopTraining
     from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.completion_scores import SampledCompletion, Score, Scoring
     from llf_core.stages.ppo.kl_controller import KLController
     from llf_core.stages.ppo.models import PPOModels
     from llf_core.stages.ppo.prompts import PlaceholderDataset, Plan, PromptCollator
     from llf_core.stages.ppo.rollout import Rollout
     from llf_core.stages.ppo.rollout_worker import RolloutWorker
-    from llf_core.stages.ppo.scoring import SampledCompletion, Score
     from llf_core.stages.ppo.token_rewards import RunningMoments
 
 TRIES = 16
@@ -117,6 +117,11 @@ class PPO(LossStage):
         """Indices of the prompts whose completions can be scored."""
         indices: Sequence[int] | None = getattr(self.ppo_models.score, "indices", None)
         return range(len(self.context.data.examples)) if indices is None else indices
+
+    def scoring(self) -> Scoring:
+        """Scores of the run's reward model, endpoint or reward functions, not yet normalized."""
+        scoring: Scoring = self.ppo_models.score
+        return scoring
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
         """The separate value model, trained beside the policy; empty if the value function is a head on the policy.
@@ -253,7 +258,7 @@ class PPO(LossStage):
         Raises:
             StopTraining: none can be scored, or a score is not finite.
         """
-        from llf_core.stages.ppo.scoring import SampledCompletion
+        from llf_core.stages.completion_scores import SampledCompletion
 
         examples, usable = self.context.data.examples, self._usable_prompts
         prompts_used, seen = self.prompts_used, 0
@@ -342,8 +347,8 @@ class PPO(LossStage):
         """Minus the sum of the scores of new completions; every evaluation samples with the same seed."""
         import torch
 
+        from llf_core.stages.completion_scores import SampledCompletion
         from llf_core.stages.ppo.prompts import EVALUATION, prompts_of
-        from llf_core.stages.ppo.scoring import SampledCompletion
 
         prompts = prompts_of(batch)
         numbers: list[int] = batch["numbers"].tolist()

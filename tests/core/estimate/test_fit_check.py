@@ -13,6 +13,7 @@ from llf_core.config.config_shapes import ModelSizeError
 from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit
 from llf_core.estimate.example_lengths import of_lengths
 from llf_core.estimate.planned_step import CUDA_CONTEXT, largest_step
+from llf_core.stages.ppo.prompts import Plan
 
 SEVEN_B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -108,6 +109,20 @@ def test_steps_follow_from_examples_batch_epochs_and_packing(seven_b: str) -> No
     assert steps(all_long(100), val_size=0.5) == 21
     assert steps(all_long(100), max_steps=7) == 7
     assert steps(all_long(97, 256), packing=True) == 21  # 50 rows of 512 are 97 % full
+
+
+def test_steps_of_stages_that_sample_count_completions_as_their_trainers_do(seven_b: str) -> None:
+    def steps(prompts: int, **more: object) -> int | None:
+        base = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
+        return Forecaster(config(seven_b, **{**base, **more}), all_long(prompts), GPU).steps()
+
+    sampled = {"stage": "grpo", "reward_functions": "length", "num_generations": 4}
+    assert steps(25, **sampled) == 24  # 8 completions of 2 prompts a step; the last prompt of a pass is left out
+    assert steps(25, **sampled, num_iterations=3) == 72
+    ppo = {"stage": "ppo", "reward_model_type": "function", "reward_functions": "length"}
+    for phases in ({}, {"ppo_buffer_size": 2, "ppo_epochs": 3}):
+        plan = Plan(8, phases.get("ppo_buffer_size", 1), phases.get("ppo_epochs", 4), 1, 0)
+        assert steps(25, **ppo, **phases) == 2 * plan.loader_length(25) // 8
 
 
 def test_gradient_checkpointing_is_on_where_a_step_would_not_fit_without_it(seven_b: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -162,6 +163,18 @@ def longest_answer(config: ConfigValues, prompt: int = 0) -> int:
         Length in tokens, at least 1.
     """
     return config.generation.max_new_tokens or max(1, config.generation.max_length - prompt)
+
+
+def epoch_steps(config: ConfigValues, rows: float) -> int:
+    """Number of optimizer steps in which every prompt gets a completion: whole phases, see `stages.ppo.prompts.Plan`.
+
+    Args:
+        config: of the run.
+        rows: number of prompts.
+    """
+    training, options = config.training, config.options(PPOOptions)
+    step = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    return math.ceil(rows / (step * options.ppo_buffer_size)) * options.ppo_buffer_size * options.ppo_epochs
 
 
 def _for_ppo(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
@@ -362,6 +375,8 @@ PPO = StageDeclaration(
     second_model=_second_model,
     completion_limit="max_new_tokens",
     completion_tokens=longest_answer,
+    uses_of_completion=lambda config: config.options(PPOOptions).ppo_epochs,
+    epoch_steps=epoch_steps,
     other_names=MappingProxyType(
         {
             "max_completion_length": "max_new_tokens",

@@ -29,8 +29,36 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def completion_tokens(config: ConfigValues) -> int:
-    """Maximum number of tokens of a completion, for the memory forecast."""
+    """Maximum number of tokens of a completion, for the memory forecast.
+
+    Args:
+        config: of the run.
+    """
     return config.stage.max_completion_length
+
+
+def uses_of_completion(config: ConfigValues) -> int:
+    """Number of optimizer steps that learn from a completion: `num_iterations` (μ of arXiv 2402.03300).
+
+    Args:
+        config: of the run.
+    """
+    return config.stage.num_iterations
+
+
+def epoch_steps(config: ConfigValues, rows: float) -> int:
+    """Number of optimizer steps in which every prompt gets its completions once, as TRL's trainers count them.
+
+    A batch counts completions, and prompts that do not fill the last one are left out.
+
+    Args:
+        config: of the run.
+        rows: number of prompts.
+    """
+    training, stage = config.training, config.stage
+    completions = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    prompts = max(1, completions // stage.num_generations)
+    return int(rows // prompts) * stage.num_iterations
 
 
 def declare_group_stage(
@@ -60,4 +88,6 @@ def declare_group_stage(
         other_names=OTHER_NAMES,
         completion_limit="max_completion_length",
         completion_tokens=completion_tokens,
+        uses_of_completion=uses_of_completion,
+        epoch_steps=epoch_steps,
     )

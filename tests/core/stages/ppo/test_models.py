@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from llf_core.models import ModelError
 from llf_core.stages.adapter_switching import add_frozen, use_adapter
+from llf_core.stages.completion_scores import SampledCompletion
 from llf_core.stages.ppo.batch import answer_batch
-from llf_core.stages.ppo.scoring import SampledCompletion
 from llf_core.stages.ppo.stage import PPO
 from tests.core.stages.ppo.conftest import disturbed
 from tests.tiny import tiny_llama

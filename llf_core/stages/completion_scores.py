@@ -1,0 +1,222 @@
+"""Completions that a stage has sampled, and their scores by reward functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llf_core.config.registry import stage_of
+from llf_core.config.rules.sampling import parse_reward_weights
+from llf_core.data import DataError
+from llf_core.data.prompts import prompts_of
+from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, fix_message, load_rewards
+from llf_core.rewards.signature import TRAINER_PARAMETERS
+from llf_core.stages.base.cannot_continue import StopTraining
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.data.prompts import Prompts
+    from llf_core.rewards import Reward
+    from llf_core.stages.base.context import TrainingContext
+
+SHOWN = 60
+"""Maximum characters of a prompt that a message quotes."""
+
+
+@dataclass(frozen=True)
+class SampledCompletion:
+    """A completion that the policy has sampled.
+
+    Attributes:
+        prompt: token ids.
+        answer: token ids of the completion, at least one.
+        index: of the prompt among the prepared examples.
+        held_out: whether the prompt is of the evaluation set.
+    """
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    index: int = 0
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score of a completion.
+
+    Attributes:
+        total: the score; None if no reward function applies.
+        rewards: by the name of each reward function; None where one does not apply.
+    """
+
+    total: float | None
+    rewards: Mapping[str, float | None] = field(default_factory=dict)
+
+
+Scoring = Callable[[Sequence[SampledCompletion]], Sequence[Score]]
+"""Computes one score for each completion."""
+
+
+class FunctionScoring:
+    """Weighted sum of the rewards of reward functions.
+
+    Attributes:
+        indices: prompts that can be scored, as indices of the prepared examples.
+        eval_indices: the same for the evaluation set.
+    """
+
+    def __init__(self, weighted_sum: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
+        """Bind reward functions.
+
+        Args:
+            weighted_sum: the functions with their weights.
+            prompts: messages and columns of each prompt, which the functions receive.
+            text: converts token ids of a completion to text.
+        """
+        self.indices, self.eval_indices = prompts.places, prompts.eval_places
+        self._weighted_sum, self._text = weighted_sum, text
+        self._rows = {False: prompts.train, True: prompts.eval}
+        kept = {False: prompts.places, True: prompts.eval_places}
+        self._at = {held: {index: row for row, index in enumerate(indices)} for held, indices in kept.items()}
+
+    def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
+        """One score per completion; its total is None where no function applies.
+
+        Raises:
+            StopTraining: a function failed, or returned no number.
+        """
+        scored = [ScoredCompletion(self._answered(one)) for one in completions]
+        for reward in self._weighted_sum.rewards:
+            try:
+                values = reward.score([one.completion for one in scored])
+            except RewardError as error:
+                raise StopTraining(error.message, fix_message(error.name)) from error
+            for one, value in zip(scored, values, strict=True):
+                one.rewards[reward.name] = value
+        return [Score(self._weighted_sum.total(one), one.rewards) for one in scored]
+
+    def _answered(self, one: SampledCompletion) -> Completion:
+        rows = self._rows[one.held_out]
+        assert rows is not None  # noqa: S101 - for the type checker
+        row = rows[self._at[one.held_out][one.index]]
+        return Completion(row["prompt"], self._text(one.answer), list(one.answer), row["row"], row["expected"])
+
+
+def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
+    """Load the reward functions of a run, for stages that call them without TRL's trainers.
+
+    Args:
+        context: the training context; its folder has the sources of the functions.
+
+    Returns:
+        The scoring of the run's prompts.
+
+    Raises:
+        DataError: no prompt is usable, or the functions need a column that is missing or only TRL provides.
+        RewardError: a reward function does not exist or cannot be executed.
+        re.error: `reward_pattern` is not a regular expression.
+        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
+        ValueError: the signature of a function cannot be inspected.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        KeyError: a record of the prepared data is no longer in its data set.
+        OSError: a file of the prompts can no longer be opened, or the disk is full.
+    """
+    config, stage = context.config, context.config.stage
+    limit = stage_of(config).completion_tokens(config)
+    options = {"reward_pattern": stage.reward_pattern, "max_completion_length": limit}
+    rewards = load_rewards(stage.reward_functions or (), context.folder.code, options)
+    prompts = prompts_of(config, context.data, (context.folder.path,))
+    check_columns(prompts, rewards)
+    check_parameters(rewards)
+    if prompts.left_out:
+        context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
+    weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(rewards)
+    return FunctionScoring(
+        WeightedSum(rewards, weights), prompts, lambda ids: str(context.tokenizer.decode(ids, skip_special_tokens=True))
+    )
+
+
+def check_finite(
+    scores: Sequence[Score], completions: Sequence[SampledCompletion], text: Callable[[Sequence[int]], str]
+) -> Sequence[Score]:
+    """Check that all scores are finite: a single NaN would spread to every parameter in the next step.
+
+    Args:
+        scores: of the completions.
+        completions: the completions, for the message.
+        text: converts token ids to text.
+
+    Returns:
+        `scores`.
+
+    Raises:
+        StopTraining: a score is NaN or infinite.
+        ValueError: `scores` and `completions` differ in length.
+    """
+    for score, one in zip(scores, completions, strict=True):
+        if score.total is not None and not math.isfinite(score.total):
+            raise StopTraining(
+                f'The reward of a completion of "{_shown(text(one.prompt))}" is {score.total}. '
+                "Expected a finite number.",
+                "Test the reward model with this prompt, then resume from the last checkpoint.",
+            )
+    return scores
+
+
+def _shown(text: str) -> str:
+    """A text in one line; only the end of a long one, which has the last message."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else "…" + line[-SHOWN:]
+
+
+def check_parameters(rewards: Sequence[Reward]) -> None:
+    """Check that no reward function needs a value of TRL's trainers where none of them calls it.
+
+    Args:
+        rewards: the reward functions.
+
+    Raises:
+        DataError: a function needs one.
+        TypeError: a function has no parameter for the answer, or is a coroutine or a generator.
+        ValueError: the signature of a function cannot be inspected.
+    """
+    for reward in rewards:
+        wanted = sorted({*reward.signature.required} & {*TRAINER_PARAMETERS})
+        if wanted:
+            raise DataError(
+                f"The reward function {reward.name} takes {', '.join(wanted)}, which only TRL trainers provide. "
+                "Give it a default value, or remove it."
+            )
+
+
+def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
+    """Check before the first step that the data set has the columns that the reward functions need.
+
+    They are called only once completions are sampled, which takes minutes.
+
+    Args:
+        prompts: of the run.
+        rewards: the reward functions.
+
+    Raises:
+        DataError: a column is missing, or the reference answers are.
+        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
+    """
+    columns = ", ".join(prompts.columns)
+    for reward in rewards:
+        missing = [name for name in reward.signature.columns if name not in prompts.columns]
+        if missing:
+            raise DataError(
+                f"The reward function {reward.name} takes {', '.join(missing)}, which is not a column of the data set "
+                f"(columns: {columns}). Rename the parameter, or give it a default."
+            )
+        if reward.expects and not any(row["expected"] is not None for row in prompts.train):
+            raise DataError(
+                f"The reward {reward.name} needs a reference answer, and the data set has none (columns: "
+                f"{columns}). Expected a column answer or solution; or take another reward function."
+            )
