@@ -22,7 +22,8 @@ def adapter_shrink(
     """Write a LoRA of a smaller rank that is nearest to a given one, and say how much of the change is lost.
 
     Raises:
-        UserError: the folder holds no plain LoRA, the rank is not below its own, or the destination exists.
+        UserError: the folder holds no plain LoRA, the rank is not below its own, a weight is not finite, or the
+            destination is not empty or cannot be written.
         SafetensorError: the weights are damaged.
         MemoryError: out of memory.
     """
@@ -45,7 +46,8 @@ def adapter_extract(
     """Write the difference of two whole models as a LoRA, and say how much of the change is lost.
 
     Raises:
-        UserError: the folders hold no two models of the same shapes that differ, or the destination exists.
+        UserError: the folders hold no two models of the same shapes that differ, a weight is not finite, or the
+            destination is not empty or cannot be written.
         SafetensorError: the weights are damaged.
         MemoryError: out of memory.
     """

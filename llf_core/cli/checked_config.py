@@ -78,6 +78,8 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
 def accepted(report: Report) -> RunConfig:
     """Print the problems of a config to stderr, all at once, and return it if it has no errors.
 
+    Of its notes, only those are printed of keys that cannot be resolved before the start or have others' code run.
+
     Args:
         report: the report.
 

@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line, see `application.main`, unless it can be answered without building it.
 
     Raises:
-        SystemExit: as that of `application.main`; not after an answer of `llf models`.
+        SystemExit: as that of `application.main`; not after an answer of `llf models`. On Windows, with a sentence.
         OSError: a system error that no file or disk explains, which is a bug.
     """
     if sys.platform == "win32":

@@ -70,7 +70,8 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     its name when all checks have passed. receipt.json has what was measured.
 
     Raises:
-        UserError: the model cannot be exported, the destination exists, or what was written differs from the model.
+        UserError: an option is not valid, the model cannot be exported, the destination is not empty, what was written
+            differs from the model, or the hub refuses the files.
         ImportError: a package that the format needs is not installed.
     """
     arguments: dict[str, Any] = {

@@ -38,7 +38,7 @@ def answer(found: Sequence[CatalogModel], as_json: bool) -> str:
 
 
 def table(found: Sequence[CatalogModel]) -> list[str]:
-    """Format models as lines of at most `WIDTH` characters: id, size, context, license and template.
+    """Format models as lines of at most `WIDTH` characters, if ids permit: id, size, context, license and template.
 
     Each column is as wide as its content. If that is too much, license and template are shortened; if ids leave little
     room, the template is left out. An id is never cut, since it is what is copied.

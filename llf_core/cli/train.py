@@ -57,7 +57,7 @@ def demo(
     """Fine-tune a small model in about a minute, then compare its responses before and after.
 
     Raises:
-        Exit: the run fails, or the responses do not show what it should have learned.
+        Exit: the run fails, or its loss has not fallen as far as it should.
         UserError: the run cannot be started, or the responses cannot be generated.
         OSError: the run's folder cannot be written.
         RuntimeError: the supervisor does not start.

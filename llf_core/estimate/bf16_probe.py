@@ -53,7 +53,9 @@ def probe_key(flags: str, threads: int) -> str:
 
 
 def cached_speedup(threads: int) -> float | None:
-    """Speedup of bfloat16 over float32 as it was measured for the last run on this CPU; None before the first one.
+    """Speedup of bfloat16 over float32 as a run has measured it; None before the first one.
+
+    Only a measurement of this CPU with the installed version of torch and as many threads counts.
 
     Args:
         threads: number of compute threads.

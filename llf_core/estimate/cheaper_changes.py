@@ -68,19 +68,21 @@ class Candidate:
 def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None], room: int) -> tuple[Change, ...]:
     """Find the changes that make a run fit, the cheapest first.
 
-    Each candidate is tried alone, in its mildest form that suffices. If none suffices, the candidates are combined in
-    their order until the run fits. A change that the rules of a config refuse is left out.
+    Each candidate is tried alone, in its mildest form that makes the run fit. If none does, the candidates are combined
+    in their order until the run fits. A change that the rules of a config refuse is left out.
 
     Args:
         config: the config that does not fit.
         needed: forecasts the bytes that a config needs; None if they are unknown. A change for which it raises a
             `ConfigError` or another `ValueError` is left out too.
-        room: bytes that are free.
+        room: bytes that the run may need.
 
     Returns:
-        Changes that suffice, each alone; empty if nothing does.
+        At most `MOST_CHANGES` changes, each of which is enough alone; else one that combines several; empty if nothing
+        is enough.
 
     Raises:
+        Exception: whatever else `needed` raises.
         PluginError: two installed packages declare the same name or key.
         FileNotFoundError: the working directory was removed.
     """

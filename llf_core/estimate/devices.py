@@ -80,8 +80,9 @@ class Precision:
 def find_devices() -> tuple[Device, ...]:
     """The devices of this machine, the one that a run would use first, and the CPU last; for forecasts without torch.
 
-    GPUs are asked for by NVIDIA's library or, without it, by `nvidia-smi`; the answer is kept for ten seconds. GPUs
-    that `CUDA_VISIBLE_DEVICES` hides are left out, and all of them if the installed torch is a CPU build.
+    GPUs are found by NVIDIA's library or, without it, by `nvidia-smi`; the answer is kept for up to ten seconds. GPUs
+    that `CUDA_VISIBLE_DEVICES` hides by their numbers are left out, and all of them if the installed torch is a CPU
+    build.
     """
     gpus = _gpus(int(time.monotonic() / FRESH_SECONDS), os.environ.get("CUDA_VISIBLE_DEVICES"))
     return (*gpus, *_apple(), cpu_device())
@@ -148,7 +149,7 @@ def _cpu() -> str:
 def has_bf16_instructions() -> bool:
     """Whether the processor multiplies in bfloat16: AMX or AVX-512 BF16, or the same of an ARM processor.
 
-    Forecasts go by it until the first run has measured the speed.
+    Forecasts go by it until the first run has measured the speed. False without a `/proc/cpuinfo`, as on macOS.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -60,11 +60,11 @@ def kernel_problems(config: RunConfig, devices: tuple[Device, ...] | None = None
 
     Args:
         config: a valid config.
-        devices: the machine's devices. Default: those that are found.
+        devices: the machine's devices; None for those that are found.
 
     Returns:
-        A warning beside the model; an error beside `flash_attn` if it names a package that is missing. Nothing if the
-        run would use no NVIDIA GPU, or the model is neither on this machine nor in the catalog.
+        A warning beside the model, unless it is neither on this machine nor in the catalog; and an error beside
+        `flash_attn` if it names a package that is missing. Nothing if the run would use no NVIDIA GPU.
 
     Raises:
         OSError: too many files are open.

@@ -120,7 +120,10 @@ class FitCheck:
 
     @property
     def fits(self) -> bool | None:
-        """Whether memory and disk suffice; None if the memory is unknown."""
+        """Whether memory and disk are enough; None if the memory is unknown.
+
+        A disk usage that is unknown counts as one that fits.
+        """
         if self.memory is None:
             return None
         return self.rooms[0].fits and (self.disk is None or self.disk <= self.disk_free)

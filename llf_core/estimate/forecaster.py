@@ -89,7 +89,7 @@ class Forecaster:
         decides (`llf_core.models.gradient_checkpointing`).
 
         Returns:
-            None and False if the memory is unknown.
+            The parts, None if they are unknown; and whether it is on, which is what the config says if they are.
 
         Raises:
             OSError: too many files are open.
@@ -106,7 +106,9 @@ class Forecaster:
         return self.corrected_memory(checkpointing=True), True
 
     def corrected_memory(self, *, checkpointing: bool) -> MemoryParts | None:
-        """Peak memory by part; what is not weights is scaled to what a past run of the same settings has shown.
+        """Peak memory by part, whose total is scaled to what a past run of the same settings has shown.
+
+        Weights, gradients and optimizer state follow from shapes, so only activations, logits and workspace change.
 
         Args:
             checkpointing: whether gradient checkpointing is on.
@@ -170,7 +172,7 @@ class Forecaster:
 
         Args:
             checkpointing: whether gradient checkpointing is on.
-            tokens: tokens of a step on average. Default: as forecast.
+            tokens: tokens of a step on average; None for `mean_tokens`.
 
         Returns:
             The entry, with `seconds` and `memory` as they are computed; None if the sizes are unknown.

@@ -40,14 +40,14 @@ arXiv 2205.05198, table 5, reports 0.42 to 0.56 for models of 22 to 1,000 billio
 
 
 def products_per_second(device: Device) -> tuple[float, str]:
-    """Floating-point operations a second that a training step reaches on a device, as far as it is known before a run.
+    """Floating-point operations a second of matrix products on a device, as far as they are known before a run.
 
     Args:
         device: the device.
 
     Returns:
-        The number, in float32 on a CPU and in half precision elsewhere; and where it comes from, as a part of a
-        sentence.
+        The number: on a CPU the fastest float32 products, of which `step_time.CPU_SHARE` remains in a step; elsewhere
+        what training reaches in half precision. And where it comes from, as a part of a sentence.
 
     Raises:
         OSError: too many files are open.

@@ -92,7 +92,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         step: settings of the pass over its largest micro-batch.
         weights: bytes of all weights as loaded.
         trained: number of trained parameters.
-        optimizer: state and gradients of the optimizer; unset, those of Adam.
+        optimizer: state and gradients of the optimizer; None for those of Adam.
         gradient_width: bytes of a value of a gradient; 4 for float32.
         device: `cpu`, `mps` or `cuda`.
         quantized: whether weights are quantized.

@@ -64,7 +64,8 @@ def language_weights(weights: Shapes, settings: Mapping[str, Any]) -> Shapes:
         settings: content of `config.json`.
 
     Returns:
-        All weights of a model of text alone, or where no layers would be left.
+        The weights without those of encoders and projectors; all weights of a model of text alone, or where no layers
+        would be left.
     """
     if not is_multimodal(settings):
         return weights
@@ -85,8 +86,8 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
 
     Args:
         weights: shape of every weight by name.
-        settings: content of `config.json`; tells the number of heads and of active experts. None: heads of 64 values,
-            and two active experts.
+        settings: content of `config.json`; tells the number of heads and of active experts. Where it does not, or is
+            None, heads have 64 values and two experts are active.
 
     Returns:
         The sizes; None if the names show no layers or no embedding.

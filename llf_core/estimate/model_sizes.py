@@ -82,7 +82,7 @@ def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
 
     Args:
         name: `model_name_or_path`.
-        cache_dir: `cache_dir` of a config. Default: the client's own folder.
+        cache_dir: `cache_dir` of a config; None for the client's own folder.
 
     Returns:
         The sizes; None if nothing tells them.
@@ -104,7 +104,9 @@ def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
 
 
 def named_parameters(name: str) -> float | None:
-    """The number of parameters that the name of a model tells, such as 7e9 of `Llama-2-7b-hf`; None if it tells none.
+    """The number of parameters that the name of a model tells, such as 7e9 of `Llama-2-7b-hf`.
+
+    None if it tells none, or a number that no model has: fewer than `LEAST_PARAMETERS`, more than `MOST_PARAMETERS`.
 
     Args:
         name: hub id or path. Of `8x7B`, all experts are counted; they share the rest, which is about a

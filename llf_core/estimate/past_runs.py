@@ -37,7 +37,7 @@ class PastRun:
     Attributes:
         time: when it ended, Unix seconds.
         device: name of the device.
-        method: `finetuning_type`, and the number of bits if the weights were quantized.
+        method: `finetuning_type`, the quantization if there was one, and `optim`.
         stage: its stage.
         parameters: number of parameters of the model.
         tokens: mean tokens of a step.
@@ -188,13 +188,13 @@ NEAR, FIRST_SPREAD, LEAST_SPREAD = 0.25, 1.8, 1.1
 def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
     """How much longer or shorter than computed a step will take, by the past runs that are most like it.
 
-    The factor is the geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and, among equal
-    runs, by a half for each newer one, since a machine changes. The spread is `LEAST_SPREAD` next to a like run, and
-    grows to `FIRST_SPREAD` over a distance of 2.
+    The factor is the geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and by a half for
+    each newer run within `NEAR`, since a machine changes. The spread is `LEAST_SPREAD` within a distance of `NEAR`, and
+    grows to `FIRST_SPREAD` at 2 beyond it.
 
     Args:
         like: the run that is forecast.
-        runs: past runs, oldest first. Default: the table.
+        runs: past runs, oldest first; None for the table.
 
     Raises:
         OSError: too many files are open.
@@ -222,14 +222,14 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
 
 
 def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
-    """Measured over forecast peak memory of the newest past run that is as good as the same; 1 if there is none.
+    """Measured over forecast peak memory of the newest past run within a distance of `NEAR`; 1 if there is none.
 
-    Memory is computed from shapes, so runs that are only similar do not change it. Three measured steps show only the
-    least that a run will need, so they never lower a forecast.
+    Memory is computed from shapes, so runs that are only similar do not change it. A measurement of a few steps shows
+    only the least that a run will need, so it never lowers a forecast.
 
     Args:
         like: the run that is forecast.
-        runs: past runs, oldest first. Default: the table.
+        runs: past runs, oldest first; None for the table.
 
     Raises:
         OSError: too many files are open.
@@ -275,7 +275,7 @@ def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) ->
 
     Args:
         config: the run's config.
-        runs: past runs, oldest first. Default: the table.
+        runs: past runs, oldest first; None for the table.
 
     Raises:
         OSError: too many files are open.

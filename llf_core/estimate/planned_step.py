@@ -183,7 +183,8 @@ def trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
         trained: number of trained parameters.
 
     Returns:
-        The weights of the model or of its trained layers; one vector of `trained` values where others are trained.
+        The weights of the model or of its trained layers; one vector of `trained` values where others are trained;
+        empty if the config selects layers that the model does not have.
 
     Raises:
         PluginError: two installed packages declare the same method.

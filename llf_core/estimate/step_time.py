@@ -54,7 +54,7 @@ def step_operations(
 
     Two for each parameter and token in the forward pass, two for the gradients of activations where the backward pass
     comes, two for those of trained weights, and two more with checkpointing (arXiv 2001.08361, section 2.1, and
-    1604.06174); attention scores by the length of the examples.
+    1604.06174); attention scores by the length of the examples; and the output head for the tokens in the loss.
 
     Args:
         config: for method and stage.

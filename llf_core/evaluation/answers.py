@@ -52,7 +52,8 @@ def answer(
         folder: run with `output/`.
         prompts: user messages, each its own conversation.
         max_new_tokens: maximum number of tokens of a completion.
-        progress: called with a description, the number of generated tokens, and the maximum number.
+        progress: called with a description, the number of generated tokens, and the maximum number; both are 0 while a
+            model is loaded.
 
     Returns:
         One entry for each prompt, in order.
@@ -66,7 +67,7 @@ def answer(
         jinja2.TemplateError: the chat template refuses a prompt.
         RuntimeError: out of memory.
         OSError: a file of a model cannot be read, or the disk is full.
-        MemoryError: memory does not suffice for a model.
+        MemoryError: out of memory for a model.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same name or key.
     """

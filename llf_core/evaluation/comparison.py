@@ -34,7 +34,7 @@ class ExamplePair:
 
 
 def comparable(base: EvaluationResult, tuned: EvaluationResult) -> bool:
-    """Whether two results are of the same examples.
+    """Whether two results can be compared example by example: both could be read and are of the same examples.
 
     Args:
         base: a result.
@@ -44,7 +44,7 @@ def comparable(base: EvaluationResult, tuned: EvaluationResult) -> bool:
 
 
 def pairs_of(base: Sequence[ExampleResult], tuned: Sequence[ExampleResult]) -> list[ExamplePair]:
-    """Pair the examples of two results, in the order of the first.
+    """Pair the examples that two results have in common, in the order of the first.
 
     Args:
         base: examples of the first result.
@@ -55,7 +55,9 @@ def pairs_of(base: Sequence[ExampleResult], tuned: Sequence[ExampleResult]) -> l
 
 
 def measure_named(value: MetricValue) -> StoredMeasure:
-    """The measure by which a value of a result was computed.
+    """The measure by which a value of a result was computed, so that the value of other examples can be.
+
+    It is the mean of the stored scores where the metric has no statistics of its own or is not installed here.
 
     Args:
         value: a metric of a result.
@@ -84,6 +86,9 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
         MetricError: a package that the metric needs is not installed.
         PluginError: two packages declare the same name, or an implementation cannot be imported.
         ValueError: a value is not finite.
+
+    Source:
+        Koehn 2004, see `llf_core.metrics.paired.difference`.
     """
     measure = measure_named(value)
     return difference(

@@ -19,10 +19,13 @@ MASK_KEYS = ("train_on_prompt", "mask_history", "split_special_tokens")
 
 
 def tokenization_of(run: RunConfig | None) -> dict[str, Any]:
-    """The settings of a run that determine how it tokenizes an example.
+    """The settings of a run that determine how it tokenizes an example, so that others are tokenized as its own.
 
     Args:
-        run: config of the run; None for no settings.
+        run: config of the run; None gives no settings.
+
+    Returns:
+        Those of `TOKENIZATION_KEYS` that are not None.
     """
     return {} if run is None else {key: value for key in TOKENIZATION_KEYS if (value := run.get(key)) is not None}
 

@@ -58,9 +58,9 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
 ) -> list[EvaluationResult]:
     """Measure models on data, in a child process that holds one base model at a time and its adapters.
 
-    Every result has the losses of the expected answers: loss, perplexity, bits per byte and token accuracy. With
-    `metrics`, the model also answers each prompt greedily, and the answers are scored. A result is stored as soon as it
-    is complete. What was measured before is not measured again.
+    Every result on data has the losses of the expected answers: loss, perplexity, bits per byte and token accuracy.
+    With `metrics`, the model also answers each prompt greedily, and the answers are scored. A result is stored as soon
+    as it is complete. What was measured before is not measured again, unless `again` is true.
 
     With `tasks`, benchmarks of lm-eval are measured too, or alone if `on` is left out; each is a result of its own.
 
@@ -83,7 +83,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         dataset_dir: folder of named data sets; None for that of the run.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of models that has not been allowed yet.
-        again: whether to measure what was measured before.
+        again: whether to measure again what was measured before.
         progress: called with a description, the number done and the total; an exception in it ends the process.
         on_result: called with each result when it is complete; None if nobody waits.
         on_start: called with a function that ends the process, for another thread; `evaluate` then raises
@@ -99,7 +99,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         ValueError: two metrics have the same name, or a function has that of a built-in one.
         RowsError: the rows are not a table.
         ConfigError: the config of a run is no longer valid, or a metric is unknown or cannot be stored.
-        RuntimeError: the child process failed; the message says why.
+        RuntimeError: the child process failed; the message says why. Or a path begins with `~`, and the home of that
+            user is unknown.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         OSError: the process cannot be started, or the rows or metrics cannot be written.
         BrokenRunError: the status of a run cannot be read.

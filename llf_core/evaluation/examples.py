@@ -57,7 +57,7 @@ class EvaluationExample:
         prompt: the messages before the last answer; empty for plain text.
         reference: the last answer: its text, or its calls as JSON; None for plain text.
         tools: functions that may be called.
-        row: the record.
+        row: the record; empty for streamed data, of which prompt and reference are not kept either.
     """
 
     source: str

@@ -63,7 +63,7 @@ class LearningRateSearch:
 
     @property
     def untrained(self) -> float:
-        """Mean loss of the untrained model on the batches on which the rates are compared."""
+        """Mean loss of the untrained model on the batches on which the rates are compared; NaN if all diverged."""
         whole = next((one for one in self.branches if not one.diverged), None)
         return math.nan if whole is None else whole.loss - whole.change
 
@@ -119,7 +119,8 @@ def find_learning_rate(  # noqa: PLR0913 - what is tried, and who hears of it
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts.
         rows: training data that is not in a file, see `llf_core.launch.launch`. Replaces `dataset`.
-        rates: the learning rates. Default: 8 from 1e-6 upwards, for adapters from 1e-5, as 1, 3, 10, 30 and so on.
+        rates: at least two learning rates, in any order; None for 8 from 1e-6 upwards, for adapters from 1e-5, as 1, 3,
+            10, 30 and so on.
         steps: maximum number of steps of each branch, 10 to 1000.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet.

@@ -48,8 +48,8 @@ class PartLosses:
 def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callable[[int], object]) -> list[PartLosses]:
     """Measure the losses of sequences. Sequences of similar length are batches, padded on the right.
 
-    Only positions in the loss pass through the output head, if `causal_head.install_head` has prepared the model. Out
-    of memory, a batch is measured in halves.
+    Only positions in the loss pass through the output head, if `causal_head.install_head` has prepared the model. A
+    batch that does not fit into memory is split in two.
 
     Args:
         model: causal language model in evaluation mode, wrapped by PEFT or not.
@@ -87,6 +87,9 @@ def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callabl
 
 def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Iterator[list[int]]:
     """Group sequences by length, the longest first, so that a batch that does not fit into memory is found at once.
+
+    A batch ends where the next sequence would exceed `limit`, or need more padding than `MAX_PADDING` in a batch that
+    is large enough (`MIN_SHARE`).
 
     Args:
         lengths: length of each sequence.

@@ -26,8 +26,8 @@ class LoadedTarget:
     """A target that can be measured now.
 
     Attributes:
-        adapters: computes with its adapter.
-        adapter: name of its adapter there; None for the base model.
+        adapters: the loaded adapters of the base model; its `active` gives the model with one of them.
+        adapter: name of the target's adapter there; None for the base model.
         engine: generates its replies; None if nothing is generated.
         base_tokenizer: tokenizer of the base model.
         tokenizer: tokenizer with the chat template that it was trained with.
@@ -46,12 +46,12 @@ def loaded_targets(
     """Load a base model once, and the adapter of each target when its turn comes.
 
     Args:
-        group: targets with the same base model, those of one target next to each other.
+        group: at least one entry, all with the same base model; those of one target stand next to each other.
         generates: whether replies are generated.
         progress: progress callback.
 
     Yields:
-        Each target, loaded until the next one is.
+        Each entry with its target, which stays loaded until the next one is asked for.
 
     Raises:
         ModelError: a model or adapter cannot be loaded as configured.

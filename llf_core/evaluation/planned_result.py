@@ -97,6 +97,8 @@ def named_target(target: Target, model_folder: Path, rendering: str) -> Evaluate
 def known_result(plan: PlannedResult) -> Path | None:
     """Folder of an earlier result of the same weights, settings and examples; None if there is none.
 
+    A result that another run has shared (`PlannedResult.shared`) is copied to the place of this one.
+
     Args:
         plan: what is to be measured.
 

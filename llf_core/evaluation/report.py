@@ -90,7 +90,7 @@ def value_text(value: MetricValue) -> str:
 
 
 def label_text(value: MetricValue) -> str:
-    """The label of a value with its unit: `Loss (nats)`.
+    """The label of a value with its unit, as in `Loss (nats)`; a percentage has the unit beside its number instead.
 
     Args:
         value: the value.

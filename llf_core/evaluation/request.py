@@ -61,7 +61,7 @@ class EvaluationRequest:
             text: its JSON.
 
         Raises:
-            ValueError, TypeError, RecursionError: it is not one.
+            ValueError, TypeError, KeyError, AttributeError, RecursionError: it is not one.
         """
         given: dict[str, Any] = json.loads(text)
         targets = tuple(Target(**one) for one in given.pop("targets"))

@@ -98,7 +98,7 @@ def reward_accuracy(
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
         RuntimeError: out of memory.
         jinja2.TemplateError: the chat template of the reward model refuses a conversation.
-        OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or memory does not suffice.
+        OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same name or key.
     """

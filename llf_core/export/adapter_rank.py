@@ -41,7 +41,8 @@ class RankError:
         errors: relative error of each matrix by its path: the Frobenius norm of what is missing, divided by that of the
             whole change; 0 to 1.
         total: the same over all matrices together.
-        left_out: paths of weights that differ between two models and are in no matrix of the LoRA: norms, embeddings.
+        left_out: names of weights that differ between two models and that the LoRA does not change, such as norms,
+            biases, embeddings and the head.
     """
 
     errors: dict[str, float]
@@ -62,23 +63,23 @@ class RankError:
 
 
 def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = lambda *_: None) -> RankError:
-    """Write a LoRA of a smaller rank that is nearest to a given one.
+    """Write a LoRA of a smaller rank that is nearest to a given one, in the Frobenius norm of each layer's change.
 
     Args:
         adapter: folder of a LoRA, as PEFT saves it.
         folder: destination, a new folder.
         rank: rank of the new LoRA, below that of the given one.
-        progress: progress callback.
+        progress: called with a description of the work, the number of layers done and their total.
 
     Returns:
-        What it costs.
+        The error of each layer and of all together.
 
     Raises:
-        ExportError: the folder holds no plain LoRA, the rank is not below its own, or the destination exists.
+        ExportError: the folder holds no plain LoRA, the rank is not below its own, or the destination is not empty.
         ModelError, UnreadableError: the config of the adapter is damaged or not a regular file.
         OSError: a file cannot be read or written.
         SafetensorError: the weights are damaged.
-        RuntimeError, MemoryError: out of memory.
+        RuntimeError, MemoryError: out of memory, or a weight is not finite.
 
     Source:
         `B A = U S Vᵀ` by the QR factors of `B` and `Aᵀ`, whose core is `[rank, rank]`.
@@ -115,17 +116,17 @@ def extract_adapter(
         tuned: folder of the tuned model, of the same architecture.
         folder: destination, a new folder.
         rank: rank of the LoRA.
-        progress: progress callback.
+        progress: called with a description of the work, the number of weights done and their total.
 
     Returns:
-        What it costs, and what is left out.
+        The error of each linear layer that differs and of all together, and what is left out.
 
     Raises:
-        ExportError: a folder holds no weights in safetensors, the models have other shapes or do not differ, the rank
-            is not positive, or the destination exists.
+        ExportError: a folder holds no weights in safetensors, the models have other shapes or no linear layer in which
+            they differ, the rank is not positive, or the destination is not empty.
         OSError: a file cannot be read or written.
         SafetensorError: the weights are damaged.
-        RuntimeError, MemoryError: out of memory.
+        RuntimeError, MemoryError: out of memory, or a weight is not finite.
 
     Source:
         Randomized SVD with power iterations, arXiv 0909.4061, algorithms 4.4 and 5.1.
@@ -192,6 +193,8 @@ def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:
     if odd is not None:
         raise ExportError(f"{adapter} has {odd}, whose rank cannot be changed. Expected matrices of LoRA alone.")
     paths = [name.removesuffix(".lora_A.weight") for name in weights if name.endswith(".lora_A.weight")]
+    if not paths or {f"{path}.lora_{one}.weight" for path in paths for one in "AB"} != weights.keys():
+        raise ExportError(f"{adapter / WEIGHTS} is incomplete. Expected matrices A and B of each layer of a LoRA.")
     return {
         path.removeprefix(PREFIX): (weights[f"{path}.lora_A.weight"], weights[f"{path}.lora_B.weight"])
         for path in paths

@@ -34,18 +34,18 @@ def combine_adapters(
     Args:
         model: the base with the first adapter.
         folders: folders of all adapters, the first one's too.
-        weights: their weights.
+        weights: the factor of each adapter, in the order of `folders`.
         request: for the combination and its density.
 
     Returns:
-        The model with one adapter.
+        The model with one adapter, frozen.
 
     Raises:
         ExportError: an adapter is no LoRA or has options that PEFT's combination leaves out, or PEFT cannot combine
             them.
         ModelError: an adapter's config is damaged.
-        RuntimeError, MemoryError: out of memory.
-        OSError: a file cannot be read.
+        RuntimeError, MemoryError: out of memory, an adapter does not fit the model, or a weight is not finite.
+        OSError, SafetensorError: a file cannot be read; the second is for weights that are damaged.
 
     Source:
         TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; PEFT's `add_weighted_adapter`.

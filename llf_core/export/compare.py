@@ -35,18 +35,19 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
     written: Sequence[Tensor] | None = None,
     lossy: bool = False,
 ) -> list[ReceiptCheck]:
-    """All checks of an export as weights of transformers.
+    """All checks of an export that transformers loads.
 
     Args:
         reference: what was measured of the live model.
         found: what another program computed.
-        compute_dtype: dtype in which both computed.
+        compute_dtype: dtype in which both computed: `float32`, `bfloat16` or `float16`.
         dtype: dtype of the written weights.
-        written: logits of the live model after it was rounded to that dtype; None if it was not changed.
-        lossy: whether the export is an approximation, whose loss is measured without a limit.
+        written: logits of the live model after it was rounded to `dtype`, of the shapes of `Reference.logits`; None if
+            it was not changed. Those of the export are held against them, and the KL divergence against `reference`.
+        lossy: whether the export is an approximation: KL divergence and answers are measured without a limit.
 
     Returns:
-        The checks; only the first, if the export could not be loaded.
+        The checks, that of loading first; only this one if the export could not be loaded or lacks weights.
     """
     loaded = not found.error and not found.missing
     lacking = f"{len(found.missing)} weights are missing, the first is {found.missing[0]}." if found.missing else ""
@@ -68,11 +69,14 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
 
 
 def compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]:
-    """Checks of the tokenizer, the chat template, its rendering, and the tokens that end an answer.
+    """Compare the chat template, its rendering, the tokenizer, and the tokens that end an answer.
 
     Args:
         reference: what was measured of the live model.
         found: what another program computed.
+
+    Returns:
+        Four checks, in this order.
     """
     same = reference.template == found.template
     checks = [
@@ -88,13 +92,16 @@ def compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]
 
 
 def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: float, by: str) -> ReceiptCheck:
-    """Compare logits at each position.
+    """Compare logits at each position by their largest difference, which is infinite where one is not a number.
 
     Args:
-        expected: for each prompt `[N, V]` float32.
-        found: the same of another program; rows that only padding of the vocabulary adds are ignored.
-        share: limit as a share of the standard deviation of `expected`.
+        expected: logits for each prompt `[N, V]`, float32: N positions, V tokens.
+        found: the same of another program; columns that only one side has, as padding of the vocabulary, are ignored.
+        share: limit as a share of the standard deviation of all values of `expected`.
         by: program and version that computed `found`.
+
+    Returns:
+        The check; it fails too if a prompt has another number of positions.
     """
     import torch
 
@@ -114,8 +121,11 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
     """Mean KL divergence from the live model's distribution, KL(live ‖ written), over all positions, in nats.
 
     Args:
-        expected: logits of the live model, for each prompt `[N, V]`.
-        found: logits of what was written, of the same shapes.
+        expected: logits of the live model, for each prompt `[N, V]`: N positions, V tokens.
+        found: the same of what was written; columns that only one side has, as padding of the vocabulary, are ignored.
+
+    Returns:
+        The mean; 0 without positions.
     """
     import torch
 
@@ -130,13 +140,16 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
 
 def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, by: str) -> ReceiptCheck:
-    """Compare the distributions of the next token.
+    """Compare the distributions of the next token, by `mean_kl`.
 
     Args:
-        expected: logits of the live model.
-        found: logits of what was written.
-        limit: largest mean KL divergence, in nats.
+        expected: logits of the live model, for each prompt `[N, V]`.
+        found: logits of what was written, see `mean_kl`.
+        limit: largest mean KL divergence that passes, in nats.
         by: program and version that computed `found`.
+
+    Returns:
+        The check; it fails too if a prompt has another number of positions.
     """
     if any(one.shape[0] != other.shape[0] for one, other in zip(expected, found, strict=True)):
         return ReceiptCheck("KL divergence", passed=False, measured="other shape", limit=limit, unit="nats", by=by)
@@ -149,7 +162,10 @@ def changed_tokens(reference: Reference, found: Sequence[Tensor]) -> float:
 
     Args:
         reference: what was measured of the live model.
-        found: logits of what was written, of the shapes of the reference's.
+        found: logits of what was written, for each prompt `[N, V]`, with the positions of `Reference.logits`.
+
+    Returns:
+        0 to 1, over all answers; tokens before the N positions are not counted.
     """
     changed, total = 0, 0
     for answer, logits in zip(reference.answers, found, strict=True):
@@ -161,7 +177,10 @@ def changed_tokens(reference: Reference, found: Sequence[Tensor]) -> float:
 
 
 def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
-    """Compare greedy answers; one may differ where the live model prefers its token by less than rounding changes.
+    """Compare greedy answers, which may differ by rounding where two tokens are almost equally likely.
+
+    An answer may differ if, at its first other token, the live model prefers its own by no more than twice the largest
+    difference of a logit there: that is how far two logits can move against each other.
 
     Args:
         reference: what was measured of the live model.

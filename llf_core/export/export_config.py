@@ -34,7 +34,7 @@ class ExportConfig:
 
 
 def is_config(target: str) -> bool:
-    """Whether a target is a config file.
+    """Whether a target is a config file: an existing file that ends in `.yaml`, `.yml` or `.json`.
 
     Args:
         target: as on the command line.
@@ -50,10 +50,11 @@ def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConf
 
     Args:
         source: path of a YAML or JSON file.
-        overrides: `key=value`.
+        overrides: `key=value`, as on a command line; they replace the file's values.
 
     Raises:
-        ExportError: a key `export_*` has a value that it cannot have, or that is not supported.
+        ExportError: the file is not valid, or a key `export_*` has a value that it cannot have or that is not
+            supported.
         TargetError: the file names no model.
         ConfigError: another key is not valid.
         PluginError: two installed packages declare the same name or key.

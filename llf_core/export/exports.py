@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from contextlib import suppress
@@ -85,20 +86,21 @@ def export(  # noqa: PLR0913 - what an export has
 ) -> Export:
     """Export a model, and verify what was written with another program.
 
-    Everything is written under a hidden name beside the destination, which gets its name when all checks have passed.
-    After an error nothing is left there.
+    Everything is written under a hidden name beside the destination, and renamed at the end, for a format in full
+    precision only if all checks have passed. An export that fails leaves the destination as it was.
 
     Args:
         target: what is exported, as `find_target` reads it.
         format: name of the format, see `FORMATS`.
         folder: the destination; None for `NAME-FORMAT` in the working directory.
         dtype: dtype of the written weights: `auto` (as the base is stored), `float32`, `bfloat16`, `float16`.
-        shard_size: maximum size of a weight file: bytes, or a text such as `5GB`.
+        shard_size: maximum size of a weight file, as `bytes_of_size` reads it: bytes, or a text such as `5GB`.
         adapters: further adapters and their weights; the target's own has the weight 1 unless it is listed too.
         combination: how several adapters are combined, see `COMBINATIONS`.
         density: share of values that pruning combinations keep, in (0, 1]; None for the others.
         rank: rank of the LoRA into which another PEFT adapter is converted; None keeps its type.
-        quantizations: names of the quantizations to write, for formats that have several.
+        quantizations: names of the quantizations to write, for formats that have several; empty for the format's
+            default.
         device: `cpu`, or `auto` for a GPU if there is one.
         overwrite: whether an earlier export at the destination is replaced.
         keep_failed: whether an export that failed its receipt is kept, as `FOLDER.failed`.
@@ -197,10 +199,11 @@ def _run(request: ExportRequest, full_precision: bool, **child: Any) -> Receipt:
 
 
 def bytes_of_size(value: str | float) -> int:
-    """Bytes of a size such as `5GB`, as transformers reads it; a small number means gigabytes, as in `export_size`.
+    """Bytes of a size such as `5GB` or `5GiB`, with the units of transformers.
 
     Args:
-        value: a text or a number.
+        value: a text, in gigabytes if it has no unit; or a number: of bytes, or of gigabytes if it is below
+            `GIGABYTES_BELOW`, so that the `export_size` of a config can be given.
 
     Raises:
         ExportError: it is no size.
@@ -211,6 +214,8 @@ def bytes_of_size(value: str | float) -> int:
     if match is not None:
         return int(float(match["number"]) * UNITS[(match["unit"] or "").upper()])
     number = float(value)
+    if not math.isfinite(number):
+        raise ExportError(f"`shard_size` is {number}. Expected a size such as 5GB or 500MB.")
     return int(number * UNITS[""] if number < GIGABYTES_BELOW else number)
 
 

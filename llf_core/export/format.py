@@ -107,10 +107,10 @@ class ExportFormat(ABC):
         """
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - of quantizing formats
-        """Rows of the receipt's table of quantizations, after `verify`; none by default.
+        """Rows of the receipt's table of quantizations, see `Receipt.table`; none by default.
 
         Args:
-            checks: what `verify` returned.
+            checks: what `verify` returned, which is called before.
         """
         return []
 

@@ -81,8 +81,10 @@ class TurnTexts:
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None = None) -> str:
         """The text of a conversation that an answer follows, as the Go template gives it.
 
+        `read_turns` compares it with what the chat template renders.
+
         Args:
-            messages: the messages.
+            messages: chat messages with `role` and `content`; those of the assistant may have `tool_calls` instead.
             tools: functions that may be called, as JSON schemas; None for none.
         """
         system = next((one["content"] for one in messages if one["role"] == "system"), None)
@@ -112,7 +114,7 @@ class TurnTexts:
         return (begin + listed + end).replace(SYSTEM, system or "")
 
     def go(self) -> str:
-        """The Go template, as Ollama reads it."""
+        """The Go template of these texts, for `TEMPLATE` in a `Modelfile`."""
         head = [("if .System", self.system[0] + "{{ .System }}" + self.system[1]), ("else", self.no_system)]
         if self.tools is not None:
             both, alone = (self._go_tools(*one) for one in (self.tools.with_system, self.tools.without_system))
@@ -145,10 +147,12 @@ def read_turns(render: Any) -> TurnTexts | None:
     """Read the texts around messages off a chat template.
 
     Args:
-        render: renders messages with tools (or None) to text, with the beginning of an answer; raises any error.
+        render: called with messages and tools (or None); returns their text with the header of an answer. It may raise
+            any error, where the template refuses the messages.
 
     Returns:
-        The texts; None if the template is of another kind, so that a Go template of these texts would differ from it.
+        The texts; None if the template refuses a system message or several turns, or renders them otherwise than a Go
+        template of these texts.
     """
     user, answer, system = (
         {"role": role, "content": text} for role, text in (("user", USER), ("assistant", ANSWER), ("system", SYSTEM))
@@ -227,14 +231,14 @@ def modelfile(
     generation: dict[str, Any],
     context: int | None,
 ) -> str:
-    """The text of a `Modelfile`.
+    """The text of a `Modelfile`, with which `ollama create` imports an export.
 
     Args:
         from_: what follows FROM: `.` for a folder of safetensors, or a GGUF file.
-        tokenizer: has the chat template.
+        tokenizer: has the chat template; one that has no Go template is left out.
         stops: token ids that end an answer.
-        generation: the generation config's values.
-        context: number of tokens that the model was made for; None if unknown.
+        generation: values of the generation config, by their names in transformers.
+        context: number of tokens that the model was made for; None if unknown, which leaves out `num_ctx`.
     """
     lines = ["# Made by LLF. Use it with: ollama create NAME -f Modelfile", f"FROM {from_}"]
     turns = read_turns(_renderer(tokenizer)) if tokenizer.chat_template else None
@@ -257,9 +261,9 @@ def write_modelfile(source: ExportSource, folder: Path, from_: str = ".") -> Pat
     """Write the `Modelfile` of an export.
 
     Args:
-        source: what is exported, with its model.
+        source: what is exported, before `release`.
         folder: folder of the export.
-        from_: what follows FROM.
+        from_: see `modelfile`.
 
     Returns:
         The file.

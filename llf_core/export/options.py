@@ -38,7 +38,7 @@ def check_shards(request: ExportRequest) -> None:
         request: the request.
 
     Raises:
-        ExportError: it is too small.
+        ExportError: it is below `MIN_SHARD`.
     """
     if request.shard_bytes < MIN_SHARD:
         raise ExportError(f"`shard_size` is {request.shard_bytes} bytes. Expected at least 1 MB, such as 5GB.")

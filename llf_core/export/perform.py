@@ -29,7 +29,8 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
         The receipt.
 
     Raises:
-        ExportError: the model cannot be exported as asked, or what was written in full precision differs from it.
+        ExportError: the model cannot be exported as asked, or another program cannot read it back. Checks that fail
+            are in the receipt.
         ModelError: the base or an adapter is missing, damaged, or does not fit.
         DataError: the tokenizer lacks a token of the named template.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.

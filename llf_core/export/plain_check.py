@@ -16,13 +16,16 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     """Load model and tokenizer as a model card says: base, further rows of the embedding, adapter.
 
     Args:
-        job: what to load.
+        job: what to load, as `plain_program` writes it.
 
     Returns:
-        Model, tokenizer, and names of weights that the files lack.
+        Model in evaluation mode, tokenizer, and names of weights that the files of a whole model lack; these are empty
+        for an adapter.
 
     Raises:
-        OSError, ValueError, RecursionError: a file is missing or damaged.
+        OSError, ValueError, RecursionError, SafetensorError: a file is missing or damaged.
+        ImportError: a package that the model needs is not installed.
+        RuntimeError: a weight has another shape, or out of memory.
     """
     import torch
     import transformers
@@ -93,8 +96,11 @@ def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
     """The greedy answer to each prompt, as token ids.
 
     Args:
-        model: the model.
-        job: has the prompts.
+        model: causal language model.
+        job: has `prompts` (token ids), `max_new_tokens` and `padding` (id of the padding token).
+
+    Returns:
+        Token ids of each answer without its prompt, the one that ended it included.
     """
     import torch
 
@@ -118,8 +124,14 @@ def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
 def measured(job: dict[str, Any]) -> dict[str, Any]:
     """What plain transformers computes with an export, or the error; logits are written to their file.
 
+    The file has for each sequence the float32 logits `[N, V]` at its last N positions.
+
     Args:
-        job: what to load and compute.
+        job: what to load and compute, as `plain_program` writes it.
+
+    Returns:
+        The attributes of `PlainResult` but its logits, as far as they were computed, and `llf`: modules of LLF that
+        were imported, which must be none.
     """
     result: dict[str, Any] = {}
     try:

@@ -32,7 +32,7 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
         base: folder of the base, if the export is an adapter.
 
     Raises:
-        ExportError: the process ended without a result, for example because memory did not suffice.
+        ExportError: the process ended without a result, for example because it ran out of memory.
         OSError: the temporary folder cannot be written.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ModelError: the settings of the base cannot be read.

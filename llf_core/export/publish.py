@@ -19,14 +19,15 @@ HIDDEN = ".llf-export-"
 
 
 def check_destination(folder: Path, *, overwrite: bool) -> None:
-    """Check that an export can take a folder's name, before a model is loaded.
+    """Check that an export can take a folder's name, before a model is loaded; its parent folder is made.
 
     Args:
         folder: the destination.
         overwrite: whether an earlier export there is replaced. Nothing else ever is.
 
     Raises:
-        ExportError: it exists, is a link, holds files that no export wrote, or its parent cannot be written.
+        ExportError: it is a file or a link, is not empty and `overwrite` is false, holds files that no export wrote, or
+            its parent cannot be written.
         OSError: the disk cannot be read.
     """
     if os.path.lexists(folder):
@@ -63,7 +64,7 @@ def _foreign(folder: Path) -> str:
 
 
 def hidden_folder(folder: Path) -> Path:
-    """A name beside the destination, for an export that is being written by this process.
+    """A new name beside the destination, for an export that is being written by this process.
 
     Args:
         folder: the destination.

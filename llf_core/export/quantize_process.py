@@ -17,15 +17,17 @@ LAYOUTS = {"gptq": "auto_gptq", "awq": "auto_awq"}
 
 
 def quantize_by_torchao(job: dict[str, Any]) -> None:
-    """Quantize the linear layers by torchao.
+    """Quantize the linear layers by torchao: to 8 bits on the CPU, to 4 bits on a GPU.
 
     Args:
-        job: format, folder, target, loader and trust.
+        job: `format` (`int8` or `int4`), `folder` of the merged model, `target` folder, `loader` (class of
+            transformers) and `trust` (whether the model's own code is used).
 
     Raises:
         ImportError: a package is not installed.
-        OSError: a file cannot be read or written.
+        OSError, SafetensorError: a file cannot be read or written.
         ValueError: the model cannot be quantized.
+        RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
     """
     import transformers
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
@@ -46,12 +48,13 @@ def quantize_by_auto_round(job: dict[str, Any]) -> None:
     """Round the linear layers to the nearest of 16 values by auto-round, which needs no calibration data.
 
     Args:
-        job: format, folder, target, loader and trust.
+        job: as for `quantize_by_torchao`, with the `format` `gptq` or `awq`.
 
     Raises:
         ImportError: a package is not installed.
-        OSError: a file cannot be read or written.
+        OSError, SafetensorError: a file cannot be read or written.
         ValueError: the model cannot be quantized.
+        RuntimeError, MemoryError: out of memory.
     """
     import transformers
     from auto_round import AutoRound
@@ -80,11 +83,13 @@ def quantize_by_auto_round(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Read the job, quantize, and write an empty result.
+    """Read the job, quantize, and write an empty result: its file tells `gguf.program.run` that the work is done.
 
     Raises:
         ImportError: a package is not installed.
-        OSError, ValueError, RecursionError: a file cannot be read or written, or the model cannot be quantized.
+        OSError, SafetensorError, ValueError, RecursionError: a file cannot be read or written, or the model cannot be
+            quantized.
+        RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
     """
     import torch
 

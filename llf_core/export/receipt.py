@@ -28,8 +28,8 @@ class ReceiptCheck:
         name: what was compared, e.g. `logits`.
         passed: whether it is within the limit.
         measured: the measured value; a text where it is no number.
-        limit: the largest value that passes; None where both sides must be equal.
-        unit: unit of both, e.g. `nats`; empty for none.
+        limit: the largest value that passes; None where both sides must be equal, or where a loss is only measured.
+        unit: unit of `measured` and `limit`, e.g. `nats`; empty for none.
         by: program and version that read the files.
         detail: what was found, as a sentence; empty where the numbers say it.
     """
@@ -49,7 +49,7 @@ class ReceiptCheck:
 
     @property
     def limit_text(self) -> str:
-        """What was expected, for sentences and tables."""
+        """What was expected, for sentences and tables: `equal` without a limit."""
         return "equal" if self.limit is None else f"at most {self.limit:.3g} {self.unit}".rstrip()
 
     @property
@@ -65,11 +65,12 @@ class Receipt:
 
     Attributes:
         format: name of the format.
-        source: what was exported: `run`, `step`, `base`, `adapters` (name, weight), `dtype` of the live model.
+        source: what was exported, see `ExportSource.facts`: run and step, base, adapters with their weights, and the
+            dtype in which the live model computed.
         checks: what was compared.
-        files: written files: `bytes` and `sha256` by name.
-        table: one row for each quantization: `quantization`, `bytes`, `kl`, `perplexity`, `changed_greedy`,
-            `tokens_per_second`.
+        files: written files but the receipt: `bytes` and `sha256` by path relative to the folder.
+        table: one row for each quantization: `quantization`, `bytes`, `kl` (nats) and `changed_greedy` (share of
+            tokens); of GGUF files `perplexity` and `tokens_per_second` too, and the same measured by transformers.
         made: time, as ISO 8601.
         seconds: duration of the export.
         version: version of this structure.
@@ -96,11 +97,11 @@ class Receipt:
 
     @property
     def bytes(self) -> int:
-        """Size of all written files."""
+        """Size of all written files but the receipt."""
         return sum(int(one["bytes"]) for one in self.files.values())
 
     def json(self) -> dict[str, Any]:
-        """The receipt as plain values."""
+        """The receipt as plain values, as in `receipt.json`; `receipt_of` reads them."""
         return asdict(self)
 
     def text(self) -> str:

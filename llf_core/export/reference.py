@@ -24,9 +24,10 @@ class Reference:
     Attributes:
         prompts: token ids of each prompt.
         answers: token ids of the greedy answer to each prompt.
-        logits: for each prompt `[N, V]` float32: the logits at the last N positions of the prompt with its answer.
+        logits: for each prompt `[N, V]` float32: the logits of V tokens at the last N positions of the prompt with its
+            answer, N at most `MAX_POSITIONS`.
         tokens: token ids of each of `TEXTS`.
-        rendered: text of each of `CONVERSATIONS`; None for one that the template refuses.
+        rendered: text of each of `CONVERSATIONS`; None for one that the template refuses, and for all without one.
         template: source of the chat template; None for none.
         stops: token ids that end an answer.
     """
@@ -48,7 +49,7 @@ class Reference:
 def measure_reference(
     model: Any, tokenizer: PreTrainedTokenizerBase, progress: Callable[[str, int, int], object]
 ) -> Reference:
-    """Measure a model on the probes.
+    """Measure a model on the probes of `export.probes`.
 
     Args:
         model: causal language model, wrapped by PEFT or not, in evaluation mode.
@@ -90,7 +91,7 @@ def logits_of(model: Any, sequences: Sequence[Sequence[int]], on_done: Callable[
         on_done: called with the number of sequences done.
 
     Returns:
-        For each sequence `[N, V]` float32 on the CPU, N at most `MAX_POSITIONS`.
+        For each sequence `[N, V]` float32 on the CPU: N positions, at most `MAX_POSITIONS`, and V tokens.
 
     Raises:
         RuntimeError: out of memory.

@@ -27,7 +27,7 @@ class RunFacts:
     Attributes:
         config: its config.
         curve: steps with the values of `NAMES` that were logged there.
-        evaluations: the newest results.
+        evaluations: the newest results that could be read, at most `RESULTS`.
     """
 
     config: RunConfig
@@ -42,7 +42,7 @@ def run_facts(run_id: str) -> RunFacts | None:
         run_id: its id; empty for a model that belongs to no run.
 
     Returns:
-        The facts; None if there is no such run, or its config is no longer valid.
+        The facts; None if the id is empty, there is no such run, or its config is no longer valid.
 
     Raises:
         OSError: a file of it cannot be read.

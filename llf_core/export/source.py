@@ -74,7 +74,8 @@ class ExportSource:
         merged_before: adapters that were merged into the base before those of the export.
         reference: what was measured of the live model.
         merging: the comparison of the merged model with the live one; None where nothing was merged.
-        written: logits after the model was changed to what is written, as rounded to a dtype; None before.
+        written: logits after the model was changed to what is written, such as rounded to a dtype, of the shapes of
+            `Reference.logits`; None before.
     """
 
     def __init__(self, request: ExportRequest, progress: Callable[[str, int, int], object]) -> None:
@@ -95,7 +96,7 @@ class ExportSource:
             ValueError: the tokenizer has no padding token.
             jinja2.TemplateError: the chat template refuses a single user message.
             UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
-            OSError: a file cannot be read.
+            OSError, SafetensorError: a file cannot be read; the second is for damaged weights of a further adapter.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         """
         self.request = request
@@ -128,8 +129,8 @@ class ExportSource:
     def merge(self, progress: Callable[[str, int, int], object]) -> Any:
         """Merge the adapters into the weights, in place; afterwards `model` is a plain transformers model.
 
-        Its generation config ends an answer at the tokens at which the chat does. `merging` then compares it with the
-        live model, before its weights are rounded.
+        Its generation config ends an answer at the tokens at which the chat does. If there were adapters, `merging`
+        compares the result with the live model, before its weights are rounded.
 
         Args:
             progress: see `ExportFormat.write`.
@@ -256,7 +257,7 @@ class ExportSource:
         return {key: value for key, value in scaled.get_text_config().to_dict().items() if plain.get(key) != value}
 
     def plain_base(self) -> Path:
-        """Folder from which plain transformers loads the base; of a GGUF file its weights in the computed dtype.
+        """Folder from which plain transformers loads the base; a GGUF file is dequantized to `compute_dtype` for it.
 
         Raises:
             ExportError: the disk has no room for the weights of a GGUF file.
@@ -335,13 +336,13 @@ class ExportSource:
 
 
 def bytes_of_weights(model: Any, itemsize: int) -> int:
-    """Bytes of a model's weights in a file.
+    """Bytes of a model's weights in a file, where tied weights are stored once.
 
     Args:
         model: transformers model.
-        itemsize: bytes of a floating-point value.
+        itemsize: bytes of a floating-point value in the file.
     """
-    unique = {id(one): one for one in model.state_dict().values()}.values()
+    unique = {id(one): one for one in model.state_dict(keep_vars=True).values()}.values()
     return sum(one.numel() * (itemsize if one.is_floating_point() else one.element_size()) for one in unique)
 
 
@@ -350,7 +351,7 @@ def check_room(folder: Path, needed: int) -> None:
 
     Args:
         folder: a folder on the disk.
-        needed: bytes of the weights.
+        needed: bytes of the weights; `BESIDES_WEIGHTS` is added.
 
     Raises:
         ExportError: the disk has too little space.

@@ -17,7 +17,7 @@ def save_as_lora(source: ExportSource, folder: Path, rank: int) -> None:
     """Write the active adapter as a LoRA: the nearest product of that rank for each matrix (by its SVD).
 
     Args:
-        source: the live model; what is written is measured by `verify`.
+        source: the live model with its adapter.
         folder: where it is written.
         rank: rank of the LoRA.
 

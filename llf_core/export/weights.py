@@ -12,11 +12,11 @@ def cast_weights(model: Any, dtype: torch.dtype) -> None:
     """Cast the floating-point parameters of a model, in place.
 
     Buffers keep their dtype: frequencies of rotary embeddings are not stored, and would be rounded in the model that
-    is measured. Parameters that transformers keeps in float32 stay so, since loading would round them otherwise.
+    is measured. Parameters that the model's class keeps in float32 when transformers loads them stay so here too.
 
     Args:
         model: transformers model without adapters.
-        dtype: of the weights.
+        dtype: floating-point dtype to cast to.
     """
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
     kept += getattr(model, "_keep_in_fp32_modules_strict", None) or ()

@@ -119,7 +119,8 @@ def branch(
         folder: the run to branch from, live or ended; it is not modified.
         step: step of the checkpoint. Default: the newest.
         changes: `learning_rate` (peak of the schedule), `max_steps`, or keys in `BRANCH_KEYS`; None for none.
-        name: display name of the new run; None for that of the other run with the step.
+        name: display name of the new run; None for the `run_name` of the changes, else that of the other run with the
+            step.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
 
     Returns:

@@ -106,12 +106,12 @@ class Cgroup:
 
 
 def usable_cpus(cgroup: Cgroup | None = None) -> int:
-    """Number of threads that can run in parallel: the minimum of CPU affinity and quota, at least 1.
+    """Number of threads that can run in parallel: the minimum of CPU affinity and quota (rounded down), at least 1.
 
     More threads than that wait for each other, which makes every product slower.
 
     Args:
-        cgroup: control groups of the process. Default: those of this process.
+        cgroup: control groups of the process; None for those of this process.
     """
     # macOS has no affinity.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -95,7 +95,7 @@ def packages() -> dict[str, str]:
 
 @cache
 def device() -> dict[str, Any]:
-    """The CPU (`type`, `name`, `count`) and its `memory` in bytes, limits of a container included.
+    """The CPU (`type`, `name`, `count` of usable cores) and its `memory` in bytes, limits of a container included.
 
     The trainer adds the GPU that it uses, see `llf_core.training.resolved_config.cuda_facts`.
 
@@ -124,14 +124,15 @@ def cpu_name() -> str:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit, and whether tracked files are modified, so that the code of a run can be found again.
 
-    `dirty` is None if git takes longer than a second, or if the repository's config names programs that git would run:
-    it may have come with the notebook.
+    `dirty` is None if `git status` takes longer than a second, or if the repository's config names programs that git
+    would run: it may have come with the notebook.
 
     Args:
         folder: any folder of a repository.
 
     Returns:
-        `commit` and `dirty`; None outside a repository or without git.
+        `commit` and `dirty`; None outside a repository, without git, or if finding the commit takes longer than a
+        second.
 
     Raises:
         OSError: the folder is not accessible, or no process can be started.

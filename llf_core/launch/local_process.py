@@ -51,8 +51,9 @@ def computing_environment(base: Mapping[str, str], threads: int | None = None) -
     The user's variables are kept, except those that force terminal colors.
 
     Args:
-        base: environment to extend with thread counts and `RUNTIME_VARIABLES`, which libraries read on import.
-        threads: number of threads. Default: one per usable core.
+        base: environment to extend with thread counts and `RUNTIME_VARIABLES`, which libraries read on import. What it
+            sets of them stays.
+        threads: number of threads; None for one per usable core.
     """
     counts = {name: str(threads or usable_cpus()) for name in THREAD_VARIABLES}
     return plain_environment(
@@ -105,11 +106,9 @@ class Trainer:
         """Let the process start its program, once its process id is stored.
 
         Raises:
-            RuntimeError: the process has no input pipe.
             ValueError: it was called before.
         """
-        if self._process.stdin is None:
-            raise RuntimeError("The gate is already open.")
+        assert self._process.stdin is not None  # noqa: S101 - for the type checker
         try:
             self._process.stdin.write(b"go\n")
             self._process.stdin.close()

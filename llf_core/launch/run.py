@@ -384,7 +384,8 @@ class Run:
 
         Args:
             step: step of the checkpoint. Default: the newest.
-            name: display name of the new run; None for that of this run with the step.
+            name: display name of the new run; None for the `run_name` of the changes, else that of this run with the
+                step.
             changes: `learning_rate` (peak of the schedule), `max_steps`, or keys that control saving, evaluation,
                 sampling and early stopping; see `llf_core.launch.branch.BRANCH_KEYS`.
             env: additional environment variables; None for none.

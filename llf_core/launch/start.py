@@ -45,7 +45,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts.
-        name: display name of the run. Default: model, stage and method.
+        name: display name of the run; None for `default_name`.
         rows: training data that is not in a file: a list of dicts, a DataFrame or a `datasets.Dataset`. Replaces
             `dataset`.
         rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones. Replaces
@@ -54,7 +54,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         notebook: `path` and `cell` of the notebook that starts it, for `env.json`; None outside a notebook.
         env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
         command: program to start instead of the trainer; None for the trainer.
-        queue: wait until no other run is active on this machine and none has waited longer.
+        queue: whether it waits until no other run is active on this machine and none has waited longer.
 
     Returns:
         The run.

@@ -139,13 +139,17 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             requests: lm-eval's requests.
             disable_tqdm: not used: progress is told to `tell`.
 
+        Returns:
+            For each request the sum over the tokens of its continuation, in nats, and whether each of them is the most
+            likely one.
+
         Raises:
             RuntimeError: out of memory.
         """
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
-        """Log-probability of a whole text of each request; a long one is read in windows.
+        """Log-probability of the whole text of each request, in nats; a text above `max_length` is read in windows.
 
         Args:
             requests: lm-eval's requests.

@@ -65,7 +65,7 @@ def load_tasks(
             Python code; or what ships: `llf_knowledge`, `llf_arithmetic`, `llf_completion`, and all of them as
             `llf_offline`.
         n_shot: number of solved examples in a prompt; None for each task's own. Tasks with none by definition keep it.
-        seed: random seed of their choice.
+        seed: random seed of the choice of these examples, as a part of the fingerprint: `set_seed` sets it.
         limit: maximum number of examples of each task; None for all.
         hub: whether data may be downloaded.
 

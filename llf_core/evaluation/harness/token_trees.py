@@ -58,7 +58,7 @@ def token_trees(
     Args:
         continuations: the continuations.
         branching: whether a node may have two successors; otherwise only sequences that continue each other share.
-        attention_tokens: number of tokens in whose attention a token costs as much as in all else, per token.
+        attention_tokens: number of tokens from which attention to them costs a token more than all other operations.
         limit: maximum number of tokens of a tree with several sequences.
 
     Returns:

@@ -27,7 +27,7 @@ class AdapterFormat(ExportFormat):
     help: ClassVar[str] = "Only what was trained: megabytes, which peft loads over the base."
 
     def check(self, request: ExportRequest) -> None:
-        """Check that there is an adapter, and the rank.
+        """Check dtype, combination and rank, and that there is an adapter.
 
         Args:
             request: the request.
@@ -54,7 +54,8 @@ class AdapterFormat(ExportFormat):
             progress: see `ExportFormat.write`.
 
         Raises:
-            ExportError: adapters were merged into the base before, or PEFT cannot convert the adapter.
+            ExportError: adapters were merged into the base before, PEFT cannot convert the adapter, or the disk has too
+                little space.
             ModelError: what was written cannot be loaded again.
             UnreadableError: a file of the run that trained the adapter is not a regular file, or too large.
             OSError, SafetensorError: a file cannot be written; the second is for weights.

@@ -43,7 +43,7 @@ class GgufFormat(ExportFormat):
             request: the request.
 
         Raises:
-            ExportError: one of them is not valid, or llama.cpp is not installed.
+            ExportError: one of them is not valid, a rank or dtype is given, or llama.cpp is not installed.
         """
         from llf_core.export.gguf.program import check_installed
 
@@ -116,7 +116,8 @@ class GgufFormat(ExportFormat):
     ) -> list[ReceiptCheck]:
         """Read the files back with llama.cpp, and each with transformers too, where it knows the architecture.
 
-        The file that was converted is compared with the live model, and each other one with that file.
+        The file that was converted is compared with the live model, and each other one with that file, which is
+        removed at the end if it was not asked for.
 
         Args:
             source: what was exported.

@@ -50,7 +50,7 @@ class QuantizedFormat(ExportFormat):
         """
 
     def check(self, request: ExportRequest) -> None:
-        """Check the options, and that the packages are installed.
+        """Check the options, and by `check_machine` and `packages` that the files can be written and read back here.
 
         Args:
             request: the request.
@@ -121,6 +121,8 @@ class QuantizedFormat(ExportFormat):
     ) -> list[ReceiptCheck]:
         """Compare the files, as plain transformers reads them, with the live model.
 
+        A quantization changes logits and answers: only the KL divergence has a limit, `kl_limit`.
+
         Args:
             source: what was exported.
             folder: the files.
@@ -174,11 +176,11 @@ class Int8Format(QuantizedFormat):
     kl_limit: ClassVar[float] = 0.2
 
     def check_machine(self) -> None:
-        """Nothing: it runs on any machine."""
+        """Accept any machine: torchao's int8 needs no GPU."""
 
 
 class Int4Format(QuantizedFormat):
-    """Weights in 4 bits with a scale for 128 values, by torchao."""
+    """Weights in 4 bits with a scale for each 128 values of a row, by torchao."""
 
     name: ClassVar[str] = "int4"
     label: ClassVar[str] = "int4 (torchao)"
@@ -187,10 +189,10 @@ class Int4Format(QuantizedFormat):
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
-        """Check for a card and its kernels: torchao 0.18 packs 4 bits only there.
+        """Check for the package mslk, whose kernels for NVIDIA GPUs torchao 0.18 needs to pack 4 bits.
 
         Raises:
-            ExportError: there is none.
+            ExportError: it is not installed.
         """
         if find_spec("mslk") is None:
             raise ExportError(
@@ -200,7 +202,7 @@ class Int4Format(QuantizedFormat):
 
 
 class GptqFormat(QuantizedFormat):
-    """Weights in 4 bits in GPTQ's layout, rounded to nearest in groups of 128 by auto-round."""
+    """Weights in 4 bits in GPTQ's layout, rounded to nearest in groups of 128 by auto-round; of 32 if rows need it."""
 
     name: ClassVar[str] = "gptq"
     label: ClassVar[str] = "GPTQ"
@@ -209,11 +211,11 @@ class GptqFormat(QuantizedFormat):
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
-        """Nothing: auto-round reads GPTQ's layout on any machine."""
+        """Accept any machine: auto-round reads GPTQ's layout without a GPU too."""
 
 
 class AwqFormat(QuantizedFormat):
-    """Weights in 4 bits in AWQ's layout, rounded to nearest in groups of 128 by auto-round."""
+    """Weights in 4 bits in AWQ's layout, rounded to nearest in groups of 128 by auto-round; of 32 if rows need it."""
 
     name: ClassVar[str] = "awq"
     label: ClassVar[str] = "AWQ"
@@ -222,10 +224,10 @@ class AwqFormat(QuantizedFormat):
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
-        """Check that AWQ's layout can be read back.
+        """Check for the package gptqmodel, without which transformers cannot read AWQ's layout back.
 
         Raises:
-            ExportError: the package is not installed.
+            ExportError: it is not installed.
         """
         if find_spec("gptqmodel") is None:
             raise ExportError(

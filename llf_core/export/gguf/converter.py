@@ -66,7 +66,10 @@ def converter_folder() -> Path:
 def known_architectures() -> set[str]:
     """Architectures that the converter knows, as `config.json` names them, e.g. `LlamaForCausalLM`.
 
-    Its table is read, not imported.
+    The source of its table is parsed, not imported, so that none of its code runs.
+
+    Returns:
+        The names; empty if the converter has no such table.
 
     Raises:
         ModelError, OSError: see `converter_folder`.
@@ -106,7 +109,7 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
     Args:
         model: folder with safetensors, config, tokenizer and chat template. Python code in it is left out.
         gguf: file to write.
-        dtype: dtype of matrices; vectors, such as those of norms, are float32.
+        dtype: dtype of matrices, one of `FLOATS`; vectors, such as those of norms, are float32.
         name: name in the file's metadata.
         stops: ids of the tokens that end an answer. GGUF has room for three.
         sentencepiece: the base's `tokenizer.model`, which transformers does not save; None if it has none.
@@ -114,7 +117,7 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
     Raises:
         ExportError: the converter does not know the architecture or how the tokenizer splits text, or it failed.
         ModelError: the converter cannot be downloaded.
-        OSError: a file cannot be written, for example on a full disk.
+        OSError: a file cannot be written, for example on a full disk, or the process cannot be started.
     """
     tool = converter_folder()
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=gguf.parent) as work:

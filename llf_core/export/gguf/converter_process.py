@@ -31,7 +31,11 @@ Vocabulary = tuple[list[bytes], list[float], list[int]]
 
 
 def pre_tokenizer_name(pre_tokenizer: Any) -> str | None:
-    """llama.cpp's name of a `pre_tokenizer` of `tokenizer.json`; None for one that is not known."""
+    """llama.cpp's name of a `pre_tokenizer` of `tokenizer.json`; None for one that is not known.
+
+    Args:
+        pre_tokenizer: the JSON object; None if the tokenizer has none.
+    """
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
     if not steps or not all(isinstance(one, dict) for one in steps):
         return None
@@ -55,11 +59,15 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
     SentencePiece joins the pair whose piece has the highest score first; a BPE the pair that was merged first.
 
     Args:
-        known: the `tokenizer.json`.
-        size: number of rows of the embedding.
+        known: the object in `tokenizer.json`.
+        size: number of rows of the embedding. Rows without a token become unused tokens.
+
+    Returns:
+        Tokens, scores and kinds of tokens, `size` of each, by token id.
 
     Raises:
-        FileNotFoundError: it is no such tokenizer; the converter then tries another kind.
+        FileNotFoundError: it is no BPE with byte fallback; the converter then tries another kind.
+        KeyError, IndexError: the file is damaged, or has more tokens than the embedding has rows.
     """
     model = known["model"]
     if model.get("type") != "BPE" or not model.get("byte_fallback"):
@@ -82,7 +90,14 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
 
 
 def prepare(job: dict[str, Any]) -> None:
-    """Import the converter, and set right what the first lines of this file say."""
+    """Import the converter, and change in it what the first lines of this file say.
+
+    Args:
+        job: has `tool` (folder of the unpacked converter), `model` (folder) and `stops` (token ids).
+
+    Raises:
+        ImportError: the folder holds no converter, or a package that it imports is not installed.
+    """
     sys.path.insert(0, job["tool"])
     model = Path(job["model"])
     import gguf
@@ -133,6 +148,8 @@ def main() -> None:
     Raises:
         SystemExit: the converter does not know the model.
         OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.
+        ImportError: a package that the converter imports is not installed.
+        Exception: whatever the converter raises; the parent process reads it from the standard error.
     """
     job = json.loads(sys.argv[1])
     result: dict[str, Any] = {"done": False}

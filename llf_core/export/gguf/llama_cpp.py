@@ -54,6 +54,9 @@ class LlamaCpp:
         length: maximum number of tokens of a sequence.
         threads: number of compute threads.
 
+    Attributes:
+        vocabulary_size: number of tokens of the vocabulary.
+
     Raises:
         ExportError: llama.cpp cannot load the file.
     """
@@ -77,7 +80,7 @@ class LlamaCpp:
         self.vocabulary_size = int(lib.llama_vocab_n_tokens(self._vocabulary))
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model and its context, which cannot be used afterwards."""
         lib.llama_free(self._context)
         lib.llama_model_free(self._model)
 
@@ -88,9 +91,9 @@ class LlamaCpp:
 
     @property
     def template(self) -> str | None:
-        """The chat template; None if the file has none."""
+        """The source of the chat template; None if the file has none."""
         found = lib.llama_model_chat_template(self._model, ffi.NULL)
-        return None if found == ffi.NULL else ffi.string(found).decode("utf-8")
+        return None if found == ffi.NULL else ffi.string(found).decode("utf-8", "replace")
 
     def stops(self, tokens: Iterable[int]) -> list[int]:
         """Those of the tokens at which llama.cpp ends an answer.
@@ -117,14 +120,14 @@ class LlamaCpp:
         return list(ids[0:count])
 
     def logits(self, tokens: Sequence[int], *, first: int = 0) -> NDArray[np.float32]:
-        """Logits after each token of a sequence, in a new context.
+        """Logits after each token of a sequence; what was computed before is forgotten.
 
         Args:
             tokens: ids of tokens.
             first: number of positions at the beginning whose logits are not needed.
 
         Returns:
-            Logits `[tokens - first, vocabulary]`.
+            Logits `[tokens - first, vocabulary]`, float32.
 
         Raises:
             ExportError: llama.cpp cannot compute the sequence.
@@ -144,7 +147,7 @@ class LlamaCpp:
 
         Args:
             tokens: ids of the prompt's tokens.
-            limit: maximum number of new tokens.
+            limit: maximum number of new tokens, at least 1.
 
         Returns:
             The new tokens, the one that ends the answer included.
@@ -162,10 +165,10 @@ class LlamaCpp:
 
         Args:
             tokens: ids of a prompt's tokens, whose logits were computed last.
-            count: number of new tokens.
+            count: number of new tokens, each the most likely one.
 
         Returns:
-            Seconds.
+            Seconds that it took.
 
         Raises:
             ExportError: llama.cpp cannot compute the sequence.
@@ -224,7 +227,7 @@ def quantize(gguf: Path, target: Path, file_type: int, threads: int) -> None:
 
 
 def last_message() -> str:
-    """The last error that llama.cpp has logged."""
+    """The last error that llama.cpp has logged, for the end of a sentence; words that say so if there is none."""
     return messages[-1] if messages else "it gives no reason"
 
 

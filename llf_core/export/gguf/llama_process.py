@@ -32,6 +32,10 @@ def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int,
         job: what to compute, of `receipt.job_of`.
         answer: gives the greedy answer to a prompt, both as token ids.
 
+    Returns:
+        `template` (None for none), `stops` (token ids), `tokens` (ids of each text), `begun` (ids of a text with what
+        the file adds at its beginning and end) and `answers` (ids of the greedy answer to each prompt).
+
     Raises:
         ExportError: llama.cpp cannot compute a sequence.
         OSError: the logits cannot be written, for example on a full disk.
@@ -57,6 +61,10 @@ def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, .
         job: what to compute, of `receipt.job_of`; without answers for the base.
         answer: gives the greedy answer to a prompt, both as token ids.
 
+    Returns:
+        The attributes of `QualityLoss`, `answers_of_questions` (token ids), `width` (size of the vocabulary),
+        `parameters` (number of weights) and `tokens_per_second`.
+
     Raises:
         ExportError: llama.cpp cannot compute a sequence.
         OSError: the base's logits cannot be written or read, for example on a full disk.
@@ -77,7 +85,7 @@ def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, .
 
 
 def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
-    """Tokens a second that are decoded one by one after a prompt.
+    """Tokens a second that are decoded one by one after a prompt, the second time, when file and caches are warm.
 
     Args:
         model: the loaded file.
@@ -93,10 +101,14 @@ def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
 
 
 def perform(job: dict[str, Any]) -> dict[str, Any]:
-    """Do what a job says.
+    """Quantize a file, or measure it, as a job says.
 
     Args:
-        job: plain values, of `program.quantize` or `receipt.job_of`.
+        job: plain values, of `program.quantize` or `receipt.measure`.
+
+    Returns:
+        Nothing of a quantized file; of a measured one `by` (program and version), what `measure` returns, and what
+        `read_back` returns if the job names a file for logits.
 
     Raises:
         ExportError: llama.cpp cannot load, compute or quantize the file.

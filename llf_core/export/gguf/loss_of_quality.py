@@ -53,7 +53,7 @@ class QualityLoss:
     Attributes:
         kl: mean KL(base ‖ file) over all positions, in nats.
         changed_greedy: share of the base's answer tokens that are not the most likely ones after the same prefix.
-        perplexity: of the text.
+        perplexity: exp of the mean negative log-likelihood, in nats, of the text's tokens after the first.
     """
 
     kl: float
@@ -88,16 +88,17 @@ def write_base(probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.f
 def quality_loss(
     probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.float32]], base: Path, width: int
 ) -> QualityLoss:
-    """Compare logits with those of the base.
+    """Compare logits with those of the base, position by position.
 
     Args:
         probe: the probe.
-        logits: see `write_base`.
-        base: what `write_base` wrote; the same file as `logits` for the base itself.
-        width: size of the vocabulary.
+        logits: those of the compared file, see `write_base`. Those of the base itself give its perplexity.
+        base: what `write_base` wrote, float32 `[rows, vocabulary]`.
+        width: size of the base's vocabulary; further columns of `logits` are ignored.
 
     Raises:
         OSError: the file cannot be read.
+        ValueError: the file has fewer rows than the probe.
         Exception: what `logits` raises.
     """
     stored = np.memmap(base, np.float32, "r", shape=(probe.rows, width))
@@ -120,6 +121,9 @@ def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:
 
     Args:
         row: logits `[vocabulary]`.
+
+    Returns:
+        Log-probabilities `[vocabulary]`, in nats.
     """
     shifted = row.astype(np.float64) - float(row.max())
     return shifted - math.log(np.exp(shifted).sum())

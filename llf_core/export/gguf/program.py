@@ -56,19 +56,19 @@ def quantize(gguf: Path, target: Path, name: str, threads: int) -> None:
 
 
 def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Run a job in a process.
+    """Run a job in a process of its own, since a fault of a C library ends the process, and memory is given back.
 
     Args:
-        module: `LLAMA_CPP` or `TRANSFORMERS`.
-        job: plain values.
-        what: what the model could not be, if it fails.
+        module: module to run with `python -m`: it takes the path of the job, and writes its result as JSON.
+        job: plain values, with `threads`, the number of compute threads.
+        what: end of the sentence "The model was not …", for the error.
 
     Returns:
-        What the process found.
+        The result.
 
     Raises:
-        ExportError: it failed, or ended without a result.
-        OSError: it cannot be started.
+        ExportError: the process failed.
+        OSError: it cannot be started, or the folder for temporary files cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="llf-gguf-") as work:
         place, result = Path(work) / "job.json", Path(work) / "result.json"

@@ -34,7 +34,7 @@ TEXT_TOKENS = 400
 
 
 def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
-    """What llama.cpp computes, besides the file.
+    """The job of `llama_process` that measures a file, without the file itself.
 
     Args:
         source: what was exported.
@@ -98,7 +98,8 @@ def measure_again(
         parameters: number of weights.
 
     Returns:
-        One check for each file: whether both programs compute about the same.
+        One check for each file that transformers can load: whether both programs find about the same KL divergence.
+        Empty if the weights do not fit.
 
     Raises:
         ExportError: transformers' process failed.
@@ -125,12 +126,12 @@ def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: P
 
     Args:
         source: what was exported.
-        found: what llama.cpp found.
-        base: type of its weights.
-        logits: the file of logits that llama.cpp has written.
+        found: what llama.cpp found, of `measure`.
+        base: type of its weights, one of `UNQUANTIZED`.
+        logits: the file of logits `[N, V]` of each sequence that llama.cpp has written.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file of logits cannot be read.
     """
     reference, by = source.reference, found["by"]
     # llama.cpp rounds the inputs of each product to the dtype of its weights, so the limits are those of that dtype

@@ -1,15 +1,17 @@
 """Adapters of another rank: the nearest ones, with an error that is the one by full singular value decompositions."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from llf_core.cli import app
-from llf_core.export.adapter_rank import extract_adapter, shrink_adapter
+from llf_core.export.adapter_rank import WEIGHTS, extract_adapter, shrink_adapter
 from llf_core.export.errors import ExportError
 
 
@@ -103,5 +105,10 @@ def test_what_cannot_be_shrunk_or_extracted_is_a_sentence(lora, tiny_model_dir, 
         extract_adapter(tmp_path, tiny_model_dir, tmp_path / "a", 2)
     with pytest.raises(ExportError, match="is not empty"):
         shrink_adapter(lora, lora, 2)
+    half = shutil.copytree(lora, tmp_path / "half")
+    weights = load_file(half / WEIGHTS)
+    save_file({name: one for name, one in weights.items() if "v_proj.lora_B" not in name}, half / WEIGHTS)
+    with pytest.raises(ExportError, match="is incomplete"):
+        shrink_adapter(half, tmp_path / "a", 2)
     assert not (tmp_path / "a").exists()
     assert not list(tmp_path.glob(".*"))

@@ -9,10 +9,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from llf_core.export import ExportError, export, read_receipt
 from llf_core.export.exports import bytes_of_size
 from llf_core.export.publish import HIDDEN, remove_left_over
+from llf_core.export.source import bytes_of_weights
 
 
 @pytest.fixture
@@ -120,6 +122,15 @@ def test_sizes():
         5 * 10**9,
         4_000_000,
     ]
+    with pytest.raises(ExportError, match=r"`shard_size` is inf\. Expected a size"):
+        bytes_of_size(float("inf"))
+
+
+def test_tied_weights_are_counted_once():
+    model = torch.nn.ModuleList(torch.nn.Linear(3, 2, bias=False) for _ in range(2))
+    assert bytes_of_weights(model, 2) == 2 * 6 * 2
+    model[1].weight = model[0].weight
+    assert bytes_of_weights(model, 2) == 6 * 2
 
 
 def test_what_a_killed_export_left_is_removed_by_the_next(box):
