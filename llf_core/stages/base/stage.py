@@ -95,7 +95,19 @@ class Stage:
         return ()
 
     def scoring(self) -> Scoring | None:
-        """What scores the completions that the stage samples, for a look at rewards before training; None if none."""
+        """What scores the completions that the stage samples, for a look at rewards before training; None if none.
+
+        Raises:
+            DataError: no prompt is usable, or a reward function needs a column that the data does not have.
+            RewardError: a reward function does not exist or cannot be executed.
+            re.error: `reward_pattern` is not a regular expression.
+            TypeError, ValueError: a reward function has no parameter for the answer, or its signature is unknown.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                plug-in.
+            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+            KeyError: a record of the prepared data is no longer in its data set.
+            OSError: a file of the prompts can no longer be opened.
+        """
         return None
 
     def state(self) -> dict[str, Any]:
