@@ -96,6 +96,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("BadZipFile", "EOFError", "ValueError"), "a process of this export has just written the file"
     ),
     "llf_core.launch.cell_rows.write_rows": {"ArrowException": "it reads a file that it has just written"},
+    "llf_core.launch.queue.QueuePosition.__init__": {"HomeError": "the folder of a run is an absolute path"},
     "llf_core.launch.run.Run.checkpoint": {"ValueError": "the type of the request is a constant"},
     "llf_core.launch.run.Run.evaluate": {"ValueError": "the type of the request is a constant"},
     "llf_core.launch.run.Run.sample": {"ValueError": "the type of the request is a constant"},
@@ -171,6 +172,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_widgets.monitor.widget.Monitor.examples": dict.fromkeys(
         ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is there"
     ),
+    "llf_widgets.server.handler.RunsAPIHandler.index": {"HomeError": "`home` gives an absolute path"},
     "llf_widgets.server.bin.DeleteHandler.post": {
         "FileExistsError": "it moves nothing onto something",
         "ValueError": "the run was found by its id",

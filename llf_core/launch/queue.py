@@ -73,6 +73,9 @@ class MachineLoad:
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:

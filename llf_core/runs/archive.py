@@ -29,6 +29,16 @@ LEFT_OUT_FILES = (".reserve", "queue.json", "status.lock")
 NEEDED = ("config.yaml", "status.json")
 ENDED = ("finished", "stopped", "failed", "lost")
 MOST_FILES = 1_000_000
+UNREADABLE_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    UnicodeDecodeError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What `zipfile` raises for a damaged, encrypted or unknown zip; the Unicode error for a name that is not UTF-8."""
 
 
 class ArchiveError(UserError, ValueError):
@@ -44,10 +54,10 @@ def export_run(  # noqa: PLR0913 - what a zip has
     home: Path | str | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Write a run with its config, curves, code, data, result and evaluations into a zip file.
+    """Write a run with its config, curves, code, data, result and evaluations into a zip file, for another machine.
 
     The zip is written under a hidden name and renamed, so that a file with its name is complete. It is not compressed,
-    since weights hardly compress.
+    since weights hardly compress. Links, caches and requests are left out.
 
     Args:
         run_id: id of a run that has ended.
@@ -58,12 +68,13 @@ def export_run(  # noqa: PLR0913 - what a zip has
         progress: called with the bytes done and their total; None if nobody watches.
 
     Returns:
-        The file.
+        `file`.
 
     Raises:
-        ArchiveError: the run has not ended, the file exists, or the disk has too little space.
+        ArchiveError: the run has not ended or its status cannot be read, the file exists, or the disk has too little
+            space.
         FileNotFoundError: there is no such run.
-        ValueError: the id is none.
+        ValueError: `run_id` is not a valid id.
         UnreadableError: a file of the run is not a regular file, or the system denies access.
         OSError: a file cannot be read or written.
     """
@@ -97,7 +108,8 @@ def import_run(
 ) -> RunFolder:
     """Open a zip of `export_run` as a run of this machine, under its id or, if that is taken, the next free one.
 
-    Only regular files below one folder are taken. The run counts as made elsewhere: its code asks for permission.
+    A zip with anything but regular files and folders below one folder is refused. The signature of another machine is
+    not valid here (`trust`), so the run's code runs only after the user has allowed it.
 
     Args:
         file: the zip file.
@@ -108,7 +120,7 @@ def import_run(
         The run.
 
     Raises:
-        ArchiveError: the file is no zip of a run, is damaged, or does not fit on the disk.
+        ArchiveError: the file is no zip of a run or is damaged, or the run does not fit on the disk.
         OSError: it cannot be read, or the run cannot be written.
     """
     runs = home_folder(home) / "runs"
@@ -121,7 +133,7 @@ def import_run(
             _check_room(runs, total, f"The run {run_id}")
             work.mkdir()
             _unpack(archive, entries, work, total, progress)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
+    except UNREADABLE_ZIP as error:
         shutil.rmtree(work, ignore_errors=True)
         raise ArchiveError(f"{file} is not a readable zip file: {error}. Expected one of llf runs export.") from error
     except BaseException:

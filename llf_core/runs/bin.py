@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.files import locked, special_file
-from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run, run_ids
+from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home_folder, open_run, run_ids
 from llf_core.runs.listing import Row, read_row
 from llf_core.runs.moving import move
 from llf_core.runs.status import BrokenRunError, effective_status, read_status
@@ -31,7 +31,7 @@ class RemovedItems:
 
     Attributes:
         items: run folders, and files in `uploads`; oldest first within each kind.
-        bytes: their size on disk.
+        bytes: sum of the sizes of their files.
     """
 
     items: tuple[Path, ...]
@@ -45,7 +45,7 @@ class DeletedRun:
     Attributes:
         row: the run as listed.
         deleted: time of deletion, Unix seconds.
-        bytes: size on disk.
+        bytes: sum of the sizes of its files.
     """
 
     row: Row
@@ -57,14 +57,10 @@ class DeletedRun:
         return self.row.json() | {"deleted": self.deleted, "bytes": self.bytes}
 
 
-def _root(given: Path | str | None) -> Path:
-    return home() if given is None else Path(given)
-
-
 @contextmanager
 def _bin_lock(given: Path | str | None) -> Iterator[Path]:
     """Hold the lock of the bin while a run is moved into or out of it: two views may request the same move."""
-    path = _root(given) / "bin"
+    path = home_folder(given) / "bin"
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / ".lock"):
         yield path
@@ -72,6 +68,9 @@ def _bin_lock(given: Path | str | None) -> Iterator[Path]:
 
 def delete_run(run_id: str, home: Path | str | None = None) -> Path:
     """Move an ended run to `$LLF_HOME/bin`, from where it can be restored until the bin is emptied.
+
+    A run whose status cannot be read counts as ended. An older run with this id in the bin can then no longer be
+    restored; `clean` removes it.
 
     Args:
         run_id: the run's id.
@@ -130,6 +129,9 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         run_id: the run's id.
         home: `LLF_HOME`. Default: from the environment.
 
+    Returns:
+        The run at its new path.
+
     Raises:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
@@ -138,7 +140,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """
     with _bin_lock(home) as bin_folder:
         source = _in_bin(bin_folder, run_id)
-        target = _root(home) / "runs" / run_id
+        target = home_folder(home) / "runs" / run_id
         if os.path.lexists(target):
             raise FileExistsError(f"A run {run_id} already exists. Rename or delete it first.")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +182,7 @@ def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 5
         OSError: the bin is not a folder or not accessible.
     """
     found = []
-    with suppress(FileNotFoundError), os.scandir(_root(home) / "bin") as entries:
+    with suppress(FileNotFoundError), os.scandir(home_folder(home) / "bin") as entries:
         for entry in entries:
             with suppress(OSError):  # restored meanwhile, or unreadable
                 if RUN_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -200,9 +202,9 @@ def _in_bin(bin_folder: Path, run_id: str) -> Path:
 
 
 def folder_bytes(path: Path) -> int:
-    """Total size of the files below a folder, for views that offer to delete it.
+    """Sum of the sizes of the files below a folder in bytes, for views that offer to delete it.
 
-    Links are not followed; unreadable files count 0.
+    Links are not followed. What is missing or cannot be read counts 0.
     """
     total = 0
     waiting = [str(path)] if is_folder(path) else []
@@ -213,7 +215,8 @@ def folder_bytes(path: Path) -> int:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
                     else:
-                        total += entry.stat(follow_symlinks=False).st_size
+                        with suppress(OSError):  # removed meanwhile
+                            total += entry.stat(follow_symlinks=False).st_size
         except OSError:
             continue
     return total
@@ -224,20 +227,25 @@ def find_cleanable(
 ) -> RemovedItems:
     """Find what `clean` would remove, and the disk space it would free, to ask the user before.
 
+    These are the runs in the bin, folders of runs whose creation was interrupted at least a day ago, and uploaded files
+    that are no longer used (`unused_uploads`).
+
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        days: only runs that have been in the bin for at least this many days.
-        checkpoints: also checkpoints of finished runs, whose result is in `output/`.
-        keep_latest: keep the newest checkpoint of each finished run.
+        days: of the runs in the bin, only those deleted at least this many days ago.
+        checkpoints: also the complete checkpoints of finished runs whose result is in `output/`.
+        keep_latest: of these checkpoints, keep the newest of each run.
+
+    Returns:
+        The files and folders, and their size.
 
     Raises:
         OSError: a folder is not accessible.
     """
-    items = (
-        _old_in_bin(_root(home) / "bin", days) + _unfinished_folders(_root(home) / "runs") + unused_uploads(_root(home))
-    )
+    root = home_folder(home)
+    items = _old_in_bin(root / "bin", days) + _unfinished_folders(root / "runs") + unused_uploads(root)
     if checkpoints:
-        items += _finished_checkpoints(_root(home) / "runs", keep_latest=keep_latest)
+        items += _finished_checkpoints(root / "runs", keep_latest=keep_latest)
     return RemovedItems(tuple(items), sum(map(_bytes, items)))
 
 
@@ -246,13 +254,13 @@ def clean(
 ) -> RemovedItems:
     """Permanently remove what `find_cleanable` lists, to free disk space.
 
-    Nothing else in `LLF_HOME` removes data of the user.
+    Only it and `remove_from_bin` remove runs permanently.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        days: only runs that have been in the bin for at least this many days.
-        checkpoints: also checkpoints of finished runs, whose result is in `output/`.
-        keep_latest: keep the newest checkpoint of each finished run.
+        days: see `find_cleanable`.
+        checkpoints: see `find_cleanable`.
+        keep_latest: see `find_cleanable`.
 
     Returns:
         What was removed.

@@ -57,7 +57,8 @@ def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
         The validated changes.
 
     Raises:
-        ValueError: there are none, a name is unknown, or a value is out of range; one sentence.
+        ValueError: there are none, a name is unknown, or a value is of another type or out of range; the message is
+            for the user.
     """
     if not changes:
         raise ValueError(f"No change was given. Expected one of {', '.join(CHECKS)}.")
@@ -113,7 +114,9 @@ CHECKS: dict[str, Callable[[object], object]] = {
 
 
 def read_changes(folder: RunFolder) -> list[Change]:
-    """Read the changes that define the current state of a run, by step, without those a later attempt replaced.
+    """Read the changes that define the current state of a run, by step, without those that were cancelled.
+
+    A change by the user cancels scheduled changes of the same setting.
 
     Changes that a replaying run has not reached yet are included, so that a branch of it repeats them too.
 
@@ -166,13 +169,13 @@ class ActiveChanges:
         return self._active
 
     def value_at(self, name: str, step: int) -> Any:
-        """The latest value of a setting that is active at a step; None if it was never changed.
+        """The last value that a setting was changed to up to a step; None if it was not changed until then.
 
-        Views show the learning rate that is in use, and the doctor judges by it.
+        It applies to the steps after `step`. Views show the learning rate that is in use, and the doctor judges by it.
 
         Args:
             name: name of the setting, see `check_changes`.
-            step: optimizer step.
+            step: number of optimizer steps done.
         """
         self.active()
         steps, values = self._values_by_name.get(name, ([], []))

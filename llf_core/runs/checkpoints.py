@@ -59,7 +59,7 @@ class Checkpoints:
             Size of the checkpoint in bytes.
 
         Raises:
-            OSError: the disk is full or fails; the checkpoint stays incomplete.
+            OSError: the disk is full or fails. The checkpoint is then incomplete, unless only the last flush failed.
         """
         path = self.path(step)
         files = {name: size for name, size in _files(path).items() if name != COMPLETE}
@@ -147,7 +147,7 @@ class Checkpoints:
         return [step for step in complete if step not in kept]
 
     def remove_unfinished(self) -> None:
-        """Remove incomplete checkpoints that an interrupted process left, before their steps are saved again.
+        """Remove checkpoints without `complete.json`, which an interrupted process left, before they are saved again.
 
         Raises:
             OSError: a file cannot be removed.

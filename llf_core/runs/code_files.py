@@ -27,11 +27,14 @@ def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]
     Links are followed, as Python does when it imports them.
 
     Args:
-        folder: where to search.
+        folder: where to search; nothing is found if it does not exist.
         exclude: folders to skip.
 
+    Yields:
+        The files, those of a folder before those of its subfolders.
+
     Raises:
-        TooMuchCodeError: there is more code than a person could review.
+        TooMuchCodeError: there are more than `MAX_FILES` files or `MAX_FOLDERS` folders, which nobody could review.
     """
     found: list[Path] = []
     folders, seen = 0, set()
@@ -55,10 +58,11 @@ def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]
 def read_code(path: Path) -> bytes:
     """Read a source file to hash or display it.
 
-    Views display it before the user allows it, so nothing else than a small regular file is read.
+    Views display it before the user allows it, so nothing but a small regular file is read.
 
     Raises:
-        TooMuchCodeError: it is not a regular file, is larger than `MAX_BYTES`, or is a link in a run folder.
+        TooMuchCodeError: it is missing, is not a regular file, is larger than `MAX_BYTES`, is a link in a run folder,
+            or the system denies access.
     """
     run = _run_of(path)
     try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The flat keys of a `config.yaml` without secrets; empty if the file is missing or is not a mapping.
+    """The flat keys of a `config.yaml` without secrets; empty if it is missing, unreadable or not a mapping in YAML.
 
     Without validation, so that runs of other versions are listed and compared too.
     """
@@ -51,7 +51,8 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
     """Settings of a run that differ from the defaults, for summaries and comparisons.
 
     Returns:
-        Values by key, without secrets; all settings if the config is no longer valid.
+        Values by key, without secrets, always with model, stage and method; all keys of the file if the config is no
+        longer valid.
 
     Raises:
         PluginError: two installed plug-ins declare the same key or name.

@@ -28,7 +28,7 @@ class Request:
     """A request to a live run.
 
     Attributes:
-        id: 8 hex digits.
+        id: 8 hex digits from `send_request`; empty if the file has none.
         type: one of `REQUEST_TYPES`, or `unreadable` for an invalid file.
         args: arguments of the type, for example `grace` in seconds for `stop`.
         by: who sent it, recorded in the event.
@@ -61,7 +61,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
     Raises:
         ValueError: the type is unknown, or the arguments are too large.
         TypeError: an argument is not JSON.
-        OSError: `control/` is not a folder or is not writable.
+        OSError: `control/` is not a folder or is not writable, or the disk is full.
     """
     if type not in REQUEST_TYPES:
         raise ValueError(f"Unknown request {type!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
@@ -96,7 +96,8 @@ class Inbox:
     def scan(self) -> list[Request]:
         """The new requests, oldest first.
 
-        The trainer calls it at each step, so that an empty folder costs one listing of it and no more.
+        The trainer calls it at each step, so an empty folder costs only one listing. A folder that is missing or cannot
+        be read has no requests.
         """
         try:
             names = list_folder(self._folder.control, self._folder.path)

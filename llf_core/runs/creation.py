@@ -81,6 +81,9 @@ def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
         runs: the folder of all runs.
         wanted: the id; `-2`, `-3` … are appended if it is taken.
 
+    Returns:
+        The folder under its id.
+
     Raises:
         OSError: it cannot be renamed, for example because the folder of runs is not writable.
     """
@@ -101,7 +104,7 @@ def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
 def slug(name: str) -> str:
     """The readable part of a run id: `SmolLM2 / SFT!` becomes `smollm2-sft`.
 
-    Only characters that are safe in paths, URLs and terminals are kept.
+    At most `SLUG_LENGTH` characters, all safe in paths, URLs and terminals; `run` if the name has none of them.
     """
     words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
     return re.sub(r"\.{2,}", ".", words)[:SLUG_LENGTH].strip("-._") or "run"

@@ -43,7 +43,8 @@ BYTES_PER_PARAMETER = 12
 def is_disk_error(error: BaseException | None) -> bool:
     """Whether an error or one of its causes means that a disk is full, read-only or failing.
 
-    torch, safetensors and tokenizers raise errors of their own, so messages are searched too.
+    A used-up quota and an exceeded file size limit count as a full disk. torch, safetensors and tokenizers raise errors
+    of their own, so messages are searched too.
 
     Args:
         error: the error; None gives False.
@@ -52,7 +53,11 @@ def is_disk_error(error: BaseException | None) -> bool:
 
 
 def is_unwritable(folder: RunFolder) -> bool:
-    """Whether a run's disk is full or read-only. Used when a process exited without a message."""
+    """Whether a run's disk is full or read-only. Used when a process exited without a message.
+
+    Full is a disk with less than `FULL_BELOW_BYTES` or `MIN_FREE_INODES` free, both choices of this project. False for
+    a disk that does not answer.
+    """
     facts = _facts(folder.path)
     if facts is None:
         return False
@@ -101,7 +106,7 @@ def start_message(place: Path, error: BaseException) -> str:
 
     Args:
         place: the folder of runs, or its intended path.
-        error: one for which `is_disk_error` is true; any other would be explained as a full disk.
+        error: the error, for which `is_disk_error` is true.
     """
     place = _nearest(place)
     if (number := _number(error)) == errno.EFBIG:

@@ -29,8 +29,8 @@ def decimate(x: ArrayLike, y: ArrayLike, n: int = MAX_POINTS) -> tuple[NDArray[A
         The selected x and y, `[points]` each, in order; copies of the input if it is short enough.
 
     Raises:
-        ValueError: the lengths differ, an array has another number of axes than one, `y` is not numeric, or `n` is less
-            than 8.
+        ValueError: the lengths differ, an array has another number of axes than one, `y` holds texts that are no
+            numbers, or `n` is less than 8.
     """
     xs, ys = np.asarray(x), np.asarray(y, np.float64)
     if xs.shape != ys.shape or xs.ndim != 1:

@@ -36,18 +36,21 @@ def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, i
 
 
 def votes_of(result: EvaluationResult, base: EvaluationResult) -> dict[tuple[str, int], Vote]:
-    """Read the votes on a result beside another one, for tables and lists; invalid lines are left out.
+    """Read the votes on a result beside another one, for tables and lists.
+
+    Lines without an example or on another base are skipped. A line whose vote is none of `Vote` withdraws the earlier
+    ones on its example, as `add_vote` with None does.
 
     Args:
         result: result of the model that is judged.
         base: result of the model that it is compared with.
 
     Returns:
-        The last vote on each example, by `ExampleResult.key`.
+        The last vote on each example, by `ExampleResult.key`; empty if there is no file.
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: too many files are open.
+        OSError: the folder is not accessible, or too many files are open.
     """
     found: dict[tuple[str, int], Vote] = {}
     if not (result.folder / VOTES).exists():

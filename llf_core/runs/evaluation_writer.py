@@ -38,6 +38,9 @@ def settings_key(settings: Mapping[str, Any]) -> str:
     Args:
         settings: the settings, as JSON.
 
+    Returns:
+        The first 16 hexadecimal digits of the SHA-256 of their JSON text with sorted keys.
+
     Raises:
         TypeError: a value is not JSON.
     """
@@ -91,7 +94,7 @@ class EvaluationWriter:
             one: the example.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full, or the file cannot be created.
             TypeError: a value of a message is not JSON.
         """
         self._write(EXAMPLES, one.json())
@@ -103,7 +106,7 @@ class EvaluationWriter:
             one: the losses.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full, or the file cannot be created.
         """
         self._write(TOKEN_LOSSES, one.json())
 
@@ -119,7 +122,7 @@ class EvaluationWriter:
             The result as a reader sees it.
 
         Raises:
-            OSError: the disk is full; nothing of the result is left.
+            OSError: the disk is full or fails. Leaving the block removes an incomplete result.
             TypeError: a setting is not JSON.
             ModeError: `LLF_HOME_MODE` is not a mode.
         """
@@ -166,7 +169,7 @@ def copy_result(result: EvaluationResult, place: RunFolder | Path, target: Evalu
         The copy, with the time of the original.
 
     Raises:
-        OSError: the disk is full, or a file cannot be read; nothing of the copy is left.
+        OSError: the disk is full, or a file cannot be read; an incomplete copy is removed.
         ModeError: `LLF_HOME_MODE` is not a mode.
     """
     with EvaluationWriter(place, target, result.data, result.settings) as writer:

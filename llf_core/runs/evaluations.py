@@ -183,7 +183,10 @@ class ExampleResult:
 
     @property
     def loss(self) -> float:
-        """Mean loss of its tokens in nats, so that examples of any length compare; NaN if it was not measured."""
+        """Mean loss of its tokens in nats, so that examples of any length compare.
+
+        NaN if it was not measured, or was measured on no token.
+        """
         return math.nan if self.nll is None or not self.tokens else self.nll / self.tokens
 
     def json(self) -> dict[str, Any]:
@@ -291,10 +294,13 @@ def read_result(folder: Path) -> EvaluationResult:
 
 
 def examples_of(result: EvaluationResult) -> list[ExampleResult]:
-    """Read the examples of a result in the order of the data, to list and compare them; invalid lines are left out.
+    """Read the examples of a result as they were written, to list and compare them; invalid lines are left out.
 
     Args:
         result: the result.
+
+    Returns:
+        The examples; none if the file is missing.
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.

@@ -18,18 +18,18 @@ LARGEST = 2**53
 
 
 def is_timestamp(value: object) -> bool:
-    """Whether a value is a time in Unix seconds that a date can be made of.
+    """Whether a value is a time in Unix seconds that a date can be made of: from 0 to below `LATEST`.
 
-    Python and JavaScript raise errors for dates beyond it.
+    Python has no date after the year 9999, and a view that makes one of an invalid time would fail.
     """
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and 0 <= number < LATEST
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a count, a step or an attempt number that JavaScript represents exactly.
+    """Whether a value is an integer from 0 to below 2^53: a count, a step or an attempt number.
 
-    Views compute and index with it.
+    Views compute and index with it, and JavaScript represents larger ones inexactly.
     """
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
@@ -65,7 +65,7 @@ CHECKS: dict[str, Callable[[object], bool]] = {
 def valid_fields(event: Mapping[str, object]) -> dict[str, Any]:
     """Return the event without invalid fields, which count as missing: a damaged file breaks no view.
 
-    Strings are returned without bidirectional controls, see `strip_bidi`.
+    Strings, except those inside lists and objects, are returned without bidirectional controls, see `strip_bidi`.
     """
     good = ((name, value) for name, value in event.items() if name not in CHECKS or CHECKS[name](value))
     return {name: strip_bidi(value) if isinstance(value, str) else value for name, value in good}

@@ -1,7 +1,8 @@
 """Loss of each training example at each step, and the examples with unusual losses.
 
 The loss decreases during training, so an example is compared with its neighbors in time: its excess loss is its loss
-minus the median over the examples of about twenty steps.
+minus the median over the examples of a window of consecutive steps. A run is divided into equal windows of 21 to 41
+steps; one with fewer steps is a single window.
 """
 
 from __future__ import annotations
@@ -119,10 +120,12 @@ class ExampleLosses:
         return len(self._records)
 
     def at(self, step: int) -> list[ExampleLoss]:
-        """The examples of a step, highest loss first: what is behind a spike of the curve.
+        """The examples of a step, by their loss at this step, highest first: what is behind a spike of the curve.
+
+        NaN counts as the highest loss.
 
         Returns:
-            One entry per example; empty if the step was not recorded.
+            One entry per example, with its losses over all visits; empty if the step was not recorded.
         """
         if step not in self._records:
             return []
@@ -133,7 +136,7 @@ class ExampleLosses:
     def all(self, only: set[int] | None = None) -> list[ExampleLoss]:
         """All examples, by number, with losses over all their visits.
 
-        Examples lists and searches them.
+        The view Examples lists and searches them.
 
         Args:
             only: numbers to select. Default: all.

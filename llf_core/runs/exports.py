@@ -38,10 +38,10 @@ class RecordedExport:
 
     @property
     def there(self) -> bool:
-        """Whether the folder still exists.
+        """Whether the folder still exists, so that views do not offer one that was moved.
 
         Raises:
-            OSError: the disk cannot be read.
+            OSError: the folder is not accessible.
         """
         return Path(self.folder).is_dir()
 
@@ -61,10 +61,15 @@ def record_export(run: RunFolder, export: RecordedExport) -> None:
 
 
 def exports_of(run: RunFolder) -> list[RecordedExport]:
-    """The exports of a run, newest first; lines that are none are skipped.
+    """The exports of a run, newest first, for its views.
+
+    Lines without the fields of an export are skipped, and of a long file only the last `MAX_BYTES` are read.
 
     Args:
         run: the run.
+
+    Returns:
+        The exports; none if the file is missing.
 
     Raises:
         OSError: the file cannot be read.

@@ -37,8 +37,8 @@ def replace_file(
         point: name of the fault point. Default: the file name without its suffix.
 
     Raises:
-        OSError: the disk is full, or the folder is not writable; nothing was changed, and the temporary file is
-            removed.
+        OSError: the disk is full, or the folder is not writable; the old content is kept, and the temporary file is
+            removed. With `sync` also: the new content is in place, and flushing the folder failed.
     """
     point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
@@ -110,7 +110,7 @@ def json_bytes(value: Mapping[str, object]) -> bytes:
 
 
 def special_file(folder: Path) -> str | None:
-    """Name of a pipe, socket or device in a folder, or of a link to one; None if there is none.
+    """Name of a pipe, socket or device in a folder, or of a link to one; None if there is none or no access.
 
     A run with one counts as broken: whoever opened it might wait forever.
     """

@@ -19,12 +19,15 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
     """Resolve a text to a run id, since nobody types a whole one.
 
     Args:
-        text: an id, a prefix of one, prefix and suffix with `…` between, or `last`.
+        text: an id, a prefix of one, prefix and suffix with `…` or `...` between, or `last`, the newest.
         folder: `LLF_HOME`. Default: from the environment.
         binned: whether to search the bin.
 
+    Returns:
+        The id.
+
     Raises:
-        ValueError: no run matches, or several do; a sentence with the closest ids.
+        ValueError: no run matches, or several do; the message names those that match, or the closest id.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     known, place = run_ids(folder, binned=binned), (folder or home()) / ("bin" if binned else "runs")
@@ -54,6 +57,9 @@ def short_id(run_id: str, known: Sequence[str]) -> str:
     Args:
         run_id: the id.
         known: all ids.
+
+    Returns:
+        The abbreviation; the whole id if no suffix tells it apart.
     """
     stamp = run_id[:STAMP]
     same = [one for one in known if one.startswith(stamp) and one != run_id]

@@ -17,7 +17,7 @@ ENDED_STATES = frozenset({*FINAL, "lost"})
 def is_active(event: Mapping[str, object], state: str, step: int) -> bool:
     """Whether a warning or finding still applies, so that views show no old ones.
 
-    Findings about the current step end with that step or with the run.
+    One with `until` applies before that step, while the run has not ended; one without it always applies.
 
     Args:
         event: the warning or finding.
@@ -36,7 +36,7 @@ def advice(event: Mapping[str, object], state: str) -> str:
         state: the run's state.
 
     Returns:
-        One sentence; empty if there is no advice.
+        Sentences for the user; empty if there is no advice.
     """
     if state not in ENDED_STATES:
         return str(event.get("fix") or "")

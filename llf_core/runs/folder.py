@@ -119,7 +119,7 @@ class RunFolder:
 
     @cached_property
     def events(self) -> Path:
-        """What happened to the run, from which views tell its story; one JSON object per line.
+        """What happened to the run, in order, for the lists in its views; one JSON object per line.
 
         States, requests and answers, checkpoints, evaluations, warnings and errors.
         """
@@ -157,12 +157,12 @@ class RunFolder:
 
     @cached_property
     def data(self) -> Path:
-        """Training rows passed from a notebook cell, as Parquet; they exist in no other file."""
+        """Folder of the training rows passed from a notebook cell, as Parquet; they exist in no other file."""
         return self.path / "data"
 
     @cached_property
     def code(self) -> Path:
-        """Source of reward functions written in a notebook cell, from which the trainer's process loads them."""
+        """Folder of the source of functions written in a notebook cell, from which the trainer's process loads them."""
         return self.path / "code"
 
     @cached_property
@@ -228,7 +228,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
     Raises:
         ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the run does not exist; the message has the closest id.
+        FileNotFoundError: there is no such folder, or it is a link; the message has the closest id, if one is similar.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
@@ -243,7 +243,9 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
-    """Ids of all runs, oldest first; empty if the folder cannot be listed. Fast, since it reads no file of a run.
+    """Ids of all runs, sorted; empty if the folder cannot be listed. Fast, since it reads no file of a run.
+
+    Ids begin with the time of creation, so the oldest comes first.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
@@ -264,7 +266,8 @@ def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
         place: the folder.
 
     Returns:
-        Names of the run folders, oldest first; and the reason for each other entry why it is not a run, by name.
+        Names of the run folders, sorted, and thus oldest first; and the reason for each other entry why it is not a
+        run, by name.
 
     Raises:
         OSError: the folder cannot be listed.

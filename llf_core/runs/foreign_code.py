@@ -83,7 +83,7 @@ class ForeignCode:
 
         Returns:
             `owner`, `folder`, `sha256`; `files`, the first `SHOWN_FILES`, each with `name`, `path` and `lines`; `more`,
-            the number of others; and `references` to code of other places.
+            the number of others; and `references`, the first `SHOWN_FILES` classes that `auto_map` names.
 
         Raises:
             TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
@@ -111,12 +111,12 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     The user reads it before anything is loaded.
 
     Args:
-        folder: folder of the model or adapter.
+        folder: folder of the model or adapter, or a file in it.
         name: the user's name for it. Default: the folder.
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.
-        OSError: a JSON file of the model cannot be read.
+        OSError: the folder is not accessible, or a JSON file in it cannot be read.
     """
     folder = folder if folder.is_dir() else folder.parent
     references: list[str] = []
@@ -235,11 +235,12 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
 
     Args:
         folder: the run.
-        trust: True to allow its code, or a prefix of the hash that was displayed.
+        trust: True to allow its code; a prefix of the hash that was displayed, of at least 12 characters, to allow
+            exactly that code; False or an empty text to allow none.
         how: the call that allows it, for the message.
 
     Raises:
-        UntrustedCodeError: the run was created elsewhere, and its code would run.
+        UntrustedCodeError: the run was created elsewhere or modified since, and its code would run.
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
         PluginError: two installed plug-ins declare the same key or name.
         OSError: a JSON file of a model cannot be read.
@@ -383,7 +384,7 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
 
     Raises:
         UntrustedCodeError: the code is not allowed.
-        TooMuchCodeError: a file of the code cannot be read.
+        TooMuchCodeError: a file of the code cannot be read outside a training process.
     """
     if os.environ.get(VARIABLE) == RUN_VALUE:
         with suppress(OSError, ValueError):
@@ -412,7 +413,8 @@ def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
         False if the config forbids it or there is no code.
 
     Raises:
-        UntrustedCodeError: code would run in a process that only inspects, and the user has not allowed it.
+        UntrustedCodeError: code would run in a process that only inspects, and the user has not allowed it, or there is
+            more than a person could review.
         TooMuchCodeError: a file of the code cannot be read in a process that only inspects.
         OSError: a JSON file of the model cannot be read.
     """

@@ -22,10 +22,10 @@ UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def number(value: float) -> str:
-    """Format a quantity such as a loss: four significant digits, at most four decimals; below 0.001 scientific.
+    """Format a quantity such as a loss with four significant digits and at most four decimals: `0.2933`, `1,071`.
 
-    All views use it, so that a value looks the same in terminal, chart and sidebar. Non-finite values are `NaN`,
-    `infinity` and `-infinity`.
+    Below 0.001 and from 1e9 on it has two digits and an exponent: `4.2e-4`. All views use it, so that a value looks the
+    same in terminal, chart and sidebar. Non-finite values are `NaN`, `infinity` and `-infinity`.
     """
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
@@ -41,7 +41,7 @@ def number(value: float) -> str:
 def rate(value: float) -> str:
     """Format a learning rate with at most three significant digits, below 0.01 with an exponent: `5e-5`, `0.05`.
 
-    As people write it in configs and papers.
+    As people write it in configs and papers. 0 and non-finite values as `number` writes them.
     """
     if not math.isfinite(value) or value == 0:
         return number(value)
@@ -82,7 +82,9 @@ def exponent(value: float, decimals: int) -> str:
 
 
 def share(value: float) -> str:
-    """Format a share from 0 to 1 in percent, for metrics of the form `share`: `83 %`.
+    """Format a share from 0 to 1 in whole percent, for metrics of the form `share`: `83 %`.
+
+    Non-finite values as `number` writes them.
 
     Raises:
         decimal.InvalidOperation: the number in percent has more than 28 digits.
@@ -91,17 +93,19 @@ def share(value: float) -> str:
 
 
 def amount_text(amount: float, unit: str) -> str:
-    """A number as a table shows it: of the unit `%` times 100.
+    """Format a metric for a table of evaluations: `83.2 %` for the unit `%`, otherwise as `number` does.
 
     Args:
-        amount: the number.
-        unit: unit of its metric.
+        amount: the value, a share from 0 to 1 if the unit is `%`.
+        unit: unit of the metric.
     """
     return f"{100 * amount:.1f} %" if unit == "%" else number(amount)
 
 
 def count(value: float) -> str:
-    """Format an integer with thousands separators, for metrics of the form `count`: `571,455`.
+    """Format a number, rounded to an integer, with thousands separators, for metrics of the form `count`: `571,455`.
+
+    Non-finite values as `number` writes them.
 
     Raises:
         decimal.InvalidOperation: the number has more than 28 digits.
@@ -123,10 +127,11 @@ def value(amount: float, form: Form) -> str:
 
 
 def size(amount: float) -> tuple[str, str]:
-    """Format bytes with three digits and a decimal unit, as disks are sold.
+    """Format bytes with three digits and a decimal unit (1 kB is 1000 bytes), as disks are sold.
 
     Returns:
-        Number and unit apart, since a page sets them in two styles: `("1.61", "GB")`.
+        Number and unit apart, since a page sets them in two styles: `("1.61", "GB")`, or `("512", "bytes")` below 1 kB.
+        The unit of a non-finite number is empty.
     """
     if not math.isfinite(amount):
         return number(amount), ""
@@ -144,6 +149,8 @@ _WRITERS: Mapping[Form, Callable[[float], str]] = {
 
 def duration(seconds: float) -> str:
     """Format seconds as `0:12`, `7:10`, `2:03:11` or, from two days on, `3 d 4 h`: no view shows more than it needs.
+
+    A negative duration counts as 0.
 
     Raises:
         ValueError: the number is NaN.

@@ -34,9 +34,9 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def as_number(value: object) -> float | None:
-    """Convert a JSON value to a float, with `"NaN"` and `"Infinity"`; None if it is not a number.
+    """Convert a JSON value to a float, also `"NaN"`, `"Infinity"` and `"-Infinity"`; None if it is not a number.
 
-    Booleans are no numbers here, although Python counts them among the integers.
+    Booleans are no numbers here, although Python counts them among the integers, nor are integers beyond float64.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -110,6 +110,8 @@ class Appender:
 
     def append(self, record: Mapping[str, object]) -> None:
         """Append one record with a single write, after terminating an incomplete last line.
+
+        A killed writer leaves one, and the record must not join it.
 
         While another process writes a line, the file may grow page by page and look incomplete. The kernel serializes
         the writes, so at worst an empty line appears between two complete ones; readers skip it.
@@ -228,8 +230,8 @@ class Tail:
             most: maximum bytes to read, exceeded only for a single longer line.
 
         Returns:
-            The bytes, and whether the file was truncated or replaced since the last read, so that all earlier data is
-            invalid.
+            The bytes, and whether the file was truncated, replaced or removed since the last read, so that all earlier
+            data is invalid.
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.

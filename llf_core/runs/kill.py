@@ -36,7 +36,7 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
         by: who requested it.
 
     Returns:
-        The new status: `failed`, unless the run had ended before.
+        The new status: `failed`, unless the run had ended before or ended by itself meanwhile.
 
     Raises:
         RuntimeError: the run is on another machine where nothing answers the request, or its status names a process
@@ -95,7 +95,7 @@ def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
     """Whether a process belongs to a run. The status file may be forged and name any process of the user.
 
     The process's arguments (supervisor and default trainer) or its variable `LLF_RUN` (any trainer) must name the run's
-    folder.
+    folder. False for a process that has ended or that the system does not show to this user.
 
     Args:
         process: the process.

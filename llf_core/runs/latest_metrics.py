@@ -27,13 +27,13 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
     Args:
         descriptor: the open metrics file.
-        names: metrics to search for beyond the last 64 kB, in addition to evaluation metrics.
+        names: metrics to search for before the last 64 KiB, in addition to evaluation metrics.
 
     Returns:
-        Value by name: everything in the last 64 kB, and those of `names` found before.
+        Value by name: every metric in the last 64 KiB, and those of `names` and evaluation metrics in the last 8 MiB.
 
     Raises:
-        OSError: too many files are open.
+        OSError: the file cannot be read.
     """
     found: dict[str, float] = {}
     keys = {name: f'"{name}":'.encode() for name in names}
@@ -57,12 +57,12 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
 
 def last_loss(folder: RunFolder) -> float | None:
-    """The last logged loss of a run, by which lists are sorted; None if there is none or the file cannot be read.
+    """The last logged loss of a run, by which lists are sorted; None if there is none or the file cannot be opened.
 
-    See `latest_values`.
+    Only the last 8 MiB are searched. See `latest_values` for runs with several attempts.
 
     Raises:
-        OSError: too many files are open.
+        OSError: the disk fails while the file is read.
     """
     try:
         descriptor = open_file(folder.metrics)
@@ -88,9 +88,9 @@ class AttemptStarts:
         self._first: dict[int, int] = {}
 
     def is_current(self, step: int, attempt: int) -> bool:
-        """Process a record, while the file is read backwards. Returns False if a later attempt repeated its step.
+        """Process a record, while the file is read backwards. Returns False if a later attempt began before its step.
 
-        The values of such a record no longer count.
+        The later attempt repeated that step, so the values of such a record no longer count.
 
         Args:
             step: step of the record.
@@ -103,13 +103,14 @@ class AttemptStarts:
 def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = None) -> Iterator[dict[str, Any]]:
     """Iterate over the records of a JSON Lines file from the end, so that the newest need no reading of the others.
 
-    Invalid lines are skipped. Iteration ends `MAX_SEARCH_BYTES` bytes before the end.
+    Invalid lines are skipped. Iteration ends `MAX_SEARCH_BYTES` bytes before the end, or at a line of more than
+    `MAX_RECORD_BYTES`.
 
     Args:
         descriptor: the open file.
-        wanted: called after the last 64 kB, returns byte strings to search for in earlier chunks. Iteration ends if it
-            returns none. A chunk without any of them yields only its first record, which shows its attempt, or all
-            records if the attempt differs from the last record's.
+        wanted: called before each chunk of 64 KiB but the last of the file, returns byte strings to search for in it.
+            Iteration ends if it returns an empty list. A chunk without any of them yields only its first record, which
+            shows its attempt, or all records if the attempt differs from the last record's. None to yield all records.
 
     Yields:
         The objects.

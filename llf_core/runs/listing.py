@@ -130,7 +130,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
 
     Args:
         folder: the run.
-        curve: whether to read the metrics too.
+        curve: whether to read the metrics too; without them the row has no curve, losses and key metrics.
 
     Raises:
         OSError: too many files are open.

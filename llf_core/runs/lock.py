@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def shared_lock(name: str, waiting: str) -> Iterator[None]:
     """Hold the lock `LLF_HOME/locks/<name>` (flock), for example while a model is converted that other runs need too.
 
-    The system releases it when the process ends, so that a killed one blocks nobody.
+    It waits without a limit. The system releases the lock when its process ends, so that a killed one blocks nobody.
 
     Args:
         name: name of the resource.

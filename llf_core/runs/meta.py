@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
-    """Read `revision`, `name`, `tags` and `note`.
+    """Read `revision`, `name`, `tags` and `note`, and what else the file holds.
 
-    Missing or invalid values are replaced by defaults, so lists always have them.
+    A missing or invalid one of the four has its default (0, the run's id, none and empty), also if the file cannot be
+    read, so that lists always have them. Names, tags and notes have no bidirectional controls, see `strip_bidi`.
     """
     try:
         meta = _whole(folder, read_object(folder.meta))
@@ -40,8 +41,8 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
 
     Args:
         folder: the run.
-        seen: revision that the change is based on. Default: the current one.
-        changes: new values.
+        seen: revision that the change is based on. Default: whichever is current.
+        changes: new values by key.
 
     Returns:
         The new content of the file.

@@ -72,10 +72,10 @@ def primary_metric(names: Iterable[str]) -> str:
 
 
 def key_metrics(names: Iterable[str]) -> list[KeyMetric]:
-    """The key metrics among those logged, for places with room for a few numbers.
+    """The key metrics among those logged, most important first, for places with room for a few numbers.
 
     Args:
-        names: as logged, in any order.
+        names: as logged, in any order; evaluation metrics belong to the name without `eval_`.
     """
     found = {name.removeprefix(EVAL_PREFIX) for name in names}
     return [
@@ -118,7 +118,7 @@ def ranking_metric(names: Iterable[str]) -> KeyMetric:
     """The metric by which runs are ranked: the first of `BETTER_DIRECTION` that any of them has logged, else the loss.
 
     Args:
-        names: metrics logged by any of the runs.
+        names: metrics logged by any of the runs; evaluation metrics belong to the name without `eval_`.
     """
     found = {name.removeprefix(EVAL_PREFIX) for name in names}
     name = next((name for name in BETTER_DIRECTION if name in found), "loss")

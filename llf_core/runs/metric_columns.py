@@ -67,7 +67,7 @@ class Columns:
         return series.steps[own], series.values[own]
 
     def last(self, name: str) -> float | None:
-        """The latest value of a metric, which views show beside its curve; None if there is none."""
+        """The value of a metric at its highest step, which views show beside its curve; None if there is none."""
         values = self.values(name)
         return float(values[-1]) if len(values) else None
 

@@ -65,8 +65,8 @@ class Block:
 def parse_lines(data: bytes) -> Iterator[Block]:
     """Parse complete lines of `metrics.jsonl` into arrays.
 
-    Large inputs are parsed by pyarrow, tens of times faster; one with an irregular line is halved until only its
-    neighbors are parsed line by line.
+    More than `MIN_ARROW_BYTES` are parsed by pyarrow, which is much faster since it makes no Python object of each
+    number. Data with an irregular line is halved until only its neighbors are parsed line by line.
 
     Args:
         data: bytes that end with a newline, or nothing.

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 def move(source: Path, target: Path) -> None:
     """Move a file or folder: by renaming, or to another disk by copying, flushing, renaming and removing.
 
-    If the process is killed at any point, one of the two paths holds everything. A partial copy has a hidden name,
-    which `llf runs clean` removes.
+    If the process is killed at any point, one of the two paths holds everything. A partial copy, or the remains of the
+    source, have a hidden name, which `llf runs clean` removes among the runs and in the bin.
 
     Args:
         source: what to move.
         target: its new path, which must not exist.
 
     Raises:
-        OSError: the move failed; the source is unchanged.
+        OSError: the move failed, and the source is unchanged. Between disks also: the target is complete, and the
+            source could not be removed.
     """
     try:
         source.rename(target)
@@ -85,11 +86,11 @@ def copy_folder(
     Args:
         source: the folder.
         target: its new path, which must not exist.
-        copy: function that copies one file.
+        copy: function that copies one file, by its old and new path.
         links: whether to copy links as links; else they are skipped.
 
     Raises:
-        OSError: something cannot be read or written.
+        OSError: something cannot be read or written; what was copied before is left.
     """
     failed: list[OSError] = []
 

@@ -14,14 +14,14 @@ STAMP = len("20261124-142530")
 
 
 def nearest_run_hint(text: str, known: Sequence[str]) -> str:
-    """Suggest the newest run whose id or slug is similar, as the end of an error message.
+    """Suggest the run whose id is most similar, or else whose slug is, as the end of an error message.
 
     Args:
         text: the user's input.
-        known: all ids, oldest first.
+        known: all ids, oldest first. Of equally similar ones the newest is suggested.
 
     Returns:
-        ` Did you mean …?`; empty if there is none.
+        ` Did you mean …?`; empty if none is similar, see `did_you_mean.nearest`.
     """
     newest = tuple(reversed(known))
     named: dict[str, str] = {}

@@ -49,8 +49,11 @@ def overview(  # noqa: PLR0913 - what it shows
         changed: settings that differ from the defaults.
         findings: warnings and findings about the run.
         called: abbreviation of the id for commands. Default: the full id.
-        width: maximum line width in characters; longer values are wrapped.
+        width: line width in characters, at least 33, at which values are wrapped. Long words and commands exceed it.
         now: Unix seconds. Default: the current time.
+
+    Returns:
+        The lines.
 
     Raises:
         KeyError: `facts` lacks an entry.

@@ -25,8 +25,9 @@ def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: flo
     time in this one.
 
     Args:
-        steps: `[n]` logged steps of the current attempt, ascending; only the last 50 are used.
-        times: `[n]` their Unix times.
+        steps: `[n]` logged steps of the current attempt, ascending; only the last 50 are used, a choice of this
+            project.
+        times: `[n]` their Unix times. Intervals in which the clock was set back do not count.
         fallback: the trainer's own `step_seconds`, for an attempt with fewer than two records; None if it is not known.
 
     Returns:
@@ -61,12 +62,14 @@ def remaining(state: str, step: int, total: int, per_step: float | None) -> floa
 def pace(folder: RunFolder, status: Status) -> float | None:
     """Current seconds per step of a run, read from the end of its metrics, so that lists stay fast; None if unknown.
 
+    Of a run that is not training, or whose metrics cannot be opened, the `step_seconds` of its status.
+
     Args:
         folder: the run.
         status: its effective status.
 
     Raises:
-        OSError: too many files are open.
+        OSError: the disk fails while the metrics are read.
     """
     if status.state not in STEPPING_STATES:
         return status.step_seconds

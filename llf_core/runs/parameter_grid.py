@@ -59,8 +59,8 @@ def parameter_grid(rows: object, parameters: object, trained: object) -> dict[st
         `share`, a sentence; `stacks`, a table for each list of layers with its `name`, its `columns` (`module` and
         `note`, a sentence about its parameters) and `rows` (`layers`, `short` and `cells`, each the text of a state or
         None where the layers have no such module); `outside`, the modules outside the layers (`module`, `note`,
-        `state`); `legend`, pairs of a state and its meaning. None if the map is missing or damaged, as in runs of
-        earlier versions.
+        `state`); `legend`, pairs of a state and its meaning. None if the map is missing, as in runs of earlier
+        versions, damaged or too large (`MAX_MODULES`, `MAX_LAYERS`).
     """
     if not isinstance(rows, list) or not rows or len(rows) > MAX_MODULES:
         return None
@@ -92,7 +92,8 @@ def parameter_grid(rows: object, parameters: object, trained: object) -> dict[st
 def share_sentence(trained: int, parameters: int) -> str:
     """The share of trained parameters as a sentence, the same in all views.
 
-    For example `25 of 1,000 parameters are trained (2.5 %).`, with its period.
+    For example `25 of 1,000 parameters are trained (2.5 %).`, with its period. A model without parameters has a
+    sentence of its own.
 
     Args:
         trained: number of trained parameters.
@@ -108,7 +109,8 @@ def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
 
     Args:
         layers: rising numbers.
-        limit: number of runs to name; of more, the number of layers follows. Default: all.
+        limit: maximum number of runs to name, at least 2: of more, the first ones, the last one and the number of
+            layers are named. Default: all.
     """
     runs: list[list[int]] = []
     for layer in layers:

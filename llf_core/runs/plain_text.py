@@ -17,7 +17,13 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?
 
 
 def plain_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """An environment whose processes write no colors: escape sequences would be unreadable in `log.txt`."""
+    """A copy of an environment that asks processes for no colors: escape sequences would be unreadable in `log.txt`.
+
+    It has `NO_COLOR`, see https://no-color.org, and none of the variables that force colors.
+
+    Args:
+        base: environment variables.
+    """
     return {key: value for key, value in base.items() if key not in COLOR_VARIABLES} | {"NO_COLOR": "1"}
 
 
@@ -29,7 +35,7 @@ def without_escapes(text: str) -> str:
 def strip_bidi(text: str) -> str:
     """Remove bidirectional control characters, which would reverse the text around a name.
 
-    Right-to-left scripts do not need them.
+    Text in a right-to-left script is displayed in order without them, by the Unicode Bidirectional Algorithm (UAX #9).
     """
     return text if text.isascii() else BIDI_CONTROLS.sub("", text)
 

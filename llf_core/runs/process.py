@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from llf_core.runs.jsonl import as_number
+
 TOLERANCE = 1.0  # tolerance in seconds between two readings of a start time
 
 
@@ -58,9 +60,10 @@ class ProcessId:
         if not isinstance(value, dict):
             return None
         pid, started, ticks = (value.get(key) for key in ("pid", "started", "ticks"))
-        if not isinstance(pid, int) or pid <= 0 or not isinstance(started, int | float):
+        start = None if isinstance(started, str) else as_number(started)
+        if not isinstance(pid, int) or pid <= 0 or start is None:
             return None
-        return cls(pid, float(started), ticks if isinstance(ticks, int) else None)
+        return cls(pid, start, ticks if isinstance(ticks, int) else None)
 
     def json(self) -> dict[str, object]:
         """The identity as stored in `status.json`; `read` parses it.

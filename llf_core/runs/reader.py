@@ -72,9 +72,10 @@ class RunReader:
         return columns
 
     def events(self) -> list[dict[str, Any]]:
-        """Events since the last call, in order; all events at the first call, or the last `MAX_RECORDS`.
+        """Events since the last call, in order; at the first call all events.
 
-        Non-finite numbers in `values` are floats. Invalid fields are removed, see `event_fields`.
+        Of more than `MAX_RECORDS` events or `MAX_NEW_BYTES` bytes, the last ones. Non-finite numbers in `values` are
+        floats. Invalid fields are removed, see `event_fields`.
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
@@ -90,9 +91,10 @@ class RunReader:
         return [event for event in events if isinstance(event.get("type"), str)]
 
     def samples(self) -> list[dict[str, Any]]:
-        """Samples since the last call, in order; all samples at the first call, or the last `MAX_RECORDS`.
+        """Samples since the last call, in order; at the first call all samples.
 
-        Views append them to those that they show already.
+        Of more than `MAX_RECORDS` samples or `MAX_NEW_BYTES` bytes, the last ones. Views append them to those that they
+        show already.
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
@@ -136,11 +138,12 @@ class RunReader:
 def log_tail(folder: RunFolder, lines: int = 20) -> str:
     """The last lines of a run's `log.txt`, decoded and without secrets; empty if there is none.
 
-    Of a progress bar, which rewrites its line, only the last version is returned.
+    Of a progress bar, which rewrites its line, only the last version is returned. For speed at most 4 KiB for each line
+    and 4 MiB in all are read: of very long lines fewer are returned, and the first may lack its beginning.
 
     Args:
         folder: the run.
-        lines: maximum number of lines.
+        lines: maximum number of lines; none if it is not above 0.
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.

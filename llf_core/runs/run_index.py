@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs import listing
-from llf_core.runs.folder import RunFolder, home, list_run_folders
+from llf_core.runs.folder import RunFolder, home_folder, list_run_folders
 from llf_core.runs.latest_metrics import last_loss
 from llf_core.runs.listing import Page, Row
 from llf_core.runs.search import Search, searched_text
@@ -92,7 +92,7 @@ class RunIndex:
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
-        self._root = Path(home) if home is not None else default_home()
+        self._root = home_folder(home)
         self._runs = os.fspath(self._root / "runs")
         self._names: tuple[Signature, tuple[str, ...]] = ((), ())
         self._rows: dict[str, tuple[Signature, Row]] = {}
@@ -349,9 +349,6 @@ class RunIndex:
         for file in files:
             parts += _signature(f"{path}/{file}")
         return parts
-
-
-default_home = home
 
 
 class RunQuery:

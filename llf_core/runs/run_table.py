@@ -20,13 +20,18 @@ MIN_NAME_WIDTH = 10
 
 
 def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | None = None) -> list[str]:
-    """Format runs for a terminal: a header and one line each; failed and lost runs have a second one with the reason.
+    """Format runs for a terminal: a header and one line each, with a second one for the reason of a run's state.
+
+    Finished and stopped runs have no second line, since nothing has to be done about them.
 
     Args:
         rows: the runs.
         known: ids of all runs, to abbreviate ids unambiguously.
         width: line width in characters. Names are shortened in the middle; lines may still exceed it.
         now: Unix seconds. Default: the current time.
+
+    Returns:
+        The lines.
     """
     moment = time.time() if now is None else now
     cells = [HEAD, *(_cells(row, known, moment) for row in rows)]
@@ -78,7 +83,7 @@ def middle_cut(text: str, width: int) -> str:
 
     Args:
         text: the text.
-        width: maximum length.
+        width: maximum number of characters, at least 1.
     """
     if len(text) <= width:
         return text
@@ -91,7 +96,7 @@ def end_cut(text: str, width: int) -> str:
 
     Args:
         text: the text.
-        width: maximum length.
+        width: maximum number of characters, at least 1.
     """
     first = " ".join(text.split())
     return first if len(first) <= width else f"{first[: max(0, width - 1)]}…"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def shown_status(folder: RunFolder) -> Status:
     """The status of a run as views show it.
 
-    For a lost run, whose processes could not write one, the reason names its last step and what can be recovered.
+    A lost run, whose processes could not write a reason, has the one that was kept elsewhere (`final_status`), or a
+    sentence with its last step and what can be recovered.
 
     Raises:
         BrokenRunError: there is no readable status.

@@ -81,12 +81,15 @@ class Status:
 
     @property
     def final(self) -> bool:
-        """Whether this attempt has a final state, written by the trainer or the supervisor. It never changes again."""
+        """Whether this attempt has a final state: `finished`, `stopped` or `failed`.
+
+        Nothing changes it but `begin_attempt`, so that the first reason of an end stays.
+        """
         return self.state in FINAL
 
     @property
     def has_ended(self) -> bool:
-        """Whether no process of this attempt is alive, as far as known, so that the run may be resumed or deleted."""
+        """Whether an effective status is final or `lost`, so that the run may be resumed or deleted."""
         return self.final or self.state == "lost"
 
     @property
@@ -181,9 +184,11 @@ def _checked(key: str, value: object) -> Any:
 
 
 def effective_status(status: Status, now: float | None = None) -> Status:
-    """The status as views show it: `lost` if the state is not final and no process is left to end it.
+    """The status with the state `lost` if it is not final and no process is left to end it.
 
-    A trainer that was killed with its supervisor cannot write that it ended.
+    A trainer that was killed with its supervisor cannot write that it ended. Of a run on another machine, whose
+    processes cannot be examined, a heartbeat older than `SILENCE_SECONDS` decides. Before any process has registered
+    itself, the run counts as live for `START_SECONDS`.
 
     Args:
         status: as stored.
@@ -240,7 +245,8 @@ def first_status(now: float) -> dict[str, object]:
 def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpack[StatusFields]) -> Status:
     """Change fields of `status.json` under the run's lock, since trainer, supervisor and views all write it.
 
-    A final state and its reason cannot be changed here; only `begin_attempt` resets them.
+    Of a final status only `exit_code` and `best` can be changed here, and other changes are ignored; `begin_attempt`
+    resets it.
 
     Args:
         folder: the run.
@@ -248,7 +254,7 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
         changes: fields by name. A final `state` also sets `ended`.
 
     Returns:
-        The new status.
+        The status after the call.
 
     Raises:
         TypeError: a field is unknown.

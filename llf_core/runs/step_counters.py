@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llf_core.untrusted import HISTORY_BYTES, json_value, read_bytes
+from llf_core.untrusted import HISTORY_BYTES, NotPlainError, json_value, read_bytes
 
 COUNTERS = "llf_state.json"
 
@@ -20,10 +20,12 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the checkpoint has none.
         UnreadableError: the file is not a regular file or too large, or the system denies access.
-        NotPlainError: it is not valid JSON.
+        NotPlainError: it is not a valid JSON object.
         OSError: too many files are open.
     """
-    counters: dict[str, Any] = json_value(read_bytes(checkpoint / COUNTERS, HISTORY_BYTES))
+    counters = json_value(read_bytes(checkpoint / COUNTERS, HISTORY_BYTES))
+    if not isinstance(counters, dict):
+        raise NotPlainError("it is not an object")
     return counters
 
 
@@ -31,6 +33,6 @@ def step_of(checkpoint: str | Path) -> int:
     """Step of a checkpoint folder `checkpoint-N`, as transformers names it, for callers that have only its path.
 
     Raises:
-        ValueError: the name does not end with `-` and a number.
+        ValueError: the name after its last `-` is no integer.
     """
     return int(Path(checkpoint).name.rpartition("-")[2])

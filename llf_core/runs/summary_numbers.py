@@ -108,7 +108,8 @@ def highest(series: Series, name: str) -> float | None:
 def window_of(series: Series, total: int) -> int:
     """Default smoothing window of a run, in steps: the same in monitor, Compare and saved notebooks.
 
-    It is `smoothing.automatic_window` of the planned steps and the distance of the first two logged values.
+    It is `smoothing.automatic_window` of the planned steps and the distance of the first two values of the primary
+    metric.
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.

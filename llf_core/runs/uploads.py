@@ -28,6 +28,9 @@ def unused_uploads(root: Path) -> list[Path]:
 
     Args:
         root: `LLF_HOME`.
+
+    Returns:
+        The files; none if `uploads` does not exist or is not accessible.
     """
     before = time.time() - UNUSED_DAYS * DAY
     found = []
@@ -42,11 +45,13 @@ def unused_uploads(root: Path) -> list[Path]:
 
 
 def mark_used(root: Path, names: Iterable[str]) -> None:
-    """Mark files in `uploads` as used now, so that `llf runs clean` keeps them; takes one `stat` per file.
+    """Mark files in `uploads` as used now, so that `llf runs clean` keeps them; errors are ignored.
+
+    A file's time is changed once a day at most, so that a form may call this often.
 
     Args:
         root: `LLF_HOME`.
-        names: paths, or names of data sets.
+        names: paths, or names of data sets; other names than files directly in `uploads` are ignored.
     """
     for name in names:
         path = root / name  # an absolute path stays unchanged

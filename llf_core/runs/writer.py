@@ -94,12 +94,12 @@ class RunWriter:
         self._samples.append(redact_nested({"time": _now(), "attempt": self.attempt, **fields}))
 
     def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
-        """Append the losses of the examples of a step, by which Examples finds wrong and useless data.
+        """Append the losses of the examples of a step, by which the view Examples finds wrong and useless data.
 
         Args:
             step: optimizer step.
             numbers: `[examples]`, `number` of each in the prepared training set.
-            losses: `[examples]`, summed loss of each in nats; the mean over its tokens is stored.
+            losses: `[examples]`, summed loss of each in nats; its mean over the tokens is stored with five digits.
             tokens: `[examples]`, number of trained tokens of each.
 
         Raises:
@@ -112,6 +112,8 @@ class RunWriter:
 
     def status(self, **changes: Unpack[statuses.StatusFields]) -> None:
         """Change fields of the status: a new state at once, other fields with the next heartbeat, to spare the disk.
+
+        Without a heartbeat (`start_heartbeat`) every field is written at once.
 
         Raises:
             OSError: the disk is full, or another process holds the run's lock, and the change could not wait.
@@ -182,11 +184,12 @@ class RunWriter:
 
         Args:
             state: `finished`, `stopped` or `failed`.
-            reason: one sentence: what happened, what is safe, what to do; None if the state says enough.
+            reason: sentences: what happened, what is safe, what to do; None if the state says enough.
 
         Raises:
             ValueError: the state is not final.
-            OSError: the disk is full, and so is the reserve. The reason is kept in memory, see `final_status`.
+            OSError: the disk is full and the reserve used up, or another process holds the run's lock. The reason is
+                kept in memory, see `final_status`.
             BrokenRunError: there is no readable status.
         """
         if state not in FINAL:

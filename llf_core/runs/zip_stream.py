@@ -19,9 +19,10 @@ CHUNK = 1 << 20
 
 
 def files_below(root: Path) -> list[Path]:
-    """Regular files below a folder, sorted. Links are skipped, so that nothing else on the machine is sent.
+    """Regular files below a folder, sorted, to zip them. Links are skipped: they could lead to any file of the machine.
 
-    Each file is opened once, because an error can be reported only before a download begins.
+    Each file is opened once, because an error can be reported only before a download begins. Folders that cannot be
+    listed are skipped.
 
     Args:
         root: the folder.

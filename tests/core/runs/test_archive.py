@@ -108,3 +108,12 @@ def test_a_damaged_zip_of_another_program_leaves_nothing(run, tmp_path):
     with pytest.raises(ArchiveError, match=r"packed\.zip is not a readable zip file"):
         import_run(packed)
     assert sorted(path.name for path in run.path.parent.iterdir()) == before
+
+
+def test_a_zip_with_a_name_that_is_no_text_is_refused(tmp_path):
+    """The flag of UTF-8 is set, and the bytes are not: `zipfile` raises a Unicode error then."""
+    file = tmp_path / "names.zip"
+    hostile(file, RUN | {"20261127-a/\xe9": ""})
+    file.write_bytes(file.read_bytes().replace("\xe9".encode(), b"\xff\xfe"))
+    with pytest.raises(ArchiveError, match=r"names\.zip is not a readable zip file"):
+        import_run(file, home=tmp_path / "other")

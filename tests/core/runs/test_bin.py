@@ -270,3 +270,15 @@ def test_a_run_is_restored_whole_or_removed_whole(ended, remove):
         else:
             assert restored is FileNotFoundError
             assert not folder.path.exists()
+
+
+def test_a_home_given_with_a_tilde_is_the_users(ended, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(ended.home.parent))
+    given = f"~/{ended.home.name}"
+    assert delete_run(ended.id, given) == ended.home / "bin" / ended.id
+    assert deleted_runs(given)[0] == 1
+    assert restore_run(ended.id, given).path == ended.path
+    assert [row.id for row in list_runs(given).rows] == [ended.id]
+    assert find_cleanable(given).items == ()
+    assert not (tmp_path / "~").exists()

@@ -72,6 +72,11 @@ def test_a_changed_system_clock_changes_nothing_where_ticks_are_known():
     assert dataclasses.replace(own, ticks=None, started=own.started + 0.9).alive()
 
 
+def test_a_start_time_of_hundreds_of_digits_names_no_process():
+    assert ProcessId.read({"pid": 1, "started": 10**400}) is None
+    assert ProcessId.read({"pid": 1, "started": 5}) == ProcessId(1, 5.0)
+
+
 def test_another_boot_of_this_host_is_lost_whatever_the_pids_say():
     own = ProcessId.own()
     assert effective_status(a_status(trainer=own, guard=own, boot_id="another")).state == "lost"
