@@ -16,10 +16,13 @@ __all__ = ["add_end_tokens", "generate", "prepare_weights"]
 
 
 def prepare_weights(model: nn.Module) -> None:
-    """Speed up a model: join adjacent matrices, add bfloat16 copies where they are exact, reorder products of few rows.
+    """Speed up generation: join matrices with one input, and on a CPU speed up products of few rows.
+
+    On a CPU, float32 weights get bfloat16 copies where these are exact, and products with bfloat16 weights are
+    reordered.
 
     Args:
-        model: must not be trained afterwards.
+        model: causal language model, wrapped by PEFT or not; it must not be trained afterwards.
 
     Raises:
         RuntimeError: out of memory: a group of joined matrices needs its own size while it is moved.

@@ -64,16 +64,16 @@ class BatchGenerator:
         Args:
             prompts: token ids of each prompt, none empty.
             sampling: sampling parameters.
-            max_new_tokens: maximum number of tokens of a completion.
+            max_new_tokens: maximum number of tokens of a completion, at least 1.
             batch_size: prompts per batch, at least 1.
-            on_done: called after each batch with the number of completed prompts.
+            on_done: called after each batch with the number of prompts of all batches so far.
 
         Returns:
             One completion for each prompt, in order; empty for prompts that were not reached before `cancelled`.
 
         Raises:
             ValueError: a sampling parameter is out of range, or `batch_size` is 0.
-            RuntimeError: out of memory, or logits to sample from are NaN.
+            RuntimeError: out of memory, or logits to sample from are NaN or infinite.
         """
         answers = [""] * len(prompts)
         done = 0
@@ -112,13 +112,13 @@ class BatchGenerator:
                 completion.
 
         Returns:
-            Token ids of each completion, in order, including the end-of-sequence token if it was reached; fewer
-            after `cancelled`.
+            Token ids of each completion, in order, including the end-of-sequence token if it was reached. Once
+            `cancelled` is true, the running completions end, and those of later batches have one token.
 
         Raises:
             ValueError: a sampling parameter or a limit is out of range, `batch_size` is 0, or there are more or fewer
                 limits than prompts.
-            RuntimeError: out of memory, or logits to sample from are NaN.
+            RuntimeError: out of memory, or logits to sample from are NaN or infinite.
         """
         if len(limits) != len(prompts) or min(limits, default=1) < 1:
             raise ValueError(f"limits is {list(limits)}. Expected {len(prompts)} integers of at least 1.")

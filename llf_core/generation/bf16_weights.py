@@ -29,10 +29,11 @@ NAME = "_llf_narrow"
 
 
 def add_bf16_copies(model: nn.Module) -> int:
-    """Add a bfloat16 copy to each float32 weight of a linear layer that bfloat16 represents exactly.
+    """Add a bfloat16 copy to float32 weights of linear layers that bfloat16 represents exactly: half the bytes to read.
 
-    Only on a CPU, and only up to half of the free memory. A copy is used as long as its weight is not modified in
-    place. Call it after `join_weights`, so that joined weights have joined copies.
+    Only on a CPU, for weights of at least `MIN_VALUES` values, and up to half of the free memory. A copy is used as
+    long as its weight is neither modified in place nor moved. Call it after `join_weights`, so that joined weights
+    have joined copies.
 
     Args:
         model: must not be trained afterwards.
@@ -119,7 +120,7 @@ class Bf16Matrix:
             yield block.copy_(part), rows
 
     def mv(self, x: Tensor) -> Tensor:
-        """Multiply the matrix by a vector: `[in]` to `[out]`, float32. A single completion needs no more.
+        """Multiply the matrix by a vector, `W x`, as for a batch of one.
 
         Args:
             x: `[in]`, float32.
@@ -133,10 +134,10 @@ class Bf16Matrix:
         return result
 
     def mm(self, x: Tensor) -> Tensor:
-        """Multiply the matrix by each row: `[batch, in]` to `[batch, out]`, float32. All rows share the conversion.
+        """Multiply each row by the matrix, `x Wᵀ`. All rows share the conversion of the blocks to float32.
 
         Args:
-            x: `[batch, in]`, float32; up to `MAX_ROWS` rows.
+            x: `[batch, in]`, float32. With more than `MAX_ROWS` rows torch's own product is faster.
 
         Returns:
             `[batch, out]`, float32.
@@ -147,7 +148,7 @@ class Bf16Matrix:
         return result
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Add the product to `y` in place, so that a residual connection needs no intermediate tensor.
+        """Add the product `W x` to `y` in place, so that a residual connection needs no intermediate tensor.
 
         Args:
             y: `[out]`, float32; changed in place.

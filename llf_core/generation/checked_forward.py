@@ -37,7 +37,8 @@ class CheckedForward:
     def read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Read tokens into the cache.
 
-        After the first call the fast forward reads the last token again. It is discarded if its logits differ.
+        In the first call the fast forward reads the last token a second time. It is discarded if its logits differ by
+        more than rounding.
 
         Args:
             tokens: token ids `[batch, new]`, int64.

@@ -31,7 +31,7 @@ def decode(  # noqa: PLR0913 - the settings of a completion
     Args:
         decoder: has just read `prompts`.
         logits: logits `[batch, vocabulary]` that its `read` returned.
-        prompts: token ids of each row.
+        prompts: token ids of each row, which the repetition penalty counts as occurred.
         sampling: sampling parameters.
         max_new_tokens: maximum number of tokens of a row.
         put: called with a row and its new token; returns whether the row ends with it.
@@ -40,7 +40,7 @@ def decode(  # noqa: PLR0913 - the settings of a completion
 
     Raises:
         ValueError: a sampling parameter is out of range.
-        RuntimeError: out of memory, or logits to sample from are NaN.
+        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
     """
     rows = list(range(len(prompts)))
     of = list(numbers) if numbers is not None else rows

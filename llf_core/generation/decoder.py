@@ -88,7 +88,7 @@ class Decoder:
         """Remove all rows of the batch except these, once the others are finished.
 
         Args:
-            rows: indices of the rows to keep.
+            rows: indices of the rows to keep, in the order that the rows have afterwards.
         """
         chosen = torch.tensor(rows, device=self._device)
         keep_rows(self._cache, chosen)

@@ -133,9 +133,11 @@ class BlockForward:
     def agrees(found: Tensor, expected: Tensor) -> bool:
         """Whether two sets of logits are equal up to rounding: a wrong formula differs by far more.
 
+        Equal means that no logit differs by more than `TOLERANCE` times the largest absolute one (at least 1).
+
         Args:
-            found: logits `[batch, vocabulary]`.
-            expected: logits `[batch, vocabulary]` of the same dtype or of the model's.
+            found: logits `[batch, vocabulary]` of the fast forward.
+            expected: logits `[batch, vocabulary]` of the model's own forward; their dtype selects the tolerance.
 
         Raises:
             KeyError: there is no tolerance for the dtype of `expected`.

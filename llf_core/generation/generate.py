@@ -35,20 +35,20 @@ def generate(  # noqa: PLR0913 - the settings of sampling
 ) -> list[str]:
     """Generate a completion of each prompt as its own conversation, for samples and comparisons of models.
 
-    Batches are padded on the left, which does not change the completions.
+    Batches are padded on the left, which changes no logit by more than rounding.
 
     Args:
         model: causal language model or PEFT model; its training mode is the same afterwards.
         tokenizer: its tokenizer; without a chat template the prompt itself is continued.
-        prompts: user messages.
-        max_new_tokens: maximum number of tokens of a completion.
+        prompts: user messages; for none nothing is generated.
+        max_new_tokens: maximum number of tokens of a completion, at least 1.
         do_sample: sample tokens; else decode greedily.
         temperature: temperature of sampling, above 0.
         top_p: nucleus sampling: cumulative probability of the tokens to sample from, in (0, 1].
         top_k: number of most likely tokens to sample from; 0 for all.
         repetition_penalty: factor that reduces the scores of tokens that have already occurred; None for the model's
             own.
-        seed: random seed; prompt `i` uses `seed + i`. torch's global generator is not used.
+        seed: random seed; prompt `i` uses `seed + i`. The state of torch's global generator stays as it is.
         stop: stop strings; a completion ends before them.
         system: system message of all prompts; None leaves it to the template.
         batch_size: prompts per batch, at least 1.
@@ -59,10 +59,12 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         One completion for each prompt, in order, without special tokens and surrounding whitespace.
 
     Raises:
-        ValueError: a sampling parameter is out of range, `batch_size` is 0, or the tokenizer has no padding token.
+        ValueError: a sampling parameter is out of range, `batch_size` is 0, a prompt has no tokens, or the tokenizer
+            has no padding token.
+        TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
         jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
-        Exception: any other error of the template's code, such as a `TypeError`.
-        RuntimeError: out of memory, or logits to sample from are NaN.
+        Exception: any other error of the template's code.
+        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
 
     Source:
         The order of the sampling parameters is that of transformers' `generate`; nucleus sampling: arXiv 1904.09751;
@@ -70,6 +72,8 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     """
     from llf_core.generation.sampling import Sampling
 
+    if not prompts:
+        return []
     batch = encode(tokenizer, prompts, system)
     rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
     return answer_ids(
@@ -105,13 +109,13 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
         model: see `generate`.
         tokenizer: decodes the completions.
         prompts: token ids of each prompt, none empty.
-        sampling: sampling parameters; None for greedy decoding.
-        max_new_tokens: maximum number of tokens of a completion.
+        sampling: sampling parameters; None for greedy decoding with the repetition penalty of the generation config.
+        max_new_tokens: maximum number of tokens of a completion, at least 1.
         ends: further end-of-sequence token ids.
         stop: see `generate`.
         batch_size: prompts per batch, at least 1.
         on_text: see `generate`.
-        on_done: called with the number of completed prompts.
+        on_done: called after each batch with the number of prompts of all batches so far.
         cancelled: see `generate`.
 
     Returns:
@@ -119,7 +123,7 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
 
     Raises:
         ValueError: a sampling parameter is out of range, or `batch_size` is 0.
-        RuntimeError: out of memory, or logits to sample from are NaN.
+        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
     """
     from llf_core.generation.batches import BatchGenerator
     from llf_core.generation.sampling import Sampling
@@ -158,8 +162,9 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
         Token ids of each completion, at least one, including the end-of-sequence token if it was reached.
 
     Raises:
-        ValueError: a sampling parameter, `max_new_tokens` or `batch_size` is out of range.
-        RuntimeError: out of memory, or logits to sample from are NaN.
+        ValueError: a sampling parameter, `max_new_tokens` or `batch_size` is out of range, or there are more or fewer
+            of `max_new_tokens` than prompts.
+        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
     """
     from llf_core.generation.batches import BatchGenerator
 
@@ -199,27 +204,34 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
 
     Args:
         tokenizer: with or without a chat template; with a padding token, as `load_tokenizer` sets it.
-        prompts: user messages.
-        system: system message of all prompts; None leaves it to the template.
+        prompts: user messages, at least one.
+        system: system message of all prompts; None leaves it to the template. Without a template it is not used.
 
     Returns:
         A `BatchEncoding` with `input_ids` and `attention_mask`, `[prompts, longest]`, int64 each.
 
     Raises:
-        ValueError: the tokenizer has no padding token.
+        ValueError: a prompt has no tokens, or the tokenizer has no padding token.
+        TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
         jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
-        Exception: any other error of the template's code, such as a `TypeError`.
+        Exception: any other error of the template's code.
     """
-    if not tokenizer.chat_template:
-        return tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")
-    first = [] if system is None else [{"role": "system", "content": system}]
-    texts = [
-        tokenizer.apply_chat_template(
-            [*first, {"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
-        for prompt in prompts
-    ]
-    return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    if tokenizer.chat_template:
+        first = [] if system is None else [{"role": "system", "content": system}]
+        texts = [
+            tokenizer.apply_chat_template(
+                [*first, {"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+            )
+            for prompt in prompts
+        ]
+    else:
+        texts = list(prompts)
+    special = not tokenizer.chat_template
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=special)
+    for number, tokens in enumerate(batch["attention_mask"].sum(1).tolist(), 1):
+        if not tokens:
+            raise ValueError(f"Prompt {number} has no tokens. Expected a text that is not empty.")
+    return batch
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
@@ -243,7 +255,7 @@ def add_end_tokens(model: PreTrainedModel, ids: Sequence[int]) -> None:
     transformers' own `generate` reads the generation config only, not the tokenizer.
 
     Args:
-        model: changed in place.
+        model: changed in place; one without a generation config is left as it is.
         ids: token ids.
     """
     generation = getattr(model, "generation_config", None)

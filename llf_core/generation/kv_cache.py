@@ -70,7 +70,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
             self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
 
     def reset(self) -> None:
-        """Remove all positions, and free the buffers, which may be larger than the next text needs."""
+        """Remove all positions and rows, and free the buffers, which may be larger than the next text needs."""
         self._keys = self._values = None
         super().reset()
 

@@ -21,7 +21,9 @@ class PromptError(ValueError):
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Number of tokens that a model was made for; None if its config names none. A prompt that reaches it is refused.
+    """Number of tokens that a model was made for; None if its config names none.
+
+    Chats and metrics of answers refuse a prompt that leaves no room for a reply within it.
 
     Args:
         model: the base model.
@@ -32,7 +34,7 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def takes_tools(renderer: PreTrainedTokenizerBase) -> bool:
-    """Whether a chat template takes tools; another one leaves them out, and the model would not see them.
+    """Whether a chat template takes tools, by the word `tools` in it; another one would leave them out without a word.
 
     Args:
         renderer: tokenizer with the template.
@@ -63,7 +65,8 @@ def render_messages(  # noqa: PLR0913 - what a template takes
         The text of the prompt.
 
     Raises:
-        PromptError: there is no template, it refuses the messages, or they are not of the form that templates take.
+        PromptError: there is no template, it refuses the messages, they are not of the form that templates take, or
+            the last message to continue is not one of the assistant.
         MemoryError: out of memory.
     """
     if not getattr(renderer, "chat_template", None):
@@ -71,11 +74,9 @@ def render_messages(  # noqa: PLR0913 - what a template takes
             "The model has no chat template. Expected a prompt instead of messages, or a model for conversations."
         )
     conversation = [_message(one, number, in_parts=in_parts) for number, one in enumerate(messages)]
-    if continue_last and conversation[-1].get("role") != "assistant":
-        raise PromptError(
-            f"The last message is of the role {conversation[-1].get('role')}. Expected one of the assistant to "
-            "continue."
-        )
+    role = conversation[-1]["role"] if conversation else None
+    if continue_last and role != "assistant":
+        raise PromptError(f"The last message is of the role {role}. Expected one of the assistant to continue.")
     try:
         text = renderer.apply_chat_template(
             conversation,
@@ -98,8 +99,10 @@ def _message(message: Mapping[str, Any], number: int, *, in_parts: bool) -> dict
         raise PromptError(f"Message {number + 1} has no role. Expected system, user, assistant or tool.")
     found = {key: value for key, value in message.items() if value is not None}
     found["content"] = _content(message.get("content"), number, in_parts=in_parts)
-    if found.get("tool_calls"):
-        found["tool_calls"] = [_call(one, number) for one in found["tool_calls"]]
+    if calls := found.get("tool_calls"):
+        if not isinstance(calls, list | tuple):
+            raise PromptError(f"tool_calls of message {number + 1} is of type {type(calls).__name__}. Expected a list.")
+        found["tool_calls"] = [_call(one, number) for one in calls]
     return found
 
 

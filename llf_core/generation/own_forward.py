@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def without_accelerate(model: PreTrainedModel) -> Iterator[None]:
     """Context manager that removes accelerate's wrapper from a model's forward while it generates.
 
-    The wrapper autocasts to half precision and copies every output to float32, for each token.
+    With mixed precision the wrapper autocasts to half precision and copies every output to float32, for each token.
 
     Args:
         model: a model, prepared by accelerate or not.

@@ -50,7 +50,7 @@ class RotaryMatrix:
     def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> RotaryMatrix | None:
         """Convert a rotary embedding like Llama's, whose cosines and sines stay those of the model.
 
-        Reading instead of recomputing keeps every scaling of frequencies that a model has.
+        Calling the model's own embedding instead of recomputing it keeps every scaling of frequencies.
 
         Args:
             rotary: the model's rotary embedding.

@@ -40,8 +40,10 @@ class Sampling:
     def warpers(self) -> LogitsProcessorList:
         """Logits processors of sampling, in the order of `model.generate`, so that both sample from one distribution.
 
+        Empty for greedy decoding, which ignores these parameters.
+
         Raises:
-            ValueError: temperature, `top_k` or `top_p` is out of range.
+            ValueError: tokens are sampled, and temperature, `top_k` or `top_p` is out of range.
         """
         found = LogitsProcessorList()
         if self.do_sample:
@@ -89,7 +91,7 @@ class TokenSampler:
             One token id per row.
 
         Raises:
-            RuntimeError: logits to sample from are NaN.
+            RuntimeError: logits to sample from are NaN or infinite.
         """
         scores = scores.float()
         if self._penalty is not None:

@@ -50,9 +50,10 @@ class TextStream:
         self.text = ""
 
     def put(self, token: int) -> bool:
-        """Add a token.
+        """Add a token, and give `on_text` what it makes certain.
 
         The last tokens are decoded anew each time, since a token may complete a character that earlier ones began.
+        Without `on_text` and stop strings nothing is decoded before `close`.
 
         Args:
             token: its id.

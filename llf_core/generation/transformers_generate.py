@@ -50,7 +50,7 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         model: transformers model, wrapped by PEFT or not.
         prompts: token ids, none empty.
         sampling: sampling parameters. Sampled rows are computed one by one, each with its own seed.
-        max_new_tokens: maximum number of tokens of a row.
+        max_new_tokens: maximum number of tokens of a row, at least 1.
         pad: token id of padding.
         ends: end-of-sequence token ids; None for those of the model's generation config.
         put: called with a row and its new token; returns whether the row ends with it.
@@ -58,8 +58,8 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
 
     Raises:
-        ValueError: a sampling parameter is out of range, the model does not generate, or there is no prompt.
-        RuntimeError: out of memory, or logits to sample from are NaN.
+        ValueError: a sampling parameter or `max_new_tokens` is out of range, or there is no prompt.
+        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
     """
     of = list(numbers) if numbers is not None else list(range(len(prompts)))
     if sampling.do_sample and len(prompts) > 1:

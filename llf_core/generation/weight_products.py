@@ -35,9 +35,10 @@ class LinearWeights:
 
 
 def read_linear(module: Any) -> LinearWeights | None:
-    """Read a layer's weights; None if its forward may differ from their product (4-bit weights, DoRA, mixed adapters).
+    """Read a layer's weights and active LoRA adapters; None if its forward may differ from their product.
 
-    The fast forward multiplies weights directly and would ignore whatever else the layer does.
+    The fast forward multiplies weights directly and would ignore whatever else the layer does, such as dequantizing
+    4-bit weights or DoRA's norms.
 
     Args:
         module: any module.
@@ -61,13 +62,13 @@ def read_linear(module: Any) -> LinearWeights | None:
 
 
 def contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
-    """View of weights that are contiguous in one buffer, so that one product computes all of them.
+    """View of weights that follow one another in one buffer, so that one product computes all of them.
 
     Args:
-        weights: `[out, in]` each, with the same `in`.
+        weights: `[out, in]` each, at least one.
 
     Returns:
-        `[sum of out, in]`; None if they are not contiguous.
+        `[sum of out, in]`, without a copy; None if they do not follow one another or differ in dtype or `in`.
     """
     first = weights[0]
     if len(weights) == 1:
@@ -184,7 +185,8 @@ def _adapters(layers: Sequence[LinearWeights], sizes: list[int], like: Tensor) -
 def join_weights(model: nn.Module) -> int:
     """Move weights with the same input into one buffer each, so that they are multiplied at once; no copy is kept.
 
-    The parameters become views of the new buffer. Do not train the model afterwards: other references to a weight's old
+    Joined are query, key and value projections of a layer, and gate and up projections of an MLP, by their names. The
+    parameters become views of the new buffer. Do not train the model afterwards: other references to a weight's old
     memory would keep it alive.
 
     Args:

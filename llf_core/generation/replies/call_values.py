@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import re
 from typing import Any, NoReturn
 
@@ -19,7 +18,8 @@ class MalformedCallError(Exception):
 def typed_json(value: str, schema: object) -> str:
     """A value as JSON, of the type that its schema names, else of the type it looks like.
 
-    Formats with marks around each parameter write all values as plain text, and the arguments of a call are JSON.
+    Formats with marks around each parameter write all values as plain text, and the arguments of a call are JSON. What
+    JSON does not have, such as NaN, becomes a string.
 
     Args:
         value: as the model wrote it.
@@ -34,10 +34,9 @@ def typed_json(value: str, schema: object) -> str:
         return json.dumps(text, ensure_ascii=False)
     try:
         found = json.loads(text)
+        json.dumps(found, allow_nan=False)
     except (ValueError, RecursionError):
         found = {"True": True, "False": False, "None": None}.get(text.strip(), text)
-    if isinstance(found, float) and not math.isfinite(found):
-        found = text
     if "string" in kinds and not isinstance(found, str | None):
         found = text if not kinds & _kinds_of(found) else found
     return json.dumps(found, ensure_ascii=False)
@@ -48,9 +47,11 @@ def _types(schema: object) -> set[str]:
     if not isinstance(schema, dict):
         return set()
     named = schema.get("type")
-    found = {named} if isinstance(named, str) else {one for one in named or () if isinstance(one, str)}
+    listed = named if isinstance(named, list) else [named]
+    found = {one for one in listed if isinstance(one, str)}
     for key in ("anyOf", "oneOf"):
-        for one in schema.get(key) or ():
+        options = schema.get(key)
+        for one in options if isinstance(options, list) else ():
             found |= _types(one)
     return found
 
@@ -88,7 +89,7 @@ def is_object(text: str) -> bool:
 
 
 def read_python_calls(text: str) -> list[tuple[str, str]]:
-    """The calls in a list as Python writes it: names, and arguments as JSON, which clients expect.
+    """The calls in a list as Python writes it, or a single call: names, and arguments as JSON, which clients expect.
 
     The text is parsed and never run.
 
@@ -96,7 +97,7 @@ def read_python_calls(text: str) -> list[tuple[str, str]]:
         text: the list as the model wrote it. Strings may have line breaks.
 
     Raises:
-        MalformedCallError: it is no list of calls with named arguments of plain values.
+        MalformedCallError: it has no call, or something else than calls with named arguments of plain values.
     """
     try:
         text = _PYTHON_STRING.sub(lambda found: found[0].replace("\n", "\\n"), text.strip())

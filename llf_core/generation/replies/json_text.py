@@ -36,17 +36,18 @@ class JSONObject:
         self._escape = 0
 
     def take(self, char: str) -> str:
-        """Take the next character, and return what can be sent of it at once.
+        """Take the next character, and return what can be sent at once. Not called after the last one, see `complete`.
 
         Args:
             char: the character.
 
         Returns:
-            Valid JSON for it; empty while a number or constant is incomplete. Line breaks in strings, which models
-            write, are escaped.
+            Valid JSON for it and for a number or constant that it ends; empty within one. Line breaks in strings, which
+            models write, are escaped, and Python's names of constants become JSON's.
 
         Raises:
-            InvalidJSONError: it cannot stand here.
+            InvalidJSONError: it cannot stand here, the number or constant before it is none, or brackets are nested
+                deeper than `MAX_DEPTH`.
         """
         if self.in_string:
             return self._in_string(char)
@@ -59,7 +60,7 @@ class JSONObject:
 
     @property
     def expects_value(self) -> bool:
-        """Whether a key and its colon were taken last, by which a reader of keys knows that one is complete."""
+        """Whether a value has to follow, as after a key and its colon: so a reader of keys knows where one ends."""
         return self._expected == "value"
 
     @property

@@ -139,7 +139,8 @@ def recognize_format(chat_template: str | None, special_tokens: Iterable[str] = 
         special_tokens: texts of the tokenizer's special tokens, whose text is no part of a reply.
 
     Returns:
-        The format. Thoughts between `<think>` and `</think>` are recognized for every model.
+        The format. Thoughts between `<think>` and `</think>` are recognized for every model but those in OpenAI's
+        harmony format.
     """
     text = chat_template or ""
     special = {token for token in special_tokens if token}

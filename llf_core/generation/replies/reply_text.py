@@ -54,7 +54,7 @@ def reply_text(
 
 
 def text_with_calls(content: str, calls: Sequence[Mapping[str, str]]) -> str:
-    """A text with calls as JSON after it.
+    """A text with calls as JSON after it, the form in which predictions and expected answers are compared.
 
     Args:
         content: the text.

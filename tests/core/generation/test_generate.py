@@ -59,6 +59,15 @@ def test_training_mode_is_left_as_it_was(pair, training):
     assert model.training is training
 
 
+def test_no_prompts_have_no_answers_and_an_empty_one_is_refused(pair):
+    model, tokenizer = pair
+    assert generate(model, tokenizer, []) == []
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match=r"Prompt 2 has no tokens\. Expected a text that is not empty"):
+        generate(model, tokenizer, ["one", ""])
+
+
 def test_padding_is_on_the_left_and_the_template_is_the_tokenizers(pair):
     tokenizer = pair[1]
     batch = encode(tokenizer, ["one", "one two three"], system="Be kind.")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llf_core.chat.events import Piece
 from llf_core.data.templates import named_template
 from llf_core.generation.replies.call_reader import CallReader
+from llf_core.generation.replies.call_values import typed_json
 from llf_core.generation.replies.reply_formats import CALL_FORMATS, THOUGHTS, ReplyFormat, recognize_format
 from llf_core.generation.replies.reply_parser import ReplyParser
 
@@ -177,6 +178,19 @@ def test_calls_as_models_write_them(reply: dict[str, Any]) -> None:
     assert thought["reasoning"] == "Why?"
     assert thought["calls"] == calls
     assert parsed(text, how, tools=())["content"] == text.replace("<|hidden|>", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "expected"),
+    [
+        ("[NaN]", None, '"[NaN]"'),
+        ("1e999", {"type": "number"}, '"1e999"'),
+        ("5", {"type": 5, "anyOf": 5}, "5"),
+        ("5", {"anyOf": [{"type": "string"}, {"type": "null"}]}, '"5"'),
+    ],
+)
+def test_values_are_json_also_by_an_odd_schema(value: str, schema: object, expected: str) -> None:
+    assert typed_json(value, schema) == expected
 
 
 def test_thoughts() -> None:
