@@ -150,7 +150,8 @@ class Reading:
         Raises:
             BadExample: the row contains no usable conversation; the message is the reason.
             KeyError: the format is not installed.
-            PluginError: the format's implementation cannot be imported.
+            PluginError: the format's implementation cannot be imported, or two installed packages declare the same
+                format.
         """
         if self.renames:
             row = rename_fields(row, self.columns, dict(self.renames))
@@ -183,7 +184,7 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
         DataError: a column of the entry does not exist, or no format matches the columns.
         OtherKindError: the data set contains another kind of data.
         KeyError: the entry's format is not installed.
-        PluginError: the format's implementation cannot be imported.
+        PluginError: the format's implementation cannot be imported, or two installed packages declare the same plug-in.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     reading = _propose(source, columns, rows, kind) if source.formatting is None else _named(source, columns, kind)

@@ -29,7 +29,9 @@ TEXT_COLUMNS = frozenset(
 
 
 def has_media(batch: Batch) -> bool:
-    """Whether a batch has tensors of images, videos or audio, whose layout depends on the model: it cannot be split.
+    """Whether a batch has columns beyond those of text, such as pixels, whose layout depends on the model.
+
+    Such a batch cannot be split.
 
     Args:
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
@@ -38,7 +40,7 @@ def has_media(batch: Batch) -> bool:
 
 
 def document_count(batch: Batch) -> int:
-    """Count the documents of a batch (see `llf_core.data.Collator`), the most parts that it can be split into.
+    """Count the documents of a batch (see `llf_core.data.Collator`), the most parts that one of text can be split into.
 
     Args:
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
@@ -105,9 +107,10 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
             with media is not split.
 
     Returns:
-        Batches of the same kind, as views of the given one. Flattened batches are balanced by tokens: the largest part
-        is as small as possible. Padded batches have the same number of rows (the first ones one more, if it does not
-        divide evenly) and only the columns that they need.
+        Batches of the same kind, whose `input_ids` and other columns of that shape are views of the given ones.
+        Flattened batches are balanced by tokens: the largest part is as small as possible. Padded batches have the same
+        number of rows or groups (the first ones one more, if it does not divide evenly), and as many columns as their
+        longest row needs, rounded up to a multiple of 8.
     """
     parts = min(parts, document_count(batch))
     if parts <= 1 or has_media(batch):

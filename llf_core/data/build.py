@@ -56,9 +56,9 @@ class EncodingSettings:
         default_system: system prompt of conversations without one; None leaves it to the template.
         rename_fields: keys of messages to rename, and their new names.
         max_samples: maximum number of records of each data set; None for all.
-        seed: random seed.
+        seed: random seed of the sampling by `num_samples`.
         kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-        workers: number of processes; None for one per usable core.
+        workers: maximum number of processes; None for this process only.
         split_special_tokens: whether special tokens in the records' texts are read as plain text.
         limits: limits of media, for a multimodal model.
     """
@@ -78,7 +78,9 @@ class EncodingSettings:
 
     @classmethod
     def of(cls, config: RunConfig) -> EncodingSettings:
-        """Take the settings that determine the examples from a config; no other key invalidates the cache.
+        """Take the settings of a config that determine which examples its records give.
+
+        Changing another key, such as the learning rate, leaves the cache of prepared data valid.
 
         Raises:
             PluginError: two installed packages declare the same stage.
@@ -101,16 +103,16 @@ class EncodingSettings:
         )
 
     def key(self) -> dict[str, object]:
-        """The settings as part of the cache key of any data set.
+        """The settings as a part of the cache key, by name.
 
-        Without the number of processes, which changes no example, and the limits of media, which change none of a model
-        that takes only text.
+        Without the number of processes, which changes no example, and without the limits of media, which change no
+        example of a model of text: the key of a multimodal model has them too, see `llf_core.data.prepare`.
         """
         return {name: value for name, value in asdict(self).items() if name not in {"workers", "limits"}}
 
 
 def renames_of(config: RunConfig) -> tuple[tuple[str, str], ...]:
-    """Keys of messages to rename and their new names, sorted, as a `Reading` takes them.
+    """Keys of messages to rename and their new names, sorted, as a `Reading` takes them; empty if none are.
 
     Args:
         config: for `rename_fields`.
@@ -165,7 +167,7 @@ class Builder:
     media_dir: Path = Path()
 
     def build(self, folder: Path, train: list[OpenedDataset], evaluation: list[OpenedDataset]) -> None:
-        """Write `train.arrow`, `eval.arrow` if there is evaluation data, and finally `report.json`.
+        """Write `train.arrow` and `eval.arrow`, each if it has data sets, and finally `report.json`.
 
         The cache keeps the folder, so that a second run with the same data starts at once. Since the report comes last,
         a folder with a report is complete.
@@ -176,9 +178,10 @@ class Builder:
             evaluation: data sets to evaluate on.
 
         Raises:
-            DataError: a data set cannot be read, contains another kind of data (`OtherKindError`) or yields no example;
-                or the chat template exceeds its limits.
-            OSError: a file cannot be written, for example on a full disk.
+            DataError: a data set cannot be read, contains another kind of data (`OtherKindError`), does not fit the
+                model (see `peek` and `encoder`) or yields no example; the tokenizer fails on a text; or the chat
+                template exceeds its limits.
+            OSError: a file cannot be read, or not written, for example on a full disk.
             MemoryError: out of memory.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
@@ -198,7 +201,9 @@ class Builder:
         (folder / DONE_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def peek(self, opened: OpenedDataset, report: DataReport) -> Encoder:
-        """Create the encoder of a data set from its first `PEEK_ROWS` records, and note in the report how it is read.
+        """Create the encoder of a data set from its first `PEEK_ROWS` records.
+
+        The report gets how it is read, and what the chat template does not render of it.
 
         A few records suffice, so that the check of a wrong format does not wait for a whole data set.
 
@@ -210,8 +215,9 @@ class Builder:
             The encoder of its records.
 
         Raises:
-            DataError: no record can be read, no format matches them, it has media and the model takes only text, or the
-                chat template exceeds its limits.
+            DataError: no record can be read, no format matches them, it has media and the model takes only text, it has
+                prompts and the model reads a prompt in both directions, `split_special_tokens` is set and the model is
+                multimodal or its tokenizer slow, or the chat template exceeds its limits.
             OtherKindError: the data set contains another kind of data than the stage trains on.
             OSError: a file cannot be opened, for example without permission.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
@@ -276,9 +282,11 @@ class Builder:
         )
 
     def check_template(self, report: DataReport, encoder: Encoder, fields: Iterable[Field]) -> None:
-        """Note in the report what the chat template does not render of a data set's fields.
+        """Note in the report how the chat template fits a data set, except for plain text, which needs no template.
 
-        A model never sees such a field, for example reasoning, and training itself would not fail for it.
+        That is: the fields that it does not render, whether and where its responses end, and how a named template
+        differs from the tokenizer's own. A model never sees a field that is not rendered, for example reasoning, and
+        training itself would not fail for it.
 
         Args:
             report: report to add to.
@@ -287,6 +295,7 @@ class Builder:
 
         Raises:
             DataError: the template exceeds its limits of steps or length.
+            OSError: too many files are open.
             MemoryError: out of memory.
         """
         if self.settings.kind == TEXTS:
@@ -334,7 +343,7 @@ def skip_broken(read: Iterable[RecordOrBroken], name: str, broken: list[Broken])
     """Yield the readable records and collect broken lines, so that one bad line does not end a preparation.
 
     Args:
-        read: records and broken lines of a data set.
+        read: records and broken lines of a data set; its errors pass through.
         name: name of the data set.
         broken: list to which broken lines are added, for the report.
 

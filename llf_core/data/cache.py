@@ -22,7 +22,7 @@ DONE_FILE = "report.json"
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of everything that determines how a tokenizer splits text, as part of the cache key.
+    """SHA-256 (hexadecimal) of everything that determines how a tokenizer splits text, as part of the cache key.
 
     A tokenizer written in Python is known by the files that it saves, such as the merges beside its vocabulary.
 

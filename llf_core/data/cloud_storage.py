@@ -64,8 +64,8 @@ class CloudFile:
 def fetch_file(url: str) -> Path:
     """Download a file to `LLF_HOME/cache/cloud`, unless the copy there is current.
 
-    A copy that is up to date saves the download of every later run. Access is anonymous first, as in LLaMA-Factory,
-    then with the credentials that fsspec finds in the environment.
+    A copy that is up to date saves the download of every later run. Access to S3 and Google Cloud Storage is anonymous
+    first, as in LLaMA-Factory; otherwise it is with the credentials that fsspec finds in the environment.
 
     Args:
         url: `protocol://path`.
@@ -76,7 +76,7 @@ def fetch_file(url: str) -> Path:
     Raises:
         DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
             lacks the password of the URL.
-        OSError: the copy cannot be written.
+        OSError: the cache's folder cannot be written, or its file system has no hard links.
     """
     import fsspec
 

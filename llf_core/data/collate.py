@@ -89,12 +89,14 @@ class Collator:
             Flattened: `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and `cu_seq_lens_k`
             (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int). Padded: `input_ids`, `attention_mask`,
             `labels` (`[batch, seq]`, int64), labels -100 at padding. If the examples have a `number`, both have
-            `numbers` (`[documents]`, int64). With media, a padded batch also has the tensors of the processor, such as
-            `pixel_values`, in the shapes that the model takes.
+            `numbers` (`[documents]`, int64). A batch with media is always padded, and also has the tensors of the
+            processor, such as `pixel_values`, in the shapes that the model takes. Models that ask for the types of all
+            tokens get them in padded batches without media too (`[batch, seq]`, int64).
 
         Raises:
             DataError: no token of the batch contributes to the loss, the processor does not accept its media, or a
-                media file has changed since the preparation. The message names its examples.
+                media file has changed since the preparation. The message names up to 5 of the examples. Or the package
+                that decodes videos or audio is not installed.
             MemoryError: out of memory, for example for a large image.
         """
         examples = [example for feature in features for example in feature.get("examples", (feature,))]

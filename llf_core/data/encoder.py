@@ -66,8 +66,8 @@ class Example(NamedTuple):
         ids: token ids `[seq]`.
         labels: labels `[seq]`, -100 where a token does not contribute to the loss.
         cut: number of tokens that `cutoff_len` removed.
-        cut_learned: number of those that would contribute to the loss.
-        learned: number of labels that contribute to the loss.
+        cut_learned: number of those that would contribute to the loss; 0 for a preference pair.
+        learned: number of labels that contribute to the loss, of a pair in both sequences.
         more: further columns: `rejected_ids` and `rejected_labels` of a preference pair, `good` of an unpaired
             preference, `seen` for a multimodal model (text and media as JSON, empty without media; of a pair also
             `rejected_seen`). None if there are none.
@@ -183,7 +183,7 @@ class Encoder:
             The examples, the dropped records, and what the report needs.
 
         Raises:
-            DataError: the chat template exceeds its limits, or the tokenizer fails on a text: later records would too.
+            DataError: the chat template exceeds its limits, or `tokenize` fails: later records would fail too.
             MemoryError: out of memory.
             PluginError: the implementation of a format cannot be imported.
         """
@@ -206,10 +206,10 @@ class Encoder:
             records: consecutive records of a data set.
 
         Returns:
-            The chunk, as yet with the dropped records only, and the texts to tokenize.
+            The chunk, as yet without examples, and the texts to tokenize.
 
         Raises:
-            DataError: the chat template exceeds its limits.
+            DataError: the chat template exceeds its limits, or special tokens are to be split by a slow tokenizer.
             MemoryError: out of memory.
             PluginError: the implementation of a format cannot be imported.
         """
@@ -516,7 +516,8 @@ class Encoder:
     def explain(self, record: Record) -> list[ExplainedExample]:
         """Encode a record for inspection, with the tokens that truncation removes.
 
-        `encode` keeps none of them, and a person judges by them whether `cutoff_len` is too small.
+        `encode` keeps none of them, and a person judges by them whether `cutoff_len` is too small. Only the strategy
+        `cut` removes tokens: with the others, an example is shown whole.
 
         Args:
             record: the record.
@@ -526,7 +527,7 @@ class Encoder:
 
         Raises:
             BadExample: the record yields no example; the message is the reason.
-            DataError: the chat template exceeds its limits, or the tokenizer fails on its text.
+            DataError: the chat template exceeds its limits, or `tokenize` fails.
             MemoryError: out of memory.
             PluginError: the implementation of a format cannot be imported.
         """

@@ -30,7 +30,8 @@ def estimate(config: object) -> FitCheck:
         ModelSizeError: a file of the model has a size that no model has.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a file of the model or of the data cannot be read.
-        PluginError: two installed packages declare the same method.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
     """
     loaded = config if isinstance(config, RunConfig) else RunConfig.load(config)
     return check_fit(loaded, known_lengths(loaded) or lengths_from_text(loaded))

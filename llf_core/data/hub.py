@@ -38,7 +38,8 @@ def load_hub_dataset(
         A `datasets.Dataset`, or a `datasets.IterableDataset` if it is streamed.
 
     Raises:
-        DataError: no such data set, subset or split; gated or private; or no connection and nothing in the cache.
+        DataError: no hub id; no such data set, subset or split; gated or private; or no connection and nothing in the
+            cache.
         OSError: the cache cannot be written, for example on a full disk.
     """
     import datasets
@@ -75,17 +76,19 @@ def download_file(repository: str, name: str) -> Path:
         Path of the local copy.
 
     Raises:
-        DataError: no such data set or file; gated or private; or no connection and nothing in the cache.
+        DataError: no hub id; no such data set or file; gated or private; or no connection and nothing in the cache.
         OSError: the cache cannot be written, for example on a full disk.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
     answers = _probe(repository)
     try:
         found = hf_hub_download(
             repository, name, repo_type="dataset", local_files_only=not answers, endpoint=_endpoint()
         )
+    except RepositoryNotFoundError:  # a gated one, whose description everyone may read
+        raise DataError(_refusal(repository)) from None
     except (EntryNotFoundError, *INVALID_RESPONSE) as error:
         if not answers or not isinstance(error, EntryNotFoundError):
             raise DataError(_unreachable(repository)) from None

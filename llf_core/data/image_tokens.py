@@ -49,16 +49,18 @@ class ImageTokens:
     image: Mapping[str, Any]
 
     def count(self, width: int, height: int) -> int | None:
-        """Count the tokens of an image in the text, those around it included, by the rules of transformers' processors.
+        """Estimate the tokens of an image in the text, by the rules of transformers' processors.
 
-        For example, a Qwen-VL image has one token for each `merge_size`² patches after `smart_resize`.
+        For example, a Qwen-VL image has one token for each `merge_size`² patches after `smart_resize`. For the tokens
+        around an image, `AROUND` is added, the most that a processor writes; images in tiles count as if all tiles were
+        used, where their number depends on more than the size.
 
         Args:
             width: of the file's image, in pixels.
             height: of the file's image, in pixels.
 
         Returns:
-            The number; None if the settings tell it by no known rule.
+            The number; None if none of the known rules applies to the settings.
         """
         try:
             found = self._count(*self.limits.image_size(width, height))

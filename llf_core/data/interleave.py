@@ -44,7 +44,7 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
         Positions `[order]` of examples, int64. Some are repeated or left out, depending on the strategy.
 
     Raises:
-        KeyError: an unknown strategy.
+        KeyError: an unknown strategy, and more than one data set has examples.
     """
     if strategy == "concat" or not len(sets):
         return np.arange(len(sets))

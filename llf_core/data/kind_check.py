@@ -27,7 +27,7 @@ DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
 
 
 def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
-    """Find the data sets of a config that do not fit its stage, before a run starts.
+    """Find the data sets of a config that do not fit its stage or that no run could read, before a run starts.
 
     Args:
         config: a valid config.
@@ -59,7 +59,7 @@ def demo_for_stage(name: object, stage: str) -> str | None:
 
     Args:
         name: value of `dataset`.
-        stage: name of the stage.
+        stage: name of the stage; one that is not installed counts as one that trains on conversations.
 
     Returns:
         Name of the demo data set; None if `name` is no demo data set, or there is none for the stage.

@@ -146,7 +146,7 @@ def build_labels(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: boo
         train_on_prompt: whether the loss includes every token.
 
     Returns:
-        Token ids and labels `[seq]`, and the number of labels that contribute to the loss.
+        Token ids and labels `[seq]`, the ranges, and the number of labels that are not -100.
     """
     turns = tuple(turns)
     if train_on_prompt:

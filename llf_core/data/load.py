@@ -61,7 +61,8 @@ class OpenedDataset:
     def identity(self) -> list[object]:
         """Values that determine its examples, for the cache key: how it is read, and its content, wherever it is.
 
-        Content is hashed completely, unless the data set is streamed; then name, size and time of each file count.
+        Content is hashed completely, unless the data set is streamed. Then the path, size and time of change of each
+        local file count, or the URL of a cloud's file.
 
         Raises:
             OSError: a file cannot be read.

@@ -64,25 +64,26 @@ def add_media(
     folder: Path,
     placeholders: Mapping[str, str] | None = None,
 ) -> Conversation:
-    """Add media to a conversation, whose contents become lists of parts, as templates of multimodal models take them.
+    """Add media to a conversation: its messages get lists of `parts`, as templates of multimodal models take them.
 
     `<image>`, `<video>` and `<audio>` in the text are placeholders for the entries of their columns. Without
-    placeholders, media come before the first question. This is LLaMA-Factory's convention.
+    placeholders, media come before the first message of a user. This is LLaMA-Factory's convention.
 
     Args:
         conversation: conversation of the row.
         row: the record.
         columns: the data set's column for each of LLaMA-Factory's names.
         folder: base folder of relative paths.
-        placeholders: text for each kind, for a template that takes content as strings only; None for a template that
-            takes lists of parts.
+        placeholders: text for each kind, for a template that takes content as strings only: it is written into the
+            content, and no `parts` are added. None for a template that takes lists of parts.
 
     Returns:
         A new conversation with its media in the order of their placeholders.
 
     Raises:
-        BadExample: the number of placeholders differs from the number of media, a value is not the path or bytes of a
-            file, or the template does not support a kind.
+        BadExample: the number of placeholders differs from the number of media, no user's message can take media, a
+            value is not the path or bytes of a file, the template does not support a kind, or a response of a pair has
+            media.
     """
     given = {
         kind: [_medium(kind, value, folder) for value in _listed(row.get(columns.get(column, "")))]
@@ -169,8 +170,8 @@ def encode_multimodal(
 ) -> Encoded:
     """Tokenize an example with media. The processor inserts as many tokens for each as the model uses.
 
-    Each answer, and the text between answers, is processed separately, so that the ranges of the answers are known. The
-    result is checked against the tokens of the whole text.
+    Each answer, and the text between answers, is processed separately, so that the ranges of the answers are known.
+    Unless the text has `cuts`, the tokens of its pieces, without media, must be those of the whole text.
 
     Args:
         processor: processor of the model.
@@ -180,7 +181,8 @@ def encode_multimodal(
         train_on_prompt: whether the loss includes every token of the text.
 
     Returns:
-        Token ids and labels `[seq]`, int32, including those of the media, whose labels are -100.
+        Token ids and labels `[seq]`, int32, including those of the media, whose labels are -100, and the ranges of the
+        answers.
 
     Raises:
         BadExample: a file cannot be read, the model has no encoder for it, the template leaves out a medium, or the
@@ -278,7 +280,7 @@ def check_options(processor: ProcessorMixin, limits: MediaLimits) -> None:
 
 
 def stored_media(seen: str) -> tuple[str, list[Medium]]:
-    """Text and media of an example, from its column `seen`, of which the collator has the processor make tensors.
+    """Text and media of an example, from its column `seen`. The processor makes tensors from them for a batch.
 
     Args:
         seen: JSON, as `Encoder` stores it.
@@ -318,7 +320,7 @@ def process(
         The processor's output by name, with `input_ids` as lists, or tensors `[batch, seq]` with `return_tensors="pt"`.
 
     Raises:
-        BadExample: a file cannot be read, or the processor does not accept it.
+        BadExample: a file cannot be read, the processor fails on it, or the processor takes no audio.
         DataError: the package that decodes videos or audio is not installed, or `audio_sampling_rate` is not the rate
             of the model's feature extractor.
         MemoryError: out of memory.

@@ -35,7 +35,8 @@ def open_image(medium: Medium, limits: MediaLimits) -> Image:
         limits: largest and smallest area.
 
     Raises:
-        BadExample: there is no such file, or it is no image, damaged, or so large that Pillow refuses it.
+        BadExample: there is no such file, or it cannot be opened, is no image, damaged, or so large that Pillow refuses
+            it.
         MemoryError: out of memory.
     """
     import PIL.Image
@@ -57,11 +58,12 @@ def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], 
         limits: number of frames, frames per second, and area of each.
 
     Returns:
-        Frames `[frames, height, width, 3]`, uint8, and the keys of transformers' `VideoMetadata`: `fps` and
-        `total_num_frames` of the file, `frames_indices`, `duration` in seconds, `width`, `height`.
+        Frames `[frames, height, width, 3]`, uint8, and the keys of transformers' `VideoMetadata`: `fps` of the file, or
+        `video_fps` if the file has none, its `total_num_frames`, `frames_indices`, `duration` in seconds, and `width`
+        and `height` of the frames in pixels.
 
     Raises:
-        BadExample: there is no such file, or it is no video or damaged.
+        BadExample: there is no such file, or it cannot be opened, is no video or damaged.
         DataError: the package that decodes videos is not installed.
         MemoryError: out of memory.
     """
@@ -100,7 +102,7 @@ def open_audio(medium: Medium, rate: int) -> NDArray[np.float32]:
         Samples `[samples]`, float32, full scale at ±1, which resampling can exceed slightly.
 
     Raises:
-        BadExample: there is no such file, or it is no audio or damaged.
+        BadExample: there is no such file, or it cannot be opened, is no audio or damaged.
         DataError: the package that decodes audio is not installed.
         MemoryError: out of memory.
     """

@@ -74,7 +74,7 @@ class MediaLimits:
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of a video's frames within the limits, with their aspect ratio.
 
-        The limits are those of videos, which are lower than those of an image, since each frame takes tokens.
+        The limits are those of videos, by default lower than those of an image, since each frame takes tokens.
 
         Args:
             width: of the file's frames, in pixels.
@@ -100,16 +100,18 @@ class MediaLimits:
 
 
 def scaled(width: int, height: int, least: int, most: int) -> tuple[int, int]:
-    """Width and height with the same aspect ratio and an area within two limits, rounded down as in LLaMA-Factory.
+    """Scale a width and height to an area within two limits, with the same aspect ratio, as LLaMA-Factory does.
+
+    Both sides are rounded down, so an area that was scaled up may be slightly below `least`.
 
     Args:
-        width: in pixels.
-        height: in pixels.
+        width: in pixels, at least 1.
+        height: in pixels, at least 1.
         least: smallest area in pixels.
         most: largest area in pixels; it is at least `least`.
 
     Returns:
-        The same size if its area is within the limits; each side is at least 1.
+        Width and height, each at least 1; the given ones if their area is within the limits.
     """
     for limit, outside in ((most, width * height > most), (least, width * height < least)):
         if outside:

@@ -90,7 +90,7 @@ class PackedRows:
         return self.tokens / (len(self) * self.capacity)
 
     def one_step_warning(self, step: int) -> str | None:
-        """Warning if packing makes a whole epoch a single optimizer step, which learns hardly anything; else None.
+        """Warning if only packing makes a whole epoch a single optimizer step, which learns hardly anything; else None.
 
         Args:
             step: rows per optimizer step.

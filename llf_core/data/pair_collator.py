@@ -67,16 +67,19 @@ class PairCollator:
 
         Args:
             features: groups with `input_ids` and `labels`, the same of the second answer (`[seq]` each), and optionally
-                `number`, `reference` (`[2]`, log-probabilities of the reference policy) and `good`.
+                `number`, `reference` (`[2]`, log-probabilities of the reference policy), `good`, and of a multimodal
+                model `seen` and `rejected_seen`.
 
         Returns:
-            The model's inputs, see `Collator`, and the columns shown above: `predictors`, `targets`, `answers` (`[N]`,
-            int64, N trained tokens), `ends` (`[2 * groups]`, int64), `forks` (`[groups, 2]`, int32), `groups` (int);
-            `numbers` and `good` (`[groups]`), `reference` (`[groups, 2]`, dtype as given) if the groups have them.
+            The model's inputs, see `Collator`, without `labels`, and the columns shown above: `predictors`, `targets`,
+            `answers` (`[N]`, int64, N trained tokens), `ends` (`[2 * groups]`, int64), `forks` (`[groups, 2]`, int32,
+            only if prefixes occur once), `groups` (int); `numbers` (int64) and `good` (bool, `[groups]` each),
+            `reference` (`[groups, 2]`, dtype as given) if all groups have them.
 
         Raises:
-            DataError: every answer of the batch is a single token, so that no token can be predicted; the processor
-                does not accept its media, or a media file has changed since the preparation.
+            DataError: without common prefixes, no token of the batch can be predicted, since each sequence is a single
+                token; the processor does not accept its media; a media file has changed since the preparation; or the
+                package that decodes videos or audio is not installed.
             MemoryError: out of memory, for example for a large image.
         """
         import torch
@@ -156,8 +159,8 @@ def common_prefix_length(first: Numbers, second: Numbers) -> int:
     The last token is left out so that each branch has at least one token of its own.
 
     Args:
-        first: token ids `[seq]`, int64.
-        second: token ids `[seq]`, int64.
+        first: token ids `[seq]`, int64, at least one.
+        second: token ids `[seq]`, int64, at least one; it may differ in length.
     """
     shortest = min(len(first), len(second)) - 1
     differs = np.flatnonzero(first[:shortest] != second[:shortest])

@@ -74,14 +74,14 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
     Args:
         encoder: the encoder.
         records: read as they are needed.
-        workers: maximum number of processes; None or 1 for this process only. There are never more than cores, and none
-            for the first `SERIAL_CHUNKS` chunks.
+        workers: maximum number of processes; None or 1 for this process only. There are never more than usable cores,
+            and this process alone encodes the first `SERIAL_CHUNKS` chunks.
 
     Yields:
         Chunks in the order of the records, the same for any number of workers.
 
     Raises:
-        DataError: the chat template exceeds its limits, or the tokenizer fails on a text.
+        DataError: the chat template exceeds its limits, or the texts cannot be tokenized, see `Encoder.tokenize`.
         MemoryError: out of memory.
         PluginError: the implementation of a format cannot be imported.
     """

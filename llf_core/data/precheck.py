@@ -57,7 +57,9 @@ class QuickCheck:
 
 
 def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
-    """Check a data set without network access and without reading much, since a form does it after each key press.
+    """Check a data set without reading much, since a form does it after each key press.
+
+    Nothing is downloaded, but `dataset_info.json` if `dataset_dir` is a repository of the hub (`REMOTE:`).
 
     Args:
         config: for the settings of how data sets are read.
@@ -102,7 +104,7 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
         The error that training would raise; None if no problem is known.
 
     Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
+        OSError: `dataset_info.json` or the data file cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """

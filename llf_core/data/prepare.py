@@ -96,7 +96,7 @@ class Prepared:
 
     @property
     def examples(self) -> Dataset:
-        """The training examples, one by one even if they are packed; not available for streamed data."""
+        """The training examples, one by one even if they are packed; for streamed data the stream itself."""
         return self.train.examples if isinstance(self.train, PackedRows) else self.train
 
 
@@ -116,11 +116,11 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     Args:
         config: for the data section; the seed determines the held-out examples.
         tokenizer: tokenizer of the model.
-        run: receives an event `data`, and an event `progress` every two seconds during the preparation; None outside a
-            run.
+        run: receives an event `data` unless the data is streamed, warnings, and an event `progress` every two seconds
+            during the preparation; None outside a run.
         progress: called with a data set's name and the number of rows read so far, at most every two seconds; None if
             nobody watches.
-        peek: for streamed data sets, prepare the first `buffer_size` records of each, for inspection.
+        peek: for streamed data sets, prepare at most the first `buffer_size` records of each, for inspection.
         processor: processor of a multimodal model; else None.
 
     Returns:
@@ -128,7 +128,8 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
 
     Raises:
         DataError: a data set is missing, empty, of another kind (`OtherKindError`), or yields no example; a record is
-            unusable and `stop_on_dropped` is true; or the template does not fit.
+            unusable and `stop_on_dropped` is true; the template or an option of images does not fit the model; the
+            tokenizer fails on a text; `val_size` leaves no training example; or the cached files are damaged.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         OSError: a file cannot be read, or the cache cannot be written.
         MemoryError: out of memory.
@@ -230,7 +231,7 @@ def _built(
     folder, cached = cached_folder(key, lambda empty: builder.build(empty, train, evaluation), rebuild=rebuild)
     try:
         report = DataReport.from_json(json.loads((folder / DONE_FILE).read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged_cache(folder / DONE_FILE, error) from None
     return folder, replace(report, cached=cached)
 
@@ -272,7 +273,8 @@ def _streamed(
 def dump_examples(prepared: Prepared, path: Path) -> None:
     """Write every example as a JSON line, to compare preparations: training examples, then evaluation examples.
 
-    A line has `index` (0-based index of the record in its file), `input_ids`, `labels`, and `split`.
+    A line has `index` (0-based index of the record in its data set), `input_ids`, `labels`, and `split` (`train` or
+    `eval`).
 
     Args:
         prepared: the prepared data; not streamed.
@@ -304,7 +306,8 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
         tokenizer: tokenizer of the model.
 
     Raises:
-        DataError: unknown template, a tokenizer without a chat template, or one without the token that ends an answer.
+        DataError: unknown template, a tokenizer without a chat template or with one that exceeds its limits, or one
+            without the token that ends an answer.
         PluginError: two installed packages declare the same stage.
         OSError: too many files are open.
         MemoryError: out of memory.

@@ -43,7 +43,7 @@ class Prompts:
     Attributes:
         train: prompts to train on, see `prompts_of`.
         eval: prompts to evaluate on, or None.
-        columns: columns of the records of all data sets.
+        columns: columns of the records of all training data sets.
         left_out: sentence about prompts that are left out; empty if there are none.
         places: for each row of `train`, its position among the prepared examples.
         eval_places: the same for `eval`.
@@ -74,7 +74,7 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
         The prompts. Those above `cutoff_len` and those with tools are left out.
 
     Raises:
-        DataError: no prompt is left, or a data set can no longer be read.
+        DataError: no prompt is left to train on or to evaluate on, or a data set can no longer be read.
         UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
         KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         OSError: a file can no longer be opened.

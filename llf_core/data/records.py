@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -287,7 +288,8 @@ def record_unit(files: Sequence[File]) -> str:
     """Unit in which people count records, as an editor does: `line` of a file, `row` of a table, else `record`.
 
     Args:
-        files: files of a data set; records are numbered across several files.
+        files: files of a data set; records are numbered across several files, whose unit is `record`. A compressed json
+            file that cannot be unpacked has the unit `record` too.
 
     Raises:
         OSError: a json file cannot be opened.
@@ -295,8 +297,9 @@ def record_unit(files: Sequence[File]) -> str:
     if len(files) != 1:
         return "record"
     kind = file_type(files[0])
-    if kind in {"jsonl", "txt"} or (kind == "json" and _holds_lines(files[0])):
-        return "line"
+    with suppress(EOFError, zlib.error, lzma.LZMAError):  # reading says what is wrong with the file
+        if kind in {"jsonl", "txt"} or (kind == "json" and _holds_lines(files[0])):
+            return "line"
     return "row" if kind in {"csv", "tsv", "parquet", "arrow"} else "record"
 
 

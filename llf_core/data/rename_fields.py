@@ -23,7 +23,8 @@ def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str]
         names: new name of each key to rename. A message that has both keys keeps the value of the new one.
 
     Returns:
-        A new record; columns without messages are unchanged.
+        A new record, in which messages that were JSON text are objects; other columns are unchanged. The given record
+        if it has no column of messages.
     """
     if "messages" not in columns:
         return row

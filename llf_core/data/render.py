@@ -162,7 +162,8 @@ class ChatTemplate:
             tokenizer: tokenizer of the model.
 
         Returns:
-            The ids; of the model's own template only those of `turn_ends`, since its generation config has them.
+            The ids, without tokens that the tokenizer lacks; of the model's own template only those of `turn_ends`,
+            since the model's generation config has the others.
         """
         tokens = dict.fromkeys(one for one in (self.end, *self.stop, *self.turn_ends) if one)
         found = (tokenizer.convert_tokens_to_ids(one) for one in tokens)
@@ -190,7 +191,7 @@ class ChatTemplate:
             The text; empty without messages.
 
         Raises:
-            BadExample: the template raises an error; its message is the reason.
+            BadExample: the template raises an error, whose message is the reason, or writes invalid Unicode.
             DataError: the template exceeds its limits of steps or length.
             MemoryError: out of memory.
         """
@@ -245,9 +246,10 @@ def choose_template(
         The template, for rendering in training and in the saved tokenizer.
 
     Raises:
-        DataError: unknown name, a tokenizer without a chat template or with one that exceeds its limits, or one without
-            the token that ends an answer, so that the trained model would never stop.
-        OSError: too many files are open.
+        DataError: unknown name, a tokenizer without a chat template, with several of which none is the default, or with
+            one that exceeds its limits, or a tokenizer without the token that ends an answer, so that the trained model
+            would never stop.
+        OSError: there is no such tool format, or too many files are open.
         MemoryError: out of memory.
     """
     if name is not None:
@@ -272,6 +274,11 @@ def choose_template(
         raise DataError(
             "The tokenizer has no chat template (a base model?). "
             "Set template, e.g. template: default for a base model, or use the instruct version of the model."
+        )
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        raise DataError(
+            f"The tokenizer has several chat templates ({listed(tokenizer.chat_template)}), and none of them is named "
+            "default. Set template, or keep one of them in the model's tokenizer."
         )
     jinja = tokenizer.get_chat_template()
     own = ChatTemplate(OWN_TEMPLATE, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
@@ -329,8 +336,9 @@ def render_all(
         The conversation up to the example's last answer, and its text.
 
     Raises:
-        BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
-            call, or the tools. As `RewrittenAnswer` if the last answer alone is rewritten too.
+        BadExample: the conversation is too long or has one of the characters U+E001 to U+E003, or the template raises
+            an error, changes the text before an answer, or leaves out a part of an answer, a call, or the tools. As
+            `RewrittenAnswer` if the last answer alone is rewritten too.
         DataError: the template exceeds its limits of steps or length.
         MemoryError: out of memory.
     """
@@ -358,8 +366,9 @@ def render_answers(
     A template that ships with LLF renders markers where answers begin and end; one with `{% generation %}` blocks marks
     the trained text itself. For all others prefixes are rendered: for the answer in turn i, the text up to the
     generation prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows
-    their common prefix. Both must be prefixes of the whole text. Otherwise the loss would use a context that never
-    occurs in generation. An answer that the template leaves without an end gets one of `turn_ends`.
+    their common prefix. The text with the answer must be a prefix of the whole text, and their common prefix must reach
+    beyond the text of `messages[:i]` alone. Otherwise the loss would use a context that never occurs in generation. An
+    answer that the template leaves without an end gets one of `turn_ends`.
 
     Args:
         template: the template.
@@ -373,8 +382,8 @@ def render_answers(
     Raises:
         RewrittenAnswer: the template writes an answer differently once later turns follow (as templates do that strip
             earlier reasoning).
-        BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
-            call, or the tools.
+        BadExample: the conversation is too long or has one of the characters U+E001 to U+E003, or the template raises
+            an error, changes the text before an answer, or leaves out a part of an answer, a call, or the tools.
         DataError: the template exceeds its limits of steps or length.
         MemoryError: out of memory.
     """
@@ -611,7 +620,7 @@ def answer_suffix(
     """Text that the template writes after the words of an answer, such as `<|im_end|>` and a newline.
 
     Truncation keeps it, so that a shortened answer still ends. Found by adding a word to the answer: the common suffix
-    of both texts. One of the template's `turn_ends` follows it.
+    of both texts, followed by the template's turn end for it, if any.
 
     Args:
         template: the template.
@@ -658,7 +667,8 @@ def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) ->
     """Whether a tokenizer's own template takes lists of parts as content, as those of multimodal models do.
 
     Other templates raise an error for a list of parts, write its Python representation (`[{'type': 'text', …`), or
-    nothing. For them media become placeholders in the text.
+    nothing. For them media become placeholders in the text. A template that raises an error for strings too counts as
+    one that takes lists.
 
     Args:
         template: the one that stands for the tokenizer's own, named "the model's own".

@@ -66,7 +66,7 @@ class SplittingTokenizer(FastTokenizer):
             conversation: as its record gives it.
 
         Returns:
-            The conversation with markers in contents and calls of tools.
+            The conversation with markers in all texts of its messages: contents, reasoning, calls.
 
         Raises:
             BadExample: a text has the private-use character U+E004.

@@ -55,7 +55,7 @@ class Stream:
     """
 
     def __init__(self, sets: list[StreamedDataset], config: RunConfig, report: DataReport, skip: int = 0) -> None:
-        """Create the stream; nothing is read yet.
+        """Create the stream; no record is read yet.
 
         Args:
             sets: data sets, at least one.
@@ -64,7 +64,7 @@ class Stream:
             skip: number of examples at the beginning that are skipped, since they are evaluation data.
 
         Raises:
-            OSError: a file cannot be read.
+            OSError: a json file, whose beginning tells how its records are counted, cannot be read.
         """
         self._sets = sets
         self._data = config.data
@@ -93,13 +93,13 @@ class Stream:
             yield from self._packed(every, random) if self._data.packing else every
 
     def in_order(self, *, counted: bool = False) -> Iterator[Example]:
-        """Read all data sets once, without shuffling: evaluation data and the preview come from the beginning.
+        """Make one pass over the data sets, without shuffling: evaluation data and the preview come from its beginning.
 
         Args:
             counted: whether to count the records in the report.
 
         Yields:
-            Examples, mixed by `mix_strategy`.
+            Examples, mixed by `mix_strategy`, which may repeat some or leave some out.
 
         Raises:
             DataError: there is no example; a file cannot be read; or a record is unusable and `stop_on_dropped` is

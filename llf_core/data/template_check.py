@@ -194,7 +194,7 @@ def template_check(
 
 
 def difference_from_own(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Say how a named template writes a plain conversation otherwise than the tokenizer's own.
+    """Say how a named template writes a plain conversation, without or with a system prompt, unlike the model's own.
 
     Servers use the template that is saved with the result, so both can be right; an instruct model knows its own best.
 
@@ -203,11 +203,12 @@ def difference_from_own(template: ChatTemplate, tokenizer: PreTrainedTokenizerBa
         tokenizer: tokenizer with a template of its own.
 
     Returns:
-        A sentence with the first difference; empty if there is none, or the tokenizer's own renders no such
+        Sentences with the first difference; empty if there is none, or one of the two raises an error for such a
         conversation.
 
     Raises:
         DataError: the tokenizer has no template, or its template exceeds its limits of steps or length.
+        OSError: too many files are open.
         MemoryError: out of memory.
     """
     thinking = dict(template.options).get("enable_thinking")

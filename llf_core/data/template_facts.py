@@ -95,7 +95,7 @@ def own_template_of(model: str) -> TemplateFacts | None:
 
 
 def sha256(jinja: str) -> str:
-    """SHA-256 of a template's text without whitespace at its ends, which files of a repository add or lose.
+    """SHA-256 (hexadecimal) of a template's text without whitespace at its ends, which files may have more or less of.
 
     Args:
         jinja: the Jinja source.

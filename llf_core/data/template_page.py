@@ -124,6 +124,9 @@ def _cells(one: TemplateFacts) -> list[str]:
 def main() -> int:
     """Write the page to the path given as argument, or print it; run it when the table has changed.
 
+    Returns:
+        Exit code 0.
+
     Raises:
         OSError: the file cannot be written.
     """

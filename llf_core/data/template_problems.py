@@ -35,7 +35,7 @@ MAX_BYTES = 4 << 20
 
 
 def template_problems(config: RunConfig) -> tuple[Problem, ...]:
-    """Find the fields of a config's local data that its chat template never reads.
+    """Find the fields of a config's local data (reasoning, calls and tools) that its chat template never reads.
 
     The text of the template is searched for them, so that a form can do it after each change; a field that it mentions
     may still be dropped, which the run finds by rendering.
@@ -44,7 +44,7 @@ def template_problems(config: RunConfig) -> tuple[Problem, ...]:
         config: a valid config.
 
     Returns:
-        A warning beside `dataset` for each field of the first records, with a rename if the template reads another
+        A warning beside `dataset` for each such field of the first records, with a rename if the template reads another
         name. Nothing for data or a model that are not on this machine.
 
     Raises:

@@ -67,8 +67,9 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     """Estimate the lengths of a config's training examples from the text of its first records.
 
     A forecast needs them while a form is filled in, when a tokenizer would take seconds to load. Nothing is downloaded,
-    and each file is read once, at most 4 MB of it. The number of tokens is a rule of thumb for English
-    (`BYTES_PER_TOKEN` and the constants below it), so it can be far off for another script.
+    but `dataset_info.json` if `dataset_dir` is a repository of the hub. At most 4 MB of each file are read, and read
+    again only when it has changed. The number of tokens is a rule of thumb for English (`BYTES_PER_TOKEN` and the
+    constants below it), so it can be far off for another script.
 
     Args:
         config: the run's config.

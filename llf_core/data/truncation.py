@@ -57,7 +57,7 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
     ```
 
     Args:
-        tokens: more than `cutoff` tokens, with at least one answer.
+        tokens: more than `cutoff` tokens, with an answer that ends after `cutoff`.
         cutoff: `cutoff_len`.
         opening: number of tokens before the first answer that are never removed.
         closing: number of tokens at the end of the first answer that does not fit which are never removed.
@@ -67,6 +67,7 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
     Raises:
         BadExample: there is no room for the header of the first answer, one token of it and its end.
+        StopIteration: every answer fits.
     """
     number = first_overlong_answer(tokens, cutoff)
     turn = tokens.turns[number]
@@ -96,9 +97,10 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
 
 def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
-    """Split a conversation into parts of at most `cutoff` tokens, in which every token is trained on once.
+    """Split a conversation into parts of at most `cutoff` tokens, in which every label counts once.
 
-    Each part but the first begins with the last quarter of the part before it as context, without labels: a longer
+    Each part but the first begins with the last `cutoff // 4` tokens (at least one) of the part before it as context,
+    without labels: a longer
     repetition would cost more time, a shorter one leaves the first trained tokens less to go by.
 
     ```

@@ -107,7 +107,8 @@ def next_token(
         tools: functions that may be called; None for none.
 
     Returns:
-        The token; empty if none of `tokens` follows, the response ends with one of them, or the template rewrites it.
+        The token; empty if none of `tokens` follows, the response ends with one of them, or the template rewrites it or
+        cannot render the conversation.
 
     Raises:
         DataError: the template exceeds its limits of steps or length.

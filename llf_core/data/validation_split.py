@@ -42,7 +42,7 @@ def validation_conversations(
             read.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         OSError: a file cannot be read, or the cache cannot be written.
-        KeyError: a record is no longer in its data set.
+        KeyError: a record is no longer in its data set, or can no longer be used.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
         MemoryError: out of memory.
@@ -76,8 +76,8 @@ def conversations_at(
         places: number of the data set in `names` and index of the record, of each.
 
     Returns:
-        The conversation and the record of each place. A record that has changed since and cannot be used any more is
-        missing.
+        The conversation and the record of each place. A record that is no longer there, or that has changed since and
+        cannot be used any more, is missing.
 
     Raises:
         DataError: a data set cannot be read any more.

@@ -121,7 +121,7 @@ class FastTokenizer:
                 piece.
 
         Returns:
-            Token ids `[tokens]` of all pieces; for each text, one piece more than it has cuts.
+            Token ids `[tokens]` of all pieces, int32; for each text, one piece more than it has cuts.
 
         Raises:
             DataError: the tokenizer fails on a text.
@@ -267,11 +267,11 @@ class CachedTokenizer(FastTokenizer):
             cuts: positions in characters at which each text is split, ascending.
 
         Returns:
-            Token ids `[tokens]` of all pieces, the same as without the cache.
+            Token ids `[tokens]` of all pieces, int32, the same as without the cache, and the bounds of the pieces.
 
         Raises:
             DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `cuts` differ in length.
+            ValueError: `texts` and `cuts` differ in length, or a text is not valid Unicode.
         """
         places = _in_bytes(texts, cuts)
         borders = np.fromiter(chain.from_iterable(places), np.int64)
@@ -294,7 +294,7 @@ class CachedTokenizer(FastTokenizer):
 
         Raises:
             DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `parts` differ in length.
+            ValueError: `texts` and `parts` differ in length, or a text is not valid Unicode.
         """
         places = _in_bytes(texts, [tuple(chain.from_iterable(own)) for own in parts])
         starts = np.array([own[0] for own in places], np.int64)

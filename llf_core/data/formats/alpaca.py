@@ -44,7 +44,7 @@ class Alpaca(DatasetFormat):
 
         Raises:
             BadExample: there is no question or no answer, both answers of a pair are equal, a cell is not text, the
-                label is neither true nor false, or the history is not a list of pairs.
+                label is neither true nor false, the history is not a list of pairs, or the tools are not objects.
         """
         cell = {key: row.get(column) for key, column in columns.items()}
         messages: list[Message] = []

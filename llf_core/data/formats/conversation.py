@@ -142,8 +142,8 @@ def checked(
         The conversation.
 
     Raises:
-        BadExample: a turn is out of place (the message names it), an answer is empty, or both answers of a pair are
-            equal.
+        BadExample: there is no turn, a turn is out of place (the message names it), an answer is empty, or both answers
+            of a pair are equal.
     """
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
@@ -171,7 +171,7 @@ def label_of(value: object) -> bool:
     """Parse the label of a response (unpaired preference), which data sets write as a boolean, a number or a word.
 
     Args:
-        value: a boolean, 1 or 0, or `true`, `false`, `yes` or `no` in any case.
+        value: a boolean, 1 or 0, or one of the words `true`, `false`, `yes`, `no`, `1` and `0`, in any case.
 
     Raises:
         BadExample: it is something else.
@@ -200,14 +200,15 @@ def with_ending(
         row: one record.
         columns: the row's column for each of LLaMA-Factory's names. `chosen` and `rejected` name answers that follow
             the messages: a message each, its text, or the whole conversation with it. `kto_tag` names the label of the
-            last answer. With `prompt`, the messages before the last answer are the prompt.
+            last answer. With `prompt`, the messages are the prompt, without an answer at their end.
         read: converts a turn to a message.
 
     Returns:
         The conversation.
 
     Raises:
-        BadExample: a column has another content than it should, or see `checked`.
+        BadExample: the tools are not objects, an answer of a pair is not text or not the assistant's, the label is
+            neither true nor false, or the turns are not in order, see `checked`.
     """
     tools = tools_of(row.get(columns.get("tools", "")))
     if "chosen" in columns:
@@ -251,7 +252,7 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
 
 
 def brief_value(value: object) -> str:
-    """Format a value for an error message: truncated, and only the type of a container.
+    """Format a value for an error message: truncated, only the type of a container, and `missing` for None.
 
     Args:
         value: a cell of a record, which may be of any size.
@@ -345,7 +346,9 @@ def json_of(value: object, what: str) -> Any:
 
 
 def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
-    """Parse the tool definitions of an example: a list or its JSON text. A bare schema is wrapped in `function`.
+    """Parse the tool definitions of an example: a list, one object, or their JSON text.
+
+    A bare schema is wrapped in `function`.
 
     Chat templates expect OpenAI's form, `{"type": "function", "function": schema}`.
 
@@ -356,7 +359,8 @@ def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
         The tools; None if there are none.
 
     Raises:
-        BadExample: it is not a list of objects.
+        BadExample: it is neither an object nor a list of objects, its text is not JSON, or the `function` of a tool is
+            not an object.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None

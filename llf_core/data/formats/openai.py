@@ -33,14 +33,15 @@ class OpenAI(DatasetFormat):
         Args:
             row: one record.
             columns: the row's column for each of LLaMA-Factory's names.
-            tags: the data set's name for each of LLaMA-Factory's tags; the others are OpenAI's.
+            tags: the data set's name for each of LLaMA-Factory's tags; those it lacks are OpenAI's.
 
         Returns:
             The conversation.
 
         Raises:
-            BadExample: turns that do not alternate, an unknown role, content that is not text, or a call without a
-                name or with arguments that are not JSON.
+            BadExample: the cell is not a list of messages, turns do not alternate, a system message is not first, a
+                role is unknown, content is not text, or a call has no name or arguments that are not JSON; or see
+                `llf_core.data.formats.conversation.with_ending`.
         """
         tags = {**OPENAI.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])

@@ -28,7 +28,7 @@ class Text(DatasetFormat):
             The conversation.
 
         Raises:
-            BadExample: the text is missing, empty, or not text.
+            BadExample: the text is missing or empty, or neither a text nor a number.
         """
         text = text_of(row.get(columns["prompt"]), "the text")
         if not text.strip():

@@ -26,13 +26,13 @@ def main() -> int:
     """Answer requests until the input ends, in a process apart so that a notebook needs no torch.
 
     Returns:
-        Exit code: 0, or 2 if the config or the data cannot be used.
+        Exit code: 0, or 2 if the config, the model or the data cannot be used.
 
     Raises:
         OSError: a file of the data or of the model cannot be read, or a cache cannot be written.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
-        TooMuchCodeError: the code of the model is larger than a person could review.
+        TooMuchCodeError: the model's code, which the user has not allowed, cannot be read or is too large to show.
         MemoryError: out of memory.
     """
     # Libraries may print to stdout; that must not mix with the answers.
@@ -74,7 +74,7 @@ def answer(inspection: Inspection, line: str) -> dict[str, object]:
         line: the request as JSON.
 
     Returns:
-        Object with `id` and `answer`, or `id` and `error`, a sentence.
+        Object with `id` and `answer`, or with `id` and `error`, the error's name and message.
 
     Raises:
         OSError: a file of the data or of the model cannot be read, or a cache cannot be written.

@@ -6,11 +6,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from llf_core.data.align import decide, formats, roles, wanted_kind
-from llf_core.data.build import PEEK_ROWS
+from llf_core.data.build import PEEK_ROWS, skip_broken
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.prepare import sources_of
-from llf_core.data.records import Record
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -40,7 +39,8 @@ def readings(config: RunConfig) -> list[dict[str, object]]:
 
     Returns:
         For each data set: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` describes it),
-        `format`, `columns`, `fits` (fraction of the first rows), `reason`; or `error` if it cannot be read.
+        `format`, `columns` (the set's column of each role), `fits` (fraction of the first rows that match), `reason`.
+        If it cannot be read, `error` in place of the last four, and `names` as far as they are known.
 
     Raises:
         DataError: a data set is no entry, file, folder or hub id, or its entry cannot be used.
@@ -56,7 +56,7 @@ def readings(config: RunConfig) -> list[dict[str, object]]:
         one["entry"] = one["entry"] and data.dataset_format is None
         try:
             entries = read_source(open_source(source, config.model.cache_dir), None, config.training.seed)
-            rows = [entry.row for entry in islice(entries, PEEK_ROWS) if isinstance(entry, Record)]
+            rows = [record.row for record in islice(skip_broken(entries, source.label, []), PEEK_ROWS)]
             one["names"] = list(dict.fromkeys(column for row in rows for column in row))
             reading = decide(source, rows, wanted_kind(config))
         except DataError as error:

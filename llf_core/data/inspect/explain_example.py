@@ -47,7 +47,8 @@ def tokens_by_turn(
 
     Returns:
         For each turn its `role` and its `tokens`: `[text, id, state, special]`, with state `prompt`, `trained` or
-        `cut`. A tokenizer without offsets gives one turn without a role.
+        `cut`. A tokenizer without offsets, or an example with media, gives one turn without a role, in which no token
+        is `cut`.
 
     Raises:
         DataError: the chat template exceeds its limits of steps or length.
@@ -75,7 +76,7 @@ def tokens_by_turn(
 def tokens_without_turns(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]
 ) -> list[list[object]]:
-    """Tokens without turns, for an example whose record can no longer be read.
+    """Tokens without turns, for an example whose record can no longer be read or whose tokens cannot be located.
 
     Args:
         tokenizer: tokenizer of the model.
@@ -103,7 +104,8 @@ def collapse_media(tokens: Sequence[list[object]], media: Collection[int]) -> li
         media: ids of the tokens that stand for media.
 
     Returns:
-        The same entries; consecutive ones with the same id in `media` are one, with their number as its fifth value.
+        The same entries; two or more consecutive ones with the same state and the same id in `media` are one, with
+        their number as its fifth value.
     """
     shown: list[list[object]] = []
     for (name, _), run in groupby(tokens, key=lambda token: (token[1], token[2])):
@@ -150,8 +152,8 @@ def turn_starts(
         found: the example before truncation.
 
     Returns:
-        Character position and role of each turn, ascending. A turn whose prefix the template rewrites is part of the
-        one before it.
+        Character position and role of each turn, ascending. A turn whose prefix the template rewrites or cannot render
+        is part of the one before it.
 
     Raises:
         DataError: the template exceeds its limits of steps or length.

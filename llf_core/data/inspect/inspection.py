@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.data.align import decide
-from llf_core.data.build import PEEK_ROWS, Builder, EncodingSettings, ProgressReporter
+from llf_core.data.build import PEEK_ROWS, Builder, EncodingSettings, ProgressReporter, skip_broken
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.example_store import HASH_COLUMN, SET_COLUMN
 from llf_core.data.inspect.explain_example import collapse_media, tokens_by_turn, tokens_without_turns
@@ -95,7 +95,7 @@ class Inspection:
             processor: processor of a multimodal model; else None.
 
         Returns:
-            The inspection; of a streamed data set, of its first `buffer_size` records.
+            The inspection; of a streamed data set, of at most its first `buffer_size` records.
 
         Raises:
             DataError: a data set is missing, empty, of another kind, or yields no example; or the template does not
@@ -114,10 +114,13 @@ class Inspection:
         """Counts in total and of each data set, and the template: the first thing that a view shows.
 
         Returns:
-            `examples`, `held_out`, `truncated` and `dropped` (numbers of records); `tokens` and `trained_tokens`;
-            `packed_rows`, their `row_capacity` in tokens and `packing_fill`, a fraction; `cutoff`; `template`;
-            `streamed`, the number of records read of streamed data, else 0; `copies`, a warning about duplicates or
-            None; `seconds` of the preparation, and whether it was `cached`; and the counts of each of the `sets`.
+            The numbers of training examples (`examples`), of evaluation examples (`held_out`), of `truncated` examples
+            and of unusable records (`dropped`); `tokens` and `trained_tokens` of the training examples; `packed_rows`,
+            their `row_capacity` in tokens and `packing_fill`, a fraction; `cutoff` in tokens; `template`, its
+            `template_warnings` and `template_notes`; `rename_fields` of the config, and suggested `renames` of fields
+            that the template does not render; `streamed`, the maximum number of records read of each streamed data set,
+            else 0; `copies`, a warning about duplicates or None; `seconds` of the preparation, and whether it was
+            `cached`; and for each of the `sets` its counts, with `cut`, `dropped` and `reading`.
 
         Raises:
             ValueError: packing is off, and an example is longer than `cutoff_len`.
@@ -157,8 +160,8 @@ class Inspection:
     def lengths(self) -> dict[str, object]:
         """Histogram of lengths before truncation, and the cost of other cutoffs, to choose `cutoff_len`.
 
-        See `llf_core.data.inspect.lengths`. For pairs, the length is that of the longer answer after truncation, and no
-        costs are estimated.
+        See `llf_core.data.inspect.lengths`. For pairs, the length is that of the longer of the two sequences (prompt
+        and response) after truncation, `longer` is the number of truncated pairs, and no costs are estimated.
 
         Returns:
             The keys of `histogram`; `cutoffs`, one entry of `cost` for each candidate; `speed` in tokens per second or
@@ -197,8 +200,8 @@ class Inspection:
             limit: maximum number of records.
 
         Returns:
-            `total`, `kinds` (number of records of each kind) and `rows`. Each row has the example's `number` or None,
-            and `where` its record is (`line 8`).
+            See `llf_core.data.inspect.notable_records.page`. Each of its `rows` also has the `number` of the record's
+            first example, None if it has none, and `where` the record is (`line 8`).
         """
         found = page(self._notable, kind, offset, limit)
         for row in found["rows"]:
@@ -216,8 +219,8 @@ class Inspection:
 
         Returns:
             `number`, `dataset`, `record`, `where` (`line 8`), `held_out`, `turns` (see `tokens_by_turn`), the counts
-            `tokens`, `prompt`, `trained`, `cut`, and if it is packed, `row` and `offset`. For a pair these describe the
-            chosen answer, and `rejected` has the turns and counts of the other one.
+            `tokens` (all), `prompt`, `trained`, `cut`, and if it is packed, its `row` and `offset` there in tokens. For
+            a pair these describe the chosen answer, and `rejected` has the turns and counts of the other one.
 
         Raises:
             IndexError: there is no example with this number.
@@ -314,7 +317,7 @@ class Inspection:
         Args:
             offset: index of the first row.
             limit: maximum number of rows.
-            least_full_first: order the rows by the number of tokens instead.
+            least_full_first: order the rows by their number of tokens, the fewest first, instead of by position.
 
         Returns:
             `total`, `capacity` in tokens, and `rows`: of each row `row`, `filled` in tokens, and its `examples` as
@@ -407,7 +410,7 @@ class Inspection:
             opened = open_source(source, config.model.cache_dir)
             entries = read_source(opened, None, config.training.seed)
             if name not in self._encoders:
-                peeked = [one.row for one in islice(entries, PEEK_ROWS) if isinstance(one, Record)]
+                peeked = [one.row for one in islice(skip_broken(entries, name, []), PEEK_ROWS)]
                 settings = EncodingSettings.of(config)
                 reporter, template = ProgressReporter(None, None), self._prepared.template
                 builder = Builder(settings, self._tokenizer, template, reporter, self._processor, media_dir(config))
@@ -445,13 +448,14 @@ class Inspection:
 
 
 def earlier_speed(config: RunConfig) -> float | None:
-    """Tokens per second of the newest run with the same model and method here, to estimate the time of an epoch.
+    """Tokens per second of the newest run here with the same model, method and `fast_path`, to estimate epoch times.
 
     Args:
         config: as for a run.
 
     Returns:
-        Median of the logged values without the first; None if none of the last 50 runs is comparable.
+        Median of the run's logged values without the first, which is slow; None if none of the last 50 runs is
+        comparable and has at least 3 values.
 
     Raises:
         OSError: the folder of runs cannot be read.

@@ -55,7 +55,7 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
 def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
     """Cutoffs whose costs are compared (see `cost`): the current one, and others from half to one and a half times it.
 
-    Above the current one, those are left out that are longer than every example.
+    Above the current one, none is longer than the longest example, rounded up to a multiple of 64.
 
     Args:
         cutoff: current `cutoff_len`.
@@ -79,12 +79,13 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
         counts: `[examples, columns]`, int64, see `llf_core.data.example_store.COUNT_COLUMNS`; at least one example.
         cutoff: tokens.
         config: the other settings.
-        speed: tokens per second of an earlier run, or None.
+        speed: tokens per second of an earlier run; None if there is none.
 
     Returns:
-        `cutoff`, `cut` (number of truncated examples), `lost` (tokens), `lost_answers` (fraction of the trained
-        tokens), `rows` (packed), `fill`, `seconds` (of an epoch; None without a speed), `memory` (bytes; None if
-        unknown).
+        `cutoff`, `cut` (number of truncated examples), `lost` (tokens), `lost_answers` (fraction of the trained tokens
+        that is lost), `rows` (number of packed rows; of more than `MAX_PACKED` examples estimated from the first ones),
+        `fill` (fraction of their capacity), `seconds` (of an epoch; None without a speed), `memory` (peak in bytes;
+        None if unknown).
 
     Raises:
         OSError: a weight file of the model cannot be read.

@@ -61,7 +61,7 @@ def from_report(report: DataReport) -> Iterator[Notable]:
 def duplicates(
     names: list[tuple[str, int]], hashes: NDArray[np.int64], where: Callable[[int, str], str]
 ) -> Iterator[Notable]:
-    """Find duplicates: examples with the same tokens as an earlier one, which are trained on more often than others.
+    """Find duplicates: examples with the same tokens and labels as an earlier one, trained on more often than others.
 
     Args:
         names: data set and record of each example.
@@ -69,7 +69,8 @@ def duplicates(
         where: formats the place of a record, see `DataReport.where`.
 
     Yields:
-        One entry per duplicate record, once for all of its parts; the reason names its copies.
+        For each text that several records give, one entry for each of them but the first; the reason names others of
+        them.
     """
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
@@ -148,13 +149,13 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
 
     Args:
         found: all records.
-        kind: one of `KINDS` or `EXTRA_KINDS`, or `all`.
+        kind: one of `KINDS` or `EXTRA_KINDS`, or `all`; another kind has no records.
         offset: index of the first record.
         limit: maximum number of records.
 
     Returns:
-        `total` (of this kind), `kinds` (number of records of each kind) and `rows`, each a dictionary of the attributes
-        of a `Notable`.
+        `total` (number of records of this kind), `kinds` (number of records of each kind) and `rows`, each a dictionary
+        of the attributes of a `Notable`.
     """
     groups = {name: [one for one in found if one.kind == name] for name in (*KINDS, "longest")}
     groups["unanswered"] = [one for one in groups["dropped"] if is_unanswered(one)]

@@ -73,6 +73,8 @@ def test_what_the_hub_refuses_and_where_nobody_answers(hub, ask):
             said = ask(url, name, "ONLINE")["error"]
             assert f"Look at {url}/datasets/{name}" in said
             assert "HF_TOKEN" in said
+        hub.gated.add("some/index")  # its description may be read, its files not
+        assert f"Look at {url}/datasets/some/index" in ask(url, "mine", "REMOTE:some/index")["error"]
     away = ask(url, "some/other")
     assert "the hub did not answer within 3 s" in away["error"]
     assert away["seconds"] < 10

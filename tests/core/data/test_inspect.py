@@ -9,6 +9,7 @@ import pytest
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
+from llf_core.data.build import PEEK_ROWS
 from llf_core.data.inspect import Inspection
 from llf_core.data.inspect.column_roles import readings
 from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
@@ -255,7 +256,8 @@ def test_a_process_says_in_a_sentence_why_it_cannot(make_config, tmp_path, tiny_
 
 
 def test_how_rows_are_read_can_be_seen_and_corrected(make_config, write):
-    write([{"frage": "Hi", "reply": "Yo"}, {"frage": "Ho", "reply": ""}])
+    rows = [json.dumps({"frage": "Hi", "reply": "Yo"}), json.dumps({"frage": "Ho", "reply": ""})]
+    write("\n".join(["{"] * PEEK_ROWS + rows) + "\n")  # broken lines are not rows
     (found,) = readings(make_config())
     assert found["names"] == ["frage", "reply"]
     assert "match no known format" in found["error"]

@@ -296,7 +296,8 @@ def test_another_setting_is_another_preparation(make_config, write, tokenizer, v
 
 @pytest.mark.parametrize("name", ["train.arrow", "train.npy", "report.json"])
 @pytest.mark.parametrize(
-    "damage", [lambda whole: b"", lambda whole: whole[:90], lambda whole: b"PK\x03\x04" + whole[4:]]
+    "damage",
+    [lambda whole: b"", lambda whole: b"{}", lambda whole: whole[:90], lambda whole: b"PK\x03\x04" + whole[4:]],
 )
 def test_a_damaged_file_of_the_cache_is_named_with_what_to_do(make_config, write, tokenizer, llf_home, name, damage):
     write(GOOD)

@@ -172,6 +172,9 @@ def test_a_tokenizer_without_a_template_or_an_end_needs_one(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(DataError, match="no chat template"):
         choose_template(None, tokenizer)
+    tokenizer.chat_template = {"tool_use": "x", "rag": "y"}
+    with pytest.raises(DataError, match=r"\(tool_use, rag\), and none of them is named default"):
+        choose_template(None, tokenizer)
     tokenizer.eos_token = None
     with pytest.raises(DataError, match="the tokenizer has none"):
         choose_template("default", tokenizer)

@@ -1,5 +1,6 @@
 """One numbering of records: what a view says of one is where an editor finds it."""
 
+import gzip
 import json
 
 import pytest
@@ -27,6 +28,12 @@ def test_what_a_place_is_called(tmp_path, name, text, unit):
     assert record_unit([path]) == unit
     assert record_unit([path, path]) == "record"
     list(read_file(path))
+
+
+def test_a_file_that_cannot_be_unpacked_has_records(tmp_path):
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n')[:12])
+    assert record_unit([path]) == "record"
 
 
 def test_lines_are_counted_as_an_editor_does(make_config, write, tokenizer):

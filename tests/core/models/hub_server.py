@@ -12,11 +12,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub:
     """What is served and what was asked.
 
-    `repos` maps an id to a folder, or to a refusal `(status, X-Error-Code)`; `token` is needed where it is set.
+    `repos` maps an id to a folder, or to a refusal `(status, X-Error-Code)`; `token` is needed where it is set. All may
+    read about a repository in `gated`, and nobody its files.
     """
 
     def __init__(self):
-        self.repos, self.asked, self.token, self.tags = {}, [], None, []
+        self.repos, self.asked, self.token, self.tags, self.gated = {}, [], None, [], set()
 
 
 @contextmanager
@@ -52,6 +53,8 @@ def serve(hub):  # noqa: C901 - one branch a route
                 return self.reply(found[0], b"{}", X_Error_Code=found[1])
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 return self.reply(401, b"{}", X_Error_Code="GatedRepo")
+            if name in hub.gated and not api:
+                return self.reply(403, b"{}", X_Error_Code="GatedRepo")
             if api and len(path) == 4:
                 path += ["revision", "main"]
             revision = path[5] if api else path[3]
