@@ -120,9 +120,12 @@ def without_adapter_folder(config: RunConfig) -> RunConfig:
     Args:
         config: names the adapters.
 
+    Returns:
+        A config without `adapter_folder`; the given one if it has none.
+
     Raises:
         ModelError: an adapter does not exist, see `find_adapter`.
-        OSError: the hub's cache cannot be written.
+        OSError: the hub's cache cannot be written, or a folder cannot be read.
         ConfigError: the path of an adapter is not valid in a config.
         PluginError: two installed packages declare the same name or key.
     """
@@ -145,7 +148,8 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
         The model. Its attribute `llf_merged` lists the adapters, so that it is not taken for its base.
 
     Raises:
-        ModelError: an adapter is missing, damaged or does not fit, or the model is quantized.
+        ModelError: an adapter is missing, damaged, does not fit or is of a type that cannot be merged, or the model is
+            quantized.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
@@ -156,7 +160,15 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
             "quantization_bit."
         )
     for name in names:
-        model = load_adapter(model, name, config).merge_and_unload()
+        wrapped = load_adapter(model, name, config)
+        try:
+            model = wrapped.merge_and_unload()
+        except (AttributeError, NotImplementedError, ValueError) as error:
+            raise ModelError(
+                f"{name} cannot be merged into its base: adapters of the type "
+                f"{wrapped.active_peft_config.peft_type.value} stay separate from it. Give it as the only adapter, "
+                "without create_new_adapter."
+            ) from error
     if names:
         model.llf_merged = list(names)
     return model
@@ -184,7 +196,8 @@ def load_frozen_adapters(
         The model with merged adapters, or a `PeftModel`.
 
     Raises:
-        ModelError: an adapter is missing, damaged or does not fit, or several are given for a quantized model.
+        ModelError: an adapter is missing, damaged, does not fit or is of a type that cannot be merged, or several are
+            given for a quantized model.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
@@ -251,12 +264,12 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
 
 
 def can_merge(model: Any) -> bool:
-    """Whether PEFT can merge the adapter of a model into its weights, tried on one layer and undone.
+    """Whether PEFT can merge the adapter of a model into its weights, tried on one layer unless that is quantized.
 
     A result whose base nobody else has is merged, and saved as an adapter where that is impossible.
 
     Args:
-        model: a `PeftModel`; its weights are the same afterwards, within rounding.
+        model: a `PeftModel`; its weights are the same afterwards.
 
     Raises:
         RuntimeError: out of memory for a copy of one layer's weight.
@@ -320,7 +333,8 @@ def check_adapter_reloads(model: nn.Module) -> None:
     Some versions of PEFT drop weights of some modules, which would be noticed only after hours of training.
 
     Args:
-        model: a `PeftModel`; any other model is accepted unchecked. Its weights are the same afterwards.
+        model: a `PeftModel`; its weights are the same afterwards. Any other model is accepted unchecked, and so is a
+            prompt that an encoder computes, see `encoded_prompt`.
 
     Raises:
         ModelError: PEFT leaves weights out. The message names the modules that can be trained.

@@ -14,7 +14,8 @@ def attention_name(flash_attn: str) -> str | None:
         flash_attn: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.
 
     Returns:
-        None for `auto`: transformers then uses `sdpa` where the architecture supports it, else eager attention.
+        The name, such as `sdpa`. None for `auto`: transformers then uses `sdpa` where the architecture supports it,
+        else eager attention.
 
     Raises:
         ModelError: the kernels are not installed.

@@ -29,7 +29,7 @@ def bf16_speedup(threads: int) -> float:
         Time in float32 divided by time in bfloat16: above 1 if bfloat16 is faster.
 
     Raises:
-        OSError: the cache cannot be written.
+        OSError: the cache cannot be read or written.
     """
     import torch
 

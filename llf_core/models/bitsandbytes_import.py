@@ -16,6 +16,9 @@ def import_bitsandbytes() -> None:
     Code from the network does not run without the user's consent. Without `kernels`, bitsandbytes logs a warning that
     looks like an error, about a kernel that training does not use. PEFT and transformers import bitsandbytes
     themselves, so call this function first.
+
+    Raises:
+        ImportError: it is installed, and it cannot be imported.
     """
     if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
         return

@@ -62,7 +62,7 @@ def is_tokenizer_error(error: Exception) -> bool:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a tokenizer that would make texts grow without bound, or that fails on some texts.
+    """Refuse a tokenizer that would make texts more than `MAX_GROWTH` times as long, or that fails on `PROBE_TEXTS`.
 
     Either would end or exhaust the process in the middle of a preparation, where it cannot be interrupted.
 
@@ -110,7 +110,7 @@ def growth_bound(part: dict[str, Any]) -> tuple[float, int]:
         Growth factor, and number of added characters.
 
     Raises:
-        AttributeError: the entry is not an object.
+        AttributeError, TypeError: the entry is not an object, or a part of it is of another type than it should be.
     """
     kind = part.get("type")
     if kind == "Sequence":

@@ -215,7 +215,9 @@ def display_name(name: str) -> str:
 
 
 def shared_config(config: RunConfig) -> str:
-    """The config as YAML. Absolute paths and URLs are shortened, since a card is often published.
+    """The config as YAML, with absolute paths cut to their last component and URLs without secrets.
+
+    A card is often published.
 
     Args:
         config: config of a run.

@@ -119,7 +119,7 @@ def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
-    """Compute the checksum of each tensor. Takes about 0.4 s per gigabyte of float32, four times that of bfloat16.
+    """Compute the checksum of each tensor.
 
     Files can be damaged by a disk or a copy, which no loader notices. The hash is a polynomial over blocks of 64-bit
     words, each a dot product with odd pseudo-random weights (those of SplitMix64, Steele et al., OOPSLA 2014): a change

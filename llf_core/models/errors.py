@@ -20,7 +20,7 @@ TORCHVISION_OFFSET = 15
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an exception's message, as a sentence that another message can quote.
+    """First line of an exception's message, or its type without one, as a sentence that another message can quote.
 
     Args:
         error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
@@ -29,7 +29,7 @@ def first_line(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Last line of an exception's message, as a sentence.
+    """Last line of an exception's message, or its type without one, as a sentence.
 
     A message of LLF quotes it. It states the cause, where a library first names the check that failed.
 

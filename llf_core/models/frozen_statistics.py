@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def keep_frozen_statistics(model: nn.Module) -> int:
-    """Have batch normalization layers without trained parameters compute as in evaluation, also during training.
+    """Have batch and instance normalization layers without trained parameters compute as in evaluation, always.
 
-    In training such a layer (in the encoders of Gemma 3n, Granite Speech, Parakeet and others) normalizes by the mean
-    and variance of the batch, so an example would depend on the others of its batch, and it changes its running
+    In training batch normalization (in the encoders of Gemma 3n, Granite Speech, Parakeet and others) uses the mean and
+    variance of the batch, so an example would depend on the others of its batch. It also changes its running
     statistics, which no adapter contains: the result would be another model than the one that was trained.
 
     Args:

@@ -35,7 +35,7 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
     """Find the weights of a GGUF file in a dtype as a model folder; dequantize and keep them if they are not there.
 
     They are made again if the file has another size or time, or with another version of the libraries that read it.
-    Those of files that no longer exist are deleted.
+    Before some are made, those of files that no longer exist are deleted.
 
     Args:
         gguf: the GGUF file.

@@ -57,6 +57,7 @@ def read_gguf_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
 
     Raises:
         OSError: a file cannot be read.
+        ImportError: the package gguf is not installed.
         ValueError: transformers does not know the architecture.
     """
     from transformers import AutoModelForCausalLM

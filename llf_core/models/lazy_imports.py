@@ -29,7 +29,7 @@ LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
 def prepare_imports() -> None:
     """Start what can be done before torch and transformers are imported. Call it first in a process that loads a model.
 
-    torch's libraries are loaded in a thread, meanwhile the process reads its config.
+    On Linux, torch's libraries are loaded in a thread, meanwhile the process reads its config.
     """
     from llf_core.models.model_files import cache_import_structure
 
@@ -61,6 +61,7 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
         config: config of the run; None if it cannot be read, so that nothing will be trained.
 
     Raises:
+        ImportError: bitsandbytes is needed and installed, and cannot be imported.
         PluginError: two installed packages declare the same optimizer.
     """
     collecting = gc.isenabled()

@@ -61,11 +61,12 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         plan: from `plan_device`. For the dtype of the weights see `loading_dtype`.
 
     Returns:
-        The model on the plan's device; no weight is missing, and the result of a run has the weights that it saved.
+        The model on the plan's device. Its weights are random with `train_from_scratch`. Otherwise no weight that the
+        run uses is missing, and the result of a run has the weights that it saved.
 
     Raises:
-        ModelError: unknown architecture, missing or broken weights, attention kernels that are not installed, or new
-            tokens for which the embedding cannot be resized.
+        ModelError: unknown architecture, missing or broken weights, a package of the quantizer or of attention kernels
+            that is not installed, or new tokens for which the embedding cannot be resized.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         UnreadableError: the model is the result of a run whose `output.json` is not a regular file, or too large.
         MemoryError: out of memory; on a GPU, torch's error for it.
@@ -152,7 +153,8 @@ def with_new_tokens(model: PreTrainedModel, source: ModelSource, config: RunConf
     Raises:
         ModelError: the tokenizer cannot be loaded, new tokens are not valid, or the embedding cannot be resized.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError, MemoryError: a file cannot be read, or memory does not suffice.
+        OSError: a file cannot be read.
+        MemoryError: out of memory.
         PluginError: two installed packages declare the same method.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
@@ -198,7 +200,8 @@ def scaled_architecture(source: ModelSource, config: RunConfig) -> tuple[Pretrai
         The config, and the scaling; None if the model needs none.
 
     Raises:
-        ModelError: `config.json` is not valid, transformers does not know the architecture, or it cannot be scaled so.
+        ModelError: `config.json` is not valid, transformers does not know the architecture, or its embeddings cannot be
+            scaled in this way.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file of the model is missing or cannot be read.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
@@ -315,8 +318,9 @@ def _not_needed(model: PreTrainedModel, config: RunConfig) -> set[str]:
 def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> torch.dtype:
     """Choose the dtype in which weights are loaded.
 
-    A method that trains the weights themselves keeps the stored precision: float32 stays float32, even if the plan
-    computes in bfloat16, and nothing becomes float16, whose range is too small for them. A frozen base is loaded in the
+    A method that trains the weights themselves loads them in float32 if some are stored in it, even if the plan
+    computes in bfloat16, and if the plan computes in float16, whose range is too small for them. In all other cases, as
+    of a frozen base and with `pure_bf16`, it is the plan's dtype. Random weights are float32, with `pure_bf16` the
     plan's dtype.
 
     Args:

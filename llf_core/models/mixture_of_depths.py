@@ -179,7 +179,7 @@ def routing_of(model: nn.Module) -> Routing | None:
 
 
 def routers_of(model: nn.Module) -> list[nn.Module]:
-    """The routers of a model, in the order of its layers; empty for a model without.
+    """The routers of a model, in the order of its layers, to train them with their blocks; empty without any.
 
     Args:
         model: any module.
@@ -300,7 +300,7 @@ def router_weights(router: nn.Linear, hidden: Tensor) -> Tensor:
         hidden: `[batch, seq, hidden]`.
 
     Returns:
-        `[batch, seq]`.
+        `[batch, seq]`, float32, or float64 for hidden states of this dtype.
 
     Source:
         arXiv 2404.02258, section 3.4: a linear projection of the token's embedding.

@@ -22,10 +22,10 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 
 def cache_import_structure() -> None:
-    """Make a later import of transformers read the exports of its 1,700 model files from a cache in `LLF_HOME/cache`.
+    """Make a later import of transformers read the exports of its model files from a cache in `LLF_HOME/cache`.
 
-    transformers parses these files twice on every import, a fifth of a trainer's import time. The cache is computed by
-    transformers' own parser, once per installed version; an editable installation is parsed every time.
+    transformers parses all of these files twice on every import. The cache is computed by transformers' own parser,
+    once per installed version; an editable installation is parsed every time.
     """
     if "transformers" not in sys.modules and not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

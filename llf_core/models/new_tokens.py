@@ -119,9 +119,9 @@ def add_rows(
 ) -> PreTrainedModel:
     """Give the new tokens of a tokenizer rows in the embedding and the output head of its model.
 
-    A model that is saved whole gets a multiple of 64 rows. Beside an adapter there are exactly as many as tokens, as
-    `AutoPeftModelForCausalLM` makes them where it loads the result. Rows that a model has without a token of the
-    tokenizer are used first.
+    Rows that a model has without a token of the tokenizer are used first. If they do not suffice, the embedding is
+    resized: of a model that is saved whole, to a multiple of 64 rows. Beside an adapter there are exactly as many as
+    tokens, as `AutoPeftModelForCausalLM` makes them where it loads the result.
 
     The row of a token begins as the mean of those of all tokens that the tokenizer had (`mean_init`), or of the tokens
     of its description (`desc_init`). `noise_init` and `desc_init_w_noise` add values from N(0, 1/d), which have the

@@ -49,6 +49,9 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
         private: see `Destination`.
         revision: see `Destination`.
 
+    Returns:
+        The destination, whose id has an owner.
+
     Raises:
         PushError: the id is not valid, nobody is logged in, the owner is neither the user nor one of their
             organizations, or the hub does not answer.

@@ -113,7 +113,8 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
     """Quantize the linear layers of a loaded model with HQQ, one after the other, if the config says so.
 
     transformers 5 does not quantize with HQQ while it loads a model. The layers are those that HQQ's own
-    `AutoHQQHFModel.quantize_model` takes, with its default groups. The output head stays as it is.
+    `AutoHQQHFModel.quantize_model` takes, with its default groups. The output head, and layers whose weight cannot be
+    divided into such groups, stay as they are.
 
     Args:
         model: with ordinary weights; changed in place, and put on the plan's device.
@@ -122,6 +123,9 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
     Returns:
         Whether it was quantized.
+
+    Raises:
+        ImportError: HQQ is not installed; `quantization_config` says so in a sentence before.
     """
     bits = config.model.quantization_bit
     if bits is None or config.model.quantization_method != "hqq":

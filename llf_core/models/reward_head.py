@@ -163,13 +163,13 @@ def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
     transformers reads the score at the last token that is not padding. If conversations end with the padding token,
     that is one token too early. Then None is returned, with which the classifier scores one text at a time, at its last
-    token.
+    token. Without a chat template, texts are taken to end with the EOS token.
 
     Args:
-        tokenizer: with its chat template.
+        tokenizer: with its chat template, if it has one.
 
     Returns:
-        The id, or None.
+        The id; None if there is none, or texts end with it.
 
     Raises:
         TemplateError: the chat template refuses a conversation of one question and answer.

@@ -132,7 +132,7 @@ class RewardModel:
         """Score tokenized texts, for callers that have tokens already. Batches are by length, with little padding.
 
         Args:
-            ids: token ids `[seq]` of the reward model's tokenizer, one sequence per text.
+            ids: token ids `[seq]` of the reward model's tokenizer, one sequence of at least one token per text.
             batch_size: texts per forward pass.
             progress: called with the number of scored texts and the total.
 
@@ -422,15 +422,36 @@ def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
 
 def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
     """Head of a reward model that is an adapter, and whether its score is read at the last non-padding token."""
-    from peft import load_peft_weights
-
     if (folder / VALUE_HEAD).is_file():
         return _value_head(name, folder), False
-    weights = load_peft_weights(str(folder), device="cpu")
+    weights = _adapter_weights(name, folder)
     found = [value for key, value in weights.items() if key.endswith(f".{HEAD_NAME}.weight")]
     if not found:  # names in a pickle are known only after loading it
         raise ModelError(f"{name} is not a reward model: it has no reward head. {EXPECTED}")
     return _linear(name, found[0], None), True
+
+
+def _adapter_weights(name: str, folder: Path) -> dict[str, Tensor]:
+    """Weights of an adapter by their names in PEFT's files, of any shape.
+
+    Raises:
+        ModelError: the file is damaged, or a pickle contains more than tensors.
+    """
+    from pickle import UnpicklingError
+
+    from peft import load_peft_weights
+    from safetensors import SafetensorError
+
+    try:
+        weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")
+    except (SafetensorError, UnpicklingError, EOFError, ValueError, RuntimeError) as error:
+        if "memory" in str(error):
+            raise
+        raise ModelError(
+            f"The weights of the adapter {name} are damaged, or contain more than tensors: {first_line(error)} "
+            f"{REDOWNLOAD}"
+        ) from error
+    return weights
 
 
 def _value_head(name: str, folder: Path) -> nn.Linear:
@@ -541,12 +562,12 @@ def adapter_base(folder: Path) -> str:
 
 def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> Any:
     """Load another adapter onto a model, without the adapter's head."""
-    from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
+    from peft import get_peft_model, set_peft_model_state_dict
 
     settings = adapter_settings(folder)
     settings.modules_to_save = sorted({*(settings.modules_to_save or ())} - {HEAD_NAME}) or None
     settings.inference_mode = True
-    weights = load_peft_weights(str(folder), device="cpu")
+    weights = _adapter_weights(name, folder)
     weights = {key: value for key, value in weights.items() if not key.endswith(f".{HEAD_NAME}.weight")}
     try:
         if adapter is None:

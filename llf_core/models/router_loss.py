@@ -157,6 +157,7 @@ def watch_routers(model: Any) -> RouterOutputs:
 
     Raises:
         ModelError: the model has no routers, or transformers has no such loss for its architecture.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     name = type(model).__name__
     routers = _routers(model)

@@ -216,9 +216,9 @@ def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_s
         max_shard_size: maximum size of a weight file, in bytes, or a text such as `5GB`.
 
     Raises:
-        ModelError: a `config.json` is damaged.
+        ModelError: the base's `config.json`, or the one that was written, is not a JSON object or names a kernel of a
+            hub.
         OSError, SafetensorError: a file cannot be written; the second is for weights.
-        ModelError: the base's `config.json` is not a JSON object, or names a kernel of a hub.
     """
     fix_generation_config(model)
     model.save_pretrained(folder, max_shard_size=max_shard_size)

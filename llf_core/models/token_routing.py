@@ -69,7 +69,7 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
         shape: batch and seq.
         batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]`, `attention_mask` and `position_ids`
             `[batch, seq]`, as far as there are any.
-        capacity: see `RoutingSettings`.
+        capacity: see `RoutingSettings`. At least one token of each document passes.
         device: of the result.
 
     Raises:

@@ -127,7 +127,8 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any)
         PanicError: the tokenizers library has panicked.
         ModelError: the GGUF file is truncated or damaged.
         OSError: there is no tokenizer, as transformers reports it.
-        ValueError: the files are not valid, as transformers reports it.
+        ValueError: the files are not valid, as transformers reports it; the tokenizers library raises a plain
+            `Exception`.
     """
     from transformers import AutoTokenizer
 

@@ -25,7 +25,7 @@ def adapter(config, loaded, tmp_path):
     """`adapter("a", seed, …)` trains nothing and saves an adapter with an effect; returns folder and logits."""
 
     def make(name, seed, **keys):
-        settings = config(finetuning_type="lora", **keys)
+        settings = config(**{"finetuning_type": "lora", **keys})
         source, tokenizer, model = loaded(settings)
         disturb(model, seed)
         folder = tmp_path / name
@@ -75,6 +75,12 @@ def refused(loaded, settings):
     with pytest.raises(ModelError) as error:
         loaded(settings)
     return str(error.value)
+
+
+def test_a_prompt_cannot_be_merged(adapter, config, loaded):
+    folder, _ = adapter("a", 1, finetuning_type="prompt")
+    said = refused(loaded, config(adapter_name_or_path=str(folder), create_new_adapter=True))
+    assert "cannot be merged into its base: adapters of the type PROMPT_TUNING" in said
 
 
 def test_an_adapter_of_another_model(adapter, config, loaded, tmp_path, tiny_tokenizer):

@@ -168,6 +168,10 @@ def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_token
     policy.save_pretrained(tmp_path / "speaks")
     with pytest.raises(ModelError, match="speaks is not a reward model"):
         load_reward_model(str(tmp_path / "speaks"))
+    (tmp_path / "speaks" / "adapter_model.safetensors").unlink()
+    (tmp_path / "speaks" / "adapter_model.bin").write_bytes(b"no pickle")
+    with pytest.raises(ModelError, match=r"weights of the adapter .*speaks are damaged"):
+        load_reward_model(str(tmp_path / "speaks"))
     classifier.save_pretrained(tmp_path / "whole")
     with pytest.raises(ModelError, match="a whole model, so it cannot be loaded as an adapter"):
         load_reward_model(str(tmp_path / "whole"), shared_model=policy)
