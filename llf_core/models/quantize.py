@@ -114,7 +114,7 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
     transformers 5 does not quantize with HQQ while it loads a model. The layers are those that HQQ's own
     `AutoHQQHFModel.quantize_model` takes, with its default groups. The output head, and layers whose weight cannot be
-    divided into such groups, stay as they are.
+    divided into such groups, stay as they are. HQQ must be installed, which `quantization_config` checks.
 
     Args:
         model: with ordinary weights; changed in place, and put on the plan's device.
@@ -123,9 +123,6 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
     Returns:
         Whether it was quantized.
-
-    Raises:
-        ImportError: HQQ is not installed; `quantization_config` says so in a sentence before.
     """
     bits = config.model.quantization_bit
     if bits is None or config.model.quantization_method != "hqq":

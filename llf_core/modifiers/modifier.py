@@ -51,7 +51,7 @@ class Modifier(ABC):
             model: the base model, as it was loaded.
 
         Raises:
-            ModelError: the model cannot be changed so.
+            ModelError: the model does not allow the change.
         """
 
     @abstractmethod
@@ -62,8 +62,9 @@ class Modifier(ABC):
             model: a causal language model, perhaps wrapped by PEFT.
 
         Raises:
-            ModelError: the model cannot be changed so.
+            ModelError: the model does not allow the change.
             PluginError: two installed packages declare the same name or key.
+            MemoryError: out of memory; on a GPU, torch's error for it.
         """
 
     def extra_loss(self) -> ExtraLoss | None:
@@ -107,7 +108,7 @@ def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:
     Raises:
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             modifier.
-        ModelError: the model cannot be changed so.
+        ModelError: the model does not allow the change.
     """
     for one in modifiers_of(config):
         one.load(Modifier)(config).before_method(model)
@@ -124,9 +125,10 @@ def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]
         The modifiers, so that they can be removed.
 
     Raises:
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-            modifier.
-        ModelError: the model cannot be changed so.
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
+            or key.
+        ModelError: the model does not allow the change.
+        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     modifiers = tuple(one.load(Modifier)(config) for one in modifiers_of(config))
     for modifier in modifiers:
