@@ -61,7 +61,6 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
         config: config of the run; None if it cannot be read, so that nothing will be trained.
 
     Raises:
-        ImportError: bitsandbytes is needed and installed, and cannot be imported.
         PluginError: two installed packages declare the same optimizer.
     """
     collecting = gc.isenabled()
