@@ -1,6 +1,7 @@
 """`llf eval`: measures models on data, side by side."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,18 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     n_shot: Annotated[int | None, typer.Option(help="Solved examples in the prompt of a task.", min=0)] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the choice of solved examples.")] = 1234,
     hub: Annotated[bool, typer.Option("--hub", help="Allow the data of tasks to be downloaded.")] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL|URL",
+            help="Who compares the answers: a model, or an endpoint with OpenAI's API (https://…/v1).",
+        ),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Name of the endpoint's model.")] = None,
+    judge_key: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with the endpoint's key.")
+    ] = None,
+    rubric: Annotated[Path | None, typer.Option(help="File that says what makes an answer better.")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of examples of each data set.", min=1)] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.", min=1)] = 256,
     dataset_dir: Annotated[str | None, typer.Option(help="Folder with dataset_info.json.")] = None,
@@ -64,6 +77,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
         UserError: a target or the data cannot be used, the evaluation fails, or the user stopped it.
     """
     from llf_core.evaluation.evaluate import evaluate, with_base
+    from llf_core.evaluation.judge.judge import judge_of
     from llf_core.evaluation.report import by_task, compare_with_first
 
     complete: list[EvaluationResult] = []
@@ -82,6 +96,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
                     limit=limit,
                     max_new_tokens=max_new_tokens,
                     dataset_dir=dataset_dir,
+                    judge=judge_of(judge, model=judge_model, key_variable=judge_key, rubric=rubric),
                     trust=trust,
                     again=again,
                     progress=progress,
@@ -96,6 +111,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
                 {
                     "results": [one.json() | {"folder": str(one.folder)} for one in results],
                     "differences": differences,
+                    "judged": [
+                        {"target": one.result.target.name, **asdict(rate), "sentence": rate.sentence}
+                        for _, compared in tables
+                        for one in compared
+                        for rate in one.judged
+                    ],
                 }
             )
             return
@@ -144,6 +165,8 @@ def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[Comp
         for name, difference in one.differences.items():
             metric = one.result.metric(name)
             out.print(f"  {escape(name if metric is None else metric.label)}: {escape(difference.sentence)}")
+        for rate in one.judged:
+            out.print(f"  {escape(f'Judge {rate.judge}')}: {escape(rate.sentence)}")
 
 
 def _print_examples(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]", most: int) -> None:

@@ -16,6 +16,7 @@ from llf_core.chat.target import Target, find_target
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.harness.task_names import check_lm_eval, task_name
+from llf_core.evaluation.judge.endpoint import Endpoint
 from llf_core.evaluation.request import MAX_NEW_TOKENS, SHOTS_SEED, VALIDATION, EvaluationRequest
 from llf_core.evaluation.target_places import run_of
 from llf_core.launch.cell_rows import write_rows
@@ -28,6 +29,7 @@ from llf_core.user_functions.stored_functions import write_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from llf_core.evaluation.judge.judge import Judge
     from llf_core.evaluation.worker_process import OnStart, Progress
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
@@ -49,6 +51,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     limit: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     dataset_dir: str | Path | None = None,
+    judge: Judge | None = None,
     home: Path | str | None = None,
     trust: bool = False,
     again: bool = False,
@@ -61,6 +64,9 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     Every result on data has the losses of the expected answers: loss, perplexity, bits per byte and token accuracy.
     With `metrics`, the model also answers each prompt greedily, and the answers are scored. A result is stored as soon
     as it is complete. What was measured before is not measured again, unless `again` is true.
+
+    With `judge`, another model or an endpoint compares the answers of each target with those of the first one, in both
+    orders; the verdicts are stored beside the results (`llf_core.runs.evaluation_verdicts`).
 
     With `tasks`, benchmarks of lm-eval are measured too, or alone if `on` is left out; each is a result of its own.
 
@@ -81,6 +87,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         limit: maximum number of examples of each data set and task, taken from the beginning; None for all.
         max_new_tokens: maximum number of tokens of an answer; tasks have their own.
         dataset_dir: folder of named data sets; None for that of the run.
+        judge: the judge, see `llf_core.evaluation.judge.judge.judge_of`; None for none.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of models that has not been allowed yet.
         again: whether to measure again what was measured before.
@@ -94,8 +101,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
 
     Raises:
         TargetError: a target is not found, is a reward model, or has no result yet.
-        EvaluationError: there are no targets, a number is out of range, there is no data to measure on, or lm-eval is
-            not installed.
+        EvaluationError: there are no targets, a number is out of range, there is no data to measure on, a judge has
+            nothing to compare, or lm-eval is not installed.
         ValueError: two metrics have the same name, or a function has that of a built-in one.
         RowsError: the rows are not a table.
         ConfigError: the config of a run is no longer valid, or a metric is unknown or cannot be stored.
@@ -112,11 +119,9 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     found = tuple(one if isinstance(one, Target) else find_target(one, home_path(home)) for one in targets)
     if not found:
         raise EvaluationError("There is nothing to measure.", "Name at least one run or model.")
-    for name, value in (("limit", limit), ("max_new_tokens", max_new_tokens)):
-        if value is not None and value < 1:
-            raise EvaluationError(f"{name} is {value}. Expected an integer of at least 1.")
-    if n_shot is not None and n_shot < 0:
-        raise EvaluationError(f"n_shot is {n_shot}. Expected an integer of at least 0.")
+    for name, value, least in (("limit", limit, 1), ("max_new_tokens", max_new_tokens, 1), ("n_shot", n_shot, 0)):
+        if value is not None and value < least:
+            raise EvaluationError(f"{name} is {value}. Expected an integer of at least {least}.")
     if tasks:
         check_lm_eval()
     names = () if on is None and tasks else _names(VALIDATION if on is None else on, home)
@@ -124,6 +129,11 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         raise EvaluationError(
             "None of the targets is a run, so there is no validation data.",
             "Name the data: a name, a file, or rows.",
+        )
+    if judge is not None and (len(found) < 2 or not names):  # noqa: PLR2004 - a judge compares two
+        raise EvaluationError(
+            "A judge compares the answers of two models to the same prompts.",
+            "Name a second target and data with prompts.",
         )
     folder = None if dataset_dir is None else str(Path(dataset_dir).expanduser().absolute())
     functions = METRICS.by_name(metrics)
@@ -141,6 +151,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         n_shot,
         seed,
         hub,
+        judge,
     )
     results: dict[tuple[int, int], EvaluationResult] = {}
 
@@ -238,13 +249,23 @@ def main() -> None:
     def make(progress: Progress, item: Callable[[Any], object]) -> None:
         request = EvaluationRequest.read(asked.request)
 
+        folders: dict[int, Path] = {}
+        if request.judge is not None and request.judge.target is None:
+            Endpoint(request.judge).check()
+
         def complete(number: int, folder: Path, task: int = -1) -> None:
+            if task < 0:
+                folders[number] = folder
             item({"target": number, "task": task, "folder": str(folder)})
 
         if request.on:
             from llf_core.evaluation.measure_targets import measure_targets
 
             measure_targets(request, progress, complete)
+        if request.judge is not None:
+            from llf_core.evaluation.judge.judge_results import judge_results
+
+            judge_results(request.judge, [folders[number] for number in sorted(folders)], progress)
         if request.tasks:
             from llf_core.evaluation.harness.measure_tasks import measure_tasks
 

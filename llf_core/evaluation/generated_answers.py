@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.collected_reply import CollectedReply
 from llf_core.chat.events import Failed
@@ -37,12 +37,14 @@ class GeneratedAnswer:
     problem: str = ""
 
 
-def generate_answers(
+def generate_answers(  # noqa: PLR0913 - what is asked, of whom and how
     engine: Engine,
     adapter: str | None,
     examples: Sequence[EvaluationExample],
     max_new_tokens: int,
     progress: Callable[[int], object],
+    *,
+    json_schema: dict[str, Any] | None = None,
 ) -> list[GeneratedAnswer]:
     """Generate the answers to the prompts of examples, greedily; those of similar length at a time.
 
@@ -52,6 +54,7 @@ def generate_answers(
         examples: examples with a prompt.
         max_new_tokens: maximum number of tokens of an answer.
         progress: called with the number of answers so far.
+        json_schema: JSON schema that the answers follow; None for free text.
 
     Returns:
         The answer of each example.
@@ -74,7 +77,14 @@ def generate_answers(
     lengths = [sum(len(str(message.get("content"))) for message in one.prompt) for one in examples]
     for number in by_length(lengths, set(range(len(examples)))):
         one = examples[number]
-        request = ChatRequest(one.prompt, adapter=adapter, tools=one.tools, sampling=GREEDY, max_tokens=max_new_tokens)
+        request = ChatRequest(
+            one.prompt,
+            adapter=adapter,
+            tools=one.tools,
+            sampling=GREEDY,
+            max_tokens=max_new_tokens,
+            json_schema=json_schema,
+        )
         engine.submit(number, request, lambda event, number=number: receive(number, event))  # type: ignore[misc]
     while engine.step():
         pass

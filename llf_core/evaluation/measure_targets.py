@@ -101,7 +101,7 @@ def measure_targets(request: EvaluationRequest, progress: Progress, on_result: C
     for plan in planned:
         groups.setdefault(plan.target.base_key, []).append(plan)
     for group in groups.values():
-        _measure_group(group, metrics, progress, on_result)
+        _measure_group(group, metrics, progress, on_result, generates=request.generates)
 
 
 def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progress) -> Iterator[PlannedMeasurement]:
@@ -114,7 +114,7 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
         loading = loading_of(target, None if rendering is None else rendering.data.template)
         source = resolve_model(loading.model.model_name_or_path, loading)
         examples = reader.read(load_tokenizer(source, loading), rendering, loading.data.template or target.template)
-        _check_examples(examples, metrics)
+        _check_examples(examples, metrics, generates=request.generates)
         plan = plan_base(loading)
         yield PlannedMeasurement(
             number,
@@ -127,7 +127,7 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
                 "metrics": [metric.name for metric in metrics],
                 "functions": _function_hashes(request),
                 "limit": request.limit,
-                "max_new_tokens": request.max_new_tokens if metrics else None,
+                "max_new_tokens": request.max_new_tokens if request.generates else None,
                 "device": plan.device,
                 "dtype": plan.dtype,
             },
@@ -141,16 +141,16 @@ def _function_hashes(request: EvaluationRequest) -> dict[str, str]:
     return {file.stem: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
 
 
-def _check_examples(examples: EvaluationExamples, metrics: Sequence[Metric]) -> None:
+def _check_examples(examples: EvaluationExamples, metrics: Sequence[Metric], *, generates: bool) -> None:
     names = ", ".join(examples.names)
     if not examples.examples:
         raise EvaluationError(f"{names} has no usable example.", "`llf inspect` says why.")
-    if not metrics:
+    if not generates:
         return
     if not any(one.prompt for one in examples.examples):
         raise EvaluationError(
             f"{names} is plain text without prompts, so no answers can be generated.",
-            "Leave out the metrics, or name a data set with prompts and answers.",
+            "Leave out metrics and judge, or name a data set with prompts and answers.",
         )
     needing = [metric.name for metric in metrics if metric.declaration.needs_reference]
     if needing and not any(one.reference for one in examples.examples):
@@ -165,9 +165,11 @@ def _measure_group(
     metrics: Sequence[Metric],
     progress: Progress,
     on_result: Callable[[int, Path], object],
+    *,
+    generates: bool,
 ) -> None:
     """Measure the targets of one base model."""
-    for plan, loaded in loaded_targets(group, generates=bool(metrics), progress=progress):
+    for plan, loaded in loaded_targets(group, generates=generates, progress=progress):
         result = _measure(plan, loaded, metrics, progress)
         keep_for_others(plan, result)
         on_result(plan.number, result.folder)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation.comparison import comparable, difference_of, pairs_of
+from llf_core.evaluation.judge.win_rate import win_rates_of
 from llf_core.runs.evaluations import examples_of
 from llf_core.runs.formatting import amount_text
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.evaluation.comparison import ExamplePair
+    from llf_core.evaluation.judge.win_rate import JudgedWinRate
     from llf_core.metrics.paired import Difference
     from llf_core.runs.evaluations import EvaluationResult, MetricValue
 
@@ -25,11 +27,13 @@ class ComparedResult:
         result: the result.
         differences: its difference from the first result by metric; empty if both are of other examples.
         pairs: the examples of both; empty as above.
+        judged: its win rate against the first result by each judge whose verdicts are stored.
     """
 
     result: EvaluationResult
     differences: dict[str, Difference]
     pairs: tuple[ExamplePair, ...]
+    judged: tuple[JudgedWinRate, ...] = ()
 
     def json(self) -> list[dict[str, Any]]:
         """The differences as JSON."""
@@ -73,7 +77,8 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
     for result in results[1:]:
         pairs = pairs_of(base, examples_of(result)) if comparable(first, result) else []
         shared = [one for one in result.metrics if first.metric(one.name) is not None] if pairs else []
-        found.append(ComparedResult(result, {one.name: difference_of(one, pairs) for one in shared}, tuple(pairs)))
+        differences = {one.name: difference_of(one, pairs) for one in shared}
+        found.append(ComparedResult(result, differences, tuple(pairs), tuple(win_rates_of(result, pairs))))
     return found
 
 

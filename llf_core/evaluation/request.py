@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llf_core.chat.target import Target
+from llf_core.evaluation.judge.judge import Judge
 
 MAX_NEW_TOKENS = 256
 """Default of the maximum number of tokens of an answer."""
@@ -34,6 +35,7 @@ class EvaluationRequest:
         n_shot: number of solved examples in the prompt of a task; None for the task's own.
         seed: random seed of the choice of these examples.
         hub: whether the data of tasks may be downloaded.
+        judge: who compares the answers with those of the first target; None for nobody.
     """
 
     targets: tuple[Target, ...]
@@ -48,6 +50,12 @@ class EvaluationRequest:
     n_shot: int | None = None
     seed: int = SHOTS_SEED
     hub: bool = False
+    judge: Judge | None = None
+
+    @property
+    def generates(self) -> bool:
+        """Whether the targets answer the prompts of the data."""
+        return bool(self.metrics) or self.judge is not None
 
     def json(self) -> str:
         """The request as one line of JSON."""
@@ -66,4 +74,5 @@ class EvaluationRequest:
         given: dict[str, Any] = json.loads(text)
         targets = tuple(Target(**one) for one in given.pop("targets"))
         on, metrics, tasks = (tuple(given.pop(name)) for name in ("on", "metrics", "tasks"))
-        return cls(targets, on, metrics, tasks=tasks, **given)
+        judge = Judge.read(given.pop("judge"))
+        return cls(targets, on, metrics, tasks=tasks, judge=judge, **given)

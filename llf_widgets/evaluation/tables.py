@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
 from llf_core.evaluation.comparison import difference_of, most_changed_first, pairs_of, score_of, worst_first
+from llf_core.evaluation.judge.win_rate import win_rates_of
 from llf_core.evaluation.report import label_text
 from llf_core.metrics.wilson_interval import wilson_interval
+from llf_core.runs.evaluation_verdicts import verdicts_of
 from llf_core.runs.evaluation_votes import votes_of
 from llf_core.runs.evaluations import examples_of
 from llf_core.runs.formatting import amount_text, share
@@ -16,7 +18,9 @@ from llf_core.runs.formatting import amount_text, share
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llf_core.evaluation.judge.win_rate import JudgedWinRate
     from llf_core.metrics.paired import Difference
+    from llf_core.runs.evaluation_verdicts import JudgedPair
     from llf_core.runs.evaluation_votes import Vote
     from llf_core.runs.evaluations import EvaluationResult, MetricValue
 
@@ -25,6 +29,8 @@ PAGE = 10
 ORDERS = {"changed": "Most changed first", "worst": "Worst first", "data": "In the order of the data"}
 MAX_TEXT = 4000
 """Longest text of a prompt or answer that a page gets; the file has all of it."""
+OUTCOMES = {"win": "better", "tie": "tie", "lose": "worse"}
+"""What a verdict says of the model that is judged, as the page shows it."""
 
 
 class ResultTables:
@@ -100,6 +106,40 @@ class ResultTables:
             ],
         }
 
+    def judged(self) -> list[dict[str, Any]]:
+        """One row for each judge whose verdicts are stored beside the results, as `metrics` gives them.
+
+        Returns:
+            The rows; `judge` is True, since examples are not sorted by a verdict.
+
+        Raises:
+            UnreadableError: a file of verdicts is not a regular file, or the system denies access.
+            OSError: too many files are open.
+            ValueError: a score is not finite; those of verdicts are.
+        """
+        found: dict[str, list[JudgedWinRate | None]] = {}
+        for place, (result, pairs) in enumerate(zip(self.results[1:], self._pairs, strict=True)):
+            for rate in win_rates_of(result, pairs):
+                found.setdefault(rate.judge, [None] * len(self._pairs))[place] = rate
+        return [
+            {
+                "name": f"judge {judge}",
+                "label": f"Judge: win rate ({judge})",
+                "unit": "%",
+                "better": "higher",
+                "judge": True,
+                "values": [{"text": "", "interval": ""}, *map(_rate_json, rates)],
+                "differences": [
+                    {"verdict": "", "sentence": "not judged"}
+                    if one is None
+                    else {"verdict": one.verdict, "sentence": one.sentence}
+                    for one in rates
+                ],
+                "sources": [],
+            }
+            for judge, rates in found.items()
+        ]
+
     def votes(self) -> list[list[Vote]]:
         """The votes of a person on each further result, for `votes_text`.
 
@@ -136,11 +176,11 @@ class ResultTables:
 
         Returns:
             `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` and, for
-            each result, `answer` and `score` as texts.
+            each result, `answer`, `score` and the `verdicts` of judges as texts.
 
         Raises:
             ValueError: there is no such metric or order.
-            UnreadableError: a file of votes is not a regular file, or the system denies access.
+            UnreadableError: a file of votes or verdicts is not a regular file, or the system denies access.
             OSError: too many files are open.
         """
         value = self.results[0].metric(metric)
@@ -148,13 +188,18 @@ class ResultTables:
             raise ValueError(f"There is no metric {metric[:40]!r}, or no order {order[:40]!r}.")
         keys = self._sorted(value, order)
         votes = votes_of(self.results[-1], self.results[0]) if len(self.results) > 1 else {}
+        verdicts: list[dict[str, dict[tuple[str, int], JudgedPair]]] = [{}]
+        verdicts += [
+            verdicts_of(result, [(one.base, one.tuned) for one in pairs])
+            for result, pairs in zip(self.results[1:], self._pairs, strict=True)
+        ]
         offset = min(max(offset, 0), max(len(keys) - 1, 0))
         return {
             "metric": metric,
             "order": order,
             "offset": offset,
             "total": len(keys),
-            "rows": [self._example(key, value, votes.get(key)) for key in keys[offset : offset + limit]],
+            "rows": [self._example(key, value, votes.get(key), verdicts) for key in keys[offset : offset + limit]],
         }
 
     def _sorted(self, value: MetricValue, order: str) -> list[tuple[str, int]]:
@@ -164,7 +209,13 @@ class ResultTables:
             return [pair.tuned.key for pair in most_changed_first(self._pairs[-1], value)]
         return [one.key for one in worst_first(self._examples[-1], value)]
 
-    def _example(self, key: tuple[str, int], value: MetricValue, vote: Vote | None) -> dict[str, Any]:
+    def _example(
+        self,
+        key: tuple[str, int],
+        value: MetricValue,
+        vote: Vote | None,
+        verdicts: Sequence[dict[str, dict[tuple[str, int], JudgedPair]]],
+    ) -> dict[str, Any]:
         found = [by_key.get(key) for by_key in self._by_key]
         first = next(one for one in found if one is not None)
         return {
@@ -177,8 +228,9 @@ class ResultTables:
                 {
                     "answer": None if one is None or one.answer is None else _cut(one.answer),
                     "score": "-" if one is None else amount_text(score_of(one, value.name), value.unit),
+                    "verdicts": [verdict_json(of[key]) for of in judges.values() if key in of],
                 }
-                for one in found
+                for one, judges in zip(found, verdicts, strict=True)
             ],
         }
 
@@ -192,6 +244,33 @@ def _value_json(value: MetricValue | None) -> dict[str, str]:
         else f"{amount_text(value.low, value.unit)} to {amount_text(value.high, value.unit)}"
     )
     return {"text": amount_text(value.value, value.unit), "interval": bounds}
+
+
+def _rate_json(rate: JudgedWinRate | None) -> dict[str, str]:
+    if rate is None or not math.isfinite(rate.rate):
+        return {"text": "-", "interval": ""}
+    bounds = f"{share(rate.low)} to {share(rate.high)}" if math.isfinite(rate.low) else ""
+    return {"text": share(rate.rate), "interval": bounds}
+
+
+def verdict_json(pair: JudgedPair) -> dict[str, str]:
+    """A verdict as the page shows it.
+
+    Args:
+        pair: what a judge said of a pair of answers.
+
+    Returns:
+        `text`, such as `worse`, and `replies`: what the judge said, in both orders.
+    """
+    if not pair.orders:
+        text = "tie: equal answers"
+    elif pair.outcome is None:
+        text = "no verdict"
+    elif pair.flipped:
+        text = "tie: changed with the order"
+    else:
+        text = OUTCOMES[pair.outcome]
+    return {"text": f"{pair.name}: {text}", "replies": _cut("\n\n".join(pair.replies))}
 
 
 def _of_source(value: MetricValue | None, source: str) -> float:

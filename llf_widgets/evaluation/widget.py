@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.evaluation.evaluate import evaluate, with_base
+from llf_core.evaluation.evaluate import evaluate, home_path, with_base
+from llf_core.evaluation.judge.judge import judge_of
 from llf_core.evaluation.request import MAX_NEW_TOKENS
 from llf_core.runs.evaluation_votes import add_vote
 from llf_core.runs.evaluations import token_losses_of
@@ -55,6 +56,12 @@ class Evaluate(SavedView):
         hub: whether the data of tasks may be downloaded.
         limit: maximum number of examples of each data set; None for all.
         max_new_tokens: maximum number of tokens of an answer.
+        judge: who compares the answers of each model with those of the first one, in both orders: a model like those in
+            `targets`, or the base URL of an endpoint with OpenAI's API; None for nobody. Prompts and answers are sent
+            to the endpoint.
+        judge_model: name of the endpoint's model; None for a judge that is no endpoint.
+        judge_key: name of the environment variable with the endpoint's key; None for no key.
+        rubric: what makes an answer better, as text or a `Path`; None for a default.
         home: `LLF_HOME`; None for the environment's.
         trust: whether Python code of the models may run that has not been allowed yet.
         again: whether to measure what was measured before.
@@ -92,6 +99,10 @@ class Evaluate(SavedView):
         hub: bool = False,
         limit: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        judge: TargetName | None = None,
+        judge_model: str | None = None,
+        judge_key: str | None = None,
+        rubric: str | Path | None = None,
         home: Path | str | None = None,
         trust: bool = False,
         again: bool = False,
@@ -104,6 +115,7 @@ class Evaluate(SavedView):
             "on": on, "metrics": _listed(metrics), "tasks": _listed(tasks), "n_shot": n_shot, "hub": hub,
             "limit": limit, "max_new_tokens": max_new_tokens, "home": home, "trust": trust, "again": again,
         }  # fmt: skip
+        self._judge = {"judge": judge, "model": judge_model, "key_variable": judge_key, "rubric": rubric}
         self._alone = len(self._targets) == 1
         self._lock = threading.RLock()
         self._done = threading.Event()
@@ -193,16 +205,29 @@ class Evaluate(SavedView):
         threading.Thread(target=self._measure, daemon=True, name="llf-evaluate").start()
 
     def _measure(self) -> None:
+        complete: list[EvaluationResult] = []
+        targets: Sequence[Any] = self._targets
         try:
             targets = with_base(self._targets, self._options["home"]) if self._alone else self._targets
-            results = evaluate(targets, progress=self._on_progress, on_start=self._on_start, **self._options)
+            judge: Any = judge_of(**self._judge, home=home_path(self._options["home"]))  # type: ignore[arg-type]
+            results = evaluate(
+                targets,
+                judge=judge,
+                progress=self._on_progress,
+                on_start=self._on_start,
+                on_result=complete.append,
+                **self._options,
+            )
             self._show(results, len(targets))
+            self._end("done", "")
         except _StoppedError:
             self._end("stopped", STOPPED)
         except (UserError, RuntimeError, ValueError, TypeError, OSError) as error:
             if self._stop_wanted and isinstance(error, RuntimeError):
                 self._end("stopped", STOPPED)  # the process was ended
             else:
+                if complete and len(complete) == len(targets) and not self._options["tasks"]:
+                    self._show(complete, len(targets))  # only the judge failed
                 self._end("failed", str(error))
         except Exception as error:  # noqa: BLE001 - of a thread, which nobody would see
             self._end("failed", f"The evaluation failed: {type(error).__name__}: {error}")
@@ -222,7 +247,11 @@ class Evaluate(SavedView):
     def _show(self, results: list[EvaluationResult], models: int) -> None:
         tables = [ResultTables(results[start : start + models]) for start in range(0, len(results), models)]
         names = [one.name for one in tables] if len(tables) > 1 else [""]
-        rows = [row | {"group": name} for one, name in zip(tables, names, strict=True) for row in one.metrics()]
+        rows = [
+            row | {"group": name}
+            for one, name in zip(tables, names, strict=True)
+            for row in (*one.metrics(), *one.judged())
+        ]
         first = tables[0]
         page = first.examples(first.results[0].metrics[-1].name, "changed" if models > 1 else "worst", 0)
         with self._lock, self.hold_sync():
@@ -234,7 +263,6 @@ class Evaluate(SavedView):
             self._groups = [{"name": name, "text": one.data_text} for one, name in zip(tables, names, strict=True)]
             self._rows, self._examples = rows, page | {"group": 0, "answered": first.answered}
             self._show_votes()
-        self._end("done", "")
 
     def _show_votes(self) -> None:
         found = [one.votes() for one in self._tables]

@@ -148,7 +148,8 @@ function exampleBox(row, columns, answered, send) {
           {},
           h('b', { class: 'llf-small' }, columns[at]?.name ?? ''),
           h('span', { class: 'llf-secondary llf-small' }, ` ${one.score}`),
-          one.answer === null ? null : h('pre', {}, one.answer)
+          one.answer === null ? null : h('pre', {}, one.answer),
+          ...one.verdicts.map(verdict)
         )
       )
     ),
@@ -156,6 +157,21 @@ function exampleBox(row, columns, answered, send) {
       ? voteButtons(row, columns, name, send)
       : null
   );
+}
+
+/**
+ * What a judge said of an answer; its replies are shown on a click.
+ * @param {ExampleRow['models'][0]['verdicts'][0]} verdict
+ */
+function verdict({ text, replies }) {
+  return replies
+    ? h(
+        'details',
+        { class: 'llf-small' },
+        h('summary', { class: 'llf-secondary' }, text),
+        h('pre', {}, replies)
+      )
+    : h('div', { class: 'llf-secondary llf-small' }, text);
 }
 
 /**

@@ -18,6 +18,8 @@ export interface MetricRow {
   values: { text: string; interval: string }[];
   differences: { verdict: string; sentence: string }[];
   sources: { name: string; values: string[] }[];
+  /** Whether it is the win rate by a judge, by which examples are not sorted. */
+  judge?: boolean;
 }
 
 /** An example; see `ResultTables.examples`. */
@@ -27,7 +29,11 @@ export interface ExampleRow {
   prompt: string;
   reference: string | null;
   vote: string | null;
-  models: { answer: string | null; score: string }[];
+  models: {
+    answer: string | null;
+    score: string;
+    verdicts: { text: string; replies: string }[];
+  }[];
 }
 
 export interface ExamplePage {

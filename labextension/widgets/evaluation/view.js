@@ -66,7 +66,8 @@ function render({ model, el }) {
       const rows = model
         .get('_rows')
         .filter(
-          (/** @type {any} */ row) => row.group === groups[page.group]?.name
+          (/** @type {any} */ row) =>
+            !row.judge && row.group === groups[page.group]?.name
         );
       drawIfChanged(
         examples,

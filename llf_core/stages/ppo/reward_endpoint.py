@@ -7,7 +7,6 @@ import math
 import os
 import time
 import urllib.error
-import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
@@ -15,29 +14,20 @@ from llf_core.config.declarations.stages.ppo import AUTHORIZATION, is_address
 from llf_core.config.shown_url import without_secrets
 from llf_core.redaction.url_secrets import restore_url
 from llf_core.stages.base.cannot_continue import StopTraining
+from llf_core.untrusted.http_answer import BUSY, ask
 from llf_core.user_functions.results import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from http.client import HTTPResponse
 
 TIMEOUT = 60.0
 """Seconds to wait for a response."""
 PAUSES = (1.0, 4.0)
 """Seconds before the second and the third attempt."""
-BUSY = {408, 425, 429, 500, 502, 503, 504}
-"""Status codes of a server that may respond later."""
 LARGEST = 16 * 2**20
 """Maximum bytes of a response."""
 SHOWN = 60
 """Maximum characters of a score that a message quotes."""
-
-
-class _Here(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: it would send the credentials to another host, and turn a POST into a GET."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Return None, which raises the redirect as an HTTPError."""
 
 
 def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> list[float]:
@@ -71,13 +61,9 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
     headers = {"Content-Type": "application/json"}
     if os.environ.get(AUTHORIZATION):
         headers["Authorization"] = os.environ[AUTHORIZATION]
-    opener = urllib.request.build_opener(_Here)
     for pause in (*PAUSES, None):
-        until = time.monotonic() + timeout
         try:
-            request = urllib.request.Request(address, body, headers, method="POST")  # noqa: S310 - http(s) alone
-            with opener.open(request, timeout=timeout) as answer:
-                return _scores(_read(answer, until), len(texts), url)
+            return _scores(ask(address, body, headers, timeout=timeout, largest=LARGEST), len(texts), url)
         except urllib.error.HTTPError as error:
             said = f"answers with status {error.code} ({error.reason})"
             if error.code not in BUSY:
@@ -91,23 +77,6 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         f"The reward endpoint {without_secrets(url)} {said}.",
         "Restart it or fix reward_model, then resume.",
     )
-
-
-def _read(answer: HTTPResponse, until: float) -> bytes:
-    """Read the body of a response.
-
-    Raises:
-        OSError: it is too long, or the time limit has passed.
-    """
-    parts, size = [], 0
-    while part := answer.read1(65536):
-        parts.append(part)
-        size += len(part)
-        if size > LARGEST:
-            raise OSError(f"more than {LARGEST:,} bytes")
-        if time.monotonic() > until:
-            raise TimeoutError("timed out")
-    return b"".join(parts)
 
 
 def _scores(body: bytes, count: int, url: str) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llf_core.evaluation.report import amount_text
+from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict, pair_key
 from llf_core.runs.evaluation_votes import VOTES
 from llf_core.runs.evaluations import examples_of, results_of
 from llf_widgets.evaluation import Evaluate
@@ -68,9 +69,19 @@ def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(r
         assert "loss" in data["text/plain"].lower()
     finally:
         view.close()
+    hostile = "<script>alert(1)</script>"
+    for one, other in zip(examples_of(base), examples_of(tuned), strict=True):
+        add_verdict(tuned, JudgedPair(*one.key, pair_key(one, other), "key", hostile, ("win", "lose"), (hostile, "no")))
     again = Evaluate(run, metrics=["exact_match"], max_new_tokens=8).wait(120)  # measured once: read from the files
     assert [one.id for one in again.results] == [base.id, tuned.id]
     assert (tuned.folder / VOTES).is_file()
+    judged = again._rows[-1]
+    assert (judged["judge"], judged["values"][1]["text"]) == (True, "50 %")
+    assert "6 of 6 verdicts changed with the order (100 %)" in judged["differences"][0]["sentence"]
+    (verdict,) = again._examples["rows"][0]["models"][1]["verdicts"]
+    assert verdict == {"text": f"{hostile}: tie: changed with the order", "replies": f"{hostile}\n\nno"}
+    assert again._examples["rows"][0]["models"][0]["verdicts"] == []
+    assert "<script>" not in again._repr_mimebundle_()[0]["text/html"]
     again.close()
 
 

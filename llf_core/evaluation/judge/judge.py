@@ -1,0 +1,205 @@
+"""Which judge a user has named, checked before anything is loaded or sent. No torch."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from llf_core.chat.target import Target, find_target
+from llf_core.config.paths import expanded
+from llf_core.config.shown_url import without_secrets
+from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.judge.rubric import DEFAULT_RUBRIC
+from llf_core.untrusted import UnreadableError, read_bytes
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+
+MAX_TOKENS = 512
+"""Maximum number of tokens of a verdict with its reason."""
+MAX_RUBRIC = 20_000
+"""Maximum characters of a rubric: it is part of each request."""
+TIMEOUT_SECONDS = 120.0
+"""Default of the time that one answer of an endpoint may take."""
+CALLS = "/chat/completions"
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who says which of two answers is better: a model, or an endpoint with OpenAI's API.
+
+    It is plain JSON and holds no secret: of the key of an endpoint only the name of its environment variable.
+
+    Attributes:
+        rubric: what makes an answer better.
+        target: the model; None for an endpoint.
+        url: base URL of the endpoint, such as `https://api.openai.com/v1`; empty for a model.
+        model: name of the endpoint's model; empty for a model.
+        key_variable: environment variable with the endpoint's key; None for no key.
+        timeout: seconds that one answer of the endpoint may take.
+    """
+
+    rubric: str = DEFAULT_RUBRIC
+    target: Target | None = None
+    url: str = ""
+    model: str = ""
+    key_variable: str | None = None
+    timeout: float = TIMEOUT_SECONDS
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return self.target.name if self.target is not None else f"{self.model} at {urlsplit(self.url).netloc}"
+
+    def key(self) -> str | None:
+        """The key of the endpoint, from the environment; None for none.
+
+        Raises:
+            EvaluationError: the environment variable is not set, or its value cannot be a key.
+        """
+        if self.key_variable is None:
+            return None
+        value = os.environ.get(self.key_variable, "").strip()
+        if not value:
+            raise EvaluationError(
+                f"The environment variable {self.key_variable} is not set.",
+                "Set it to the key of the judge's endpoint.",
+            )
+        if not (value.isascii() and value.isprintable()):
+            raise EvaluationError(f"The value of {self.key_variable} has characters that a key cannot have.")
+        return value
+
+    @classmethod
+    def read(cls, given: dict[str, Any] | None) -> Judge | None:
+        """The judge whose `asdict` is given; None for None.
+
+        Args:
+            given: its JSON; None for no judge.
+
+        Raises:
+            TypeError: it is not one.
+        """
+        if given is None:
+            return None
+        target = given.pop("target")
+        return cls(target=None if target is None else Target(**target), **given)
+
+
+def judge_of(  # noqa: PLR0913 - a judge and how it is asked
+    judge: str | Path | Run | RunFolder | Judge | None,
+    *,
+    model: str | None = None,
+    key_variable: str | None = None,
+    rubric: str | Path | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+    home: Path | None = None,
+) -> Judge | None:
+    """The judge that a user has named.
+
+    Args:
+        judge: a model, see `find_target`, or the base URL of an endpoint with OpenAI's API; None for no judge.
+        model: name of the endpoint's model; None for a judge that is a model.
+        key_variable: name of the environment variable with the endpoint's key; None for no key.
+        rubric: text that says what makes an answer better, or a file with it; None for the default.
+        timeout: seconds that one answer of the endpoint may take.
+        home: `LLF_HOME`; None for the environment's.
+
+    Returns:
+        The judge, or None.
+
+    Raises:
+        EvaluationError: the URL is not one or has credentials, a name is missing or does not belong to this judge, the
+            key is not set or would be sent unencrypted, or the rubric is empty, too long or cannot be read.
+        TargetError: no model has this name, or it generates no text.
+        ConfigError: the config of the run is no longer valid.
+        BrokenRunError: the status of a run cannot be read.
+        UnreadableError: a file of the model is not a regular file.
+        OSError: a file cannot be read.
+        TypeError: the judge is of another type.
+        PluginError: two installed packages declare the same name or key.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    if isinstance(judge, Judge):
+        return judge
+    of_endpoint = {"model": model, "key_variable": key_variable}
+    if judge is None:
+        given = [name for name, value in (of_endpoint | {"rubric": rubric}).items() if value]
+        if given:
+            raise EvaluationError(f"{given[0]} is given without a judge.", "Name a model or the URL of an endpoint.")
+        return None
+    text = _rubric(rubric)
+    if not (isinstance(judge, str) and judge.strip().lower().startswith(("http://", "https://"))):
+        if given := [name for name, value in of_endpoint.items() if value]:
+            raise EvaluationError(
+                f"{given[0]} is given, and the judge {judge} is no endpoint.", "Expected a URL such as https://host/v1."
+            )
+        return Judge(text, find_target(judge, home))
+    url = _url(judge.strip())
+    if not model or not model.strip():
+        raise EvaluationError("The judge is an endpoint, and its model is not named.", "Name the model to ask for.")
+    if key_variable is not None and not VARIABLE.fullmatch(key_variable):
+        raise EvaluationError(
+            "The key of the judge is not the name of an environment variable.",
+            "Put the key into one, such as JUDGE_KEY, and name that.",
+        )
+    if timeout <= 0:
+        raise EvaluationError(f"timeout is {timeout:g}. Expected a number of seconds above 0.")
+    found = Judge(text, None, url, model.strip(), key_variable, timeout)
+    if found.key() is not None and url.startswith("http://") and not _is_local(urlsplit(url).hostname or ""):
+        raise EvaluationError(f"{url} is not encrypted, and the key would be sent to it.", "Expected an https URL.")
+    return found
+
+
+def _url(given: str) -> str:
+    shown = without_secrets(given)
+    try:
+        parts = urlsplit(given)
+        valid = (
+            bool(parts.hostname) and parts.port != 0 and given.isascii() and given.isprintable() and " " not in given
+        )
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        valid = False
+    if not valid:
+        raise EvaluationError(f"{shown} is not a URL.", "Expected one such as https://host/v1.")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise EvaluationError(
+            f"The URL of the judge {shown} has a user name, a query or a fragment, which may be secret.",
+            "Put the key into an environment variable, and name that.",
+        )
+    return given.rstrip("/").removesuffix(CALLS)
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host is this machine, so that what is sent to it crosses no network."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _rubric(given: str | Path | None) -> str:
+    if given is None:
+        return DEFAULT_RUBRIC
+    if isinstance(given, Path):
+        try:
+            text = read_bytes(expanded(given)).decode("utf-8")
+        except FileNotFoundError:
+            raise EvaluationError(f"The rubric {given} does not exist.") from None
+        except (UnreadableError, UnicodeDecodeError, OSError) as error:
+            raise EvaluationError(f"The rubric {given} cannot be read as text: {error}") from None
+    else:
+        text = given
+    if not text.strip():
+        raise EvaluationError("The rubric is empty.", "Expected text that says what makes an answer better.")
+    if len(text) > MAX_RUBRIC:
+        raise EvaluationError(f"The rubric has {len(text):,} characters. Expected at most {MAX_RUBRIC:,}.")
+    return text.strip()

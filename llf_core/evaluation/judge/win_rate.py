@@ -1,0 +1,132 @@
+"""What the verdicts of a judge say: the win rate of a model, and how far the judge can be trusted. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.config.number_format import with_unit
+from llf_core.metrics.interval import interval
+from llf_core.metrics.paired import MIN_EXAMPLES, Verdict
+from llf_core.runs.evaluation_verdicts import verdicts_of
+from llf_core.runs.formatting import share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llf_core.evaluation.comparison import ExamplePair
+    from llf_core.runs.evaluation_verdicts import JudgedPair
+    from llf_core.runs.evaluations import EvaluationResult
+
+POINTS = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+EVEN = 0.5
+"""Win rate of two models that are equally good."""
+
+
+@dataclass(frozen=True)
+class JudgedWinRate:
+    """The win rate of a model against another one by a judge.
+
+    Attributes:
+        judge: the judge, for people.
+        rate: fraction of the pairs that the model wins; a tie counts one half. NaN without a verdict.
+        low: lower bound of its 95 % interval over the examples.
+        high: upper bound of the interval.
+        wins: number of pairs that it wins.
+        ties: number of pairs that are equal, have equal answers, or whose verdict changes with the order.
+        losses: number of pairs that it loses.
+        compared: number of pairs with a verdict in both orders of different answers.
+        flipped: how many of these have another verdict in the other order.
+        replies: number of replies of the judge.
+        unreadable: number of replies without a verdict. Their pairs do not count.
+        verdict: `better` or `worse` where the interval does not hold one half.
+    """
+
+    judge: str
+    rate: float
+    low: float
+    high: float
+    wins: int
+    ties: int
+    losses: int
+    compared: int
+    flipped: int
+    replies: int
+    unreadable: int
+    verdict: Verdict
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its numbers: what the judge did not decide is part of it."""
+        count = self.wins + self.ties + self.losses
+        said = [
+            f"{self.unreadable:,} of {self.replies:,} replies without a verdict" if self.unreadable else "",
+            f"{self.flipped:,} of {with_unit(self.compared, 'verdict')} changed with the order "
+            f"({share(self.flipped / self.compared)}) and count as ties"
+            if self.compared
+            else "",
+        ]
+        further = "".join(f"; {one}" for one in said if one)
+        counts = f"{with_unit(self.wins, 'win')}, {with_unit(self.ties, 'tie')}, {self.losses:,} lost"
+        if self.verdict == "too few examples":
+            return f"too few examples: {counts}. Expected at least {MIN_EXAMPLES} with a verdict{further}"
+        return (
+            f"{self.verdict}: {share(self.rate)} of {with_unit(count, 'pair')} ({counts}), 95 % interval "
+            f"{share(self.low)} to {share(self.high)}{further}"
+        )
+
+
+def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
+    """Compute the win rate from the verdicts of one judge; ties count one half, as in AlpacaEval.
+
+    Args:
+        verdicts: at least one verdict, each on another pair.
+
+    Raises:
+        IndexError: there are none.
+        ValueError: a score is not finite; those of verdicts are.
+    """
+    found = list(verdicts)
+    outcomes = [one.outcome for one in found]
+    scores = [POINTS[one] for one in outcomes if one is not None]
+    value = interval(scores)
+    wins, ties, losses = (outcomes.count(kind) for kind in ("win", "tie", "lose"))
+    both = [one for one in found if one.orders and None not in one.orders]
+    rate, low, high = (float("nan") if one is None else one for one in (value.value, value.low, value.high))
+    verdict: Verdict = "no difference"
+    if len(scores) < MIN_EXAMPLES:
+        verdict = "too few examples"
+    elif low > EVEN or high < EVEN:
+        verdict = "better" if low > EVEN else "worse"
+    replies = [order for one in found for order in one.orders]
+    return JudgedWinRate(
+        found[0].name,
+        rate,
+        low,
+        high,
+        wins,
+        ties,
+        losses,
+        len(both),
+        sum(one.flipped for one in both),
+        len(replies),
+        replies.count(None),
+        verdict,
+    )
+
+
+def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> list[JudgedWinRate]:
+    """The win rate of a result by each judge whose verdicts are stored beside it.
+
+    Args:
+        result: result of the model that is judged.
+        pairs: its examples with those of the model that it is compared with.
+
+    Raises:
+        UnreadableError: the file of verdicts is not a regular file, or the system denies access.
+        OSError: too many files are open.
+        ValueError: a score is not finite; those of verdicts are.
+    """
+    return [
+        win_rate_of(found.values()) for found in verdicts_of(result, [(one.base, one.tuned) for one in pairs]).values()
+    ]

@@ -1,0 +1,136 @@
+"""Verdicts of a judge on the answers of two models: a file `verdicts.jsonl` beside the result of the second one."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from llf_core.runs.jsonl import append, records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.runs.evaluations import EvaluationResult, ExampleResult
+
+VERDICTS = "verdicts.jsonl"
+Outcome = Literal["win", "tie", "lose"]
+"""Whether the second model's answer is better than, as good as, or worse than that of the first one."""
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """What a judge said of a pair of answers.
+
+    Attributes:
+        source: data set of the example.
+        index: number of its record.
+        pair: equal for the same two answers to the same prompt.
+        judge: key of the judge, equal for the same model with the same rubric.
+        name: what the judge is, for people.
+        orders: the outcome by each order of the answers, that of the first model first; None where the reply had no
+            verdict. Empty for equal answers, of which the judge was not asked.
+        replies: the replies, or why there is none.
+    """
+
+    source: str
+    index: int
+    pair: str
+    judge: str
+    name: str
+    orders: tuple[Outcome | None, ...] = ()
+    replies: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """`ExampleResult.key` of the example."""
+        return self.source, self.index
+
+    @property
+    def flipped(self) -> bool:
+        """Whether both orders have a verdict, and they differ: then the place of an answer decided."""
+        return len(set(self.orders)) > 1 and None not in self.orders
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The verdict on the second model: a tie if it changes with the order, None if a reply had none."""
+        if None in self.orders:
+            return None
+        return "tie" if self.flipped or not self.orders else self.orders[0]
+
+
+def pair_key(base: ExampleResult, tuned: ExampleResult) -> str:
+    """A digest of a prompt, the expected answer and two answers, by which a stored verdict is found again.
+
+    Args:
+        base: what the first model made of an example.
+        tuned: what the second one made of it.
+    """
+    what = repr([list(base.prompt), base.reference, base.answer, tuned.answer])
+    return hashlib.sha256(what.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
+    """Store a verdict at once, so that what an endpoint has charged for is not asked again.
+
+    Args:
+        result: result of the second model.
+        verdict: the verdict.
+
+    Raises:
+        OSError: the file is not a regular file, or the disk is full.
+        TypeError: a value is not JSON.
+    """
+    append(
+        result.folder / VERDICTS,
+        {
+            "source": verdict.source,
+            "index": verdict.index,
+            "pair": verdict.pair,
+            "judge": verdict.judge,
+            "name": verdict.name,
+            "orders": list(verdict.orders),
+            "replies": list(verdict.replies),
+            "time": time.time(),
+        },
+    )
+
+
+def verdicts_of(
+    result: EvaluationResult, pairs: Sequence[tuple[ExampleResult, ExampleResult]]
+) -> dict[str, dict[tuple[str, int], JudgedPair]]:
+    """Read the verdicts on the answers of a result beside those of another one; invalid lines are left out.
+
+    Args:
+        result: result of the second model.
+        pairs: the examples of the first model and of the second one.
+
+    Returns:
+        The last verdict on each example by its key, for each judge; judges in the order of their last verdict.
+
+    Raises:
+        UnreadableError: the file is not a regular file, or the system denies access.
+        OSError: too many files are open.
+    """
+    found: dict[str, dict[tuple[str, int], JudgedPair]] = {}
+    if not (result.folder / VERDICTS).exists():
+        return found
+    known = {tuned.key: pair_key(base, tuned) for base, tuned in pairs}
+    for line in records(result.folder / VERDICTS):
+        one = _read(line)
+        if one is not None and known.get(one.key) == one.pair:
+            found[one.judge] = found.pop(one.judge, {}) | {one.key: one}
+    return found
+
+
+def _read(line: dict[str, object]) -> JudgedPair | None:
+    texts = [line.get(name) for name in ("source", "pair", "judge", "name")]
+    index, orders, replies = line.get("index"), line.get("orders"), line.get("replies")
+    if not all(isinstance(one, str) for one in texts) or not isinstance(index, int) or not isinstance(orders, list):
+        return None
+    if len(orders) not in {0, 2} or not all(one is None or one in get_args(Outcome) for one in orders):
+        return None
+    source, pair, judge, name = (str(one) for one in texts)
+    said = tuple(str(one) for one in replies) if isinstance(replies, list) else ()
+    return JudgedPair(source, index, pair, judge, name, tuple(cast("list[Outcome | None]", orders)), said)

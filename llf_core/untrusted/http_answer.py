@@ -1,0 +1,72 @@
+"""Requests to HTTP endpoints of others: bounded answers, a time limit, and no redirects."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from http.client import HTTPResponse
+
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Status codes of a server that may respond later."""
+LARGEST = 16 * 2**20
+"""Maximum bytes of an answer."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would send the credentials to another host, and turn a POST into a GET."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return None, which raises the redirect as an HTTPError."""
+
+
+def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: float, largest: int = LARGEST) -> bytes:
+    """Send a request and read the whole answer.
+
+    Args:
+        url: `http` or `https`; the caller has checked it.
+        body: sent by POST; None for a GET.
+        headers: headers of the request.
+        timeout: seconds that the whole answer may take.
+        largest: maximum number of bytes of the answer.
+
+    Returns:
+        The body of the answer.
+
+    Raises:
+        urllib.error.HTTPError: the status is not of a success, or it is a redirect.
+        OSError: there is no connection, the answer is too long, or the time is over.
+        http.client.HTTPException, ValueError: what came is no HTTP, or the URL or a header is invalid.
+    """
+    until = time.monotonic() + timeout
+    method = "GET" if body is None else "POST"
+    request = urllib.request.Request(url, body, dict(headers), method=method)  # noqa: S310 - http(s) alone
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout) as answer:
+        return read_answer(answer, until, largest)
+
+
+def read_answer(answer: HTTPResponse | urllib.error.HTTPError, until: float, largest: int) -> bytes:
+    """Read the body of an answer, also that of an error.
+
+    Args:
+        answer: the open answer.
+        until: time of `time.monotonic` at which to give up.
+        largest: maximum number of bytes.
+
+    Raises:
+        OSError: it is too long, the time limit has passed, or the connection broke.
+        http.client.HTTPException: what came is no HTTP.
+    """
+    parts, size = [], 0
+    while part := answer.read1(65536):
+        parts.append(part)
+        size += len(part)
+        if size > largest:
+            raise OSError(f"more than {largest:,} bytes")
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+    return b"".join(parts)
