@@ -26,6 +26,26 @@ def page(view, **content):
     view._handle_custom_msg(content, [])
 
 
+HOSTILE = "<script>alert(1)</script>"
+
+
+def judge_all(base, tuned):
+    """Stores a verdict that changes with the order for each pair."""
+    for one, other in zip(examples_of(base), examples_of(tuned), strict=True):
+        said = ("win", "lose"), (HOSTILE, "no")
+        add_verdict(tuned, JudgedPair(*one.key, pair_key(one, other), "key", HOSTILE, *said))
+
+
+def check_judged(view):
+    judged = view._rows[-1]
+    assert (judged["judge"], judged["values"][1]["text"]) == (True, "50 %")
+    assert "6 of 6 verdicts changed with the order (100 %)" in judged["differences"][0]["sentence"]
+    base, tuned = view._examples["rows"][0]["models"]
+    said = {"text": f"{HOSTILE}: tie: changed with the order", "replies": f"{HOSTILE}\n\nno"}
+    assert (base["verdicts"], tuned["verdicts"]) == ([], [said])
+    assert "<script>" not in view._repr_mimebundle_()[0]["text/html"]
+
+
 def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(run):
     view = Evaluate(run.id, metrics=["exact_match"], max_new_tokens=8)
     try:
@@ -69,19 +89,11 @@ def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(r
         assert "loss" in data["text/plain"].lower()
     finally:
         view.close()
-    hostile = "<script>alert(1)</script>"
-    for one, other in zip(examples_of(base), examples_of(tuned), strict=True):
-        add_verdict(tuned, JudgedPair(*one.key, pair_key(one, other), "key", hostile, ("win", "lose"), (hostile, "no")))
+    judge_all(base, tuned)
     again = Evaluate(run, metrics=["exact_match"], max_new_tokens=8).wait(120)  # measured once: read from the files
     assert [one.id for one in again.results] == [base.id, tuned.id]
     assert (tuned.folder / VOTES).is_file()
-    judged = again._rows[-1]
-    assert (judged["judge"], judged["values"][1]["text"]) == (True, "50 %")
-    assert "6 of 6 verdicts changed with the order (100 %)" in judged["differences"][0]["sentence"]
-    (verdict,) = again._examples["rows"][0]["models"][1]["verdicts"]
-    assert verdict == {"text": f"{hostile}: tie: changed with the order", "replies": f"{hostile}\n\nno"}
-    assert again._examples["rows"][0]["models"][0]["verdicts"] == []
-    assert "<script>" not in again._repr_mimebundle_()[0]["text/html"]
+    check_judged(again)
     again.close()
 
 
