@@ -62,14 +62,14 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
         template: name of a chat template for a tokenizer without one, if the settings name none; None for none.
-        tell: called with what is being done.
+        tell: called with what is being done, before each step of it.
 
     Raises:
         ModelError: the model cannot be loaded as configured.
         DataError: its tokenizer lacks a token of the named template.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or the hub's cache or that of the bfloat16 benchmark cannot be written.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         PluginError: two installed packages declare the same plug-in.
     """

@@ -165,7 +165,8 @@ class ChatEngine(ABC):
 
         Args:
             request: the request.
-            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`.
+            on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
+                engine has ended or has too many requests, it is called with `Failed` at once, in this thread.
 
         Returns:
             The id by which it can be cancelled.
@@ -184,13 +185,18 @@ class ChatEngine(ABC):
         elif ended:
             on_event(self.ended())
         else:
-            self.begin(number, request)
+            try:
+                self.begin(number, request)
+            except BaseException:
+                with self.lock:
+                    self.running.pop(number, None)
+                raise
         return number
 
     def cancel(self, number: int) -> None:
         """End a reply that nobody wants any more, at its next token, or at once while the model is loading.
 
-        Its last event is then `Finished("cancelled")`.
+        Its last event is then `Finished("cancelled")`, unless the reply ends by itself before.
 
         Args:
             number: what `submit` returned. A reply that has ended is left as it is.

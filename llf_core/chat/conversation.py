@@ -253,6 +253,7 @@ class Conversation:
             ConversationError: the parent does not exist, a field has another type, the message is too large, or the
                 file was replaced or deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a field is unknown, or a value is not JSON.
         """
@@ -278,8 +279,10 @@ class Conversation:
             The question to each model; the replies have it as their parent.
 
         Raises:
-            ConversationError: the message is too large, or the file was replaced or deleted meanwhile.
+            ConversationError: the content is neither text nor a list of parts, the message is too large, or the file
+                was replaced or deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a value is not JSON.
         """
@@ -308,6 +311,7 @@ class Conversation:
             ConversationError: the message does not exist, a field cannot change or has another type, the message
                 becomes too large, or the file was replaced or deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a value is not JSON.
         """
@@ -336,6 +340,7 @@ class Conversation:
         Raises:
             ConversationError: the message does not exist.
             UnreadableError: the file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
         """
         self.refresh()
@@ -347,10 +352,12 @@ class Conversation:
         """Set the title, which lists show in place of the first question.
 
         Args:
-            title: the title; empty for the beginning of the first question.
+            title: the title, of which runs of whitespace become one space; empty for the beginning of the first
+                question.
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
         """
         self._append({"type": "title", "title": " ".join(title.split())})
@@ -363,6 +370,7 @@ class Conversation:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a value is not JSON.
         """
@@ -388,7 +396,8 @@ class Conversation:
     def path(self, target: str = "") -> tuple[ChatMessage, ...]:
         """The messages that a view shows and a request sends.
 
-        They lead from the first one through the one that was added or chosen last to the end of its branch.
+        They lead from the first one through the one that was added or chosen last to the end of its branch, or only to
+        that one if `choose` was called with `last`. Empty if there is no message, or the beginning was chosen.
 
         Args:
             target: name of a model: what was added or chosen for it or for all models; empty for any model.
@@ -423,7 +432,7 @@ class Conversation:
         return tuple(reversed(found))
 
     def end(self, target: str = "") -> str | None:
-        """Id of the last message of `path`, to which the next question is an answer; None if there is none.
+        """Id of the last message of `path`, which is the parent of the next question; None if the path is empty.
 
         Args:
             target: see `path`.

@@ -122,7 +122,7 @@ def restore_conversation(conversation_id: str, home: Path | str | None = None) -
         ConversationError: the bin has none with this id, or the list has one.
         HomeError: the home folder is unknown.
         ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the move failed; the conversation is still in the bin.
+        OSError: the move failed, and the conversation is still in the bin; or it was moved, and cannot be read.
     """
     path = conversation_path(conversation_id, home)
     if leads_to_file(path):

@@ -107,7 +107,7 @@ def read_event(given: dict[str, Any]) -> Event:
         given: its JSON.
 
     Raises:
-        KeyError: the event is unknown.
+        KeyError: the event is missing or unknown, or a piece lacks `tokens` or one of these `top`.
         TypeError: a field is unknown or missing.
     """
     values = dict(given)

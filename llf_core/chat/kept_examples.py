@@ -93,9 +93,9 @@ def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAU
         ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set, or
             the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: the disk is full, or a file cannot be written.
-        TypeError: a value is not JSON.
     """
     message = _reply(conversation, reply)
     path = conversation.path_to(reply)[:-1]
@@ -132,9 +132,9 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
         ConversationError: a message does not exist, is no reply or is empty, they answer different questions or are
             equal, the name cannot be one of a data set, or the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: the disk is full, or a file cannot be written.
-        TypeError: a value is not JSON.
     """
     better, worse = _reply(conversation, chosen), _reply(conversation, rejected)
     if better.parent != worse.parent and not _same_question(conversation, better, worse):
@@ -166,9 +166,9 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
         ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set, or
             the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: the disk is full, or a file cannot be written.
-        TypeError: a value is not JSON.
     """
     message = _reply(conversation, reply)
     row = _row(conversation, conversation.path_to(reply)[:-1], _edited(message, None)) | {"label": good}

@@ -44,14 +44,15 @@ class PredictPrompt:
 def read_predict_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[list[PredictPrompt], int]:
     """Read the prompts to predict, with the responses that are expected: those that training has not seen, if any.
 
-    They are the validation split if the config has one (`val_size`), else all of `dataset`.
+    They are the validation split if the config has one (`val_size`), else all records of `dataset`, of each data set at
+    most `max_samples`.
 
     Args:
         config: the config.
-        tokenizer: tokenizer of the model.
+        tokenizer: tokenizer of the model, by which the validation split is made; else it is not used.
 
     Returns:
-        The prompts in the order of the data, and the number of unusable records.
+        The prompts in the order of the data, and the number of unusable records (0 for a validation split).
 
     Raises:
         DataError: a data set is missing, has no usable record or another kind of data, or has pictures or sound.
@@ -78,7 +79,7 @@ def read_predict_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerBase) 
 
 
 def digest_of(prompts: Sequence[PredictPrompt]) -> str:
-    """SHA-256 of prompts, which tells whether a data set has changed.
+    """SHA-256 of prompts in hexadecimal digits, by which a continued prediction tells whether the data has changed.
 
     Args:
         prompts: the prompts.

@@ -89,12 +89,12 @@ class PredictionFolder:
             total: number of records.
 
         Returns:
-            Numbers of the records that have a prediction, and whether all have one.
+            Numbers of the records that have a prediction, and whether the result is written, so that nothing is left.
 
         Raises:
             PredictionError: the folder has predictions with other settings, or a result that LLF did not write.
             UnreadableError: a file is not a regular file, or the system denies access.
-            OSError: a file cannot be written.
+            OSError: a file cannot be read or written.
             TypeError: a setting is not JSON.
         """
         state = read_object(self.folder / STATE)
@@ -165,11 +165,13 @@ def predict_all(
         name: the model's name.
         requests: the requests by number. Neighbours of a similar length make the best use of a batch.
         keep: called with each reply, in the order in which they end; a reply may have failed for its prompt alone.
-        on_progress: called with the number of replies and of their tokens.
+        on_progress: called with the numbers of ended replies and of their tokens so far: after each reply, and every
+            0.2 s in which no event comes, so that an interrupt is noticed.
 
     Raises:
-        PredictionError: the model cannot be loaded, ran out of memory, or its process ended.
-        Exception: whatever `keep` raises.
+        PredictionError: the model is unknown or cannot be loaded, ran out of memory, or its process ended.
+        TypeError: a value of a request is not JSON.
+        Exception: whatever `keep` or `on_progress` raises.
     """
     waiting = iter(requests.items())
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
@@ -209,11 +211,11 @@ def predict_all(
 
 
 def seeded(request: ChatRequest, seed: int, index: int) -> ChatRequest:
-    """A request whose seed depends on its number alone, so that a continued prediction equals one at a time.
+    """A request with the seed of its record, so that a prediction that was stopped and continued has the same replies.
 
     Args:
-        request: the request.
-        seed: the config's seed.
+        request: the request; one that decodes greedily is returned as it is.
+        seed: the config's seed, to which `index` is added.
         index: number of the record.
     """
     if not request.sampling.temperature:

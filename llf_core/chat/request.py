@@ -136,7 +136,7 @@ class ChatRequest:
         Raises:
             RequestError: a field is invalid.
             ValueError: a key of `logit_bias` is not a token id.
-            TypeError: a field is unknown.
+            TypeError: a field is unknown, or a number has another type.
         """
         values = dict(given)
         sampling = dict(values.pop("sampling", {}))

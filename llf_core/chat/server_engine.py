@@ -149,7 +149,9 @@ class ServerEngine(ChatEngine):
         threading.Thread(target=self._reply, args=(number, request), daemon=True, name="llf-reply").start()
 
     def interrupt(self, number: int) -> None:
-        """Close the connection of a reply, at which the server ends it, see `ChatEngine.interrupt`.
+        """Close the connection of a reply, at which the server ends it; one that waits is not sent.
+
+        See `ChatEngine.interrupt`.
 
         Args:
             number: the id of the request.

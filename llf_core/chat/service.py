@@ -215,7 +215,8 @@ class ChatService:
         """Follow the states of all models, so that a view need not poll them.
 
         Args:
-            on_state: called in a background thread with a model's name and its new state.
+            on_state: called with a model's name and its new state: in a background thread, or, for the first state of a
+                process, in the thread whose request starts it.
 
         Returns:
             A function that ends it.

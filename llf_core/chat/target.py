@@ -79,7 +79,7 @@ class Target:
 
     @cached_property
     def base_key(self) -> str:
-        """Equal for targets whose base models are the same weights, which one engine holds once."""
+        """Equal for targets whose base models are loaded with the same settings, so that one engine holds them once."""
         return hashlib.sha256(self.config.encode()).hexdigest()
 
     @cached_property
@@ -132,7 +132,7 @@ def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) 
 
     Raises:
         TargetError: nothing has this name, or it generates no text.
-        ConfigError: the config of the run is no longer valid.
+        ConfigError: the config of the run is no longer valid, or the YAML file is not.
         UnreadableError: the `adapter_config.json` is not a regular file or too large.
         TypeError: the target is of another type.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.

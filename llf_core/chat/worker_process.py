@@ -193,10 +193,10 @@ class Worker:
 
 
 def failure(error: BaseException) -> Failed:
-    """What a request is told about an error of this process, which prevents that a model or adapter is loaded.
+    """What a request is told about an error of this process that keeps a model or adapter from being loaded.
 
     Args:
-        error: the error; its trace is printed.
+        error: the error; its traceback is printed to stderr.
     """
     from llf_core.models.errors import first_line
 

@@ -54,7 +54,7 @@ def save_policy_alone(model: PeftModel) -> None:
 def use_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
     """Context manager: another adapter of a model is active, or none, so that one model plays several roles.
 
-    The trained adapter and `requires_grad` of all parameters are restored afterwards.
+    Afterwards the trained adapter is active again, with `requires_grad` of all parameters as before.
 
     Args:
         model: a PEFT model.

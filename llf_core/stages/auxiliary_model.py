@@ -43,7 +43,8 @@ def load_auxiliary(
         ModelError: it cannot be loaded, has another tokenizer, does not support the batches of the trained model, or an
             adapter does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or memory does not suffice.
+        OSError: a file of the model cannot be read, or a cache cannot be written.
+        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
         ConfigError: the name or the number of bits is not valid in a config.
         PluginError: two installed packages declare the same name or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
@@ -75,7 +76,8 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
     Raises:
         ModelError: the model or its adapter can no longer be loaded.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or memory does not suffice.
+        OSError: a file of the model cannot be read, or a cache cannot be written.
+        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             plug-in.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
@@ -167,7 +169,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(context: TrainingContext) -> AbstractContextManager[object]:
-    """Context manager: autocast in the precision of the training forward pass, so that both log-probabilities compare.
+    """Context manager: autocast in the precision of the training forward pass.
+
+    Log-probabilities of the trained model and of the auxiliary one are then comparable.
 
     Args:
         context: the training context; its plan has the device and the precision.

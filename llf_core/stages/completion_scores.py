@@ -206,6 +206,7 @@ def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
     Raises:
         DataError: a column is missing, or the reference answers are.
         TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
+        ValueError: the signature of a function cannot be inspected.
     """
     columns = ", ".join(prompts.columns)
     for reward in rewards:

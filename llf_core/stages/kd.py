@@ -71,7 +71,7 @@ class KD(LossStage):
 
         Raises:
             RuntimeError: out of memory, or a label is not in the vocabulary.
-            ValueError: temperature or β is out of range, which the config refuses before.
+            ValueError: `kd_temperature` or `kd_beta` is out of range, which the config refuses before.
 
         Source:
             arXiv 1503.02531, section 2 (α, T); arXiv 2306.13649, equation 1 (the divergence).

@@ -96,7 +96,7 @@ class Reference:
 
         Raises:
             ModelError, UntrustedCodeError: see `reference_policy`.
-            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            OSError: a file of the model cannot be read, or a cache cannot be written.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -131,7 +131,7 @@ class Reference:
             ModelError: a log-probability is not finite, or the reference model does not exist or fit.
             DataError: the prepared data is damaged, or media of an example are missing.
             UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
-            OSError: `LLF_HOME/cache` cannot be written.
+            OSError: a file of the reference model cannot be read, or `LLF_HOME/cache` cannot be read or written.
             PluginError: two installed packages declare the same name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
@@ -258,6 +258,9 @@ def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:
 
     Sizes and times of these files are part of the cache's key, since a file may be replaced under the same path.
 
+    Args:
+        examples: prepared examples, of which `seen` and `rejected_seen` name the media.
+
     Raises:
         DataError: the prepared data is damaged.
     """
@@ -305,7 +308,7 @@ def without_dropout(model: nn.Module) -> None:
     """Disable dropout for good: policy and reference must differ by what was learned, not by random masks.
 
     Args:
-        model: changed in place; its dropout is not restored after the run.
+        model: changed in place, its `nn.Dropout` and every number in an attribute with `drop` in its name.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -61,7 +61,8 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
     Raises:
         ModelError: the named model or an adapter does not exist, or does not fit.
         UntrustedCodeError: Python code of the named model would run, and the user has not allowed it.
-        OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or memory does not suffice.
+        OSError: a file of the model cannot be read, or a cache cannot be written.
+        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
         ValueError, RuntimeError: PEFT does not load the policy's own adapter a second time.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -79,9 +80,7 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
 
 
 def named_reference(context: TrainingContext) -> PreTrainedModel:
-    """Load the model that the config names as the reference.
-
-    A reference other than the initial model, such as a larger one or that of an earlier run.
+    """Load the model that the config names as the reference, such as a larger one or that of an earlier run, frozen.
 
     Args:
         context: the training context.
@@ -89,7 +88,8 @@ def named_reference(context: TrainingContext) -> PreTrainedModel:
     Raises:
         ModelError: the model or an adapter of it does not exist, or does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or memory does not suffice.
+        OSError: a file of the model cannot be read, or a cache cannot be written.
+        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

@@ -80,7 +80,7 @@ def nll_of_batch(
         label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
         record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody needs
             them.
-        weights: weight of each token; None for 1.
+        weights: function that gives the weight of each token; None for 1.
 
     Returns:
         A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over accumulation
@@ -110,7 +110,7 @@ class SFT(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            OSError: a file of the model cannot be read, or a cache cannot be written.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.

@@ -188,11 +188,11 @@ class AnswerMetrics:
 
 
 def first_of_each(places: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    """The first records of each data set, as many of each.
+    """The first records of each data set, as many of each, so that a large one does not take the place of others.
 
     Args:
         places: number of the data set and of the record, of each example in order.
-        most: maximum number of records of all data sets together, at least 1; each gives one at least.
+        most: maximum number of records of all data sets together, at least 1; with more data sets each gives one.
 
     Returns:
         The chosen places without duplicates, in order.

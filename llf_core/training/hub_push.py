@@ -38,7 +38,7 @@ def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None
 
 
 def push_result(folder: RunFolder, to: Destination) -> str:
-    """Push `output/`.
+    """Push `output/`, once the run has finished and its result is safe in the run's folder.
 
     Args:
         folder: the run, with a result.

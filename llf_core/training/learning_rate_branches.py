@@ -46,7 +46,8 @@ def train_branches(
     """Train a branch for each learning rate, all from the same weights and on the same batches.
 
     The model is loaded once. A first branch with the rate 0 tells the losses of the untrained model on these batches.
-    The trainer, its loss, optimizer and method are those of a run; the rate is constant after a warm-up.
+    The trainer, its loss, optimizer and method are those of a run; the rate is constant after a warm-up of a tenth of
+    the steps.
 
     Args:
         config: the config. Its learning rate decides only the proportions between groups of parameters.

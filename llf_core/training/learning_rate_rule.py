@@ -49,12 +49,15 @@ class Branch:
 
     @property
     def loss(self) -> float:
-        """Mean loss of the measured steps, the last third; NaN where the branch diverged."""
+        """Mean loss of the measured steps, the last third and at least three; NaN where the branch diverged."""
         return math.nan if self.diverged else float(np.mean(_measured(self.losses)))
 
     @property
     def change(self) -> float:
-        """Mean difference from the untrained model on the measured batches; NaN where the branch diverged."""
+        """Mean difference from the untrained model's loss on the same batches of the measured steps, see `loss`.
+
+        NaN where the branch diverged.
+        """
         return math.nan if self.diverged else _mean_and_error(self.losses, self.untrained)[0]
 
 
@@ -74,9 +77,10 @@ class Proposal:
 
 
 def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
-    """Whether a loss is not finite, or the last losses are twice those of the untrained model on the same batches.
+    """Whether a loss is not finite, or the mean of the last three is twice that of the untrained model or more.
 
-    Comparing the same batches keeps a batch of difficult examples from being taken for divergence.
+    Both means are over the same batches, so that difficult examples are not taken for divergence. The factor is this
+    project's choice; fewer than three finite losses have not diverged.
 
     Args:
         losses: loss of each step so far.
@@ -94,11 +98,16 @@ def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
 def propose(branches: Sequence[Branch]) -> Proposal:
     """Propose the smallest rate whose loss is no worse than the lowest one within a standard error.
 
-    Rates are compared on the same batches, so that the noise of the batches cancels out. The smaller of two equal rates
-    is the safer one for a run of many more steps. The rate is at most a third of the lowest rate that diverged.
+    Rates are compared on the same batches, so that the noise of the batches cancels out. The smaller of two rates with
+    equal losses is the safer one for a run of many more steps. The rate is at most a third of the lowest rate that
+    diverged.
 
     Args:
-        branches: one for each rate, with equal batches; at least one.
+        branches: one for each rate, with equal batches of at least two steps; at least one.
+
+    Returns:
+        The proposal; without a rate if every rate that is low enough diverges, or if none lowers the loss by more than
+        two standard errors.
 
     Source:
         Range test: Smith, arXiv 1506.01186, section 3.3, which takes a third or a quarter of the rate at which the loss

@@ -137,6 +137,8 @@ class LiveChanges:
     def record_schedule(self) -> None:
         """Write the learning rates planned from here on as an event, for the monitor's chart of what is to come.
 
+        A schedule without a plan, such as one that follows the evaluation loss, gives no event.
+
         Raises:
             OSError: the disk is full.
         """

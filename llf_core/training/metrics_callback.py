@@ -395,7 +395,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         Does nothing if no step was made or this step has a checkpoint.
 
         Raises:
-            OSError: the disk is full.
+            OSError, RuntimeError, SafetensorError: the disk is full or cannot be written.
+            BrokenRunError: there is no readable status.
         """
         trainer = self.trainer
         if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):

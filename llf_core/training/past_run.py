@@ -35,6 +35,8 @@ _WHOLE = 2  # column of the counts: tokens before truncation
 def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
     """Write the forecast of time and memory as an event, with which the monitor compares what happens.
 
+    Nothing is written where the device is not known or no duration can be forecast.
+
     Args:
         context: the training context with model and data.
         checkpointing: whether gradient checkpointing is on.
@@ -61,7 +63,7 @@ def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
 def add_to_past_runs(context: TrainingContext, *, checkpointing: bool, measured: bool = False) -> PastRun | None:
     """Add the speed and peak memory of the current attempt to the table of past runs, so that forecasts get better.
 
-    Whatever fails here fails quietly: the table only helps.
+    Errors of files, of the config and of values are only logged: the table helps, and no run depends on it.
 
     Args:
         context: the training context; its steps are read from the run's metrics.

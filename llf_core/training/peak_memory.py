@@ -31,6 +31,8 @@ def reset_peak(device: str) -> None:
 def peak_memory(device: str) -> int:
     """Bytes that the process has used at most since `reset_peak`, kept with the run to correct later forecasts.
 
+    Where the system cannot reset the peak (not Linux), since the process began.
+
     Args:
         device: `cuda`: reserved memory and the context; else the resident set.
     """

@@ -100,7 +100,7 @@ class SamplePrompts:
 
         Args:
             step: completed steps.
-            only: sample just this prompt; None for all that are due.
+            only: sample just this prompt, also if the step was sampled already; None for all.
 
         Returns:
             Number of prompts that were sampled.

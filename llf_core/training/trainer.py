@@ -135,6 +135,7 @@ class RunTrainer(TrainingLoop):
             DoesNotFitError: a single document does not fit into memory, a batch with images does not, or memory ran out
                 in one of several processes, where the others would wait.
             RuntimeError: no loss depends on a trained parameter, or a kernel fails.
+            ValueError, ModelError: see `compute_loss`.
         """
         micro_step = super().training_step
         if not self._batches:
@@ -297,7 +298,7 @@ class RunTrainer(TrainingLoop):
             NaN, which is never the best; nothing logs it, and early stopping does not count it.
 
         Raises:
-            DoesNotFitError, MemoryError, OSError, StopTraining, ZeroDivisionError: see `evaluation_loop`.
+            DoesNotFitError, MemoryError, OSError, StopTraining, ValueError, ZeroDivisionError: see `evaluation_loop`.
         """
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         best = (self.args.metric_for_best_model or "").removeprefix("eval_")
@@ -322,7 +323,7 @@ class RunTrainer(TrainingLoop):
             The Trainer's result, with `<prefix>_loss` replaced, and the stage's metrics and those of answers added.
 
         Raises:
-            DoesNotFitError, MemoryError, OSError: see `compute_loss`.
+            DoesNotFitError, MemoryError, OSError, ValueError: see `compute_loss`.
             StopTraining: the stage ends a run whose evaluation is void, see `LossStage.evaluated`.
             ZeroDivisionError: no example of the evaluation set has a supervised token.
         """

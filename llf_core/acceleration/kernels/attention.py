@@ -333,7 +333,8 @@ def document_attention(
         attention; the softmax is computed in float32.
 
     Raises:
-        ValueError: the layout does not have one fork per document.
+        ValueError, IndexError: the layout has forks, and fewer than documents.
+        RuntimeError: the shapes or dtypes do not fit, or out of memory.
 
     Source:
         arXiv 1706.03762, equation 1; rotary embedding: arXiv 2104.09864, equation 34; soft cap: Gemma 2, arXiv

@@ -397,7 +397,7 @@ def scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor
 def scale_gradients(
     gradients: Gradients, factor: Tensor, dtypes: Sequence[torch.dtype | None]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients that the backward pass returns for rows, weight and bias: those of the forward pass by a factor.
+    """Gradients that the backward pass returns for rows, weight and bias: those of the forward pass times a factor.
 
     Args:
         gradients: from the forward pass; that of the weight is changed in place.

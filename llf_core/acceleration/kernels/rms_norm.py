@@ -58,14 +58,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tens
     Its hand-written backward reads the memory once less than autograd.
 
     Args:
-        x: `[..., hidden]`, any floating-point dtype; statistics and gradients are float32.
+        x: `[..., hidden]`, any floating-point dtype; statistics and gradients are computed in float32 (float64 for
+            float64).
         weight: `[hidden]`.
         eps: added to the mean square.
         offset: 1 for Gemma, which stores its weights minus 1. The product is then rounded once, after the weight, as in
             Gemma's module.
 
     Returns:
-        `[..., hidden]`, in the promoted dtype of `x` and `weight`.
+        `[..., hidden]`, in the dtype of `x` with an offset, else in the promoted dtype of `x` and `weight`.
 
     Source:
         arXiv 1910.07467, equation 4.

@@ -147,7 +147,7 @@ def attention(
 
     Raises:
         RuntimeError: shapes do not fit, or out of memory.
-        ValueError: the batch does not have one fork per document.
+        ValueError, IndexError: the batch has forks, and fewer than documents.
 
     Source:
         arXiv 1706.03762, equation 1; see `document_attention`.
@@ -215,6 +215,8 @@ def _documents(
 
 def computing_dtype(x: Tensor) -> torch.dtype:
     """Dtype in which a product with `x` is computed: autocast's if it is enabled, which custom functions must apply.
+
+    float64 stays float64, as under torch's autocast.
 
     Args:
         x: of any shape.
@@ -354,7 +356,7 @@ def per_document_attention(
         q: `[tokens, heads, dim]`.
         k: `[tokens, key_heads, dim]`.
         v: `[tokens, key_heads, value_dim]`.
-        layout: documents, scale, window, soft cap.
+        layout: documents, scale, window, soft cap; without forks and groups. The last document ends at `tokens`.
         dropout: dropout probability of the attention probabilities.
         sinks: `[heads]`, see `document_attention`; None for a model without them.
 

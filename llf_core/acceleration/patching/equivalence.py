@@ -90,9 +90,9 @@ class EquivalenceCheck:
     def flattens(self) -> str | None:
         """Set the model's attention to `llf` and test whether it separates documents.
 
-        A model whose attention leaks between documents would train on a wrong loss without any error.
-
-        The hidden states of a document must be the same alone, after another document, and after a third.
+        A model whose attention leaks between documents would train on a wrong loss without any error. The hidden states
+        of a document must be the same, up to rounding (`CLOSE`, `STILL`), alone, after another document, and after a
+        third.
 
         Returns:
             None if batches may be flattened, else the reason; the model's attention is then restored.
@@ -122,7 +122,7 @@ class EquivalenceCheck:
             flatten: whether to run on a flattened batch.
 
         Returns:
-            The relative difference as a sentence; None if it is rounding.
+            The relative difference as a clause that ends a sentence; None if it is rounding (`CLOSE`).
 
         Raises:
             Exception: any exception of the model.

@@ -68,7 +68,9 @@ def has_chunked_layers(causal: PreTrainedModel) -> bool:
 
 
 def decoder_of(causal: PreTrainedModel) -> PreTrainedModel:
-    """The module that computes the hidden states, whose layers are patched. For Llama 4 this is the model itself.
+    """The module that computes the hidden states, whose layers are patched.
+
+    It is what `get_decoder` returns, or `model` where that is the causal model itself, as for Llama 4.
 
     Args:
         causal: causal language model of transformers.

@@ -38,8 +38,9 @@ def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one return 
         module: any module. Read in every forward, since adapters are switched on and off.
 
     Returns:
-        None if the fast product would differ from the module: its weight is trained, its class is unknown, or its
-        adapter has dropout, is a LoRA variant (DoRA), or is not the only one.
+        Its weight, bias and active adapter; None if the fast product would differ from the module: its weight or bias
+        is trained, its class is unknown, it is quantized otherwise or has hooks, or its adapter has dropout or a bias,
+        is a LoRA variant (DoRA), or is not the only active one.
     """
     adapter, scale, base = None, 1.0, module
     if _name(module) in ADAPTED:

@@ -41,7 +41,10 @@ def match_norm(module: nn.Module) -> Forward | None:
     """Find the fast forward of an RMS norm: `weight * x` or, as in Gemma, `(1 + weight) * x`; None if neither fits.
 
     Args:
-        module: any module.
+        module: any module; one with a one-dimensional weight and an epsilon is copied and called.
+
+    Raises:
+        Exception: the module cannot be copied, or does not take an input in bfloat16.
 
     Source:
         arXiv 1910.07467, equation 4; the offset as in transformers' `GemmaRMSNorm`.

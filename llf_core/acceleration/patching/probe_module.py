@@ -40,6 +40,8 @@ def random_normal(*shape: int, seed: int = 0) -> Tensor:
 def is_close(one: Tensor, other: Tensor) -> bool:
     """Whether two results are equal up to rounding, so that they come from the same formula.
 
+    They have one shape and dtype, and the norm of their difference is at most `CLOSE` of that of `other`.
+
     Args:
         one: of any shape.
         other: of any shape.
@@ -83,7 +85,11 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
         outputs: names of the linear layers that compute its output.
 
     Returns:
-        The copy; None if the module has parts that cannot be made small.
+        The copy; None if the module has parts that cannot be made small, or parameters, buffers or a forward of its
+        own.
+
+    Raises:
+        RuntimeError: gradients are enabled.
     """
     if module._parameters or module._buffers or "forward" in vars(module):
         return None

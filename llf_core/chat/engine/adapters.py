@@ -125,7 +125,9 @@ class Adapters:
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[Any]:
-        """Context manager in which the model computes with an adapter.
+        """Context manager in which the model computes with an adapter, also afterwards until another one is selected.
+
+        Exchanging the modules takes time, and most steps need the adapter of the step before.
 
         Args:
             name: name of a loaded adapter; None for the base model.

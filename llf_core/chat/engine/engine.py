@@ -163,7 +163,8 @@ class Engine:
         Args:
             id: number of the request, for `cancel`.
             request: the request.
-            on_event: called with each event, in the thread that calls `step`.
+            on_event: called with each event, in the thread that calls the engine's methods: `Failed` at once if the
+                request is refused, else by `step`. If it raises, the reply ends.
         """
         try:
             self._submit(id, request, on_event)
@@ -183,9 +184,10 @@ class Engine:
                 reply.cancelled = True
 
     def step(self) -> bool:
-        """Do one unit of work: read a piece of a prompt, or generate one token of each reply, and embed one text.
+        """Do one unit of work: read a piece of a prompt or generate one token of each reply, and embed one text.
 
-        The caller adds and cancels requests between two units, so that none of them waits for a whole reply.
+        A reply that `model.generate` makes gets one token too. The caller adds and cancels requests between two units,
+        so that none of them waits for a whole reply.
 
         Returns:
             Whether work is left.

@@ -99,7 +99,7 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         self._view()
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Append a position to each row, in place while the buffer has room, as models call it in each layer.
+        """Append positions to each row, in place while the buffer has room, as models call it in each layer.
 
         Args:
             key_states: new keys `[rows, heads, new, head_dim]`.

@@ -67,6 +67,6 @@ class Prefill:
         return logits if end == len(prompt) else None
 
     def prefix(self) -> Prefix:
-        """What has been read, for later prompts."""
+        """Keys and values of what has been read, without a copy, so that later prompts need not read the same again."""
         layers = [(layer.keys, layer.values) for layer in self.cache.layers]
         return Prefix(self.reply.adapter, self.reply.prompt[: self.length], layers)

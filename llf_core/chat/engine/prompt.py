@@ -38,7 +38,8 @@ def prompt_text(
         in_parts: whether the template takes content as a list of parts, as those of vision models do.
 
     Raises:
-        RequestError: there is no template, or it refuses the messages.
+        RequestError: there is no template, it refuses the messages, they are not of the form that templates take, or
+            the last message to continue is not one of the assistant.
         MemoryError: out of memory.
     """
     try:
@@ -60,6 +61,9 @@ def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> t
     Args:
         request: without pictures.
         tokenizer: the model's tokenizer.
+
+    Returns:
+        Token ids, at least one, and the text. An empty prompt is the beginning-of-sequence token, if there is one.
 
     Raises:
         RequestError: there is no template, it refuses the messages, or the prompt has no tokens.

@@ -88,7 +88,7 @@ class Reply:
 
         Args:
             token: its id.
-            logits: logits it was chosen from, `[vocabulary]`; their log-softmax in float32 are the log-probabilities.
+            logits: logits it was chosen from, `[vocabulary]`; the log-probabilities are their log-softmax in float32.
         """
         if self._first is None:
             self._first = time.monotonic()

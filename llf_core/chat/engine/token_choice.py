@@ -78,13 +78,14 @@ class TokenChooser:
             Its id.
 
         Raises:
-            NotANumberError: the logits are NaN.
-            RuntimeError: the grammar failed.
+            NotANumberError: a logit is NaN.
+            RuntimeError: the grammar failed, or a logit to sample from is infinite.
 
         Source:
             The order is that of transformers' `generate`: repetition penalty (arXiv 1909.05858, section 4.1),
-            temperature, `top_k`, nucleus (arXiv 1904.09751), `min_p` (arXiv 2407.01082). Presence and frequency penalty
-            as in OpenAI's API: `logit -= presence * [count > 0] + frequency * count`.
+            temperature, `top_k`, nucleus (arXiv 1904.09751), `min_p` (arXiv 2407.01082). Before the temperature come
+            presence and frequency penalty as in OpenAI's API (`logit -= presence * [count > 0] + frequency * count`),
+            `logit_bias` and the grammar.
         """
         scores = self._penalized(logits.float())
         highest = scores.max()

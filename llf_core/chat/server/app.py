@@ -105,7 +105,7 @@ class Server:
 
     @property
     def open_calls(self) -> int:
-        """Number of calls whose replies have not ended, by which tests see that none is left behind."""
+        """Number of calls that are being answered, by which tests see that none is left behind."""
         return len(self._calls)
 
     async def _health(self, _: Request) -> Response:

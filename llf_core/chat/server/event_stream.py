@@ -16,6 +16,8 @@ DONE = b"data: [DONE]\n\n"
 def event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
     """JSON objects as events, each a line `data: …` and an empty line, as clients of OpenAI's API parse them.
 
+    In UTF-8, with a question mark for a lone surrogate, which UTF-8 does not have.
+
     Args:
         chunks: the objects.
 

@@ -81,7 +81,7 @@ class Fields:
             high: highest value.
 
         Raises:
-            ApiError: the value is not a number or out of range.
+            ApiError: the value is not a number, out of range, or beyond ±1e300.
         """
         value = self.raw(name)
         if value is None:
@@ -168,7 +168,7 @@ class Fields:
         return value
 
     def required(self, name: str, value: Any, expected: str) -> Any:
-        """Refuse a missing value, or an empty text or list, of a field that a request cannot do without.
+        """Refuse a missing value, or an empty text, list or object, of a field that a request cannot do without.
 
         Args:
             name: the field.

@@ -26,10 +26,14 @@ def keys_of(variables: Sequence[str], *, exposed: bool) -> list[str]:
 
     Args:
         variables: names of the variables.
-        exposed: whether other machines reach the server.
+        exposed: whether other machines reach the server, so that keys need `MIN_CHARACTERS`.
+
+    Returns:
+        The keys, in the order of the variables.
 
     Raises:
-        KeyRefusedError: a variable is missing, or its key is too short or not a word.
+        KeyRefusedError: a variable is missing or empty, or its key is too short, or has a blank or a character that is
+            not printable ASCII. No variable is removed then.
     """
     keys = []
     for variable in variables:

@@ -45,6 +45,9 @@ def open_socket(host: str, port: int) -> socket.socket:
         host: name or address.
         port: the port; 0 for any free one.
 
+    Returns:
+        A listening socket of the first address that the name has; the caller closes it.
+
     Raises:
         PortError: the port is taken or not allowed, or there is no such address.
     """

@@ -68,7 +68,8 @@ class RewardProcess:
             max_length: number of tokens at which texts are cut; None for none.
 
         Returns:
-            The scores, or what failed, in the future. Cancelling it before its turn takes it out of the queue.
+            A future of the scores, or of what failed: `busy` also once the process was closed. Cancelling it before its
+            turn takes it out of the queue.
         """
         with self._lock:
             if self._waiting < self._max_waiting and not self._closed:

@@ -146,8 +146,8 @@ def with_seed(sampling: ChatSampling, choice: int) -> ChatSampling:
     """The sampling parameters of a choice: each of several choices has a seed of its own, or all would be equal.
 
     Args:
-        sampling: the parameters of the request.
-        choice: number of the choice.
+        sampling: the parameters of the request; without a seed they are returned as they are.
+        choice: number of the choice, from 0, which is added to the seed.
     """
     if sampling.seed is None or not choice:
         return sampling

@@ -178,10 +178,10 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Create the Trainer's schedule; `warmup_stable_decay` decays over two thirds of the steps after the warm-up.
+        """Create the Trainer's schedule; `warmup_stable_decay` needs no number of decay steps.
 
-        transformers requires the number of decay steps for that schedule; the default makes it usable by its name
-        alone.
+        transformers requires that number. Without it the schedule decays over two thirds of the steps after the
+        warm-up, or over those that `num_stable_steps` leaves.
 
         Args:
             num_training_steps: optimizer steps of the whole run.
@@ -195,7 +195,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             TypeError: `lr_scheduler_kwargs` has an argument that the schedule does not take.
 
         Source:
-            transformers' `get_scheduler`; warm-up, stable phase and decay: arXiv 2404.06395, section 4.
+            transformers' `get_scheduler`; warm-up, stable phase and decay: arXiv 2404.06395, section 4; a third of
+            stable steps: LLaMA-Factory's `create_custom_scheduler`.
         """
         options = dict(self._schedule_options)
         if self.args.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in options:
@@ -275,7 +276,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         self._follow_schedule()
 
     def planned_rates(self, points: int = 100) -> tuple[list[int], list[float]]:
-        """Learning rates that the schedule plans from the next step to the last one, which the monitor charts.
+        """Learning rates planned from the next step to the last one, which the monitor charts.
+
+        They are those of the first parameter group.
 
         Args:
             points: maximum number of steps, at least 2; they are spaced evenly and include the first and the last.
@@ -297,7 +300,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     def end_at(self, total: int) -> None:
         """Change the last step of a live run; its schedule continues as if that step had been planned from the start.
 
-        A run may thus be shortened or continued without losing the state of its optimizer.
+        A run may thus be shortened or continued without losing the state of its optimizer. A schedule without a plan,
+        such as one that follows the evaluation loss, stays as it is.
 
         Args:
             total: the new last step, after the present one.

@@ -97,7 +97,7 @@ class BatchSplitter:
         The larger number of parts is kept, so that later batches do not fail first.
 
         Args:
-            batches: what to compute now.
+            batches: what to compute now, at least one.
             compute: computes one part; its second argument is whether that is the last one.
             undo: takes back all that `compute` has done; returns the batches to compute again, earlier ones included.
 

@@ -106,7 +106,7 @@ class Stage:
                 plug-in.
             UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
             KeyError: a record of the prepared data is no longer in its data set.
-            OSError: a file of the prompts can no longer be opened.
+            OSError: a file of the prompts can no longer be opened, or the disk is full.
         """
         return None
 

@@ -38,7 +38,7 @@ class DPO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            OSError: a file of the model cannot be read, or a cache cannot be written.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -113,8 +113,8 @@ class DPO(LossStage):
 
         Only differences of log-probabilities enter the loss, so the prompt of a pair is read and never learned.
 
-        `pref_bco_weight` w mixes in BCO as `(L + w · BCO) / (1 + w)`, `pref_ftx` adds the mean negative log-likelihood
-        of the chosen completion.
+        `pref_bco_weight` w mixes in BCO as `(L + w · BCO) / (1 + w)`. Then `pref_ftx` times the mean negative
+        log-likelihood per token of the chosen completion is added.
 
         Args:
             model: see `LossStage.loss_sum`.

@@ -49,7 +49,7 @@ class KTO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, or memory does not suffice for a second model.
+            OSError: a file of the model cannot be read, or a cache cannot be written.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -130,7 +130,7 @@ class KTO(LossStage):
     ) -> Tensor:
         """Sum of the KTO loss over the labelled completions of a micro-batch, see `llf_core.stages.losses.kto.kto`.
 
-        `pref_ftx` adds the mean negative log-likelihood of good completions.
+        `pref_ftx` times the mean negative log-likelihood per token is added for good completions.
 
         Args:
             model: see `LossStage.loss_sum`.

@@ -46,7 +46,8 @@ def aot_unpaired(pairs: Pairs, terms: Terms) -> Tensor:
     together. Each loss is returned at the pair whose chosen completion has that rank.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:

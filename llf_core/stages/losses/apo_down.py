@@ -17,7 +17,7 @@ def apo_down(pairs: Pairs, terms: Terms) -> Tensor:
     one more so. The paper has no constant 1, which TRL adds.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, h `Pairs.margin`.
         terms: `beta`.
 
     Returns:

@@ -17,7 +17,8 @@ def apo_zero(pairs: Pairs, terms: Terms) -> Tensor:
     ones less. The paper has no constant 1, which TRL adds.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`.
 
     Returns:

@@ -20,7 +20,8 @@ def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
     the logits centred when all rewards drift in one direction.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`.
         delta: δ, the running mean of the rewards `β r` of all completions; a scalar without a gradient.
 

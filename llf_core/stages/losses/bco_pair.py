@@ -19,7 +19,8 @@ def bco_pair(pairs: Pairs, terms: Terms) -> Tensor:
     their running mean δ, see `llf_core.stages.losses.bco`; δ is 0 here, as in TRL's loss of this name.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`.
 
     Returns:

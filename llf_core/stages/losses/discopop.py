@@ -18,7 +18,7 @@ def discopop(pairs: Pairs, terms: Terms) -> Tensor:
     its factors are 0 and infinite for a margin far below zero, which is NaN in TRL.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
         terms: `beta`, `discopop_tau` τ, which is above 0 and below 1.
 
     Returns:

@@ -18,7 +18,7 @@ def exo_pair(pairs: Pairs, terms: Terms) -> Tensor:
     mode-covering. It has no finite value for ε = 0, so the loss needs `label_smoothing`. TRL 1 refuses 0 as well.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:

@@ -16,7 +16,7 @@ def hinge(pairs: Pairs, terms: Terms) -> Tensor:
     It is 1 where policy and reference are equal.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
         terms: `beta`.
 
     Returns:

@@ -18,7 +18,8 @@ def ipo(pairs: Pairs, terms: Terms) -> Tensor:
     length; its authors told TRL that their results are those of means.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`, the paper's τ.
 
     Returns:

@@ -18,7 +18,8 @@ def kto_pair(pairs: Pairs, terms: Terms) -> Tensor:
     halves; no gradient flows through z, as in the paper, where TRL let it flow.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`.
 
     Returns:

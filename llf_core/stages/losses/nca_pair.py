@@ -16,7 +16,8 @@ def nca_pair(pairs: Pairs, terms: Terms) -> Tensor:
     `-log σ(β r_w) - ½ log σ(-β r_w) - ½ log σ(-β r_l)`; `2 ln 2` where policy and reference are equal.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`.
 
     Returns:

@@ -32,7 +32,7 @@ class Pairs:
 
     @property
     def chosen_ratio(self) -> Tensor:
-        """Log-ratio of the chosen completions, `r_w = log π(y_w|x) - log π_ref(y_w|x)`, `[P]`: their reward by β.
+        """Log-ratio of the chosen completions, `r_w = log π(y_w|x) - log π_ref(y_w|x)`, `[P]`: their reward over β.
 
         Raises:
             ValueError: there are no reference log-probabilities.
@@ -44,7 +44,7 @@ class Pairs:
 
     @property
     def rejected_ratio(self) -> Tensor:
-        """Log-ratio of the rejected completions, `r_l = log π(y_l|x) - log π_ref(y_l|x)`, `[P]`: their reward by β.
+        """Log-ratio of the rejected completions, `r_l = log π(y_l|x) - log π_ref(y_l|x)`, `[P]`: their reward over β.
 
         Raises:
             ValueError: there are no reference log-probabilities.
@@ -56,13 +56,13 @@ class Pairs:
 
     @property
     def margin(self) -> Tensor:
-        """Difference of the log-ratios, `h = r_w - r_l`, `[P]`: the margin of the implicit rewards by β.
+        """Difference of the log-ratios, `h = r_w - r_l`, `[P]`: the margin of the implicit rewards over β.
 
         Raises:
             ValueError: there are no reference log-probabilities.
 
         Source:
-            DPO, arXiv 2305.18290, equation 7, the argument of σ by β.
+            DPO, arXiv 2305.18290, equation 7: the argument of σ divided by β.
         """
         return self.chosen_ratio - self.rejected_ratio
 

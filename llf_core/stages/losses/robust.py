@@ -16,7 +16,7 @@ def robust(pairs: Pairs, terms: Terms) -> Tensor:
     `(-(1 - ε) log σ(βh) + ε log σ(-βh)) / (1 - 2ε)`; `ln 2` where policy and reference are equal. It may be negative.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:

@@ -18,7 +18,7 @@ def sigmoid(pairs: Pairs, terms: Terms) -> Tensor:
     `-(1 - ε) log σ(βh) - ε log σ(-βh)`; `ln 2` where policy and reference are equal.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
         terms: `beta`, `label_smoothing` ε.
 
     Returns:

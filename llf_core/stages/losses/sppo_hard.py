@@ -17,7 +17,8 @@ def sppo_hard(pairs: Pairs, terms: Terms) -> Tensor:
     its estimated probability of winning is 1 for the chosen completion, 0 for the rejected one, as in TRL.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
+        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
+            `Pairs.rejected_ratio`.
         terms: `beta`.
 
     Returns:

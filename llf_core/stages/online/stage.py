@@ -127,7 +127,7 @@ class OnlineStage(TrainerStage):
                 plug-in.
             UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
             KeyError: a record of the prepared data is no longer in its data set.
-            OSError: a file of the prompts can no longer be opened.
+            OSError: a file of the prompts can no longer be opened, or the disk is full.
         """
         from llf_core.stages.completion_scores import scoring_by_functions
 
@@ -180,7 +180,7 @@ class OnlineStage(TrainerStage):
         check_columns(prompts, rewards)
 
     def save(self, checkpoint: Path) -> None:
-        """Write the completions that later steps still learn from, if the checkpoint lies between such steps.
+        """Write the completions that later steps still learn from, as `rollout.pt`; nothing if the next step samples.
 
         A resumed run then learns from the same completions as one that was not stopped.
 

@@ -65,7 +65,7 @@ class TRLRewards:
         return self._weighted_sum.total(completion)
 
     def shown(self, max_completions: int) -> list[ScoredCompletion]:
-        """Choose completions to show: all of the first prompt, from best to worst, evenly spaced in rank.
+        """Choose completions of the first prompt to show, from best to worst; of too many some, evenly spaced in rank.
 
         Completions of one prompt can be compared with each other, those of several prompts cannot.
 

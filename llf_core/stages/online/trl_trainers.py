@@ -157,8 +157,8 @@ class OnlineTrainer(TrainingLoop):
     def sample_completions(self, prompts: list[list[int]]) -> list[list[int]]:
         """Sample completions with this project's decode loop, which is faster than `model.generate` on a CPU.
 
-        Sampling takes most of the time of these stages. `docs/benchmarks.md` has the ratios for greedy decoding: 1.1 to
-        2.2, the higher ones for a single prompt.
+        Sampling takes most of the time of these stages. `docs/benchmarks.md` has the ratio for greedy decoding of one
+        prompt.
 
         Args:
             prompts: token ids of each.
@@ -167,7 +167,7 @@ class OnlineTrainer(TrainingLoop):
             Token ids of each completion, with the token that ends it if it was not truncated.
 
         Raises:
-            RuntimeError: out of memory, or logits are NaN.
+            RuntimeError: out of memory, or logits are NaN or infinite.
             OSError: the disk is full, so that the progress cannot be written.
         """
         seed = int(torch.randint(2**31, (1,)))  # from the run's RNG state, so that a resumed run samples the same

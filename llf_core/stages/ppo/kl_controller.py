@@ -31,8 +31,9 @@ class KLController:
             answers: number of completions on all processes.
 
         Source:
-            `e = clip(KL / KL_target - 1, -0.2, 0.2)`, `β ← β (1 + K e)`: arXiv 1909.08593, section 2.2, with `K` the
-            completions over a horizon of 10,000.
+            `e = clip(KL / KL_target - 1, -0.2, 0.2)`, `β ← β (1 + K e)`: arXiv 1909.08593, section 2.2, where K is 0.1.
+            Here K is the number of completions over a horizon of 10,000, as in `AdaptiveKLController` of the authors'
+            code (github.com/openai/lm-human-preferences).
         """
         if self.target is None:
             return

@@ -86,7 +86,8 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
         DataError: no prompt is usable, or the reward functions need a column that is missing or only TRL provides.
         RewardError: a reward function does not exist or cannot be executed.
         re.error: `reward_pattern` is not a regular expression.
-        OSError, MemoryError: a file of a model cannot be read, a cache cannot be written, or memory does not suffice.
+        OSError: a file of a model cannot be read, or a cache cannot be written.
+        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
         TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.

@@ -40,7 +40,8 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
     Args:
         url: `http` or `https`. Redacted credentials (`***`) are restored from the environment.
         texts: prompts with their completions, special tokens included.
-        timeout: seconds that each of the three tries may take.
+        timeout: seconds that each of the three tries may take; a read that has begun by then is waited for as long
+            again at most.
 
     Returns:
         One score per text.

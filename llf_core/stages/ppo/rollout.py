@@ -100,6 +100,7 @@ class Rollout:
 
         Raises:
             KeyError: a tensor is missing.
+            RuntimeError: the lengths do not add up to the tokens.
         """
         prompts, answers = (
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]

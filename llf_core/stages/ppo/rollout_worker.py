@@ -165,7 +165,7 @@ class RolloutWorker:
         return TokenOutputs(*(torch.cat(column) for column in zip(*results, strict=True)))
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode token ids to text without special tokens, for samples and messages.
+        """Decode token ids to text without special tokens and surrounding whitespace, for samples and messages.
 
         Args:
             ids: token ids.

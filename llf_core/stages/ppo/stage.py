@@ -97,7 +97,7 @@ class PPO(LossStage):
 
     # -- the Trainer's loader --------------------------------------------------------------------------
     def examples(self, examples: Dataset, *, held_out: bool = False) -> Dataset | PlaceholderDataset:
-        """A placeholder as long as the run, since the stage samples its training data; evaluation prompts as they are.
+        """A placeholder with the length of an epoch, since the stage samples its training data; evaluation prompts.
 
         Evaluation prompts that no reward function can score are left out.
 
@@ -490,8 +490,8 @@ class PPO(LossStage):
 
         Raises:
             OSError, SafetensorError: the file is missing or damaged.
-            KeyError: a parameter of the value function is not in it.
-            RuntimeError: a parameter in it has another shape.
+            KeyError: a parameter of the value function, or a tensor of the completions, is not in it.
+            RuntimeError: a parameter in it has another shape, or the lengths of the completions do not add up.
         """
         import torch
         from safetensors.torch import load_file

@@ -216,11 +216,13 @@ def test_a_base_without_a_template_gets_that_of_a_run(service, tiny_model_dir, t
     assert text(service.reply("base of a run", ASK)) == text(service.reply("own", ASK))
 
 
-def test_too_many_requests_fail_at_once(tmp_path, tiny_model_dir):
+def test_too_many_requests_fail_at_once_and_one_that_is_no_json_does_not_count(tmp_path, tiny_model_dir):
     service = ChatService(home=tmp_path, max_waiting=2)
     try:
         service.add(tiny_model_dir, "base")
         done = []
+        with pytest.raises(TypeError):
+            service.submit("base", ChatRequest(prompt="a", template_options={"a": object()}), done.append)
         tickets = [service.submit("base", LONG, done.append) for _ in range(3)]
         assert [one.kind for one in done if isinstance(one, Failed)] == ["busy"]
         for ticket in tickets:
