@@ -187,7 +187,8 @@ def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | 
         home: `LLF_HOME`, if known: adapters of a base inside it are merged, since nobody else has this base.
 
     Returns:
-        None if that is not known: an adapter is continued whose config is not on this machine.
+        A verdict for each server, or a sentence about a whole model. None if that is not known: an adapter is continued
+        whose config is not on this machine or is damaged, or a plug-in's method does not tell its adapter.
 
     Raises:
         PluginError: two installed plug-ins declare the same name.
@@ -216,8 +217,9 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
         base: `model_type` of the base; None if it is unknown.
 
     Returns:
-        None if that is not known: the adapter of another folder is continued and has not been saved yet, or the saved
-        one is damaged.
+        A verdict for each server, or a sentence about a whole model. None if that is not known: the adapter of another
+        folder is continued and has not been saved yet, the saved one is damaged, or a plug-in's method does not tell
+        its adapter.
 
     Raises:
         PluginError: two installed plug-ins declare the same name.
@@ -239,6 +241,9 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
 def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
     """Whether a whole model is saved: the method makes no adapter, or it is merged since nobody else has its base.
 
+    Nobody else has a base into which other adapters were merged, or one inside `LLF_HOME`. Adapters that are vectors
+    before each example cannot be merged.
+
     Args:
         config: the config.
         home: `LLF_HOME`, if known.
@@ -257,7 +262,7 @@ def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
 
 def base_type(config: RunConfig) -> str | None:
-    """`model_type` of a config's model, by which servers differ; None if it is not on this machine.
+    """`model_type` of a config's model, by which servers differ; None if no folder on this machine tells it.
 
     Raises:
         OSError: too many files are open.

@@ -49,8 +49,8 @@ def _plugins(key: str) -> Mapping[str, Declaration]:
 def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
     """Find the methods, optimizers or quantizers that the other values of a config, or this machine, exclude.
 
-    Only rules about the key are checked, which takes milliseconds. What a plug-in needs of its own options does not
-    exclude it, since they are set once it is chosen.
+    Only rules about the key are checked, since a form asks after every change. What a plug-in needs of its own options
+    does not exclude it, since they are set once it is chosen.
 
     Args:
         config: the config as it is.

@@ -57,7 +57,7 @@ class Declaration:
 
     @property
     def line(self) -> str:
-        """Label, summary and paper, for a list that a person chooses from."""
+        """Label, summary and paper, for a list that a person chooses from; without a summary the label alone."""
         paper = f" ({self.paper})" if self.paper else ""
         return f"{self.label}: {self.summary}{paper}" if self.summary else self.label
 

@@ -42,7 +42,10 @@ def any_of(names: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Find the most similar known name: a misspelling first, then a name that begins the same, then a similar one.
+    """Find the most similar known name, for a suggestion about an unknown one.
+
+    A misspelling comes first (`misspelt`), then a name that begins with the given one, if that has at least five
+    characters, then a similar one (`MIN_SIMILARITY`).
 
     Args:
         name: as it was written.
@@ -67,17 +70,17 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def misspelt(name: str, known: Iterable[str]) -> str | None:
-    """Find the known name that another one misspells: they differ in one or two letters, and in no number.
+    """Find the known name that another one misspells: few letters differ (`LETTERS_PER_EDIT`), and no number does.
 
     Stricter than `nearest`, so that the result may turn a warning into an error. `model-7b` is not a misspelling of
-    `model-3b`: both may exist.
+    `model-3b`: both may exist. Case, and `_` or a space for `-`, do not count as differences.
 
     Args:
         name: a name that is not known.
         known: the known names.
 
     Returns:
-        The known name with the fewest differing letters, or None.
+        The known name with the fewest differing letters, the first of several; None if there is none.
     """
     found = []
     for one in known:

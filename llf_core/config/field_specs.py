@@ -170,7 +170,7 @@ def fields() -> tuple[FieldSpec, ...]:
 
     Raises:
         PluginError: two plug-ins, or a plug-in and a section, declare the same key or name; an option is not declared
-            by `option`; or the key that selects a plug-in does not exist.
+            by `option`, or has a type that forms do not support; or the key that selects a plug-in does not exist.
     """
     return _fields()
 

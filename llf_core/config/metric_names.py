@@ -19,7 +19,9 @@ def declarations_of(name: str) -> list[MetricDeclaration]:
 
 
 def known_names() -> list[str]:
-    """Names of all declared metrics and groups; those of a group stand for its metrics, which come last.
+    """Names of all declared metrics and groups, to suggest and explain valid ones.
+
+    Groups and metrics that are in no group come first, then the metrics of groups.
 
     Raises:
         PluginError: two packages declare the same name.

@@ -49,8 +49,8 @@ def requested_tokens(config: ConfigValues) -> tuple[NewToken, ...]:
         config: the config.
 
     Raises:
-        ValueError: the file of descriptions cannot be read or does not map tokens to texts, or a token is empty or too
-            long; the message is a sentence.
+        ValueError: the file of descriptions cannot be read or does not map tokens to texts, a token is empty or too
+            long, or there are too many; the message is a sentence.
         OSError: too many files are open.
     """
     model = config.model

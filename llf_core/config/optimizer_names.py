@@ -63,7 +63,7 @@ def _listed(switch: str) -> str:
 
 
 def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value == int(value) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(value: object) -> str:

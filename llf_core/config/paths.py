@@ -21,9 +21,10 @@ MARKS = ("./", "../", "/", "~")
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path exists on this machine; False for a name that is too long and for a loop of links.
+    """Whether a path exists on this machine; False where that cannot be found out.
 
-    Unlike `Path.exists`, which raises for these: a config may hold any text.
+    `Path.exists` raises for a name that is too long and for a folder that the system denies, and a config may hold any
+    text.
     """
     try:
         return path.exists()

@@ -140,7 +140,7 @@ def check_options(found: PeftTuner, options: Mapping[str, Any]) -> Iterator[tupl
         options: values by name.
 
     Yields:
-        The name of each option that does not fit, and what is wrong, as a sentence.
+        The name of each option that does not fit, or that is missing and has no default, and a sentence about it.
     """
     for name, value in options.items():
         option = found.options.get(name)
@@ -149,10 +149,8 @@ def check_options(found: PeftTuner, options: Mapping[str, Any]) -> Iterator[tupl
         elif option is None:
             known = sorted(found.options)
             meant = did_you_mean(name, known)
-            yield (
-                name,
-                f"PEFT's {found.name} has no option {name!r}.{meant} Expected {any_of(known)}.",
-            )
+            expected = f"Expected {any_of(known)}" if known else "It has none"
+            yield name, f"PEFT's {found.name} has no option {name!r}.{meant} {expected}."
         elif option.annotation is None:
             yield name, f"{name} is a {option.shown}, which a config cannot hold. Expected it to be absent."
         elif not _fits(option, value):

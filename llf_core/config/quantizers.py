@@ -64,7 +64,7 @@ class Quantizer:
 
     @property
     def usual_bits(self) -> int | None:
-        """The bits that a form suggests: 4 if it has them; None if it only loads stored weights."""
+        """The bits that a form suggests: 4 if it has them, else its most; None if it only loads stored weights."""
         return 4 if 4 in self.packed else max(self.packed, default=None)  # noqa: PLR2004 - bits
 
     def bytes_per_weight(self, bits: int, width: int) -> float:

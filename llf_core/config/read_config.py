@@ -96,7 +96,8 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
     Content that cannot be read becomes a problem, so that it is reported together with all others.
 
     Args:
-        source: a mapping; a path to a YAML or JSON file; YAML or JSON text.
+        source: a mapping; a path to a YAML or JSON file; YAML or JSON text. A string is text if it is blank, begins
+            with a brace, or has a line break or a colon before a space; else it is a path.
         overrides: `key=value`, the value as YAML; they take precedence over the source.
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
@@ -104,7 +105,7 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
         The values, with problems for what could not be read.
 
     Raises:
-        FileNotFoundError: the working directory was removed, and a path is relative to it.
+        FileNotFoundError: the working directory was removed, and the path or `base` is relative or not given.
     """
     if isinstance(source, Mapping):
         requested = RequestedConfig(

@@ -143,7 +143,7 @@ def optimizer_packages(config: ConfigValues) -> tuple[str, ...]:
 
 
 def modifiers_of(config: ConfigValues) -> tuple[ModifierDeclaration, ...]:
-    """The modifiers that a config selects, in the order of their names, in which they are applied.
+    """The modifiers that a config selects, in the order in which they are applied: that of their entry points' names.
 
     Raises:
         PluginError: two packages declare the same name.

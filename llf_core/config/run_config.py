@@ -217,7 +217,7 @@ class Report:
 
 
 def validate(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Report:
-    """Validate a config without raising on invalid content. Reads no file but the config and queries no hub.
+    """Validate a config without raising on invalid content. Opens no model and no data set, and queries no hub.
 
     `name_checks.check` checks that the models and data sets that it names exist.
 

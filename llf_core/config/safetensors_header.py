@@ -18,8 +18,8 @@ _LARGEST_HEADER = 100_000_000
 def read_shapes(folder: Path) -> Shapes:
     """Shape of each weight in the safetensors files of a folder, by its name; empty without such files.
 
-    Only the headers are read, so forecasts and checks of module names take milliseconds for a model of any size. A file
-    whose header is damaged is skipped.
+    Only the headers are read, so forecasts and checks of module names need not read gigabytes. A file whose header is
+    damaged or too large is skipped.
 
     Raises:
         OSError: a file cannot be read.

@@ -70,7 +70,8 @@ def check_stored_quantization(config: ConfigValues, settings: Mapping[str, objec
 
     Returns:
         An error if the files cannot be loaded here, or the method cannot train beside them; else a note that names
-        their quantizer, or says that `quantization_bit` has no effect; None if they are not quantized.
+        their quantizer, or says that `quantization_bit` has no effect; None if they are not quantized, or by a
+        quantizer that neither `QUANTIZERS` nor `OTHER_PACKED` has.
 
     Raises:
         PluginError: two packages declare the same method.

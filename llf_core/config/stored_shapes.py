@@ -17,7 +17,7 @@ _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # Smol
 def weight_shapes(name: str) -> Shapes | None:
     """Read the shape of every weight of a model from the headers of its files, without loading a weight.
 
-    Forecasts and checks then need milliseconds for a model of any size.
+    Forecasts and checks then need neither the memory nor the time that loading takes.
 
     Args:
         name: name of the embedded model, or a folder with safetensors files.

@@ -58,6 +58,9 @@ def validate_as(
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
         config_class: the class to build.
 
+    Returns:
+        The config and its problems.
+
     Raises:
         PluginError: the options cannot be listed, see `fields`.
         FileNotFoundError: the working directory was removed.

@@ -34,7 +34,7 @@ def targeted(
 
     Args:
         weights: shape of each weight of a model, by its name.
-        requested: names of modules, or `all` for every linear layer inside the decoder's layers.
+        requested: names of modules, or `all` for every linear layer inside the decoder's layers but `LEFT_OUT`.
         experts: whether the adapter reaches experts, which transformers keeps as parameters of three axes.
 
     Returns:

@@ -64,7 +64,7 @@ class CatalogModel:
 
 @cache
 def known_models() -> tuple[CatalogModel, ...]:
-    """All known models, sorted by id, for searches and checks without a hub. Read once per process, in milliseconds."""
+    """All known models, sorted by id in any case, for searches and checks without a hub. Read once per process."""
     with FILE.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return tuple(_model(row) for row in rows)

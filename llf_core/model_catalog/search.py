@@ -36,7 +36,11 @@ def search_models(words: Iterable[str]) -> tuple[CatalogModel, ...]:
 
 
 def unmatched_words(words: Iterable[str]) -> tuple[str, ...]:
-    """List the words that match no model at all, to say which word of a search is wrong."""
+    """List the words that match no model at all, to say which word of a search is wrong.
+
+    Args:
+        words: see `search_models`.
+    """
     return tuple(word for text in words for word in text.split() if not search_models([word]))
 
 

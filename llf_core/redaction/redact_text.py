@@ -28,8 +28,7 @@ MIN_SECRET_CHARACTERS = 6
 ENVIRONMENT_CACHE_SECONDS = 0.2
 """How long a scan of the environment is reused, in seconds, unless the number of variables changes."""
 MIN_ARRAY_CHARACTERS = 4096
-"""A text of at least this many characters without a space, `_`, `-` or `.` is chart data (base64) and is not searched.
-"""
+"""A text of more characters than this without a space, `_`, `-` or `.` is chart data (base64) and is not searched."""
 _KEPT = re.compile(
     r"\A(?:(?:amp;)?(?:%3F|%26)?[\w-]+(?:=|%3D)|(?:bearer|basic|authorization: *token)\s+)", re.IGNORECASE
 )
@@ -39,10 +38,10 @@ def redact(text: str) -> str:
     """Replace each secret in a text with `MARK`, before the text is stored, printed or sent to a page.
 
     Secrets are: values of environment variables with names such as `HF_TOKEN` or `WANDB_API_KEY`, user name and
-    password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, and keys of
-    well-known services. Environment values that occur in ordinary text (shorter than `MIN_SECRET_CHARACTERS`, short
-    numbers, lower-case words, existing paths) are not replaced. Long base64 text is not searched, see
-    `MIN_ARRAY_CHARACTERS`. Text without secrets is returned unchanged (the same object).
+    password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, assignments such as
+    `API_KEY=…`, private keys, and keys of well-known services. Environment values that occur in ordinary text (shorter
+    than `MIN_SECRET_CHARACTERS`, short numbers, lower-case words, URLs, existing paths) are not replaced. Long base64
+    text is not searched, see `MIN_ARRAY_CHARACTERS`. Text without secrets is returned unchanged (the same object).
     """
     return _replace_secrets(text, environment_secrets())
 
@@ -62,10 +61,11 @@ def redact_nested(value: Any) -> Any:
 
 
 def environment_secrets() -> tuple[str, ...]:
-    """Secrets in this process's environment in all encodings in which they may appear, longest first.
+    """Secrets in this process's environment, as written, percent-encoded and as JSON writes them, longest first.
 
     Longest first, so that a secret that contains another one is replaced as a whole. The result is reused for
-    `ENVIRONMENT_CACHE_SECONDS`, since `redact` is called for each line of a log.
+    `ENVIRONMENT_CACHE_SECONDS` while the number of variables stays the same, since `redact` is called for each line of
+    a log.
     """
     now, count = time.monotonic(), len(os.environ)
     if count != _known.count or now - _known.at > ENVIRONMENT_CACHE_SECONDS:

@@ -77,7 +77,7 @@ class FoundSecret:
 
 
 def secrets_in(source: str) -> list[FoundSecret]:
-    """Find secrets in the source of a reward function, by line, before it is copied to the run folder.
+    """Find secrets in the source of a reward function or metric, by line, before it is copied to the run folder.
 
     Args:
         source: Python source. Lines with the comment `# llf: allow-secret` are skipped.
@@ -87,7 +87,8 @@ def secrets_in(source: str) -> list[FoundSecret]:
 
     Raises:
         SyntaxError: the source cannot be parsed.
-        ValueError: the source holds a NUL character.
+        ValueError: the source holds a NUL character or a lone surrogate.
+        RecursionError: an expression has hundreds of nested operators.
     """
     tree = ast.parse(source)
     lines = source.splitlines()
@@ -115,7 +116,7 @@ def secret_kind(name: str, value: object) -> str | None:
 
     Args:
         name: name the value is stored under; empty if it has none.
-        value: a string, bytes or number, or a container of these.
+        value: a string, bytes or an integer, or a container of these; other values are no secrets.
 
     Returns:
         Words such as "a text is called api_key"; None if the value does not look like a secret.

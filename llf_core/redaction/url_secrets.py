@@ -55,7 +55,8 @@ def restore_url(address: str) -> str:
 def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, str], what: str) -> dict[str, str]:
     """Find redacted URLs in a config whose credentials are missing in the environment.
 
-    Called before a stored run is resumed, replayed or branched, so that it cannot be read before its folder changes.
+    Called before a stored run is resumed, replayed or branched, so that missing credentials are reported before
+    anything in its folder changes.
 
     Args:
         values: config values by key: strings, or lists of strings.
@@ -63,7 +64,7 @@ def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, 
         what: verb for the message, for example `resume`.
 
     Returns:
-        A sentence for each key with such a URL.
+        By key, a sentence about the first such URL.
     """
     known = {redact(one) for one in environment.get(URLS_VARIABLE, "").split()}
     found: dict[str, str] = {}

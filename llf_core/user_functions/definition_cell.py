@@ -49,8 +49,8 @@ def definition_cell(folder: RunFolder) -> str:
     bound = {name: _bound(text) for name, text in texts.items()}
     given = {name: _read(text) - bound[name].keys() for name, text in texts.items()}  # which a module takes as they are
     values = read_config(folder.config)
-    metrics = {one.rpartition(":")[2] for one in split_names(values.get("metrics") or "")}
-    rewards = set(split_names(values.get("reward_functions") or ""))
+    metrics = {one.rpartition(":")[2] for one in _named(values.get("metrics"))}
+    rewards = _named(values.get("reward_functions"))
 
     def decorators(name: str) -> list[str]:
         own = ["metric"] if name in metrics else []
@@ -68,6 +68,12 @@ def definition_cell(folder: RunFolder) -> str:
             alone = f"_{name}_alone"
             parts.append(f"{_scope(alone, name, text)}\n\n\n{_registered(name, decorators(name), f'{alone}()')}")
     return "\n\n".join(parts) + "\n\n"
+
+
+def _named(value: object) -> set[str]:
+    """The names in a value of a config that was not validated; none if it is no list of names."""
+    names = split_names(value)
+    return {one for one in names if isinstance(one, str)} if isinstance(names, tuple) else set()
 
 
 def _registered(name: str, decorators: Sequence[str], function: str) -> str:

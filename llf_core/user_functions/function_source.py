@@ -51,12 +51,20 @@ def source_of(function: UserFunction, noun: str, name: str | None = None) -> str
         Python source.
 
     Raises:
-        SourceError: the source is not available, or the function uses an undefined name, a module that the trainer
-            cannot import, a value that cannot be copied, or one that looks like a secret.
+        SourceError: the source is not available, is nested too deeply or contains a secret, or the function uses an
+            undefined name, a module that the trainer cannot import, a value that cannot be copied, or one that looks
+            like a secret.
         OSError: no process can be started to look for a module.
     """
     module = _Module()
-    module.add_function(name or function.__name__, function, (noun,))
+    name = name or function.__name__
+    try:
+        module.add_function(name, function, (noun,))
+    except RecursionError:  # of an expression with hundreds of operators
+        raise SourceError(
+            f"The source of the {noun} {name} has an expression that is nested too deeply to be copied. Divide it into "
+            "several statements."
+        ) from None
     return module.text()
 
 

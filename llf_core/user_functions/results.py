@@ -59,6 +59,6 @@ def raised(error: BaseException, path: str = "", file: str = "") -> str:
 
 
 def shown(text: str) -> str:
-    """A text in one line, cut where it is long."""
+    """Put a text on one line of at most `SHOWN` characters, since a message repeats what a function returned."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"

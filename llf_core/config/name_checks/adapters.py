@@ -34,7 +34,7 @@ def check_adapters(config: RunConfig) -> CheckResult:
         config: names method, model and adapters.
 
     Returns:
-        An error for each that does not fit; nothing for what is not on this machine.
+        A problem for each that does not fit; nothing for what is not on this machine.
 
     Raises:
         OSError: a weight file of the model cannot be read.

@@ -35,7 +35,7 @@ HUB_REWARDS = {"lora", "full"}
 def check_local(
     config: RunConfig, base: Path | None = None, runs: Iterable[str] = (), home: Path | None = None
 ) -> CheckResult:
-    """Check the names in a config without network access. Only names and headers of files are read.
+    """Check the names in a config without network access. Of weights, only the headers of the files are read.
 
     The form does this after each change; what only a hub can answer is left to `query_hub` in another thread.
 

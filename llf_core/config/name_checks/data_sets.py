@@ -39,7 +39,7 @@ def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) 
 
     Returns:
         An error for each name that is not found here, a warning for one that may be an entry of LLaMA-Factory's
-        `dataset_info.json` on another machine, and a question for each hub id.
+        `dataset_info.json` on another machine, and a question for each hub id that is neither cached nor well known.
     """
     return _DatasetChecker(config, spec, tuple(folders)).check()
 

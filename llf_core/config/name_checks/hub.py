@@ -29,9 +29,9 @@ TRUE = {"1", "ON", "YES", "TRUE"}
 def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Question, Answer]:
     """Query the hub about all repositories at once, within a time limit.
 
-    The hub is asked only whether a repository exists, by the client that fetches it later (its `HF_ENDPOINT`,
-    `HF_TOKEN` and proxies); nothing is downloaded. `HF_HUB_OFFLINE` is respected. Failures of the network are answers,
-    not errors: a machine without internet can train a cached model.
+    Each hub is asked only whether it has a repository; nothing is downloaded. Requests are made by Hugging Face's
+    client, which fetches models later too (`HF_ENDPOINT`, `HF_TOKEN`, proxies), or as `mirrors` says. `HF_HUB_OFFLINE`
+    is respected. Failures of the network are answers, not errors: a machine without internet can train a cached model.
 
     Args:
         questions: of models and data sets.

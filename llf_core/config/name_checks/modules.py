@@ -69,8 +69,8 @@ def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
         spec: the key, such as `lora_target`.
 
     Returns:
-        An error if the model lacks a module or the name is a misspelling, a warning if the modules are known only by
-        family or not at all, and nothing if all exist.
+        An error if the model lacks a module, or only a warning if its modules are known by family alone and the name is
+        no misspelling. Of an unknown model, a warning if a name misspells a module of other models. Else nothing.
 
     Raises:
         OSError: a weight file of the model cannot be read.

@@ -19,7 +19,7 @@ def check_optimizer(config: RunConfig) -> CheckResult:
         config: the config.
 
     Returns:
-        An error if the optimizer cannot train weights of these shapes.
+        An error if the optimizer cannot train weights of these shapes; nothing for a method that makes an adapter.
 
     Raises:
         OSError: a weight file of the model cannot be read.

@@ -37,7 +37,7 @@ def fetch_repository_info(
         HFValidationError: the name is not a valid repository id.
         HfHubHTTPError: the hub refused the request: no such repository, no access, or an error of the server.
         TimeoutError: the answer was not complete in time.
-        ValueError: the answer is larger than `MOST_BYTES`.
+        ValueError: the answer is not JSON, or larger than `MOST_BYTES`.
         Exception: of the client's HTTP library, if the server cannot be reached.
     """
     found: ModelInfo | DatasetInfo = _within(lambda: _request(kind, name, revision, seconds), seconds)

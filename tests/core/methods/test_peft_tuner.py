@@ -114,6 +114,8 @@ def test_options_of_peft_are_checked_before_the_start(tuned):
     assert "no option 'apply_gs'. Did you mean 'apply_GS'?" in problem.message
     assert "task_type is set by LLF" in problem.message
     assert not problems(**keys, **problem.fixes[0].changes)
+    alone = problems(finetuning_type="peft", peft_type="LN_TUNING", peft_options={"r": 4})["peft_options"]
+    assert alone.message == "PEFT's LN_TUNING has no option 'r'. It has none."
     with pytest.raises(ModelError, match=r"cannot put C3A on .* block size should be a factor"):
         tuned(finetuning_type="peft", peft_type="C3A", peft_options={"block_size": 24})
 

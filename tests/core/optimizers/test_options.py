@@ -91,6 +91,8 @@ def test_names_of_transformers_are_read_as_llama_factorys_keys_with_their_defaul
     assert (config.get("apollo_target"), config.get("apollo_scale")) == (("mlp",), 1.0)
     (message,) = said(optim="galore_adamw", optim_args="rang=1")
     assert "The optimizer galore_adamw has no option `rang` (`optim_args`). Expected `rank`" in message
+    for rank in ("inf", "nan"):
+        assert any("(`galore_rank`) is " in one for one in said(optim="galore_adamw", optim_args=f"rank={rank}"))
 
 
 def test_every_name_of_transformers_is_read():

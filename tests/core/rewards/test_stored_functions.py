@@ -118,6 +118,15 @@ def test_a_file_whose_name_no_function_has_gives_no_cell(tmp_path: Path) -> None
         definition_cell(run)
 
 
+def test_a_config_that_names_no_functions_gives_a_cell(tmp_path: Path) -> None:
+    """The config of a run is not validated, since a copy of an invalid one can be mended."""
+    run = RunFolder(tmp_path)
+    run.code.mkdir()
+    (run.code / "brief.py").write_text("def brief(answer): return 1.0\n")
+    run.config.write_text("metrics: 5\nreward_functions: [1, brief]\n")
+    assert definition_cell(run).endswith('llf.reward(name="brief")(brief)\n\n')
+
+
 @pytest.mark.usefixtures("no_start")
 def test_a_recorded_function_is_found_by_its_name() -> None:
     assert reward(brief) is brief

@@ -179,6 +179,7 @@ def test_a_cell_that_is_run_again_counts(cells: Cells) -> None:
         ("def f(answer): return nowhere", "f uses nowhere, which is not defined. Define it, or remove it."),
         ("k = 'x' * 1_000_001\ndef f(answer): return k", "f uses k, which is 1,000,003 characters long"),
         ("f = dict(f=lambda answer: 1)['f']", "f is a lambda inside another statement. Write it as a function"),
+        (f"def f(answer): return {'+'.join(['answer'] * 600)}", "reward function f has an expression that is nested"),
     ],
 )
 def test_what_cannot_be_carried_over_is_named(cells: Cells, text: str, said: str) -> None:

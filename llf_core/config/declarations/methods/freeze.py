@@ -105,14 +105,15 @@ def check_layers(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the parameters of the trained layers, for the forecast of gradients and optimizer states.
 
-    Modules outside the layers (`freeze_extra_modules`) are not counted.
+    Whole layers are counted, whatever `freeze_trainable_modules` selects in them, and no modules outside the layers
+    (`freeze_extra_modules`).
 
     Args:
         config: see `trained_layers`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters.
+        Number of trained parameters; 0 if the model does not have these layers, which `check_layers` reports.
     """
     layers = layers_of(shapes)
     depth = max(layers.values(), default=-1) + 1

@@ -113,7 +113,8 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters, without modules that are trained in full (`additional_target`).
+        Number of trained parameters, without modules that are trained in full (`additional_target`) and without the
+        magnitudes of DoRA, one for each output.
     """
     options = config.options(LoRAOptions)
     experts = expert_weights(shapes, options.lora_target)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 SMALLEST_SHARE = 0.02
-"""Share of the adapter's parameters that may be superfluous without a note: some gates are one row."""
+"""Share of the adapter's parameters that may be superfluous without a note, since some gates are one row; by hand."""
 
 
 def check_rank(
@@ -32,8 +32,9 @@ def check_rank(
         requested: names of the target modules, or `all`.
 
     Returns:
-        A warning if the rank is above the shorter side of every target, a note if it is above some and 2 % of the
-        adapter's parameters are superfluous, each with the highest useful rank as its fix; None otherwise.
+        None if at most `SMALLEST_SHARE` of the adapter's parameters are superfluous. Else a warning if the rank is
+        above the shorter side of every target, with the longest of these sides as its fix, or a note if it is above
+        some, with the shortest.
     """
     targets = new_targets(config, shapes, requested)
     rank = int(config.get(key))

@@ -43,7 +43,8 @@ def tuner(config: ConfigValues) -> Tuner:
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Count the values of the trained vectors: the hidden size for each (prompt tuning, arXiv 2104.08691).
 
-    For the forecast of gradients and optimizer states.
+    For the forecast of gradients and optimizer states. The embedding is taken to be the matrix outside the layers with
+    the most rows.
 
     Args:
         config: `prompt_tokens`.

@@ -118,7 +118,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
 
 
 def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> Problem | None:
-    """Check that the targets exist and that the rank is at most their shorter side, before the model is loaded.
+    """Check the targets and the rank against the shapes before the model is loaded, see `check_projections`.
 
     Args:
         config: the options.

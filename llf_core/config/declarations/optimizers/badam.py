@@ -99,9 +99,10 @@ def block_indices(names: Mapping[str, object]) -> list[int]:
 
 
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
-    """Estimate the memory of the moments, float32 copies and gradients of the largest block, or of a share of all.
+    """Estimate the memory of moments, float32 copies and gradients of the largest block, or of the mode `ratio`.
 
-    For the forecast. Only the block in training has a state (BAdam, arXiv 2404.02827).
+    For the forecast. Only the block in training has a state and gradients (BAdam, arXiv 2404.02827). In the mode
+    `ratio` a share of each weight has moments, with an index of 8 bytes if it is scattered, and all have gradients.
 
     Args:
         config: the options.

@@ -19,7 +19,8 @@ WIDTH = 4
 def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
     """Estimate the memory of AdaLOMO's factored second moment, and of one gradient, for the forecast.
 
-    It keeps a row and a column of float32 for each matrix (AdaLOMO, arXiv 2310.10195, as Adafactor does).
+    It keeps a row and a column of float32 for each matrix, and all values of a vector (AdaLOMO, arXiv 2310.10195, as
+    Adafactor does).
 
     Args:
         config: not used.

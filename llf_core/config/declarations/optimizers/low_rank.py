@@ -59,9 +59,10 @@ def projected(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], r
 def check_projections(
     shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], rank: int, prefix: str
 ) -> Problem | None:
-    """Check that weights can be projected: targets match some, and the rank is not above their shorter sides.
+    """Check that weights can be projected: each target matches some, and the rank is not above their shorter sides.
 
-    A target that matches nothing would train with the full memory, without a message.
+    A target that matches nothing would train with the full memory, without a message. With `all`, matrices with a side
+    below the rank are not projected, so it is enough that one has none.
 
     Args:
         shapes: shape of each trained parameter, by name.
