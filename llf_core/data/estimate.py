@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def estimate(config: object) -> FitCheck:
     """Forecast memory, disk, time and speed of a run before it starts; no model is loaded and torch is not imported.
 
-    Whether a run fits a machine is then known in a second, and not after a download and the first steps.
+    Whether a run fits a machine is then known before a download and the first steps.
 
     Args:
         config: a `RunConfig`, dict, YAML text or path.

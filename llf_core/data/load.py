@@ -168,7 +168,7 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
 
     Raises:
         DataError: a file cannot be read, or the data set has no records.
-        OSError: a file cannot be opened, for example without permission.
+        OSError: a file cannot be opened, for example without permission, or the connection of a streamed data set ends.
     """
     found = _read_files(opened.files) if opened.table is None else _read_table(opened.table)
     if opened.source.num_samples:

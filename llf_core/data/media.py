@@ -186,7 +186,7 @@ def encode_multimodal(
 
     Raises:
         BadExample: a file cannot be read, the model has no encoder for it, the template leaves out a medium, or the
-            tokens differ.
+            tokenizer splits the prompt differently when the response follows.
         DataError: the tokenizer fails on the text, the package that decodes videos or audio is not installed,
             `audio_sampling_rate` is not the rate of the model's feature extractor, or the processor cannot be run on
             conversations with such media.

@@ -42,7 +42,7 @@ class PackedRows:
     def of(cls, examples: Dataset, lengths: NDArray[np.int64], capacity: int, seed: int) -> PackedRows:
         """Pack examples by best-fit decreasing, see `llf_core.data.packing.pack`.
 
-        Few rows then hold all examples, and few of their tokens are padding.
+        Few rows then hold all examples, and little of their capacity stays empty.
 
         Args:
             examples: examples to pack.

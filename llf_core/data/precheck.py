@@ -59,7 +59,7 @@ class QuickCheck:
 def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
     """Check a data set without reading much, since a form does it after each key press.
 
-    Nothing is downloaded, but `dataset_info.json` if `dataset_dir` is a repository of the hub (`REMOTE:`).
+    Nothing is downloaded except `dataset_info.json`, if `dataset_dir` is a repository of the hub (`REMOTE:`).
 
     Args:
         config: for the settings of how data sets are read.

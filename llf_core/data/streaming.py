@@ -102,8 +102,8 @@ class Stream:
             Examples, mixed by `mix_strategy`, which may repeat some or leave some out.
 
         Raises:
-            DataError: there is no example; a file cannot be read; or a record is unusable and `stop_on_dropped` is
-                true.
+            DataError: there is no example; a file cannot be read; a record is unusable and `stop_on_dropped` is true;
+                or see `llf_core.data.parallel.encode_all`.
             OSError: a file cannot be opened, for example without permission.
             PluginError: the implementation of a format cannot be imported.
             MemoryError: out of memory.

@@ -66,9 +66,9 @@ class _Texts:
 def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     """Estimate the lengths of a config's training examples from the text of its first records.
 
-    A forecast needs them while a form is filled in, when a tokenizer would take seconds to load. Nothing is downloaded,
-    but `dataset_info.json` if `dataset_dir` is a repository of the hub. At most 4 MB of each file are read, and read
-    again only when it has changed. The number of tokens is a rule of thumb for English (`BYTES_PER_TOKEN` and the
+    A forecast needs them while a form is filled in, when a tokenizer would take seconds to load. Nothing is downloaded
+    except `dataset_info.json`, if `dataset_dir` is a repository of the hub. At most 4 MB of each file are read, and
+    read again only when it has changed. The number of tokens is a rule of thumb for English (`BYTES_PER_TOKEN` and the
     constants below it), so it can be far off for another script.
 
     Args:

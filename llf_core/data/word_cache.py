@@ -473,7 +473,7 @@ def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | Non
 
 
 def fast_tokenizer_of_backend(backend: Tokenizer) -> FastTokenizer:
-    """Fast implementation of a tokenizer of the `tokenizers` library, see `fast_tokenizer_of`."""
+    """Fast implementation of a tokenizer of the `tokenizers` library, as of a changed copy; see `fast_tokenizer_of`."""
     return CachedTokenizer(backend) if _splits_before_blanks(backend) else FastTokenizer(backend)
 
 

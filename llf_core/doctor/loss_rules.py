@@ -95,7 +95,7 @@ def not_finite(metrics: RunMetrics) -> Finding | None:
 def nothing_learned(metrics: RunMetrics) -> Finding | None:
     """Find a run that has no tokens in its loss, because a template or column does not match the data set.
 
-    Reported if the last step trained on no token, or the loss is exactly 0 in `CONSECUTIVE` logged values.
+    Reported if the last step trained on no token, or the loss is exactly 0 in the last `CONSECUTIVE` logged values.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -150,8 +150,9 @@ def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
 def diverged(metrics: RunMetrics) -> Finding | None:
     """Find a loss that has risen above its start, the sign of a learning rate that is too high.
 
-    A median of `WINDOW` values must exceed the start by `RISE` and `RISE_LEAST` and by the noise of consecutive losses
-    (`NOISE`). Compared with the first loss alone, one batch, the limits are `LEAP` and `LEAP_LEAST`.
+    A median of `WINDOW` of the last `LOOKBACK` values must exceed the start, the median of the first `CONSECUTIVE`, by
+    `RISE` and `RISE_LEAST` and by the noise of consecutive losses (`NOISE`). Compared with the first loss alone, one
+    batch, the limits are `LEAP` and `LEAP_LEAST`.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -183,7 +184,8 @@ def diverged(metrics: RunMetrics) -> Finding | None:
 def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
     """Find a loss that has hardly decreased by the middle of the run, with a learning rate far below the usual range.
 
-    Both are needed: a model that already knows the data has a flat loss at any learning rate.
+    That is, by a share of less than `FLAT`, below `LOW_RATES` or `LOW_RATE`. Both are needed: a model that already
+    knows the data has a flat loss at any learning rate.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -208,12 +210,14 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
 
 
 def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | None:
-    """Find a gradient norm of `SPIKE` times its median in `CONSECUTIVE` logged values; one bad batch is no finding.
+    """Find a gradient norm of `SPIKE` times its median in the last `CONSECUTIVE` values; one bad batch is no finding.
+
+    Its median is that of the 50 logged values before them.
 
     Args:
         metrics: metrics of the run.
-        fades: whether the norm normally decreases towards 0, so that a hard batch stands out: it must then exceed its
-            start too.
+        fades: whether the norm normally decreases towards 0, so that a hard batch stands out: it must then be `SPIKE`
+            times the median of the first 20 values too.
 
     Returns:
         The finding; None if the norm is normal, or fewer than `20 + CONSECUTIVE` values are logged.
@@ -274,10 +278,8 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
 def forgets(metrics: RunMetrics) -> Finding | None:
     """Find a model that loses general abilities: its loss on the probe set is clearly above that of the base.
 
-    Both of the last two values must be, so that one noisy evaluation is no finding. Only with `measure_forgetting`.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
+    Both of the last two values must be, by `FORGOTTEN` and `FORGOTTEN_LEAST`, so that one noisy evaluation is no
+    finding. Only with `measure_forgetting`, whose first value, at step 0, is that of the base.
     """
     steps, loss = metrics.line("forgetting/loss")
     if len(loss) < CONSECUTIVE or steps[0] != 0:
@@ -309,7 +311,10 @@ def validation_overlap(metrics: RunMetrics) -> Finding | None:
 
 
 def duplicate_examples(metrics: RunMetrics) -> Finding | None:
-    """Find examples that occur several times per epoch: the model memorizes them, so its training loss misleads."""
+    """Find many examples that occur several times per epoch: the model memorizes them, so its training loss misleads.
+
+    How many that is: see `llf_core.runs.duplicate_examples`.
+    """
     warning = duplicates_warning(metrics.data.get("copies") or 0, metrics.data.get("examples") or 0)
     if warning is None:
         return None

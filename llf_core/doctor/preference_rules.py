@@ -65,7 +65,8 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
 def no_preference(metrics: RunMetrics) -> Finding | None:
     """Find an accuracy that is still at chance level (50 %) in the second half of the first epoch.
 
-    Its mean plus two standard errors must be below `GUESSING`, so that a slow start is no finding.
+    Its mean plus two standard errors must be below `GUESSING`, over at least `EPOCH_LEAST` logged values, so that a
+    slow start is no finding.
     """
     steps, accuracies = metrics.line("rewards/accuracies")
     known, epochs = metrics.line("epoch")
@@ -118,7 +119,7 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
 
 
 def no_reward_variance(metrics: RunMetrics) -> Finding | None:
-    """Find equal rewards of all completions of each prompt, over `WINDOW` logged values.
+    """Find equal rewards of all completions of each prompt, over the last `WINDOW` logged values.
 
     Advantages are differences from the group's mean (GRPO, arXiv 2402.03300), so all are 0 and nothing is learned.
     """
@@ -142,8 +143,8 @@ def no_reward_variance(metrics: RunMetrics) -> Finding | None:
 def entropy_collapses(metrics: RunMetrics) -> Finding | None:
     """Find an entropy below `COLLAPSED` times its start: the policy hardly explores, so it learns little more.
 
-    Its start is the median of the first `WINDOW` logged values, nats for each token; all of the last `WINDOW` values
-    must be that low.
+    Its start is the median of the first `WINDOW` logged values, nats for each token; all of the last `WINDOW` of at
+    least `4 * WINDOW` values must be that low.
     """
     steps, entropy = metrics.line("entropy")
     if len(entropy) < 4 * WINDOW:

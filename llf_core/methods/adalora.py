@@ -43,9 +43,10 @@ class AdaLoRA(PeftTuner):
         return wrapped
 
     def after_backward(self, scale: float = 1.0) -> None:
-        """Add the gradient of the penalty γ · mean over P and Q of ‖P Pᵀ - I‖ (arXiv 2303.10512, eq. 4).
+        """Add the gradient of the penalty γ · mean of ‖PᵀP - I‖ and ‖QQᵀ - I‖ over all matrices P and Q.
 
-        It is computed as PEFT does, which adds it to the loss that a model returns. The trainer does not use that loss.
+        As in PEFT, which adds it to the loss that a model returns; the trainer does not use that loss. These are
+        Frobenius norms; arXiv 2303.10512, eq. 4, has the sum of their squares.
 
         Args:
             scale: factor of the gradients under loss scaling.

@@ -96,6 +96,9 @@ def adapter_targets(
             apply to a parameter.
         parameters: whether PEFT can put this kind of adapter on a parameter at all.
 
+    Returns:
+        The targets, with sentences on what `all` leaves out.
+
     Raises:
         ModelError: a name that no linear layer, embedding or expert has, with the choices; or one that PEFT puts no
             adapter on.

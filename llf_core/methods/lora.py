@@ -120,7 +120,8 @@ class LoRA(PeftTuner):
             groups: the trained parameters: those with weight decay, and norms and biases without.
 
         Returns:
-            The same parameters in more groups, each with its learning rate `lr`.
+            The same parameters in more groups, each with its learning rate `lr`; the given groups if
+            `loraplus_lr_ratio` is not set.
         """
         options = self.config.options(LoRAOptions)
         ratio = options.loraplus_lr_ratio
@@ -143,8 +144,9 @@ class LoRA(PeftTuner):
     def finish(self) -> None:
         """Turn an adapter over a changed base into a plain LoRA of twice the rank over the base as it was.
 
-        The update is B A - B₀ A₀, which is one product of [B, -B₀] and [A; A₀] (PiSSA, arXiv 2404.02948, appendix C),
-        so that plain PEFT loads the result on the model as it is published.
+        Only an initialisation that took its start from the base (PiSSA, OLoRA, CorDA) needs it. The update is
+        B A - B₀ A₀, which is one product of [B, -B₀] and [A; A₀] (PiSSA, arXiv 2404.02948, appendix C), so that plain
+        PEFT loads the result on the model as it is published.
         """
         if not self._initial:
             return

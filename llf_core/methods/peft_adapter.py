@@ -84,6 +84,9 @@ def whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]
         model: a `PreTrainedModel`, not yet wrapped.
         requested: the names in `additional_target`.
 
+    Returns:
+        Their names, for PEFT's `modules_to_save`.
+
     Raises:
         ModelError: the model has no module of a name in `additional_target`.
     """
@@ -190,6 +193,8 @@ def _show_bias(wrapped: PeftModel) -> None:
 
 def check_new_tokens_trained(model: PeftModel, config: RunConfig) -> None:
     """Check that a continued adapter has the rows of all tokens that are new to the base: PEFT adds none to it.
+
+    An adapter that trains modules in full is not checked, since these have all rows.
 
     Args:
         model: the model with the adapter.

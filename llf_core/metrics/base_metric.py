@@ -85,6 +85,7 @@ class Metric(ABC):
 
         Raises:
             MetricError: it cannot score an answer; `score_answers` turns any other exception into one.
+            ValueError: the numbers of answers and examples differ, which `score_answers` refuses before.
         """
 
     def statistics(

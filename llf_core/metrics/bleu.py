@@ -56,6 +56,9 @@ class Bleu(Metric):
 
         Returns:
             Scores from 0 to 100.
+
+        Raises:
+            ValueError: the numbers of answers and examples differ.
         """
         return [float(self._sentence(*pair).score) for pair in zip(answers, examples, strict=True)]
 
@@ -74,6 +77,9 @@ class Bleu(Metric):
 
         Returns:
             Counts of shape `[answers, 10]`.
+
+        Raises:
+            ValueError: the numbers of answers and examples differ.
         """
         found = [self._sentence(*pair) for pair in zip(answers, examples, strict=True)]
         rows = [(one.sys_len, one.ref_len, *one.counts, *one.totals) for one in found]

@@ -57,6 +57,9 @@ def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Nu
 
     Returns:
         Sums of shape `[samples, statistics]`.
+
+    Source:
+        Efron, Bootstrap methods: another look at the jackknife, The Annals of Statistics 7 (1979).
     """
     draw, count = np.random.default_rng(seed), len(statistics)
     different, often = np.unique(statistics, axis=0, return_counts=True)
@@ -116,5 +119,5 @@ def student_quantile(freedom: int) -> float:
 
 
 def has_statistics(statistics: Numbers) -> Any:
-    """Which examples have any statistics, as flags of shape `[examples]`: those of the others are all 0."""
+    """Which examples have any statistics, as bools `[examples]`: those of the others are all 0, and are not drawn."""
     return (statistics != 0).any(axis=1)

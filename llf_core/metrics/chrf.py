@@ -49,6 +49,9 @@ class ChrF(Metric):
 
         Returns:
             Scores from 0 to 100.
+
+        Raises:
+            ValueError: the numbers of answers and examples differ.
         """
         return [float(one) for one in self.total(self.statistics(answers, examples, ()))]
 
@@ -67,6 +70,9 @@ class ChrF(Metric):
 
         Returns:
             Counts of shape `[answers, 18]`. Those of the answer are 0 where the reference is shorter than the n-gram.
+
+        Raises:
+            ValueError: the numbers of answers and examples differ.
         """
         rows = [
             [
@@ -88,6 +94,9 @@ class ChrF(Metric):
 
         Returns:
             Scores of shape `[…]`, from 0 to 100.
+
+        Source:
+            Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015; sacrebleu's `CHRF`.
         """
         answer, reference, common = (sums[..., place::3] for place in range(3))
         used = (answer > 0) & (reference > 0)

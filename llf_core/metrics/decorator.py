@@ -66,7 +66,7 @@ def metric(
 
     Raises:
         TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
-        ValueError: the name belongs to a built-in metric, or is no identifier.
+        ValueError: the name belongs to a built-in metric or is no identifier, or the signature cannot be inspected.
         PluginError: two packages declare the same metric.
 
     Example:

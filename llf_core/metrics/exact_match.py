@@ -25,6 +25,9 @@ class ExactMatch(Metric):
 
         Returns:
             1.0 or 0.0 for each answer.
+
+        Raises:
+            ValueError: the numbers of answers and examples differ.
         """
         pairs = zip(answers, examples, strict=True)
         return [float(squad_words(answer) == squad_words(one.reference or "")) for answer, one in pairs]

@@ -26,6 +26,9 @@ class F1(Metric):
 
         Returns:
             From 0 to 1.
+
+        Raises:
+            ValueError: the numbers of answers and examples differ.
         """
         pairs = zip(answers, examples, strict=True)
         return [f1_of_words(squad_words(answer), squad_words(one.reference or "")) for answer, one in pairs]
@@ -39,7 +42,7 @@ def f1_of_words(answer: Sequence[str], reference: Sequence[str]) -> float:
         reference: words of the reference.
 
     Returns:
-        From 0 to 1; if one has no words, 1 if the other has none either, as in the script of SQuAD 2.0 (arXiv
+        From 0 to 1. If one has no words: 1 if the other has none either, else 0, as in the script of SQuAD 2.0 (arXiv
         1806.03822).
     """
     if not answer or not reference:

@@ -57,6 +57,7 @@ class FunctionMetric(Metric):
 
         Raises:
             MetricError: the function raised an error or returned no finite number, or the data has no such column.
+            ValueError: the numbers of answers and examples differ.
         """
         return [self._score(*pair) for pair in zip(answers, examples, strict=True)]
 

@@ -15,12 +15,12 @@ PUNCTUATION = "，。：？！“”；’《》…·、「」（）－～『』
 
 
 def has_han(text: str) -> bool:
-    """Whether a text has a Han character."""
+    """Whether a text has a Han character, so that metrics split it as Chinese."""
     return _HAN.search(text) is not None
 
 
 def can_segment() -> bool:
-    """Whether jieba is installed, which finds the words of Chinese."""
+    """Whether jieba is installed, which finds the words of Chinese; if not, a metric says so in its notes."""
     return find_spec("jieba") is not None
 
 

@@ -43,7 +43,8 @@ def interval(
 ) -> Interval:
     """Compute a value over examples and its 95 % interval.
 
-    That of a proportion (scores 0 and 1) is Wilson's; others are bootstrapped over examples.
+    That of a proportion (scores 0 and 1) is Wilson's, see `wilson_interval`; others are bootstrapped over examples, see
+    `resampled_sums` and `expanded_percentiles`.
 
     Args:
         values: scores, one for each example, None where there is none; or sufficient statistics of shape

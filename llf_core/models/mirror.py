@@ -54,7 +54,8 @@ def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool)
         The source: a folder, by whose path an adapter names it.
 
     Raises:
-        ModelError: no such model or revision, no access, no connection and nothing in the cache, or a damaged file.
+        ModelError: no such model or revision, no access, no connection and nothing in the cache, no weights that may be
+            loaded, or a damaged file.
         OSError: the cache cannot be written, for example on a full disk, or a file in it cannot be read.
     """
     folder = mirror_folder(name, config.model.model_revision, config, choose)

@@ -61,11 +61,12 @@ def check_card(device: Any) -> None:
 
 
 def convert(model: nn.Module) -> int:
-    """Have torchao compute the linear layers of a model in 8-bit floats.
+    """Have torchao, which a rule of the config checks for, compute the linear layers of a model in 8-bit floats.
 
     Each token has a scale of its own: with one scale for a whole tensor, the outputs of a document would depend on the
     other documents of its batch. Weights, their names and their precision stay as they are. Left out are the output
-    head, quantized layers, layers of adapters, and those whose inputs or outputs are no multiple of 16.
+    head, quantized layers, with an adapter all layers that are trained, and those whose inputs or outputs are no
+    multiple of 16.
 
     Args:
         model: a causal language model, perhaps wrapped by PEFT; changed in place.

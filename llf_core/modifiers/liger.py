@@ -31,7 +31,10 @@ class Liger(Modifier):
     """Applies Liger's kernels to the loaded model, where there is an NVIDIA GPU and the package."""
 
     def before_method(self, model: PreTrainedModel) -> None:
-        """Replace the forwards of the model's norms and MLPs, before adapters wrap their layers."""
+        """Replace the forwards of the model's norms and MLPs, before adapters wrap their layers.
+
+        Without an NVIDIA GPU or liger-kernel, a warning is logged and nothing changes, so that a config runs anywhere.
+        """
         if model.device.type == "meta":  # only the parameters are counted, which stay the same
             return
         if model.device.type != "cuda" or find_spec("liger_kernel") is None:

@@ -52,8 +52,8 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
         number: blocks to insert; a divisor of the number of blocks.
 
     Raises:
-        ModelError: `number` is no divisor, the model keeps its blocks in no list, or it computes something else than
-            before.
+        ModelError: `number` is no divisor, the model's config does not tell its number of blocks, it keeps them in no
+            list, or it computes something else than before.
 
     Source:
         Block expansion, arXiv 2401.02415, section 3.2 and figure 3.

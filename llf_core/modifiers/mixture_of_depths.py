@@ -46,7 +46,8 @@ class MixtureOfDepths(Modifier):
         """Convert the model, or check that it is a converted one; `load_model` restores the routers of such a model.
 
         Raises:
-            ModelError: the model cannot be converted, is converted already, or was never converted.
+            ModelError: the model cannot be converted, is converted already, or was never converted; or a document may
+                be longer than the window of a routed block.
         """
         options = self.config.options(MixtureOfDepthsOptions)
         settings = read_settings(model.config)

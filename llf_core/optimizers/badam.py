@@ -151,7 +151,7 @@ class BlockOptimizer(PerParameterOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update the block; then begin the next one where its steps are made.
+        """Update the block; after `interval` steps, begin the next one.
 
         Args:
             closure: see `torch.optim.Optimizer.step`.
@@ -172,7 +172,7 @@ class BlockOptimizer(PerParameterOptimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a saved state, and train the block of it.
+        """Load a saved state, and train the block that it names.
 
         Args:
             state_dict: of `state_dict()`.
@@ -235,7 +235,8 @@ class ShareOptimizer(PerParameterOptimizer):
         Args:
             parameter: of any shape, contiguous.
             gradient: of the same shape.
-            state: `steps`, the moments `[values]` of the share, and its `index` `[values]` where it is drawn at random.
+            state: `steps` in all, `step` and the moments `[values]` of the share, and its `index` `[values]` (int64)
+                where it is drawn at random.
             group: its group.
 
         Source:

@@ -96,7 +96,7 @@ class ProjectedOptimizer(PerParameterOptimizer):
             group: its group.
 
         Raises:
-            OptimizerError: the gradient is not finite.
+            OptimizerError: the gradient is not finite in a step that finds a projection.
 
         Source:
             arXiv 2403.03507, algorithm 2, in the order of the package `galore-torch`.

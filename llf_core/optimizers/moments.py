@@ -156,7 +156,7 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
     """Divide a gradient by the root of its factored second moment (arXiv 1804.04235, algorithms 2 and 4).
 
     Args:
-        gradient: float32, of any shape; its last two dimensions are factored.
+        gradient: float32, `[n]`, or `[..., rows, columns]`, of which the last two dimensions are factored.
         state: see `adafactor_direction`.
         decay: `β₂ₜ`.
 

@@ -74,7 +74,7 @@ class MuonOptimizer(PerParameterOptimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Approximate the nearest orthogonal matrix by five steps of Newton-Schulz in bfloat16.
+    """Approximate the nearest matrix with orthonormal rows or columns by five steps of Newton-Schulz in bfloat16.
 
     All directions of an update then count alike; an exact SVD would take far longer.
 

@@ -45,10 +45,12 @@ POWER_ITERATIONS = 2
 def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool = False) -> dict[str, Tensor]:
     """Find the singular vectors that a gradient is projected on (GaLore, arXiv 2403.03507, section 3).
 
+    APOLLO with SVD projections uses them too (arXiv 2412.05270).
+
     Args:
         gradient: `[..., rows, columns]`.
-        rank: how many.
-        side: `galore_proj_type`.
+        rank: r, how many; at most as many as the shorter side has.
+        side: `galore_proj_type` or `apollo_proj_type`.
         randomized: whether they are approximated, see `randomized_svd`.
 
     Returns:
@@ -66,7 +68,7 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
                 u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
         raise OptimizerError(
-            "A gradient has values that are not finite, so GaLore finds no projection for it.",
+            "A gradient has values that are not finite, so there is no projection for it.",
             "Lower the learning rate, or look for the example with an extreme loss.",
         ) from error
     found = {"left": u[..., :rank], "right": v[..., :rank, :]}
@@ -105,7 +107,7 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Args:
         matrix: float32, `[..., rows, columns]`.
-        rank: r, how many; more than the shorter side has give as many as that.
+        rank: r, how many; at most as many as the shorter side has are found.
 
     Returns:
         Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, the same for the same matrix.
@@ -129,7 +131,7 @@ def projected_side(gradient: Tensor, side: str) -> str:
 
     Args:
         gradient: `[..., rows, columns]`.
-        side: `galore_proj_type`.
+        side: `galore_proj_type` or `apollo_proj_type`; `std` and `reverse_std` depend on the shape.
     """
     rows, columns = gradient.shape[-2:]
     if side in {"std", "reverse_std"}:

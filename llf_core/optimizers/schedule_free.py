@@ -61,7 +61,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
     def begin(self, group: Group) -> None:
         """Compute the rate and the share `c` of a step.
 
-        The first steps of RAdam, whose variance is not known yet, have the rate 0 and change nothing.
+        The first steps of RAdam, whose variance is not known yet, have the rate 0 and change no weight.
 
         Args:
             group: its `rate`, `rectified` and `share` are set, and `steps`, `lr_max` and `weight_sum` carried on.
@@ -84,7 +84,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
         group["share"] = weight / group["weight_sum"] if group["weight_sum"] else 0.0
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Update `y` and `z`.
+        """Update `y` and `z` by a gradient at `y`; the average `x` follows from both.
 
         Args:
             parameter: y, of any shape.
@@ -115,7 +115,8 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
     def eval(self) -> None:
         """Set all parameters to the average `x = y + (1 - 1/β₁)(z - y)` (arXiv 2405.15682, algorithm 1).
 
-        Losses and results are those of `x`; `y` is kept, so that `train` brings it back to the last bit.
+        Losses and results are those of `x`; `y` is kept, so that `train` brings it back to the last bit. β₁ must not be
+        0, which a rule of the config checks.
         """
         for group in self.param_groups:
             for parameter in group["params"] if group["trains"] else ():

@@ -79,7 +79,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
         TypeError: one is not a function, or has no parameter for the answer.
         ValueError: two have the same name, one has no name, or one has that of a built-in reward.
         UnreadableError: a stored source is a link, no regular file, too large, or not UTF-8.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written, or no process can be started to look for a module that a function imports.
     """
     functions = {name: function for name, function in REWARDS.by_name(rewards).items() if function is not None}
     known = reward_names(folder)

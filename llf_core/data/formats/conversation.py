@@ -348,9 +348,7 @@ def json_of(value: object, what: str) -> Any:
 def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
     """Parse the tool definitions of an example: a list, one object, or their JSON text.
 
-    A bare schema is wrapped in `function`.
-
-    Chat templates expect OpenAI's form, `{"type": "function", "function": schema}`.
+    A bare schema is wrapped, since chat templates expect OpenAI's form, `{"type": "function", "function": schema}`.
 
     Args:
         value: the cell; None or blank text for no tools.

@@ -285,7 +285,7 @@ class Inspection:
         """Search the text of examples for about one second, so that the next request does not wait for long.
 
         Args:
-            text: text to search for, in upper or lower case.
+            text: text to search for; upper and lower case are not distinguished.
             start: number of the example to start at.
             limit: maximum number of results.
 
