@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
     from llf_widgets.reward_evaluation import reward_accuracy, win_rate
+    from llf_widgets.reward_preview import try_rewards
     from llf_widgets.start import sweep, train
     from llf_widgets.versions import check
 
@@ -59,6 +60,7 @@ __all__ = [
     "reward_accuracy",
     "sweep",
     "train",
+    "try_rewards",
     "win_rate",
 ]
 
@@ -83,6 +85,7 @@ _HOMES = {
     "reward_accuracy": "llf_widgets.reward_evaluation",
     "sweep": "llf_widgets.start",
     "train": "llf_widgets.start",
+    "try_rewards": "llf_widgets.reward_preview",
     "win_rate": "llf_widgets.reward_evaluation",
 }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from llf_core.evaluation.answers import Answer, answer_in_child
 from llf_core.evaluation.run_losses import Losses, losses_in_child
+from llf_widgets.plain_table import plain_table
 from llf_widgets.progress_line import ProgressLine
 
 if TYPE_CHECKING:
@@ -15,20 +15,12 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
 
-CELL_STYLE = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
-
-
-def _cells(*texts: str) -> str:
-    return "".join(f'<td style="{CELL_STYLE}">{escape(text)}</td>' for text in texts)
-
 
 class Answers(list[Answer]):
     """A list of `Answer` with a table as its display. Model text is escaped, never interpreted as HTML."""
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="{CELL_STYLE}">{name}</th>' for name in ("Prompt", "Base", "Tuned"))
-        rows = "".join(f"<tr>{_cells(one.prompt, one.base, one.tuned)}</tr>" for one in self)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return plain_table(("Prompt", "Base", "Tuned"), [(one.prompt, one.base, one.tuned) for one in self])
 
     def __repr__(self) -> str:
         from llf_core.evaluation.demo_report import side_by_side

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.evaluation.learning_rate_search import STEPS, LearningRateSearch
 from llf_core.evaluation.learning_rate_search import find_learning_rate as search
 from llf_core.runs.formatting import rate
-from llf_widgets.answer_table import CELL_STYLE
+from llf_widgets.plain_table import plain_table
 from llf_widgets.plotting.colors import BAD, EVALUATION, TRAINING, to_hex
 from llf_widgets.plotting.image import GRAY, new_figure, plain_axes, to_png
 from llf_widgets.progress_line import ProgressLine
@@ -34,12 +34,10 @@ class DisplayedLearningRateSearch(LearningRateSearch):
     def _repr_html_(self) -> str:
         said = "No proposal" if self.learning_rate is None else f"Learning rate {rate(self.learning_rate)}"
         picture = base64.b64encode(curve_png(self)).decode("ascii")
-        head = "".join(f'<th style="{CELL_STYLE}">{name}</th>' for name in ("Learning rate", "Loss", "Change"))
-        rows = "".join(f"<tr>{''.join(map(_cell, cells))}</tr>" for cells in self._rows())
         return (
             f"<p><b>{said}</b><br>{escape(self.reason)}</p>"
             f'<img alt="Loss by learning rate" width="{SIZE[0] * 96:.0f}" src="data:image/png;base64,{picture}">'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"{plain_table(('Learning rate', 'Loss', 'Change'), self._rows())}"
             f"<p>{'<br>'.join(map(escape, self.notes))}</p>"
         )
 
@@ -54,10 +52,6 @@ class DisplayedLearningRateSearch(LearningRateSearch):
             )
             rows.append((rate(one.rate) + mark, *told))
         return rows
-
-
-def _cell(text: str) -> str:
-    return f'<td style="{CELL_STYLE}">{escape(text)}</td>'
 
 
 def find_learning_rate(

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from llf_core.evaluation.reward_accuracy import Accuracy, reward_accuracy_in_child
 from llf_core.evaluation.win_rate import MAX_NEW_TOKENS, MAX_PROMPTS, WinRate, win_rate_in_child
+from llf_widgets.plain_table import plain_table
 from llf_widgets.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.launch import Run
-
-CELL_STYLE = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
 
 
 class DisplayedWinRate(WinRate):
@@ -29,17 +28,11 @@ class DisplayedWinRate(WinRate):
 
     def _repr_html_(self) -> str:
         names = ("Prompt", "Base", "Reward", "Result", "Reward")
-        head = "".join(f'<th style="{CELL_STYLE}">{name}</th>' for name in names)
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="{CELL_STYLE}">{escape(text)}</td>'
-                for text in (one.prompt, one.base, f"{one.base_score:.3f}", one.tuned, f"{one.tuned_score:.3f}")
-            )
-            + "</tr>"
+        rows = [
+            (one.prompt, one.base, f"{one.base_score:.3f}", one.tuned, f"{one.tuned_score:.3f}")
             for one in self.contests
-        )
-        return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        ]
+        return f"<p>{escape(repr(self))}</p>{plain_table(names, rows)}"
 
 
 def win_rate(  # noqa: PLR0913 - each of them is named

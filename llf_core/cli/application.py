@@ -32,6 +32,7 @@ from llf_core.cli.runs.restart import runs_branch, runs_replay, runs_resume
 from llf_core.cli.serve import serve
 from llf_core.cli.terminal import print_error
 from llf_core.cli.train import demo, train
+from llf_core.cli.try_rewards import try_rewards
 from llf_core.cli.validate import validate
 from llf_core.user_error import UserError
 
@@ -75,6 +76,7 @@ app.command()(inspect)
 app.command()(parameters)
 app.command()(estimate)
 app.command()(find_learning_rate)
+app.command()(try_rewards)
 app.command()(models)
 app.command()(serve)
 app.command()(chat)

@@ -313,7 +313,8 @@ class StageDeclaration(Declaration):
         other_names: what it calls the options that other stages have under another name, by that name.
         second_model: the key of a model that is loaded beside the trained one; None where the config names none.
         completion_limit: the key that limits the tokens of a completion it samples; empty where it samples none.
-        completion_tokens: most tokens of a completion it samples; 0 where it samples none.
+        completion_tokens: most tokens of a completion it samples, of a config and the number of tokens of its prompt
+            (0 for the most of all); 0 where it samples none.
         uses_of_completion: number of optimizer steps that learn from a completion it samples.
         epoch_steps: number of optimizer steps of an epoch, of a config and its number of rows (examples, prompts, or
             packed rows).
@@ -340,7 +341,7 @@ class StageDeclaration(Declaration):
     other_names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     second_model: Callable[[ConfigValues], str | None] = lambda _: None
     completion_limit: str = ""
-    completion_tokens: Callable[[ConfigValues], int] = lambda _: 0
+    completion_tokens: Callable[[ConfigValues, int], int] = lambda _config, _prompt: 0
     uses_of_completion: Callable[[ConfigValues], int] = lambda _: 1
     epoch_steps: Callable[[ConfigValues, float], int] = batches_of_epoch
 

@@ -147,7 +147,7 @@ def longest_text(config: RunConfig) -> int:
     Raises:
         PluginError: two installed packages declare the same stage.
     """
-    return config.data.cutoff_len + stage_of(config).completion_tokens(config)
+    return config.data.cutoff_len + stage_of(config).completion_tokens(config, 0)
 
 
 def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> str:

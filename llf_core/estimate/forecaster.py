@@ -143,7 +143,7 @@ class Forecaster:
         if config.data.packing:
             return rows * config.data.cutoff_len * PACKED_FILL
         sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
-        return rows * (sequences * self.lengths.mean(config.data.cutoff_len) + stage.completion_tokens(config))
+        return rows * (sequences * self.lengths.mean(config.data.cutoff_len) + stage.completion_tokens(config, 0))
 
     def steps(self) -> int | None:
         """Number of optimizer steps, as the trainer counts them; None if the number of examples is unknown.
@@ -230,7 +230,7 @@ class Forecaster:
                 checkpointing=checkpointing,
             ).basis  # fmt: skip
             basis = f"Time: {source}, since no run on this device has ended yet."
-            if stage_of(self.config).completion_tokens(self.config):
+            if stage_of(self.config).completion_tokens(self.config, 0):
                 spread = SAMPLED_SPREAD
         if not self.lengths.exact:
             spread *= 1.1

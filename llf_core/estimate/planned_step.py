@@ -165,7 +165,7 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
     """
     batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
     sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
-    drawn = stage.completion_tokens(config)
+    drawn = stage.completion_tokens(config, 0)
     longest = lengths.longest(cutoff) + drawn
     if config.data.packing:
         return batch * cutoff, longest

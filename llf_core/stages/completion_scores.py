@@ -60,6 +60,19 @@ Scoring = Callable[[Sequence[SampledCompletion]], Sequence[Score]]
 """Computes one score for each completion."""
 
 
+@dataclass(frozen=True)
+class PromptScoring:
+    """What scores a stage's completions, and of which prompts.
+
+    Attributes:
+        prompts: indices of the prepared examples whose completions can be scored.
+        score: scores completions of these prompts.
+    """
+
+    prompts: Sequence[int]
+    score: Scoring
+
+
 class FunctionScoring:
     """Weighted sum of the rewards of reward functions.
 
@@ -127,7 +140,7 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
         OSError: a file of the prompts can no longer be opened, or the disk is full.
     """
     config, stage = context.config, context.config.stage
-    limit = stage_of(config).completion_tokens(config)
+    limit = stage_of(config).completion_tokens(config, 0)
     options = {"reward_pattern": stage.reward_pattern, "max_completion_length": limit}
     rewards = load_rewards(stage.reward_functions or (), context.folder.code, options)
     prompts = prompts_of(config, context.data, (context.folder.path,))
@@ -221,3 +234,27 @@ def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
                 f"The reward {reward.name} needs a reference answer, and the data set has none (columns: "
                 f"{columns}). Expected a column answer or solution; or take another reward function."
             )
+
+
+def last_messages(context: TrainingContext) -> dict[int, str]:
+    """Texts by which a person knows the prompts of a run again: the last message of each.
+
+    Args:
+        context: the training context.
+
+    Returns:
+        By index of the prepared example; empty if no record can be read as messages.
+
+    Raises:
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        KeyError: a record of the prepared data is no longer in its data set.
+        OSError: a file of the prompts can no longer be opened.
+    """
+    try:
+        found = prompts_of(context.config, context.data, (context.folder.path,))
+    except DataError:
+        return {}
+    rows = zip(found.places, found.train, strict=True)
+    return {index: str(row["prompt"][-1]["content"]) for index, row in rows}

@@ -48,7 +48,7 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     config = context.config
     batch = config.training.per_device_train_batch_size
     twice = stage_of(config).data_kind == "unpaired_preferences"  # each with a mismatched completion
-    drawn = stage_of(config).completion_tokens(config)
+    drawn = stage_of(config).completion_tokens(config, 0)
     flattens = context.flattens and not stage_of(config).pads
     tokens, longest = largest_batch(context.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
     both = forecast_step(context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens)

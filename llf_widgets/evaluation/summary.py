@@ -5,13 +5,11 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import visible
+from llf_widgets.plain_table import plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-CELL = "padding: 2px 12px 2px 0; text-align: left; vertical-align: top"
 
 
 def summary_text(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -44,9 +42,6 @@ def summary_html(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, 
     if not rows:
         return f"<p>Evaluate: {escape(note or 'no result yet')}</p>"
 
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f'<{tag} style="{CELL}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
-
     further = columns[1:] if len(columns) > 1 else ()
     head = ["Metric", *columns, *(f"{name} against {columns[0]}" for name in further)]
     body = [
@@ -57,5 +52,4 @@ def summary_html(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, 
         ]
         for row in rows
     ]
-    cells = "".join(line("td", one) for one in body)
-    return strip_bidi(f"<table><thead>{line('th', head)}</thead><tbody>{cells}</tbody></table>")
+    return plain_table(head, body)

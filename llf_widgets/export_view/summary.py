@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import visible
 from llf_widgets.export_view.tables import CHECK_HEADS
+from llf_widgets.plain_table import plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-CELL = "padding: 2px 12px 2px 0; text-align: left; vertical-align: top"
 
 
 def summary_text(title: str, note: str, folder: str, receipt: Mapping[str, Any]) -> str:
@@ -46,9 +45,9 @@ def summary_html(title: str, note: str, folder: str, receipt: Mapping[str, Any])
         parts.append(f"<p><code>{escape(folder)}</code></p>")
     if receipt:
         parts.append(f"<p>{escape(receipt['summary'])}</p>")
-        parts.append(_table(CHECK_HEADS, [one["cells"] for one in receipt["checks"]]))
+        parts.append(plain_table(CHECK_HEADS, [one["cells"] for one in receipt["checks"]]))
         if receipt["rows"]:
-            parts.append(_table(receipt["heads"], [one["cells"] for one in receipt["rows"]]))
+            parts.append(plain_table(receipt["heads"], [one["cells"] for one in receipt["rows"]]))
     return strip_bidi("".join(parts))
 
 
@@ -57,11 +56,3 @@ def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
     found = list(rows)
     widths = [max(len(cell) for cell in column) for column in zip(*found, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in found]
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f'<{tag} style="{CELL}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    return f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table>"

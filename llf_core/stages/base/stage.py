@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.methods.method import Method
     from llf_core.modifiers.modifier import Modifier
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.completion_scores import Scoring
+    from llf_core.stages.completion_scores import PromptScoring
 
     Batch = dict[str, Any]
     Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
@@ -94,7 +94,7 @@ class Stage:
         """Models that are trained beside the run's model: the memory forecast and the checksums include them."""
         return ()
 
-    def scoring(self) -> Scoring | None:
+    def scoring(self) -> PromptScoring | None:
         """What scores the completions that the stage samples, for a look at rewards before training; None if none.
 
         Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.data.prompts import Prompts
     from llf_core.rewards import Reward
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.completion_scores import Scoring
+    from llf_core.stages.completion_scores import PromptScoring
     from llf_core.stages.online.trl_trainers import OnlineTrainer
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class OnlineStage(TrainerStage):
         self._trainer = trainer
         return trainer
 
-    def scoring(self) -> Scoring:
+    def scoring(self) -> PromptScoring:
         """Weighted sum of the run's reward functions, for a look at rewards before training; TRL calls them itself.
 
         Raises:
@@ -129,9 +129,10 @@ class OnlineStage(TrainerStage):
             KeyError: a record of the prepared data is no longer in its data set.
             OSError: a file of the prompts can no longer be opened, or the disk is full.
         """
-        from llf_core.stages.completion_scores import scoring_by_functions
+        from llf_core.stages.completion_scores import PromptScoring, scoring_by_functions
 
-        return scoring_by_functions(self.context)
+        functions = scoring_by_functions(self.context)
+        return PromptScoring(functions.indices, functions)
 
     @abstractmethod
     def _trl_classes(self) -> tuple[type[Any], type[OnlineTrainer]]:

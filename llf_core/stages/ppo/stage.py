@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llf_core.stages.base.cannot_continue import StopTraining
     from llf_core.stages.base.context import TrainingContext
-    from llf_core.stages.completion_scores import SampledCompletion, Score, Scoring
+    from llf_core.stages.completion_scores import PromptScoring, SampledCompletion, Score
     from llf_core.stages.ppo.kl_controller import KLController
     from llf_core.stages.ppo.models import PPOModels
     from llf_core.stages.ppo.prompts import PlaceholderDataset, Plan, PromptCollator
@@ -118,10 +118,11 @@ class PPO(LossStage):
         indices: Sequence[int] | None = getattr(self.ppo_models.score, "indices", None)
         return range(len(self.context.data.examples)) if indices is None else indices
 
-    def scoring(self) -> Scoring:
+    def scoring(self) -> PromptScoring:
         """Scores of the run's reward model, endpoint or reward functions, not yet normalized."""
-        scoring: Scoring = self.ppo_models.score
-        return scoring
+        from llf_core.stages.completion_scores import PromptScoring
+
+        return PromptScoring(self._usable_prompts, lambda completions: self.rollout_worker.score(completions, 0))
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
         """The separate value model, trained beside the policy; empty if the value function is a head on the policy.
@@ -407,19 +408,10 @@ class PPO(LossStage):
     def _prompt_text(self, one: SampledCompletion) -> str:
         """The last message of a prompt; the whole prompt if its record cannot be read as messages."""
         if self._prompt_texts is None:
-            self._prompt_texts = self._load_prompt_texts()
+            from llf_core.stages.completion_scores import last_messages
+
+            self._prompt_texts = last_messages(self.context)
         return self._prompt_texts.get(one.index) or self.rollout_worker.text(one.prompt)
-
-    def _load_prompt_texts(self) -> dict[int, str]:
-        from llf_core.data.errors import DataError
-        from llf_core.data.prompts import prompts_of
-
-        try:
-            found = prompts_of(self.context.config, self.context.data, (self.context.folder.path,))
-        except DataError:  # no record can be read as messages
-            return {}
-        rows = zip(found.places, found.train, strict=True)
-        return {index: str(row["prompt"][-1]["content"]) for index, row in rows}
 
     def _ends(self) -> set[int]:
         from llf_core.generation.generate import end_tokens

@@ -28,8 +28,8 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def completion_tokens(config: ConfigValues) -> int:
-    """Maximum number of tokens of a completion, for the memory forecast.
+def completion_tokens(config: ConfigValues, _prompt: int) -> int:
+    """Maximum number of tokens of a completion, whatever its prompt: sampling ends there, and forecasts count as many.
 
     Args:
         config: of the run.

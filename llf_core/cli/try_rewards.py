@@ -1,0 +1,54 @@
+"""`llf try-rewards`: the rewards of completions that the untrained model samples."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from llf_core.cli.checked_config import load_config
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile, Trust
+from llf_core.cli.reward_functions import functions_of_file, names_in_config, say_unused
+from llf_core.cli.terminal import out, print_json, progress_status
+
+
+def try_rewards(  # noqa: PLR0913, PLR0917 - options of a command
+    config: ConfigFile,
+    overrides: Overrides = None,
+    rewards: RewardFile = None,
+    prompts: Annotated[int, typer.Option(help="Maximum number of prompts, chosen at random.")] = 16,
+    group_size: Annotated[
+        int | None, typer.Option(help="Completions of each prompt. Default: `num_generations`, or 4 for ppo.")
+    ] = None,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Show the rewards of completions of the untrained model: their spread, and what a run could not learn from them.
+
+    Makes no run. Ctrl-C ends it.
+
+    Raises:
+        Exit: the config has errors.
+        UserError: a number is out of range, the stage samples no completions, a reward function fails, or the model
+            cannot be loaded.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
+    """
+    from llf_core.evaluation.reward_preview import try_rewards as preview
+
+    given = functions_of_file(rewards)
+    named = list(names_in_config(config, overrides) or given) if given else []
+    loaded = load_config(config, [*(overrides or ()), *([f"reward_functions={json.dumps(named)}"] if named else [])])
+    say_unused("The config", given, named)
+    with in_a_sentence(), progress_status() as progress:
+        found = preview(
+            loaded,
+            rewards=[given.get(one, one) for one in named] if given else None,
+            prompts=prompts,
+            group_size=group_size,
+            trust=trust,
+            progress=progress,
+        )
+    print_json(found.json()) if as_json else out.print(found.text(), markup=False, highlight=False)

@@ -1,0 +1,147 @@
+"""What the rewards of sampled completions say before a run trains on them. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+BINS = 12
+EQUAL = 1e-8
+"""Rewards of a group whose standard deviation is at most this are equal, as in TRL's `frac_reward_zero_std`."""
+
+
+@dataclass(frozen=True)
+class RewardedCompletion:
+    """A completion that the untrained policy has sampled, with its rewards.
+
+    Attributes:
+        group: number of its prompt, from 0; all completions of a prompt are a group.
+        prompt: last message of the prompt.
+        text: the completion.
+        tokens: length of the completion in tokens.
+        truncated: whether it reached the longest length without an end token.
+        reward: the weighted sum or score; None if no function applies.
+        rewards: by the name of each reward function, None where one does not apply; empty for a reward model.
+    """
+
+    group: int
+    prompt: str
+    text: str
+    tokens: int
+    truncated: bool
+    reward: float | None
+    rewards: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class RewardStatistics:
+    """Distribution of one reward over sampled completions.
+
+    Attributes:
+        name: name of the function, or `reward` for the sum that is trained on.
+        scored: number of completions that it applies to.
+        skipped: number of completions that it does not apply to.
+        mean: arithmetic mean; NaN where it applies to none, as all that follows.
+        std: standard deviation over the completions.
+        low: lowest value.
+        high: highest value.
+        length_correlation: Spearman's rank correlation with the length in tokens, -1 to 1; NaN where either is
+            constant.
+        counts: number of completions in each bin of the histogram.
+        edges: bounds of the bins, one more than `counts`.
+    """
+
+    name: str
+    scored: int
+    skipped: int
+    mean: float
+    std: float
+    low: float
+    high: float
+    length_correlation: float
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+
+
+def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequence[int]) -> RewardStatistics:
+    """Describe the distribution of a reward.
+
+    Args:
+        name: name of the function, or `reward`.
+        values: value of each completion; None where the function does not apply.
+        tokens: length of each completion in tokens.
+
+    Raises:
+        ValueError: `values` and `tokens` differ in length.
+    """
+    kept = [(value, length) for value, length in zip(values, tokens, strict=True) if value is not None]
+    if not kept:
+        nan = math.nan
+        return RewardStatistics(name, 0, len(values), nan, nan, nan, nan, nan, (), ())
+    found = np.array([value for value, _ in kept], dtype=np.float64)
+    counts, edges = np.histogram(found, bins=BINS)
+    return RewardStatistics(
+        name,
+        len(kept),
+        len(values) - len(kept),
+        float(found.mean()),
+        float(found.std()),
+        float(found.min()),
+        float(found.max()),
+        rank_correlation(found, np.array([length for _, length in kept], dtype=np.float64)),
+        tuple(counts.tolist()),
+        tuple(edges.tolist()),
+    )
+
+
+def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks, equal values having the mean of their ranks.
+
+    Ranks, since one very long completion would decide a correlation of the values.
+
+    Args:
+        first: `[n]`.
+        second: `[n]`.
+
+    Returns:
+        -1 to 1; NaN where either is constant.
+
+    Source:
+        Spearman, The proof and measurement of association between two things, 1904.
+    """
+    one, other = _ranks(first), _ranks(second)
+    if one.std() == 0 or other.std() == 0:
+        return math.nan
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    means: NDArray[np.float64] = (last - (counts - 1) / 2)[places]
+    return means
+
+
+def groups_without_variance(completions: Iterable[RewardedCompletion]) -> tuple[int, int]:
+    """Count the groups whose completions all have the same reward, from which GRPO and RLOO learn nothing.
+
+    Args:
+        completions: of any number of groups. Those without a reward are ignored.
+
+    Returns:
+        Number of these groups, and of all groups with at least two rewards.
+    """
+    groups: dict[int, list[float]] = {}
+    for one in completions:
+        if one.reward is not None:
+            groups.setdefault(one.group, []).append(one.reward)
+    compared = [values for values in groups.values() if len(values) > 1]
+    return sum(float(np.std(values, ddof=1)) <= EQUAL for values in compared), len(compared)

@@ -1,0 +1,28 @@
+"""A table of texts as HTML without scripts, for displays of results and for saved notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from llf_core.runs.plain_text import strip_bidi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+CELL_STYLE = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
+
+
+def plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in which every text is escaped, so that what a model or a data set says is never HTML.
+
+    Args:
+        heads: the names of the columns.
+        rows: the texts of each row, as many as there are columns.
+    """
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f'<{tag} style="{CELL_STYLE}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return strip_bidi(f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table>")
