@@ -139,7 +139,7 @@ def try_rewards(  # noqa: PLR0913 - what is tried, and who hears of it
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts, of a stage that samples completions.
         rows: prompts that are not in a file, see `llf_core.launch.launch`. Replaces `dataset`.
-        rewards: reward functions, or names of built-in ones. Replaces `reward_functions`.
+        rewards: reward functions, or names of built-in ones. Replaces `reward_functions`; None for those of the config.
         prompts: maximum number of prompts, 1 to 1,000, chosen at random by the run's seed.
         group_size: completions of each prompt, at least 2. Default: `num_generations`, or 4 for `ppo`.
         home: `LLF_HOME`; None for the environment's.
