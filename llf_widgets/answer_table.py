@@ -37,13 +37,13 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *,
         run: a run or its id.
         prompts: user messages, each a separate conversation.
         max_new_tokens: maximum length of a completion in tokens.
-        trust: allow Python code that comes with the model, permanently.
+        trust: whether to allow Python code that comes with the model, permanently.
 
     Returns:
         The completions, displayed as a table; also stored in the run's `samples.jsonl`.
 
     Raises:
-        RuntimeError: the run has no result; the message has the reason.
+        RuntimeError: the child process failed, for example since the run has no result; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
@@ -61,14 +61,15 @@ def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> L
 
     Args:
         run: a run or its id.
-        data: data set in the format of `eval_dataset`. Default: the run's validation data.
-        trust: allow Python code that comes with the model or the run, permanently.
+        data: data set, as in `eval_dataset`; None for the run's validation data.
+        trust: whether to allow Python code that comes with the model or the run, permanently.
 
     Returns:
         Mean loss of each, over what the stage counts (trained tokens, pairs or answers), and the number of examples.
 
     Raises:
-        RuntimeError: the run has no result, or there is no validation data; the message has the reason.
+        RuntimeError: the child process failed, for example since the run has no result or no validation data; the
+            message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.

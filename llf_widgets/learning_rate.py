@@ -68,9 +68,9 @@ def find_learning_rate(
 
     Args:
         config: as for `train`.
-        rates: the learning rates. Default: 8 from 1e-6 upwards, for adapters from 1e-5.
+        rates: at least two learning rates; None for 8 from 1e-6 upwards, for adapters from 1e-5.
         steps: maximum number of steps of each branch, 10 to 1000.
-        trust: allow Python code that comes with the model, permanently.
+        trust: whether to allow Python code that comes with the model, permanently.
 
     Returns:
         The proposed `.learning_rate` with its `.reason`, and the losses of each of the `.branches`; displayed as a

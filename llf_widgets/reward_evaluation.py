@@ -51,18 +51,18 @@ def win_rate(  # noqa: PLR0913 - each of them is named
     Args:
         run: a run or its id.
         reward_model: a run of stage rm or its id, a folder, or a hub id.
-        prompts: user messages, each a separate conversation. Default: the run's validation data without last answers.
+        prompts: user messages, each a separate conversation; None for the run's validation data without last answers.
         max_new_tokens: maximum length of a completion in tokens.
         max_prompts: maximum number of prompts from the validation data.
-        trust: allow Python code that comes with the models, permanently.
+        trust: whether to allow Python code that comes with the models, permanently.
 
     Returns:
         The rate with its 95 % interval (Wilson score interval, JASA 22, 1927), and each prompt with both completions
         and rewards.
 
     Raises:
-        RuntimeError: the run has no result or no validation data, or the reward model does not exist; the message has
-            the reason.
+        RuntimeError: the child process failed, for example since the run has no result or no validation data, or the
+            reward model does not exist; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
@@ -103,15 +103,16 @@ def reward_accuracy(
         reward_model: a run of stage rm or its id, a folder, or a hub id.
         data: a preference data set in the format of `dataset`, ideally one that was not used for training.
         dataset_dir: folder of named data sets; None for `data`.
-        max_pairs: maximum number of pairs. Default: all.
-        trust: allow Python code that comes with the reward model, permanently.
+        max_pairs: maximum number of pairs; None for all.
+        trust: whether to allow Python code that comes with the reward model, permanently.
 
     Returns:
         Accuracy (0 to 1) with its 95 % confidence interval, number of pairs, mean margin in rewards, and the number of
         dropped records by reason.
 
     Raises:
-        RuntimeError: the reward model or data set does not exist, or it holds no pairs; the message has the reason.
+        RuntimeError: the child process failed, for example since the reward model or data set does not exist, or it
+            holds no pairs; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.

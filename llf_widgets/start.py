@@ -30,8 +30,11 @@ def train(
         config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict, `dataset` may
             also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
         rewards: reward functions (see `reward`), or names of built-in ones. Replaces `reward_functions`.
-        name: display name of the run. Default: model, stage and method.
-        queue: wait until no other run is active on this machine and none has waited longer.
+        name: display name of the run; None for `run_name` of the config, else model, stage and method.
+        queue: whether it waits until no other run is active on this machine and none has waited longer.
+
+    Returns:
+        The run.
 
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have; `.problems` lists them

@@ -155,6 +155,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "QueryCancelledError": "it cancels no query",
         "ValueError": "the sort order is a constant",
     },
+    "llf_widgets.forms.cell_rows.CellRows.ensure_saved": {"RowsError": "the rows were stored before"},
+    "llf_widgets.forms.studio.Studio.inspect": {"RowsError": "the config names its data"},
     "llf_widgets.inspect.widget.Inspect._request": {"TimeoutError": "it waits without a limit"},
     "llf_widgets.inspect.widget.Inspect.overview": {"TimeoutError": "it waits without a limit"},
     "llf_widgets.forms.sweep_view.SweepView.__init__": dict.fromkeys(

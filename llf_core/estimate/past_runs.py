@@ -244,9 +244,9 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
 
 
 def data_key(config: RunConfig) -> str:
-    """Key of a config's training examples before truncation: the files as they are, and all settings that read them.
+    """Key of a config's training examples before truncation: its files, and all settings by which they are read.
 
-    By it, the lengths that a past run has counted are found again.
+    By it, the lengths that a past run has counted are found again, unless a file has another size or time of change.
 
     Args:
         config: the run's config.

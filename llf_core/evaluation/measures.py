@@ -97,7 +97,9 @@ LOSS_MEASURES = (
 
 
 def measure_of_metric(metric: Metric) -> StoredMeasure:
-    """The measure of a metric of generated answers.
+    """The measure of a metric of generated answers, by its own statistics, such as the counts of n-grams of BLEU.
+
+    The value of any choice of examples, as in a bootstrap sample, follows from their stored answers and scores.
 
     Args:
         metric: the metric.

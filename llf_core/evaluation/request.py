@@ -58,7 +58,7 @@ class EvaluationRequest:
         return bool(self.metrics) or self.judge is not None
 
     def json(self) -> str:
-        """The request as one line of JSON."""
+        """The request as one line of JSON, the argument of the process that measures."""
         return json.dumps(asdict(self))
 
     @classmethod

@@ -116,8 +116,8 @@ def export(  # noqa: PLR0913 - what an export has
         The export, with its receipt.
 
     Raises:
-        ExportError: an option is not valid, the destination exists, the model cannot be exported, or what was written
-            in full precision differs from the live model.
+        ExportError: an option is not valid, the destination is not empty, the model cannot be exported, or what was
+            written in full precision differs from the live model.
         PushError: the hub does not know the user or refuses the files; after the export, which is then complete.
         TargetError: nothing has the target's name, or it generates no text.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.

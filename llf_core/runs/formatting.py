@@ -6,7 +6,7 @@ Sidebar and notebook views use `labextension/src/numbers.ts`; `tests/number_form
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 DIGITS, DECIMALS = 4, 4  # significant digits of a quantity, and maximum decimals
 SMALL, LARGE = 1e-3, 1e9  # outside this range a quantity has an exponent
 SMALL_RATE = 0.01
+ALL_DIGITS = Context(prec=400)
+"""Precision for the whole part of any float, which has up to 309 digits, and its decimals."""
 UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -58,9 +60,9 @@ def fixed(value: float, decimals: int) -> str:
         decimals: number of decimals.
 
     Raises:
-        decimal.InvalidOperation: the number is infinite, or has more than 28 digits.
+        decimal.InvalidOperation: the number is infinite.
     """
-    return f"{Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP):,}"
+    return f"{Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, ALL_DIGITS):,}"
 
 
 def exponent(value: float, decimals: int) -> str:
@@ -85,11 +87,9 @@ def share(value: float) -> str:
     """Format a share from 0 to 1 in whole percent, for metrics of the form `share`: `83 %`.
 
     Non-finite values as `number` writes them.
-
-    Raises:
-        decimal.InvalidOperation: the number in percent has more than 28 digits.
     """
-    return f"{fixed(100 * value, 0)} %" if math.isfinite(value) else number(value)
+    percent = 100 * value
+    return f"{fixed(percent, 0)} %" if math.isfinite(percent) else number(percent)
 
 
 def amount_text(amount: float, unit: str) -> str:
@@ -106,9 +106,6 @@ def count(value: float) -> str:
     """Format a number, rounded to an integer, with thousands separators, for metrics of the form `count`: `571,455`.
 
     Non-finite values as `number` writes them.
-
-    Raises:
-        decimal.InvalidOperation: the number has more than 28 digits.
     """
     return fixed(value, 0) if math.isfinite(value) else number(value)
 
@@ -119,9 +116,6 @@ def value(amount: float, form: Form) -> str:
     Args:
         amount: the value.
         form: number format of the chart.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     return _WRITERS[form](amount)
 

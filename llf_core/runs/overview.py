@@ -57,7 +57,6 @@ def overview(  # noqa: PLR0913 - what it shows
 
     Raises:
         KeyError: `facts` lacks an entry.
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     lines: list[str] = []
 

@@ -107,7 +107,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
-    """The models of this kernel, one object for each `LLF_HOME`, which all its chats use.
+    """The models of this kernel, one object for each `LLF_HOME` and value of `trust`, which all its chats use.
 
     Args:
         home: `LLF_HOME`; None for the environment's.

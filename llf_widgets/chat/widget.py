@@ -116,6 +116,7 @@ class Chat(SavedView):
         self._lock = threading.RLock()
         self._targets: dict[str, Target] = {}
         self._writing: dict[str, Writing] = {}
+        self._calling: set[str] = set()  # replies whose tools are being called
         if not 1 <= len(targets) <= MAX_MODELS:
             raise ValueError(f"There are {len(targets)} models. Expected 1 to {MAX_MODELS}.")
         self._home = None if home is None else Path(home)
@@ -175,18 +176,18 @@ class Chat(SavedView):
             self._begin({name: questions[name] for name in self.models})
 
     def wait(self) -> dict[str, ChatMessage]:
-        """Wait until all replies are written, for cells that go on with them.
+        """Wait until all replies are written, those after calls of tools too, for cells that go on with them.
 
         An interrupt ends the waiting only, not the replies.
 
         Returns:
-            The reply of each model to the last question, by the model's name; models without one are left out.
+            The last reply of each model to the last question, by the model's name; models without one are left out.
         """
-        while self._writing:
+        while self._writing or self._calling:
             time.sleep(WAIT_SECONDS)
         turns = turns_of(self._conversation, self.models)
-        last = turns[-1].replies if turns else {}
-        return {name: replies[-1] for name, replies in last.items() if replies}
+        found = {name: turns[-1].reply(name) for name in turns[-1].replies} if turns else {}
+        return {name: reply for name, reply in found.items() if reply is not None}
 
     def stop(self, reply: str | None = None) -> None:
         """Stop replies at their next token, as the button does; their text so far stays.
@@ -462,11 +463,14 @@ class Chat(SavedView):
 
     def _end(self, writing: Writing) -> None:
         self._save(writing)
+        calls = writing.calls and writing.reason == "tool_calls" and self._functions.keys() >= _called(writing.calls)
+        if calls:
+            self._calling.add(writing.id)
         self._writing.pop(writing.id, None)
         if writing.tokens:
             self._tokens[writing.id] = writing.tokens
         self._show_turns()
-        if writing.calls and writing.reason == "tool_calls" and self._functions.keys() >= _called(writing.calls):
+        if calls:
             threading.Thread(target=self._call_tools, args=(writing,), daemon=True, name="llf-chat-tools").start()
         elif not self._writing:
             self._update_outputs()
@@ -474,13 +478,15 @@ class Chat(SavedView):
     def _call_tools(self, writing: Writing) -> None:
         """Call functions of the cell as a model asked, and ask it again with their results."""
         results = {}
-        for call in writing.calls:
-            function = call["function"]
-            results[call["id"]] = call_tool(self._functions, function["name"], function["arguments"])
         try:
+            for call in writing.calls:
+                function = call["function"]
+                results[call["id"]] = call_tool(self._functions, function["name"], function["arguments"])
             self._answer_calls(writing.id, results)
         except (ValueError, OSError) as error:
             self._note = str(error)
+        finally:
+            self._calling.discard(writing.id)
 
     def _answer_calls(self, reply: str, results: dict[str, str]) -> None:
         """Ask a model again with the results of its calls."""

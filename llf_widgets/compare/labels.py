@@ -28,7 +28,7 @@ SHORT_NAMES = {
 
 
 def labels(trackers: Sequence[RunTracker]) -> list[str]:
-    """Labels of at most 24 characters that distinguish the runs, numbered if two are equal.
+    """Labels of at most 24 characters that distinguish the runs; equal ones get a number in addition: `lora (2)`.
 
     A label is the run's name without the words that all names start with; for equal names the differing settings (`lr
     3e-3`); if that is too long, the name shortened in the middle.

@@ -78,7 +78,8 @@ def x_values(tracker: RunTracker, steps: np.ndarray, x_axis: str) -> np.ndarray:
         x_axis: one of `X_AXES`.
 
     Returns:
-        `[n]`; NaN where unknown.
+        `[n]` float64: interpolated between logged steps, 0 before the first and constant after the last one; all NaN if
+        the run has logged nothing of it.
     """
     if x_axis == "step":
         return steps.astype(float)
@@ -182,7 +183,6 @@ def figure_json(
     Raises:
         IndexError: there are no runs.
         KeyError: `x_axis` is unknown.
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     trackers = [tracker for group in groups for tracker in group.trackers]
     choice = next(

@@ -34,7 +34,6 @@ def saved_image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
     Raises:
         IndexError: there are no runs.
         KeyError: an option is missing, or the x axis is unknown.
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     drawn = figure_json(groups, **options)
     shape = drawn["layout"]

@@ -10,14 +10,15 @@ STEPS: tuple[tuple[int, ...], ...] = ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Choose 3 to 6 round tick values for a logarithmic axis. Plotly's own are too many or too few for a small range.
+    """Choose round tick values for a logarithmic axis. Plotly's own are too many or too few for a small range.
 
     Args:
         low: lower end, above 0.
         high: upper end.
 
     Returns:
-        The values in ascending order.
+        3 to 6 values in ascending order; for a range so small that the axis is nearly linear, evenly spaced ones, at
+        most 12.
 
     Raises:
         ValueError: an end is not positive, or NaN.

@@ -172,7 +172,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return comparison_sections(self._groups)
 
     def answers(self) -> list[dict[str, Any]]:
-        """Prompts that several runs answered, since only those can be compared.
+        """Prompts that several runs answered, since only those can be compared; of a single run, all its prompts.
 
         Returns:
             `prompt`, `base` (the base model's answer), and `texts`: the last answer of each run or None. Of a group
@@ -219,7 +219,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Table, curves (as an image) and answers as a standalone HTML page, to share with people without Jupyter.
 
         Args:
-            path: file to write the page to. Default: none.
+            path: file to write the page to; None for none.
 
         Returns:
             The page.

@@ -71,9 +71,9 @@ class ResultTables:
         """One row for each metric of the first result.
 
         Returns:
-            `name`, `label`, `unit`, `values` (for each result `text` and `interval`), `differences` (for each further
-            result `verdict` and `sentence`) and `sources` (for each data set `name` and `values` as texts; empty for
-            one).
+            `name`, `label`, `unit`, `better` (`higher` or `lower`), `values` (for each result `text` and `interval`),
+            `differences` (for each further result `verdict` and `sentence`) and `sources` (for each data set `name` and
+            `values` as texts; empty for one).
 
         Raises:
             MetricError: a package that a metric needs is not installed.
@@ -159,6 +159,7 @@ class ResultTables:
             MetricError: a package that the metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
             ValueError: a value is not finite, or there is no such metric.
+            IndexError: there is only one result.
         """
         value = self.results[0].metric(metric)
         if value is None:
@@ -175,8 +176,8 @@ class ResultTables:
             limit: maximum number of examples.
 
         Returns:
-            `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` and, for
-            each result, `answer`, `score` and the `verdicts` of judges as texts.
+            `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` and
+            `models`: for each result `answer` (None for none), `score` and the `verdicts` of judges, as texts.
 
         Raises:
             ValueError: there is no such metric or order.

@@ -64,7 +64,7 @@ class Evaluate(SavedView):
         rubric: what makes an answer better, as text or a `Path`; None for a default.
         home: `LLF_HOME`; None for the environment's.
         trust: whether Python code of the models may run that has not been allowed yet.
-        again: whether to measure what was measured before.
+        again: whether to measure again what was measured before.
 
     Raises:
         ValueError: there is no target.

@@ -36,8 +36,8 @@ def export(
 
     Raises:
         TypeError: there is no such option, or, outside a notebook, the target is of another type.
-        UserError: outside a notebook: the model cannot be exported, the destination exists, or what was written differs
-            from the model.
+        UserError: outside a notebook: the model cannot be exported, the destination is not empty, or what was written
+            differs from the model.
         BrokenRunError: outside a notebook: the status of the run cannot be read.
         ImportError: outside a notebook: a package that the format needs is not installed.
         OSError: outside a notebook: a file cannot be read, or the destination cannot be written.

@@ -35,8 +35,8 @@ class _StoppedError(Exception):
 class ExportView(SavedView):
     """Exports a model and shows the progress, then the receipt: what was measured of the written files.
 
-    The model is loaded in a child process, and the kernel stays free. Nothing is at the destination before all checks
-    have passed; *Stop* ends the process and removes what it has written.
+    The model is loaded in a child process, and the kernel stays free. Nothing is at the destination before the files
+    were checked; *Stop* ends the process and removes what it has written.
 
     Args:
         target: see `llf_core.export.export`.
@@ -83,10 +83,12 @@ class ExportView(SavedView):
 
         Raises:
             TimeoutError: the export has not ended yet.
-            ExportError: the export was stopped, an option is not valid, the destination exists, or what was written
-                differs from the model.
-            UserError: the target is not found, or cannot be exported.
+            ExportError: the export was stopped, an option is not valid, the destination is not empty, or what was
+                written differs from the model.
+            UserError: the target is not found or cannot be exported, or the hub refuses the files.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            BrokenRunError: the status of the run cannot be read.
+            TypeError: the target is of another type.
             ImportError: a package that the format needs is not installed.
             OSError: a file cannot be read, or the destination cannot be written.
         """
@@ -101,7 +103,7 @@ class ExportView(SavedView):
         """Where the export is; waits for its end.
 
         Raises:
-            TimeoutError, ExportError, UserError, UntrustedCodeError, ImportError, OSError: see `wait`.
+            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ImportError, OSError: see `wait`.
         """
         return self.wait().folder
 
@@ -110,7 +112,7 @@ class ExportView(SavedView):
         """What was measured of the export; waits for its end.
 
         Raises:
-            TimeoutError, ExportError, UserError, UntrustedCodeError, ImportError, OSError: see `wait`.
+            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ImportError, OSError: see `wait`.
         """
         return self.wait().receipt
 

@@ -52,7 +52,6 @@ class CellRows:
 
         Raises:
             OSError: the file cannot be written.
-            RowsError: the rows of a cell are not a table of records, or are empty.
         """
         if not Path(self.path).exists():
             write_rows(self.table, Path(self.path).parent)

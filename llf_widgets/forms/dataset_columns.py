@@ -66,10 +66,11 @@ class DatasetColumns:
     error: str
 
     def suggest(self, format_name: str) -> dict[str, str]:
-        """Suggest a column by name for each role of a format, so that most users only confirm.
+        """Suggest a column by name for each role that a format needs, so that most users only confirm.
 
         Returns:
-            Column by role; roles without a likely column are omitted.
+            Column by role: the current mapping if it is of this format; else the likely columns, which may leave out
+            roles.
 
         Raises:
             KeyError: the format is not one of `formats`.

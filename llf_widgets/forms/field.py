@@ -87,7 +87,7 @@ def _help(spec: FieldSpec, chosen: str) -> str:
 
 
 def field_messages(key: str, state: FormState) -> list[Message]:
-    """Messages beside a field, errors first. Their order is the index by which the front end refers to a fix.
+    """Messages beside a field, in the order of `FormState.problems`: by its place the front end refers to a message.
 
     Args:
         key: the field.

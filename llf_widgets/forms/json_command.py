@@ -130,7 +130,10 @@ def _read(path: Path) -> str:
 
 
 def last_message(written: str) -> str:
-    """The last line that a process wrote for people, e.g. about a download; progress bars and JSON are skipped."""
+    """The last line that a process wrote for people, e.g. about a download; empty if there is none.
+
+    Such a line begins with a capital letter and has no `|`, unlike progress bars and JSON.
+    """
     lines = [line for line in written.splitlines() if line[:1].isupper() and "|" not in line]
     return lines[-1] if lines else ""
 

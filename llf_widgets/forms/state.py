@@ -240,7 +240,10 @@ class FormState:
         return [key for key in dict.fromkeys((*self.preset_values, *self.config_values)) if self.is_changed(key)]
 
     def problems(self, key: str) -> tuple[Problem, ...]:
-        """Problems of a field, errors first, which the form shows beside it.
+        """Problems of a field, which the form shows beside it: of its value, of the names in it, of the data.
+
+        Problems that were attached, such as that of an upload, replace those of its value if they are errors, and
+        follow them otherwise.
 
         Args:
             key: the field; `""` for problems without a field, such as unknown keys.
@@ -447,7 +450,6 @@ class FormState:
 
         Raises:
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
-            RowsError: the rows of a cell are not a table of records, or are empty.
         """
         if self.cell_rows is not None:
             with suppress(OSError):  # the run gets the rows themselves

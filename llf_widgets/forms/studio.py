@@ -64,7 +64,6 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         PluginError: two installed plug-ins declare the same key or name.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
-        RowsError: the rows of a cell are not a table of records, or are empty.
 
     Example:
         >>> studio = llf.Studio()
@@ -157,7 +156,6 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
-            RowsError: the rows of a cell are not a table of records, or are empty.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         for key in values:
@@ -170,7 +168,10 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Start the run in a separate process and show its monitor below the form; returns at once.
 
         Args:
-            queue: wait until no other run is active on this machine and none has waited longer.
+            queue: whether it waits until no other run is active on this machine and none has waited longer.
+
+        Returns:
+            The run.
 
         Raises:
             ConfigError: the form has errors.
@@ -233,7 +234,6 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             ConfigError: the form has errors.
             OSError: the process that reads the data could not be started.
             PluginError: two installed packages declare the same name or key.
-            RowsError: the rows of a cell are not a table of records, or are empty.
         """
         from llf_widgets.inspect import Inspect
 
@@ -256,7 +256,6 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
-            RowsError: the rows of a cell are not a table of records, or are empty.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         self.state.keep_uploads()

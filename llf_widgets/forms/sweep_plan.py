@@ -49,10 +49,11 @@ def can_sweep(spec: FieldSpec) -> bool:
 
 
 def suggest_values(spec: FieldSpec, value: Any) -> str:
-    """Suggest values to try: around the form's own for a number, all of a short list of choices.
+    """Suggest values to try: around the form's own for a number, all of at most `MAX_LISTED_CHOICES` choices.
 
     Around means a third and three times a real number, about half a power of ten, and half and twice an integer: a
-    coarse grid, chosen by this project.
+    coarse grid, chosen by this project. Around 0 are 0.01 and 0.1; of a seed, the next two. Values out of range are
+    left out. Of a longer list of choices, the form's own is suggested.
 
     Args:
         spec: the field.

@@ -49,9 +49,9 @@ def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
     """The counts as plain text, for frontends without HTML.
 
     Args:
-        state: state of the inspection.
+        state: state of the inspection; only if it is `ready`, there are counts.
         note: message in place of missing counts.
-        overview: the counts.
+        overview: the counts, see `table`.
 
     Raises:
         KeyError: the overview lacks a count although the state is `ready`.
@@ -73,9 +73,9 @@ def summary_html(state: str, note: str, overview: Mapping[str, Any]) -> str:
     """The counts as an HTML table for saved notebooks. Names of data sets are escaped.
 
     Args:
-        state: state of the inspection.
+        state: state of the inspection; only if it is `ready`, there are counts.
         note: message in place of missing counts.
-        overview: the counts.
+        overview: the counts, see `table`.
 
     Raises:
         KeyError: the overview lacks a count although the state is `ready`.

@@ -101,7 +101,8 @@ class Completions:
         """The last step with its best and worst completion, for the saved notebook, which holds few of them.
 
         Returns:
-            The step, and at most two completions; 0 and an empty list if there are none.
+            The step, and the first and the last of its completions by reward, where one of unknown reward counts as the
+            lowest; 0 and an empty list if there are none.
         """
         if not self._steps:
             return 0, []

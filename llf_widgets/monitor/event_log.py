@@ -68,7 +68,7 @@ def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
 
 
 def log_lines(lines: Iterable[str]) -> list[str]:
-    """Clean log lines for display: no colors, only the last state of a progress bar, at most 500 characters.
+    """Clean log lines for display: no colors, only the last state of a progress bar, at most 500 characters each.
 
     Progress bars of libraries rewrite their line hundreds of times; the browser would show every state.
     """

@@ -28,7 +28,7 @@ LOSS = KeyMetric("loss", "Training loss", "number")
 def key_numbers(
     series: Series, smoothed: Smoothed, window: int, forecast: Mapping[str, Any] | None = None
 ) -> tuple[Number, ...]:
-    """The six numbers at the top of the view: key metrics first, speed and memory last.
+    """The numbers at the top of the view, at most six: key metrics first, speed and memory last.
 
     Six fit into one row of a notebook cell; which metrics come first depends on what the run logs, not on its stage.
 
@@ -37,9 +37,6 @@ def key_numbers(
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
         forecast: the event `forecast`, with which the memory is compared; None without one.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     numbers = [
         _training(series, smoothed, window, one)
@@ -76,9 +73,6 @@ def summary_rows(
 
     Returns:
         (label, value, comparison) of each row, as text.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     rows = [(one.label, one.value, one.note) for one in _metric_rows(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")

@@ -41,9 +41,6 @@ def figure_json(data: ChartData, total: int, *, narrow: bool = False) -> dict[st
 
     Returns:
         `data` (the traces) and `layout`, as plotly.js expects them.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     grid = chart_grid(data, narrow=narrow)
     return {

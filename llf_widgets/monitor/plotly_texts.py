@@ -35,9 +35,6 @@ def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -
         placed: the chart.
         data: what it shows.
         narrow: whether the figure has less than 700 pixels.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     make = {"top": _large_texts, "middle": _middle_texts, "bottom": _small_texts}[placed.place]
     return [*make(placed, data, narrow=narrow), *_level_label(placed)]
@@ -91,9 +88,6 @@ def line_ends(shown: LoggedChart, data: ChartData, held_out: str = "held out") -
 
     Returns:
         One label for each line with a finite value.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     found = []
     for number, (name, label) in enumerate(shown.lines.items()):

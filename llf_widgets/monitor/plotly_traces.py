@@ -69,9 +69,6 @@ def chart_traces(placed: PlacedChart, grid: ChartGrid, data: ChartData) -> list[
         placed: the chart.
         grid: all charts of the figure, for the axes of markers.
         data: what they show.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     if placed.place == "bottom":
         return [trace for name in placed.shown.lines for trace in _small_traces(name, placed, data)]

@@ -53,7 +53,7 @@ class RankedMetric:
         Of a run that overfits, the best checkpoint counts and not the last one.
 
         Returns:
-            None if the run has no finite validation value.
+            Step and value; None if the run has no finite validation value.
         """
         return summary_numbers.best(tracker.series, EVAL_PREFIX + self.metric.name)
 
@@ -70,11 +70,7 @@ class RankedMetric:
         return None if found is None else found[1]
 
     def format(self, value: float) -> str:
-        """Format a value of the metric, as everywhere else in the views.
-
-        Raises:
-            decimal.InvalidOperation: a share or a count has more than 28 digits.
-        """
+        """Format a value of the metric, as everywhere else in the views."""
         return formatting.value(value, self.metric.form)
 
 

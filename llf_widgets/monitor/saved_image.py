@@ -33,9 +33,6 @@ def saved_image(data: ChartData, total: int, title: str = "", line: str = "") ->
 
     Returns:
         Bytes of a PNG file.
-
-    Raises:
-        decimal.InvalidOperation: a share or a count has more than 28 digits.
     """
     shown = data.middle[:BELOW]
     below = ROW * -(-len(shown) // 2)

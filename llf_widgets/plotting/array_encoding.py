@@ -15,14 +15,14 @@ NAMES = {np.dtype("<f4"): "f4", np.dtype("<i4"): "i4"}
 def encode_arrays(value: object) -> Any:
     """Encode each array of a figure as `{"dtype": "f4" | "i4", "bdata": base64}`, plotly.js's format of typed arrays.
 
-    This is smaller than decimal digits, and the page need not parse numbers. Floats keep seven significant digits. NaN
-    and infinities are preserved, unlike in JSON.
+    This is smaller than decimal digits, and the page need not parse numbers. Floats keep seven significant digits,
+    integers 32 bits. NaN and infinities are preserved, unlike in JSON.
 
     Args:
         value: dicts, lists, numbers, strings and one-dimensional numpy arrays `[n]` of floats or integers.
 
     Returns:
-        The same structure without arrays.
+        The same structure without arrays; a tuple becomes a list.
 
     Raises:
         KeyError: an array has another dtype.

@@ -54,7 +54,7 @@ class ExportHandler(ZipHandler):
 
 
 def find_export(folder: RunFolder, key: str) -> Path | None:
-    """The folder of an export that may be downloaded.
+    """The folder of an export that may be downloaded; None if there is no such export, or it lies elsewhere.
 
     Args:
         folder: the run.

@@ -18,7 +18,9 @@ class VersionHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return version, readable formats, LLF_HOME, and whether this environment can train, for `llf.check()`.
+        """Return version, readable formats, hash and shown path of LLF_HOME, and whether torch is installed here.
+
+        `llf.check()` compares version and LLF_HOME with those of the kernel.
 
         Raises:
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown; answered with status 500.

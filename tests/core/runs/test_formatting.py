@@ -31,6 +31,13 @@ def test_the_table(kind, value, text):
         assert formatting.value(as_number(value), kind) == text
 
 
+@pytest.mark.parametrize("value", [1e30, -1.7e308])
+def test_a_value_of_any_size_has_a_text(value):
+    assert int(formatting.count(value).replace(",", "")) == int(value)
+    assert formatting.share(value / 100).endswith(" %")
+    assert formatting.share(math.copysign(1.7e308, value)).endswith("infinity")  # in percent it is none
+
+
 @given(st.floats(1e-3, 9.99e8))
 def test_a_quantity_is_exact_to_its_digits(value):
     written = formatting.number(value)

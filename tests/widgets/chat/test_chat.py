@@ -11,6 +11,7 @@ import pytest
 from llf_core.chat.target import TargetError
 from llf_core.runs import Checkpoints
 from llf_widgets.chat import models as shared
+from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.widget import Chat
 from tests.attempts import data_file, make_run, settings, trained
 
@@ -140,6 +141,23 @@ def test_results_of_calls_go_back_to_the_model(chat, tiny_model_dir):
     assert reply["state"] == "done", reply["error"]
     assert reply["footer"].startswith("8 tokens, ")
     assert [one["result"] for one in reply["calls"]] == ["Rain."]
+
+
+def test_a_cell_that_waits_gets_the_reply_after_a_call_of_its_function(chat):
+    def weather(city):
+        time.sleep(0.3)  # nothing is being written meanwhile
+        return f"Rain in {city}."
+
+    (model,) = chat.models
+    chat._functions = {"weather": weather}
+    conversation = chat.conversation
+    asked = conversation.ask("What is the weather?", [model])[model]
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}
+    asking = conversation.add("assistant", parent=asked.id, target=model)
+    chat._end(Writing(asking.id, model, calls=[call], reason="tool_calls", state="done"))
+    reply = chat.wait()[model]
+    assert (reply.role, reply.tool_calls, reply.finish_reason) == ("assistant", (), "length")
+    assert [one["result"] for one in chat._turns[0]["replies"][0]["calls"]] == ["Rain in Ulm."]
 
 
 def test_a_run_that_goes_on_answers_with_its_newest_checkpoint(trained, tmp_path):
