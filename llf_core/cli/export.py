@@ -67,7 +67,7 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Export a model: an adapter, a whole model with adapters merged, or GGUF, verified by another program.
 
     The result is written under a hidden name, loaded again by another program, compared with the live model, and gets
-    its name when all checks have passed. receipt.json has what was measured.
+    its name only then. receipt.json has what was measured.
 
     Raises:
         UserError: an option is not valid, the model cannot be exported, the destination is not empty, what was written

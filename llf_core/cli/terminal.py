@@ -64,7 +64,7 @@ def print_problem(problem: Problem) -> None:
 
 @contextmanager
 def progress_status() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of another process on one line, while the block runs, so that a long wait is no riddle.
+    """Show the progress of another process on one line, while the block runs, so that a user sees what takes long.
 
     Yields:
         A function of what is done, the number done and the total (0 if unknown), which updates the line.

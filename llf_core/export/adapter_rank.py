@@ -51,7 +51,7 @@ class RankError:
 
     @property
     def sentence(self) -> str:
-        """The error for people, with the worst matrix."""
+        """The error for people: the share of the squared norm that is kept, `1 - total²`, and the worst matrix."""
         worst = max(self.errors, key=lambda name: self.errors[name])
         found = (
             f"{1 - self.total**2:.1%} of the change is kept (relative error {self.total:.3f}); the worst of "

@@ -222,6 +222,9 @@ class ExportSource:
     def dtype(self) -> str:
         """Dtype of the written weights, as torch names it.
 
+        `auto` is that in which the base is stored, and bfloat16 for a GGUF file or another dtype than those of
+        `TORCH_NAMES`.
+
         Raises:
             ModelError: a weight file of the base is truncated or damaged.
             OSError: a weight file cannot be opened.

@@ -51,8 +51,8 @@ def computing_environment(base: Mapping[str, str], threads: int | None = None) -
     The user's variables are kept, except those that force terminal colors.
 
     Args:
-        base: environment to extend with thread counts and `RUNTIME_VARIABLES`, which libraries read on import. What it
-            sets of them stays.
+        base: environment to extend with thread counts and `RUNTIME_VARIABLES`, which libraries read on import; those
+            that it has already stay as they are.
         threads: number of threads; None for one per usable core.
     """
     counts = {name: str(threads or usable_cpus()) for name in THREAD_VARIABLES}

@@ -54,7 +54,7 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
         The run.
 
     Raises:
-        ValueError: the run has ended.
+        ValueError: the run is not running, or the model stands for one of its checkpoints or its base.
         FileNotFoundError: the run does not exist.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: the request cannot be written.

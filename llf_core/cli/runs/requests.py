@@ -32,7 +32,7 @@ def runs_kill(run: RunId) -> None:
     """Kill a run now. Its work since the last checkpoint is lost.
 
     Raises:
-        UserError: no run matches, or it runs on another machine.
+        UserError: no run matches, it runs on another machine, or a process of it does not end.
         OSError: too many files are open.
     """
     found = attach_run(run)

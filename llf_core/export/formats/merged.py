@@ -42,7 +42,7 @@ class MergedFormat(ExportFormat):
     def write(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
-        """Merge, round to the dtype once, and write the model with its tokenizer.
+        """Merge, round to the dtype once, and write the model with its tokenizer and a `Modelfile`.
 
         Args:
             source: the live model; its adapters are merged in place.

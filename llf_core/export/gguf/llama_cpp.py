@@ -86,7 +86,7 @@ class LlamaCpp:
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
+        """Number of weights, which says whether a second program has the memory to read the file back."""
         return int(lib.llama_model_n_params(self._model))
 
     @property
