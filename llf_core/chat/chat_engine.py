@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -103,11 +102,6 @@ class ChatEngine(ABC):
     def state(self) -> EngineState:
         """What the engine is doing, as views show it; changed by `tell`."""
         return self._state
-
-    @property
-    def pid(self) -> int:
-        """The id of its process, by which tests and views find its memory; this process's own if it has none."""
-        return os.getpid() if self.process is None else self.process.pid
 
     @property
     def alive(self) -> bool:
@@ -213,7 +207,7 @@ class ChatEngine(ABC):
         """Pass an event on to whoever asked; engines call it, since one process reports the events of all replies.
 
         Args:
-            number: the id of the request.
+            number: the id of the request; events of one that has ended are dropped.
             event: the event; `Finished` and `Failed` end the request.
         """
         ends = isinstance(event, Finished | Failed)

@@ -97,7 +97,8 @@ class AnswerMetrics:
             step: completed steps, for the warning.
 
         Returns:
-            The value of each metric by name, with the bounds of its 95 % interval as `name/low` and `name/high`.
+            The value of each metric that could be computed, by name, with the bounds of its 95 % interval (see
+            `llf_core.metrics.interval`) as `name/low` and `name/high`.
 
         Raises:
             OSError: the disk is full, so that the warning cannot be written.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 part = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
             part = "the archive itself"
         if part is not None:
             raise ModelError(

@@ -80,7 +80,8 @@ def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
     """Whether a loss is not finite, or the mean of the last three is twice that of the untrained model or more.
 
     Both means are over the same batches, so that difficult examples are not taken for divergence. The factor is this
-    project's choice; fewer than three finite losses have not diverged.
+    project's choice. Fewer than three finite losses have not diverged, nor have any where the untrained model's mean is
+    not above 0, of which there is no multiple to compare with.
 
     Args:
         losses: loss of each step so far.

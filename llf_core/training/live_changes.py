@@ -80,6 +80,7 @@ class LiveChanges:
         Raises:
             OSError: the disk is full.
             PluginError: two installed packages declare the same stage.
+            BrokenRunError: there is no readable status.
         """
         due = [change for change in self._plan if change.step == step]
         self._plan = [change for change in self._plan if change.step > step]
@@ -110,6 +111,7 @@ class LiveChanges:
                 changed.
             OSError: the disk is full.
             PluginError: two installed packages declare the same stage.
+            BrokenRunError: there is no readable status.
         """
         checked = check_changes(changes)
         said = self._make(checked, step, control)

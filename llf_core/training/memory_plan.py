@@ -40,7 +40,7 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
 
     Raises:
         ModelError: it is requested, and the architecture does not support it.
-        UnreadableError, NotPlainError: the run resumes, and its `resolved.yaml` is broken.
+        UnreadableError, NotPlainError, KeyError, TypeError: the run resumes, and its `resolved.yaml` is broken.
         OSError: `resolved.yaml` cannot be read, or the disk is full.
         ValueError: the training set has no example, or the architecture refuses to be checkpointed.
         PluginError: two installed packages declare the same plug-in.

@@ -102,6 +102,7 @@ class RunTrainer(TrainingLoop):
             RuntimeError, MemoryError: out of memory.
             OSError: the disk is full.
             PluginError: two installed packages declare the same plug-in.
+            KeyError: a record of the prepared data is no longer in its data set.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
@@ -267,6 +268,7 @@ class RunTrainer(TrainingLoop):
 
         Raises:
             OSError: a callback cannot write, since the disk is full.
+            BrokenRunError: there is no readable status.
         """
         if "loss" in logs:
             logs |= self._means()
@@ -299,6 +301,7 @@ class RunTrainer(TrainingLoop):
 
         Raises:
             DoesNotFitError, MemoryError, OSError, StopTraining, ValueError, ZeroDivisionError: see `evaluation_loop`.
+            BrokenRunError: there is no readable status.
         """
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         best = (self.args.metric_for_best_model or "").removeprefix("eval_")
@@ -310,9 +313,10 @@ class RunTrainer(TrainingLoop):
         self._pending_losses.append((numbers, losses, tokens))
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """Run the Trainer's evaluation loop, with the loss as a mean over tokens instead of a mean of batch means.
+        """Run the Trainer's evaluation loop, with the loss as a mean over tokens (pairs, completions) of all batches.
 
-        Batches with few tokens would count as much as others, so the Trainer's loss depends on the batch size.
+        The Trainer takes the mean of batch means, in which a batch with few tokens counts as much as others, so that
+        its loss depends on the batch size.
 
         Args:
             args: see `transformers.Trainer.evaluation_loop`.

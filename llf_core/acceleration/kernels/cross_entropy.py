@@ -95,7 +95,7 @@ def _pieces(total: int, bytes_each: int, limit: int) -> Iterator[slice]:
 
 
 def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
-    """Apply scale and soft cap in place, since a second copy of the logits would double the memory.
+    """Apply scale and soft cap in place, `softcap * tanh(scale * z / softcap)`: a copy would double the memory.
 
     Args:
         logits: `[rows, V]`; changed in place.

@@ -177,7 +177,7 @@ class Divergence(Function):
             Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
 
         Raises:
-            RuntimeError: it is called a second time.
+            RuntimeError: it is called a second time without `retain_graph` before, or with a trained head.
         """
         return (*scale_gradients(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
 

@@ -201,7 +201,7 @@ class CrossEntropy(Function):
             Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
 
         Raises:
-            RuntimeError: it is called a second time.
+            RuntimeError: it is called a second time without `retain_graph` before, or for a sum with a trained head.
         """
         terms = ctx.terms
         if ctx.made:

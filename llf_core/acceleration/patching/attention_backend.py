@@ -181,7 +181,7 @@ def attention(
 def group_of(module: nn.Module) -> int | None:
     """Tokens of a group of shifted sparse attention in a layer, see `Layout`; None for whole documents.
 
-    A trained model attends to whole documents, so evaluations and completions do too.
+    Also None outside of training: the result of a run attends to whole documents, so evaluations and completions do.
 
     Args:
         module: the attention layer.

@@ -138,7 +138,7 @@ class EquivalenceCheck:
     def forks(self) -> bool:
         """Whether a branch of a flattened document has the same hidden states as without the other branch.
 
-        Batches of pairs then read a shared prompt once.
+        Batches of pairs then read a shared prompt once. False also where the model cannot be run on branches.
         """
         try:
             alone = self._run(None, **self._with_mask(flatten_documents([torch.cat((self._first, self._second))])))

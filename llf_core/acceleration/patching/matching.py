@@ -75,6 +75,9 @@ def match_mlp(module: nn.Module) -> Forward | None:
     Returns:
         The forward; None if it does not give the module's own result.
 
+    Raises:
+        Exception: a part of the module cannot be copied, or gradients are enabled.
+
     Source:
         `down(act(gate(x)) * up(x))`: arXiv 2002.05202, section 2.
     """
@@ -103,6 +106,9 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
 
     Returns:
         The forward; None if no variant gives the module's own result.
+
+    Raises:
+        Exception: a part of the module cannot be copied, or gradients are enabled.
     """
     found = next((names for names in QKV if all(is_linear(getattr(module, name, None)) for name in names)), None)
     output = next((name for name in BACK if is_linear(getattr(module, name, None))), None)

@@ -169,10 +169,10 @@ def find_stateful_modules(
 
 
 def record_calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
-    """Arguments of the last call of each module below `root`, with which a module can be called by itself.
+    """Arguments of the last call of each module in `root` and of itself, with which one can be called by itself.
 
     Args:
-        root: the module, itself included.
+        root: the module.
         run: makes the calls.
 
     Returns:

@@ -90,6 +90,7 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
 
     Raises:
         RuntimeError: gradients are enabled.
+        Exception: a part cannot be copied, see `plain_copy`.
     """
     if module._parameters or module._buffers or "forward" in vars(module):
         return None
@@ -116,6 +117,9 @@ def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     Args:
         module: the module; not changed.
         seed: random seed.
+
+    Raises:
+        Exception: the module cannot be copied or moved, for example since parts of it are on the device `meta`.
     """
     whole = copy.deepcopy(module)
     for part in whole.modules():

@@ -108,7 +108,7 @@ class Engine:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory that the process holds on the model's device, which views show beside the model."""
+        """Bytes of memory that the process holds, see `memory_in_use`; the chat's benchmark compares them."""
         return memory_in_use(self._device)
 
     def load_adapter(self, name: str, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -154,7 +154,7 @@ class Engine:
 
     @property
     def adapters(self) -> Adapters:
-        """The loaded adapters, for whoever calls the model itself between two steps."""
+        """The loaded adapters, for evaluations, which call the model itself between two steps."""
         return self._adapters
 
     def submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002 - as `cancel`

@@ -89,6 +89,9 @@ class Reply:
         Args:
             token: its id.
             logits: logits it was chosen from, `[vocabulary]`; the log-probabilities are their log-softmax in float32.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         if self._first is None:
             self._first = time.monotonic()

@@ -135,6 +135,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
 
         Raises:
             OSError: a callback cannot write, since the disk is full.
+            BrokenRunError: there is no readable status.
         """
         norm = getattr(inner_optimizer(self.optimizer), "gradient_norm", None)
         if norm is not None and "grad_norm" in logs:
@@ -156,7 +157,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             _internal_call: see `transformers.Trainer.save_model`.
 
         Raises:
-            OSError: the disk is full or cannot be written.
+            OSError, SafetensorError: the disk is full or cannot be written.
         """
         self.use_result_weights()
         super().save_model(output_dir, _internal_call)
@@ -249,7 +250,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """Write a checkpoint between two steps, as the Trainer does after one, before an error ends the run.
 
         Raises:
-            OSError: the disk is full or cannot be written.
+            OSError, RuntimeError, SafetensorError: the disk is full or cannot be written.
+            BrokenRunError: there is no readable status.
         """
         self._save_checkpoint(self.model_wrapped, trial=None)
         self.callback_handler.on_save(self.args, self.state, self.control)

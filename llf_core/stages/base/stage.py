@@ -82,7 +82,7 @@ class Stage:
 
     @property
     def method(self) -> Method | None:
-        """The method that adapted the run's model, which the trainer calls; None where there is no context."""
+        """The method that adapted the run's model, which the trainer calls; None without a context or method."""
         return None if self._context is None else self._context.method
 
     @property
@@ -91,7 +91,7 @@ class Stage:
         return () if self._context is None else self._context.modifiers
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
-        """Models that are trained beside the run's model: the memory forecast and the checksums include them."""
+        """Models that are trained beside the run's model: gradient checkpointing and checksums include them."""
         return ()
 
     def scoring(self) -> PromptScoring | None:
@@ -237,6 +237,7 @@ class LossStage(Stage, ABC):
             RuntimeError, MemoryError: out of memory.
             PluginError: two installed packages declare the same plug-in.
             OSError: the disk is full.
+            KeyError: a record of the prepared data is no longer in its data set.
         """
         return batches
 

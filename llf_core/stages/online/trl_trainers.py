@@ -81,6 +81,8 @@ class OnlineTrainer(TrainingLoop):
             RewardError: a reward function failed; its `what_to_do` names the saved step.
             RuntimeError: out of memory.
             OSError: the disk is full, or too many files are open.
+            ModelError, NotPlainError, BrokenRunError, PluginError: a callback of the run cannot continue, see
+                `MetricsCallback`.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
@@ -99,6 +101,7 @@ class OnlineTrainer(TrainingLoop):
             RewardError: a reward function failed; its `what_to_do` names the saved step.
             RuntimeError: out of memory.
             OSError: the disk is full, or too many files are open.
+            BrokenRunError: there is no readable status.
         """
         with self._checkpoint_on_reward_error():
             return super().evaluate(*args, **kwargs)

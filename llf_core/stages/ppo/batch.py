@@ -76,7 +76,7 @@ def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor
 
     Args:
         flat: `[tokens]`, completion after completion.
-        lengths: `[answers]`, int64: tokens of each.
+        lengths: `[answers]`, int64: tokens of each; at least one completion.
 
     Returns:
         Values `[answers, longest]`, 0 at padding, and the mask `[answers, longest]`, bool, true at tokens:

@@ -52,7 +52,7 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
     Advantages are whitened over all tokens of the phase on all processes.
 
     Args:
-        completions: the sampled completions.
+        completions: the sampled completions, at least one.
         scores: `[answers]`, float32, normalized if the config says so.
         outputs: log-probabilities, values and entropies of their tokens.
         options: discounts, and whether rewards are whitened.

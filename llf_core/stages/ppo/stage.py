@@ -127,7 +127,7 @@ class PPO(LossStage):
     def auxiliary_models(self) -> Sequence[nn.Module]:
         """The separate value model, trained beside the policy; empty if the value function is a head on the policy.
 
-        The trainer gives it an optimizer state and checkpoints, and the memory forecast counts it.
+        Gradient checkpointing is enabled for it as for the policy, and each checkpoint has checksums of its parameters.
         """
         value: Any = self.ppo_models.models.get("value")
         return () if value is None else (value.model,)

@@ -14,8 +14,9 @@ from llf_core.launch.branch import branch
 from llf_core.models import ModelError
 from llf_core.models import checksums as module
 from llf_core.models.checksums import checksums, differences
-from llf_core.runs import Checkpoints, RunReader, read_status
+from llf_core.runs import Checkpoints, RunFolder, RunReader, read_status
 from llf_core.runs.step_counters import COUNTERS
+from llf_core.training.checkpoint_check import check_archives
 from llf_core.training.session import run_attempt
 from tests.core.training.test_session import events, losses, next_attempt, stop_at
 
@@ -104,6 +105,18 @@ def test_a_resume_refuses_an_optimizer_of_which_one_bit_has_changed(stopped):
     reason = read_status(folder).reason
     assert reason.startswith(f"checkpoint-3/optimizer.pt is damaged: {largest.filename} does not match its checksum.")
     assert "Branch from another checkpoint (of step 2)" in reason
+
+
+def test_an_archive_with_another_compression_than_it_was_written_with_is_damaged(tmp_path):
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    path = checkpoints.path(3) / "optimizer.pt"
+    path.parent.mkdir(parents=True)
+    torch.save({"weight": torch.ones(100)}, path)
+    held = bytearray(path.read_bytes())
+    held[held.index(b"PK\x01\x02") + 10] = zipfile.ZIP_DEFLATED
+    path.write_bytes(held)
+    with pytest.raises(ModelError, match=r"checkpoint-3/optimizer\.pt is damaged: the archive itself"):
+        check_archives(checkpoints, 3)
 
 
 def test_a_resume_refuses_what_peft_leaves_out(stopped, monkeypatch):
