@@ -78,6 +78,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "it makes the key of a model itself",
     },
     "llf_core.evaluation.generated_answers.generate_answers": {"RequestError": "the examples have a prompt"},
+    "llf_core.evaluation.judge.win_rate.win_rate_of": {"ValueError": "the points of a verdict are finite"},
     "llf_core.evaluation.target_places.shared_place": {"ValueError": "it makes the key of a model itself"},
     "llf_core.evaluation.run_losses.with_explicit_reference": {
         "ConfigError": "a model that is valid as the base is valid as the reference"

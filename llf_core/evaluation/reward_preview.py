@@ -110,7 +110,7 @@ class RewardPreview:
         }
 
     def text(self) -> str:
-        """The statistics and the notes as lines for a terminal."""
+        """The statistics, the notes and the forecast of time as lines for a terminal."""
         head = f"{'Reward':<16}{'Mean':>9}{'Std':>9}{'Lowest':>9}{'Highest':>9}{'ρ length':>10}{'Skipped':>9}"
         lines = [f"{with_unit(len(self.completions), 'completion')} of the untrained model", "", head]
         lines += [
@@ -134,14 +134,14 @@ def try_rewards(  # noqa: PLR0913 - what is tried, and who hears of it
 ) -> RewardPreview:
     """Sample completions with the untrained policy of a config and score them, so that rewards are seen before a run.
 
-    Model, prompts, sampling and scores are those of the run's first step. No run is made or changed.
+    Model, sampling and scores are those of the run's first step. No run is made or changed.
 
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts, of a stage that samples completions.
         rows: prompts that are not in a file, see `llf_core.launch.launch`. Replaces `dataset`.
         rewards: reward functions, or names of built-in ones. Replaces `reward_functions`; None for those of the config.
         prompts: maximum number of prompts, 1 to 1,000, chosen at random by the run's seed.
-        group_size: completions of each prompt, at least 2. Default: `num_generations`, or 4 for `ppo`.
+        group_size: completions of each prompt, 2 to 1,000; None for `num_generations`, or 4 for `ppo`.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet.
         progress: called with a description, the number of completions done and the total. An exception in it, such as

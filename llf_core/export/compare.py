@@ -180,7 +180,8 @@ def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
     """Compare greedy answers, which may differ by rounding where two tokens are almost equally likely.
 
     An answer may differ if, at its first other token, the live model prefers its own by no more than twice the largest
-    difference of a logit there: that is how far two logits can move against each other.
+    difference of a logit there: that is how far two logits can move against each other. An answer that only ends
+    earlier or later never passes.
 
     Args:
         reference: what was measured of the live model.

@@ -115,7 +115,6 @@ class ResultTables:
         Raises:
             UnreadableError: a file of verdicts is not a regular file, or the system denies access.
             OSError: too many files are open.
-            ValueError: a score is not finite; those of verdicts are.
         """
         found: dict[str, list[JudgedWinRate | None]] = {}
         for place, (result, pairs) in enumerate(zip(self.results[1:], self._pairs, strict=True)):
@@ -261,7 +260,8 @@ def verdict_json(pair: JudgedPair) -> dict[str, str]:
         pair: what a judge said of a pair of answers.
 
     Returns:
-        `text`, such as `worse`, and `replies`: what the judge said, in both orders.
+        `text`, the judge with its verdict on the second model (`NAME: worse`), and `replies`: what the judge said, in
+        both orders; empty for equal answers.
     """
     if not pair.orders:
         text = "tie: equal answers"

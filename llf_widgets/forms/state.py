@@ -167,6 +167,7 @@ class FormState:
 
         Raises:
             OSError: a weight file of the model cannot be read.
+            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
             PluginError: two installed packages declare the same name or key.
         """
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}

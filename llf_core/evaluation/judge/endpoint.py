@@ -54,7 +54,7 @@ class Endpoint:
         pauses: seconds before the second and each further attempt.
 
     Raises:
-        EvaluationError: the environment variable of its key is not set.
+        EvaluationError: the environment variable of its key is not set, or its value cannot be a key.
     """
 
     def __init__(self, judge: Judge, pauses: Sequence[float] = PAUSES) -> None:
@@ -71,10 +71,12 @@ class Endpoint:
         self._stopped.set()
 
     def check(self) -> None:
-        """See whether the endpoint answers and takes the key, before a model is loaded. It costs nothing: a GET.
+        """See whether the endpoint answers and takes the key, before a model is loaded.
+
+        It asks for the list of models, which no provider charges for. A server without such a list has answered too.
 
         Raises:
-            EvaluationError: it does not answer, or refuses the key.
+            EvaluationError: it does not answer, is busy in all attempts, or refuses the key.
         """
 
         def lists_models() -> Reply:
@@ -95,7 +97,8 @@ class Endpoint:
             The reply, or why this question has none.
 
         Raises:
-            EvaluationError: the endpoint does not answer, refuses the key or the model, or answers with no reply.
+            EvaluationError: the endpoint does not answer, is busy in all attempts, refuses the key or the model, or
+                answers without a reply.
         """
 
         def send() -> Reply:

@@ -55,7 +55,7 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """What it is, for people."""
+        """What it is, for people: the name of the model, or `MODEL at HOST`."""
         return self.target.name if self.target is not None else f"{self.model} at {urlsplit(self.url).netloc}"
 
     def key(self) -> str | None:
@@ -81,10 +81,10 @@ class Judge:
         """The judge whose `asdict` is given; None for None.
 
         Args:
-            given: its JSON; None for no judge.
+            given: its JSON, from which `target` is removed; None for no judge.
 
         Raises:
-            TypeError: it is not one.
+            TypeError, KeyError: it is not one.
         """
         if given is None:
             return None
@@ -101,13 +101,14 @@ def judge_of(  # noqa: PLR0913 - a judge and how it is asked
     timeout: float = TIMEOUT_SECONDS,
     home: Path | None = None,
 ) -> Judge | None:
-    """The judge that a user has named.
+    """The judge that a user has named, checked before a model is loaded or anything is sent.
 
     Args:
-        judge: a model, see `find_target`, or the base URL of an endpoint with OpenAI's API; None for no judge.
+        judge: a model, see `find_target`, or the base URL of an endpoint with OpenAI's API; None for no judge. A
+            `Judge` is returned as it is.
         model: name of the endpoint's model; None for a judge that is a model.
         key_variable: name of the environment variable with the endpoint's key; None for no key.
-        rubric: text that says what makes an answer better, or a file with it; None for the default.
+        rubric: text that says what makes an answer better, or the `Path` of a file with it; None for the default.
         timeout: seconds that one answer of the endpoint may take.
         home: `LLF_HOME`; None for the environment's.
 

@@ -52,7 +52,7 @@ class AskedPair:
 
 
 def judge_key(judge: Judge, weights: str = "") -> str:
-    """A key that is equal for judges that say the same: a verdict is kept for it.
+    """A key that is equal for the same model that is asked in the same way, by which stored verdicts are found again.
 
     Args:
         judge: the judge.
@@ -69,11 +69,12 @@ def judge_results(judge: Judge, folders: Sequence[Path], progress: Progress) -> 
 
     Args:
         judge: the judge.
-        folders: folders of results of the same examples, the first model's first.
-        progress: progress callback.
+        folders: folders of at least two results of the same examples, the first model's first.
+        progress: called with a description, the number of pairs done and their total.
 
     Raises:
-        EvaluationError: the endpoint does not answer or refuses, or the model ran out of memory.
+        EvaluationError: two results have no answers to the same prompts, the endpoint does not answer or refuses, or
+            the model ran out of memory.
         ModelError: the model of the judge cannot be loaded as configured.
         DataError: its tokenizer lacks a token of its template.
         ConfigError: its config is no longer valid.
@@ -83,6 +84,9 @@ def judge_results(judge: Judge, folders: Sequence[Path], progress: Progress) -> 
         UnreadableError: a file is not a regular file.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         PluginError: two installed packages declare the same plug-in.
+
+    Source:
+        Both orders of each pair, since judges prefer the answer in one place: arXiv 2306.05685, section 3.4.
     """
     if judge.target is None:
         _with_endpoint(judge, folders, progress)

@@ -39,7 +39,8 @@ class JudgedWinRate:
         flipped: how many of these have another verdict in the other order.
         replies: number of replies of the judge.
         unreadable: number of replies without a verdict. Their pairs do not count.
-        verdict: `better` or `worse` where the interval does not hold one half.
+        verdict: `better` or `worse` where the interval does not hold one half, else `no difference`; `too few examples`
+            below `MIN_EXAMPLES` pairs that count.
     """
 
     judge: str
@@ -77,14 +78,17 @@ class JudgedWinRate:
 
 
 def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
-    """Compute the win rate from the verdicts of one judge; ties count one half, as in AlpacaEval.
+    """Compute the win rate from the verdicts of one judge; ties count one half, so that equal models have 0.5.
 
     Args:
         verdicts: at least one verdict, each on another pair.
 
     Raises:
         IndexError: there are none.
-        ValueError: a score is not finite; those of verdicts are.
+
+    Source:
+        Ties as one half: AlpacaEval (github.com/tatsu-lab/alpaca_eval). A verdict that changes with the order is a tie:
+        arXiv 2306.05685, section 3.4. Interval of `llf_core.metrics.interval.interval`.
     """
     found = list(verdicts)
     outcomes = [one.outcome for one in found]
@@ -125,7 +129,6 @@ def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> list
     Raises:
         UnreadableError: the file of verdicts is not a regular file, or the system denies access.
         OSError: too many files are open.
-        ValueError: a score is not finite; those of verdicts are.
     """
     return [
         win_rate_of(found.values()) for found in verdicts_of(result, [(one.base, one.tuned) for one in pairs]).values()
