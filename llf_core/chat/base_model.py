@@ -37,7 +37,8 @@ class BaseModel:
 def plan_base(config: RunConfig) -> DevicePlan:
     """Choose device and precision of a base model; sets the number of torch threads of this process.
 
-    No weights are loaded, so the stored results of an evaluation are found by its precision before it begins.
+    `infer_dtype` takes the place of the measured precision. No weights are loaded, so the stored results of an
+    evaluation are found by its precision before it begins.
 
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
@@ -66,7 +67,7 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
 
     Raises:
         ModelError: the model cannot be loaded as configured.
-        DataError: its tokenizer lacks a token of the named template.
+        DataError: the named template is unknown, or the tokenizer lacks a token of it.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
         OSError: a file cannot be read, or the hub's cache or that of the bfloat16 benchmark cannot be written.

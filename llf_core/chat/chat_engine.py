@@ -160,7 +160,8 @@ class ChatEngine(ABC):
         Args:
             request: the request.
             on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
-                engine has ended or has too many requests, it is called with `Failed` at once, in this thread.
+                engine has ended or has too many requests, it is called with `Failed` at once, in this thread; if the
+                reply is cancelled while the model is loading, in the thread of `cancel`.
 
         Returns:
             The id by which it can be cancelled.

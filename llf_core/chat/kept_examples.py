@@ -115,7 +115,7 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
 ) -> KeptRow:
     """Keep two replies to one question as a preference pair (`dpo`, `rm`), with the conversation before the better one.
 
-    A pair of the same replies is replaced, so that it is not learned twice.
+    An earlier pair of the same better and the same worse reply is replaced, so that it is not learned twice.
 
     Args:
         conversation: the conversation.
@@ -190,6 +190,7 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
     Raises:
         ConversationError: the message does not exist, or the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: a file cannot be written.
     """

@@ -129,7 +129,8 @@ class ChatService:
         Raises:
             TargetError: there is no such model, or its engine is not installed.
             ConfigError: its settings are invalid.
-            PluginError: two installed packages declare the same name or key.
+            PluginError: the engine of another package cannot be imported, or two installed packages declare the same
+                name or key.
             ModelError: the server of vLLM or SGLang cannot serve the model.
             UntrustedCodeError: Python code of the model would run in such a server, and the user has not allowed it.
             TooMuchCodeError: a file of that code is larger than a person could review.
@@ -145,7 +146,8 @@ class ChatService:
             name: its name.
             request: the request; its adapter is that of the model.
             on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
-                model is unknown or its process cannot be started, it is called with `Failed` at once, in this thread.
+                model is unknown, its process cannot be started or has too many requests, it is called with `Failed` at
+                once, in this thread.
 
         Returns:
             A ticket that can end the reply; of a request that has failed, it does nothing.

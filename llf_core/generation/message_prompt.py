@@ -34,7 +34,7 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def takes_tools(renderer: PreTrainedTokenizerBase) -> bool:
-    """Whether a chat template takes tools, by the word `tools` in it; another one would leave them out without a word.
+    """Whether a chat template takes tools, by the word `tools` in it; another one would leave them out silently.
 
     Args:
         renderer: tokenizer with the template.

@@ -308,7 +308,7 @@ def without_dropout(model: nn.Module) -> None:
     """Disable dropout for good: policy and reference must differ by what was learned, not by random masks.
 
     Args:
-        model: changed in place, its `nn.Dropout` and every number in an attribute with `drop` in its name.
+        model: changed in place, its `nn.Dropout` and every float in an attribute with `drop` in its name.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):

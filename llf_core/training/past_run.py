@@ -71,7 +71,8 @@ def add_to_past_runs(context: TrainingContext, *, checkpointing: bool, measured:
         measured: whether only a few steps were made to measure them, the first with the longest examples.
 
     Returns:
-        What was added; None if the attempt has too few steps, or several processes train.
+        What was added; None if nothing was: after such an error, with too few steps, in one of several processes, or
+        where no device or too little about the model is known to forecast.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None

@@ -130,7 +130,7 @@ class RunTrainer(TrainingLoop):
 
         Returns:
             A scalar: at the last batch of an optimizer step the loss of the whole step, 0 before, since earlier batches
-                may be recomputed. The Trainer adds them up.
+            may be recomputed. The Trainer adds them up.
 
         Raises:
             DoesNotFitError: a single document does not fit into memory, a batch with images does not, or memory ran out

@@ -57,7 +57,7 @@ class Operand:
             dtype: the compute dtype.
 
         Returns:
-            `[out, in]`; a view of the weight if it has that dtype.
+            `[out, in]`; the weight itself or a view of it if it is not quantized and has that dtype.
         """
         if self.quant_state is not None:
             from bitsandbytes.functional import dequantize_4bit

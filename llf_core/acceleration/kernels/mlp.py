@@ -29,7 +29,9 @@ class _SwiGLU(Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Compute `silu(gate) * up`. Stores only `gate` and `up` for the backward pass, half of what autograd would store.
+    """Compute `silu(gate) * up`, and store only `gate` and `up` for the backward pass.
+
+    Autograd would store `silu(gate)` too.
 
     Args:
         gate: `[..., inner]`.

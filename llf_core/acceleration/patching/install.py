@@ -42,8 +42,8 @@ class Accelerated:
 def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
     """Replace the forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones with the same result.
 
-    Every part is recognized by what a small copy of it computes, and the whole model is compared with its original
-    state. `del module.forward` restores a part.
+    Norms, MLPs and attentions are recognized by what a small copy of them computes, LoRA layers by their class, and the
+    whole model is compared with its original state. `del module.forward` restores a part.
 
     Args:
         model: causal language model of transformers, wrapped by PEFT or not.

@@ -40,7 +40,7 @@ BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "for
 def forward_per_document(self: nn.Module, *args: object, **kwargs: Any) -> object:
     """Forward that calls the module's own for one document after the other, so that no state runs on into the next.
 
-    Tokens after the last document get zeros.
+    Tokens after the last document get zeros. A batch that is not flattened goes to the module's own forward as it is.
 
     Args:
         self: the module.

@@ -171,6 +171,8 @@ def formula_key(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
 def layer_number_attributes(module: nn.Module) -> list[str]:
     """Names of a module's attributes that hold the number of a layer, which differ between layers of one formula.
 
+    They are integers, recognized by their names (`LAYER_NUMBER_NAMES`).
+
     Args:
         module: any module.
     """

@@ -44,6 +44,8 @@ class PlainGeneration:
     def step(self) -> bool:
         """Let the thread generate one token, and wait for it; then other replies may use the model.
 
+        Not to be called after it has returned false.
+
         Returns:
             Whether the generation goes on. If it ended by an exception, `error` has it.
         """

@@ -97,7 +97,10 @@ class RewardProcess:
         return answer if isinstance(answer, Failed) else Scores(answer["scores"], answer["tokens"])
 
     def close(self) -> None:
-        """End the process, after at most 5 s by force, so that its memory is free; what waits for it fails."""
+        """End the process, after at most 5 s by force, so that its memory is free.
+
+        Requests that wait are cancelled, and the one that is being scored fails.
+        """
         with self._lock:
             self._closed = True
         process = self._process

@@ -70,7 +70,7 @@ class RunningMean:
         self.count += float(count)
 
     def state(self) -> dict[str, float]:
-        """The mean as JSON, for a checkpoint or to roll a step back."""
+        """`total` and `count` as JSON, for a checkpoint or to roll a step back."""
         return asdict(self)
 
     def load(self, state: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def dft_weights(log_probs: Tensor, costs: Tensor) -> Tensor:  # noqa: ARG001 - as all weights of tokens
     """Weight `p` of each token, so that its loss is `-sg(p) log p`, where `sg` stops the gradient.
 
-    The gradient of the likelihood has the factor `1/p`, by which unlikely tokens dominate it; the weight cancels it.
+    The gradient of `-log p` has the factor `1/p`, by which unlikely tokens dominate it; the weight cancels it.
 
     Args:
         log_probs: log-probabilities of the vocabulary, `[rows, V]`; not needed.
