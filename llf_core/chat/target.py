@@ -23,7 +23,7 @@ from llf_core.untrusted import read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from llf_core.config import Report, RunConfig
     from llf_core.launch import Run
@@ -227,11 +227,35 @@ def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
     config = _accepted(report)
     if "model_name_or_path" not in report.lines:
         raise TargetError(f"{path.name} names no model. Expected model_name_or_path in it.")
+    return _of_settings(config, path.stem)
+
+
+def target_of_settings(values: Mapping[str, object], base: Path, name: str) -> Target:
+    """The target of the settings of a file that has others besides, such as those of an evaluation.
+
+    Args:
+        values: settings of the model, as read from the file.
+        base: folder that relative paths start from.
+        name: name of the target.
+
+    Raises:
+        TargetError: the settings name no model.
+        ConfigError: they are not valid.
+        PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
+    """
+    config = _accepted(validate(dict(values), base=base))
+    if "model_name_or_path" not in values:
+        raise TargetError(f"{name} names no model. Expected model_name_or_path in it.")
+    return _of_settings(config, name)
+
+
+def _of_settings(config: RunConfig, name: str) -> Target:
     names = list(config.model.adapter_name_or_path or ())
     adapter = names.pop() if names else None
     label = "adapter" if adapter else "model"
-    own = {name: value for name, value in config.flat().items() if name in FURTHER_KEYS}
-    return _target(path.stem, label, _base_settings(config, names) | own, adapter)
+    own = {key: value for key, value in config.flat().items() if key in FURTHER_KEYS}
+    return _target(name, label, _base_settings(config, names) | own, adapter)
 
 
 def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:

@@ -75,6 +75,30 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
     return with_data_checks(with_name_checks(check(asked, base=base), starting=True))
 
 
+def evaluation_report(values: Mapping[str, object], base: Path) -> Report:
+    """Check the config of an evaluation: its model, and the data that it names.
+
+    Args:
+        values: the values of the config as requested.
+        base: folder that relative paths start from.
+
+    Raises:
+        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
+    """
+    from llf_core.config import validate as check
+    from llf_core.config.evaluation_keys import EVALUATION_KEYS
+    from llf_core.config.trained_keys import only_trained_keys
+
+    asked = {key: value for key, value in values.items() if key not in EVALUATION_KEYS}
+    names = None if values.get("task") is not None else values.get("eval_dataset") or values.get("dataset")
+    if not names:
+        return only_trained_keys(with_name_checks(check(asked, base=base), starting=True))
+    asked |= {key: values[key] for key in ("dataset_dir", "max_samples") if key in values} | {"dataset": names}
+    return with_data_checks(with_name_checks(check(asked, base=base), starting=True))
+
+
 def accepted(report: Report) -> RunConfig:
     """Print the problems of a config to stderr, all at once, and return it if it has no errors.
 

@@ -27,7 +27,10 @@ SHOWN_CHARACTERS = 160
 def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET...", help="Runs, RUN@STEP, RUN@base, folders of models or adapters, hub ids."),
+        typer.Argument(
+            metavar="TARGET...",
+            help="Runs, RUN@STEP, RUN@base, folders of models or adapters, hub ids; or one config file.",
+        ),
     ],
     on: Annotated[
         list[str] | None,
@@ -45,7 +48,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
         typer.Option(metavar="TASK", help="A benchmark of lm-eval: a name, a YAML file, a folder; can be repeated."),
     ] = None,
     n_shot: Annotated[int | None, typer.Option(help="Solved examples in the prompt of a task.", min=0)] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the choice of solved examples.")] = 1234,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed of the choice of solved examples. Default: 1234.")
+    ] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Allow the data of tasks to be downloaded.")] = False,
     judge: Annotated[
         str | None,
@@ -60,7 +65,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = None,
     rubric: Annotated[Path | None, typer.Option(help="File that says what makes an answer better.")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of examples of each data set.", min=1)] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.", min=1)] = 256,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Maximum tokens per answer. Default: 256.", min=1)] = None,
     dataset_dir: Annotated[str | None, typer.Option(help="Folder with dataset_info.json.")] = None,
     base: Annotated[bool, typer.Option(help="Measure the base model of each run too.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
@@ -73,57 +78,74 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     Runs are compared with their base model: each difference has a 95 % interval, and a verdict whether it exceeds the
     noise. Results are stored as soon as they are complete, and what was measured before is not measured again.
 
+    A config file says what is measured by LLaMA-Factory's keys: task, n_shot, eval_dataset, predict_with_generate,
+    save_dir. Options of the command replace them.
+
     Raises:
         UserError: a target or the data cannot be used, the evaluation fails, or the user stopped it.
     """
+    from llf_core.evaluation.config_file import is_config_file, read_evaluation
     from llf_core.evaluation.evaluate import evaluate, with_base
     from llf_core.evaluation.judge.judge import judge_of
     from llf_core.evaluation.report import by_task, compare_with_first
+    from llf_core.runs.files import json_bytes, replace_file
 
     complete: list[EvaluationResult] = []
     with in_a_sentence():
-        found = with_base(targets) if base else targets
+        file = read_evaluation(Path(targets[0])) if len(targets) == 1 and is_config_file(targets[0]) else None
+        for note in () if file is None else file.notes:
+            err.print(f"[yellow]Warning[/yellow] {escape(note)}")
+        named: list[Any] = targets if file is None else [file.target]
+        given = {
+            "on": _names(on), "metrics": _names(metric), "tasks": _names(task), "n_shot": n_shot, "seed": seed,
+            "limit": limit, "max_new_tokens": max_new_tokens, "dataset_dir": dataset_dir,
+        }  # fmt: skip
+        options: dict[str, Any] = {} if file is None else file.options
+        options |= {name: value for name, value in given.items() if value is not None}
         try:
             with progress_status() as progress:
                 results = evaluate(
-                    found,
-                    [name for one in on for name in one.split(",")] if on else None,
-                    metrics=[name for one in metric or () for name in one.split(",")],
-                    tasks=[name for one in task or () for name in one.split(",")],
-                    n_shot=n_shot,
-                    seed=seed,
+                    with_base(named) if base else named,
                     hub=hub,
-                    limit=limit,
-                    max_new_tokens=max_new_tokens,
-                    dataset_dir=dataset_dir,
                     judge=judge_of(judge, model=judge_model, key_variable=judge_key, rubric=rubric),
                     trust=trust,
                     again=again,
                     progress=progress,
                     on_result=complete.append,
+                    **options,
                 )
         except KeyboardInterrupt:
             raise UserError(f"Stopped. {with_unit(len(complete), 'result')} complete and stored.") from None
         tables = [(one, compare_with_first(one)) for one in by_task(results)]
+        if file is not None and file.save_dir is not None:
+            file.save_dir.mkdir(parents=True)
+            replace_file(file.save_dir / "results.json", json_bytes(_json(tables)))
         if as_json:
-            differences = [line for _, compared in tables for one in compared for line in one.json()]
-            print_json(
-                {
-                    "results": [one.json() | {"folder": str(one.folder)} for one in results],
-                    "differences": differences,
-                    "judged": [
-                        {"target": one.result.target.name, **asdict(rate), "sentence": rate.sentence}
-                        for _, compared in tables
-                        for one in compared
-                        for rate in one.judged
-                    ],
-                }
-            )
+            print_json(_json(tables))
             return
         for number, (of_task, compared) in enumerate(tables):
             if number:
                 out.print()
             _print_results(of_task, compared, show)
+
+
+def _names(given: list[str] | None) -> list[str] | None:
+    """Names that are given in several options, or separated by commas."""
+    return [name for one in given for name in one.split(",")] if given else None
+
+
+def _json(tables: "Sequence[tuple[Sequence[EvaluationResult], Sequence[ComparedResult]]]") -> dict[str, Any]:
+    """Results, differences and win rates."""
+    return {
+        "results": [one.json() | {"folder": str(one.folder)} for results, _ in tables for one in results],
+        "differences": [line for _, compared in tables for one in compared for line in one.json()],
+        "judged": [
+            {"target": one.result.target.name, **asdict(rate), "sentence": rate.sentence}
+            for _, compared in tables
+            for one in compared
+            for rate in one.judged
+        ],
+    }
 
 
 def _print_results(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]", show: int) -> None:

@@ -28,14 +28,19 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
 
     Raises:
         Exit: the config has errors, the run fails, or the command was interrupted.
-        UserError: the reward functions cannot be loaded, the run cannot be started, or the config asks for predictions.
+        UserError: the reward functions cannot be loaded, the run cannot be started, or the config asks for
+            predictions or an evaluation.
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
         TypeError: a reward function is not a function, or has no parameter for the answer.
     """
+    from llf_core.config.evaluation_keys import asks_for_evaluation
     from llf_core.config.read_config import read
     from llf_core.launch import active_runs, launch
 
-    if asks_for_predictions(read(config, overrides or ()).values):
+    values = read(config, overrides or ()).values
+    if asks_for_evaluation(values):
+        raise UsageError("The config asks for an evaluation and no training.", f"Run it with: llf eval {config}")
+    if asks_for_predictions(values):
         raise UsageError("The config has `do_predict` and no `do_train`.", f"Run it with: llf predict {config}")
     given = functions_of_file(rewards)
     named = list(names_in_config(config, overrides) or given) if given else []

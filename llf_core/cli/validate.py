@@ -2,7 +2,13 @@
 
 import typer
 
-from llf_core.cli.checked_config import asks_for_predictions, prediction_report, with_data_checks, with_name_checks
+from llf_core.cli.checked_config import (
+    asks_for_predictions,
+    evaluation_report,
+    prediction_report,
+    with_data_checks,
+    with_name_checks,
+)
 from llf_core.cli.parameters import ConfigFile, Json, Overrides
 from llf_core.cli.terminal import out, print_json, print_problem
 from llf_core.user_error import BAD_CONFIG
@@ -24,11 +30,14 @@ def validate(
             or key.
     """
     from llf_core.config import validate as check
+    from llf_core.config.evaluation_keys import asks_for_evaluation
     from llf_core.config.read_config import read
 
     requested = read(config, overrides or ())
     if asks_for_predictions(requested.values) and not requested.problems:  # the config of `llf predict`
         report = prediction_report(requested.values, requested.base)
+    elif asks_for_evaluation(requested.values) and not requested.problems:  # the config of `llf eval`
+        report = evaluation_report(requested.values, requested.base)
     else:
         report = with_data_checks(with_name_checks(check(config, overrides or ())))
     if as_json:

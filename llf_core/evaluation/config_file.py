@@ -1,0 +1,138 @@
+"""A config file that asks for an evaluation, as LLaMA-Factory's `eval` and `train` with `do_train: false` read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.target import CONFIG_SUFFIXES, Target, target_of_settings
+from llf_core.config import ConfigError
+from llf_core.config.evaluation_keys import EVALUATION_KEYS
+from llf_core.config.paths import expanded
+from llf_core.config.read_config import read
+from llf_core.evaluation.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+LLAMA_FACTORY_SHOTS = 5
+"""LLaMA-Factory's default of `n_shot`."""
+GENERATED = ("rouge", "bleu")
+"""Metrics of LLaMA-Factory's `predict_with_generate`."""
+
+
+@dataclass(frozen=True)
+class EvaluationFile:
+    """What a config file asks for.
+
+    Attributes:
+        target: its model, with its adapter.
+        options: arguments of `llf_core.evaluation.evaluate.evaluate` that the file gives.
+        save_dir: folder that gets the results besides that of the model; None for none.
+        notes: what of the file has no effect, in sentences.
+    """
+
+    target: Target
+    options: dict[str, Any]
+    save_dir: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def is_config_file(name: str) -> bool:
+    """Whether a target on the command line is a config file.
+
+    Args:
+        name: the target.
+
+    Raises:
+        OSError: the path cannot be examined.
+    """
+    path = expanded(name)
+    return path.suffix in CONFIG_SUFFIXES and path.is_file()
+
+
+def read_evaluation(file: Path) -> EvaluationFile:
+    """Read what a config file asks to evaluate: its model, and `task`, or the data of `eval_dataset`.
+
+    `dataset` is measured only if the file says `do_train: false`, since it is otherwise what a run is trained on.
+
+    Args:
+        file: YAML or JSON.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key of its model is invalid.
+        TargetError: it names no model.
+        EvaluationError: a value is of another type, or `save_dir` exists.
+        PluginError: two installed packages declare the same name or key.
+        OSError: the file cannot be read.
+    """
+    requested = read(file)
+    if requested.problems:
+        raise ConfigError(tuple(requested.problems))
+    values = requested.values
+    target = target_of_settings(
+        {key: value for key, value in values.items() if key not in EVALUATION_KEYS}, requested.base, file.stem
+    )
+    tasks = _names(values, "task")
+    on = () if tasks else _names(values, "eval_dataset")
+    if not tasks and not on and values.get("do_train") is False:
+        on = _names(values, "dataset")
+    generated = GENERATED if values.get("predict_with_generate") is True else ()
+    folder, save_dir = values.get("dataset_dir"), values.get("save_dir")
+    options = {
+        "tasks": tasks,
+        "on": on,
+        "metrics": tuple(dict.fromkeys((*generated, *_names(values, "metrics")))) if on else (),
+        "n_shot": _count(values, "n_shot", 0, LLAMA_FACTORY_SHOTS) if tasks else None,
+        "seed": _count(values, "seed", 0) if tasks else None,
+        "limit": _count(values, "max_samples", 1),
+        "max_new_tokens": _count(values, "max_new_tokens", 1),
+        "dataset_dir": str(requested.base / expanded(folder)) if isinstance(folder, str) else None,
+    }
+    return EvaluationFile(
+        target,
+        {name: value for name, value in options.items() if value not in {None, ()}},
+        _new_folder(requested.base / expanded(save_dir)) if isinstance(save_dir, str) else None,
+        tuple(_notes(values)),
+    )
+
+
+def _notes(values: Mapping[str, Any]) -> list[str]:
+    """What of the file has no effect."""
+    found = []
+    if values.get("task_dir", "evaluation") != "evaluation":
+        found.append(
+            f"task_dir {values['task_dir']} is not used: lm-eval has the data of the task. For data of your own, name "
+            "a task file with --task."
+        )
+    if values.get("lang", "en") != "en":
+        found.append(f"lang {values['lang']} is not used: the task decides the language of its prompts.")
+    if values.get("download_mode", "reuse_dataset_if_exists") != "reuse_dataset_if_exists":
+        found.append("download_mode is not used. --hub allows downloads.")
+    return found
+
+
+def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    given = values.get(key)
+    listed = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        raise EvaluationError(f"{key} is {str(given)[:80]}. Expected a name, or several separated by commas.")
+    return tuple(name.strip() for one in listed for name in one.split(",") if name.strip())
+
+
+def _count(values: Mapping[str, Any], key: str, least: int, default: int | None = None) -> int | None:
+    given = values.get(key)
+    if given is None:
+        return default
+    if not isinstance(given, int) or isinstance(given, bool) or given < least:
+        raise EvaluationError(f"{key} is {str(given)[:80]}. Expected an integer of at least {least}.")
+    return given
+
+
+def _new_folder(folder: Path) -> Path:
+    if folder.exists():
+        raise EvaluationError(
+            f"save_dir {folder} exists already.", "Name a new folder, so that nothing is overwritten."
+        )
+    return folder
