@@ -275,7 +275,7 @@ def base_type(config: RunConfig) -> str | None:
 
 
 def named_type(value: object) -> str | None:
-    """A `model_type` as a file tells it, which may come from anybody: cut to `LONGEST_TYPE`; None if it is none."""
+    """A `model_type` as a file tells it, which may come from anybody: cut to `LONGEST_TYPE`; None if it is no text."""
     return value[:LONGEST_TYPE] if isinstance(value, str) and value else None
 
 

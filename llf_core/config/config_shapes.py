@@ -146,7 +146,7 @@ def size_of(settings: Mapping[str, Any], key: str) -> int | None:
 
     Raises:
         ModelSizeError: it is no positive integer, or larger than any model's.
-        KeyError: the file has an integer of at least 1 there, and `key` is none of `LARGEST`.
+        KeyError: the file has a value, and `key` is none of `LARGEST`.
     """
     value = settings.get(key)
     if value is None:

@@ -280,7 +280,9 @@ class OptimizerDeclaration(Declaration):
 
 
 def batches_of_epoch(config: ConfigValues, rows: float) -> int:
-    """Number of optimizer steps in which all rows are read once, as transformers' `Trainer` counts them.
+    """Number of optimizer steps in which all rows are read once, for the forecast of a run's length.
+
+    As transformers' `Trainer` counts them in one process, where batches that are not full count too.
 
     Args:
         config: of the run.

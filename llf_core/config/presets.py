@@ -40,7 +40,7 @@ def presets() -> tuple[Preset, ...]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The keys that a preset sets, for `RunConfig.load`.
+    """The values that a preset sets, by key, for `RunConfig.load`.
 
     Raises:
         KeyError: there is no such preset; the message has the names of all.

@@ -69,9 +69,9 @@ def check_stored_quantization(config: ConfigValues, settings: Mapping[str, objec
         settings: the model's `config.json`.
 
     Returns:
-        An error if the files cannot be loaded here, or the method cannot train beside them; else a note that names
-        their quantizer, or says that `quantization_bit` has no effect; None if they are not quantized, or by a
-        quantizer that neither `QUANTIZERS` nor `OTHER_PACKED` has.
+        An error if the files cannot be loaded here, the method cannot train beside them, or they cannot be quantized
+        again as `quantization_bit` asks; else a note that names their quantizer, or says that `quantization_bit` has no
+        effect. None if they are not quantized, or by a quantizer that neither `QUANTIZERS` nor `OTHER_PACKED` has.
 
     Raises:
         PluginError: two packages declare the same method.

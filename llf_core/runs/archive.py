@@ -57,7 +57,7 @@ def export_run(  # noqa: PLR0913 - what a zip has
     """Write a run with its config, curves, code, data, result and evaluations into a zip file, for another machine.
 
     The zip is written under a hidden name and renamed, so that a file with its name is complete. It is not compressed,
-    since weights hardly compress. Links, caches and requests are left out.
+    since weights hardly compress. Links, caches, requests and other files of use only here are left out.
 
     Args:
         run_id: id of a run that has ended.

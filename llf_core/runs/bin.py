@@ -83,7 +83,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the run does not exist.
         RuntimeError: the run has not ended.
-        OSError: the move failed, or another process holds the lock; the run is still at its old path.
+        OSError: the move failed, see `moving.move`, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
         folder = open_run(run_id, home)
@@ -136,7 +136,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
         FileExistsError: a run with this id exists in `runs`.
-        OSError: the move failed, or another process holds the lock; the run is still in the bin.
+        OSError: the move failed, see `moving.move`, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
         source = _in_bin(bin_folder, run_id)

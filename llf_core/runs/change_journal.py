@@ -116,9 +116,8 @@ CHECKS: dict[str, Callable[[object], object]] = {
 def read_changes(folder: RunFolder) -> list[Change]:
     """Read the changes that define the current state of a run, by step, without those that were cancelled.
 
-    A change by the user cancels scheduled changes of the same setting.
-
-    Changes that a replaying run has not reached yet are included, so that a branch of it repeats them too.
+    A change by the user cancels scheduled changes of the same setting. Changes that a replaying run has not reached yet
+    are included, so that a branch of it repeats them too.
 
     Raises:
         UnreadableError: the run's events or `replay.json` cannot be read.

@@ -44,7 +44,7 @@ class JudgedPair:
 
     @property
     def key(self) -> tuple[str, int]:
-        """`ExampleResult.key` of the example."""
+        """`ExampleResult.key` of the example, to find its verdict."""
         return self.source, self.index
 
     @property
@@ -54,7 +54,10 @@ class JudgedPair:
 
     @property
     def outcome(self) -> Outcome | None:
-        """The verdict on the second model: a tie if it changes with the order, None if a reply had none."""
+        """The verdict on the second model, which a score counts; None if a reply had none.
+
+        A tie if it changes with the order, since the place then decided, and for equal answers.
+        """
         if None in self.orders:
             return None
         return "tie" if self.flipped or not self.orders else self.orders[0]
@@ -66,6 +69,9 @@ def pair_key(base: ExampleResult, tuned: ExampleResult) -> str:
     Args:
         base: what the first model made of an example.
         tuned: what the second one made of it.
+
+    Returns:
+        The first 16 hexadecimal digits of their SHA-256.
     """
     what = repr([list(base.prompt), base.reference, base.answer, tuned.answer])
     return hashlib.sha256(what.encode("utf-8", "backslashreplace")).hexdigest()[:16]
@@ -100,7 +106,9 @@ def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
 def verdicts_of(
     result: EvaluationResult, pairs: Sequence[tuple[ExampleResult, ExampleResult]]
 ) -> dict[str, dict[tuple[str, int], JudgedPair]]:
-    """Read the verdicts on the answers of a result beside those of another one; invalid lines are left out.
+    """Read the verdicts on the answers of a result beside those of another one, which need not be judged again.
+
+    Invalid lines, and verdicts on other answers than these, are left out.
 
     Args:
         result: result of the second model.
@@ -111,7 +119,7 @@ def verdicts_of(
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: too many files are open.
+        OSError: the folder is not accessible, or too many files are open.
     """
     found: dict[str, dict[tuple[str, int], JudgedPair]] = {}
     if not (result.folder / VERDICTS).exists():

@@ -89,7 +89,7 @@ class RunFolder:
 
     @cached_property
     def config(self) -> Path:
-        """The requested config, with defaults: portable, and enough to repeat the run."""
+        """The requested config with its defaults, from which, with `data` and `code`, the run can be repeated."""
         return self.path / "config.yaml"
 
     @cached_property
@@ -104,7 +104,7 @@ class RunFolder:
 
     @cached_property
     def status(self) -> Path:
-        """State, step, processes, heartbeat; replaced every few seconds, so that views read one small file."""
+        """State, step, processes, heartbeat; replaced every few seconds of a live run: views read one small file."""
         return self.path / "status.json"
 
     @cached_property

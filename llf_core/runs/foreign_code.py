@@ -208,7 +208,9 @@ def _base_model(place: Path) -> object:
 
 
 def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
-    """Find the code that the user must allow before the run can be trained again; empty for signed or allowed runs.
+    """Find the code that the user must allow before the run can be trained again; none if it is signed.
+
+    Allowing a run signs it. One without code needs no signature.
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.

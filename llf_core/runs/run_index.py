@@ -235,8 +235,9 @@ class RunIndex:
     def refresh(self, *, at_once: bool = False) -> Future[None]:
         """Start a scan of all runs if the last one is outdated.
 
-        A scan takes one `stat` of each folder and of three files in it, and reads changed runs. The longer it takes,
-        the longer it stays valid, so that all scans together take at most `MAX_CPU_SHARE` of a core.
+        A scan takes one `stat` of each folder and of three files in it, and reads changed runs. One that took more than
+        `CHEAP_SCAN_SECONDS` stays valid the longer, the longer it took, so that all scans together take at most
+        `MAX_CPU_SHARE` of a core.
 
         Args:
             at_once: scan without pauses in this thread, unless another thread is scanning.

@@ -259,7 +259,8 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
     Raises:
         TypeError: a field is unknown.
         BrokenRunError: there is no readable status.
-        OSError: the disk is full, and the run's reserve is used up; or another process holds the run's lock.
+        OSError: the disk is full (for a final state, the run's reserve was used first), or another process holds the
+            run's lock.
     """
     unknown = changes.keys() - _FIELDS.keys()
     if unknown:

@@ -33,6 +33,6 @@ def step_of(checkpoint: str | Path) -> int:
     """Step of a checkpoint folder `checkpoint-N`, as transformers names it, for callers that have only its path.
 
     Raises:
-        ValueError: the name after its last `-` is no integer.
+        ValueError: what follows the last `-` of the name is no integer.
     """
     return int(Path(checkpoint).name.rpartition("-")[2])

@@ -25,7 +25,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: float, largest: int = LARGEST) -> bytes:
-    """Send a request and read the whole answer.
+    """Send a request and read the whole answer, with limits on time and size, since a server may send without end.
 
     Args:
         url: `http` or `https`; the caller has checked it.
@@ -50,7 +50,7 @@ def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: fl
 
 
 def read_answer(answer: HTTPResponse | urllib.error.HTTPError, until: float, largest: int) -> bytes:
-    """Read the body of an answer, also that of an error.
+    """Read the body of an answer, also that of an error, which often says why.
 
     Args:
         answer: the open answer.

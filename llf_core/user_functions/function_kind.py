@@ -90,7 +90,8 @@ class FunctionKind:
 
         Raises:
             TypeError: one is not a function, or has no parameter for the answer.
-            ValueError: two have the same name, one has no name, or one has that of a built-in one.
+            ValueError: two have the same name, one has no name or that of a built-in one, or a signature cannot be
+                inspected.
         """
         found: dict[str, UserFunction | None] = {}
         for one in [given] if isinstance(given, str) or callable(given) else given:

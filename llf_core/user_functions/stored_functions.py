@@ -43,7 +43,7 @@ def function_sources(functions: Mapping[str, UserFunction], kind: FunctionKind) 
 
 
 def write_code(folder: Path, code: Mapping[str, str]) -> None:
-    """Write modules to a `code/`, one file `NAME.py` each, from which another process loads them.
+    """Write modules to a run's `code/`, one file `NAME.py` each, from which another process loads them.
 
     Args:
         folder: the folder, created if there is a module to write.
@@ -58,7 +58,7 @@ def write_code(folder: Path, code: Mapping[str, str]) -> None:
 
 
 def joined(rewards: Mapping[str, str], metrics: Mapping[str, str]) -> dict[str, str]:
-    """Sources of a run's reward functions and metrics. One function may be both.
+    """Sources of a run's reward functions and metrics by name, as `write_code` stores them. One function may be both.
 
     Args:
         rewards: sources of the reward functions by name.

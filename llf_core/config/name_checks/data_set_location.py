@@ -34,7 +34,7 @@ class Place:
 
 
 def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[Path] = ()) -> Place:
-    """Resolve the name of a data set; the first match counts.
+    """Resolve the name of a data set: an entry, a data set of LLF, a URL, a path, or a hub id; the first that fits.
 
     Check and loader use it, so that a data set that passes the check is the one that is loaded.
 

@@ -20,7 +20,8 @@ def check_described_tokens(config: RunConfig) -> CheckResult:
         config: the config.
 
     Returns:
-        An error if it is not such a file; a warning if there is none, since the config may be for another machine.
+        An error if it is not such a file; a warning if there is none, since the config may be for another machine;
+        nothing if the key is not set.
 
     Raises:
         OSError: too many files are open.

@@ -79,7 +79,7 @@ def saves_are_evaluated(save_steps: float, eval_steps: float) -> bool:
         eval_steps: interval of the evaluations, likewise; above 0.
 
     Returns:
-        False if one is a share and the other a number of steps.
+        Whether the first is a multiple of the second; False if one is a share and the other a number of steps.
     """
     if (save_steps < 1) != (eval_steps < 1):
         return False

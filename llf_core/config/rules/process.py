@@ -32,7 +32,7 @@ def _without(options: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def has_compiler() -> bool:
-    """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
+    """Whether `CXX` or the search path has a C++ compiler, which torch.compile needs on a CPU."""
     names = (os.environ.get("CXX"), "g++", "c++", "clang++", "cl")
     return any(shutil.which(name) for name in names if name)
 

@@ -38,7 +38,7 @@ def completion_tokens(config: ConfigValues, _prompt: int) -> int:
 
 
 def uses_of_completion(config: ConfigValues) -> int:
-    """Number of optimizer steps that learn from a completion: `num_iterations` (μ of arXiv 2402.03300).
+    """Number of optimizer steps that learn from a completion: `num_iterations` (μ of arXiv 2402.03300, algorithm 1).
 
     Args:
         config: of the run.
