@@ -124,7 +124,7 @@ def listed(names: Iterable[str]) -> str:
     """Join the first 12 names with commas, and the number of the others: a data set may have thousands.
 
     Returns:
-        `none` without names.
+        A part of a sentence; `none` without names.
     """
     every = list(names)
     more = f" and {len(every) - MAX_LISTED} more" if len(every) > MAX_LISTED else ""

@@ -298,7 +298,7 @@ def plain(value: object) -> Any:
     Values and defaults are stored, compared and shown in this form.
 
     Returns:
-        Any other value unchanged.
+        A text or a list for names; any other value unchanged.
     """
     if not isinstance(value, tuple):
         return value

@@ -57,7 +57,7 @@ weight with its scales beside 16-bit values. The output head and the embeddings 
 
 
 def method_page() -> str:
-    """The page as Markdown, so that a test can compare it with the file.
+    """Build the page about methods as Markdown; a test compares it with `docs/methods.md`.
 
     Raises:
         PluginError: two installed packages declare the same name.

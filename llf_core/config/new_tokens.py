@@ -91,7 +91,7 @@ def _once(asked: list[NewToken]) -> tuple[NewToken, ...]:
 
 
 def descriptions(path: str) -> list[NewToken]:
-    """Read the special tokens of a YAML file, each with the text from whose tokens its embedding begins.
+    """Read the special tokens of a YAML file, each with the text that describes it.
 
     Args:
         path: the file.

@@ -109,9 +109,7 @@ class Appender:
         self._descriptor: int | None = None
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Append one record with a single write, after terminating an incomplete last line.
-
-        A killed writer leaves one, and the record must not join it.
+        """Append one record with a single write, after terminating an incomplete last line of a killed writer.
 
         While another process writes a line, the file may grow page by page and look incomplete. The kernel serializes
         the writes, so at worst an empty line appears between two complete ones; readers skip it.

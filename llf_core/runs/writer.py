@@ -126,9 +126,12 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> statuses.Status:
-        """Write pending status changes with a heartbeat. Returns the new status.
+        """Write pending status changes with a heartbeat.
 
         Called by the heartbeat, and at once where a change cannot wait.
+
+        Returns:
+            The status in the file after the call; unchanged if a later attempt has begun.
 
         Raises:
             OSError: the disk is full, or another process holds the run's lock; the changes stay pending.

@@ -55,15 +55,15 @@ class UnreadableError(UserError, OSError):
 
 
 def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int = 0) -> int:
-    """Open an existing regular file and return its descriptor. Never blocks, and follows no link below `root`.
+    """Open a regular file, by default an existing one. Never blocks, and follows no link below `root`.
 
     A run folder may come from somebody else: a link in it could lead to any file of the reader, and opening a pipe
     would wait forever.
 
     Args:
         path: the file.
-        root: folder that must contain the file. Links cannot be read in every path component below it. Default: the
-            file's own folder.
+        root: folder that must contain the file. No part of the path below it may be a link. Default: the file's own
+            folder.
         flags: flags for `os.open`.
         mode: permissions of a file that the flags create; see `create_file`.
 

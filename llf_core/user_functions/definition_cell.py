@@ -28,7 +28,7 @@ def definition_cell(folder: RunFolder) -> str:
         folder: the run.
 
     Returns:
-        Python source; empty if all functions are built in.
+        Python source; empty if the run stores no functions.
 
     Raises:
         ValueError: a stored module cannot be parsed, or its name is no identifier.

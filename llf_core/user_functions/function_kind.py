@@ -39,7 +39,7 @@ class FunctionKind:
 
     @property
     def noun(self) -> str:
-        """A function of the kind, in a sentence."""
+        """What messages call a function of the kind, such as `reward function`."""
         return self.parameters.noun
 
     def register(self, function: UserFunction, name: str | None = None) -> None:

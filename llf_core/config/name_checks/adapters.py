@@ -85,8 +85,8 @@ def model_shapes(config: RunConfig) -> Shapes | None:
         config: names the model.
 
     Returns:
-        The shapes; None if they are not known on this machine, if they are those of packed integers, or if some belong
-        to vision or audio towers, which are not trained.
+        The shapes, empty if the folder has no safetensors files; None if they are not known on this machine, if they
+        are those of packed integers, or if some belong to vision or audio towers, which are not trained.
 
     Raises:
         OSError: a weight file cannot be read.

@@ -117,7 +117,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
     Returns:
         A problem beside `model_name_or_path` for each property that matters with these settings, and one beside
-        `mixture_of_depths` or `moe_aux_loss_coef` if its routers do not fit it.
+        `mixture_of_depths` or `moe_aux_loss_coef` if that does not fit its routers or experts.
 
     Raises:
         PluginError: two installed packages declare the same stage.

@@ -46,7 +46,7 @@ def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
         cache_dir: folder of the cache. Default: the client's own folder.
 
     Returns:
-        Folders, the newest last.
+        Folders, the newest last; none if the model is not in the cache.
     """
     folder = _cache(cache_dir) / f"models--{model.replace('/', '--')}" / "snapshots"
     try:
