@@ -21,7 +21,7 @@ def home_hash(folder: Path | None = None) -> str:
     Page, server and kernel compare it to find out whether they use the same runs, without sending the path to the page.
 
     Args:
-        folder: the folder. Default: `LLF_HOME` from the environment.
+        folder: the folder; None for `LLF_HOME` from the environment.
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
@@ -52,7 +52,7 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
 
     Args:
         run: the run. A string with a separator, and any `Path`, is the path of a run folder.
-        home: `LLF_HOME`, for ids. Default: from the environment.
+        home: `LLF_HOME`, for ids; None for the environment's.
 
     Raises:
         FileNotFoundError: the run does not exist; for an id the message has the closest one.

@@ -49,7 +49,7 @@ class CommandGroup(typer.Typer):
         """Make the decorator that registers a command, with its docstring up to `Raises:` as the help text.
 
         Args:
-            name: name of the command. Default: that of its function.
+            name: name of the command; None for that of its function.
         """
 
         def register(function: CommandT) -> CommandT:

@@ -117,7 +117,7 @@ def branch(
 
     Args:
         folder: the run to branch from, live or ended; it is not modified.
-        step: step of the checkpoint. Default: the newest.
+        step: step of the checkpoint; None for the newest.
         changes: `learning_rate` (peak of the schedule), `max_steps`, or keys in `BRANCH_KEYS`; None for none.
         name: display name of the new run; None for the `run_name` of the changes, else that of the other run with the
             step.

@@ -72,7 +72,7 @@ class MachineLoad:
     A check takes one `stat` per run; ended runs are not read again.
 
     Args:
-        home: `LLF_HOME`. Default: from the environment.
+        home: `LLF_HOME`; None for the environment's.
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.

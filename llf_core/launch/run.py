@@ -48,7 +48,7 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
 
     Args:
         run_id: the run's id.
-        home: `LLF_HOME`. Default: from the environment.
+        home: `LLF_HOME`; None for the environment's.
 
     Raises:
         ValueError: the id is invalid.
@@ -161,7 +161,7 @@ class Run:
 
         Args:
             wait: whether to wait until the run has ended.
-            grace: seconds after which a trainer that does not respond gets SIGTERM. Default: 120.
+            grace: seconds after which a trainer that does not respond gets SIGTERM; None for 120.
             by: who requested it.
 
         Returns:
@@ -383,7 +383,7 @@ class Run:
         Two ways to go on can then be compared from the same weights.
 
         Args:
-            step: step of the checkpoint. Default: the newest.
+            step: step of the checkpoint; None for the newest.
             name: display name of the new run; None for the `run_name` of the changes, else that of this run with the
                 step.
             changes: `learning_rate` (peak of the schedule), `max_steps`, or keys that control saving, evaluation,

@@ -50,7 +50,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
             `dataset`.
         rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones. Replaces
             `reward_functions`.
-        home: `LLF_HOME`. Default: from the environment.
+        home: `LLF_HOME`; None for the environment's.
         notebook: `path` and `cell` of the notebook that starts it, for `env.json`; None outside a notebook.
         env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
         command: program to start instead of the trainer; None for the trainer.

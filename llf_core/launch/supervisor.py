@@ -47,7 +47,7 @@ class Supervisor:
 
     Args:
         folder: the run, in the state `created`.
-        command: program to start. Default: the trainer.
+        command: program to start; None for the trainer.
 
     Raises:
         BrokenRunError: the run's status cannot be read.

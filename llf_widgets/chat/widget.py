@@ -70,7 +70,7 @@ class Chat(SavedView):
         tools: functions that the models may call; the result goes back to the model. Their annotations and docstrings
             say what they do.
         trust: whether Python code of the models may run that has not been allowed yet.
-        home: `LLF_HOME`. Default: from the environment.
+        home: `LLF_HOME`; None for the environment's.
 
     Attributes:
         models: names of the models.

@@ -79,7 +79,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         runs: runs, their ids or folders; one to eight. Or groups of runs by name, such as the runs of one method with
             several seeds: a group is one column and one line. The line is the mean of its runs, with a band from the
             lowest to the highest; the table has the mean, the lowest and the highest number.
-        home: `LLF_HOME`. Default: from the environment.
+        home: `LLF_HOME`; None for the environment's.
 
     Raises:
         FileNotFoundError: a run does not exist.

@@ -39,7 +39,7 @@ class Examples(FrontEnd):
 
     Args:
         run: a run, its id or its folder.
-        home: `LLF_HOME`. Default: from the environment.
+        home: `LLF_HOME`; None for the environment's.
 
     Raises:
         FileNotFoundError: the run does not exist.

@@ -54,7 +54,7 @@ class HubLookup:
         """Wait until all questions are answered, for tests and scripts.
 
         Args:
-            timeout: maximum seconds to wait. Default: no limit.
+            timeout: maximum seconds to wait; None for no limit.
         """
         thread = self._thread
         if thread is not None:

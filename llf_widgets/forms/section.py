@@ -72,7 +72,7 @@ class FormSection(FormWidget):
         """Update the fields from the state, after an edit of any section: what a field offers depends on others.
 
         Args:
-            facts: short lines beside the title. Default: unchanged.
+            facts: short lines beside the title; None to keep them.
 
         Raises:
             OSError: a weight file of the model, `dataset_info.json` or a folder of suggestions cannot be read.

@@ -53,7 +53,7 @@ class FormState:
     `config_values` holds the values by YAML key; an invalid value stays as it was typed, and `report` names it.
 
     Args:
-        source: initial values: a RunConfig, a dict, YAML text or a path. Default: the preset.
+        source: initial values: a RunConfig, a dict, YAML text or a path; None for the preset.
         preset_name: preset that the form is compared with.
 
     Attributes:

@@ -51,7 +51,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """A form for a run: model, data, method and settings, and a Start button that is disabled while there are errors.
 
     Args:
-        config: initial values: a RunConfig, a dict, YAML text or a path. Default: the preset. In a dict, `dataset` may
+        config: initial values: a RunConfig, a dict, YAML text or a path; None for the preset. In a dict, `dataset` may
             also be the rows themselves, as for `llf.train`.
         preset: preset to compare with, one of `llf_core.config.presets()`.
 

@@ -38,7 +38,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
 
     Args:
         dataset_dir: folder of `dataset_info.json`.
-        here: folder for relative paths. Default: the working directory.
+        here: folder for relative paths; None for the working directory.
 
     Returns:
         At most 50 values for `dataset`.
@@ -62,7 +62,7 @@ def models(here: Path | None = None) -> list[str]:
     """Models that this machine has, which train without a download: the embedded one, GGUF files and model folders.
 
     Args:
-        here: folder to look in. Default: the working directory.
+        here: folder to look in; None for the working directory.
 
     Returns:
         At most 50 values for `model_name_or_path`.
@@ -84,7 +84,7 @@ def complete_model(text: str, here: Path | None = None) -> Completions:
 
     Args:
         text: what is typed: parts of a name, in any order. Without text, only models of this machine are listed.
-        here: folder to look in. Default: the working directory.
+        here: folder to look in; None for the working directory.
 
     Returns:
         At most 50 models in which every word occurs; nothing for the whole name of one.

@@ -56,7 +56,7 @@ class Upload:
 
     Args:
         name: file name on the user's computer.
-        folder: target folder; if it is not writable, `LLF_HOME/uploads` is used. Default: the working directory.
+        folder: target folder; if it is not writable, `LLF_HOME/uploads` is used; None for the working directory.
 
     Raises:
         UploadError: the name is not that of a data file, or no folder is writable.

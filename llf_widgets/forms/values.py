@@ -45,7 +45,10 @@ def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]
 
 
 def format_value(value: object) -> str:
-    """Format a value for the form: as a user would type it, so that `parse_value` returns the same value."""
+    """Format a value for the form as a user would type it: a config reads what `parse_value` returns as the same value.
+
+    A list of texts becomes a comma-separated text, as in a file; None becomes no text.
+    """
     match value:
         case None:
             return ""

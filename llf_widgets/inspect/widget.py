@@ -92,7 +92,7 @@ class Inspect(SavedView):
         """Wait until the data is prepared, so that the next line of a cell can use the counts.
 
         Args:
-            timeout: maximum seconds to wait. Default: no limit.
+            timeout: maximum seconds to wait; None for no limit.
 
         Returns:
             The view.

@@ -54,7 +54,7 @@ class EventIndex:
 
         Args:
             kind: the type.
-            attempt: only events of this attempt. Default: the whole run.
+            attempt: only events of this attempt; None for the whole run.
         """
         found = self._last if attempt is None else self._attempt(attempt).last
         return found.get(kind)

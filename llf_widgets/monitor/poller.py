@@ -61,7 +61,7 @@ class Poller:
         """Wait for the thread to end. From the thread itself it returns at once.
 
         Args:
-            timeout: maximum seconds to wait. Default: no limit.
+            timeout: maximum seconds to wait; None for no limit.
 
         Returns:
             False if `timeout` seconds passed first.

@@ -79,7 +79,7 @@ def ranked_metric(trackers: Sequence[RunTracker], metric: KeyMetric | None = Non
 
     Args:
         trackers: the runs, already read.
-        metric: another metric. Default: the ranking metric of what they logged.
+        metric: another metric; None for the ranking metric of what they logged.
     """
     names = [name for tracker in trackers for name in tracker.series]
     metric = metric or ranking_metric(names)

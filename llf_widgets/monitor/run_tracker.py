@@ -178,7 +178,7 @@ class RunTracker:
 
         Args:
             details: whether to include diagnostic charts.
-            window: smoothing window in steps. Default: `self.window`.
+            window: smoothing window in steps; None for `self.window`.
 
         Raises:
             ValueError: `window` is negative.

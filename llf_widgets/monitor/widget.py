@@ -42,7 +42,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     Args:
         run: a run, its id or its folder.
-        home: `LLF_HOME`. Default: from the environment.
+        home: `LLF_HOME`; None for the environment's.
 
     Raises:
         FileNotFoundError: the run does not exist.
@@ -95,7 +95,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         An interrupt only ends the waiting, not the run.
 
         Args:
-            timeout: maximum seconds to wait. Default: no limit.
+            timeout: maximum seconds to wait; None for no limit.
 
         Returns:
             The run's state.
@@ -115,7 +115,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Show training examples below the charts, to explain a curve: of a step, or those with unusual losses.
 
         Args:
-            step: the step, for example one with a loss spike. Default: examples with the highest losses.
+            step: the step, for example one with a loss spike; None for examples with the highest losses.
 
         Returns:
             The view of the examples.

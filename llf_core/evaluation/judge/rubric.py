@@ -69,7 +69,7 @@ def question(
 
 
 def read_verdict(reply: str) -> str | None:
-    """The verdict of a reply: the whole reply has to be the JSON object that was asked for, alone or in a code fence.
+    """The verdict of a reply: after its thoughts, it has to be one JSON object with a verdict, bare or in a code fence.
 
     A reply that quotes an answer, gives two verdicts or is cut off has none, so that no text of an answer can pass for
     a verdict.
