@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,7 +17,6 @@ from tests.process_state import ProcessState, seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from transformers import PreTrainedTokenizerFast
 
@@ -67,10 +68,10 @@ def llf_home(process_state: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """`LLF_HOME` of this test. What its runs or the test itself started is ended afterwards."""
     home = tmp_path / "llf-home"
     monkeypatch.setenv("LLF_HOME", str(home))
-    before = {child.pid for child in psutil.Process().children()}
+    before = children()
     yield home
     # What a session's fixture started (a browser, say) goes on, with all that it starts later.
-    own = [child for child in psutil.Process().children() if child.pid not in before]
+    own = [process for pid in children() - before if (process := process_of(pid)) is not None]
     started = [process for child in own for process in (*descendants(child), child)]
     end([*recorded(home), *started])
 
@@ -114,6 +115,14 @@ def warm_python(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Pat
     return fork_server.python
 
 
+@pytest.fixture
+def warm_kernels(fork_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the trainers and other processes of this test's Jupyter kernels begin with torch loaded, as `warm_python`."""
+    profiles = tmp_path / "ipython"
+    fork_server.serve_kernels(profiles)
+    monkeypatch.setenv("IPYTHONDIR", str(profiles))
+
+
 def recorded(home: Path) -> list[psutil.Process]:
     """The supervisors and trainers that run folders name, with their descendants; they are no children."""
     from llf_core.untrusted import read_object_or_empty
@@ -139,6 +148,36 @@ def family(entry: dict[str, object]) -> list[psutil.Process]:
     except psutil.NoSuchProcess:
         return []
     return [process, *descendants(process)]
+
+
+def children() -> set[int]:
+    """The process ids of the children.
+
+    psutil reads all processes of the machine for that, for milliseconds before and after each test. Linux lists those
+    of each thread, but can leave out some while others end: a list counts if it is read twice.
+    """
+    if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        return {child.pid for child in psutil.Process().children()}
+    found, again = _listed_children(), _listed_children()
+    while found != again:
+        found, again = again, _listed_children()
+    return found
+
+
+def _listed_children() -> set[int]:
+    found: set[int] = set()
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has ended
+            found.update(map(int, listed.read_text().split()))
+    return found
+
+
+def process_of(pid: int) -> psutil.Process | None:
+    """The process with a pid, None where there is none."""
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:

@@ -1,13 +1,17 @@
 """The forked interpreter does what `python` does."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
+
+from tests import forking
 
 
 @pytest.fixture(params=["forked", "real"])
@@ -58,5 +62,29 @@ def test_a_signal_ends_it_and_what_it_stands_for(python, number):
     assert not psutil.pid_exists(pid)
 
 
+def test_its_own_processes_are_of_its_kind(python):
+    assert run(python, "-c", "import sys; print(sys.executable)").stdout == f"{python}\n"
+
+
 def test_how_it_ended_is_told(python):
     assert run(python, "-c", "import os; os.kill(os.getpid(), 9)").returncode == -signal.SIGKILL
+
+
+def test_a_supervisor_is_real_and_has_its_trainer_forked(warm_python, tiny_model_dir, tmp_path):
+    from llf_core.launch import launch
+    from llf_core.runs import read_status
+
+    data = tmp_path / "rows.json"
+    data.write_text(json.dumps([{"instruction": "Say it.", "output": "It is said."}] * 8))
+    settings = {"model_name_or_path": str(tiny_model_dir), "dataset": str(data), "max_steps": 100_000, "threads": 1}
+    run = launch(settings)
+    until = time.monotonic() + 60
+    while run.status().step == 0 and time.monotonic() < until:
+        time.sleep(0.05)
+    now = read_status(run.folder)
+    supervisor, trainer = (psutil.Process(one.pid).cmdline() for one in (now.supervisor_process, now.trainer))
+    server = str(Path(forking.__file__).with_name("server.py"))
+    assert server not in supervisor
+    assert server in trainer
+    run.stop()
+    assert run.wait(60, progress=False).state == "stopped"

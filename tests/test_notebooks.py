@@ -92,6 +92,7 @@ def test_tutorials_are_kept_without_outputs():
         assert [cell for cell in book.cells if cell.get("outputs")] == []
 
 
+@pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 @pytest.mark.timeout(900)
 def test_the_data_tutorial_says_what_its_cells_show(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -108,6 +109,7 @@ def test_the_data_tutorial_says_what_its_cells_show(embedded_model: Path, monkey
     assert "cutoff_len: 256" in printed
 
 
+@pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 @pytest.mark.timeout(900)
 def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -126,6 +128,7 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
     assert re.search(r"Changed while running +3\b", shown)
 
 
+@pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 @pytest.mark.timeout(900)
 def test_the_chat_tutorial_trains_on_what_was_corrected(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -140,6 +143,7 @@ def test_the_chat_tutorial_trains_on_what_was_corrected(embedded_model: Path, mo
     assert "whales" not in base
 
 
+@pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 @pytest.mark.timeout(900)
 def test_every_cell_of_the_tutorial_on_preferences_runs(tiny_model_dir: Path):
@@ -180,6 +184,7 @@ def run_methods(book: nbformat.NotebookNode, folder: Path) -> list[dict[str, flo
     return json.loads(book.cells.pop().outputs[0].text)
 
 
+@pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 @pytest.mark.timeout(900)
 def test_every_cell_of_the_tutorial_on_methods_runs(tiny_model_dir: Path, tmp_path: Path):

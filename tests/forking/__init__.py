@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,8 @@ class ForkServer:
     def __init__(self, folder: Path) -> None:
         address = folder / "socket"
         self.python = folder / "python"
-        client = f'exec "{sys.executable}" -IS "{HERE / "client.py"}" "{address}" "{sys.executable}" "$@"'
-        self.python.write_text(f"#!/bin/sh\n{client}\n")
+        client = [sys.executable, "-IS", str(HERE / "client.py"), str(address), sys.executable, str(self.python)]
+        self.python.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
         self.python.chmod(0o755)
         self._process = subprocess.Popen(
             [sys.executable, HERE / "server.py", address],
@@ -31,6 +32,16 @@ class ForkServer:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
+
+    def serve_kernels(self, profiles: Path) -> None:
+        """Has Jupyter kernels start their processes with this `python`.
+
+        Args:
+            profiles: the `IPYTHONDIR` of the kernels.
+        """
+        startup = profiles / "profile_default" / "startup" / "00-executable.py"
+        startup.parent.mkdir(parents=True)
+        startup.write_text(f"import sys\nsys.executable = {str(self.python)!r}\ndel sys\n")
 
     def close(self) -> None:
         """Ends the server; what it has forked ends with its own `python`."""

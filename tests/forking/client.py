@@ -1,8 +1,10 @@
 """What stands for `python`: it has a server that has loaded torch fork an interpreter, and stands for that one.
 
-`client.py SOCKET REAL_PYTHON [-P] (-m MODULE | -c CODE | SCRIPT) ARGUMENT…`. Sent is a line of JSON with arguments,
-environment, working directory and umask, beside the three standard streams; then the number of each signal that
-comes, as a byte. What comes back is the exit code, negative for a signal.
+`client.py SOCKET REAL_PYTHON STAND_IN [-P] (-m MODULE | -c CODE | SCRIPT) ARGUMENT…`. Sent is a line of JSON with
+arguments, `sys.executable` (the stand-in), environment, working directory and umask, beside the three standard streams;
+then the number of each signal that comes, as a byte. What comes back is the exit code, negative for a signal.
+
+A supervisor outlives whoever starts it, so it is a real interpreter. The trainer that it starts is forked again.
 """
 
 import array
@@ -12,16 +14,25 @@ import signal
 import socket
 import sys
 
-OWN = ("llf_core.launch.supervisor_process",)  # outlives whoever starts it
+SUPERVISOR = "llf_core.launch.supervisor_process"
+SUPERVISE = f"""
+import runpy, sys
+sys.executable = sys.argv.pop(1)
+runpy.run_module({SUPERVISOR!r}, run_name="__main__", alter_sys=True)
+"""
 
 
 def main():
-    address, real, *arguments = sys.argv[1:]
-    if not arguments or any(name in arguments for name in OWN) or arguments[0] in {"-I", "-S", "-E", "-"}:
+    address, real, stand_in, *arguments = sys.argv[1:]
+    if arguments[:3] == ["-P", "-m", SUPERVISOR]:
+        os.execv(real, [real, "-P", "-c", SUPERVISE, stand_in, *arguments[3:]])
+    if not arguments or arguments[0] in {"-I", "-S", "-E", "-"}:
         os.execv(real, [real, *arguments])
     umask = os.umask(0)
     os.umask(umask)
-    asked = {"arguments": arguments, "env": dict(os.environ), "cwd": os.getcwd(), "umask": umask}
+    asked = {
+        "arguments": arguments, "executable": stand_in, "env": dict(os.environ), "cwd": os.getcwd(), "umask": umask,
+    }  # fmt: skip
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):

@@ -52,6 +52,7 @@ def run(asked, descriptors):
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.executable = asked["executable"]
     arguments = asked["arguments"]
     safe = arguments[0] == "-P"
     kind, rest = (arguments[safe], arguments[safe + 1 :])

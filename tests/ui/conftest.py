@@ -23,6 +23,9 @@ from tests.processes import end, processes_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.forking import ForkServer
+
+PYTHON = sys.executable
 REPOSITORY = Path(__file__).parents[2]
 PANEL = REPOSITORY / "llf_widgets" / "labextension"
 AXE = REPOSITORY / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
@@ -139,6 +142,7 @@ class Server:
     def __init__(self, base: Path) -> None:
         self.root, self.home = base / "notebooks", base / "home"
         self._data, self._log, config, share = base / "data", base / "lab.log", base / "config", base / "share"
+        self.profiles = base / "ipython"
         for folder in (self.root, self.home, self._data, config):
             folder.mkdir()
         self.settings = config / "lab" / "user-settings"
@@ -155,8 +159,8 @@ class Server:
             "JUPYTER_CONFIG_DIR": str(config),
             "JUPYTER_RUNTIME_DIR": str(self._data),
             "JUPYTERLAB_SETTINGS_DIR": str(self.settings),
-            "IPYTHONDIR": str(self._data),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "IPYTHONDIR": str(self.profiles),
+            "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(REPOSITORY),
         }
@@ -167,7 +171,7 @@ class Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    sys.executable,
+                    PYTHON,
                     "-m",
                     "jupyterlab",
                     "--no-browser",
@@ -204,9 +208,13 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab with this package, its own LLF_HOME and no news, ended with its kernels."""
+def lab(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[Lab]:
+    """JupyterLab with this package, its own LLF_HOME and no news, ended with its kernels.
+
+    What the kernels start (trainers, engines, previews) begins with torch loaded.
+    """
     server = Server(tmp_path_factory.mktemp("lab"))
+    fork_server.serve_kernels(server.profiles)
     try:
         yield Lab(url=server.start(), root=server.root, home=server.home, server=server)
     finally:
@@ -309,7 +317,7 @@ def axe() -> Callable[..., list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def real(lab: Lab, tiny_model_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def real(lab: Lab, tiny_model_dir: Path, tmp_path: Path, warm_python: Path) -> Iterator[Callable[..., Any]]:
     """Starts runs of a tiny real model in the Lab's own LLF_HOME; ended with the test."""
     from llf_core.launch import launch
 

@@ -171,6 +171,7 @@ def overlapping(labels):
     return found
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path):
     from llf_core.launch import launch

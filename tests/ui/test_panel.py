@@ -154,13 +154,13 @@ def menu(page: Any, row: Any, item: str) -> None:
 
 
 @pytest.fixture
-def real_run(lab: Any, tiny_model_dir: Path, tmp_path: Path) -> Any:
+def real_run(lab: Any, tiny_model_dir: Path, tmp_path: Path, warm_python: Path) -> Any:
     """A run of a tiny real model that goes on for long, in the Lab's own LLF_HOME."""
     rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(40)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     config = {
         "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "max_steps": 100_000,
-        "logging_steps": 1, "save_steps": 500, "per_device_train_batch_size": 4, "val_size": 4,
+        "logging_steps": 1, "save_steps": 500, "per_device_train_batch_size": 4, "val_size": 4, "threads": 1,
     }  # fmt: skip
     run = launch(config, home=lab.home, name="real")
     yield run

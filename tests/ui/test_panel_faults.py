@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from tests.ui.test_panel import PANEL, menu, open_panel, picture
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.forking import ForkServer
 
 pytestmark = pytest.mark.browser
 
@@ -368,15 +371,19 @@ def test_a_server_refuses_and_is_restarted_under_the_view(page: Any, own_lab: La
 
 
 @pytest.fixture(scope="module")
-def real_run(lab: Lab, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def real_run(
+    lab: Lab, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer
+) -> Iterator[Any]:
     """A run of a tiny real model that goes on for long, in the Lab's own LLF_HOME."""
     data = tmp_path_factory.mktemp("data") / "rows.json"
     data.write_text(json.dumps([{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(40)]))
     config = {
         "model_name_or_path": str(tiny_model_dir), "dataset": str(data), "max_steps": 100_000, "logging_steps": 20,
-        "save_steps": 50_000, "per_device_train_batch_size": 4,
+        "save_steps": 50_000, "per_device_train_batch_size": 4, "threads": 1,
     }  # fmt: skip
-    run = launch(config, home=lab.home, name="real")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(fork_server.python))
+        run = launch(config, home=lab.home, name="real")
     yield run
     for path in (lab.home / "runs").glob("*-real*"):
         runs.kill_run(runs.RunFolder(path))

@@ -42,7 +42,7 @@ def settings(tiny_model_dir: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def busy(lab: Lab, settings: dict[str, Any]) -> Iterator[Any]:
+def busy(lab: Lab, settings: dict[str, Any], warm_python: Path) -> Iterator[Any]:
     """A run that goes on this machine until it is told to stop."""
     more = {"max_steps": 20_000, "eval_strategy": "no", "lr_scheduler_type": "constant"}
     run = launch(settings | more, name="goes already", home=lab.home)

@@ -55,6 +55,7 @@ def clear(answer: str, level) -> float:
 """
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_from_a_cell_to_a_run_and_back(cell, shell, tiny_model_dir):
     shell.user_ns["config"] = {

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llf_core.chat.events import Event
+    from tests.forking import ForkServer
 
 PATIENCE = 120.0  # seconds
 MESSAGES = ({"role": "user", "content": "What is 1 plus 2?"},)
@@ -68,11 +69,13 @@ def text(events: list[Event]) -> str:
 
 @pytest.fixture(scope="module")
 def engines(
-    tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer
 ) -> Iterator[tuple[ServerEngine, EngineProcess]]:
     LLFServer.file = tmp_path_factory.mktemp("served") / "base.yaml"
     config = yaml.safe_dump({"model_name_or_path": str(tiny_model_dir), "infer_dtype": "float32"})
-    made = LLFServer(config, EngineSettings(), lambda _: None), EngineProcess(config, EngineSettings(), lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(fork_server.python))
+        made = tuple(one(config, EngineSettings(), lambda _: None) for one in (LLFServer, EngineProcess))
     try:
         yield made
     finally:

@@ -71,6 +71,7 @@ def test_adapters_share_a_process_and_reply_differently(service, tiny_model_dir,
     assert state.context == 1024
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
     service.add(tiny_model_dir, "base")
     text(service.reply("base", ASK))
@@ -88,6 +89,7 @@ def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
     assert events[-1].completion_tokens < 400
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_reply_is_cancelled_at_once_while_the_model_is_loading(service, tiny_model_dir):
     service.add(tiny_model_dir, "base")
     events, phases = [], []
@@ -113,6 +115,7 @@ def test_a_killed_process_is_a_sentence_and_the_next_request_starts_another(serv
     assert text(service.reply("base", ASK)) == expected
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_an_adapter_that_is_deleted_while_in_use_replies_until_its_process_ends(
     service, tiny_model_dir, adapters, tmp_path
 ):
@@ -132,6 +135,7 @@ def test_an_adapter_that_is_deleted_while_in_use_replies_until_its_process_ends(
     assert len(text(service.reply("base", ASK))) > 0
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_an_idle_process_ends_and_starts_again(tmp_path, tiny_model_dir):
     service = ChatService(home=tmp_path, idle_seconds=0.5)
     states = []
@@ -149,6 +153,7 @@ def test_an_idle_process_ends_and_starts_again(tmp_path, tiny_model_dir):
     assert phases.index("starting") < phases.index("ready") < phases.index("stopped")
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_the_process_ends_when_its_last_model_is_removed(service, tiny_model_dir, adapters):
     service.add(tiny_model_dir, "base")
     service.add(adapters["first"], "first")
@@ -160,6 +165,7 @@ def test_the_process_ends_when_its_last_model_is_removed(service, tiny_model_dir
     assert service.reply("base", ASK)[-1].kind == "model_gone"
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_model_that_cannot_be_loaded_is_a_sentence(service, tiny_model_dir, adapters, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -180,6 +186,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(service, tiny_model_dir, ad
     assert text(service.reply("first", ASK))
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_code_that_is_not_allowed_is_shown_and_does_not_run(service, tiny_model_dir, tmp_path):
     mark = tmp_path / "it-ran"
     evil_model(tmp_path / "evil", tiny_model_dir, mark)
@@ -191,6 +198,7 @@ def test_code_that_is_not_allowed_is_shown_and_does_not_run(service, tiny_model_
     assert not mark.exists()
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_base_without_a_template_gets_that_of_a_run(service, tiny_model_dir, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(tiny_model_dir, bare)
@@ -216,6 +224,7 @@ def test_a_base_without_a_template_gets_that_of_a_run(service, tiny_model_dir, t
     assert text(service.reply("base of a run", ASK)) == text(service.reply("own", ASK))
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_too_many_requests_fail_at_once_and_one_that_is_no_json_does_not_count(tmp_path, tiny_model_dir):
     service = ChatService(home=tmp_path, max_waiting=2)
     try:
@@ -232,6 +241,7 @@ def test_too_many_requests_fail_at_once_and_one_that_is_no_json_does_not_count(t
         service.close()
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_closed_service_says_so(service, tiny_model_dir):
     service.add(tiny_model_dir, "base")
     service.close()

@@ -14,6 +14,7 @@ from llf_core.runs import create_run, list_runs, status
 LLF = str(Path(sys.executable).with_name("llf"))
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     assert llf("train", config, "max_steps=100000", "save_strategy=no", "val_size=4", "--detach").exit_code == 0

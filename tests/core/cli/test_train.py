@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from llf_core.runs import Checkpoints, RunReader, create_run, list_runs, open_run, read_status, status
 
 LLF = str(Path(sys.executable).with_name("llf"))
@@ -73,6 +75,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(config, llf_home, llf
 REWARDS = "from llf_core.rewards import reward\n\n@reward\ndef vowels(answer):\n    return answer.count('a') / VALUE\n"
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, monkeypatch):
     monkeypatch.setattr("llf_core.rewards.REWARDS.registered", {})
     file = config.parent / "rewards.py"
@@ -107,6 +110,7 @@ def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, 
     assert "cannot be read" in str(missing.exception)
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_warning_is_shown_and_the_run_starts(llf, llf_home, config):
     config.write_text(config.read_text() + "learning_rate: 0\n")
     result = llf("train", config, "--detach")

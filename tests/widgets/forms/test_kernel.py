@@ -26,6 +26,7 @@ print(studio.run.state, len(list(studio.run.folder.path.parent.iterdir())))
 """
 
 
+@pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 def test_form_in_a_kernel_trains(tiny_model_dir: Path, tmp_path: Path) -> None:
     cells = [SETUP.format(model=str(tiny_model_dir)), START]

@@ -110,6 +110,7 @@ def test_data_is_read_by_a_process_of_its_own(tiny_model_dir: Path, tmp_path: Pa
     assert "hi" in "".join(text for text, trained in first if trained)
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_file_that_is_not_there_is_told(tiny_model_dir: Path, tmp_path: Path) -> None:
     preview = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {tmp_path / 'none.jsonl'}\n")
@@ -133,6 +134,7 @@ def test_an_error_has_no_colours_where_a_kernel_asks_for_them(
     assert message["text"].startswith("No such file or folder: ")
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_look_can_be_cancelled(tiny_model_dir: Path) -> None:
     preview = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
@@ -146,6 +148,7 @@ def test_look_can_be_cancelled(tiny_model_dir: Path) -> None:
     assert preview._note == "Cancelled."
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_it_runs_no_code_of_a_model_unasked(tiny_model_dir: Path, tmp_path: Path) -> None:
     model, mark = tmp_path / "model", tmp_path / "it-ran"

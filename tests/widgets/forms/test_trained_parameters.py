@@ -162,6 +162,7 @@ def test_the_table_is_made_by_a_process_of_its_own(tiny_model_dir: Path) -> None
     studio.close()
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_it_can_be_cancelled_and_leaves_no_process(tiny_model_dir: Path) -> None:
     view = TrainedParameters()
@@ -174,6 +175,7 @@ def test_it_can_be_cancelled_and_leaves_no_process(tiny_model_dir: Path) -> None
     assert (view._state, view._note) == ("idle", "Cancelled.")
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_it_runs_no_code_of_a_model_unasked(tiny_model_dir: Path, tmp_path: Path) -> None:
     model, mark = tmp_path / "model", tmp_path / "it-ran"
