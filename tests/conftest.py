@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,12 @@ else:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a browser come last: its driver leaves a loop running, beside which no other one can be run."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    """Tests with a browser come last: its driver leaves a loop running, beside which no other one can be run.
+
+    Of their files those with most tests come first, so that no worker has a long one left when the others are done.
+    """
+    tests = Counter(item.path for item in items if item.get_closest_marker("browser") is not None)
+    items.sort(key=lambda item: -tests[item.path] if item.get_closest_marker("browser") is not None else -sys.maxsize)
 
 
 @pytest.fixture(autouse=True, scope="module")

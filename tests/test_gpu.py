@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_they_are_collected_and_skipped_with_one_sentence():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LLF_", "PYTEST_"))}
     said = subprocess.run(

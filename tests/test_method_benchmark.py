@@ -1,15 +1,12 @@
 """What is claimed of the methods follows from stored runs, and a run counts the bytes of its tensors."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 
 from benchmarks import method_claims, method_speed, report_methods, results
-from benchmarks.methods import COMMON, METHODS, RESULTS, SHAPES
-from benchmarks.processes import ROOT
+from benchmarks.methods import COMMON, METHODS, RESULTS, SHAPES, main
 
 STORED = results.read(RESULTS)["groups"]
 
@@ -81,14 +78,11 @@ def test_stored_speeds_are_of_the_settings_that_lie_here():
         assert settings == json.loads(json.dumps(own))
 
 
-def test_a_run_counts_its_weights_gradients_and_state(tmp_path, tiny_model_dir):
+def test_a_run_counts_its_weights_gradients_and_state(tmp_path, tiny_model_dir, monkeypatch):
     """Full fine-tuning has a gradient and two moments for each weight; BAdam those of one of two layers."""
     file = tmp_path / "methods.json"
-    command = [sys.executable, "-P", "-m", "benchmarks.methods", "--quick", "--results", str(file)]
-    command += ["--base", str(tiny_model_dir)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setattr(sys, "argv", ["-m", "--quick", "--results", str(file), "--base", str(tiny_model_dir)])
+    main()
     full, badam = json.loads(file.read_text())["groups"]["memory"]["runs"]
     assert full["contender"] == "full"
     assert full["gradients"] == 2 * full["trained"] <= full["weights"]

@@ -103,6 +103,7 @@ def test_a_reply_is_cancelled_at_once_while_the_model_is_loading(service, tiny_m
     assert events == [cancelled]
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_killed_process_is_a_sentence_and_the_next_request_starts_another(service, tiny_model_dir):
     service.add(tiny_model_dir, "base")
     expected = text(service.reply("base", ASK))

@@ -74,13 +74,14 @@ def request_of_run(tiny_model_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(request_of_run, tools, tmp_path_factory):
+def exported(request_of_run, tools, tmp_path_factory, fork_server):
     """Source, folder, checks and table of the export, and the live model's perplexity of the text."""
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("home")
         patch.setenv("LLF_HOME", str(home))
         (home / "tools").symlink_to(tools)
+        patch.setattr(sys, "executable", str(fork_server.python))
         source = ExportSource(request_of_run, no_progress)
         source.threads = 1  # two wait for each other where other processes use the cores
         ids = torch.tensor([job_of(source, folder)["text"]])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from llf_core.stages.base.all_reduce import sum_over_ranks
@@ -32,6 +33,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_two_processes_get_the_same_sums_and_keep_their_own(tmp_path):
     command = [sys.executable, "-c", RANK]
     ranks = [

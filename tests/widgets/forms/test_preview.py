@@ -94,6 +94,7 @@ def test_form_with_an_error_has_nothing_to_look_at() -> None:
     assert preview._messages[0]["level"] == "error"
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_data_is_read_by_a_process_of_its_own(tiny_model_dir: Path, tmp_path: Path) -> None:
     rows = [{"instruction": "Say <b>hi</b>", "input": "", "output": "hi"}, {"instruction": "Say no", "output": "no"}]
