@@ -162,8 +162,8 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
         Token ids of each completion, at least one, including the end-of-sequence token if it was reached.
 
     Raises:
-        ValueError: a sampling parameter, `max_new_tokens` or `batch_size` is out of range, or there are more or fewer
-            of `max_new_tokens` than prompts.
+        ValueError: a sampling parameter or `max_new_tokens` is out of range, `batch_size` is 0, or there are more or
+            fewer of `max_new_tokens` than prompts.
         RuntimeError: out of memory, or logits to sample from are NaN or infinite.
     """
     from llf_core.generation.batches import BatchGenerator

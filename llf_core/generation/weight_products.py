@@ -144,7 +144,9 @@ class JoinedLinear:
         return self._adapt(y, x)
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Add the product to `y` in place, so that a residual connection needs no intermediate tensor.
+        """Add the product to `y` in place, as a residual connection needs it.
+
+        A vector times a single weight without a bias is added directly, without an intermediate tensor.
 
         Args:
             y: `[out]` or `[batch, out]`; changed in place.

@@ -36,7 +36,7 @@ def install(module: nn.Module, forward: Forward) -> None:
 
 
 def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
-    """Apply several linear modules to the same input; in one call if their weights are frozen.
+    """Apply several linear modules to the same input; in one call if `operand` can read all of them.
 
     Products of several adapters with one input are joined, and a frozen weight needs no gradient.
 
