@@ -350,7 +350,9 @@ def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> 
 def allocate_gradients(
     rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: Sequence[bool]
 ) -> Gradients:
-    """Allocate buffers for gradients; the weight's is float32 if it is a sum over several chunks, so that it is exact.
+    """Allocate buffers for gradients; the weight's is at least float32 where it is a sum over several chunks.
+
+    A sum of rounded parts would lose precision that a single product has. The bias's is always at least float32.
 
     Args:
         rows: `[N, H]`, or logits `[N, V]`.
@@ -363,7 +365,6 @@ def allocate_gradients(
     made_weight, made_bias = None, None
     if weight is not None and wants[1]:
         single = sum(1 for _ in Chunks(rows, weight, bias, terms).slices()) == 1
-        # A sum of rounded parts would lose precision that a single product has.
         made_weight = torch.empty_like(weight, dtype=terms.dtype if single else terms.exact)
         if len(rows) == 0:
             made_weight.zero_()

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from llf_core.generation.decoder import Decoder
+from llf_core.generation.rms_norm import RMSNorm
 from llf_core.generation.sampling import Sampling
 from llf_core.generation.weight_products import join_weights
 from tests.core.generation.small_models import CONFIGS, PROMPTS, by_transformers, continued
@@ -92,6 +93,19 @@ def test_a_forward_that_gives_other_scores_is_dropped(models):
     decoder = Decoder(model)
     assert continued(decoder, [PROMPTS[0]], 12) == [other] != [expected]
     assert "other logits" in decoder.plain
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [lambda x, scale: x * scale, lambda x: (x, None), lambda x: x[:1], lambda x: x],
+    ids=["conditioned", "a pair", "another shape", "no norm"],
+)
+def test_a_norm_of_another_form_is_left_to_the_model(compute):
+    class Norm(torch.nn.RMSNorm):
+        forward = staticmethod(compute)
+
+    assert RMSNorm.read(Norm(8, eps=1e-6)) is None
+    assert RMSNorm.read(torch.nn.RMSNorm(8, eps=1e-6)) is not None
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
