@@ -22,8 +22,8 @@ def check_adapter_type(config: ConfigValues, name: str, peft_type: str) -> Probl
         peft_type: its type, as in `adapter_config.json`.
 
     Returns:
-        An error with the method that continues it as its fix; None if the method does, or if its declaration does not
-        tell its type.
+        An error with fixes: the methods that continue it, and a new adapter on the merged one. None if the method
+        continues it, or if its declaration does not tell its type.
 
     Raises:
         PluginError: two packages declare the same method.

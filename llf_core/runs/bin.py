@@ -83,6 +83,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the run does not exist.
         RuntimeError: the run has not ended.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: the move failed, see `moving.move`, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
@@ -136,6 +137,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
         FileExistsError: a run with this id exists in `runs`.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: the move failed, see `moving.move`, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
@@ -179,6 +181,7 @@ def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 5
         The total number of runs in the bin, and the selected ones, last deleted first.
 
     Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: the bin is not a folder or not accessible.
     """
     found = []
@@ -240,6 +243,7 @@ def find_cleanable(
         The files and folders, and their size.
 
     Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a folder is not accessible.
     """
     root = home_folder(home)

@@ -386,7 +386,7 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
 
     Raises:
         UntrustedCodeError: the code is not allowed.
-        TooMuchCodeError: a file of the code cannot be read outside a training process.
+        TooMuchCodeError: this is no training process, and a file of the code cannot be read.
     """
     if os.environ.get(VARIABLE) == RUN_VALUE:
         with suppress(OSError, ValueError):

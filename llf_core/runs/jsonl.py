@@ -115,8 +115,8 @@ class Appender:
         the writes, so at worst an empty line appears between two complete ones; readers skip it.
 
         Raises:
-            OSError: it is not a regular file, the disk is full, or a file size limit was exceeded. Earlier records are
-                intact.
+            OSError: its folder does not exist, it is not a regular file, the disk is full, or a file size limit was
+                exceeded. Earlier records are intact.
             TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         line = encode(record)
@@ -149,7 +149,8 @@ def append(path: Path, record: Mapping[str, object]) -> None:
         record: the record.
 
     Raises:
-        OSError: it is not a regular file, the disk is full, or a file size limit was exceeded.
+        OSError: its folder does not exist, it is not a regular file, the disk is full, or a file size limit was
+            exceeded.
         TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     appender = Appender(path)

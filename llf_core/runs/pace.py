@@ -46,7 +46,7 @@ def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: flo
 def remaining(state: str, step: int, total: int, per_step: float | None) -> float | None:
     """Estimated seconds to the last planned step, at the current speed: `(total - step) * per_step`.
 
-    None if the run is not training or the speed is unknown.
+    None if the run is not training, or its speed or number of steps is unknown.
 
     Args:
         state: the run's state.

@@ -63,7 +63,7 @@ def is_signed(folder: RunFolder) -> bool:
         proof, executed = _read(folder.proof).get("hmac"), _executed(folder)
     except (OSError, ValueError):
         return False
-    return isinstance(proof, str) and hmac.compare_digest(proof, _sign(key, "run", executed))
+    return _is_signature(proof, key, "run", executed)
 
 
 def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
@@ -110,9 +110,9 @@ def _allowed(home: Path) -> dict[str, list[str]]:
     """Hashes of allowed code by folder; empty if the list is not signed with this home's key."""
     key, kept = _key(home), _read(home / TRUSTED)
     allowed, mark = kept.get("allowed"), kept.get("hmac")
-    if key is None or not isinstance(mark, str) or not isinstance(allowed, dict):
+    if key is None or not isinstance(allowed, dict) or not _is_signature(mark, key, "allowed", allowed):
         return {}
-    return allowed if hmac.compare_digest(mark, _sign(key, "allowed", allowed)) else {}
+    return allowed
 
 
 def _executed(folder: RunFolder) -> dict[str, str]:
@@ -120,6 +120,12 @@ def _executed(folder: RunFolder) -> dict[str, str]:
     made = (folder.output, folder.checkpoints, *(folder.path / name for name in GENERATED_FOLDERS))
     files = [folder.config, *python_files(folder.path, exclude=made)]
     return {os.path.relpath(path, folder.path): hashlib.sha256(read_code(path)).hexdigest() for path in files}
+
+
+def _is_signature(found: object, key: bytes, what: str, value: object) -> bool:
+    """Compare as bytes: of texts, `compare_digest` takes only ASCII, and a file may hold any text."""
+    signature = _sign(key, what, value).encode()
+    return isinstance(found, str) and hmac.compare_digest(found.encode("utf-8", "replace"), signature)
 
 
 def _sign(key: bytes, what: str, value: object) -> str:

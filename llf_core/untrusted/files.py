@@ -220,7 +220,7 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
 
 
 def list_folder(path: Path, root: Path | None = None) -> list[str]:
-    """List the names in a folder, in arbitrary order, if no link leads out of `root` on the way to it.
+    """List the names in a folder, in arbitrary order. Follows no link below `root`.
 
     Args:
         path: the folder.

@@ -30,7 +30,8 @@ def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFuncti
         The functions that it registered, in order of definition.
 
     Raises:
-        ValueError: the file does not exist, raises an error, or has no function under the decorator.
+        ValueError: the file does not exist, is not named like a Python file, raises an error, or has no function under
+            the decorator.
     """
     before = dict(kind.registered)
     run_file(path, kind)
@@ -44,17 +45,17 @@ def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFuncti
 
 
 def run_file(path: Path, kind: FunctionKind) -> ModuleType:
-    """Execute a Python file of the user in this process.
+    """Execute a Python file of the user in this process, which registers the functions in it.
 
     Args:
         path: the file.
         kind: which functions it is expected to define, for messages.
 
     Returns:
-        Its module, under a name that no other module has.
+        Its module, under a name that begins with `llf_`, so that it hides no module of the file's own name.
 
     Raises:
-        ValueError: the file does not exist or raises an error.
+        ValueError: the file does not exist, is not named like a Python file, or raises an error.
     """
     # Not the file's own name, by which another process could import another module.
     name = f"llf_{kind.decorator}s_of_{path.stem}"

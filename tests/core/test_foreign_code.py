@@ -264,6 +264,14 @@ class TestProof:
         (llf_home / "trusted.json").write_text(json.dumps(listed))
         assert not is_allowed(code.folder, code.sha256, llf_home)
 
+    @pytest.mark.parametrize("mark_of_file", ["é", "\ud800", 5])
+    def test_a_mark_that_is_no_hash_proves_nothing(self, run, llf_home, mark_of_file):
+        sign_run(run)
+        run.proof.write_text(json.dumps({"v": 1, "hmac": mark_of_file}))
+        assert not is_signed(run)
+        (llf_home / "trusted.json").write_text(json.dumps({"v": 1, "allowed": {"/": ["0"]}, "hmac": mark_of_file}))
+        assert not is_allowed(Path("/"), "0", llf_home)
+
     def test_a_home_that_cannot_be_written_signs_nothing_and_stops_nothing(self, run, monkeypatch):
         monkeypatch.setattr("llf_core.runs.trust._make_key", lambda path: os.open("/nonexistent/key", os.O_RDONLY))
         sign_run(run)
