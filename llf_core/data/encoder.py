@@ -236,8 +236,9 @@ class Encoder:
             For each text its tokens and labels, or why it cannot be encoded.
 
         Raises:
-            DataError: the tokenizer fails on a text, the package that decodes videos or audio is not installed, or
-                `audio_sampling_rate` is not the rate of the model's feature extractor.
+            DataError: the tokenizer fails on a text, the package that decodes videos or audio is not installed,
+                `audio_sampling_rate` is not the rate of the model's feature extractor, or the processor cannot be run
+                on conversations with such media.
             MemoryError: out of memory.
         """
         return self._encode([rendered for _, _, rendered in rendered_rows])

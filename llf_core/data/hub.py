@@ -40,7 +40,7 @@ def load_hub_dataset(
     Raises:
         DataError: no hub id; no such data set, subset or split; gated or private; or no connection and nothing in the
             cache.
-        OSError: the cache cannot be written, for example on a full disk.
+        OSError: the cache cannot be written, for example on a full disk, or a file of the data set is missing.
     """
     import datasets
 

@@ -52,7 +52,7 @@ class MediaLimits:
     def of(cls, config: RunConfig) -> MediaLimits:
         """Take the limits from a config: those of the preparation, of collation and of a forecast must be the same.
 
-        Which encoders the model lacks is read from its `config.json`.
+        Which encoders the model lacks is read from its `config.json`, if that is on this machine.
 
         Raises:
             OSError: too many files are open.

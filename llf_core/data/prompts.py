@@ -63,7 +63,8 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
     Stages that sample completions and reward functions need the text and the columns, which examples do not have.
 
     A row is `{"prompt": [{"role", "content"}, …], "row": {column: value}, "expected": text or None}`: the conversation
-    before the answer, the record, and its reference answer. Values without a JSON type, such as dates, become text.
+    before the answer, with the config's system prompt, the record, and its reference answer. Values without a JSON
+    type, such as dates, become text.
 
     Args:
         config: config of the run.

@@ -366,8 +366,8 @@ def render_answers(
     A template that ships with LLF renders markers where answers begin and end; one with `{% generation %}` blocks marks
     the trained text itself. For all others prefixes are rendered: for the answer in turn i, the text up to the
     generation prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows
-    their common prefix. The text with the answer must be a prefix of the whole text, and their common prefix must reach
-    beyond the text of `messages[:i]` alone. Otherwise the loss would use a context that never occurs in generation. An
+    their common prefix. The text with the answer must be a prefix of the whole text, and their common prefix must
+    include the text of `messages[:i]` alone. Otherwise the loss would use a context that never occurs in generation. An
     answer that the template leaves without an end gets one of `turn_ends`.
 
     Args:

@@ -48,7 +48,7 @@ def template_problems(config: RunConfig) -> tuple[Problem, ...]:
         name. Nothing for data or a model that are not on this machine.
 
     Raises:
-        OSError: `dataset_info.json` or a file of the model cannot be read, for example without permission.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """

@@ -66,7 +66,7 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
 
 
 def keep_scale(model: PreTrainedModel) -> None:
-    """Have RWKV evaluate with the weights that it trains with.
+    """Have RWKV evaluate with the weights that it trains with; other models stay as they are.
 
     It divides weights of its deeper layers while it evaluates, against overflows in float16. What an adapter adds to
     them, and weights in 4 bits, it does not divide.

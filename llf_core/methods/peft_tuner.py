@@ -102,7 +102,8 @@ class PeftTuner(Method):
             tuner: the adapter and its options.
 
         Raises:
-            ModelError: a module that the model does not have, or options that PEFT refuses.
+            ModelError: a module that the model does not have, modules or new tokens that this adapter cannot train, or
+                options that PEFT refuses.
             ValueError: the installed PEFT has no adapter of the type `tuner.peft_type`.
             RuntimeError: out of memory, in a method that runs examples for it.
         """

@@ -57,7 +57,7 @@ def interval(
         The value with its interval.
 
     Raises:
-        ValueError: a value is not finite.
+        ValueError: a value is not finite, or the shape is another one.
     """
     statistics = as_statistics(values)
     statistics = statistics[has_statistics(statistics)]

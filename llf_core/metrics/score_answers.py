@@ -49,7 +49,7 @@ def score_answers(metric: Metric, answers: Sequence[str], examples: Sequence[Sco
         The scores and the value over all of them.
 
     Raises:
-        MetricError: the metric raised an error, or returned NaN, another type, or another number of scores.
+        MetricError: the metric raised an error, or returned NaN, another type or shape, or another number of scores.
         ValueError: the numbers of answers and examples differ.
     """
     if len(answers) != len(examples):

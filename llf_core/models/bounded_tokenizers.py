@@ -62,7 +62,7 @@ def is_tokenizer_error(error: Exception) -> bool:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a tokenizer that would make texts more than `MAX_GROWTH` times as long, or that fails on `PROBE_TEXTS`.
+    """Refuse a tokenizer that lets texts grow beyond `MAX_GROWTH` or `MAX_ADDED_LENGTH`, or fails on `PROBE_TEXTS`.
 
     Either would end or exhaust the process in the middle of a preparation, where it cannot be interrupted.
 

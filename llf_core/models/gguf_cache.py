@@ -47,7 +47,7 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
 
     Raises:
         ModelError: it is not a GGUF file, it is truncated or damaged, transformers does not know its architecture, or
-            the package gguf is not installed.
+            the package gguf is not installed or cannot dequantize a format.
         OSError: the file cannot be read.
         MemoryError: out of memory.
     """
@@ -124,7 +124,7 @@ def _make(gguf: Path, dtype: torch.dtype, made: dict[str, object], work: Path) -
     """Write the dequantized weights to a folder to work in.
 
     Raises:
-        ModelError: transformers does not know the architecture.
+        ModelError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
         OSError: the file cannot be read, or the folder cannot be written.
     """
     ready = work / "ready"

@@ -32,7 +32,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         ModelError: it is not a GGUF file, or it is truncated or damaged.
         PanicError: the tokenizers library has panicked.
         OSError: a file cannot be read or written.
-        ValueError: transformers does not know the architecture.
+        ValueError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
     """
     import torch
 
@@ -53,18 +53,21 @@ def read_gguf_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
 
     Args:
         gguf: the GGUF file.
-        dtype: of the weights; float32 holds the values of all GGUF formats as they are.
+        dtype: of the weights; the package gguf dequantizes to float32, so no other is exact for all files.
 
     Raises:
         OSError: a file cannot be read.
         ImportError: the package gguf is not installed.
-        ValueError: transformers does not know the architecture.
+        ValueError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
     """
     from transformers import AutoModelForCausalLM
 
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=dtype, local_files_only=True, **gguf_arguments(gguf.name)
-    )
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=dtype, local_files_only=True, **gguf_arguments(gguf.name)
+        )
+    except NotImplementedError as error:
+        raise ValueError(str(error)) from error
     vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, not a name that can be loaded
     return model
 

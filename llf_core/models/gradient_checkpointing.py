@@ -37,7 +37,8 @@ def choose_checkpointing(
 ) -> CheckpointingChoice:
     """Decide by the config, or by the memory forecast where the config leaves it open.
 
-    Checkpointing costs one more forward pass (arXiv 1604.06174), so it is off where a step fits without it.
+    Checkpointing costs one more forward pass (arXiv 1604.06174), so it is off where a step without it fits in
+    `MEMORY_SHARE` of the free memory.
 
     Args:
         config: for `gradient_checkpointing` and `disable_gradient_checkpointing`.

@@ -44,7 +44,7 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
     Args:
         name: hub id, `owner/name`.
         config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
-        weights: whether the weights are needed; without them only config and tokenizer are downloaded.
+        weights: whether the weights are needed; if not, their files are not downloaded.
 
     Returns:
         The source, with the commit as its revision; of a mirror, a folder.

@@ -33,7 +33,7 @@ for pattern in patterns:
 
 
 def check_patterns(settings: PeftConfig, names: Iterable[str], folder: Path) -> None:
-    """Refuse an adapter whose patterns are invalid, or take exponential time on the names of the model's modules.
+    """Refuse an adapter whose patterns are invalid, or take over `MAX_CPU_SECONDS` on the names of the model's modules.
 
     PEFT would match them in this process, where a regular expression cannot be interrupted.
 

@@ -133,7 +133,9 @@ def in_adapter(model: nn.Module, name: str) -> bool:
 
 
 def base_shapes(model: nn.Module) -> Shapes:
-    """Shapes of a model's own weights by name, without adapters, from which `architecture` derives its sizes.
+    """Shapes of a model's own weights by name, from which `architecture` derives its sizes.
+
+    Adapters, and the copies of modules and rows that are trained with them, are left out.
 
     Args:
         model: wrapped by PEFT or not.

@@ -22,8 +22,10 @@ class ShiftAttn(Modifier):
     def apply(self, model: nn.Module) -> None:
         """Set the group size on the attention layers, where LLF's attention reads it.
 
+        It is `shift_attn_group`, else a quarter of `cutoff_len`, as in LongLoRA (arXiv 2309.12307); at least 2.
+
         Raises:
-            ModelError: the model has no attention layers that are known by `layer_idx`.
+            ModelError: the model has no attention layers, which are known by `layer_idx` and `is_causal`.
         """
         group = self.config.options(ShiftAttnOptions).shift_attn_group or self.config.data.cutoff_len // SHARE
         layers = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")]

@@ -91,7 +91,7 @@ class ApolloOptimizer(PerParameterOptimizer):
             group: its group.
 
         Raises:
-            OptimizerError: the gradient is not finite.
+            OptimizerError: the gradient is not finite in a step that finds a projection by SVD.
 
         Source:
             arXiv 2412.05270, algorithm 1; the limit of growth: arXiv 2410.01623, equation 8.
@@ -135,7 +135,7 @@ class ApolloOptimizer(PerParameterOptimizer):
             `[..., rows, r]` (left) or `[..., r, columns]` (right).
 
         Raises:
-            OptimizerError: the gradient is not finite.
+            OptimizerError: the gradient is not finite in a step that finds a projection by SVD.
         """
         step = state.get("step", 0)
         if not group["random"]:

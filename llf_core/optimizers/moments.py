@@ -92,11 +92,12 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute Adam's update with moments that are kept in 8 bits between steps (arXiv 2110.02861, section 2).
+    """Compute Adam's update with moments that bitsandbytes keeps in 8 bits between steps (arXiv 2110.02861, section 2).
 
     Args:
         gradient: of any shape; fewer than `SMALLEST_8BIT` values keep their moments in full.
-        state: `step`, and of each moment its codes (uint8, of the gradient's shape) and their scales `[blocks]`.
+        state: `step`, and of each moment its codes (uint8, of the gradient's shape) and their scales `[blocks]`
+            (float32).
         group: `betas` and `eps`.
 
     Returns:

@@ -103,7 +103,7 @@ def single_thread(device: torch.device) -> Iterator[None]:
 def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Approximate the top singular vectors by products with a few random vectors (arXiv 0909.4061, algorithm 4.4).
 
-    A full SVD of a matrix of a large model takes a CPU many seconds, and a step that renews its projections minutes.
+    A full SVD computes all singular vectors, of which only r are kept. This is slow for the matrices of large models.
 
     Args:
         matrix: float32, `[..., rows, columns]`.

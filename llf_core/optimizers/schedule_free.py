@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SGD_MOMENTUM = 0.9
 RECTIFIED_FROM = 4.0
-"""Length of the average from which RAdam's variance is known (arXiv 1908.03265, algorithm 2)."""
+"""Length of the average above which RAdam's variance is known (arXiv 1908.03265, algorithm 2)."""
 
 
 class ScheduleFree(Optimizer):
@@ -37,6 +37,11 @@ class ScheduleFree(Optimizer):
         if kind == "sgd":
             defaults["betas"] = (SGD_MOMENTUM, 0.0)
         return ScheduleFreeOptimizer(groups, defaults, kind=kind)
+
+
+def _rectification(length: float, longest: float) -> float:
+    """RAdam's factor of the rate (arXiv 1908.03265, algorithm 2), for an average of a length above `RECTIFIED_FROM`."""
+    return float(((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5)
 
 
 class ScheduleFreeOptimizer(PerParameterOptimizer):
@@ -76,8 +81,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
             longest = 2 / (1 - beta2) - 1
             length = longest - 2 * step * beta2**step / (1 - beta2**step)
             group["rectified"] = length > RECTIFIED_FROM
-            known = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
-            rate *= known**0.5 if group["rectified"] else 0.0
+            rate *= _rectification(length, longest) if group["rectified"] else 0.0
         group["rate"], group["lr_max"] = rate, max(rate, group["lr_max"])
         weight = step ** group["power"] * group["lr_max"] ** group["lr_power"]
         group["weight_sum"] += weight

@@ -47,8 +47,8 @@ def tokens_by_turn(
 
     Returns:
         For each turn its `role` and its `tokens`: `[text, id, state, special]`, with state `prompt`, `trained` or
-        `cut`. A tokenizer without offsets, or an example with media, gives one turn without a role, in which no token
-        is `cut`.
+        `cut`. A tokenizer without offsets, or an example with more tokens than its text alone, as with media, gives one
+        turn without a role, in which no token is `cut`.
 
     Raises:
         DataError: the chat template exceeds its limits of steps or length.

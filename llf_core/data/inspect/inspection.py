@@ -98,8 +98,8 @@ class Inspection:
             The inspection; of a streamed data set, of at most its first `buffer_size` records.
 
         Raises:
-            DataError: a data set is missing, empty, of another kind, or yields no example; or the template does not
-                fit.
+            DataError: a data set is missing, empty, of another kind, or yields no example; or the template or an option
+                of images does not fit the model.
             UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
             OSError: a file cannot be read, or the cache cannot be written.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same

@@ -4,11 +4,12 @@ import os
 import shutil
 
 import gguf
+import numpy as np
 import pytest
 import torch
 
 from llf_core.generation import generate
-from llf_core.models import gguf_cache, load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.models import ModelError, gguf_cache, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.gguf_conversion import read_gguf_model
 from llf_core.models.quantize import is_quantized
 from tests.tiny import tiny_llama
@@ -74,6 +75,15 @@ def test_another_file_in_its_place_is_dequantized_again(file, read, load, home, 
     assert torch.allclose(after.float(), before.float() + 1, atol=0.05)
     assert len(read) == 2
     assert len(kept(home)) == 1
+
+
+@pytest.mark.usefixtures("home")
+def test_a_format_that_gguf_cannot_dequantize_is_named(tiny_tokenizer, tmp_path, monkeypatch):
+    path = tmp_path / "tiny.gguf"
+    monkeypatch.setattr(gguf, "quantize", lambda array, _kind: array.astype(np.float64))
+    write_gguf(path, tiny_llama(tiny_tokenizer), tiny_tokenizer, kind=gguf.GGMLQuantizationType.F64)
+    with pytest.raises(ModelError, match=r"tiny\.gguf cannot be loaded: .*F64"):
+        gguf_cache.dequantized_folder(path, torch.float32)
 
 
 def test_what_a_killed_process_left_is_not_taken(file, read, load, home):

@@ -41,6 +41,14 @@ def test_a_switch_and_a_name_select_the_same(switch, name):
     assert not validate(FULL | {switch: True}).problems
 
 
+def test_radam_needs_a_long_average():
+    """At β₂ 0.6 the longest average is 4, and RAdam's variance is known above 4 only."""
+    (message,) = said(optim="schedule_free_radam", adam_beta2=0.6)
+    assert message.startswith("`adam_beta2` is 0.6, with which RAdam never knows the variance")
+    assert not said(optim="schedule_free_radam", adam_beta2=0.61)
+    assert not said(optim="schedule_free_adamw", adam_beta2=0.6)
+
+
 def test_optim_names_the_base_beside_a_switch():
     config = RunConfig.load(FULL | {"use_galore": True, "optim": "adafactor"})
     assert (optimizer_of(config).name, base_optimizer_of(config).name) == ("galore", "adafactor")

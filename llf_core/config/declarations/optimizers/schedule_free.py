@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NAMES = ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd")
 CONSTANT = ("constant", "constant_with_warmup")
+RADAM_BETA2 = 0.6
+"""The longest average, `2 / (1 - β₂) - 1`, is above 4 only beyond it (arXiv 1908.03265, algorithm 2)."""
 Z_AND_MOMENT, Z = 2, 1
 """Tensors of state for each parameter: AdamW keeps weights z and a second moment, SGD the weights z."""
 
@@ -54,6 +56,15 @@ RULES = (
         lambda config: config.optimizer.optim in NAMES and config.optimizer.adam_beta1 == 0,
         "`adam_beta1` is 0, and a schedule-free optimizer interpolates with it. Expected a number above 0.",
         (Fix("Set to 0.9", {"adam_beta1": 0.9}),),
+    ),
+    Rule(
+        ("adam_beta2", "optim"),
+        lambda config: config.optimizer.optim == NAMES[1] and config.optimizer.adam_beta2 <= RADAM_BETA2,
+        lambda config: (
+            f"`adam_beta2` is {config.optimizer.adam_beta2:g}, with which RAdam never knows the variance of a gradient "
+            f"and changes no weight. Expected a number above {RADAM_BETA2:g}."
+        ),
+        (Fix("Set to 0.999", {"adam_beta2": 0.999}),),
     ),
 )
 SCHEDULE_FREE = (
