@@ -103,7 +103,8 @@ class MediaLimits:
 def scaled(width: int, height: int, least: int, most: int) -> tuple[int, int]:
     """Scale a width and height to an area within two limits, with the same aspect ratio, as LLaMA-Factory does.
 
-    Both sides are rounded down, so an area that was scaled up may be slightly below `least`.
+    Both sides are rounded down, so an area that was scaled up may be slightly below `least`. With an aspect ratio above
+    `most`, it stays above `most`, since no side becomes 0.
 
     Args:
         width: in pixels, at least 1.
