@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import estimate_peaks
+from benchmarks import estimate_peaks, vision_peaks
 from llf_core.config import RunConfig
 from llf_core.estimate import Device, check_fit
 from llf_core.estimate.example_lengths import of_lengths
@@ -162,6 +162,8 @@ and float32 adapters for LoRA and QLoRA.
 
 {peaks_section()}
 
+{vision_section()}
+
 A run of the same settings corrects the forecast of the next one, since each run keeps its measured peak.
 
 ## Time
@@ -200,6 +202,23 @@ in GiB (`python -m benchmarks.estimate_peaks`).
 
 {within} of {len(errors)} are within {estimate_peaks.GOAL:.0%}: the largest error is {largest:.1%}, the mean
 {mean:.1%}."""
+
+
+def vision_section() -> str:
+    """The part of the page about the peaks of vision models."""
+    runs = vision_peaks.stored()
+    rows = ["| family | method | tower | images | peak | forecast | |", "|---" * 7 + "|"]
+    errors = [run["forecast"] / run["peak"] - 1 for run in runs]
+    for run, error in zip(runs, errors, strict=True):
+        names = f"{run['family']} | {run['method']} | {'frozen' if run['frozen'] else 'trained'} | {run['images']}"
+        rows.append(f"| {names} | {run['peak'] / GIB:.2f} | {run['forecast'] / GIB:.2f} | {error:+.1%} |")
+    within = sum(abs(error) <= estimate_peaks.GOAL for error in errors)
+    return f"""Vision models of random numbers: SmolLM2-135M's shape with a tower as large as CLIP's, whose images have
+196 tokens, trained likewise with batches of one example (`python -m benchmarks.vision_peaks`).
+
+{chr(10).join(rows)}
+
+{within} of {len(errors)} are within {estimate_peaks.GOAL:.0%}: the largest error is {max(map(abs, errors)):.1%}."""
 
 
 def main() -> None:

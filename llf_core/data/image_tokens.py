@@ -1,4 +1,4 @@
-"""Number of tokens of an image, from the files of a model's processor, without loading it.
+"""Number of tokens and patches of an image, from the files of a model's processor, without loading it.
 
 A forecast needs it while a form is filled in. The rules are those of transformers' processors, by the settings that
 they have, not by the names of models.
@@ -68,22 +68,65 @@ class ImageTokens:
             return None
         return None if found is None else found + AROUND
 
+    def positions(self, width: int, height: int) -> int:
+        """Count the patches of an image, whose activations a trained encoder keeps.
+
+        Args:
+            width: of the file's image, in pixels.
+            height: of the file's image, in pixels.
+
+        Returns:
+            The positions of the encoder; as many as tokens in the text where the settings do not tell it.
+        """
+        try:
+            return self._positions(*self.limits.image_size(width, height))
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError, KeyError):  # settings of another kind
+            return 0
+
     def _count(self, width: int, height: int) -> int | None:
-        vision = self.model.get("vision_config") or {}
-        fixed = next((int(one[name]) for name in FIXED for one in self._settings() if one.get(name)), None)
         if "merge_size" in self.image:
             return self._merged(width, height)
-        if "max_image_size" in self.image and fixed is not None:
-            return fixed * self._tiles(width, height)
-        if fixed is not None:
-            crops = int(self.image.get("max_patches") or 1) + 1 if self.limits.crop_to_patches else 1
-            return fixed * (crops + (CROPS if self.limits.image_do_pan_and_scan else 0))
-        if vision.get("model_type") == "pixtral":
-            return self._rows(width, height)
-        return self._grid(vision)
+        if self._vision.get("model_type") == "pixtral":
+            high, wide = self._rows(width, height)
+            return high * (wide + 1)
+        side, fixed = self._grid(), self._fixed()
+        each = fixed if fixed is not None else None if side is None else side * side
+        return None if each is None else each * self._parts(width, height)
 
-    def _settings(self) -> tuple[Mapping[str, Any], ...]:
-        return self.processor, self.image, self.model
+    def _positions(self, width: int, height: int) -> int:
+        if "merge_size" in self.image:
+            return self._merged(width, height) * int(self.image["merge_size"]) ** 2
+        if self._vision.get("model_type") == "pixtral":
+            high, wide = self._rows(width, height)
+            return high * wide * self._merge() ** 2
+        side = self._grid()
+        if side is None:
+            return (self._count(width, height) or 0) * int(self._vision.get("pooling_kernel_size") or 1) ** 2
+        return (side * side + 1) * self._parts(width, height)
+
+    @property
+    def _vision(self) -> Mapping[str, Any]:
+        vision = self.model.get("vision_config")
+        return vision if isinstance(vision, dict) else {}
+
+    def _fixed(self) -> int | None:
+        """Tokens of an image or tile as a setting names them.
+
+        LLaVA's processor counts patches instead, and models have the setting at a default that it does not read.
+        """
+        settings = (self.processor, self.image, self.model)
+        if "num_additional_image_tokens" in self.processor or "image_grid_pinpoints" in self.image:
+            settings = (self.processor, self.image, {})
+        return next((int(one[name]) for name in FIXED for one in settings if one.get(name)), None)
+
+    def _parts(self, width: int, height: int) -> int:
+        """Parts of an image that the encoder sees one by one, with the whole image as one of them."""
+        if self.image.get("image_grid_pinpoints") or self.model.get("image_grid_pinpoints"):
+            return self._squares(width, height)
+        if "max_image_size" in self.image:
+            return self._tiles(width, height)
+        crops = int(self.image.get("max_patches") or 1) + 1 if self.limits.crop_to_patches else 1
+        return crops + (CROPS if self.limits.image_do_pan_and_scan else 0)
 
     def _merged(self, width: int, height: int) -> int:
         """Patches of Qwen-VL and its relatives (`smart_resize`), of which `merge_size`² are merged."""
@@ -109,22 +152,47 @@ class ImageTokens:
         rows, columns = (ceil(one * scale / tile) for one in (height, width))
         return rows * columns + 1 if rows * columns > 1 else 1
 
-    def _rows(self, width: int, height: int) -> int:
-        """Patches of Pixtral, with a token after each row."""
+    def _merge(self) -> int:
+        return int(self.processor.get("spatial_merge_size") or self.model.get("spatial_merge_size") or 1)
+
+    def _rows(self, width: int, height: int) -> tuple[int, int]:
+        """Rows of Pixtral's merged patches, and patches of a row, after which there is a token."""
         side = int(self.image.get("patch_size", 16) if not isinstance(self.image.get("patch_size"), dict) else 16)
-        side *= int(self.processor.get("spatial_merge_size") or self.model.get("spatial_merge_size") or 1)
+        side *= self._merge()
         most = (self.image.get("size") or {}).get("longest_edge")
         scale = min(1.0, most / max(width, height)) if most else 1.0
-        return ceil(height * scale / side) * (ceil(width * scale / side) + 1)
+        return ceil(height * scale / side), ceil(width * scale / side)
 
-    def _grid(self, vision: Mapping[str, Any]) -> int | None:
-        """Patches of an encoder of square images, once for each tile of LLaVA-NeXT and for the whole image."""
-        size, patch = vision.get("image_size"), vision.get("patch_size")
-        if not isinstance(size, int) or not isinstance(patch, int):
+    def _grid(self) -> int | None:
+        """Patches of a side of an encoder of square images."""
+        size, patch = (_side(self._vision.get(name)) for name in ("image_size", "patch_size"))
+        if size is None or patch is None:
             return None
-        pinpoints = self.model.get("image_grid_pinpoints") or [[0, 0]]
-        tiles = 1 + max(high // size * (wide // size) for high, wide in pinpoints)
-        return int((size // patch) ** 2 * tiles)
+        return (_side(self.image.get("crop_size")) or size) // patch
+
+    def _squares(self, width: int, height: int) -> int:
+        """Squares that LLaVA-NeXT divides an image into, with the whole image.
+
+        The grid is that of transformers' `select_best_resolution`.
+        """
+        grids = self.image.get("image_grid_pinpoints") or self.model["image_grid_pinpoints"]
+        size = int(_side(self._vision.get("image_size")) or 1 << 30)
+
+        def fit(grid: tuple[int, int]) -> tuple[int, int]:
+            scale = min(grid[1] / width, grid[0] / height)
+            used = min(int(width * scale) * int(height * scale), width * height)
+            return -used, grid[0] * grid[1] - used
+
+        high, wide = min(grids, key=fit)
+        return 1 + int(high // size) * int(wide // size)
+
+
+def _side(value: object) -> int | None:
+    """Pixels of the side of a square that settings name as a number, a list or with `height`; None for none."""
+    if isinstance(value, dict):
+        value = value.get("height")
+    value = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def image_tokens(config: RunConfig) -> ImageTokens | None:

@@ -95,14 +95,32 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     if not found:
         return None
     tokens = np.concatenate([np.array(one.tokens, np.int64) for one in found])
-    shown, about_images = _of_images(config, [paths for one in found for paths in one.images])
+    shown, patches, about_images = _of_images(config, [paths for one in found for paths in one.images])
     tokens += shown
+    seen = patches * np.minimum(1.0, config.data.cutoff_len / tokens)  # longer examples with images are dropped
     total = sum(_drawn(one, config) for one in found)
     read = sum(one.records for one in found)
     which = f"all {read:,} records" if all(one.whole for one in found) else f"the first {read:,} records"
     missing = "" if len(found) == len(names) else " of the data sets that are on this machine"
     basis = f"Lengths of the examples are estimated from the text of {which}{missing}.{about_images}"
-    return of_lengths(tokens, max(1, round(total)), basis=basis, exact=False)
+    return of_lengths(tokens, max(1, round(total)), basis=basis, exact=False, patches=round(seen.max()))
+
+
+def most_patches(config: RunConfig) -> int:
+    """Patches of the images of the example that has most, as positions of a model's encoder; 0 for data of text.
+
+    What the encoder keeps for the backward pass is counted from it, where the data is prepared and where it is not.
+
+    Args:
+        config: the run's config.
+
+    Raises:
+        OSError: `dataset_info.json` cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+    """
+    found = lengths_from_text(config)
+    return 0 if found is None else found.patches
 
 
 def _drawn(texts: _Texts, config: RunConfig) -> float:
@@ -211,8 +229,8 @@ def _images(row: Row, columns: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(one if isinstance(one, str) and not one.startswith("data:") else "" for one in paths)
 
 
-def _of_images(config: RunConfig, images: list[tuple[str, ...]]) -> tuple[NDArray[np.int64], str]:
-    """Tokens of the images of each sequence, and a sentence about them.
+def _of_images(config: RunConfig, images: list[tuple[str, ...]]) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    """Tokens and patches of the images of each sequence, and a sentence about them.
 
     The sizes of the first images are read from the headers of their files, which stand for the others.
 
@@ -222,20 +240,26 @@ def _of_images(config: RunConfig, images: list[tuple[str, ...]]) -> tuple[NDArra
     none = np.zeros(len(images), np.int64)
     counter = image_tokens(config) if any(images) else None
     if counter is None:
-        return none, ""
+        return none, none, ""
     side = round(config.data.image_max_pixels**0.5)
     folder = media_dir(config)
     paths = [path for one in images for path in one if path][:MOST_SIZES]
     sizes = [size for path in paths if (size := _size(folder / path)) is not None] or [(side, side)]
-    counts = [counter.count(*size) for size in sizes]
-    if None in counts:
-        return none, " The tokens of images are not counted: the number is not known for this model."
-    counted = np.array(counts, np.int64)
     places = np.cumsum([0, *map(len, images)])
-    each = counted[np.arange(places[-1]) % len(counted)]
-    least, most = counted.min(), counted.max()
+
+    def summed(counts: list[int]) -> NDArray[np.int64]:
+        """The sum over the images of each sequence; counted images stand for the others in turn."""
+        each = np.array(counts, np.int64)[np.arange(places[-1]) % len(counts)]
+        found: NDArray[np.int64] = np.diff(np.concatenate([[0], np.cumsum(each)])[places])
+        return found
+
+    patches = summed([counter.positions(*size) for size in sizes])
+    counts = [count for size in sizes if (count := counter.count(*size)) is not None]
+    if len(counts) < len(sizes):
+        return none, patches, " The tokens of images are not counted: the number is not known for this model."
+    least, most = min(counts), max(counts)
     many = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    return np.diff(np.concatenate([[0], np.cumsum(each)])[places]), f" An image counts {many} tokens."
+    return summed(counts), patches, f" An image counts {many} tokens."
 
 
 def _size(path: Path) -> tuple[int, int] | None:

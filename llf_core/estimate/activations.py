@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class TrainingPass:
         first: index of the first trained layer; layers below store no activations.
         checkpointing: whether gradient checkpointing is on.
         tied: whether the embedding is trained and is the output head too.
+        patches: patches of the images of the micro-batch, which are the positions of an encoder.
+        trains_encoder: whether the encoder is trained, so that its layers store activations too.
         chunks_head: whether the logits are computed in chunks, also where the rest of the fast path is not used.
     """
 
@@ -62,6 +65,8 @@ class TrainingPass:
     first: int = 0
     checkpointing: bool = False
     tied: bool = False
+    patches: int = 0
+    trains_encoder: bool = False
     chunks_head: bool = False
 
 
@@ -85,6 +90,25 @@ def activation_bytes(model: Architecture, step: TrainingPass) -> int:
         return int(layers * one + passing)
     entry = step.tokens * model.hidden * hidden_bytes(step)
     return int(layers * entry + min(layers, 1) * one + passing)
+
+
+def encoder_bytes(encoder: Architecture, step: TrainingPass) -> int:
+    """Bytes of activations of a vision encoder at the peak of a step, by the formula of the decoder's layers.
+
+    A frozen encoder stores nothing, since no gradient passes through it; the activations of its layers have been freed
+    before those of the decoder exist.
+
+    Args:
+        encoder: sizes of the encoder.
+        step: settings of the pass.
+
+    Returns:
+        Bytes of its layers, whose attention stores no matrix of probabilities.
+    """
+    if not step.trains_encoder:
+        return 0
+    own = dataclasses.replace(step, tokens=step.patches, longest=0, fast=False, first=0)
+    return activation_bytes(encoder, own) - int(step.patches * transient_bytes(encoder, own))
 
 
 def layer_bytes(model: Architecture, step: TrainingPass) -> float:

@@ -26,12 +26,14 @@ class ExampleLengths:
         examples: number of training examples; None if unknown.
         basis: how they are known, as a sentence.
         exact: whether they were counted by the tokenizer.
+        patches: patches of the images of the example that has most, which are the positions of a model's encoder.
     """
 
     lengths: NDArray[np.int64]
     examples: int | None
     basis: str
     exact: bool = False
+    patches: int = 0
 
     def mean(self, cutoff: int) -> float:
         """Mean tokens of an example after truncation to `cutoff` tokens, from which the time of a step is forecast."""
@@ -56,7 +58,9 @@ class ExampleLengths:
         return int(chosen.sum() * (batch / len(chosen)))
 
 
-def of_lengths(lengths: NDArray[np.int64], examples: int | None = None, *, basis: str, exact: bool) -> ExampleLengths:
+def of_lengths(
+    lengths: NDArray[np.int64], examples: int | None = None, *, basis: str, exact: bool, patches: int = 0
+) -> ExampleLengths:
     """Describe the lengths of a data set by at most 201 quantiles, so that they can be kept and compared cheaply.
 
     Args:
@@ -64,6 +68,7 @@ def of_lengths(lengths: NDArray[np.int64], examples: int | None = None, *, basis
         examples: number of examples; None: `n`.
         basis: how they are known, as a sentence.
         exact: whether they were counted by the tokenizer.
+        patches: patches of the images of the example that has most.
 
     Raises:
         ValueError: `lengths` is empty.
@@ -74,7 +79,7 @@ def of_lengths(lengths: NDArray[np.int64], examples: int | None = None, *, basis
     if len(ordered) > QUANTILES:
         places = np.linspace(0, len(ordered) - 1, QUANTILES).round().astype(np.int64)
         ordered = ordered[places]
-    return ExampleLengths(ordered, len(lengths) if examples is None else examples, basis, exact)
+    return ExampleLengths(ordered, len(lengths) if examples is None else examples, basis, exact, patches)
 
 
 def full_length(config: RunConfig) -> ExampleLengths:

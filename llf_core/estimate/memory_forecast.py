@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerMemory
-from llf_core.estimate.activations import FLOAT32_BYTES, activation_bytes
+from llf_core.estimate.activations import FLOAT32_BYTES, activation_bytes, encoder_bytes
 
 if TYPE_CHECKING:
     from llf_core.estimate.activations import TrainingPass
@@ -81,6 +81,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     device: str = "cpu",
     quantized: bool = False,
     rows: bool = False,
+    encoder: Architecture | None = None,
 ) -> Forecast:
     """Forecast the peak memory of a training step, before it can run out of memory.
 
@@ -97,6 +98,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         device: `cpu`, `mps` or `cuda`.
         quantized: whether weights are quantized.
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
+        encoder: sizes of the vision encoder of a multimodal model.
 
     Returns:
         The parts in bytes. Not included: 8-bit matrix products, and attention that stores the whole attention matrix.
@@ -111,7 +113,8 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     gradients = optimizer.gradients * gradient_width
     if step.tied and optimizer.gradients >= embedding:
         gradients += embedding * gradient_width  # those of the embedding and of the head, before they are added
-    activations, head = SLACK[device] * activation_bytes(model, step), head_bytes(model, step)
+    stored = activation_bytes(model, step) + (0 if encoder is None else encoder_bytes(encoder, step))
+    activations, head = SLACK[device] * stored, head_bytes(model, step)
     if device == "cpu" and step.trains_base:
         activations -= PASSED * min(activations, gradients)
     return Forecast(

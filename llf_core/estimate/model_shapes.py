@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ _OTHER_PART = re.compile(
     r"projector|merger|embed_vision|embed_audio|qformer)\."
 )
 """Parts of the names of weights of encoders and projectors, see `llf_core.models.multimodal_parts`."""
+_VISION_PART = re.compile(r"(?:^|\.)(?:vision\w*|visual|image\w*)\.")
+"""The same of encoders of images."""
+_VISION_LAYER = re.compile(r"\.(?:layers?|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,36 @@ def language_weights(weights: Shapes, settings: Mapping[str, Any]) -> Shapes:
         return weights
     found = {name: shape for name, shape in weights.items() if not _OTHER_PART.search(name)}
     return found if any(map(LAYER.search, found)) else weights
+
+
+def encoder(weights: Shapes) -> Architecture | None:
+    """Derive the sizes of a model's vision encoder, whose layers store activations where it is trained.
+
+    Each linear layer has the hidden size on one side, as in a decoder; the smallest size that all of them share is it.
+
+    Args:
+        weights: shape of every weight by name.
+
+    Returns:
+        The sizes, with no vocabulary; None where the names show no layers of an encoder of images.
+    """
+    found: dict[str, list[tuple[int, ...]]] = {}
+    indices: set[int] = set()
+    for name, shape in weights.items():
+        if (match := _VISION_LAYER.search(name)) and _VISION_PART.search(name) and len(shape) == _MATRIX:
+            path = name[: match.start()]
+            found.setdefault(path, []).append(shape) if match.group(1) == "0" else None
+            indices.add(int(match.group(1)))
+    if not found:
+        return None
+    shapes = max(found.values(), key=lambda some: sum(math.prod(one) for one in some))
+    shared = set.intersection(*({*shape} for shape in shapes))
+    if not shared:
+        return None
+    hidden = min(shared)
+    sides = sum(sum(shape) - hidden for shape in shapes)
+    largest = max(math.prod(shape) for shape in shapes)
+    return Architecture(hidden, max(indices) + 1, sides, len(shapes), largest, max(1, hidden // _HEAD), 0, 0)
 
 
 def is_multimodal(settings: Mapping[str, Any]) -> bool:

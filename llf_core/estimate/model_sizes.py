@@ -16,7 +16,7 @@ from llf_core.config.safetensors_header import read_bytes, read_dtypes, read_sha
 from llf_core.config.stored_quantization import is_quantized, stays_packed
 from llf_core.config.stored_shapes import weight_shapes
 from llf_core.config.weight_shapes import count
-from llf_core.estimate.model_shapes import architecture, is_multimodal, language_weights, read_model_config
+from llf_core.estimate.model_shapes import architecture, encoder, is_multimodal, language_weights, read_model_config
 from llf_core.model_catalog import find_model
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class ModelSizes:
         float32: whether weights are stored in float32, in which trained ones then are loaded.
         packed_bytes: bytes of the weights if they are quantized in the files and stay so in memory; else None.
         language: shapes of the weights of the language model alone; None for a model of text.
+        encoder: sizes of the encoder of images; None without one, or where its weights are not known.
     """
 
     weights: Shapes
@@ -65,6 +66,7 @@ class ModelSizes:
     float32: bool = False
     packed_bytes: int | None = None
     language: Shapes | None = None
+    encoder: Architecture | None = None
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -173,7 +175,9 @@ def _sizes(weights: Shapes, settings: dict[str, Any], basis: str, *, exact: bool
         ) from None
     if model is None:
         return None
-    return ModelSizes(weights, model, basis, exact, language=language if is_multimodal(settings) else None)
+    if not is_multimodal(settings):
+        return ModelSizes(weights, model, basis, exact)
+    return ModelSizes(weights, model, basis, exact, language=language, encoder=encoder(weights))
 
 
 @functools.lru_cache(maxsize=16)

@@ -50,6 +50,7 @@ class PastRun:
         examples: number of training examples.
         quantiles: lengths of the examples before truncation, ascending, tokens.
         measured: whether it was a measurement of a few steps, not a whole run.
+        patches: patches of the images of the example that has most.
     """
 
     time: float
@@ -67,6 +68,7 @@ class PastRun:
     examples: int = 0
     quantiles: tuple[int, ...] = ()
     measured: bool = False
+    patches: int = 0
 
     @property
     def time_ratio(self) -> float:
@@ -144,19 +146,23 @@ def _read(path: Path, _changed: int, _size: int) -> tuple[PastRun, ...]:
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "time": (int, float), "device": str, "method": str, "stage": str, "parameters": int, "tokens": (int, float),
     "checkpointing": bool, "uncorrected_seconds": (int, float), "seconds": (int, float), "uncorrected_memory": int,
-    "memory": int, "data": str, "examples": int, "quantiles": list, "measured": bool,
+    "memory": int, "data": str, "examples": int, "quantiles": list, "measured": bool, "patches": int,
 }  # fmt: skip
 
 
 def _run(value: dict[str, Any]) -> PastRun | None:
     """A run of the file; None if a field is missing, is of another type or makes no sense."""
+    value = {"patches": 0} | value  # runs of text before it was kept
     if set(value) != set(_TYPES) or any(not isinstance(value[name], kind) for name, kind in _TYPES.items()):
         return None
     numbers = (value["parameters"], value["tokens"], value["uncorrected_seconds"], value["seconds"])
     if not all(math.isfinite(number) and number > 0 for number in numbers):
         return None
     quantiles = value["quantiles"]
-    if not all(isinstance(one, int) and 0 < one < 1 << 40 for one in quantiles) or value["examples"] < 0:
+    if (
+        not all(isinstance(one, int) and 0 < one < 1 << 40 for one in quantiles)
+        or min(value["examples"], value["patches"]) < 0
+    ):
         return None
     return PastRun(**{**value, "quantiles": tuple(sorted(quantiles))})
 
@@ -286,5 +292,5 @@ def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) ->
         if run.data == key and run.quantiles and run.examples:
             told = time.strftime("%Y-%m-%d", time.localtime(run.time))
             basis = f"Lengths of the examples as a run of {told} counted them."
-            return ExampleLengths(np.array(run.quantiles), run.examples, basis, exact=True)
+            return ExampleLengths(np.array(run.quantiles), run.examples, basis, exact=True, patches=run.patches)
     return None

@@ -77,6 +77,7 @@ class PlannedStep:
             device=self.device.kind,
             quantized=self.quantized,
             rows=self.rows,
+            encoder=self.sizes.encoder,
         )
         return dataclasses.replace(found, base=CUDA_CONTEXT) if self.device.kind == "cuda" else found
 
@@ -121,6 +122,8 @@ def plan_step(
         trains_base=not method.frozen_base,
         rank=int(config.get(method.rank_key)) if method.rank_key else 0,
         fast=bool(fast) and not sees,
+        patches=largest_patches(config, lengths.patches),
+        trains_encoder=sees and not config.method.freeze_vision_tower,
         chunks_head=bool(fast),
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
@@ -172,6 +175,20 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
     if stage.pads or padded or not config.training.fast_path:
         return batch * sequences * -(-longest // PADDING) * PADDING, longest
     return sequences * lengths.largest_batch(batch, cutoff) + batch * drawn, longest
+
+
+def largest_patches(config: RunConfig, most: int) -> int:
+    """Patches of the images of the largest micro-batch; both completions of a pair are read with the images.
+
+    Args:
+        config: for the micro-batch and the stage.
+        most: patches of the images of the example that has most.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
+    sequences = 2 if stage_of(config).data_kind in {"pairs", "unpaired_preferences"} else 1
+    return config.training.per_device_train_batch_size * sequences * most
 
 
 def trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.registry import optimizer_of
 from llf_core.config.weight_shapes import LAYER
 from llf_core.estimate import TrainingPass, architecture, available_memory, training_memory
-from llf_core.estimate.model_shapes import language_weights
+from llf_core.estimate.model_shapes import encoder, is_multimodal, language_weights
 from llf_core.models.adapter_loading import ROWS
+from llf_core.models.multimodal_parts import TOWER, trained_parts
 from llf_core.models.parameter_count import count_parameters, stored_bytes, unpacked_shape
 from llf_core.models.quantize import is_quantized
 
@@ -28,7 +29,14 @@ PROMPT_KEY = "prompt_encoder."
 
 
 def forecast_step(  # noqa: PLR0913 - what a step is made of
-    model: PreTrainedModel, config: RunConfig, plan: DevicePlan, *, tokens: int, longest: int, fast: bool
+    model: PreTrainedModel,
+    config: RunConfig,
+    plan: DevicePlan,
+    *,
+    tokens: int,
+    longest: int,
+    fast: bool,
+    patches: int = 0,
 ) -> tuple[Forecast, Forecast] | None:
     """Forecast the peak memory of a training step, without and with gradient checkpointing, to decide between both.
 
@@ -41,6 +49,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         tokens: tokens of the largest micro-batch, including padding.
         longest: tokens of its longest example.
         fast: whether the fast path is used.
+        patches: patches of the images of the micro-batch, which are the positions of an encoder.
 
     Returns:
         Both forecasts in bytes; None for a model in which no layers are found.
@@ -49,7 +58,9 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         PluginError: two installed packages declare the same optimizer.
     """
     settings = model.config.to_dict()
-    sizes = architecture(language_weights(base_shapes(model), settings), settings)
+    sees, base = is_multimodal(settings), getattr(model, "get_base_model", lambda: model)()
+    shapes = base_shapes(model)
+    sizes = architecture(language_weights(shapes, settings), settings)
     if sizes is None:
         return None
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -63,7 +74,10 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         trains_base=any(not in_adapter(model, name) for name in inside),
         rank=max(ranks, default=0),
         fast=fast,
-        chunks_head=hasattr(getattr(model, "get_base_model", lambda: model)(), "_llf_decoder"),
+        patches=patches,
+        trains_encoder=is_multimodal(settings)
+        and TOWER in trained_parts(getattr(model, "get_base_model", lambda: model)()),
+        chunks_head=hasattr(base, "_llf_decoder"),
         on_cpu=plan.device != "cuda",
         first=_first_trained(model, inside.values(), sizes.layers),
         tied=sizes.tied and _trains_embedding(model),
@@ -80,8 +94,9 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             optimizer=optimizer,
             gradient_width=width,
             device=plan.device,
-            quantized=is_quantized(getattr(model, "get_base_model", lambda: model)()),
+            quantized=is_quantized(base),
             rows=any(ROWS in name for name in own),
+            encoder=encoder(shapes) if sees else None,
         )
         for checkpointing in (False, True)
     )

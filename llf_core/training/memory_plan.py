@@ -11,8 +11,10 @@ from llf_core.config.registry import stage_of
 from llf_core.data import PackedRows
 from llf_core.data.example_store import lengths
 from llf_core.data.streaming import Stream
+from llf_core.estimate.planned_step import largest_patches
 from llf_core.models.gradient_checkpointing import CheckpointingChoice, choose_checkpointing, enable_checkpointing
 from llf_core.models.step_forecast import forecast_step, free_memory
+from llf_core.training.past_run import patches_of
 from llf_core.training.resolved_config import read_resolved
 
 if TYPE_CHECKING:
@@ -51,7 +53,10 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     drawn = stage_of(config).completion_tokens(config, 0)
     flattens = context.flattens and not stage_of(config).pads
     tokens, longest = largest_batch(context.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
-    both = forecast_step(context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens)
+    patches = largest_patches(config, patches_of(context))
+    both = forecast_step(
+        context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens, patches=patches
+    )
     plain, checkpointed = both or (None, None)
     available = free_memory(context.plan.device)
     chosen = choose_checkpointing(config, context.model, plain, checkpointed, available)

@@ -13,6 +13,7 @@ import numpy as np
 
 from llf_core.config import ConfigError
 from llf_core.data.streaming import Stream
+from llf_core.data.text_lengths import most_patches
 from llf_core.estimate import Forecaster, find_devices
 from llf_core.estimate.example_lengths import ExampleLengths, full_length, of_lengths
 from llf_core.estimate.past_runs import add_past_run, data_key
@@ -112,6 +113,7 @@ def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) 
         data=data_key(context.config) if own.exact else "",
         examples=own.examples or 0,
         quantiles=tuple(int(one) for one in own.lengths) if own.exact else (),
+        patches=own.patches,
         measured=measured,
     )
 
@@ -139,4 +141,20 @@ def prepared_lengths(context: TrainingContext) -> ExampleLengths:
     counts = context.data.counts
     if isinstance(context.data.train, Stream) or not len(counts):
         return full_length(context.config)
-    return of_lengths(counts[:, _WHOLE], basis="Lengths of the prepared examples.", exact=True)
+    basis = "Lengths of the prepared examples."
+    return of_lengths(counts[:, _WHOLE], basis=basis, exact=True, patches=patches_of(context))
+
+
+def patches_of(context: TrainingContext) -> int:
+    """Patches of the images of the example that has most; 0 for a model of text, or if the data cannot be read again.
+
+    Args:
+        context: the training context.
+    """
+    if context.processor is None:
+        return 0
+    try:
+        return most_patches(context.config)
+    except (OSError, UserError) as error:
+        logger.info("The patches of images are not counted: %s", error)
+        return 0

@@ -19,8 +19,9 @@ from llf_core.estimate import (
     weight_bytes,
     weight_shapes,
 )
-from llf_core.estimate.activations import activation_bytes, kept_keys, layer_bytes
+from llf_core.estimate.activations import OVERHEAD, activation_bytes, kept_keys, layer_bytes
 from llf_core.estimate.memory_forecast import head_bytes
+from llf_core.estimate.model_shapes import encoder
 from llf_core.estimate.weight_count import new_token_parameters
 from llf_core.launch.cgroup import Cgroup
 
@@ -92,6 +93,28 @@ def test_the_parts_of_a_lora_step_by_hand() -> None:
     assert found.head == 8 * 50 * 10
     assert found.total == sum(dataclasses.astuple(found))
     assert found.step == found.total - 530_000_000 - 1000
+
+
+def test_a_trained_encoder_stores_the_activations_of_its_patches() -> None:
+    """Two layers of 8 values: q, k, v and o, and an MLP of 32."""
+    layers = {
+        f"vision_tower.encoder.layers.{layer}.{name}.weight": shape
+        for layer in range(2)
+        for name, shape in {"q": (8, 8), "k": (8, 8), "v": (8, 8), "o": (8, 8), "fc1": (32, 8), "fc2": (8, 32)}.items()
+    }
+    found = encoder({"model.layers.0.mlp.up_proj.weight": (64, 16), "vision_tower.embed.weight": (40, 8)} | layers)
+    assert found is not None
+    assert (found.hidden, found.layers, found.inner, found.linears) == (8, 2, 4 * 8 + 2 * 32, 6)
+    assert encoder({"model.layers.0.mlp.up_proj.weight": (64, 16)}) is None
+
+    step = dataclasses.replace(STEP, patches=50, trains_encoder=True)
+    kept = (96 + 4 * 8) * 2 * OVERHEAD[False, False, True] + 6 * 1 * 4
+    without, trained, frozen = (
+        training_memory(ONE, one, weights=0, trained=0, encoder=by)
+        for one, by in ((step, None), (step, found), (dataclasses.replace(step, trains_encoder=False), found))
+    )
+    assert trained.activations - without.activations == pytest.approx(1.2 * 2 * 50 * kept, abs=2)
+    assert frozen == without
 
 
 def test_activations_go_as_the_gradients_of_weights_come() -> None:

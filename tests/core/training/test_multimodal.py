@@ -16,8 +16,13 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 from llf_core.config import RunConfig
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
+from llf_core.data.text_lengths import lengths_from_text
+from llf_core.estimate import Forecaster, find_devices
+from llf_core.estimate.example_lengths import of_lengths
+from llf_core.estimate.memory_forecast import PROCESS_BYTES
 from llf_core.models import device, load_processor, load_tokenizer, resolve_model
 from llf_core.runs import RunReader, read_status
+from llf_core.runs.config_file import run_config
 from llf_core.training.session import run_attempt
 from tests.core.models.tiny_media import SAVERS
 
@@ -56,6 +61,7 @@ def saved(tmp_path_factory):
 def in_float32(monkeypatch):
     """A machine that is not faster in bfloat16, so that a run without `bf16` computes in float32."""
     monkeypatch.setattr(device, "bf16_speedup", lambda threads: 1.0)
+    monkeypatch.setattr("llf_core.estimate.devices.cached_speedup", lambda threads: 1.0)
 
 
 @pytest.fixture
@@ -147,7 +153,7 @@ class Plain:
 
 def prepared(keys):
     """The training examples of a config."""
-    config = RunConfig.load(keys)
+    config = keys if isinstance(keys, RunConfig) else RunConfig.load(keys)
     source = resolve_model(config.model.model_name_or_path, config)
     tokenizer = load_tokenizer(source, config)
     return prepare(config, tokenizer, processor=load_processor(source, config, tokenizer)).train
@@ -234,6 +240,20 @@ def test_the_parts_that_are_not_frozen_are_trained(kind, method, trained, saved,
     assert (
         changed == {"tower": {"tower"}, "projector": {"projector"}, "all": {"tower", "projector", "language"}}[trained]
     )
+    if method == "lora" and trained == "all":
+        the_forecast_of_the_config_counts_the_encoder(folder)
+
+
+def the_forecast_of_the_config_counts_the_encoder(folder):
+    """As that of the loaded model, whose adapters of the projector it does not count."""
+    config = run_config(folder)
+    longest = np.array([max(len(one["input_ids"]) for one in prepared(config))])
+    lengths = of_lengths(longest, basis="", exact=True, patches=lengths_from_text(config).patches)
+    forecast = Forecaster(config, lengths, find_devices()[-1])
+    assert (forecast.step.training.patches, forecast.step.training.trains_encoder) == (3 * (4 + 1), True)
+    event = next(one for one in map(json.loads, folder.events.read_text().splitlines()) if one["type"] == "memory")
+    found = forecast.uncorrected_memory(checkpointing=False)
+    assert found.total - PROCESS_BYTES["cpu"] == pytest.approx(event["forecast"] - PROCESS_BYTES["cpu"], rel=0.02)
 
 
 def part_of(name):
