@@ -98,7 +98,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         device: `cpu`, `mps` or `cuda`.
         quantized: whether weights are quantized.
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
-        encoder: sizes of the vision encoder of a multimodal model.
+        encoder: sizes of the vision encoder of a multimodal model; None without one.
 
     Returns:
         The parts in bytes. Not included: 8-bit matrix products, and attention that stores the whole attention matrix.
