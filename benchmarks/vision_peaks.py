@@ -29,7 +29,8 @@ STORED = Path(__file__).parent / "results" / "vision_peaks.json"
 ROWS = 16
 COMMON: dict[str, Any] = {
     "stage": "sft", "max_steps": 4, "cutoff_len": 1024, "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 1, "logging_steps": 1, "save_strategy": "no", "use_cpu": True, "seed": 42,
+    "gradient_accumulation_steps": 1, "gradient_checkpointing": False, "logging_steps": 1, "save_strategy": "no",
+    "use_cpu": True, "seed": 42,
 }  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"finetuning_type": "lora", "lora_rank": 8, "bf16": True, "learning_rate": 2e-4},
