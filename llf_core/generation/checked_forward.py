@@ -1,11 +1,11 @@
-"""Forward passes of decoding: the model's own, and a faster one for single tokens that is compared with it first."""
+"""Forward passes of decoding: the model's own, and a faster one for a few tokens that is compared with it first."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from llf_core.generation.decoder_block import block_forward
-from llf_core.generation.kv_cache import truncate_cache
+from llf_core.generation.kv_cache import growing_cache, truncate_cache
 from llf_core.generation.model_forward import ModelForward
 
 if TYPE_CHECKING:
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from llf_core.generation.decoder_block import BlockForward
 
 
+MAX_PROMPT = 64
+"""Largest number of tokens of a row that the faster forward reads at once. On a CPU it read 20 tokens in 0.7 of the
+time, and 100 tokens in 1.1 of it: most of that time is products."""
+
+
 class CheckedForward:
-    """Reads prompts by the model's own forward, and single tokens by a faster one if both give the same logits.
+    """Reads prompts by the model's own forward; single tokens and short prompts by a faster one of the same logits.
 
     Args:
         model: causal language model that `unsupported` accepts, in evaluation mode, wrapped by PEFT or not. Create a
@@ -33,12 +38,13 @@ class CheckedForward:
         self._fast: BlockForward | None = None if isinstance(found, str) else found
         self.plain = found if isinstance(found, str) else None
         self._checked = False
+        self._reads_prompts: bool | None = None  # not known before the first short prompt
 
     def read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Read tokens into the cache.
 
-        In the first call the fast forward reads the last token a second time. It is discarded if its logits differ by
-        more than rounding.
+        The first prompt is read by both forwards. The faster one is used for what it has given the same logits of up to
+        rounding: single tokens, and short prompts of one row without padding.
 
         Args:
             tokens: token ids `[batch, new]`, int64.
@@ -52,18 +58,35 @@ class CheckedForward:
         Raises:
             RuntimeError: out of memory.
         """
+        short = len(tokens) == 1 and mask is None and 1 < tokens.shape[1] <= MAX_PROMPT
+        if short and self._fast is not None and self._reads_prompts:
+            return self._fast.read(tokens[0], positions[0], cache)
+        past = int(cache.layers[0].get_seq_length())
         logits = self._forward(tokens, positions, _long(mask), cache)
-        if self._fast is None or self._checked:
+        if self._fast is None:
             return logits
-        self._checked = True
-        length = int(cache.layers[0].get_seq_length())
-        truncate_cache(cache, length - 1)
-        found = self._fast(tokens[:, -1], positions[:, -1], mask, cache)
-        if self._fast.agrees(found, logits):
-            return logits
-        self._fast, self.plain = None, "The fast forward gave other logits than the model's own."
-        truncate_cache(cache, length - 1)
-        return self._forward(tokens[:, -1:], positions[:, -1:], _long(mask), cache)
+        if not self._checked:
+            self._checked = True
+            length = past + tokens.shape[1]
+            truncate_cache(cache, length - 1)
+            found = self._fast(tokens[:, -1], positions[:, -1], mask, cache)
+            if not self._fast.agrees(found, logits):
+                self._fast, self.plain = None, "The fast forward gave other logits than the model's own."
+                truncate_cache(cache, length - 1)
+                return self._forward(tokens[:, -1:], positions[:, -1:], _long(mask), cache)
+        if short and self._reads_prompts is None:
+            self._reads_prompts = self._reads_alike(self._fast, tokens[0], positions[0], logits, cache)
+        return logits
+
+    @staticmethod
+    def _reads_alike(fast: BlockForward, tokens: Tensor, positions: Tensor, logits: Tensor, cache: Cache) -> bool:
+        """Whether the faster forward gives the logits of a prompt, which it reads into a copy of what was before it."""
+        past = int(cache.layers[0].get_seq_length()) - len(tokens)
+        copy = growing_cache(len(cache.layers), past + len(tokens))
+        if past:
+            for layer, given in zip(copy.layers, cache.layers, strict=True):
+                layer.update(given.keys[:, :, :past], given.values[:, :, :past])
+        return fast.agrees(fast.read(tokens, positions, copy), logits)
 
     def step(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Read one token per row into the cache, by the faster forward unless `plain` says why not.

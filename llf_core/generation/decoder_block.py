@@ -1,4 +1,4 @@
-"""Fast forward pass of a single token through Llama-like decoder blocks (Llama, Mistral, Qwen 2 and 3, Gemma 1, …)."""
+"""Fast forward pass of a few tokens through Llama-like decoder blocks (Llama, Mistral, Qwen 2 and 3, Gemma 1, …)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
-    from transformers.cache_utils import Cache
+    from transformers.cache_utils import Cache, CacheLayerMixin
+
+    Attend = Callable[[CacheLayerMixin, Tensor, Tensor, Tensor], Tensor]
 
 BLOCK_MODULES = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -57,7 +59,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockForward:
-    """Computes logits after one token per row, with a cache of growing layers.
+    """Computes logits after one token per row, or after a short prompt, with a cache of growing layers.
 
     Created by `block_forward`. It refers to the model's weights; create a new one after weights or adapters have
     changed.
@@ -99,35 +101,69 @@ class BlockForward:
         Raises:
             RuntimeError: out of memory.
         """
-        with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-            return self._read(tokens, positions, mask, cache)
+        groups = (len(tokens), self.kv_heads, self.heads // self.kv_heads, self.head_dim)
+        seen = None if mask is None else mask[:, None, None]
 
-    def _read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        batch, heads, kv_heads, head_dim = len(tokens), self.heads, self.kv_heads, self.head_dim
-        both = heads + kv_heads
-        groups = (batch, kv_heads, heads // kv_heads, head_dim)
+        def attend(layer: CacheLayerMixin, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = layer.update(key[:, :, None], value[:, :, None])
+            # The query heads of a key head form the sequence axis: each is a position that attends to the whole past.
+            return F.scaled_dot_product_attention(query.view(groups), keys, values, attn_mask=seen, scale=self.scaling)
+
+        with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
+            hidden = self._read(tokens, positions, cache, attend)
+            return self.head(self.norm(hidden)).view(len(tokens), -1)
+
+    def read(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Read several tokens of one row into the cache: a short prompt, whose time is mostly overhead otherwise.
+
+        Args:
+            tokens: token ids `[new]`, at least two, int64.
+            positions: positions of these tokens, `[new]`, int64.
+            cache: holds `past` tokens of one row.
+
+        Returns:
+            Logits after the last token, `[1, vocabulary]`.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
+        past, new = int(cache.layers[0].get_seq_length()), len(tokens)
+        columns = torch.arange(past + new, device=tokens.device)
+        causal = columns <= columns[past:, None] if past else None
+
+        def attend(layer: CacheLayerMixin, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = layer.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
+            mixed = F.scaled_dot_product_attention(
+                query.transpose(0, 1)[None], keys, values, attn_mask=causal, is_causal=causal is None,
+                scale=self.scaling, enable_gqa=self.heads != self.kv_heads,
+            )  # fmt: skip
+            return mixed[0].transpose(0, 1)
+
+        with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
+            hidden = self._read(tokens, positions, cache, attend)
+            return self.head(self.norm(hidden[-1]))[None]
+
+    def _read(self, tokens: Tensor, positions: Tensor, cache: Cache, attend: Attend) -> Tensor:
+        """Hidden states `[tokens, size]` before the final norm; `[size]` of a single token."""
+        count, heads, head_dim = len(tokens), self.heads, self.head_dim
+        both = heads + self.kv_heads
         hidden = self.embed(tokens)
-        if batch == 1:
+        if count == 1:
             hidden = hidden[0]
         wide = (*hidden.shape[:-1], heads * head_dim)
         rotation = self.rotation(hidden, positions)
-        seen = None if mask is None else mask[:, None, None]
         for block, layer in zip(self.blocks, cache.layers, strict=True):
-            qkv = block.qkv(block.input_norm(hidden)).view(batch, both + kv_heads, head_dim)
+            qkv = block.qkv(block.input_norm(hidden)).view(count, both + self.kv_heads, head_dim)
             qk = qkv[:, :both]
             if block.q_norm is not None and block.k_norm is not None:
                 qk = torch.cat([block.q_norm(qk[:, :heads]), block.k_norm(qk[:, heads:])], dim=1)
-            qk = torch.mm(qk[0], rotation[0])[None] if batch == 1 else torch.bmm(qk, rotation)
-            keys, values = layer.update(qk[:, heads:, None], qkv[:, both:, None])
-            # The query heads of a key head form the sequence axis: each is a position that attends to the whole past.
-            mixed = F.scaled_dot_product_attention(
-                qk[:, :heads].view(groups), keys, values, attn_mask=seen, scale=self.scaling
-            )
+            qk = torch.mm(qk[0], rotation[0])[None] if count == 1 else torch.bmm(qk, rotation)
+            mixed = attend(layer, qk[:, :heads], qk[:, heads:], qkv[:, both:])
             block.o.add_to(hidden, mixed.reshape(wide))
             gate_up = block.gate_up(block.mlp_norm(hidden))
             gate, up = gate_up[..., : block.inner], gate_up[..., block.inner :]
             block.down.add_to(hidden, block.act(gate).mul_(up))
-        return self.head(self.norm(hidden)).view(batch, -1)
+        return hidden
 
     @staticmethod
     def agrees(found: Tensor, expected: Tensor) -> bool:

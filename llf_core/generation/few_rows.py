@@ -19,13 +19,14 @@ time of `F.linear` (weights of Llamas from 135 M to 1 B, AMX). A prompt of 40 to
 operations read rows that are not contiguous (`benchmarks/chat.py`: first token 1.2 in place of 1.0)."""
 
 
-def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, max_rows: int = MAX_ROWS) -> Tensor:
     """Compute `x Wᵀ + b` as `(W xᵀ)ᵀ + b` where that is faster, as in decoding a batch; `F.linear` elsewhere.
 
     Args:
         x: `[..., in]`.
         weight: `[out, in]`, of the dtype of `x`.
         bias: `[out]`, or None.
+        max_rows: largest number of rows that is reordered.
 
     Returns:
         `[..., out]`; its rows may not be contiguous.
@@ -34,7 +35,7 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         RuntimeError: the shapes or dtypes do not fit, or out of memory.
     """
     rows = x.numel() // max(x.shape[-1], 1)
-    if x.dtype != torch.bfloat16 or weight.dtype != x.dtype or x.device.type != "cpu" or not 1 < rows <= MAX_ROWS:
+    if x.dtype != torch.bfloat16 or weight.dtype != x.dtype or x.device.type != "cpu" or not 1 < rows <= max_rows:
         return F.linear(x, weight, bias)
     y = torch.mm(weight, x.reshape(rows, -1).t()).t()
     return (y if bias is None else y + bias).view(*x.shape[:-1], len(weight))

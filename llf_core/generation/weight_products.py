@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+PROMPT_ROWS = 64
+"""Largest number of rows for which joined products are reordered (`few_rows`): what follows them here takes rows that
+are not contiguous. 18 to 64 tokens were read in 0.84 to 0.94 of the time (SmolLM2 135 M, bfloat16, one thread)."""
+
 
 @dataclass(frozen=True)
 class LinearWeights:
@@ -139,7 +143,10 @@ class JoinedLinear:
             y = self._narrow.mm(x)
             y = y if self._biases[0] is None else y.add_(self._biases[0])
         else:
-            parts = [few_rows_linear(x, weight, bias) for weight, bias in zip(self._weights, self._biases, strict=True)]
+            parts = [
+                few_rows_linear(x, weight, bias, max_rows=PROMPT_ROWS)
+                for weight, bias in zip(self._weights, self._biases, strict=True)
+            ]
             y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return self._adapt(y, x)
 
