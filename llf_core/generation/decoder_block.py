@@ -141,13 +141,14 @@ class BlockForward:
 
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
             hidden = self._read(tokens, positions, cache, attend)
-            return self.head(self.norm(hidden[-1]))[None]
+            logits: Tensor = self.head(self.norm(hidden[-1]))
+            return logits[None]
 
     def _read(self, tokens: Tensor, positions: Tensor, cache: Cache, attend: Attend) -> Tensor:
         """Hidden states `[tokens, size]` before the final norm; `[size]` of a single token."""
         count, heads, head_dim = len(tokens), self.heads, self.head_dim
         both = heads + self.kv_heads
-        hidden = self.embed(tokens)
+        hidden: Tensor = self.embed(tokens)
         if count == 1:
             hidden = hidden[0]
         wide = (*hidden.shape[:-1], heads * head_dim)
