@@ -1,6 +1,7 @@
 """`llf predict`: the responses of a model to a data set, as LLaMA-Factory's `do_predict` writes them."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from llf_core.chat.request import ChatRequest
     from llf_core.chat.target import Target
     from llf_core.config import RunConfig
+    from llf_core.metrics import Metric
 
 
 def predict(
@@ -45,38 +47,65 @@ def predict(
         OSError: a file of the config, the data or the model cannot be read, or the result cannot be written.
         MemoryError: out of memory.
     """
-    loaded, target, folder = _of_config(config, overrides) if Path(config).is_file() else _of_run(config, overrides)
-    folder = output or folder
+    asked = _of_config(config, overrides) if Path(config).is_file() else _of_run(config, overrides)
+    folder = output or asked.folder
     if folder is None:
         raise UsageError("The config has no output_dir.", "Name a folder with --output.")
     with in_a_sentence():
-        done = _predict(loaded, target, folder.expanduser().absolute(), trust=trust)
+        done = _predict(asked, folder.expanduser().absolute(), trust=trust)
     if as_json:
         print_json(done)
     else:
+        for name, value in done["values"].items():
+            err.print(f"{name}: {value:,.4g}", markup=False)
         out.print(done["file"], markup=False)
 
 
-def _of_config(source: str, overrides: list[str] | None) -> "tuple[RunConfig, Target, Path | None]":
+@dataclass(frozen=True)
+class _Asked:
+    """What a config or a run asks for.
+
+    Attributes:
+        config: the config; its `dataset` is the data set to predict.
+        target: the model.
+        folder: folder of the result; None if a config names none.
+        metrics: names of the metrics that score the responses.
+    """
+
+    config: "RunConfig"
+    target: "Target"
+    folder: Path | None
+    metrics: tuple[str, ...]
+
+
+def _of_config(source: str, overrides: list[str] | None) -> _Asked:
     from llf_core.chat.target import target_of_config
-    from llf_core.config.paths import expanded
-    from llf_core.config.read_config import read
+    from llf_core.config.key_aliases import translate
+    from llf_core.config.option import split_names
+    from llf_core.config.paths import absolute, expanded
+    from llf_core.config.read_config import RequestedConfig, read
 
     requested = read(source, overrides or ())
     if requested.problems:
         load_config(source, overrides)  # prints them, and ends the command
     loaded = accepted(prediction_report(requested.values, requested.base))
     folder = requested.values.get("output_dir")
-    return loaded, target_of_config(loaded), requested.base / expanded(folder) if isinstance(folder, str) else None
+    place = requested.base / expanded(folder) if isinstance(folder, str) else None
+    renamed = RequestedConfig(dict(requested.values), requested.base)
+    translate(renamed)  # of `predict_with_generate`
+    given = split_names(renamed.values.get("metrics") or ())
+    names = tuple(absolute(str(one), "metrics", requested.base, file=True) for one in given)
+    return _Asked(loaded, target_of_config(loaded), place, names)
 
 
-def _of_run(name: str, overrides: list[str] | None) -> "tuple[RunConfig, Target, Path | None]":
-    """The config, model and folder of a run.
+def _of_run(name: str, overrides: list[str] | None) -> _Asked:
+    """The config, model and folder of a run. Functions among its metrics are left out: their code came with the run.
 
     Raises:
         UserError: there is no such run, or it has no validation data.
     """
     from llf_core.chat.target import find_target
+    from llf_core.config.metric_names import declarations_of
     from llf_core.config.read_config import read
     from llf_core.runs import open_run
     from llf_core.runs.config_file import run_config
@@ -94,11 +123,27 @@ def _of_run(name: str, overrides: list[str] | None) -> "tuple[RunConfig, Target,
             f"{run.id} has no validation data.", "Name a config with the data set and the run's output instead."
         )
     requested = read(config.flat(), overrides or ())
-    return accepted(prediction_report(requested.values, run.path)), target, run.path / "predictions"
+    metrics = tuple(one for one in config.evaluation.metrics or () if declarations_of(one))
+    loaded = accepted(prediction_report(requested.values, run.path))
+    return _Asked(loaded, target, run.path / "predictions", metrics)
 
 
-def _predict(config: "RunConfig", target: "Target", folder: Path, *, trust: bool) -> dict[str, Any]:
+def _predict(asked: _Asked, folder: Path, *, trust: bool) -> dict[str, Any]:
+    from llf_core.chat.prediction_metrics import prediction_metrics
+
+    with prediction_metrics(asked.metrics, _warn) as metrics:
+        return _predict_scored(asked.config, asked.target, folder, metrics, trust=trust)
+
+
+def _warn(sentence: str) -> None:
+    err.print(f"[yellow]Warning[/yellow] {escape(sentence)}")
+
+
+def _predict_scored(
+    config: "RunConfig", target: "Target", folder: Path, metrics: "list[Metric]", *, trust: bool
+) -> dict[str, Any]:
     from llf_core.chat.predict_data import digest_of, read_predict_prompts
+    from llf_core.chat.prediction_metrics import TIMES, score_predictions
     from llf_core.chat.predictions import PredictionFolder
     from llf_core.chat.target import loading_config
     from llf_core.models import load_tokenizer, resolve_model
@@ -109,7 +154,7 @@ def _predict(config: "RunConfig", target: "Target", folder: Path, *, trust: bool
         tokenizer = load_tokenizer(resolve_model(loading.model.model_name_or_path, loading), loading)
         prompts, unusable = read_predict_prompts(config, tokenizer)
     if unusable:
-        err.print(f"[yellow]Warning[/yellow] {unusable:,} records are unusable and left out. `llf inspect` says why.")
+        _warn(f"{unusable:,} records are unusable and left out. `llf inspect` says why.")
     requests, texts = _requests(config, prompts, tokenizer)
     place = PredictionFolder(folder)
     settings = {
@@ -126,15 +171,19 @@ def _predict(config: "RunConfig", target: "Target", folder: Path, *, trust: bool
         if not finished:
             errors, tokens = _generate(place, target, requests, prompts, texts, known, trust=trust)
             place.finish(len(prompts))
+        seconds = time.monotonic() - started
+        times = {} if known else dict(zip(TIMES, (seconds, len(prompts) / seconds), strict=True))
+        values = score_predictions(metrics, place, prompts, times)
     if errors:
-        err.print(f"[yellow]Warning[/yellow] {errors:,} records have no prediction; their field `error` says why.")
+        _warn(f"{errors:,} records have no prediction; their field `error` says why.")
     return {
         "file": str(place.result),
+        "values": values,
         "records": len(prompts),
         "unusable": unusable,
         "errors": errors,
         "tokens": tokens,
-        "seconds": time.monotonic() - started,
+        "seconds": seconds,
     }
 
 

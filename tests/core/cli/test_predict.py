@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sacrebleu
 import yaml
+from rouge_score import rouge_scorer
 
+from llf_core.chat.prediction_metrics import RESULTS, TIMES, prediction_metrics
 from llf_core.chat.predictions import PARTIAL, RESULT, STATE, PredictionError, PredictionFolder
 from llf_core.cli.errors import UsageError
 from llf_core.runs import create_run, status
@@ -56,6 +60,8 @@ def test_predictions_are_continued_and_equal_those_made_at_once(
     assert all(ROWS[at]["instruction"] in one["prompt"] for at, one in enumerate(whole))
     assert len({one["predict"] for one in whole}) > 3  # a seed for each record
 
+    check_values(llf, tmp_path, config, whole)
+
     add, left = PredictionFolder.add, 3
 
     def stopping(self: PredictionFolder, index: int, record: dict[str, Any]) -> None:
@@ -84,7 +90,43 @@ def test_predictions_are_continued_and_equal_those_made_at_once(
     assert again.exit_code == 0, again.exception
     assert "3 of 7 records have a prediction already" in again.stderr
     assert rows(tmp_path / "other") == whole
+    values = json.loads((tmp_path / "other" / RESULTS).read_text())
+    assert not set(TIMES) & set(values)  # a prediction of two starts has no time of its own
+    assert values["predict_samples"] == 7
     assert not (tmp_path / "other" / PARTIAL).exists()
+
+
+def check_values(llf: Any, folder: Path, config: Path, found: list[dict[str, Any]]) -> None:
+    """The values beside a finished prediction; other metrics are added without the model."""
+    file = folder / "result" / RESULTS
+    values = json.loads(file.read_text())
+    answers, labels = [one["predict"] for one in found], [one["label"] for one in found]
+    assert values["predict_bleu"] == pytest.approx(sacrebleu.corpus_bleu(answers, [labels]).score)
+    scorer = rouge_scorer.RougeScorer(["rouge1"])
+    rouge = [scorer.score(label, answer)["rouge1"].fmeasure for answer, label in zip(answers, labels, strict=True)]
+    assert values["predict_rouge1"] == pytest.approx(sum(rouge) / 7 * 100, abs=1e-6)
+    assert {"predict_rouge2", "predict_rougeL", *TIMES} < set(values)
+    (folder / "mine.py").write_text("def longer(answer, reference):\n    return len(answer) - len(reference)\n")
+    done = llf("predict", config, "metrics=exact_match,mine.py:longer", "--json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    added = json.loads(file.read_text())
+    assert json.loads(done.stdout)["values"] == added
+    longer = [len(one["predict"]) - len(one["label"]) for one in found]
+    assert added["predict_longer"] == pytest.approx(sum(longer) / 7)
+    assert min(longer) <= added["predict_longer/low"] < added["predict_longer"] < added["predict_longer/high"]
+    assert [added[name] for name in TIMES] == [values[name] for name in TIMES]
+    assert values["predict_runtime"] * values["predict_samples_per_second"] == pytest.approx(7)
+    unknown = llf("predict", config, "metrics=rouge9")
+    assert "rouge9" in str(unknown.exception)
+    assert json.loads(file.read_text()) == added
+
+
+def test_a_metric_whose_package_is_missing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    said: list[str] = []
+    with prediction_metrics(["rouge1", "exact_match"], said.append) as metrics:
+        assert [one.name for one in metrics] == ["exact_match"]
+    assert "pip install rouge-score" in said[0]
 
 
 @pytest.mark.long

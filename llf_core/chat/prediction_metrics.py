@@ -1,0 +1,104 @@
+"""Metrics of predictions: the responses of a finished prediction, scored against those that were expected."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.metrics import MetricError, ScoredExample, load_metrics, metric_sources, score_answers
+from llf_core.metrics.interval import interval
+from llf_core.runs.files import json_bytes, replace_file
+from llf_core.runs.jsonl import records
+from llf_core.untrusted import read_object
+from llf_core.user_functions.stored_functions import write_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from llf_core.chat.predict_data import PredictPrompt
+    from llf_core.chat.predictions import PredictionFolder
+    from llf_core.metrics import Metric
+
+RESULTS = "predict_results.json"
+"""LLaMA-Factory's name of the values of a prediction."""
+PREFIX = "predict_"
+TIMES = (f"{PREFIX}runtime", f"{PREFIX}samples_per_second")
+
+
+@contextmanager
+def prediction_metrics(names: Sequence[str], warn: Callable[[str], object]) -> Iterator[list[Metric]]:
+    """Load the metrics of a prediction before anything is generated, so that a wrong name is found at once.
+
+    A metric whose package is missing is left out with a warning: the same command adds its value later.
+
+    Args:
+        names: names of metrics and groups, and functions as `file.py:f`, whose files are executed.
+        warn: called with a sentence for each metric that is left out.
+
+    Returns:
+        A context manager that gives the metrics; the source of functions is kept in a folder until its end.
+
+    Raises:
+        ConfigError: a metric is unknown, its file cannot be run, or two functions have the same name.
+        MetricError: the parameters of a function do not fit.
+        PluginError: two packages declare the same metric, or its implementation cannot be imported.
+        ValueError: the signature of a function cannot be inspected.
+        OSError: a file cannot be written, or no process can be started.
+    """
+    sources = metric_sources(names)
+    with tempfile.TemporaryDirectory(prefix="llf-metrics-") as place:
+        write_code(Path(place), sources)
+        found: dict[str, Metric] = {}
+        for name in names:
+            try:
+                found |= {one.name: one for one in load_metrics([name], Path(place))}
+            except MetricError as error:
+                if not isinstance(error.__cause__, ImportError):
+                    raise
+                warn(f"{error.message}. The responses are not scored by it.")
+        yield list(found.values())
+
+
+def score_predictions(
+    metrics: Sequence[Metric],
+    place: PredictionFolder,
+    prompts: Sequence[PredictPrompt],
+    times: dict[str, float],
+) -> dict[str, Any]:
+    """Score a finished prediction, and write the values beside it to `predict_results.json`.
+
+    Records without a prediction are left out. Times of an earlier start stay if the prediction was finished then.
+
+    Args:
+        metrics: the metrics.
+        place: folder of the prediction.
+        prompts: the prompts in the order of the data.
+        times: seconds and speed of a prediction that was made in one go, by the names of `TIMES`; else empty.
+
+    Returns:
+        What was written: `predict_NAME` of each metric, with the bounds of its 95 % interval as `predict_NAME/low`
+        and `predict_NAME/high`, `predict_samples` and the times.
+
+    Raises:
+        MetricError: a metric raised an error, or returned no finite numbers.
+        UnreadableError: `predict_results.json` is not a regular file, or the system denies access.
+        OSError: the result cannot be read, or the values cannot be written.
+        TypeError: a value is not JSON.
+        ValueError: the folder has another number of predictions than there are prompts.
+    """
+    rows = list(records(place.result))
+    scored = [(row, prompt) for row, prompt in zip(rows, prompts, strict=True) if "error" not in row]
+    answers = [str(row["predict"]) for row, _ in scored]
+    examples = [ScoredExample(prompt.messages, prompt.label or None) for _, prompt in scored]
+    values: dict[str, Any] = {f"{PREFIX}samples": len(scored)}
+    for metric in metrics:
+        found = interval(score_answers(metric, answers, examples).statistics, metric.measure)
+        name = PREFIX + metric.name
+        bounds = {f"{name}/low": found.low, f"{name}/high": found.high}
+        values |= {key: value for key, value in ({name: found.value} | bounds).items() if value is not None}
+    known = read_object(place.folder / RESULTS)
+    values |= times or {name: known[name] for name in TIMES if name in known}
+    replace_file(place.folder / RESULTS, json_bytes(values))
+    return values
