@@ -1,4 +1,4 @@
-"""LLaMA-Factory in an environment of its own: made on first use, shared by every benchmark that runs it.
+"""LLaMA-Factory, and the server of transformers, in environments of their own: made on first use, then shared.
 
 0.9.5 is installed without its dependencies, then those less torchaudio, whose CUDA build cannot load beside a CPU
 build of torch; a stub module of that name stands in, since LLaMA-Factory imports it whether or not there is audio. The
@@ -7,6 +7,7 @@ authors' packages of GaLore and BAdam are there too.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 LLAMA_FACTORY = "llamafactory==0.9.5"
 OPTIMIZERS = ("galore-torch", "badam", "bitsandbytes")
 FOLDER = Path.home() / ".cache" / "llf-peers" / "llamafactory"
+SERVING_FOLDER = FOLDER.parent / "transformers"
 STUB = {
     "torchaudio/__init__.py": '__version__ = "2.11.0"\n',
     "torchaudio-2.11.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.11.0\n",
@@ -44,6 +46,19 @@ def peer_environment(folder: Path = FOLDER) -> Path:
         (site / name).parent.mkdir(exist_ok=True)
         (site / name).write_text(text)
     (folder / ".complete").touch()
+    return command
+
+
+def serving_environment(folder: Path = SERVING_FOLDER) -> Path:
+    """The command `transformers` of the version that is installed here, with what `transformers serve` needs."""
+    command, version = folder / "bin" / "transformers", importlib.metadata.version("transformers")
+    if (folder / ".complete").exists() and (folder / ".complete").read_text() == version:
+        return command
+    print(f"Installing transformers[serving]=={version} into {folder} …", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, f"transformers[serving]=={version}"], check=True)
+    (folder / ".complete").write_text(version)
     return command
 
 

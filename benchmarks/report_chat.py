@@ -23,10 +23,12 @@ def text(result: dict[str, Any]) -> str:
         parts += ["## The chat's engine", about, table(engine)]
     if "servers" in result:
         servers = result["servers"]
+        number = servers["versions"].get("llamafactory")
+        factory = f" and LLaMA-Factory {number}'s `api`, which answers one request after the other" if number else ""
         about = (
             f"`python -m benchmarks.chat_servers`: `llf serve` beside `transformers serve` "
-            f"{servers['versions']['transformers']} with continuous batching, in bfloat16, the same client, greedy "
-            f"replies of {servers['tokens']} tokens; load of the machine {load(servers)}."
+            f"{servers['versions']['transformers']} with continuous batching{factory}, in bfloat16, the same client, "
+            f"greedy replies of {servers['tokens']} tokens; load of the machine {load(servers)}."
         )
         parts += ["## The chat's server", about, table(servers)]
     return "\n\n".join(parts)
