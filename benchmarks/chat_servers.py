@@ -192,9 +192,8 @@ def main() -> None:
         found = measure(sides, asked.rounds)
     made, goals = ratios(found)
     for key, value in made.items():
-        print(
-            f"{value['what']}: {value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f}); {' '.join(map(str, goals[key]))}"
-        )
+        spread = f"{value['min']:.2f} to {value['max']:.2f}"
+        print(f"{value['what']}: {value['median']:.2f} ({spread}); goal: {' '.join(map(str, goals[key]))}")
     if not asked.keep:
         return
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
