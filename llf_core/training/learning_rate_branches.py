@@ -52,7 +52,7 @@ def train_branches(
     Args:
         config: the config. Its learning rate decides only the proportions between groups of parameters.
         home: an empty folder for what a trainer writes, which the caller removes.
-        rates: the learning rates.
+        rates: the learning rates, at least one.
         steps: maximum number of steps of a branch. One that diverges is stopped.
         on_step: called after each step with the rate (0 for the untrained model) and the number of steps made.
 
