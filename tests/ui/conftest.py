@@ -113,7 +113,23 @@ def set_theme(page: Any, theme: str) -> None:
     page.wait_for_function("() => !document.querySelector('#main.lm-mod-hidden, #jupyterlab-splash')", timeout=60_000)
 
 
-PATIENCE = 20_000
+def settled(page: Any, look: Callable[[], Any]) -> Any:
+    """What is seen once two looks give the same: for what a page moves or draws when it has time.
+
+    Args:
+        page: the page, which goes on between two looks.
+        look: a look at it.
+    """
+    until = time.monotonic() + PATIENCE / 1000
+    before, now = None, look()
+    while now != before:
+        assert time.monotonic() < until, f"It still changes: {now}"
+        page.wait_for_timeout(400)
+        before, now = now, look()
+    return now
+
+
+PATIENCE = 40_000
 """Milliseconds that an expectation waits on a machine that others use too. What must be fast names its own limit."""
 
 

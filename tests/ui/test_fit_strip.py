@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.ui.conftest import PATIENCE
 from tests.ui.test_studio import open_studio
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def test_the_forecast_follows_a_key_within_100_ms(page: Any, lab: Lab) -> None:
     field.focus()
     page.keyboard.press("End")
     taken = []
-    for _ in range(6):  # others use the machine too: the best of six
+    while not taken or (taken[-1] >= 100 and len(taken) < 12):  # others use the machine too
         page.evaluate(WATCH)
         page.keyboard.press("0")  # 80
-        page.wait_for_function("window.llfTook !== null", timeout=10_000)
+        page.wait_for_function("window.llfTook !== null", timeout=PATIENCE)
         taken.append(page.evaluate("window.llfTook"))
         expect(strip).to_contain_text("adapters 97.7 MB")
         page.keyboard.press("Backspace")

@@ -43,4 +43,4 @@ def test_a_view_whose_module_comes_late_hears_its_kernel(page: Any, lab: Lab) ->
     page.keyboard.press("Tab")
     expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile("lora_rank: 48"))
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
-    expect(page.locator(".llf-Compare")).to_contain_text("1.250", timeout=20_000)
+    expect(page.locator(".llf-Compare")).to_contain_text("1.250")

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import set_theme
+from tests.ui.conftest import PATIENCE, set_theme, settled
 
 pytestmark = pytest.mark.browser
 
@@ -22,6 +22,12 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 TOY = Path(__file__).with_name("toy_trainer.py")
 POINTS = (
     "() => { const g = document.querySelector('.llf-Monitor .js-plotly-plot'); return g?.data?.[0]?.x?.length ?? 0; }"
+)
+AS_WIDE_AS_ITS_VIEW = (
+    "() => { const plot = document.querySelector('.llf-Monitor .js-plotly-plot');"
+    " const drawn = plot?.querySelector('.main-svg')?.clientWidth;"
+    " const room = document.querySelector('.llf-Monitor')?.clientWidth;"
+    " return drawn > 100 && Math.abs(room - drawn) < 20; }"
 )
 FIRST_STEPS = 3
 LIVE, ENDED = "live.ipynb", "ended.ipynb"
@@ -68,10 +74,10 @@ def test_without_the_server_the_kernel_is_asked(page, lab, live):
     kill = page.get_by_role("button", name="Kill now").element_handle()
     page.get_by_role("button", name="Save checkpoint").click()
     said = "Checkpoint requested through the kernel; the Jupyter server answered 404"
-    expect(head(page)).to_contain_text(said, timeout=10_000)
+    expect(head(page)).to_contain_text(said)
     assert kill.is_visible()  # the confirmation stays while the header changes
     page.get_by_role("button", name="Stop with checkpoint").click()
-    expect(state(page)).to_have_text("stopped", timeout=10_000)
+    expect(state(page)).to_have_text("stopped")
 
 
 def test_a_kernel_with_another_home_says_so(page, lab, tmp_path):
@@ -94,9 +100,9 @@ def test_a_kernel_with_another_home_says_so(page, lab, tmp_path):
 def test_the_saved_notebook_speaks_without_a_kernel(page, lab, live):
     path = show(page, lab, live)
     page.get_by_role("button", name="Stop with checkpoint").click()
-    expect(state(page)).to_have_text("stopped", timeout=10_000)
+    expect(state(page)).to_have_text("stopped")
     kept = "() => JSON.stringify(window.jupyterapp.shell.currentWidget.content.model.toJSON().cells[0].outputs)"
-    page.wait_for_function(f"() => ({kept})().includes('with checkpoint-')", timeout=10_000)
+    page.wait_for_function(f"() => ({kept})().includes('with checkpoint-')", timeout=PATIENCE)
     lab.save(page)
     [static] = [output["data"] for output in nbformat.read(path, 4).cells[0].outputs]
     assert {"image/png", "text/html", "text/plain", VIEW_MIME_TYPE, WIDGET} == set(static)
@@ -115,13 +121,7 @@ def test_the_charts_of_an_ended_run_are_as_wide_as_its_view(page, lab):
     lab.run_all(page)
     for width in (1500, 1280):
         page.set_viewport_size({"width": width, "height": 1000})
-        page.wait_for_function(
-            "() => { const plot = document.querySelector('.llf-Monitor .js-plotly-plot');"
-            " const drawn = plot?.querySelector('.main-svg')?.clientWidth;"
-            " const room = document.querySelector('.llf-Monitor')?.clientWidth;"
-            " return drawn > 100 && Math.abs(room - drawn) < 20; }",
-            timeout=30_000,
-        )
+        page.wait_for_function(AS_WIDE_AS_ITS_VIEW, timeout=30_000)
 
 
 def test_names_are_never_html(page, lab):
@@ -193,8 +193,8 @@ def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path)
     wait_for_points(page, FIRST_STEPS)
     for width in (1500, 1100):
         page.set_viewport_size({"width": width, "height": 1400})
-        page.wait_for_timeout(800)
-        labels = page.evaluate(LABELS)
+        page.wait_for_function(AS_WIDE_AS_ITS_VIEW, timeout=30_000)
+        labels = settled(page, lambda: page.evaluate(LABELS))
         texts = [one["text"] for one in labels]
         assert {"Loss", "Rewards", "Accuracy", "Log-probabilities", "Learning rate"} <= set(texts)
         assert any(text.startswith("held out") and text.endswith("%") for text in texts)
@@ -290,12 +290,12 @@ def test_charts_that_are_seldom_looked_at_wait_for_a_click(page, lab):
     expect(headings.filter(has_text=re.compile("^Explained variance$"))).to_have_count(0)
     button.focus()
     page.keyboard.press("Enter")
-    expect(headings.filter(has_text=re.compile("^Explained variance$"))).to_have_count(1, timeout=10_000)
+    expect(headings.filter(has_text=re.compile("^Explained variance$"))).to_have_count(1)
     fewer = view.get_by_role("button", name="Show fewer charts")
     expect(fewer).to_have_attribute("aria-expanded", "true")
     assert fewer.evaluate("one => one === document.activeElement")
     fewer.click()
-    expect(headings.filter(has_text=re.compile("^Explained variance$"))).to_have_count(0, timeout=10_000)
+    expect(headings.filter(has_text=re.compile("^Explained variance$"))).to_have_count(0)
 
 
 def test_another_curve_is_compared(page, lab):
@@ -318,14 +318,20 @@ def test_another_curve_is_compared(page, lab):
     choose.select_option("rewards/margins")
     expect(view).to_contain_text("The margin between them should grow.")
     expect(view.get_by_label("log scale")).to_be_disabled()
-    expect(view.locator(".js-plotly-plot")).to_contain_text("Rewards: margin", timeout=10_000)
+    expect(view.locator(".js-plotly-plot")).to_contain_text("Rewards: margin")
+
+
+COLORS = (
+    "() => [...new Set([...document.querySelectorAll('.llf-Monitor *')].map(getComputedStyle)"
+    ".map(({color, backgroundColor}) => `${color} on ${backgroundColor}`))].sort()"
+)
 
 
 def test_nobody_is_shut_out(page, lab, live, axe):
     show(page, lab, live)
     assert axe(page, ".llf-Monitor") == []
     set_theme(page, "JupyterLab Dark")
-    page.wait_for_timeout(500)
+    settled(page, lambda: page.evaluate(COLORS))
     assert axe(page, ".llf-Monitor") == []
 
 
@@ -333,9 +339,8 @@ def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
     show(page, lab, live, *["1"] * 30)
     page.set_viewport_size({"width": 1280, "height": 600})
     page.locator(".llf-Log").scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
     button = page.get_by_role("button", name="Stop with checkpoint")
-    place = button.bounding_box()
+    place = settled(page, button.bounding_box)
     assert place["y"] > 0
     assert place["y"] + place["height"] < 600
     button.click(trial=True, timeout=3000)
@@ -370,7 +375,7 @@ def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
     sources = (
         "() => window.jupyterapp.shell.currentWidget.content.widgets.map(one => one.model.sharedModel.getSource())"
     )
-    page.wait_for_function(f"() => ({sources})().length === 3", timeout=10_000)
+    page.wait_for_function(f"() => ({sources})().length === 3", timeout=PATIENCE)
     code = page.evaluate(sources)[1]
     assert ast.literal_eval(code.split("llf.answers")[1]) == (folder.id, ['Say "hi" \\ {x}.'])
 
@@ -382,7 +387,7 @@ def test_a_narrow_page_has_all_charts_in_sight(page, lab, live):
         "() => { const {layout} = document.querySelector('.llf-Monitor .js-plotly-plot');"
         " return layout[layout.meta.charts.find(({title}) => title === 'Gradient norm').xaxis].domain[1]; }"
     )
-    page.wait_for_function(f"() => ({narrow})() > 0.9", timeout=10_000)
+    page.wait_for_function(f"() => ({narrow})() > 0.9", timeout=PATIENCE)
     view = head(page).bounding_box()
     plot = page.locator(".llf-Monitor .js-plotly-plot").bounding_box()
     assert plot["width"] <= view["width"] + 1

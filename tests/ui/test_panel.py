@@ -12,7 +12,7 @@ import pytest
 
 from llf_core import runs
 from llf_core.launch import attach, launch
-from tests.ui.conftest import set_theme
+from tests.ui.conftest import PATIENCE, set_theme
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def show_panel(page: Any) -> Any:
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(state="visible", timeout=60000)
     page.evaluate("() => window.jupyterapp.restored.then(() => window.jupyterapp.shell.activateById('llf-runs'))")
     panel = page.locator(PANEL)
-    panel.wait_for(state="visible", timeout=20000)
+    panel.wait_for(state="visible", timeout=PATIENCE)
     return panel
 
 
@@ -72,7 +72,7 @@ def _finish(folder: Any, home: Path) -> None:
 
 def test_no_runs_yet_says_how_to_start(page: Any, lab: Any) -> None:
     panel = open_panel(page, lab)
-    panel.get_by_text("No runs yet").wait_for(timeout=20000)
+    panel.get_by_text("No runs yet").wait_for(timeout=PATIENCE)
     assert "llf.Studio()" in panel.inner_text()
     assert str(lab.home / "runs") in panel.inner_text()
 
@@ -80,7 +80,7 @@ def test_no_runs_yet_says_how_to_start(page: Any, lab: Any) -> None:
 def test_runs_are_listed_and_followed(page: Any, lab: Any, some_runs: Any) -> None:
     panel = open_panel(page, lab)
     rows = panel.locator("[data-run]")
-    rows.nth(2).wait_for(timeout=20000)
+    rows.nth(2).wait_for(timeout=PATIENCE)
     assert [rows.nth(index).locator(".llf-RunsPanel-name").text_content() for index in range(3)] == [
         "3 <b>live</b>",
         "2 failed",
@@ -90,21 +90,21 @@ def test_runs_are_listed_and_followed(page: Any, lab: Any, some_runs: Any) -> No
 
     live = some_runs[2]
     live.status.write_text(json.dumps(json.loads(live.status.read_text()) | {"step": 94}))
-    panel.get_by_text("running 94/141").wait_for(timeout=15000)
+    panel.get_by_text("running 94/141").wait_for(timeout=PATIENCE)
 
 
 def test_a_run_is_reached_and_copied_by_keyboard(page: Any, lab: Any, some_runs: Any) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     panel = open_panel(page, lab)
     rows = panel.locator("[data-run]")
-    rows.nth(2).wait_for(timeout=20000)
+    rows.nth(2).wait_for(timeout=PATIENCE)
     rows.nth(0).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    panel.get_by_text("Killed by the memory limit.").wait_for(timeout=20000)
+    panel.get_by_text("Killed by the memory limit.").wait_for(timeout=PATIENCE)
     panel.get_by_role("button", name="More…").press("Enter")
     page.get_by_role("menuitem", name="Copy as code").click()
-    panel.get_by_text("Copied. Paste it into a cell.").wait_for(timeout=20000)
+    panel.get_by_text("Copied. Paste it into a cell.").wait_for(timeout=PATIENCE)
     code = f'import llf_widgets as llf\nllf.Monitor("{some_runs[1].id}")'
     assert page.evaluate("() => navigator.clipboard.readText()") == code
 
@@ -112,39 +112,39 @@ def test_a_run_is_reached_and_copied_by_keyboard(page: Any, lab: Any, some_runs:
 def test_every_control_has_a_name_and_the_list_is_searched(page: Any, lab: Any, some_runs: Any) -> None:
     panel = open_panel(page, lab)
     rows = panel.locator("[data-run]")
-    rows.nth(2).wait_for(timeout=20000)
+    rows.nth(2).wait_for(timeout=PATIENCE)
     for role in ("button", "textbox", "combobox"):
         for control in panel.get_by_role(role).all():
             assert control.evaluate("e => e.ariaLabel || e.textContent.trim() || e.labels?.length")
     panel.get_by_role("textbox", name="Search runs").fill("fail")
-    page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 1", timeout=10000)
+    page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 1", timeout=PATIENCE)
     panel.get_by_role("combobox", name="State").select_option("finished")
-    panel.get_by_text("No runs match the search and the filter.").wait_for(timeout=10000)
+    panel.get_by_text("No runs match the search and the filter.").wait_for(timeout=PATIENCE)
     panel.get_by_role("button", name="Show all runs").click()
-    rows.nth(2).wait_for(timeout=10000)
+    rows.nth(2).wait_for(timeout=PATIENCE)
     panel.get_by_role("combobox", name="Group by").select_option("model")
-    panel.get_by_role("heading", name="3 runs").wait_for(timeout=20000)
+    panel.get_by_role("heading", name="3 runs").wait_for(timeout=PATIENCE)
 
 
 def test_runs_are_renamed_and_go_to_the_bin_and_back(page: Any, lab: Any, some_runs: Any) -> None:
     panel = open_panel(page, lab)
     rows = panel.locator("[data-run]")
-    rows.nth(2).wait_for(timeout=20000)
+    rows.nth(2).wait_for(timeout=PATIENCE)
     menu(page, rows.nth(2), "Rename…")
     page.get_by_role("dialog").get_by_role("textbox").fill("<i>renamed</i>")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    panel.get_by_text("<i>renamed</i>").wait_for(timeout=10000)
+    panel.get_by_text("<i>renamed</i>").wait_for(timeout=PATIENCE)
     menu(page, rows.nth(2), "Edit tags…")
     page.get_by_role("dialog").get_by_role("textbox").fill("best, faq")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    panel.get_by_text("best, faq").wait_for(timeout=10000)
+    panel.get_by_text("best, faq").wait_for(timeout=PATIENCE)
     assert runs.read_meta(some_runs[0])["tags"] == ["best", "faq"]
 
     menu(page, rows.nth(2), "Move 1 run to the bin")
-    panel.get_by_text("“<i>renamed</i>” moved to the bin.").wait_for(timeout=10000)
-    page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 2", timeout=10000)
+    panel.get_by_text("“<i>renamed</i>” moved to the bin.").wait_for(timeout=PATIENCE)
+    page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 2", timeout=PATIENCE)
     page.locator(".Toastify__toast").get_by_role("button", name="Undo").click()
-    rows.nth(2).wait_for(timeout=10000)
+    rows.nth(2).wait_for(timeout=PATIENCE)
 
 
 def menu(page: Any, row: Any, item: str) -> None:
@@ -173,16 +173,16 @@ def real_run(lab: Any, tiny_model_dir: Path, tmp_path: Path, warm_python: Path) 
 def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab: Any, real_run: Any) -> None:
     panel = open_panel(page, lab)
     row = panel.locator(f"[data-run='{real_run.id}']")
-    row.wait_for(timeout=20000)
+    row.wait_for(timeout=PATIENCE)
     page.wait_for_function(
         f"id => document.querySelector(`{PANEL} [data-run='${{id}}']`)?.textContent.includes('running')",
         arg=real_run.id, timeout=60000,
     )  # fmt: skip
-    row.locator("polyline").wait_for(state="attached", timeout=20000)  # two losses are a curve
+    row.locator("polyline").wait_for(state="attached", timeout=PATIENCE)  # two losses are a curve
 
     row.click()
-    panel.get_by_role("progressbar").wait_for(timeout=10000)
-    panel.get_by_text("Tokens per second", exact=True).wait_for(timeout=10000)
+    panel.get_by_role("progressbar").wait_for(timeout=PATIENCE)
+    panel.get_by_text("Tokens per second", exact=True).wait_for(timeout=PATIENCE)
     assert "max_steps" in panel.inner_text()
     picture(page, "details")
     panel.get_by_role("button", name="Open monitor").click()
@@ -191,14 +191,14 @@ def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab
 
     panel.get_by_role("button", name="Runs").click()
     menu(page, row, "Save checkpoint")
-    panel.get_by_text("Checkpoint requested.").wait_for(timeout=10000)
+    panel.get_by_text("Checkpoint requested.").wait_for(timeout=PATIENCE)
     menu(page, row, "Stop with checkpoint")
     assert real_run.wait(60, progress=False).state == "stopped"
-    page.locator(".jp-toast-message, .Toastify__toast", has_text="Stopped at step").first.wait_for(timeout=20000)
+    page.locator(".jp-toast-message, .Toastify__toast", has_text="Stopped at step").first.wait_for(timeout=PATIENCE)
 
     page.wait_for_function(
         f"id => document.querySelector(`{PANEL} [data-run='${{id}}']`)?.textContent.includes('stopped')",
-        arg=real_run.id, timeout=20000,
+        arg=real_run.id, timeout=PATIENCE,
     )  # fmt: skip
     menu(page, row, "Resume")
     page.wait_for_function(
@@ -237,7 +237,7 @@ def picture(page: Any, name: str) -> None:
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_text_can_be_read_in_both_themes(page: Any, lab: Any, some_runs: Any, theme: str, tmp_path: Path) -> None:
     panel = open_panel(page, lab)
-    panel.locator("[data-run]").nth(2).wait_for(timeout=20000)
+    panel.locator("[data-run]").nth(2).wait_for(timeout=PATIENCE)
     set_theme(page, theme)
     light = str(theme == "JupyterLab Light").lower()
     assert page.evaluate(CONTRAST, PANEL) >= 4.5
@@ -278,15 +278,15 @@ def test_the_panel_is_in_notebook_7_too(page: Any, lab: Any, some_runs: Any) -> 
     page.locator(".lm-MenuBar-item", has_text="View").click()
     page.locator(".lm-Menu-item", has_text="Left Sidebar").hover()
     page.locator(".lm-Menu-item", has_text="LLF: runs").click()
-    page.locator(f"{PANEL} [data-run]").nth(2).wait_for(timeout=20000)
+    page.locator(f"{PANEL} [data-run]").nth(2).wait_for(timeout=PATIENCE)
 
 
 def test_a_server_without_llf_is_named(page: Any, lab: Any) -> None:
     page.route("**/llf/api/**", lambda route: route.fulfill(status=404, body="{}"))
     panel = open_panel(page, lab)
-    panel.get_by_role("alert").wait_for(timeout=20000)
+    panel.get_by_role("alert").wait_for(timeout=PATIENCE)
     assert "llf/api/version returned 404" in panel.inner_text()
     assert "pip install llf" in panel.inner_text()
     page.unroute("**/llf/api/**")
     panel.get_by_role("button", name="Try again").click()
-    panel.get_by_text("No runs yet").wait_for(timeout=20000)
+    panel.get_by_text("No runs yet").wait_for(timeout=PATIENCE)

@@ -87,6 +87,7 @@ def test_keys_delete_and_leave(page: Any, lab: Lab, made: Callable[..., runs.Run
     for folder in (first, live):
         if row_of(panel, folder).get_attribute("aria-pressed") == "false":
             row_of(panel, folder).click(modifiers=["Control"])
+        expect(row_of(panel, folder)).to_have_attribute("aria-pressed", "true")
     expect(panel.get_by_text("2 selected")).to_be_visible(timeout=SEEN)
     page.keyboard.press("Escape")
     expect(panel.get_by_text("2 selected")).to_have_count(0)

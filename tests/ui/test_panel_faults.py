@@ -43,7 +43,7 @@ selector => {
 """
 SAID = ".llf-RunsPanel-status"
 LOADS = 90_000  # ms for a trainer to import torch on a machine that is also used by others
-SEEN = 20_000  # ms in which a view must show what has changed
+SEEN = 40_000  # ms in which a view must show what has changed
 EVIL = "<img src=x onerror='window.llfHacked=1'><script>window.llfHacked=2</script>"
 NAMES = {
     "markup": EVIL,
@@ -426,10 +426,11 @@ def test_what_the_menu_does_in_jupyterlab_and_a_kernel_that_dies(page: Any, lab:
     (again,) = others(lab, real_run)
     state_of(panel, again, "running")
 
-    row.click(modifiers=["Control"])
-    row_of(panel, again).click(modifiers=["Control"])
-    if panel.get_by_text("2 selected").count() == 0:  # one was chosen before
-        row.click(modifiers=["Control"])
+    for one in (row, row_of(panel, again)):
+        if one.get_attribute("aria-pressed") == "false":
+            one.click(modifiers=["Control"])
+        expect(one).to_have_attribute("aria-pressed", "true")
+    expect(panel.get_by_text("2 selected")).to_be_visible()
     menu(page, row, "Compare 2 runs")
     expect(page.locator(".llf-Compare").first).to_be_visible(timeout=60_000)
     assert page.evaluate("window.llfHacked") is None

@@ -53,6 +53,7 @@ def test_a_notebook_without_a_kernel_gets_one(page: Any, lab: Lab, made: Callabl
     for one in (folder, other):
         if row_of(panel, one).get_attribute("aria-pressed") == "false":
             row_of(panel, one).click(modifiers=["Control"])
+        expect(row_of(panel, one)).to_have_attribute("aria-pressed", "true")
     menu(page, row_of(panel, folder), "Compare 2 runs")
     expect(page.locator(".llf-Compare").first).to_be_visible(timeout=STARTS)
     assert page.locator(f"{PANEL} .llf-RunsPanel-status").text_content() == ""

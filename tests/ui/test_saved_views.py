@@ -43,7 +43,7 @@ def test_every_view_shows_what_it_was(page, lab, saved, app):
     page.goto(lab.address("saved-views.ipynb", app))
     outputs = page.locator(".llf-SavedView")
     expect(outputs).to_have_count(4, timeout=60_000)
-    expect(outputs.nth(0)).to_contain_text("model_name_or_path", timeout=10_000)
+    expect(outputs.nth(0)).to_contain_text("model_name_or_path")
     expect(outputs.nth(1).locator("img")).to_be_visible(timeout=10_000)
     expect(outputs.nth(1)).to_contain_text("1.7")
     expect(outputs.nth(2)).to_contain_text("Inspect")
@@ -84,12 +84,12 @@ def test_a_form_is_there_after_a_reload_and_its_run_is_in_the_saved_notebook(pag
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("finished", timeout=90_000)
 
-    def kept():
-        lab.save(page)
-        return nbformat.read(path, 4).cells[0].outputs[0].data
-
-    page.wait_for_timeout(2000)
-    data = kept()
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells[0].outputs[0]"
+        ".data['application/vnd.llf.view+json'].state === 'finished'"
+    )
+    lab.save(page)
+    data = nbformat.read(path, 4).cells[0].outputs[0].data
     assert data["application/vnd.llf.view+json"]["view"] == "studio"
     assert data["application/vnd.llf.view+json"]["state"] == "finished"
     for text in (data["text/html"], data["text/plain"]):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import EVIL, set_theme
+from tests.ui.conftest import EVIL, PATIENCE, set_theme
 from tests.ui.test_monitor import head, show, state
 
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
@@ -43,23 +43,23 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     expect(view).to_contain_text("learning_rate is 2. Expected a number above 0 and at most 1.")
     rate.fill("3e-4")
     rate.press("Enter")
-    expect(view).to_contain_text("Learning rate 1e-3 → 3e-4 from step", timeout=20_000)
+    expect(view).to_contain_text("Learning rate 1e-3 → 3e-4 from step")
     marks = (
         "document.querySelector('.llf-Monitor .js-plotly-plot').data.find(({name}) => name === 'change labels').text"
     )
-    page.wait_for_function(f"() => {marks}?.some(text => text.includes('learning rate'))", timeout=20_000)
+    page.wait_for_function(f"() => {marks}?.some(text => text.includes('learning rate'))", timeout=PATIENCE)
 
     page.get_by_role("button", name="Evaluate now").click()
-    expect(view).to_contain_text("The evaluation loss is", timeout=20_000)
+    expect(view).to_contain_text("The evaluation loss is")
     page.get_by_role("button", name="Generate samples now").click()
-    expect(view).to_contain_text("Generated at step", timeout=20_000)
+    expect(view).to_contain_text("Generated at step")
 
     answers = page.get_by_role("region", name="Watched prompts")
     expect(answers).to_contain_text("base")
     page.get_by_role("button", name="Watch a prompt…").click()
     page.get_by_label("The model completes this prompt at every checkpoint").fill(EVIL)
     page.get_by_role("button", name="Watch prompt", exact=True).click()
-    expect(page.get_by_role("combobox", name="Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}", timeout=20_000)
+    expect(page.get_by_role("combobox", name="Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}")
     page.get_by_role("button", name="Generate samples now").click()
     slider = answers.get_by_role("slider")
     expect(slider).to_be_visible(timeout=20_000)
@@ -74,7 +74,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     step = page.get_by_role("textbox", name="step", exact=True)
     step.fill("5")
     step.press("Enter")
-    expect(rows.get_by_role("row")).to_have_count(5, timeout=20_000)  # a head and four rows
+    expect(rows.get_by_role("row")).to_have_count(5)  # a head and four rows
     picture(view, "steering-light")
     set_theme(page, "JupyterLab Dark")
     picture(view, "steering-dark")
@@ -100,9 +100,9 @@ def test_runs_are_compared(page, lab, real):
     expect(table).to_contain_text("lora_rank", timeout=60_000)
     expect(table.get_by_role("row", name="learning_rate")).to_contain_text("5e-3")
     page.get_by_label("Over", exact=True).select_option("tokens")
-    page.wait_for_function(f"() => {axis('Training loss', 'xaxis')}?.title.text === 'tokens'", timeout=20_000)
+    page.wait_for_function(f"() => {axis('Training loss', 'xaxis')}?.title.text === 'tokens'", timeout=PATIENCE)
     page.get_by_label("log scale").check()
-    page.wait_for_function(f"() => {axis('Evaluation loss', 'yaxis')}.type === 'log'", timeout=20_000)
+    page.wait_for_function(f"() => {axis('Evaluation loss', 'yaxis')}.type === 'log'", timeout=PATIENCE)
     expect(page.get_by_text("Completions of the same prompts")).to_be_visible()
     picture(view, "compare-light")
     set_theme(page, "JupyterLab Dark")

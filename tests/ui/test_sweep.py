@@ -82,6 +82,7 @@ def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settin
     sweep.get_by_label("Field 2").select_option("lora_rank")
     picture(form, "sweep-error-light")
     sweep.get_by_role("button", name="Remove LoRA rank").click()
+    expect(sweep.get_by_label("Field 2")).to_have_count(0)
     values.fill("1e-3, 1e-2")
     expect(sweep.get_by_role("alert")).to_have_count(0)
     form.get_by_label("Name", exact=True).fill("tune")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,14 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.forking import ForkServer
+
 
 @pytest.fixture(scope="module")
-def service(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatService]:
+def service(
+    tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer
+) -> Iterator[ChatService]:
     """Two names of one model, in one process."""
     service = ChatService(home=tmp_path_factory.mktemp("home"))
     for name in ("one", "two"):
         service.add(tiny_model_dir, name)
-    yield service
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(fork_server.python))
+        yield service
     service.close()
 
 

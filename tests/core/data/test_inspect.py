@@ -244,6 +244,7 @@ def test_a_process_answers_line_by_line(make_config, write, tiny_model_dir, tmp_
     assert ["error" in line for line in lines[5:]] == [True] * 3
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_process_says_in_a_sentence_why_it_cannot(make_config, tmp_path, tiny_model_dir):
     config = make_config(model_name_or_path=str(tiny_model_dir), dataset="nowhere.jsonl")
     (tmp_path / "config.yaml").write_text(config.yaml())
