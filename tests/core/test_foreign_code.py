@@ -107,12 +107,14 @@ def test_nothing_that_evaluates_runs_code_unasked(tiny_model_dir, mark, stage):
     assert not mark.exists()
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_their_processes_say_what_would_run(run, mark):
     with pytest.raises(UntrustedCodeError, match=r"evil\.py"):
         losses_in_child(run.id)
     assert not mark.exists()
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_reward_models_run_no_code_unasked(run, mark, tiny_model_dir, tmp_path):
     with pytest.raises((RuntimeError, ModelError)):
         win_rate(run, str(run.path), ["Hello"])
@@ -131,6 +133,7 @@ def test_reward_models_run_no_code_unasked(run, mark, tiny_model_dir, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_what_is_allowed_runs_and_is_asked_again_once_it_changes(run, mark, tmp_path, llf_home):
     code = code_of_model(run.data / "model")
     allow(code.folder, code.sha256, llf_home)
@@ -165,6 +168,7 @@ def test_a_run_made_elsewhere_is_not_trained_unasked(tiny_model_dir, mark, llf, 
     assert len(list(run.path.parent.iterdir())) == 1
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_with_leave_it_is_trained_and_is_ones_own_from_then_on(tiny_model_dir, mark):
     run = evil_run(tiny_model_dir, mark, "stopped")
     shutil.rmtree(run.checkpoints)

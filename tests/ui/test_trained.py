@@ -31,19 +31,24 @@ def show_panel(page: Any) -> Any:
 
 
 @pytest.mark.launches
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_the_form_the_monitor_and_the_panel_say_the_same(
-    page: Any, lab: Lab, real: Callable[..., Any], axe: Callable[..., Any], theme: str, tiny_model_dir: Path
+    page: Any, lab: Lab, real: Callable[..., Any], axe: Callable[..., Any], tiny_model_dir: Path
 ) -> None:
     """Two layers of 64 dimensions, rank 32: q_proj is 64 to 64 and v_proj 64 to 32, so 2 * 32 * 224 are trained."""
     share = f"{2 * 32 * (64 + 64 + 64 + 32):,} of "
     run = real(max_steps=3, lora_rank=32, lora_target="q_proj,v_proj", save_steps=3)
     given = {"model_name_or_path": str(tiny_model_dir), "dataset": "llf_demo", "lora_target": "q_proj,v_proj"}
-    name = f"trained-{theme[-4:]}.ipynb"
-    lab.notebook(name, CELL.replace("Studio()", f"Studio({given | {'lora_rank': 32}!r})"), f"llf.Monitor({run.id!r})")
-    lab.open(page, name)
-    set_theme(page, theme)
+    studio = CELL.replace("Studio()", f"Studio({given | {'lora_rank': 32}!r})")
+    lab.notebook("trained.ipynb", studio, f"llf.Monitor({run.id!r})")
+    lab.open(page, "trained.ipynb")
     lab.run_all(page)
+    found = {}
+
+    def look(view: str, selector: str) -> None:
+        for theme in ("JupyterLab Light", "JupyterLab Dark"):
+            set_theme(page, theme)
+            found[f"{view}, {theme}"] = axe(page, selector)
+
     form, monitor = page.locator(".llf-Studio"), page.locator(".llf-Monitor")
     servers = form.get_by_text("Loads in vLLM: with a setting · llama.cpp: yes · Ollama: yes")
     servers.click(timeout=60_000)
@@ -54,7 +59,7 @@ def test_the_form_the_monitor_and_the_panel_say_the_same(
     table = form.get_by_role("table", name="model.layers")
     expect(table.get_by_role("row", name="layers 0 to 1, each adapter not reached adapter")).to_be_visible()
     expect(form.get_by_role("table", name="Outside the layers")).to_contain_text("model.embed_tokensfrozen")
-    found = {"form": axe(page, ".llf-Studio")}
+    look("form", ".llf-Studio")
     form.locator("[data-llf-key='finetuning_type']").select_option("full")
     expect(form.get_by_text("The settings have changed.")).to_be_visible(timeout=SEEN)
     expect(form.get_by_text("The result is a whole model")).to_be_visible()
@@ -67,7 +72,7 @@ def test_the_form_the_monitor_and_the_panel_say_the_same(
     part.get_by_text(share).click(timeout=SEEN)
     expect(part.get_by_role("table", name="model.layers")).to_contain_text("not reached")
     expect(part.get_by_text("Loads in vLLM: with a setting · llama.cpp: yes · Ollama: yes")).to_be_visible()
-    found["monitor"] = axe(page, ".llf-Monitor-trained")
+    look("monitor", ".llf-Monitor-trained")
 
     panel = show_panel(page)
     panel.locator(f"[data-run='{run.id}']").click(timeout=SEEN)
@@ -75,7 +80,7 @@ def test_the_form_the_monitor_and_the_panel_say_the_same(
     part.get_by_text(share).click(timeout=SEEN)
     # There is room for one column: the modules are the rows.
     expect(part.get_by_role("row", name="self_attn.q_proj adapter", exact=True)).to_be_visible()
-    found["panel"] = axe(page, PANEL)
+    look("panel", PANEL)
     assert {view: said for view, said in found.items() if said} == {}
 
 
