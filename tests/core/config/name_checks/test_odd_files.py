@@ -62,9 +62,9 @@ def test_an_odd_list_of_data_sets_is_told_of(text, machine, only):
 def test_what_was_meant_is_not_looked_for_without_end(machine, only):
     entries = {f"entry{number}": {"file_name": "x"} for number in range(100_000)}
     (machine / "dataset_info.json").write_text(json.dumps(entries))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert only(dataset="entry1o", dataset_dir=str(machine)).fixes
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 def test_an_address_is_named_without_its_secrets(only):
