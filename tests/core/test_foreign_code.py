@@ -340,6 +340,7 @@ def test_without_trust_remote_code_the_code_beside_a_model_is_never_run(tiny_mod
     assert not mark.exists()
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_pickled_weights_and_templates_of_a_stranger_run_nothing(tiny_model_dir, mark, tmp_path):
     run = evil_run(tiny_model_dir, mark, "stopped", trust_remote_code=False, allow_pickle=True)
     shutil.rmtree(run.code)
