@@ -227,7 +227,7 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
     Returns:
-        All problems at once, those of the rules included.
+        The config and all problems at once, those of the rules included.
 
     Raises:
         PluginError: the options cannot be listed, see `fields`.

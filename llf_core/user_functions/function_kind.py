@@ -89,7 +89,7 @@ class FunctionKind:
             Function by name; None for those given by name.
 
         Raises:
-            TypeError: one is not a function, or has no parameter for the answer.
+            TypeError: one is not a function, has no parameter for the answer, or is a coroutine or a generator.
             ValueError: two have the same name, one has no name or that of a built-in one, or a signature cannot be
                 inspected.
         """

@@ -17,7 +17,7 @@ KEY = "mixture_of_depths"
 def check_routers(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
     """Compare a model's config with `mixture_of_depths`: convert needs a model without routers, load one with routers.
 
-    Without either, the routers of a converted model would not be trained with the blocks around them.
+    Without the option, the routers of a converted model would not be trained with the blocks around them.
 
     Args:
         settings: the model's `config.json`, whose key of this name LLF writes when it converts a model.
