@@ -22,6 +22,7 @@ from llf_core.launch.local_process import computing_environment, threads_of
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import open_run
+from llf_core.runs.code_files import TooMuchCodeError
 from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE, UntrustedCodeError
 from llf_core.runs.log_handler import log_to
@@ -128,7 +129,9 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
         raise RuntimeError(f"The process with the model was terminated by {name}. Check that enough memory is free.")
     failure = _object(said) if said.startswith('{"error"') else None
     if failure is not None:
-        raise UntrustedCodeError(failure["error"]) if failure.get("untrusted") else RuntimeError(failure["error"])
+        if failure.get("untrusted"):
+            raise UntrustedCodeError(failure["error"], found=failure.get("code", ()))
+        raise RuntimeError(failure["error"])
     raise RuntimeError((complaints or ["The child process exited without output."])[-1])
 
 
@@ -221,9 +224,13 @@ def print_result(make: Callable[..., Any], *, of: RunFolder | None = None) -> No
 
         traceback.print_exc()
         untrusted = isinstance(error, UntrustedCodeError)
+        code: list[dict[str, Any]] = []
+        if isinstance(error, UntrustedCodeError):
+            with suppress(TooMuchCodeError):  # changed meanwhile: the message says what would run
+                code = error.shown
         expected = type(error) in {ValueError, FileNotFoundError}
         message = str(error) if expected else explain_failure(error).reason
-        print(json.dumps({"error": message, "untrusted": untrusted}))  # noqa: T201 - the result
+        print(json.dumps({"error": message, "untrusted": untrusted, "code": code}))  # noqa: T201 - the result
         sys.exit(1)
     print(json.dumps(value))  # noqa: T201 - the result, in ASCII: no character of a completion breaks the line
 

@@ -22,6 +22,7 @@ from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter
 from llf_core.models.push import commit_message, find_destination, push_folder
 from llf_core.runs import open_run
 from llf_core.runs.exports import RecordedExport, record_export
+from llf_core.runs.foreign_code import UntrustedCodeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,12 +175,15 @@ def _run(request: ExportRequest, full_precision: bool, **child: Any) -> Receipt:
 
     Raises:
         ExportError: the export failed.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     work = hidden_folder(request.folder)
     work.mkdir()
     try:
         try:
             made = run_in_child(MODULE, request.json(), str(work), **child)
+        except UntrustedCodeError:  # a RuntimeError
+            raise
         except RuntimeError as error:
             raise ExportError(f"{request.target.name} was not exported. {error}") from error
         receipt = receipt_of(made)

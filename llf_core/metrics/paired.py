@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from llf_core.metrics.bootstrap import SAMPLES, as_statistics, expanded_percentiles, has_statistics, resampled_sums
+from llf_core.metrics.exchange import exchange_p_value
 from llf_core.metrics.measure import MEAN, Measure
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 Verdict = Literal["better", "no difference", "worse", "too few examples"]
 MIN_EXAMPLES = 10
 """Fewer examples give no verdict: the bootstrap of so few has no interval that can be relied on."""
+SIGNIFICANT = 0.05
+"""Largest p-value of the exchange test at which two models differ."""
 FOUND_BY_80_PERCENT = 2.801585
 """Standard errors of a difference that 80 of 100 evaluations call one: the quantiles 0.975 and 0.8 of a normal."""
 
@@ -33,7 +36,7 @@ class Difference:
         mean: the second value minus the first.
         low: lower bound of the 95 % interval of this difference.
         high: upper bound.
-        p: two-sided p-value of the bootstrap.
+        p: two-sided p-value: the larger one of the bootstrap's and the exchange test's.
         verdict: `better` or `worse` where the interval does not hold 0, else `no difference`; `too few examples` below
             `MIN_EXAMPLES`.
         count: number of examples that both models have.
@@ -91,6 +94,10 @@ def difference(
     Each sample draws examples with replacement, the same ones for both models, so that how hard an example is does not
     count as noise. An example that one of both has no score for is left out.
 
+    The interval also holds 0 where the exchange test does not reject that both models are the same. For two models that
+    answer alike, this test errs in at most 5 % of evaluations of any size, while the bootstrap of 20 examples errs in
+    up to 7 % (`python -m benchmarks.interval_coverage`).
+
     Args:
         base: scores of the first model, one for each example, None where there is none; or sufficient statistics of
             shape `[examples, statistics]`, zeros where there are none, as of BLEU or the perplexity.
@@ -124,7 +131,10 @@ def difference(
         found = measure.total(sums[:, width:]) - measure.total(sums[:, :width])
         found = found[np.isfinite(found)]
         low, high = expanded_percentiles(found, count)
-        p, smallest = _p_value(found), FOUND_BY_80_PERCENT * float(found.std()) if len(found) else math.nan
+        chance = exchange_p_value(first, second, measure.total, seed=seed, samples=samples)
+        if chance > SIGNIFICANT:
+            low, high = min(low, 0.0), max(high, 0.0)
+        p, smallest = max(chance, _p_value(found)), FOUND_BY_80_PERCENT * float(found.std()) if len(found) else math.nan
     verdict: Verdict = "no difference"
     if count < MIN_EXAMPLES:
         verdict = "too few examples"

@@ -38,14 +38,23 @@ class UntrustedCodeError(UserError, RuntimeError):
     """Code would run that the user has not allowed. The message names it, and how to allow it.
 
     Attributes:
-        code: the code that would run.
+        code: the code that would run; empty if another process has found it.
     """
 
     exit_code = BAD_CONFIG
 
-    def __init__(self, message: str, code: Iterable[ForeignCode] = ()) -> None:
+    def __init__(self, message: str, code: Iterable[ForeignCode] = (), *, found: Iterable[dict[str, Any]] = ()) -> None:
         super().__init__(message)
-        self.code = tuple(code)
+        self.code, self._found = tuple(code), tuple(found)
+
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """The code as views show it, see `ForeignCode.json`.
+
+        Raises:
+            TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
+        """
+        return [*self._found, *(one.json() for one in self.code)]
 
 
 @dataclass(frozen=True)

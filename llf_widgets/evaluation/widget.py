@@ -12,9 +12,11 @@ from llf_core.evaluation.judge.judge import judge_of
 from llf_core.evaluation.request import MAX_NEW_TOKENS
 from llf_core.runs.evaluation_votes import add_vote
 from llf_core.runs.evaluations import token_losses_of
+from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.user_error import UserError
 from llf_widgets.evaluation.summary import summary_html, summary_text
 from llf_widgets.evaluation.tables import ORDERS, ResultTables, votes_text
+from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import SavedView
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
@@ -86,6 +88,7 @@ class Evaluate(SavedView):
     _votes: traitlets.List[str] = traitlets.List(help="a sentence on the votes on each model").tag(sync=True)
     _examples: traitlets.Dict[str, Any] = traitlets.Dict(help="a page of examples").tag(sync=True)
     _tokens: traitlets.Dict[str, Any] = traitlets.Dict(help="losses of the tokens of an example").tag(sync=True)
+    _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
     _orders = traitlets.Dict(ORDERS).tag(sync=True)
 
     def __init__(  # noqa: PLR0913 - what is measured, on what and how
@@ -202,6 +205,7 @@ class Evaluate(SavedView):
         self._done.clear()
         with self.hold_sync():
             self._state, self._note, self._progress = "running", "Starting…", []
+            self._code = []
         threading.Thread(target=self._measure, daemon=True, name="llf-evaluate").start()
 
     def _measure(self) -> None:
@@ -222,6 +226,9 @@ class Evaluate(SavedView):
             self._end("done", "")
         except _StoppedError:
             self._end("stopped", STOPPED)
+        except UntrustedCodeError as error:
+            self._code = error.shown
+            self._end("failed", str(error))
         except (UserError, RuntimeError, ValueError, TypeError, OSError) as error:
             if self._stop_wanted and isinstance(error, RuntimeError):
                 self._end("stopped", STOPPED)  # the process was ended
@@ -284,6 +291,7 @@ class Evaluate(SavedView):
             ),
             "tokens": lambda given: self._show_tokens(str(given["source"]), int(given["index"])),
             "vote": self._vote,
+            "allow": lambda _: self._allow(),
         }
         handler = handlers.get(str(content.get("type"))) if isinstance(content, dict) else None
         if handler is None:
@@ -296,6 +304,15 @@ class Evaluate(SavedView):
     def _measure_again(self) -> None:
         if self._state != "running":
             self._start()
+
+    def _allow(self) -> None:
+        """Allow the displayed code, and measure."""
+        if self._state == "running" or not self._code:
+            return
+        if error := allow_code(self._code):
+            self._note = error
+            return
+        self._start()
 
     def _show_page(self, group: int, metric: str, order: str, offset: int) -> None:
         if 0 <= group < len(self._tables):

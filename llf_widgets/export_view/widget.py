@@ -11,10 +11,12 @@ import traitlets
 from llf_core.export.errors import ExportError
 from llf_core.export.exports import export
 from llf_core.export.receipt import FailedReceiptError
+from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.user_error import UserError
 from llf_widgets.export_view.summary import summary_html, summary_text
 from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json
+from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import SavedView
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
@@ -58,6 +60,7 @@ class ExportView(SavedView):
     _folder = traitlets.Unicode("", help="where the finished export is").tag(sync=True)
     _url = traitlets.Unicode("", help="where it was pushed to").tag(sync=True)
     _receipt: traitlets.Dict[str, Any] = traitlets.Dict(help="see `receipt_json`; empty before").tag(sync=True)
+    _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
     _check_heads = traitlets.List(list(CHECK_HEADS)).tag(sync=True)
 
     def __init__(self, target: Any, format: str, **options: Any) -> None:  # noqa: A002 - the user's word
@@ -145,6 +148,7 @@ class ExportView(SavedView):
         with self.hold_sync():
             self._state, self._note, self._progress = "running", "Starting…", []
             self._folder, self._receipt, self._url = "", {}, ""
+            self._code = []
         threading.Thread(target=self._run, daemon=True, name="llf-export").start()
 
     def _run(self) -> None:
@@ -168,6 +172,8 @@ class ExportView(SavedView):
                 self._end("stopped", STOPPED)  # the process was ended
                 return
             self._error = error
+            if isinstance(error, UntrustedCodeError):
+                self._code = error.shown
             receipt = receipt_json(error.receipt) if isinstance(error, FailedReceiptError) else {}
             self._end("failed", _sentence(error), receipt=receipt)
         else:
@@ -194,6 +200,11 @@ class ExportView(SavedView):
             self.stop()
         elif kind == "again" and self._state in {"failed", "stopped"}:
             self._start()
+        elif kind == "allow" and self._code and self._state != "running":
+            if error := allow_code(self._code):
+                self._note = error
+            else:
+                self._start()
 
 
 def _name(target: Any) -> str:

@@ -4,6 +4,7 @@ import '../shared/llf.css';
 import './evaluation.css';
 import { createButton } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
+import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { exampleKey, examplesSection } from './examples.js';
 import { metricsTable } from './metrics_table.js';
@@ -37,9 +38,17 @@ function render({ model, el }) {
   const table = h('div', {});
   const examples = h('div', {});
   const tokens = h('div', {});
-  el.replaceChildren(status, data, table, examples);
+  const notice = codeNotice({
+    purpose: 'A model needs it to be loaded.',
+    label: 'Allow this code and evaluate',
+    progress: 'Evaluating…',
+    onAllow: () => send({ type: 'allow' }),
+    fallback: () => status
+  });
+  el.replaceChildren(status, notice.box, data, table, examples);
 
   const draw = {
+    _code: () => notice.show(model.get('_code')),
     _rows: () => {
       const [rows, columns, votes] = [
         model.get('_rows'),
@@ -150,6 +159,7 @@ function render({ model, el }) {
     act();
   }
   return () => {
+    notice.close();
     for (const [event, act] of listeners) {
       model.off(event, act);
     }

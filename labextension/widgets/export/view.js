@@ -10,6 +10,7 @@ import {
   keepFocus,
   setText
 } from '../shared/dom.js';
+import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { receiptSections } from './receipt.js';
 
@@ -67,9 +68,17 @@ function render({ model, el }) {
   const folder = h('div', { class: 'llf-Export-folder' }, 'Folder', path, copy);
   const pushed = h('p', { class: 'llf-Export-note' });
   const results = h('div', { class: 'llf-Export-results' });
-  el.replaceChildren(head, bar, message, folder, pushed, results);
+  const notice = codeNotice({
+    purpose: 'The model needs it to be loaded.',
+    label: 'Allow this code and export',
+    progress: 'Exporting…',
+    onAllow: () => model.send({ type: 'allow' }),
+    fallback: () => head
+  });
+  el.replaceChildren(head, bar, message, notice.box, folder, pushed, results);
 
   function draw() {
+    notice.show(model.get('_code'));
     const now = model.get('_state');
     const [style, word] = STATES[now];
     const running = now === 'running';
@@ -123,13 +132,15 @@ function render({ model, el }) {
     ['change:_progress', draw],
     ['change:_folder', draw],
     ['change:_url', draw],
-    ['change:_receipt', draw]
+    ['change:_receipt', draw],
+    ['change:_code', draw]
   ];
   for (const [event, act] of listeners) {
     model.on(event, act);
   }
   draw();
   return () => {
+    notice.close();
     for (const [event, act] of listeners) {
       model.off(event, act);
     }

@@ -8,9 +8,10 @@ import sacrebleu
 
 from llf_core.metrics import ScoredExample, bootstrap, load_metrics, score_answers
 from llf_core.metrics.bootstrap import expanded_percentiles, resampled_sums, student_quantile
+from llf_core.metrics.exchange import exchange_p_value
 from llf_core.metrics.interval import Interval, interval
 from llf_core.metrics.likelihood import BITS_PER_BYTE, PERPLEXITY
-from llf_core.metrics.measure import Measure
+from llf_core.metrics.measure import Measure, mean_statistics, ratio
 from llf_core.metrics.paired import Difference, difference
 
 PERCENT = Measure("share", "Share", "%")
@@ -62,6 +63,26 @@ def test_equal_models_whose_answers_are_sampled_differ_in_5_percent(pair):
         found = difference(*pair(np.random.default_rng(seed)), seed=seed, samples=500)
         held += found.low <= 0 <= found.high
     assert 0.925 <= held / 600 <= 1
+
+
+def test_few_examples_of_very_different_length_do_not_make_a_difference():
+    """Losses per token of 20 texts, sampled twice by one model: the bootstrap alone holds 0 in 93.2 % of 4,000."""
+    held = 0
+    for seed in range(400):
+        draw = np.random.default_rng(seed)
+        tokens, hard = np.ceil(draw.lognormal(3.5, 1.0, 20)), draw.lognormal(0.0, 0.5, 20)
+        losses = tokens * hard * draw.lognormal(0.0, 0.15, (2, 20))
+        pair = [np.column_stack([one, tokens]) for one in losses]
+        found = difference(*pair, PERPLEXITY, seed=seed, samples=500)
+        held += found.low <= 0 <= found.high
+    assert held / 400 >= 0.945
+
+
+def test_the_exchange_test_counts_the_exchanges():
+    # 2 of the 2^5 exchanges are as far apart as five times 1
+    ones, zeros = mean_statistics([1.0] * 5), mean_statistics([0.0] * 5)
+    assert exchange_p_value(zeros, ones, ratio, seed=0, samples=20_000) == pytest.approx(2 / 32, abs=0.006)
+    assert exchange_p_value(ones, ones, ratio, seed=0, samples=10) == 1
 
 
 @pytest.mark.parametrize(
