@@ -9,9 +9,11 @@ import numpy as np
 
 from llf_core.runs import folder_bytes
 from llf_core.runs.change_journal import read_changes
+from llf_core.runs.formatting import amount_text
 from llf_core.runs.metric_catalog import BETTER_DIRECTION, KeyMetric, key_metrics, primary_metric
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
+from llf_widgets.compare.evaluated_metrics import evaluated_metrics
 from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_of
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.ranking import RankedMetric, ranked_metric
@@ -80,7 +82,7 @@ def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
         BrokenRunError: a run has no readable status.
         OSError: the output folder of a run is not accessible, or its events cannot be read.
     """
-    return [_result(groups), _cost(groups), _config(groups), _data(groups), _environment(groups)]
+    return [_result(groups), *_evaluations(groups), _cost(groups), _config(groups), _data(groups), _environment(groups)]
 
 
 def _result(groups: Sequence[RunGroup]) -> TableSection:
@@ -103,6 +105,22 @@ def _result(groups: Sequence[RunGroup]) -> TableSection:
             title = f"{one.training_label}, {label(trackers[0].window)}"
             lines.append(_row(title, groups, _last_smoothed(one.metric.name), one.format, direction))
     return TableSection("Result", "best in bold", tuple(lines))
+
+
+def _evaluations(groups: Sequence[RunGroup]) -> list[TableSection]:
+    """What evaluations have measured of the runs; nothing if there are none."""
+    found = evaluated_metrics(tracker.folder for group in groups for tracker in group.trackers)
+    lines = tuple(
+        _row(
+            metric.label,
+            groups,
+            lambda tracker, metric=metric: metric.values.get(tracker.snapshot.id),  # type: ignore[misc]
+            lambda value, metric=metric: amount_text(value, metric.unit),  # type: ignore[misc]
+            metric.direction,
+        )
+        for metric in found
+    )
+    return [TableSection("Evaluations", "the newest of each run, best in bold", lines)] if lines else []
 
 
 def _best_value(metric: RankedMetric) -> Read:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from llf_core.runs import update_env
+from llf_core.runs.evaluation_writer import EvaluationWriter
+from llf_core.runs.evaluations import EvaluatedData, EvaluatedTarget, MetricValue
 from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import comparison_sections
 from llf_widgets.compare.plotly_figure import figure_json, outline, x_values
@@ -65,6 +67,33 @@ def test_results_and_costs_stand_side_by_side_with_the_best_marked(two):
     assert (cost["Peak memory"].cells, cost["Peak memory"].best) == (("2.00 GB", "3.00 GB"), (0,))
     assert cost["Trained parameters"].best == ()  # the same
     assert cost["Output"].cells == ("–", "–")  # noqa: RUF001
+
+
+def store(folder, data, step, values, **settings):
+    target = EvaluatedTarget("x", "", folder.id, step, "base", "weights")
+    with EvaluationWriter(folder, target, EvaluatedData((f"/data/{data}",), data, 9), settings) as writer:
+        metrics = [MetricValue(*one[:3], unit=one[3], higher_is_better=one[4]) for one in values]
+        writer.finish(metrics, 1.0, 1)
+
+
+def test_evaluations_stand_side_by_side_with_the_direction_of_their_metric(two):
+    first, second = two
+    assert "Evaluations" not in table(looked(*two))
+    store(first, "held.jsonl", None, [("loss", "Loss", 0.1, "nats", False)])  # of the base
+    for folder, values in ((first, (1.5, 0.25)), (second, (1.2, 0.2))):
+        found = ("loss", "Loss", values[0], "nats", False), ("rougeL", "ROUGE-L", values[1], "%", True)
+        store(folder, "held.jsonl", 10, found, max_new_tokens=16)
+    store(second, "held.jsonl", 10, [("rougeL", "ROUGE-L", 0.9, "%", True)], max_new_tokens=256)  # longer answers
+    store(second, "other", 10, [("acc", "Accuracy", 0.5, "%", True)], task="mmlu", n_shot=5)
+    found = lines(table(looked(*two))["Evaluations"])
+    none = "–"  # noqa: RUF001
+    assert {name: (line.cells, line.best) for name, line in found.items()} == {
+        "Loss, held.jsonl": (("1.500", "1.200"), (1,)),
+        "ROUGE-L, held.jsonl (16 tokens)": (("25.0 %", "20.0 %"), (0,)),
+        "ROUGE-L, held.jsonl (256 tokens)": ((none, "90.0 %"), ()),
+        "Accuracy, mmlu": ((none, "50.0 %"), ()),
+    }
+    assert "Evaluations" in Compare([first, second]).html()
 
 
 def test_what_reads_the_same_is_not_marked_as_better(trainer):
