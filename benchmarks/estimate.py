@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import estimate_peaks, vision_peaks
+from benchmarks import estimate_peaks, estimate_times, load_peaks, vision_peaks
 from llf_core.config import RunConfig
 from llf_core.estimate import Device, check_fit
 from llf_core.estimate.example_lengths import of_lengths
@@ -164,6 +164,8 @@ and float32 adapters for LoRA and QLoRA.
 
 {vision_section()}
 
+{loading_section()}
+
 A run of the same settings corrects the forecast of the next one, since each run keeps its measured peak.
 
 ## Time
@@ -171,8 +173,8 @@ A run of the same settings corrects the forecast of the next one, since each run
 Before the first run on a machine, the time of a step is its arithmetic divided by the speed of matrix products, with a
 wide range. Each run adds its median step to `LLF_HOME/past_runs.json`; the next forecast multiplies by how much similar
 runs differed from their arithmetic. Similar means: the same device, and near in method, size of the model, tokens of a
-step and stage.
-"""
+step and stage. A padded batch takes the time of its longest example, and the encoder of images that of its patches.
+{times_section()}"""
 
 
 def peak_rows() -> list[tuple[dict[str, Any], int]]:
@@ -219,6 +221,48 @@ def vision_section() -> str:
 {chr(10).join(rows)}
 
 {within} of {len(errors)} are within {estimate_peaks.GOAL:.0%}: the largest error is {max(map(abs, errors)):.1%}."""
+
+
+def loading_section() -> str:
+    """The part of the page about the peaks while models are quantized."""
+    runs = load_peaks.stored()
+    rows = ["| model | quantizer | bits | peak | forecast | |", "|---" * 6 + "|"]
+    errors = [run["forecast"] / run["peak"] - 1 for run in runs]
+    for run, error in zip(runs, errors, strict=True):
+        names = f"{run['model']} | {run['quantizer']} | {run['bits']}"
+        rows.append(f"| {names} | {run['peak'] / GIB:.2f} | {run['forecast'] / GIB:.2f} | {error:+.1%} |")
+    within = sum(abs(error) <= estimate_peaks.GOAL for error in errors)
+    return f"""While a model is quantized as it is loaded, the pages of its weight files are resident beside the
+quantized weights. The system drops them when memory is short, so they do not decide whether a run fits. The peak of a
+process that loads a model (`python -m benchmarks.load_peaks`):
+
+{chr(10).join(rows)}
+
+{within} of {len(errors)} are within {estimate_peaks.GOAL:.0%}: the largest error is {max(map(abs, errors)):.1%}."""
+
+
+def times_section() -> str:
+    """The part of the page about the time of CPU runs; empty before `benchmarks.estimate_times` has measured any."""
+    cases = estimate_times.stored()
+    if not cases:
+        return ""
+    rows = ["| case | run | before | | measured | |", "|---" * 6 + "|"]
+    for name, found in cases.items():
+        errors = [f"{found[one]:.1f} s | {found[one] / found['seconds'] - 1:+.1%}" for one in estimate_times.GOALS]
+        rows.append(f"| {name} | {found['seconds']:.1f} s | {' | '.join(errors)} |")
+    within = ", ".join(
+        f"{sum(abs(found[one] / found['seconds'] - 1) <= goal for found in cases.values())} of {len(cases)} are within "
+        f"{goal:.0%} {'before' if one == 'before' else 'after *Measure*'}"
+        for one, goal in estimate_times.GOALS.items()
+    )
+    return f"""
+Each config is forecast on a new machine, then measured and forecast again, and then trained for {estimate_times.STEPS}
+steps on a CPU (`python -m benchmarks.estimate_times`).
+
+{chr(10).join(rows)}
+
+{within}.
+"""
 
 
 def main() -> None:

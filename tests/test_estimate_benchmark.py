@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import estimate, estimate_peaks
+from benchmarks import estimate, estimate_peaks, load_peaks, vision_peaks
 
 KEYS = ("model", "contender", "length", "batch", "checkpointing")
 
@@ -39,3 +39,16 @@ def test_peaks_of_cpu_runs_are_forecast_within_the_goal() -> None:
     assert len(errors) >= 20
     assert {run["model"] for run, _ in rows} == set(estimate_peaks.MODELS)
     assert {name: error for name, error in errors.items() if abs(error) > estimate_peaks.GOAL} == {}
+
+
+def test_peaks_of_vision_models_are_forecast_within_the_goal() -> None:
+    runs = vision_peaks.stored()
+    assert {run["family"] for run in runs} == {"llava", "qwen2_5_vl", "gemma3"}
+    assert {run["frozen"] for run in runs} == {True, False}
+    assert [run for run in runs if abs(run["forecast"] / run["peak"] - 1) > estimate_peaks.GOAL] == []
+
+
+def test_peaks_while_a_model_is_quantized_are_forecast_within_the_goal() -> None:
+    runs = load_peaks.stored()
+    assert {run["model"] for run in runs} == set(estimate_peaks.MODELS)
+    assert [run for run in runs if abs(run["forecast"] / run["peak"] - 1) > estimate_peaks.GOAL] == []

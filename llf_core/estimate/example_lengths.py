@@ -43,6 +43,22 @@ class ExampleLengths:
         """Tokens of the longest example after truncation to `cutoff` tokens, to which a padded batch is filled up."""
         return int(min(self.lengths[-1], cutoff))
 
+    def padding(self, batch: int, cutoff: int) -> float:
+        """How many times as many tokens a padded batch has as its examples, on average over shuffled batches.
+
+        A padded batch is as long as its longest example, and its time goes by that.
+
+        Args:
+            batch: examples of a micro-batch.
+            cutoff: tokens.
+
+        Source:
+            The expected largest of `batch` independent draws (David and Nagaraja, Order Statistics, section 2.1).
+        """
+        lengths = np.minimum(self.lengths, cutoff)
+        below = np.arange(len(lengths) + 1) / len(lengths)
+        return float((lengths * np.diff(below**batch)).sum() / lengths.mean())
+
     def largest_batch(self, batch: int, cutoff: int) -> int:
         """Tokens of the `batch` longest examples after truncation, which a shuffled epoch may put together.
 

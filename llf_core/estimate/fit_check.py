@@ -11,6 +11,7 @@ from llf_core.estimate.disk_forecast import forecast_disk
 from llf_core.estimate.example_lengths import full_length
 from llf_core.estimate.fit_result import FitCheck, Room
 from llf_core.estimate.forecaster import Forecaster
+from llf_core.estimate.loading import forecast_loading
 from llf_core.estimate.past_runs import known_lengths
 from llf_core.runs import free_bytes, home
 
@@ -66,6 +67,9 @@ def check_fit(
         changes = cheaper_changes(
             config, lambda changed: _needed(changed, known, device), int(MEMORY_SHARE * device.free)
         )
+    loading = None if forecast.step is None else forecast_loading(config, forecast.step)
+    if loading is not None and loading.total <= needed:
+        loading = None
     return FitCheck(
         memory=parts,
         rooms=rooms,
@@ -78,6 +82,7 @@ def check_fit(
         changes=changes,
         exact=forecast.sizes is None or forecast.sizes.exact,
         state=forecast.like(checkpointing=checkpointing),
+        loading=loading,
     )
 
 

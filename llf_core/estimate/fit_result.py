@@ -11,6 +11,7 @@ from llf_core.runs.formatting import count, duration, size
 
 if TYPE_CHECKING:
     from llf_core.estimate.cheaper_changes import Change
+    from llf_core.estimate.loading import Loading
     from llf_core.estimate.past_runs import PastRun
 
 
@@ -104,6 +105,7 @@ class FitCheck:
         changes: what would make the run fit, the cheapest first; empty if it fits.
         exact: whether the sizes are the model's own, not those of a typical one.
         state: the run as it would stand in the table of past runs, without measured numbers; None if unknown.
+        loading: peak while the model is quantized as it is loaded; None where loading needs no more than training.
     """
 
     memory: MemoryParts | None
@@ -117,6 +119,18 @@ class FitCheck:
     changes: tuple[Change, ...] = ()
     exact: bool = True
     state: PastRun | None = None
+    loading: Loading | None = None
+
+    @property
+    def peak(self) -> int | None:
+        """Peak of the process in bytes: that of training, or of loading where it is higher; None if unknown.
+
+        Whether a run fits is decided without the pages of the weight files, which the system drops when memory is
+        short.
+        """
+        if self.memory is None:
+            return None
+        return max(self.memory.total, 0 if self.loading is None else self.loading.total)
 
     @property
     def fits(self) -> bool | None:
@@ -133,13 +147,16 @@ class FitCheck:
 
         Returns:
             `fits`, `exact`, `precision`, `gradient_checkpointing`, `basis`; `memory` by part with its `total`, or None;
-            `devices` with their free memory; `disk`: what is `needed` and `free`; `time` of a run, or None; and the
-            `changes` that would lower the memory.
+            `loading`: its `total` with what is `mapped`, or None; the `peak` of both; `devices` with their free memory;
+            `disk`: what is `needed` and `free`; `time` of a run, or None; and the `changes` that would lower the
+            memory.
         """
         memory = None if self.memory is None else {**dataclasses.asdict(self.memory), "total": self.memory.total}
         return {
             "fits": self.fits,
             "memory": memory,
+            "loading": None if self.loading is None else dataclasses.asdict(self.loading),
+            "peak": self.peak,
             "devices": [dataclasses.asdict(room) for room in self.rooms],
             "disk": {"needed": self.disk, "free": self.disk_free},
             "time": None if self.duration is None else dataclasses.asdict(self.duration),
@@ -163,6 +180,7 @@ class FitCheck:
             )
             lines += [f"  {name:<12}{_size(value):>9}" for name, value in dataclasses.asdict(self.memory).items()]
             lines.append(f"  {'Gradient checkpointing is on.' if self.checkpointing else ''}".rstrip())
+            lines.append("" if self.loading is None else f"        {self.loading.text()}")
         lines += [f"        {room.device}: {_size(room.free)} free of {_size(room.total)}" for room in self.rooms[1:]]
         written = "unknown" if self.disk is None else _size(self.disk)
         lines.append(f"Disk    {written} of {_size(self.disk_free)} free")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llf_core.estimate.example_lengths import ExampleLengths
     from llf_core.estimate.model_sizes import ModelSizes
     from llf_core.estimate.planned_step import PlannedStep
+    from llf_core.estimate.step_time import StepTime
 
 SAMPLED_SPREAD = 4.0
 """Factor of uncertainty of the time where completions are sampled, before a run has shown it; chosen by hand."""
@@ -186,8 +187,7 @@ class Forecaster:
             return None
         config = self.config
         mean = self.mean_tokens() if tokens is None else tokens
-        longest = self.lengths.mean(config.data.cutoff_len)
-        computed = step_seconds(config, self.step, mean, longest, checkpointing=checkpointing)
+        computed = self._computed(self.step, mean, checkpointing=checkpointing)
         memory = self.uncorrected_memory(checkpointing=checkpointing)
         quantized = f" {quantizer_of(config).run_name(bits)}" if (bits := config.model.quantization_bit) else ""
         return PastRun(
@@ -202,6 +202,14 @@ class Forecaster:
             seconds=computed.seconds,
             uncorrected_memory=0 if memory is None else memory.total,
         )
+
+    def _computed(self, step: PlannedStep, tokens: float, *, checkpointing: bool) -> StepTime:
+        """Time of a step of so many tokens of examples, without past runs; padding is added where batches have it."""
+        config = self.config
+        padded = not config.data.packing and (stage_of(config).pads or not step.training.fast)
+        batch, cutoff = config.training.per_device_train_batch_size, config.data.cutoff_len
+        computed = tokens * (self.lengths.padding(batch, cutoff) if padded else 1.0)
+        return step_seconds(config, step, computed, self.lengths.mean(cutoff), checkpointing=checkpointing)
 
     def duration(self, *, checkpointing: bool) -> Duration | None:
         """Forecast the time of the run, corrected by past runs; None if the sizes are unknown.
@@ -225,10 +233,7 @@ class Forecaster:
             runs = "one past run" if correction.runs == 1 else f"{correction.runs} past runs"
             basis = f"Time: {runs} on this device, the most similar counting most."
         else:
-            source = step_seconds(
-                self.config, self.step, like.tokens, self.lengths.mean(self.config.data.cutoff_len),
-                checkpointing=checkpointing,
-            ).basis  # fmt: skip
+            source = self._computed(self.step, like.tokens, checkpointing=checkpointing).basis
             basis = f"Time: {source}, since no run on this device has ended yet."
             if stage_of(self.config).completion_tokens(self.config, 0):
                 spread = SAMPLED_SPREAD

@@ -43,7 +43,7 @@ class PastRun:
         tokens: mean tokens of a step.
         checkpointing: whether gradient checkpointing was on.
         uncorrected_seconds: forecast of a step's seconds without this table, of its true number of tokens.
-        seconds: median seconds of a step.
+        seconds: mean seconds of a step, without pauses.
         uncorrected_memory: forecast of the peak memory without this table, bytes; 0 if unknown.
         memory: measured peak, bytes; 0 if unknown.
         data: key of the data set as it was read, see `data_key`.

@@ -54,7 +54,8 @@ def step_operations(
 
     Two for each parameter and token in the forward pass, two for the gradients of activations where the backward pass
     comes, two for those of trained weights, and two more with checkpointing (arXiv 2001.08361, section 2.1, and
-    1604.06174); attention scores by the length of the examples; and the output head for the tokens in the loss.
+    1604.06174); attention scores by the length of the examples; and the output head for the tokens in the loss. The
+    encoder of images is counted by its patches.
 
     Args:
         config: for method and stage.
@@ -76,7 +77,19 @@ def step_operations(
     per_token += _FORWARD * min(inside, matrices) if training.trains_base else 3 * _FORWARD * step.trained
     head = _FORWARD * model.vocabulary * model.hidden * LOSS_SHARE.get(stage_of(config).data_kind, 1.0)
     per_token += head * (3 if training.trains_base and not method_of(config).selects_blocks else 2)
-    return tokens * per_token
+    return tokens * per_token + config.training.gradient_accumulation_steps * _encoder_operations(step)
+
+
+def _encoder_operations(step: PlannedStep) -> float:
+    """Operations of the encoder of images over a micro-batch, as of a decoder's matrices.
+
+    A frozen one has a forward pass only. Each micro-batch counts as the one with most patches.
+    """
+    encoder, training = step.sizes.encoder, step.training
+    if encoder is None:
+        return 0.0
+    passes = 1 + training.trains_encoder * (2 if training.trains_base else 1)
+    return float(training.patches * encoder.layers * encoder.inner * encoder.hidden * _FORWARD * passes)
 
 
 def step_seconds(

@@ -22,6 +22,8 @@ from llf_core.training.peak_memory import peak_memory
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.estimate.past_runs import PastRun
     from llf_core.stages.base.context import TrainingContext
 
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 WARM_STEPS = 1
 """First logged steps that are left out, in which kernels are chosen and memory is allocated."""
 LEAST_STEPS = 2
+PAUSE = 3.0
+"""A step takes at most this many times the usual seconds for each of its tokens, unless the machine was busy."""
 _WHOLE = 2  # column of the counts: tokens before truncation
 
 
@@ -95,7 +99,7 @@ def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) 
     logged = [(step, seconds) for step, seconds in zip(
         metrics.steps("step_seconds"), metrics.values("step_seconds"), strict=True
     ) if step in own_steps]  # fmt: skip
-    seconds = [float(one) for _, one in logged[WARM_STEPS:]]
+    seconds = {step: float(one) for step, one in logged[WARM_STEPS:]}
     forecast = _forecaster(context)
     if forecast is None or len(seconds) < LEAST_STEPS:
         return None
@@ -108,7 +112,7 @@ def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) 
     return dataclasses.replace(
         like,
         time=time.time(),
-        seconds=statistics.median(seconds),
+        seconds=mean_seconds(seconds, dict(zip(steps[1:].tolist(), each.tolist(), strict=True))),
         memory=peak_memory(context.plan.device),
         data=data_key(context.config) if own.exact else "",
         examples=own.examples or 0,
@@ -116,6 +120,23 @@ def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) 
         patches=own.patches,
         measured=measured,
     )
+
+
+def mean_seconds(seconds: Mapping[int, float], tokens: Mapping[int, float]) -> float:
+    """Mean seconds of a step, in which a pause of the machine counts little.
+
+    The median would be that of a step of usual length, and longer ones take more of the time of a run. A step that took
+    more than `PAUSE` times the usual seconds for each of its tokens counts as that much.
+
+    Args:
+        seconds: of each logged step, by its number.
+        tokens: of these steps; those that are missing are left out if any is there.
+    """
+    known = [step for step in seconds if tokens.get(step, 0) > 0]
+    if not known:
+        return statistics.median(seconds.values())
+    usual = statistics.median(seconds[step] / tokens[step] for step in known)
+    return statistics.fmean(min(seconds[step], PAUSE * usual * tokens[step]) for step in known)
 
 
 def _forecaster(context: TrainingContext) -> Forecaster | None:

@@ -84,6 +84,46 @@ def test_quantized_layers_and_a_second_model_are_counted(seven_b: str) -> None:
     assert adapter.weights == 2 * PARAMETERS  # the reference is the model without its adapter
 
 
+def test_the_pages_of_the_files_count_while_a_model_is_quantized(seven_b: str) -> None:
+    """On a CPU: the process, the quantized weights, and the files in 16 bits, which do not decide whether it fits."""
+    small = Device("cpu", "a CPU", 16 << 30, 10 << 30)
+    quantized = config(seven_b, quantization_bit=4, bf16=True, use_cpu=True)
+    found = check_fit(quantized, all_long(), (small,))
+    assert found.memory is not None
+    assert found.loading is not None
+    assert found.loading.mapped == 2 * PARAMETERS
+    assert found.loading.total == 530_000_000 + 130_000_000 + found.memory.weights + 2 * PARAMETERS
+    assert found.peak == found.loading.total > small.total > found.memory.total
+    assert found.fits
+    assert "While the model is loaded and quantized, the process takes up to 18.0 GB. 13.5 GB of it" in found.text()
+    assert found.json()["loading"] == {"total": found.loading.total, "mapped": found.loading.mapped}
+    for other in (check_fit(quantized.replace(use_cpu=False), all_long(), (GPU,)),
+                  check_fit(config(seven_b, bf16=True, use_cpu=True), all_long(), (CPU,))):  # fmt: skip
+        assert other.loading is None
+        assert other.memory is not None
+        assert other.peak == other.memory.total
+
+
+def test_padding_is_the_mean_of_the_longest_of_a_batch() -> None:
+    lengths = of_lengths(np.array([10, 20, 30]), basis="", exact=True)
+    pairs = [max(one, other) for one in (10, 20, 30) for other in (10, 20, 30)]
+    assert lengths.padding(2, 512) == pytest.approx(np.mean(pairs) / 20)
+    assert lengths.padding(2, 20) == pytest.approx(np.mean(np.minimum(pairs, 20)) / np.mean([10, 20, 20]))
+    assert lengths.padding(1, 512) == pytest.approx(1)
+
+
+def test_a_padded_step_takes_longer_than_a_flattened_one(seven_b: str) -> None:
+    """With padding 2000 tokens an example, as the longest of 64, and 1010 without."""
+    lengths = of_lengths(np.array([20, 2000]), 1000, basis="", exact=True)
+    keys = {"per_device_train_batch_size": 64, "cutoff_len": 2048, "max_steps": 1}
+    plain, padded = (
+        check_fit(config(seven_b, fast_path=fast, **keys), lengths, (GPU,)).duration for fast in (True, False)
+    )
+    assert plain is not None
+    assert padded is not None
+    assert padded.step_seconds / plain.step_seconds == pytest.approx(2000 / 1010, rel=0.02)
+
+
 def test_the_largest_step_counts_the_longest_examples_pairs_and_completions(seven_b: str) -> None:
     lengths = of_lengths(np.array([10, 20, 700, 300]), basis="", exact=True)
     two = config(seven_b, per_device_train_batch_size=2)

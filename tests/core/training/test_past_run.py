@@ -11,6 +11,7 @@ from llf_core.data.estimate import estimate
 from llf_core.estimate import Forecaster, find_devices
 from llf_core.estimate.past_runs import known_lengths, past_runs, table_file
 from llf_core.runs.config_file import run_config
+from llf_core.training.past_run import mean_seconds
 
 
 def event(folder, kind: str) -> dict[str, object]:
@@ -84,3 +85,12 @@ def test_other_data_is_not_taken_for_the_same(trained, settings, tmp_path: Path)
     rows = Path(settings["dataset"])
     rows.write_text(rows.read_text().replace("number", "the number"))
     assert known_lengths(RunConfig.load(settings)) is None
+
+
+def test_the_seconds_of_a_step_are_a_mean_without_pauses() -> None:
+    """0.1 s and 1 ms a token; one step waits for a minute, and counts as 3 usual ones of its length."""
+    tokens = {1: 100.0, 2: 100.0, 3: 100.0, 4: 1900.0}
+    seconds = {step: 0.1 + count / 1000 for step, count in tokens.items()}
+    assert mean_seconds(seconds, tokens) == pytest.approx((3 * 0.2 + 2.0) / 4)
+    assert mean_seconds(seconds | {2: 60.0}, tokens) == pytest.approx((2 * 0.2 + 2.0 + 3 * 0.2) / 4)
+    assert mean_seconds(seconds, {}) == pytest.approx(0.2)

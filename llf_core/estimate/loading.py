@@ -1,0 +1,58 @@
+"""Forecast of the memory that a process takes while it loads and quantizes a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.estimate.memory_forecast import PROCESS_BYTES, QUANTIZED_PROCESS_BYTES
+from llf_core.runs.formatting import size
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.estimate.planned_step import PlannedStep
+
+FILE_WIDTHS = {False: 2, True: 4}
+"""Bytes of a weight in the model's files, by whether they are stored in float32."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Peak of the resident set while a model is loaded.
+
+    Attributes:
+        total: bytes.
+        mapped: bytes of it that are pages of the weight files, which the system drops when memory is short.
+    """
+
+    total: int
+    mapped: int
+
+    def text(self) -> str:
+        """The peak as a sentence, for a terminal and the form."""
+        total, mapped = (" ".join(size(one)) for one in (self.total, self.mapped))
+        return (
+            f"While the model is loaded and quantized, the process takes up to {total}. {mapped} of it are pages of "
+            "the weight files, which the system drops when memory is short."
+        )
+
+
+def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
+    """Forecast the peak of the process while its model is quantized as it is loaded, before the first step.
+
+    Weight files are mapped. A quantizer reads each weight as it is stored, so that all pages of the files become
+    resident beside the quantized weights; they are released when the last layer is quantized. An ordinary model is not
+    read before its first step, and needs no more than that.
+
+    Args:
+        config: for the quantizer.
+        step: the largest step, for the model, its quantized weights and the device.
+
+    Returns:
+        The peak; None for a model that is not quantized while it is loaded, or whose weights are on a GPU.
+    """
+    if step.device.kind != "cpu" or not step.quantized or step.sizes.packed_bytes is not None:
+        return None
+    mapped = step.sizes.parameters * FILE_WIDTHS[step.sizes.float32]
+    library = QUANTIZED_PROCESS_BYTES if config.model.quantization_method == "bnb" else 0
+    return Loading(PROCESS_BYTES["cpu"] + library + step.base_weights + mapped, mapped)
