@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Literal
 
 import httpx
 import openai
@@ -262,6 +263,34 @@ def test_tools_that_the_template_does_not_take_are_refused_unless_a_call_is_forc
     (call,) = answer.choices[0].message.tool_calls
     assert (call.function.name, answer.choices[0].finish_reason) == ("add", "tool_calls")
     assert json.loads(call.function.arguments)["sign"] in {"plus", "minus"}
+
+
+def test_langchain_streams_stops_and_calls_tools(served, client):
+    chat_openai = pytest.importorskip("langchain_openai").ChatOpenAI
+    given = {"base_url": f"{served.url}/v1", "api_key": KEY, "temperature": 0, "max_tokens": 12, "max_retries": 0}
+    red = chat_openai(model="red", **given)
+    whole = text(client, "red")
+    question = QUESTION[0]["content"]
+    answer = red.invoke(question)
+    assert answer.content == whole
+    assert answer.usage_metadata["output_tokens"] == 12
+    pieces = [chunk.content for chunk in red.stream(question)]
+    assert "".join(pieces) == whole
+    assert sum(map(bool, pieces)) > 3
+    stop = whole[3:6]
+    assert red.invoke(question, stop=[stop]).content == whole[: whole.index(stop)]
+    assert chat_openai(model="base", **given).invoke(question).content == text(client) != whole
+
+    def turn(sign: Literal["plus", "minus"]) -> str:
+        """Turn a sign around."""
+        return sign
+
+    tuned = chat_openai(model="blue", **given | {"max_tokens": 100}).bind_tools([turn], tool_choice="turn", strict=True)
+    (call,) = tuned.invoke(question).tool_calls
+    assert (call["name"], call["args"]["sign"] in {"plus", "minus"}) == ("turn", True)
+    first, *rest = tuned.stream(question)
+    streamed = sum(rest, first)
+    assert [(one["name"], one["args"]) for one in streamed.tool_calls] == [("turn", call["args"])]
 
 
 def test_a_reply_that_is_cancelled_ends(served, client):
