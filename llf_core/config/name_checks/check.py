@@ -12,6 +12,7 @@ from llf_core.config.name_checks.architecture_properties import check_architectu
 from llf_core.config.name_checks.data_sets import check_datasets
 from llf_core.config.name_checks.hub import SECONDS, query_hub
 from llf_core.config.name_checks.hub_question import problem_from_answer
+from llf_core.config.name_checks.model_sizes import check_model_sizes
 from llf_core.config.name_checks.model_terms import check_model_terms
 from llf_core.config.name_checks.models import check_models
 from llf_core.config.name_checks.modules import KEYS, check_modules
@@ -53,7 +54,7 @@ def check_local(
         PluginError: two installed packages declare the same name or key.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
-    found = check_output_dir(config, home) + check_architecture(config)
+    found = check_output_dir(config, home) + check_architecture(config) + check_model_sizes(config)
     found += check_adapters(config) + check_optimizer(config) + check_described_tokens(config)
     for spec in _used_fields(config):
         if spec.path in {"model", "adapters", "data"}:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.config import validate
+from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check_local
+from llf_core.config.name_checks.model_sizes import check_model_sizes
 from llf_core.config.safetensors_header import read_shapes
 
 HEADERS = {
@@ -72,3 +73,12 @@ def test_an_address_is_named_without_its_secrets(only):
     assert problem.message.startswith("https://huggingface.co/org/name is a URL.")
     assert not any(secret in problem.message + str(problem.fixes) for secret in ("hunter2", "hf_secret"))
     assert problem.fixes[0].changes == {"model_name_or_path": "org/name"}
+
+
+def test_a_size_that_no_model_has_is_an_error_of_the_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 1e30, "num_hidden_layers": 2}')
+    keys = {"model_name_or_path": str(tmp_path), "dataset": "llf_demo"}
+    (found,) = check_model_sizes(RunConfig.load(keys)).problems
+    assert (found.severity, found.key) == ("error", "model_name_or_path")
+    assert found.message.startswith("`hidden_size` in the model's config.json is 1e+30. Expected an integer from 1 to")
+    assert found in check_local(RunConfig.load(keys)).problems

@@ -1,0 +1,33 @@
+"""Checks the sizes in the `config.json` of a config's model, since no memory should be taken for a broken file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config.config_shapes import ModelSizeError, shapes_from_config
+from llf_core.config.name_checks.model_folder import config_of, folder_of
+from llf_core.config.name_checks.results import CheckResult
+from llf_core.config.problem import Problem
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
+
+KEY = "model_name_or_path"
+
+
+def check_model_sizes(config: RunConfig) -> CheckResult:
+    """Check that the model, if it is on this machine, names no size that no model has, such as 10^30 hidden values.
+
+    Args:
+        config: names the model.
+
+    Raises:
+        OSError: too many files are open.
+    """
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    try:
+        shapes_from_config({} if folder is None else config_of(folder))
+    except ModelSizeError as error:
+        message = f"{error.message} {error.what_to_do}"
+        return CheckResult((Problem("violation", KEY, config.get(KEY), message),))
+    return CheckResult()
