@@ -94,7 +94,7 @@ class Forecaster:
 
         Raises:
             OSError: too many files are open.
-            PluginError: two installed packages declare the same stage.
+            PluginError: two installed packages declare the same plug-in.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         training, model = self.config.training, self.config.model
@@ -116,7 +116,7 @@ class Forecaster:
 
         Raises:
             OSError: too many files are open.
-            PluginError: two installed packages declare the same stage.
+            PluginError: two installed packages declare the same plug-in.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         found, like = self.uncorrected_memory(checkpointing=checkpointing), self.like(checkpointing=checkpointing)
@@ -137,7 +137,7 @@ class Forecaster:
         """Tokens of an optimizer step on average, sampled completions included, from which its time is forecast.
 
         Raises:
-            PluginError: two installed packages declare the same stage.
+            PluginError: two installed packages declare the same plug-in.
         """
         config, stage = self.config, stage_of(self.config)
         rows = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
@@ -152,7 +152,7 @@ class Forecaster:
         The time of a run is that of a step times this number.
 
         Raises:
-            PluginError: two installed packages declare the same stage.
+            PluginError: two installed packages declare the same plug-in.
         """
         training, data = self.config.training, self.config.data
         if training.max_steps > 0:
@@ -180,7 +180,7 @@ class Forecaster:
 
         Raises:
             OSError: too many files are open.
-            PluginError: two installed packages declare the same stage.
+            PluginError: two installed packages declare the same plug-in.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         if self.step is None or self.sizes is None:
@@ -219,7 +219,7 @@ class Forecaster:
 
         Raises:
             OSError: too many files are open.
-            PluginError: two installed packages declare the same stage.
+            PluginError: two installed packages declare the same plug-in.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         """
         like = self.like(checkpointing=checkpointing)

@@ -81,12 +81,17 @@ def encoder(weights: Shapes) -> Architecture | None:
     """Derive the sizes of a model's vision encoder, whose layers store activations where it is trained.
 
     Each linear layer has the hidden size on one side, as in a decoder; the smallest size that all of them share is it.
+    No shape shows the number of heads: each is taken to be 64 wide.
 
     Args:
         weights: shape of every weight by name.
 
     Returns:
-        The sizes, with no vocabulary; None where the names show no layers of an encoder of images.
+        The sizes, with no vocabulary; None where the names show no layers of an encoder of images, or its linear layers
+        share no size.
+
+    Source:
+        Width of a head: ViT-Base and ViT-Large, arXiv 2010.11929, table 1.
     """
     found: dict[str, list[tuple[int, ...]]] = {}
     indices: set[int] = set()

@@ -164,7 +164,7 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
         padded: whether the model's batches are padded, as those of a multimodal model.
 
     Raises:
-        PluginError: two installed packages declare the same stage.
+        PluginError: two installed packages declare the same plug-in.
     """
     batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
     sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
@@ -185,7 +185,7 @@ def largest_patches(config: RunConfig, most: int) -> int:
         most: patches of the images of the example that has most.
 
     Raises:
-        PluginError: two installed packages declare the same stage.
+        PluginError: two installed packages declare the same plug-in.
     """
     sequences = 2 if stage_of(config).data_kind in {"pairs", "unpaired_preferences"} else 1
     return config.training.per_device_train_batch_size * sequences * most

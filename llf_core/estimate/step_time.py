@@ -61,11 +61,11 @@ def step_operations(
         config: for method and stage.
         step: the model and how it is trained.
         tokens: tokens of the step.
-        longest: tokens of an example that a query sees at most.
+        longest: tokens of an example, on average; its last query sees them all.
         checkpointing: whether gradient checkpointing is on.
 
     Raises:
-        PluginError: two installed packages declare the same stage.
+        PluginError: two installed packages declare the same plug-in.
     """
     model, training = step.sizes.model, step.training
     matrices = model.layers * model.inner * model.hidden
@@ -100,17 +100,23 @@ def step_seconds(
     The constants of this module are rough. The first run on a machine measures their error, and later forecasts are
     corrected by it, see `llf_core.estimate.past_runs`.
 
+    The sum of three times: the operations of `step_operations` divided by the speed of matrix products; a constant for
+    each layer and micro-batch; and the bytes that the update moves divided by the memory's speed.
+
     Args:
         config: for the number of micro-batches, quantization, method and stage.
         step: the model and how it is trained.
         tokens: tokens of an optimizer step, on average.
-        longest: tokens of an example, on average.
+        longest: tokens of an example, on average: what attention sees.
         checkpointing: whether gradient checkpointing is on.
+
+    Returns:
+        The seconds, and what the speed is known from.
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: too many files are open.
-        PluginError: two installed packages declare the same stage.
+        PluginError: two installed packages declare the same plug-in.
     """
     kind = step.device.kind
     speed, basis = products_per_second(step.device)

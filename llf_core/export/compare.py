@@ -102,6 +102,10 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
 
     Returns:
         The check; it fails too if a prompt has another number of positions.
+
+    Raises:
+        ValueError: the two differ in the number of prompts.
+        RuntimeError: there are no prompts.
     """
     import torch
 
@@ -122,10 +126,15 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
     Args:
         expected: logits of the live model, for each prompt `[N, V]`: N positions, V tokens.
-        found: the same of what was written; columns that only one side has, as padding of the vocabulary, are ignored.
+        found: the same of what was written. Columns that only one side has, as padding of the vocabulary, are ignored:
+            the probabilities are those among the other tokens.
 
     Returns:
         The mean; 0 without positions.
+
+    Raises:
+        ValueError: the two differ in the number of prompts.
+        RuntimeError: the two differ in the number of positions of a prompt; `kl_check` reports it instead.
     """
     import torch
 
@@ -150,6 +159,9 @@ def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, 
 
     Returns:
         The check; it fails too if a prompt has another number of positions.
+
+    Raises:
+        ValueError: the two differ in the number of prompts.
     """
     if any(one.shape[0] != other.shape[0] for one, other in zip(expected, found, strict=True)):
         return ReceiptCheck("KL divergence", passed=False, measured="other shape", limit=limit, unit="nats", by=by)

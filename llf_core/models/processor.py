@@ -29,7 +29,8 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
         The processor; None for a model that takes only text.
 
     Raises:
-        ModelError: the folder has no processor, or a required package is not installed, which the message names.
+        ModelError: the folder has no processor or one that cannot be loaded, the tokenizer lacks a token that the
+            processor needs, or a required package is not installed, which the message names.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file cannot be read, for example without permission.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

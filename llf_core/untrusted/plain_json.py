@@ -38,10 +38,11 @@ class NotPlainError(ValueError):
 def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Parse JSON that somebody else may have written, so that nothing in the result breaks a later walk or write.
 
-    Nesting is limited, and every string can be encoded as UTF-8, see `replace_surrogates`.
+    Nesting is limited, and every string can be encoded as UTF-8, see `replace_surrogates`. As Python's `json` does, it
+    also takes `NaN` and `Infinity`, which are not JSON: whoever needs finite numbers checks them.
 
     Args:
-        data: the JSON text.
+        data: the JSON text; as bytes in UTF-8, UTF-16 or UTF-32.
         pairs: builds an object from its key-value pairs, like `object_pairs_hook` of `json.loads`; None for a dict.
 
     Returns:
@@ -65,7 +66,8 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] 
     if opened > MAX_DEPTH and _too_deep(value):
         raise NotPlainError(f"it is nested more than {MAX_DEPTH} levels deep")
     text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
-    return _replace_surrogates_in(value) if ESCAPED_SURROGATE.search(text) else value
+    wide = b"\0" in text  # UTF-16 or UTF-32, whose escapes the pattern does not find
+    return _replace_surrogates_in(value) if wide or ESCAPED_SURROGATE.search(text) else value
 
 
 def replace_surrogates(text: str) -> str:

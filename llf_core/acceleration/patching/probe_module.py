@@ -110,13 +110,17 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
 
 
 def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Copy a module to float32 on the CPU, with the forward of its class and random weights.
+    """Copy a module to float32 on the CPU, with the forward of its class and random weights, to test its formula.
 
-    In float32 a wrong formula and rounding are far apart; a forward that was replaced before is not copied.
+    In float32 a wrong formula and rounding are far apart; a forward that was replaced before is not copied. Each
+    parameter gets values of its own, so that two of one shape cannot be confused unnoticed.
 
     Args:
         module: the module; not changed.
         seed: random seed.
+
+    Returns:
+        The copy: parameters of the same shapes, frozen, with standard normal values; buffers keep their values.
 
     Raises:
         Exception: the module cannot be copied or moved, for example since parts of it are on the device `meta`.
@@ -125,9 +129,10 @@ def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     for part in whole.modules():
         vars(part).pop("forward", None)
     whole = whole.to("cpu", torch.float32)
+    generator = torch.Generator().manual_seed(seed + 100)
     for parameter in whole.parameters():
         parameter.requires_grad = False
-        parameter.copy_(random_normal(*parameter.shape, seed=seed + 100))
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
     return whole
 
 

@@ -41,7 +41,7 @@ class CompletionReply:
         """The failure of a reply; None while there is none."""
 
     def take(self, number: int, event: Event) -> bool:
-        """Take an event for one answer at the end, of a call without a stream.
+        """Collect an event of a call without a stream, which is answered once, when every choice has ended.
 
         Args:
             number: number of the choice.

@@ -16,6 +16,7 @@ from llf_core.acceleration.patching.fast_forwards import install as install_forw
 from llf_core.acceleration.patching.fast_forwards import linear_forward
 from llf_core.acceleration.patching.install import accelerate, restore
 from llf_core.acceleration.patching.matching import match_norm
+from llf_core.acceleration.patching.probe_module import plain_copy
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny
 from tests.core.acceleration.test_models import assert_trains_alike, batch, pair, plain_loss, with_lora
@@ -404,3 +405,11 @@ def test_a_model_may_change_what_a_lora_layer_gave_in_place():
     found = module(x)
     found.sum().backward()
     torch.testing.assert_close(found, wanted)
+
+
+def test_a_copy_for_a_test_has_other_weights_in_each_parameter():
+    module = nn.LayerNorm(8)  # a weight and a bias of one shape
+    one, again = plain_copy(module), plain_copy(module)
+    assert not torch.equal(one.weight, one.bias)
+    assert torch.equal(one.bias, again.bias)
+    assert torch.equal(module.bias, torch.zeros(8))

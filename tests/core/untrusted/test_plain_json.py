@@ -91,6 +91,7 @@ def test_plain_json_is_plain():
     [
         rb'{"\ud800": ["\udfff", {"a": "\ud83d\ude00"}]}',
         b'{"\xed\xa0\x80": ["\xed\xbf\xbf", {"a": "\xf0\x9f\x98\x80"}]}',
+        r'{"\ud800": ["\udfff", {"a": "\ud83d\ude00"}]}'.encode("utf-16"),
     ],
 )
 def test_half_a_surrogate_pair_becomes_a_sign_that_can_be_written(data):
