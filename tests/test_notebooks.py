@@ -174,6 +174,25 @@ def test_the_tutorial_on_preferences_shows_reward_going_up(embedded_model: Path,
     assert int(won[1]) >= 6
 
 
+@pytest.mark.long
+@pytest.mark.launches
+@pytest.mark.timeout(1800)
+def test_the_tutorial_on_evaluation_finds_what_was_learned_and_exports_it(
+    embedded_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LLF_HOME", str(embedded_model))
+    book = nbformat.read(REPOSITORY / "notebooks" / "evaluate.ipynb", 4)
+    NotebookClient(book, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+    for metric in ("loss", "right_year"):
+        assert re.search(rf"^{metric}: better: .*95 % interval .*40 examples$", printed, re.MULTILINE)
+    assert re.search(r"^dates acc [\d.]+", printed, re.MULTILINE)
+    checks = re.findall(r"^(passed|FAILED) (.*): measured", printed, re.MULTILINE)
+    assert {result for result, _ in checks} == {"passed"}
+    assert {"load", "logits", "greedy answers", "chat template", "stop tokens"} <= {name for _, name in checks}
+    assert (tmp_path / "dates-model" / "model.safetensors").is_file()
+
+
 METHODS = ("LoRA", "QLoRA", "BAdam", "freeze", "full", "GaLore")
 
 
