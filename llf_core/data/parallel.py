@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from llf_core.data.errors import DataError
 from llf_core.data.word_cache import CachedTokenizer
 from llf_core.launch.cgroup import usable_cpus
 
@@ -81,7 +83,8 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
         Chunks in the order of the records, the same for any number of workers.
 
     Raises:
-        DataError: the chat template exceeds its limits, or the texts cannot be tokenized, see `Encoder.tokenize`.
+        DataError: the chat template exceeds its limits, the texts cannot be tokenized, see `Encoder.tokenize`, or a
+            process ended before it was done.
         MemoryError: out of memory.
         PluginError: the implementation of a format cannot be imported.
     """
@@ -96,14 +99,23 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
         return
     groups = chain([first], groups)
     # A forked child of a process with torch's threads may hang, so the workers start afresh.
-    with multiprocessing.get_context("spawn").Pool(count, _Work.set, (replace(encoder),)) as pool:
-        waiting: deque[multiprocessing.pool.AsyncResult[Chunk]] = deque()
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, spawn, _Work.set, (replace(encoder),))
+    waiting: deque[Future[Chunk]] = deque()
+    try:
         for group in groups:
-            waiting.append(pool.apply_async(_Work.do, (group,)))
+            waiting.append(pool.submit(_Work.do, group))
             if len(waiting) > count * QUEUED_CHUNKS:
-                yield waiting.popleft().get()
+                yield waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().get()
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DataError(
+            "A process that encodes the data ended before it was done, as where the system ends it for lack of memory. "
+            f"Lower preprocessing_num_workers ({workers}), or free memory, and start again."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[Chunk]:
