@@ -406,6 +406,7 @@ def test_a_process_with_a_reward_model_that_is_killed_comes_back(served):
 @pytest.mark.long
 def test_an_engine_that_is_killed_is_an_error_and_comes_back(served, client, adapters):
     """An adapter that was deleted in the meantime is gone; the others are not."""
+    assert text(client, "lost")
     shutil.rmtree(adapters["lost"])
     assert text(client, "lost")  # it is still loaded
     stream = client.chat.completions.create(
