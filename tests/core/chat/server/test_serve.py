@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -398,7 +399,7 @@ def test_a_process_with_a_reward_model_that_is_killed_comes_back(served):
     worker.kill()
     deadline = time.monotonic() + 30
     # Its parent is told of the end once the last thread is gone, which may take longer than the first.
-    while worker.status() != psutil.STATUS_ZOMBIE or len(os.listdir(f"/proc/{worker.pid}/task")) > 1:
+    while worker.status() != psutil.STATUS_ZOMBIE or len(list(Path(f"/proc/{worker.pid}/task").iterdir())) > 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert ask() == before
