@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=tuple(PEERS), default=list(PEERS))
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="store the figures")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers end with it
     from transformers import AutoTokenizer
 
     from llf_core.models import resolve_model

@@ -16,7 +16,6 @@ from llf_core.redaction.url_secrets import URLS_VARIABLE, split_url_secrets
 from llf_core.runs import create_run, update_env
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import replace_file
-from llf_core.runs.folder import home as default_home
 from llf_core.runs.folder import home_folder, run_ids
 from llf_core.runs.moving import move
 from llf_core.runs.trust import sign_run
@@ -134,13 +133,14 @@ def load_checked_config(
         ConfigError: the config has errors, or refers to something this machine does not have.
         OSError: a weight file of the model cannot be read.
         PluginError: two installed plug-ins declare the same key or name.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
     """
     from llf_core.config import validate
     from llf_core.config.name_checks import check
 
     report = validate(config, overrides)
     if command is None:
-        root = default_home() if home is None else Path(home)
+        root = home_folder(home)
         report = check(report, runs=run_ids(root), home=root, starting=True, seconds=0)
     return report.accepted()
 
