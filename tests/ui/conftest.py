@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,19 @@ class Lab:
     def save(self, page: Any) -> None:
         """Saves the notebook."""
         page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save').then(() => null)")
+
+    def end_kernels(self) -> None:
+        """Ends all kernels, if the server runs."""
+        with contextlib.suppress(OSError):  # a test may have stopped the server
+            for kernel in json.load(self._request("GET", "kernels")):
+                with contextlib.suppress(urllib.error.HTTPError):  # it has ended meanwhile
+                    self._request("DELETE", f"kernels/{kernel['id']}").close()
+
+    def _request(self, method: str, path: str) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}api/{path}", method=method, headers={"Authorization": f"token {TOKEN}"}
+        )
+        return urllib.request.urlopen(request, timeout=30)
 
 
 def set_theme(page: Any, theme: str) -> None:
@@ -271,6 +286,14 @@ def default_theme(request: pytest.FixtureRequest) -> None:
     if "lab" in request.fixturenames:
         settings = request.getfixturevalue("lab").server.settings / "@jupyterlab" / "apputils-extension"
         (settings / "themes.jupyterlab-settings").unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def ended_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ends the kernels that a test has started, whose views would go on reading their runs beside later tests."""
+    yield
+    if "lab" in request.fixturenames:
+        request.getfixturevalue("lab").end_kernels()
 
 
 STORED = "cookies,local_storage,indexeddb,service_workers,cache_storage"
