@@ -37,7 +37,7 @@ class GeneratedAnswer:
     problem: str = ""
 
 
-def generate_answers(  # noqa: PLR0913 - what is asked, of whom and how
+def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
     engine: Engine,
     adapter: str | None,
     examples: Sequence[EvaluationExample],

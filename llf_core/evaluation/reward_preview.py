@@ -84,7 +84,7 @@ class RewardPreview:
     def forecast(self) -> str:
         """The time that a run spends on sampling and scoring, as a sentence."""
         each = (self.sampling_seconds + self.scoring_seconds) / max(1, len(self.completions))
-        speed = f"A completion takes {each:.2g} s."
+        speed = f"Sampling and scoring take {each:.2g} s per completion."
         if self.seconds is None or self.planned_completions is None:
             return speed
         return (
@@ -319,10 +319,11 @@ def main() -> None:
         run = create_run(
             config.yaml(defaults=True), "try-rewards", given.folder / "home", lambda new: write_code(new.code, code)
         )
-        told = 0.0
+        told, planned, scored = 0.0, 0, 0
 
         def on_token(done: int, total: int) -> None:
-            nonlocal told
+            nonlocal told, planned
+            planned = total
             if time.monotonic() - told > 1 / 4:
                 told = time.monotonic()
                 progress("Sampling completions", done, total)
@@ -330,6 +331,8 @@ def main() -> None:
         try:
             for batch in sample_rewards(config, run, given.prompts, given.group_size, on_token):
                 item(asdict(batch))
+                scored += len(batch.completions)
+                progress("Sampling completions", scored, planned)
         except StopTraining as error:  # its advice is for a run
             raise EvaluationError(error.message, "Correct it, and try the rewards again.") from error
 

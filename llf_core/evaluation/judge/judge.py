@@ -92,7 +92,7 @@ class Judge:
         return cls(target=None if target is None else Target(**target), **given)
 
 
-def judge_of(  # noqa: PLR0913 - a judge and how it is asked
+def judge_of(  # noqa: PLR0913 - a judge and its settings
     judge: str | Path | Run | RunFolder | Judge | None,
     *,
     model: str | None = None,

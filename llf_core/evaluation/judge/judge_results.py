@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult
 
 PARALLEL = 8
-"""Pairs about which an endpoint is asked at the same time."""
+"""Number of pairs that an endpoint judges at the same time."""
 AT_A_TIME = 32
 """Pairs that a model judges before their verdicts are stored."""
 OUTCOMES: tuple[dict[str, Outcome], dict[str, Outcome]] = (

@@ -1,4 +1,4 @@
-"""What a judge is asked, and how its verdict is read. No torch."""
+"""The question to a judge, and how its verdict is read. No torch."""
 
 from __future__ import annotations
 

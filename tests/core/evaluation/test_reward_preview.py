@@ -65,7 +65,7 @@ def test_functions_of_a_cell_are_tried_and_no_run_is_made(sampled, capsys, tmp_p
     assert "data:image/png;base64," in shown
     assert json.loads(json.dumps(found.json()))["groups"] == 3
     assert re.search(r"^letters +\d", found.text(), re.MULTILINE)
-    assert "Sampling completions" in capsys.readouterr().out
+    assert "Sampling completions: 12 of 12" in capsys.readouterr().out
 
 
 def test_completions_are_those_of_the_policy_before_its_first_step(sampled, tmp_path):
