@@ -12,11 +12,15 @@ interface IAdaptersProps {
   total: number;
   trans: TranslationBundle;
   onOpen: (run: string) => void;
+  onChat: (run: string) => void;
   /** Unix seconds. */
   now: number;
 }
 
-/** The list of results below the runs: name, size, base model, method and rank. A click opens the run. */
+/**
+ * The list of results below the runs: name, size, base model, method and rank. A click opens the run; *Chat* beside it
+ * opens a chat with the result.
+ */
 export function Adapters(props: IAdaptersProps): React.JSX.Element | null {
   const { adapters, trans, now } = props;
   const names = adapters.map(adapter => adapter.name);
@@ -32,7 +36,7 @@ export function Adapters(props: IAdaptersProps): React.JSX.Element | null {
       </h4>
       <ul>
         {adapters.map(adapter => (
-          <li key={adapter.run}>
+          <li key={adapter.run} className="llf-Adapters-item">
             <button
               className="llf-RunsPanel-row is-adapter"
               title={`${adapter.name}\n${adapter.run}`}
@@ -53,6 +57,13 @@ export function Adapters(props: IAdaptersProps): React.JSX.Element | null {
                   ? ''
                   : formatAge(now - adapter.ended, trans)}
               </span>
+            </button>
+            <button
+              className="llf-link"
+              aria-label={trans.__('Chat with %1', adapter.name)}
+              onClick={() => props.onChat(adapter.run)}
+            >
+              {trans.__('Chat')}
             </button>
           </li>
         ))}

@@ -65,6 +65,17 @@ const CHAT_ARGS = {
   }
 } as const;
 
+/** Argument schema of *Chat* beside a result: the run, which need not be in the list of runs. */
+const CHAT_RESULT_ARGS = {
+  args: {
+    type: 'object',
+    properties: {
+      run: { type: 'string', description: 'The id of a finished run.' }
+    },
+    required: ['run']
+  }
+} as const;
+
 /** Argument schema of *Branch*: the checkpoint that the dialog preselects. */
 const BRANCH_ARGS = {
   args: {
@@ -378,6 +389,11 @@ export function addCommands(
       }
     });
   }
+  app.commands.addCommand('llf:chat-result', {
+    describedBy: CHAT_RESULT_ARGS,
+    label: trans.__('Chat with a result'),
+    execute: ({ run }) => runCode(chatCode([run as string]))
+  });
   app.commands.addCommand('llf:new-run', {
     describedBy: NEW_RUN_ARGS,
     label: trans.__('New LLF run'),

@@ -22,8 +22,8 @@ import { DEFAULT_FILTER, type RunsModel } from './model';
 export interface IPanelCallbacks {
   /** Copies text to the clipboard. */
   copyToClipboard: (text: string) => void;
-  /** Executes a command for the selected runs. */
-  execute: (command: string, args?: { step: number }) => void;
+  /** Executes a command for the selected runs, or for the run of its arguments. */
+  execute: (command: string, args?: { step: number } | { run: string }) => void;
   /** Opens the menu of commands for the selected runs at a position of the page. */
   openMenu: (x: number, y: number) => void;
   /** Actions on runs in the bin. */
@@ -184,6 +184,7 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
             total={model.adaptersTotal}
             trans={trans}
             onOpen={open}
+            onChat={run => props.execute('llf:chat-result', { run })}
             now={now}
           />
           {model.binTotal > 0 && (

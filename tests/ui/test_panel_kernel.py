@@ -87,3 +87,28 @@ def test_the_monitor_opens_without_the_kernel(page: Any, lab: Lab, made: Callabl
         assert page.evaluate("() => !window.jupyterapp.shell.currentWidget.sessionContext.session")
     else:
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel').then(() => null)")
+
+
+def test_an_adapter_and_a_checkpoint_open_a_chat_by_keyboard(page: Any, lab: Lab, made: Callable[..., Any]) -> None:
+    folder = made("tuned", state="finished", step=4, total=4)
+    folder.config.write_text("stage: sft\nmodel_name_or_path: tiny\ndataset: data.json\n")
+    checkpoint = runs.Checkpoints(folder).path(2)
+    for place in (folder.output, checkpoint):
+        place.mkdir(parents=True)
+        (place / "adapter_config.json").write_text('{"r": 8}')
+    runs.Checkpoints(folder).finish(2)
+    panel = open_panel(page, lab)
+    lab.settle(page)
+    page.evaluate("() => window.jupyterapp.shell.activateById('llf-runs')")
+    panel.get_by_role("button", name="Chat with tuned").press("Enter", timeout=SEEN)
+    chat = page.locator(".jp-Notebook .llf-Chat")
+    expect(chat.first).to_contain_text("adapter of step 4", timeout=STARTS)
+    row_of(panel, folder).click()
+    panel.get_by_role("button", name="Chat with step 2").press("Enter", timeout=SEEN)
+    expect(chat.last).to_contain_text("adapter of step 2", timeout=STARTS)
+    expect(chat).to_have_count(2)
+    sources = page.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.sharedModel.source)"
+    )
+    calls = [f'llf.Chat("{folder.id}@base", "{folder.id}{at}")' for at in ("", "@2")]
+    assert [source.splitlines()[-1] for source in sources if "Chat" in source] == calls

@@ -198,6 +198,10 @@ it('runs actions that need a process in a cell', async () => {
   expect(vi.mocked(runInCell).mock.calls[1][2]).toBe('llf.Compare(["a", "b"])');
   await commands.execute('llf:chat');
   expect(vi.mocked(runInCell).mock.calls[2][2]).toBe('llf.Chat("a", "b")');
+  await commands.execute('llf:chat-result', { run: 'far' }); // of a run that is not in the list
+  expect(vi.mocked(runInCell).mock.calls[3][2]).toBe(
+    'llf.Chat("far@base", "far")'
+  );
 });
 
 const CODE = {

@@ -243,8 +243,12 @@ it('lists adapters', () => {
   showRuns(run('a'));
   const adapters = host.querySelector('[aria-label=Adapters]')!;
   expect(adapters.textContent).toBe(
-    'Adapters and models 7faq-v39.80 MBsmollm2, lora rank 8'
+    'Adapters and models 7faq-v39.80 MBsmollm2, lora rank 8Chat'
   );
+  const chat = adapters.querySelector('[aria-label="Chat with faq-v3"]')!;
+  act(() => (chat as HTMLElement).click());
+  expect(execute).toHaveBeenCalledWith('llf:chat-result', { run: 'a' });
+  expect(model.details).toBeNull(); // the row itself opens the run
 });
 
 it('shows reason, metrics, curves, config and log of a run, all as text', () => {
