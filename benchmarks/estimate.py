@@ -170,10 +170,11 @@ A run of the same settings corrects the forecast of the next one, since each run
 
 ## Time
 
-Before the first run on a machine, the time of a step is its arithmetic divided by the speed of matrix products, with a
-wide range. Each run adds its mean step to `LLF_HOME/past_runs.json`; the next forecast multiplies by how much similar
-runs differed from their arithmetic. Similar means: the same device, and near in method, size of the model, tokens of a
-step and stage. A padded batch takes the time of its longest example, and the encoder of images that of its patches.
+Before the first run on a machine, the time of a step is computed: its products by the speed of matrix products, on a
+CPU the rest by that of sums, and a constant for each layer and example. Each run adds its mean step to
+`LLF_HOME/past_runs.json`; the next forecast multiplies by how much similar runs differed from what was computed.
+Similar means: the same device, and near in method, size of the model, tokens of a step and stage. A padded batch takes
+the time of its longest example, and the encoder of images that of its patches.
 {times_section()}"""
 
 

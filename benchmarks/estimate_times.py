@@ -3,7 +3,7 @@
     python -m benchmarks.estimate_times [--cases lora-256,full-256]
 
 Nothing else may run on the machine; about ten minutes on two cores. Each config is forecast in an empty `LLF_HOME`, as
-on a new machine; then *Measure* makes its three steps and it is forecast again; then it is trained for `STEPS` steps.
+on a new machine; then *Measure* makes its steps and it is forecast again; then it is trained for `STEPS` steps.
 The first of them, in which kernels are chosen, counts as the mean of the others. The table goes to
 `results/estimate_times.json`, in place of earlier results of the same case, and `python -m benchmarks.estimate` shows
 it in `docs/estimate.md`. The exit code is 1 if a goal is missed.

@@ -32,6 +32,8 @@ BF16_CAPABILITY = 8.0
 QUERY_SECONDS = 5.0
 FRESH_SECONDS = 10.0
 """How long the answer of a driver is used again, since a form asks after every key press."""
+BF16_SPEEDUPS = {" amx_bf16": 6.0, " avx512_bf16": 2.0, " bf16": 2.0}
+"""Flags of `/proc/cpuinfo`, the fastest first, and the usual speedup of bfloat16 with each."""
 _MIB = 1 << 20
 _HALF, _SINGLE = 2, 4
 
@@ -145,17 +147,27 @@ def _cpu() -> str:
     return cpu_name()
 
 
-@functools.cache
 def has_bf16_instructions() -> bool:
-    """Whether the processor multiplies in bfloat16: AMX or AVX-512 BF16, or the same of an ARM processor.
+    """Whether the processor multiplies in bfloat16 faster than in float32, by its instructions.
 
     Forecasts go by it until the first run has measured the speed. False without a `/proc/cpuinfo`, as on macOS.
+    """
+    return usual_bf16_speedup() > 1
+
+
+@functools.cache
+def usual_bf16_speedup() -> float:
+    """How many times as fast as in float32 the processor multiplies in bfloat16, by its instructions.
+
+    Until a run has measured it, forecasts of time use it. 6 with AMX, as `bf16_benchmark` measured it on a Xeon; 2 with
+    AVX-512 BF16 or the same of an ARM processor, which multiply two values in place of one; 1 without them and without
+    a `/proc/cpuinfo`, as on macOS.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    return any(flag in text for flag in (" amx_bf16", " avx512_bf16", " bf16"))
+        return 1.0
+    return next((speedup for flag, speedup in BF16_SPEEDUPS.items() if flag in text), 1.0)
 
 
 @functools.lru_cache(maxsize=4)

@@ -22,7 +22,8 @@ from llf_core.untrusted import read_object_or_empty
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
-FORMAT = 1
+FORMAT = 2
+"""Number of the table's format, and of the arithmetic that its forecasts come from. Others count as empty."""
 MOST_RUNS = 200
 """Runs that the table keeps; older ones are removed."""
 MAX_BYTES = 4_000_000

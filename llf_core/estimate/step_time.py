@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, quantizer_of, stage_of
 from llf_core.estimate.bf16_probe import cached_speedup, default_threads
-from llf_core.estimate.devices import has_bf16_instructions
-from llf_core.estimate.matmul_probe import products_per_second
+from llf_core.estimate.cpu_probe import cpu_values
+from llf_core.estimate.device_speed import products_per_second
+from llf_core.estimate.devices import usual_bf16_speedup
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -16,15 +17,24 @@ if TYPE_CHECKING:
 
 CPU_SHARE = 0.6
 """Share of the fastest matrix products' speed that a step's products reach on a CPU."""
-BF16_SHARE = 0.35
-"""Share of bfloat16's speedup that remains in a step, where products are not all."""
-USUAL_SPEEDUP = 8.0
-"""Speedup of bfloat16 on a CPU with instructions for it, before it was measured."""
-LAYER_SECONDS = {"cpu": 1.2e-3, "mps": 1.2e-3, "cuda": 6e-4}
+BF16_SHARE = 0.6
+"""Share of bfloat16's speedup that remains in the products of a step, which are smaller than the measured one."""
+LAYER_SECONDS = {"cpu": 6e-3, "mps": 1.2e-3, "cuda": 6e-4}
 """Seconds of a layer's forward and backward pass that do not depend on its size: Python and the start of kernels."""
+FORWARD_SHARE = 1 / 3
+"""Share of the forward pass in these times; each operation has about two in the backward pass."""
+DOCUMENT_SECONDS = {"cpu": 4e-3, "mps": 0.0, "cuda": 0.0}
+"""The same of each example in a layer's attention, which has products of its own on a CPU."""
+PASSES = 33.0
+"""Sums of two values that take as long as all but the products of one of a layer's values, on a CPU.
+
+A layer has as many values a token as its matrices have parameters, divided by its width (`inner`). What takes the time
+is norms, activation functions, softmax, casts and the bookkeeping of each, in the forward and the backward pass. On a
+GPU `GPU_SHARE` has them.
+"""
 STEP_SECONDS = {"cpu": 0.02, "mps": 0.02, "cuda": 0.01}
 """Seconds of a micro-batch beside its layers: the loader, the loss and the bookkeeping."""
-BYTES_PER_SECOND = {"cpu": 8e9, "mps": 60e9, "cuda": 900e9}
+BYTES_PER_SECOND = {"cpu": 9e9, "mps": 60e9, "cuda": 900e9}
 """Bytes a second that an optimizer reads and writes."""
 UPDATE_BYTES = 16
 """Bytes of weight and gradient that an update reads and writes for each parameter, beside its state twice."""
@@ -69,7 +79,7 @@ def step_operations(
     """
     model, training = step.sizes.model, step.training
     matrices = model.layers * model.inner * model.hidden
-    reached = (model.layers - training.first) / max(1, model.layers)
+    reached = _reached(step)
     scores = model.layers * 2 * model.hidden * longest  # a causal query sees half of them, twice
     per_token = (_FORWARD * matrices + scores) * (1 + reached * (2 if checkpointing else 1))
     per_token += scores * reached  # the gradients of scores and of values
@@ -78,6 +88,12 @@ def step_operations(
     head = _FORWARD * model.vocabulary * model.hidden * LOSS_SHARE.get(stage_of(config).data_kind, 1.0)
     per_token += head * (3 if training.trains_base and not method_of(config).selects_blocks else 2)
     return tokens * per_token + config.training.gradient_accumulation_steps * _encoder_operations(step)
+
+
+def _reached(step: PlannedStep) -> float:
+    """Share of the layers that the backward pass comes to, from 0 to 1."""
+    layers = step.sizes.model.layers
+    return (layers - step.training.first) / max(1, layers)
 
 
 def _encoder_operations(step: PlannedStep) -> float:
@@ -97,11 +113,13 @@ def step_seconds(
 ) -> StepTime:
     """Forecast the seconds of an optimizer step from its arithmetic and the speed of matrix products.
 
-    The constants of this module are rough. The first run on a machine measures their error, and later forecasts are
-    corrected by it, see `llf_core.estimate.past_runs`.
+    The constants of this module are rough, fitted to runs of `benchmarks.estimate_times` on two cores with AMX. The
+    first run on a machine measures their error, and later forecasts are corrected by it, see
+    `llf_core.estimate.past_runs`.
 
-    The sum of three times: the operations of `step_operations` divided by the speed of matrix products; a constant for
-    each layer and micro-batch; and the bytes that the update moves divided by the memory's speed.
+    The sum of four times: the operations of `step_operations` divided by the speed of matrix products; constants for
+    each micro-batch, layer and example; on a CPU what is not a product, by the speed of sums; and the bytes that the
+    update moves divided by the memory's speed.
 
     Args:
         config: for the number of micro-batches, quantization, method and stage.
@@ -123,12 +141,17 @@ def step_seconds(
     if kind == "cpu":
         speed *= CPU_SHARE
         if step.training.width == 2:  # noqa: PLR2004 - bytes of bfloat16
-            usual = USUAL_SPEEDUP if has_bf16_instructions() else 1.0
-            speed *= max(1.0, BF16_SHARE * (cached_speedup(config.launch.threads or default_threads()) or usual))
+            speedup = cached_speedup(config.launch.threads or default_threads()) or usual_bf16_speedup()
+            speed *= max(1.0, BF16_SHARE * speedup)
     operations = step_operations(config, step, tokens, longest, checkpointing=checkpointing)
     passes = config.training.gradient_accumulation_steps
     seconds = operations / speed * quantizer_of(config).slowdown.get(config.model.quantization_bit or 0, 1.0)
-    seconds += passes * (step.sizes.model.layers * LAYER_SECONDS[kind] + STEP_SECONDS[kind])
+    model = step.sizes.model
+    parts = passes * LAYER_SECONDS[kind] + tokens / longest * DOCUMENT_SECONDS[kind]
+    if kind == "cpu":
+        parts += tokens * model.inner * PASSES / cpu_values()
+    done = FORWARD_SHARE * (1 + checkpointing) + (1 - FORWARD_SHARE) * _reached(step)
+    seconds += model.layers * done * parts + passes * STEP_SECONDS[kind]
     moved = step.trained * UPDATE_BYTES + 2 * step.optimizer.state_bytes
     seconds += moved / BYTES_PER_SECOND[kind]
     return StepTime(seconds, basis)

@@ -1,4 +1,4 @@
-"""`python -m llf_core.training.measure CONFIG`: makes three real steps of a config, and keeps their speed and memory.
+"""`python -m llf_core.training.measure CONFIG`: makes a few real steps of a config, and keeps their speed and memory.
 
 Prints one JSON object a line: `{"phase"}` while it works, then `{"seconds", "memory"}`, or `{"error"}`.
 """
@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,20 @@ from llf_core.runs.log_handler import log_to
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
     from llf_core.data import Prepared
     from llf_core.estimate.past_runs import PastRun
     from llf_core.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
-STEPS = 3
-"""Steps of a measurement: the first warms up and has the longest examples, the others are timed."""
+STEPS, MOST_STEPS = 3, 9
+"""Fewest and most steps of a measurement: the first warms up and has the longest examples, the others are timed."""
+TIMED_SECONDS = 6.0
+"""Steps are made until the timed ones took this long, since short steps differ from each other."""
 SETTINGS: dict[str, Any] = {
-    "max_steps": STEPS,
+    "max_steps": MOST_STEPS,
     "logging_steps": 1,
     "save_strategy": "no",
     "eval_strategy": "no",
@@ -70,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(config: RunConfig, home: Path) -> PastRun | None:
-    """Make three steps of a config, and add what they show to the table of past runs, on which forecasts rest.
+    """Make three to nine steps of a config, and add what they show to the table of past runs, on which forecasts rest.
 
     Args:
         config: the config.
@@ -108,8 +113,9 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
     context = dataclasses.replace(context, data=_longest_first(context.data, short))
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=False)
     trainer = session.make_trainer(context, stage, _progress(folder, writer))
+    trainer.add_callback(_enough_steps())
     reset_peak(plan.device)
-    _tell(phase=f"making {STEPS} steps")
+    _tell(phase="making a few steps")
     trainer.train()
     original = dataclasses.replace(context, config=config)
     return add_to_past_runs(original, checkpointing=chosen.on, measured=True)
@@ -121,8 +127,25 @@ def _progress(folder: RunFolder, writer: RunWriter) -> Any:
     return MetricsCallback(folder, writer, keep=1)
 
 
+def _enough_steps() -> TrainerCallback:
+    """Ends the measurement after `STEPS`, or when the timed steps have taken `TIMED_SECONDS`."""
+    from transformers import TrainerCallback
+
+    class EnoughSteps(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+        began = 0.0
+
+        def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+            del args
+            if state.global_step == 1:
+                self.began = time.monotonic()
+            elif state.global_step >= STEPS and time.monotonic() - self.began >= TIMED_SECONDS:
+                control.should_training_stop = True
+
+    return EnoughSteps()
+
+
 def _longest_first(data: Prepared, config: RunConfig) -> Prepared:
-    """The examples of three steps: the longest micro-batch, which needs the most memory, then some at random.
+    """The examples of the steps: the longest micro-batch, which needs the most memory, then some at random.
 
     Packed and streamed rows stay as they are: each micro-batch has about as many tokens.
     """
@@ -139,7 +162,7 @@ def _longest_first(data: Prepared, config: RunConfig) -> Prepared:
     first = np.argsort(own)[::-1][:batch]
     others = np.setdiff1d(np.arange(len(own)), first)
     np.random.default_rng(config.training.seed).shuffle(others)
-    wanted = STEPS * batch * config.training.gradient_accumulation_steps
+    wanted = MOST_STEPS * batch * config.training.gradient_accumulation_steps
     return dataclasses.replace(data, train=data.train.select([*first.tolist(), *others.tolist()][:wanted]))
 
 

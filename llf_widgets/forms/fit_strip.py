@@ -82,7 +82,7 @@ class FitStrip(FormWidget):
             self._on_apply(before)
 
     def measure(self) -> None:
-        """Make three steps of the shown config in a child process, and correct the forecast by them.
+        """Make a few steps of the shown config in a child process, and correct the forecast by them.
 
         What a model of time and memory does not know of this machine, such as its other programs, is then in it.
 

@@ -40,7 +40,7 @@ export function fitStrip({ model, el }) {
     model.send({ type: 'measure' })
   );
   measure.title =
-    'Makes three real steps in a process of its own, and corrects memory and time.';
+    'Makes a few real steps in a process of its own, and corrects memory and time.';
   const cancel = createButton('Cancel', () => model.send({ type: 'cancel' }));
   const note = h('span', { class: 'llf-secondary', role: 'status' });
   const actions = h('div', { class: 'llf-row' }, measure, cancel, undo, note);

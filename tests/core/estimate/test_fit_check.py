@@ -10,7 +10,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.config.config_shapes import ModelSizeError
-from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit
+from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit, step_time
 from llf_core.estimate.example_lengths import of_lengths
 from llf_core.estimate.planned_step import CUDA_CONTEXT, largest_step
 from llf_core.stages.ppo.prompts import Plan
@@ -122,6 +122,27 @@ def test_a_padded_step_takes_longer_than_a_flattened_one(seven_b: str) -> None:
     assert plain is not None
     assert padded is not None
     assert padded.step_seconds / plain.step_seconds == pytest.approx(2000 / 1010, rel=0.02)
+
+
+def test_on_a_cpu_what_is_not_a_product_takes_the_time_of_sums(seven_b: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`PASSES` sums of each value of a layer, of which the forward pass, made again with checkpointing, is a third."""
+    lengths = of_lengths(np.array([100]), basis="", exact=True)
+    keys = {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "bf16": False,
+        "finetuning_type": "full",
+    }
+    seconds = []
+    for speed, checkpointing in ((1e9, False), (2e9, False), (1e9, True), (2e9, True)):
+        monkeypatch.setattr(step_time, "cpu_values", lambda speed=speed: speed)
+        found = Forecaster(config(seven_b, **keys), lengths, CPU).duration(checkpointing=checkpointing)
+        assert found is not None
+        seconds.append(found.step_seconds)
+    inner = 4 * 4096 + 3 * 11008  # queries, keys, values and output; gate, up and down
+    sums = 32 * 100 * inner * step_time.PASSES
+    assert seconds[0] - seconds[1] == pytest.approx(sums / 2e9)
+    assert seconds[2] - seconds[3] == pytest.approx(sums / 2e9 * 4 / 3)
 
 
 def test_the_largest_step_counts_the_longest_examples_pairs_and_completions(seven_b: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from llf_core.estimate.past_runs import (
     FIRST_SPREAD,
+    FORMAT,
     LEAST_SPREAD,
     MOST_RUNS,
     PastRun,
@@ -56,7 +57,7 @@ def test_processes_that_add_at_once_lose_nothing() -> None:
 
 def test_the_table_keeps_the_newest_runs() -> None:
     runs = [{**vars(replace(RUN, time=float(number))), "quantiles": [1]} for number in range(MOST_RUNS)]
-    table_file().write_text(json.dumps({"format": 1, "runs": runs}))
+    table_file().write_text(json.dumps({"format": FORMAT, "runs": runs}))
     add_past_run(replace(RUN, time=9999.0))
     assert len(past_runs()) == MOST_RUNS
     assert (past_runs()[0].time, past_runs()[-1].time) == (1.0, 9999.0)
@@ -69,8 +70,8 @@ def test_the_table_keeps_the_newest_runs() -> None:
         "{",
         "[]",
         '{"format": 2, "runs": []}',
-        '{"format": 1, "runs": 3}',
-        '{"format": 1, "runs": [3, {}]}',
+        '{"format": 2, "runs": 3}',
+        '{"format": 2, "runs": [3, {}]}',
         "\0" * 9,
     ],
 )

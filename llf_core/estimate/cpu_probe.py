@@ -1,0 +1,88 @@
+"""Speed of this CPU without torch, from which the first forecast of time is made."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.environment import cpu_name
+from llf_core.runs import home
+from llf_core.runs.files import json_bytes, replace_file
+from llf_core.untrusted import read_object_or_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE, SECONDS = 64, 0.05
+"""Rows of the multiplied matrices, so few that one thread multiplies them, and how long an operation is timed."""
+VALUES = 256 * 1536
+"""Values of the added arrays: those of a small model's activations, which a core's own cache holds."""
+
+
+@functools.cache
+def cpu_flops() -> float:
+    """Floating-point operations a second of float32 products on this CPU, the fastest that was seen.
+
+    Products of matrices `[64, 64]` are timed in one thread, since threads that wait for each other would make larger
+    ones a hundred times slower on a busy machine, and multiplied by the number of threads of a run.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: too many files are open.
+    """
+    generator = np.random.default_rng(0)
+    left, right = (generator.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
+    result = np.empty_like(left)
+    return _fastest("products", 2 * SIZE**3, lambda: np.matmul(left, right, out=result)) * usable_cpus()
+
+
+@functools.cache
+def cpu_values() -> float:
+    """Float32 values a second that one thread adds on this CPU, the fastest that was seen.
+
+    What is not a product in a step, such as norms and activation functions, is bound by this speed: that of caches.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: too many files are open.
+    """
+    left, right, result = (np.ones(VALUES, np.float32) for _ in range(3))
+    return _fastest("sums", VALUES, lambda: np.add(left, right, out=result))
+
+
+def _fastest(name: str, amount: int, operate: Callable[[], object]) -> float:
+    """How much of an operation is done a second, the fastest that was seen on this machine, kept in `LLF_HOME/cache`.
+
+    Each process measures once, in 0.05 s; what other processes use at that moment does not lower it.
+
+    Args:
+        name: name of the operation in the file.
+        amount: what one call does.
+        operate: the operation.
+    """
+    path = home() / "cache" / "cpu_speed.json"
+    key = f"{cpu_name()} | numpy {np.__version__} | {name}"
+    known = read_object_or_empty(path)
+    before, measured = known.get(key), amount / _least_seconds(operate)
+    if isinstance(before, int | float) and before >= measured:
+        return float(before)
+    with suppress(OSError):  # a disk that is full: it is measured again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json_bytes({**known, key: round(measured)}))
+    return measured
+
+
+def _least_seconds(operate: Callable[[], object]) -> float:
+    """Seconds of the fastest call in `SECONDS`, so that a busy moment does not decide."""
+    best, until = float("inf"), time.perf_counter() + SECONDS
+    while time.perf_counter() < until or math.isinf(best):
+        began = time.perf_counter()
+        operate()
+        best = min(best, time.perf_counter() - began)
+    return best

@@ -1,0 +1,51 @@
+"""Speed of matrix products on a device, from which the first forecast of time is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.estimate.cpu_probe import cpu_flops
+
+if TYPE_CHECKING:
+    from llf_core.estimate.devices import Device
+
+GPU_FLOPS: tuple[tuple[str, float], ...] = (
+    ("B200", 2250e12), ("GH200", 989e12), ("H200", 989e12), ("H100 PCIe", 756e12), ("H100", 989e12), ("H800", 989e12),
+    ("A100", 312e12), ("A800", 312e12), ("A40", 150e12), ("A30", 165e12), ("A10", 125e12), ("L40S", 362e12),
+    ("L40", 181e12), ("L4", 121e12), ("V100", 125e12), ("T4", 65e12), ("RTX 5090", 210e12), ("RTX 4090", 165e12),
+    ("RTX 3090", 71e12), ("RTX A6000", 155e12), ("RTX 6000 Ada", 364e12),
+)  # fmt: skip
+"""Dense products a second in half precision, from the data sheets of NVIDIA; the first name that fits counts."""
+OTHER_GPU = 50e12
+"""The same of a GPU that is not listed, on the safe side: less than any that is."""
+APPLE = 4e12
+"""The same of the GPU of an Apple processor, a rough value for all of them; the first run corrects it."""
+GPU_SHARE = 0.4
+"""Share of the data sheet's speed that training reaches on a GPU.
+
+arXiv 2205.05198, table 5, reports 0.42 to 0.56 for models of 22 to 1,000 billion parameters; smaller ones reach less.
+"""
+
+
+def products_per_second(device: Device) -> tuple[float, str]:
+    """Floating-point operations a second of matrix products on a device, as far as they are known before a run.
+
+    Args:
+        device: the device.
+
+    Returns:
+        The number: on a CPU the fastest float32 products, of which `step_time.CPU_SHARE` remains in a step; elsewhere
+        what training reaches in half precision. And where it comes from, as a part of a sentence.
+
+    Raises:
+        OSError: too many files are open.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    if device.kind == "cpu":
+        return cpu_flops(), "matrix products timed on this CPU"
+    if device.kind == "mps":
+        return APPLE * GPU_SHARE, "the usual speed of an Apple GPU"
+    for name, flops in GPU_FLOPS:
+        if name.lower() in device.name.lower():
+            return flops * GPU_SHARE, f"the data sheet of {device.name}"
+    return OTHER_GPU * GPU_SHARE, "the speed of a usual GPU, since this one is not known"
